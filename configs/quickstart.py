@@ -1,0 +1,38 @@
+"""A small SpanBERT from the English prose of the Python installation, on two CPU cores. Needs no data.
+
+  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
+
+Takes about five minutes on two cores, preparation and compilation counted. Expect a held-out masked-token loss at least
+0.3 nats below what guessing by piece frequency reaches on the same tokens; the last lines say both.
+"""
+import ml_collections
+
+from spanbert_jax.training import default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The quickstart experiment."""
+    config = default_config()
+    config.data.sources = ("python",)
+    config.data.vocab_size = 4096
+    config.data.length = 128
+    config.data.validation_fraction = 0.05
+
+    config.model.size = "tiny"
+    config.model.max_positions = 128
+    config.model.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.model.dropout = 0.0  # the run is too short to overfit
+    config.model.attention_dropout = 0.0
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = "10 percent"
+
+    config.train.duration = "1500 steps"
+    config.train.batch_size = 64
+    config.train.log_every = 25
+    config.evaluation.every = "500 steps"
+    config.evaluation.batch_size = 64
+    config.evaluation.max_rows = 512
+    config.checkpoint.every = "100 steps"
+    config.checkpoint.keep_every = "0"
+    return config

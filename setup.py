@@ -1,0 +1,31 @@
+"""Packaging of spanbert-jax: `pip install -e .`, or `pip install -e '.[dev]'` to run the tests."""
+from setuptools import find_packages, setup
+
+setup(
+    name="spanbert-jax",
+    version="0.1.0",
+    description="Span pretraining of BERT-like encoders in JAX and Flax, from a laptop to a pod",
+    packages=find_packages(include=["spanbert_jax", "spanbert_jax.*"]),
+    # jax 0.10 is the last one for Python 3.11; from 3.12 on pip picks a newer one.
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10,<0.13",
+        "flax>=0.12,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "tensorflow-datasets>=4.9.10,<5",
+        "array_record>=0.8",
+        "grain>=0.2.18,<0.3",
+        "ml-collections>=1.1,<2",
+        "tokenizers>=0.22,<1",
+        "numpy>=2",
+        "rich>=13",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "scipy>=1.14", "safetensors>=0.5"],
+        # Only for tests/benchmarks/ and the tests that compare with other libraries.
+        "torch": ["torch>=2.4", "transformers>=4.57"],
+    },
+    entry_points={"console_scripts": ["spanbert-jax = spanbert_jax.commands:main"]},
+)

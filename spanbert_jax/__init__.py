@@ -1,0 +1,18 @@
+"""SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
+
+`prepare`, `train` and `evaluate` do what the verbs of the command line do.
+"""
+import importlib
+from typing import Any
+
+# Loaded when first asked for, so that `import spanbert_jax` and `--help` do not wait for JAX.
+_PUBLIC = {"prepare": "spanbert_jax.corpus", "train": "spanbert_jax.training", "evaluate": "spanbert_jax.training",
+           "UserError": "spanbert_jax.errors"}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,58 @@
+"""Reading a config file and the overrides of its fields from a command line."""
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from spanbert_jax.errors import UserError
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The config of a file with overrides applied.
+
+    Args:
+      path: a config file, with its own argument behind a colon: "configs/base.py:scheme=whole_word".
+      overrides: "--config.optimizer.learning_rate=1e-4" and the like.
+
+    Raises:
+      UserError: when there is no such file, a field does not exist, or a value has another type.
+    """
+    file = path.partition(":")[0]
+    if not pathlib.Path(file).is_file():
+        raise UserError(f"--config={path}: no such file {file}; configs lie under configs/ of the repository")
+    values = flags.FlagValues()
+    arguments = ["spanbert-jax", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
+    try:
+        rest = values(arguments, known_only=True)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(_explain(path, overrides, error)) from error
+    if rest:
+        raise UserError(f"{rest[0]}: not an override; write --config.FIELD=VALUE")
+    return values["config"].value
+
+
+def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
+    """One line about an override or a config file that does not go."""
+    config = load_config(path) if overrides else None
+    for override in overrides:
+        name, _, text = override.lstrip("-").partition("=")
+        value = config
+        for depth, key in enumerate(name.split(".")[1:], 2):
+            if not isinstance(value, ml_collections.ConfigDict) or key not in value:
+                fields = list(value) if isinstance(value, ml_collections.ConfigDict) else []
+                near = difflib.get_close_matches(key, fields, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                place = ".".join(name.split(".")[:depth - 1])
+                return f"{override}: {place} has no field {key!r}; {hint}it has {', '.join(fields) or 'no fields'}"
+            value = value[key]
+        try:
+            load_config(path, [override])
+        except UserError:
+            return f"{override}: {text!r} is not a {type(value).__name__}, as {value!r} is"
+    return f"--config={path}: {' '.join(str(error).split())}"

@@ -1,0 +1,76 @@
+"""Pretrain what a config describes. Stopped at any point, the same command goes on.
+
+  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
+  spanbert-jax train --config configs/base.py:scheme=whole_word,sbo=false --workdir runs/whole_word \\
+      --config.data.path=corpora/wiki --config.optimizer.learning_rate=2e-4
+
+Every field of a config is overridden as --config.FIELD=VALUE; a config file's own variants follow its name.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import ml_collections
+
+from spanbert_jax.commands.configs import load_config
+
+if TYPE_CHECKING:
+    from spanbert_jax.training import RunResult
+
+# "Run the same command again": sysexits' EX_TEMPFAIL, which schedulers can be told to retry on.
+STOPPED = 75
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this verb."""
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR",
+                        help="where checkpoints, metrics and a corpus prepared on the way go")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Flags, with the overrides of the config's fields in `overrides`."""
+    args, args.overrides = parser.parse_known_args(argv, argparse.Namespace())
+    unknown = [word for word in args.overrides if not word.startswith("--config.")]
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}; fields of the config are set as --config.FIELD=VALUE")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, and says what came of it."""
+    config = load_config(args.config, args.overrides)
+    from spanbert_jax.training import train  # JAX takes seconds to import; a mistyped field is told before
+    result = train(config, args.workdir)
+    print(closing_words(config, result))
+    return 0 if result.finished else STOPPED
+
+
+def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
+    """What was made, how good it is and what to run next, in plain words."""
+    if not result.finished:
+        return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
+                "on from there.")
+    lines = [f"Made: a {config.model.size} SpanBERT of {result.parameters:,} parameters, pretrained for "
+             f"{result.step:,} steps, in {result.workdir}/checkpoints/{result.step}."]
+    figures = result.evaluation
+    if figures:
+        gain = figures["unigram_loss"] - figures["masked_loss"]
+        lines.append(
+            f"How good: of {figures['masked_tokens']:,} tokens masked in documents it has not seen it guesses "
+            f"{figures['masked_accuracy']:.1%} right, at a loss of {figures['masked_loss']:.3f} nats; guessing by how "
+            f"frequent each token is would reach {figures['unigram_loss']:.3f}, so it is {abs(gain):.3f} nats "
+            f"{'better' if gain > 0 else 'worse'}.")
+    lines += [
+        "Next:",
+        f"  spanbert-jax evaluate --workdir {result.workdir}",
+        "      accuracy by the length of the span and by the place in it",
+        f"  tensorboard --logdir {result.workdir}",
+        "      the curves of this run (pip install tensorboard)",
+        "  spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000",
+        "  spanbert-jax train --config configs/base.py --config.data.path=corpora/mine --workdir runs/base",
+        "      the published model on your own text",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""The unit every reader yields: a document, where it came from, and what was noticed on the way."""
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+MAX_DOCUMENT_CHARACTERS = 4_000_000  # longer texts are divided, so that memory stays bounded and all cores get work
+_PLACES_KEPT = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One document, or one part of a very long one.
+
+    Attributes:
+      text: its characters, with `\\n` line ends.
+      file: the file, or other source, it was read from.
+      line: the line of that file on which the text begins, from 1 (the record number where lines mean nothing).
+      units: (start, end) character offsets of annotated units; None for plain text files.
+      sentence_lines: whether each line is a sentence.
+    """
+    text: str
+    file: str
+    line: int
+    units: tuple[tuple[int, int], ...] | None = None
+    sentence_lines: bool = False
+
+    def place(self, offset: int) -> str:
+        """`file:line` of a character. Text inside JSON has one line for all."""
+        inside = 0 if self.units is not None else self.text.count("\n", 0, offset)
+        return f"{self.file}:{self.line + inside}"
+
+
+@dataclasses.dataclass
+class Faults:
+    """What had to be mended, cut or left out.
+
+    Attributes:
+      counts: how often, by fault.
+      places: the first few places of each fault.
+    """
+    counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def add(self, fault: str, place: str, count: int = 1) -> None:
+        """Counts a fault."""
+        self.counts[fault] += count
+        places = self.places.setdefault(fault, [])
+        if len(places) < _PLACES_KEPT and place not in places:
+            places.append(place)
+
+    def merge(self, later: "Faults") -> None:
+        """Adds the faults of a later part."""
+        self.counts.update(later.counts)
+        for fault, places in later.places.items():
+            self.places[fault] = list(dict.fromkeys(self.places.get(fault, []) + places))[:_PLACES_KEPT]
+
+
+def divide(document: Document, faults: Faults, limit: int = MAX_DOCUMENT_CHARACTERS) -> Iterator[Document]:
+    """Yields the document, or parts of at most `limit` characters cut at white space where there is some."""
+    text, start = document.text, 0
+    if len(text) > limit:
+        faults.add("long documents divided", f"{document.file}:{document.line}")
+    while len(text) - start > limit:
+        end = cut_point(text, start, start + limit)
+        yield _part(document, start, end)
+        start = end
+    yield document if start == 0 else _part(document, start, len(text))
+
+
+def cut_point(text: str, start: int, end: int) -> int:
+    """The last place in (start, end] just after a line end, else after a space, else `end`."""
+    for mark in ("\n", " "):
+        found = text.rfind(mark, start, end)
+        if found > start:
+            return found + 1
+    return end
+
+
+def _part(document: Document, start: int, end: int) -> Document:
+    if document.units is None:
+        line = document.line + document.text.count("\n", 0, start)
+        return dataclasses.replace(document, text=document.text[start:end], line=line)
+    units = tuple((a - start, b - start) for a, b in document.units if a >= start and b <= end)
+    return dataclasses.replace(document, text=document.text[start:end], units=units)

@@ -1,0 +1,114 @@
+"""The `python` source: the English prose that lies in every Python installation.
+
+It is the help topics of `pydoc_data` and the docstrings of the standard library and the installed packages, read as
+text without importing anything.
+"""
+import ast
+import concurrent.futures
+import gzip
+import inspect
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+
+MAX_CHARACTERS = 12_000_000
+_MIN_PARAGRAPH = 60
+_MIN_DOCUMENT = 200
+_MAX_FILE_BYTES = 1_500_000  # larger modules are tables, not prose
+_MAX_SOURCE_BYTES = 60_000_000  # of all modules read, which bounds the time
+_SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "idlelib", "lib2to3", "__pycache__", "site-packages",
+                              "dist-packages", "_vendor", "vendor", "vendored", "node_modules"})
+_CODE = re.compile(r"^\s*(>>>|\.\.\. |\.\. |:\w+|@|#|[-=*~^+|_]{3,}|\|)|[{}<>\\;]|==|->|::|https?:")
+_PLAIN_SHARE = 0.7
+_TOPICS = pathlib.Path(sysconfig.get_path("stdlib"), "pydoc_data", "topics.py")
+_WORD = re.compile(r"^[A-Za-z][a-z'’-]*[.,;:!?)]*$")
+
+
+def write_python_prose(path: pathlib.Path) -> None:
+    """Writes the prose as gzipped JSON lines {"text", "module"}, one document a module, at most about 12 MB.
+
+    Modules come in a fixed order, the standard library first; half of the work is another process's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left, seen = MAX_CHARACTERS, set()
+    with gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as out:
+        for module, paragraphs in _prose_of(_modules()):
+            text = "\n\n".join(paragraph for paragraph in paragraphs if paragraph not in seen)
+            if len(text) < _MIN_DOCUMENT:
+                continue
+            seen.update(paragraphs)  # inherited docstrings would otherwise leak into held-out modules
+            out.write(json.dumps({"text": text, "module": module}).encode() + b"\n")
+            left -= len(text)
+            if left <= 0:
+                break
+
+
+def _modules() -> list[pathlib.Path]:
+    """The help topics, then the Python files of the standard library and of the installed packages, sorted."""
+    found, size = [_TOPICS], 0
+    for kind in ("stdlib", "purelib"):
+        for folder, below, names in os.walk(sysconfig.get_path(kind)):
+            below[:] = sorted(name for name in below if name not in _SKIPPED_FOLDERS and name[0] not in "._")
+            for path in (pathlib.Path(folder, name) for name in sorted(names) if name.endswith(".py")):
+                bytes_here = path.stat().st_size
+                if bytes_here <= _MAX_FILE_BYTES and size + bytes_here <= _MAX_SOURCE_BYTES and path != _TOPICS:
+                    found.append(path)
+                    size += bytes_here
+    return found
+
+
+def _prose_of(files: list[pathlib.Path]) -> Iterator[tuple[str, list[str]]]:
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for path, paragraphs in zip(files, pool.map(module_prose, files, chunksize=50)):
+                yield path.name, paragraphs
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def module_prose(path: pathlib.Path) -> list[str]:
+    """The prose paragraphs of a module's docstrings (of all strings, for pydoc's topics); none if it cannot be read."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        if path != _TOPICS and '"""' not in source and "'''" not in source:
+            return []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other people's escapes
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    strings = _constants(tree) if path == _TOPICS else _docstrings(tree)
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(prose_paragraphs, strings))))
+
+
+def _constants(tree: ast.Module) -> Iterator[str]:
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _docstrings(tree: ast.Module) -> Iterator[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return filter(None, (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)))
+
+
+def prose_paragraphs(text: str) -> Iterator[str]:
+    """Yields the paragraphs of a docstring that read as English sentences, their lines joined.
+
+    A change of indentation begins a paragraph. Doctests, directives, tables, signatures and short remarks are left out.
+    """
+    lines = inspect.cleandoc(text).split("\n")
+    for _, group in itertools.groupby(lines, key=lambda line: len(line) - len(line.lstrip()) if line.strip() else -1):
+        paragraph = list(group)
+        if any(_CODE.search(line) for line in paragraph):
+            continue
+        joined = " ".join(" ".join(paragraph).replace("`", "").split())
+        words = joined.split()
+        plain = sum(bool(_WORD.match(word)) for word in words)
+        if (len(joined) >= _MIN_PARAGRAPH and joined[0].isupper() and joined[-1] in ".!?:)"
+                and plain >= _PLAIN_SHARE * len(words)):
+            yield joined

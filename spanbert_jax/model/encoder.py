@@ -1,0 +1,111 @@
+"""The encoder: embeddings and a stack of post-norm layers."""
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from spanbert_jax.model.attention import SelfAttention, attention_mask
+from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.layers import Dropout, dense, gelu, layer_norm, table
+
+# What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
+REMAT = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "names": jax.checkpoint_policies.save_only_these_names(
+        "projections", "context", "attention_output", "feed_forward", "layer_output"),
+}
+
+
+def position_ids(segments: jax.Array) -> jax.Array:
+    """Positions counted from the start of each segment, and on through padding. [B, S] integers -> [B, S] int32."""
+    index = jnp.broadcast_to(jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape)
+    first = jnp.pad((jnp.diff(segments) != 0) & (segments[:, 1:] != 0), ((0, 0), (1, 0)), constant_values=True)
+    return index - jax.lax.cummax(jnp.where(first, index, 0), axis=1)
+
+
+class Embeddings(nn.Module):
+    """The sum of piece, position and type embeddings, normalised. [B, S] -> [B, S, D]."""
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        self.token = table(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
+        self.position = table(config, config.max_positions, config.width, (None, "embed"))
+        self.token_type = table(config, config.token_types, config.width, (None, "embed"))
+        self.norm = layer_norm(config)
+        self.drop = Dropout(config.dropout)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array, token_types: jax.Array,
+                 deterministic: bool) -> jax.Array:
+        x = self.token(tokens) + self.position(positions) + self.token_type(token_types)
+        x = self.drop(self.norm(x), deterministic)
+        return nn.with_logical_constraint(x, ("batch", "sequence", "width"))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each added to its input and normalised. [B, S, D] -> [B, S, D]."""
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array | None]:
+        config = self.config
+        drop = Dropout(config.dropout)
+        attended = SelfAttention(config, name="attention")(x, mask, deterministic)
+        x = layer_norm(config, "attention_norm")(x + drop(checkpoint_name(attended, "attention_output"), deterministic))
+        # [B, S, D] -> [B, S, F] -> [B, S, D]
+        inner = dense(config, config.feed_forward, ("embed", "mlp"), "feed_forward_in")(x)
+        inner = nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
+        outer = dense(config, config.width, ("mlp", "embed"), "feed_forward_out")(gelu(inner))
+        x = layer_norm(config, "feed_forward_norm")(x + drop(checkpoint_name(outer, "layer_output"), deterministic))
+        # Kept only when somebody asks for the "intermediates" collection.
+        self.sow("intermediates", "hidden", x)
+        return nn.with_logical_constraint(x, ("batch", "sequence", "width")), None
+
+
+class Encoder(nn.Module):
+    """Embeddings and L layers; the parameters of the layers are stacked on a leading axis.
+
+    Stacking is the same whether the layers are scanned or unrolled, so that a checkpoint serves both.
+    """
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        layer = Layer
+        if config.remat != "none":
+            # Inside a loop nothing can be merged with its recomputation, so the guard against it would only cost.
+            layer = nn.remat(Layer, policy=REMAT[config.remat], static_argnums=(3,),
+                             prevent_cse=config.layers == "unrolled")
+        stack = nn.scan(
+            layer, length=config.num_layers, variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True}, in_axes=(nn.broadcast, nn.broadcast),
+            unroll=config.num_layers if config.layers == "unrolled" else 1,
+            metadata_params={nn.PARTITION_NAME: "layers"})
+        self.embeddings = Embeddings(config)
+        self.layers = stack(config)
+
+    def __call__(self, tokens: jax.Array, segments: jax.Array, token_types: jax.Array, *,
+                 deterministic: bool) -> jax.Array:
+        """Hidden states of the last layer.
+
+        Args:
+          tokens: [B, S] piece ids.
+          segments: [B, S], 0 for padding; attention and positions stay inside a segment. With one text a row this is
+            the attention mask.
+          token_types: [B, S], 0 or 1.
+          deterministic: without dropout.
+
+        Returns:
+          [B, S, D] in the compute dtype.
+        """
+        x = self.embeddings(tokens, position_ids(segments), token_types, deterministic)
+        x, _ = self.layers(x, attention_mask(segments), deterministic)
+        return x
+
+    def token_embedding(self) -> jax.Array:
+        """The table of piece embeddings [V, D], which the heads share."""
+        return self.embeddings.token.embedding

@@ -1,0 +1,70 @@
+"""The pretraining heads. All but the next-sentence head share the encoder's piece embeddings as output distribution."""
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.layers import dense, gelu, layer_norm, table
+
+# The logit of rows that pad the vocabulary: never drawn, never in the way of the softmax.
+PADDING_LOGIT = -1e9
+
+
+def gather(hidden: jax.Array, positions: jax.Array) -> jax.Array:
+    """The states at given positions. [B, S, D], [B, M] -> [B, M, D]."""
+    return jnp.take_along_axis(hidden, positions[..., None], axis=1)
+
+
+class TiedOutput(nn.Module):
+    """Logits over the padded vocabulary from the piece embeddings and a bias. [B, M, D] -> [B, M, V] float32."""
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        config = self.config
+        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
+        bias = self.param("bias", init, (config.padded_vocab_size,), jnp.float32)
+        logits = jnp.einsum("BMD,VD->BMV", x, embedding.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+        logits = nn.with_logical_constraint(logits, ("batch", None, "vocab"))
+        return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits, PADDING_LOGIT)
+
+
+class MaskedTokenHead(nn.Module):
+    """Predicts a piece from its own position's state. [B, M, D] -> [B, M, V]."""
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        x = gelu(dense(self.config, self.config.width, ("embed", None), "transform")(x))
+        return TiedOutput(self.config, name="output")(layer_norm(self.config, "norm")(x), embedding)
+
+
+class BoundaryHead(nn.Module):
+    """Predicts a piece from the states at its span's two boundaries and its place in the span.
+
+    Two layers with GELU and layer norm over [left; right; place], section 3.2 of the paper. It shares no weight with
+    the masked-token head but the piece embeddings.
+    """
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Logits [B, M, V] from states [B, M, D] at the left and right boundary and places [B, M]."""
+        config = self.config
+        places = table(config, config.boundary_positions, config.boundary_features, (None, None), "place")
+        x = jnp.concatenate([left, right, places(place)], axis=-1)
+        x = layer_norm(config, "first_norm")(gelu(dense(config, config.width, (None, "embed"), "first")(x)))
+        x = layer_norm(config, "second_norm")(gelu(dense(config, config.width, ("embed", None), "second")(x)))
+        return TiedOutput(config, name="output")(x, embedding)
+
+
+class NextSentenceHead(nn.Module):
+    """Pooler and classifier over the first position. [B, D] -> [B, 2] float32; class 0 is the continuation."""
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pooled = jnp.tanh(dense(self.config, self.config.width, ("embed", None), "pooler")(x))
+        return dense(self.config, 2, ("embed", None), "classifier")(pooled).astype(jnp.float32)

@@ -1,0 +1,186 @@
+"""BERT WordPiece by the `tokenizers` library: loading, training, special pieces and word starts."""
+import collections
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from spanbert_jax.errors import UserError
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+MIN_VOCAB_SIZE = 64
+_MAX_WORD_CHARACTERS = 100
+_MAX_ALPHABET = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the five special pieces."""
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+
+def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
+    """Loads a BERT WordPiece tokenizer; ids equal those of Hugging Face's BertTokenizerFast.
+
+    Args:
+      path: a vocab.txt, a tokenizer.json, or a directory holding one (tokenizer.json is preferred).
+      lowercase: whether a vocab.txt lower-cases. None: as `do_lower_case` in a tokenizer_config.json beside it says;
+        without one, only if no piece but those in brackets has a capital letter. A tokenizer.json settles it itself.
+
+    Raises:
+      UserError: no such file, not a BERT WordPiece, a special piece missing, or `lowercase` against the tokenizer.json.
+    """
+    file = _tokenizer_file(pathlib.Path(path))
+    if file.suffix == ".json":
+        return _load_json(file, lowercase)
+    vocab = _read_vocab(file)
+    if lowercase is None:
+        lowercase = _decide_lowercase(file, vocab)
+    return _build(vocab, lowercase)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
+    """Trains a WordPiece vocabulary; the same texts always give the same pieces and ids.
+
+    The library numbers the characters inside words in hash order and breaks ties between merges by these numbers, so
+    two runs differ. Giving it the alphabet beforehand, in a fixed order, settles both.
+
+    Args:
+      texts: read twice; a one-time iterator is gathered into a list.
+      vocab_size: pieces wanted at most, specials included; special pieces come first, [PAD] = 0.
+      lowercase: lower-case the text and strip its accents.
+
+    Raises:
+      UserError: vocab_size below 64, or no text.
+    """
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise UserError(f"vocab_size is {vocab_size}: it must be at least {MIN_VOCAB_SIZE}")
+    texts = list(texts) if iter(texts) is texts else texts
+    normalizer = _normalizer(lowercase)
+    counts = collections.Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    for blank in [c for c in counts if c.isspace()]:
+        del counts[blank]
+    if not counts:
+        raise UserError("the texts to train a vocabulary on hold no text")
+    limit = min(_MAX_ALPHABET, (vocab_size - len(SPECIAL_PIECES)) // 4)
+    alphabet = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:limit])
+
+    untrained = _bare(models.WordPiece(unk_token="[UNK]"), lowercase)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False,
+        special_tokens=[*SPECIAL_PIECES, *alphabet, *(CONTINUATION + c for c in alphabet)])
+    untrained.train_from_iterator(texts, trainer)
+    pieces = sorted(untrained.get_vocab(), key=untrained.get_vocab().get)
+    return _build({piece: i for i, piece in enumerate(pieces[:vocab_size])}, lowercase)
+
+
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """Ids of the special pieces of a tokenizer from `load_tokenizer` or `train_tokenizer`."""
+    return SpecialIds(*(tokenizer.token_to_id(piece) for piece in SPECIAL_PIECES))
+
+
+def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
+    """[V] uint8, 1 for pieces that begin a word ([UNK] does), 0 for `##` pieces, [PAD], [CLS], [SEP] and [MASK]."""
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    table = np.ones(max(vocab.values()) + 1, np.uint8)
+    for piece, i in vocab.items():
+        if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION):
+            table[i] = 0
+    ids = special_ids(tokenizer)
+    table[[ids.pad, ids.cls, ids.sep, ids.mask]] = 0
+    return table
+
+
+def _tokenizer_file(path: pathlib.Path) -> pathlib.Path:
+    if path.is_dir():
+        for name in ("tokenizer.json", "vocab.txt"):
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"tokenizer {path}: the directory holds neither tokenizer.json nor vocab.txt")
+    if not path.is_file():
+        raise UserError(f"tokenizer {path}: no such file; give a vocab.txt, a tokenizer.json or a directory with one")
+    return path
+
+
+def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"tokenizer {file}: not a tokenizer.json ({error})") from None
+    model = tokenizer.model
+    if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION:
+        raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
+    _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
+    own = getattr(tokenizer.normalizer, "lowercase", None)
+    if lowercase is not None and own is not None and own != lowercase:
+        raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read_vocab(file: pathlib.Path) -> dict[str, int]:
+    try:
+        with open(file, encoding="utf-8") as lines:
+            pieces = [line.rstrip("\n") for line in lines]
+    except UnicodeDecodeError as error:
+        raise UserError(f"tokenizer {file}: not UTF-8 (byte {error.start}); a vocab.txt has one piece a line") from None
+    vocab = {}
+    for i, piece in enumerate(pieces):
+        if vocab.setdefault(piece, i) != i:
+            raise UserError(f"tokenizer {file}: line {i + 1} repeats piece {piece!r} of line {vocab[piece] + 1}")
+    _check_special(file, vocab)
+    return vocab
+
+
+def _check_special(file: pathlib.Path, vocab: dict[str, int]) -> None:
+    missing = [piece for piece in SPECIAL_PIECES if piece not in vocab]
+    if missing:
+        raise UserError(f"tokenizer {file}: special pieces missing: {', '.join(missing)}; BERT's five are needed")
+
+
+def _decide_lowercase(file: pathlib.Path, vocab: dict[str, int]) -> bool:
+    config = file.with_name("tokenizer_config.json")
+    if config.is_file():
+        try:
+            stated = json.loads(config.read_text(encoding="utf-8")).get("do_lower_case")
+        except (ValueError, AttributeError):
+            raise UserError(f"tokenizer {config}: not a JSON object; mend or remove it") from None
+        if stated is not None:
+            return bool(stated)
+    plain = (piece for piece in vocab if piece[:1] + piece[-1:] not in ("[]", "<>"))
+    return not any(c != c.lower() for c in itertools.chain.from_iterable(plain))
+
+
+def _normalizer(lowercase: bool) -> normalizers.Normalizer:
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase)
+
+
+def _bare(model: models.Model, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = _normalizer(lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _build(vocab: dict[str, int], lowercase: bool) -> Tokenizer:
+    model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARACTERS)
+    tokenizer = _bare(model, lowercase)
+    tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES])
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(piece, vocab[piece]) for piece in ("[CLS]", "[SEP]")])
+    return tokenizer

@@ -1,0 +1,201 @@
+"""The fields of an experiment, their defaults, and what may stand in them."""
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import ml_collections
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import SIZES, ModelConfig
+from spanbert_jax.model.encoder import REMAT
+from spanbert_jax.pretraining import MaskingSpec
+from spanbert_jax.training.durations import RunSize
+from spanbert_jax.training.optimizers import optimizer_names
+from spanbert_jax.training.schedules import SCHEDULES
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every field with its default. A file under configs/ starts from this and changes what it is about."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.data = data = ml_collections.ConfigDict()
+    data.path = ""  # a prepared corpus; or leave empty and give sources, prepared into WORKDIR/data
+    data.sources = ()  # files, folders, globs, "python" or "tfds:NAME"
+    data.format = "auto"
+    data.text_field = "text"
+    data.annotation_field = ""
+    data.tokenizer = ""  # vocab.txt, tokenizer.json or a folder holding one; or leave empty and give vocab_size
+    data.vocab_size = 0
+    data.length = 512  # S
+    data.blocks = "sentences"
+    data.pack = False
+    data.validation_fraction = 0.01
+    data.short_sequence_probability = 0.0
+
+    config.model = model = ml_collections.ConfigDict()
+    model.size = "base"
+    model.max_positions = 512
+    model.dropout = 0.1
+    model.attention_dropout = 0.1
+    model.clamp_attention = False
+    model.boundary_features = 200
+    model.dtype = "bfloat16"
+    model.layers = "unrolled"
+    model.remat = "none"
+
+    defaults = MaskingSpec()
+    config.masking = ml_collections.ConfigDict({name: getattr(defaults, name) for name in defaults.__dataclass_fields__})
+
+    config.objectives = objectives = ml_collections.ConfigDict()
+    objectives.boundary_weight = 1.0  # 0 leaves the boundary head out
+    objectives.next_sentence = False  # needs data.blocks = "pairs"
+    objectives.reference_denominators = False
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = "adamw"
+    optimizer.learning_rate = 1e-4
+    optimizer.schedule = "linear"
+    optimizer.warmup = "10k steps"
+    optimizer.decay = "20 percent"  # of the run, for the schedule "wsd" alone
+    optimizer.final_fraction = 0.0  # of the learning rate, where the schedule ends
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.999
+    optimizer.eps = 1e-8
+    optimizer.weight_decay = 0.01
+    optimizer.decay_mask = "all"
+    optimizer.clip_norm = 1.0  # 0 does not clip
+    optimizer.options = ""  # further arguments of an optax optimiser: "momentum=0.9,nesterov=True"
+
+    config.train = train = ml_collections.ConfigDict()
+    train.duration = "2.4M steps"
+    train.batch_size = 256  # rows in a step over all devices, B
+    train.accumulation = 1  # parts that a step's batch is computed in
+    train.log_every = 100  # steps
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.every = "10k steps"
+    evaluation.batch_size = 256
+    evaluation.max_rows = 8192
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every = "10k steps"
+    checkpoint.keep = 2  # the newest
+    checkpoint.keep_every = "100k steps"  # and these for good; "0" keeps none
+
+    config.mesh = mesh = ml_collections.ConfigDict()
+    mesh.data = -1  # -1: the devices that the others leave
+    mesh.fsdp = 1
+    mesh.tensor = 1
+    # Logical axis -> mesh axis or axes; an axis without a rule is replicated.
+    mesh.rules = (("batch", ("data", "fsdp")), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
+                  ("embed", "fsdp"))
+    return config
+
+
+def parse_argument(argument: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+    """The variants that a config file is asked for after its name, as in `base.py:scheme=whole_word,sbo=false`.
+
+    Args:
+      argument: "name=value,name=value", or None.
+      **defaults: the names that the file knows, each with its default, whose type the value must have.
+
+    Raises:
+      UserError: when a name is unknown or a value has another type.
+    """
+    values = ml_collections.ConfigDict(defaults)
+    for part in filter(None, (argument or "").split(",")):
+        name, _, text = part.partition("=")
+        if name not in defaults:
+            raise UserError(f"config argument {part!r}: unknown name {name!r}; allowed: {', '.join(defaults)}")
+        values[name] = _value(name, text, type(defaults[name]))
+    return values
+
+
+def _value(name: str, text: str, kind: type) -> Any:
+    """`text` as a value of a type."""
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text.capitalize() if kind is bool else text)
+        if isinstance(value, kind) or (kind is float and isinstance(value, int)):
+            return kind(value)
+    except (ValueError, SyntaxError):
+        pass
+    raise UserError(f"config argument {name}={text}: not a {kind.__name__}")
+
+
+def _require(holds: bool, field: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"config.{field}={value!r}: {allowed}")
+
+
+def _choose(config: ml_collections.ConfigDict, field: str, allowed: Any) -> None:
+    room, name = field.split(".")
+    value = config[room][name]
+    _require(value in allowed, field, value, f"allowed are {', '.join(map(repr, allowed))}")
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every field, and the combinations of them, before any work is done.
+
+    Raises:
+      UserError: one line with the field, its value and what is allowed.
+    """
+    data, model, train, mesh = config.data, config.model, config.train, config.mesh
+    masking_spec(config).validate()
+    _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
+    _choose(config, "model.size", tuple(SIZES))
+    _choose(config, "model.dtype", ("bfloat16", "float32"))
+    _choose(config, "model.layers", ("scanned", "unrolled"))
+    _choose(config, "model.remat", tuple(REMAT))
+    _choose(config, "optimizer.schedule", tuple(SCHEDULES))
+    _choose(config, "optimizer.name", optimizer_names())
+    _choose(config, "optimizer.decay_mask", ("all", "kernels"))
+    for field in ("model.dropout", "model.attention_dropout", "data.validation_fraction",
+                  "data.short_sequence_probability"):
+        value = config[field.split(".")[0]][field.split(".")[1]]
+        _require(0 <= value < 1, field, value, "must be at least 0 and below 1")
+    for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
+                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions"):
+        value = config[field.split(".")[0]][field.split(".")[1]]
+        _require(value >= 1, field, value, "must be at least 1")
+    _require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
+             f"must be a multiple of train.accumulation={train.accumulation}")
+    _require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", config.optimizer.learning_rate,
+             "must be above 0")
+    _require(config.optimizer.clip_norm >= 0, "optimizer.clip_norm", config.optimizer.clip_norm,
+             "must be 0 (no clipping) or above")
+    _require(config.objectives.boundary_weight >= 0, "objectives.boundary_weight", config.objectives.boundary_weight,
+             "must be 0 (no boundary objective) or above")
+    _require(not config.objectives.next_sentence or data.blocks == "pairs", "objectives.next_sentence", True,
+             f"needs data.blocks='pairs', which is {data.blocks!r}")
+    _require(not (data.pack and data.blocks == "pairs"), "data.pack", True, "pairs are not packed; set it to False")
+    _require(bool(data.path) != bool(data.sources), "data.path", data.path,
+             "give either a prepared corpus here or data.sources, not both and not neither")
+    _require(bool(data.path) or bool(data.tokenizer) != bool(data.vocab_size), "data.tokenizer", data.tokenizer,
+             "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
+    for axis in ("data", "fsdp", "tensor"):
+        _require(mesh[axis] >= 1 or (mesh[axis] == -1 and axis == "data"), f"mesh.{axis}", mesh[axis],
+                 "must be at least 1 (mesh.data may be -1: the devices that are left)")
+    example = RunSize(batch_size=1, length=1, rows=1)
+    example.steps("config.train.duration", train.duration)
+    example = RunSize(batch_size=1, length=1, rows=1, total_steps=1)
+    for room, name in (("optimizer", "warmup"), ("optimizer", "decay"), ("evaluation", "every"),
+                       ("checkpoint", "every"), ("checkpoint", "keep_every")):
+        example.steps(f"config.{room}.{name}", config[room][name])
+
+
+def masking_spec(config: ml_collections.ConfigDict) -> MaskingSpec:
+    """The masking that a config asks for."""
+    return MaskingSpec(**config.masking.to_dict())
+
+
+def model_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
+    """The network that a config asks for, with the heads that its objectives need."""
+    fields = config.model.to_dict()
+    return ModelConfig.named(
+        fields.pop("size"), vocab_size=vocab_size, boundary_head=config.objectives.boundary_weight > 0,
+        boundary_positions=config.masking.max_span_positions, next_sentence_head=config.objectives.next_sentence,
+        **fields)

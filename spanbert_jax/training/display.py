@@ -1,0 +1,111 @@
+"""What a person sees of a run: the table of parameters, the progress bar, the closing words."""
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+import rich.table
+
+from spanbert_jax.training.mesh import parameter_name
+
+# Wide enough for the table where the output goes to a file, which has no width of its own.
+_FILE_WIDTH = 120
+
+
+def make_console() -> rich.console.Console:
+    """Standard error, at a fixed width when it is not a terminal."""
+    console = rich.console.Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
+
+
+def parameter_table(params: Any) -> rich.table.Table:
+    """Every parameter with its shape, size and sharding, from abstract parameters."""
+    table = rich.table.Table("parameter", "shape", rich.table.Column("size", justify="right"), "sharding",
+                             title="Parameters", title_justify="left")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        axes = [str(axis) if axis else "-" for axis in leaf.sharding.spec]
+        layout = "replicated" if leaf.sharding.is_fully_replicated else f"({', '.join(axes)})"
+        table.add_row(parameter_name(path), " x ".join(map(str, leaf.shape)), f"{leaf.size:,}", layout)
+    return table
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with three digits and a prefix: 1.23e9, "FLOP/s" -> "1.23 GFLOP/s"."""
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10 ** power:
+            return f"{value / 10 ** power:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def clock(seconds: float) -> str:
+    """A time as h:mm:ss."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+class TrainingProgress:
+    """A bar with loss, learning rate, speed and the time left; where there is no terminal, a line now and then.
+
+    A context manager.
+    """
+
+    def __init__(self, console: rich.console.Console, total: int, first_step: int):
+        """Shows a run of `total` steps that begins at `first_step`."""
+        self._console, self._total = console, total
+        text = rich.progress.TextColumn
+        self._bar = rich.progress.Progress(
+            text("step {task.completed:,}/{task.total:,}"), rich.progress.BarColumn(bar_width=None),
+            text("{task.fields[figures]}"), console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("train", total=total, completed=first_step, figures="compiling")
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to a step."""
+        self._bar.update(self._task, completed=step)
+
+    def show(self, step: int, figures: Mapping[str, float]) -> None:
+        """Shows the figures of a step, as `MetricsWriter` gets them."""
+        left = (self._total - step) * figures["seconds_per_step"]
+        words = (f"loss {figures['loss']:.3f}  lr {figures['learning_rate']:.2e}  "
+                 f"{quantity(figures['tokens_per_second'], 'tokens/s')}  "
+                 f"{quantity(figures['model_flops_per_second'], 'FLOP/s')}  {clock(left)} left")
+        self._bar.update(self._task, completed=step, figures=words)
+        if not self._console.is_terminal:
+            self._console.print(f"step {step:,}/{self._total:,}  {words}")
+
+    def say(self, words: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(words)
+
+
+def evaluation_words(figures: Mapping[str, Any]) -> str:
+    """An evaluation in a line."""
+    words = (f"masked-token loss {figures['masked_loss']:.3f} nats (unigram {figures['unigram_loss']:.3f}), "
+             f"perplexity {figures['perplexity']:,.1f}, accuracy {figures['masked_accuracy']:.1%}")
+    if "boundary_loss" in figures:
+        words += f"; boundary loss {figures['boundary_loss']:.3f}, accuracy {figures['boundary_accuracy']:.1%}"
+    if "next_sentence_loss" in figures:
+        words += f"; next-sentence accuracy {figures['next_sentence_accuracy']:.1%}"
+    return words
+
+
+def accuracy_table(figures: Mapping[str, Any]) -> rich.table.Table:
+    """Masked-token accuracy by the length of the span and by the place in it."""
+    table = rich.table.Table("tokens", "in spans of this length", "at this place in a span",
+                             title="Masked-token accuracy", title_justify="left")
+    rows = list(zip(figures["accuracy_by_length"], figures["accuracy_by_place"]))
+    for number, pair in enumerate(rows, 1):
+        label = f"{number} and more" if number == len(rows) else str(number)
+        table.add_row(label, *("-" if value is None else f"{value:.1%}" for value in pair))
+    return table

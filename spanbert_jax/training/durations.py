@@ -1,0 +1,49 @@
+"""Lengths of time in a run, in any unit: "10k steps", "3 epochs", "20B tokens", "5e6 examples", "10 percent"."""
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from spanbert_jax.errors import UserError
+
+_SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kMBT]?)\s*(steps?|epochs?|tokens?|examples?|percent|%)?\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSize:
+    """What turns a duration into steps.
+
+    Attributes:
+      batch_size: rows in a step.
+      length: tokens in a row; a step is batch_size x length tokens, padding counted, as in the literature's "256 x 512".
+      rows: rows in an epoch.
+      total_steps: of the whole run, for percentages; None while that itself is being worked out.
+    """
+    batch_size: int
+    length: int
+    rows: int
+    total_steps: int | None = None
+
+    def steps(self, field: str, duration: str) -> int:
+        """Steps that a duration takes, rounded to the nearest and at least 1; 0 for a duration of zero.
+
+        Raises:
+          UserError: when the duration cannot be read; the line names `field`.
+        """
+        match = _PATTERN.fullmatch(duration)
+        if not match:
+            raise UserError(f"{field}={duration!r}: not a duration; write a number and a unit, such as "
+                            "'10k steps', '3 epochs', '20B tokens', '5e6 examples' or '10 percent'")
+        amount = float(match[1]) * _SUFFIXES[match[2]]
+        unit = (match[3] or "steps").rstrip("s")
+        if unit in ("percent", "%"):
+            if self.total_steps is None:
+                raise UserError(f"{field}={duration!r}: a percentage needs a whole; give steps, epochs, tokens or "
+                                "examples here")
+            steps = amount / 100 * self.total_steps
+        else:
+            per_step = {"step": 1, "epoch": self.batch_size / max(self.rows, 1),
+                        "token": self.batch_size * self.length, "example": self.batch_size}[unit]
+            steps = amount / per_step
+        return max(1, round(steps)) if amount else 0

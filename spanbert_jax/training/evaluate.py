@@ -1,0 +1,70 @@
+"""Evaluation of a run from its workdir."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import rich.progress
+
+from spanbert_jax.corpus import RowSource
+from spanbert_jax.errors import UserError
+from spanbert_jax.training import display
+from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
+from spanbert_jax.training.experiment import Experiment, build, find_corpus, use_compilation_cache
+from spanbert_jax.training.loop import CONFIG_FILE
+
+
+def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config that a run began with.
+
+    Raises:
+      UserError: when `workdir` holds no run.
+    """
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
+    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run on all held-out rows of its corpus, under the fixed mask.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None takes the newest.
+
+    Returns:
+      The figures of `evaluation.summarize`, and "step".
+
+    Raises:
+      UserError: when there is no run, no such checkpoint or no held-out row.
+    """
+    workdir = pathlib.Path(workdir)
+    config = load_config(workdir)
+    use_compilation_cache()
+    experiment = build(config, find_corpus(config, workdir))
+    if not experiment.corpus.num_rows["validation"]:
+        raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
+    with jax.set_mesh(experiment.mesh), Checkpointer(workdir) as checkpointer:
+        steps = checkpointer.steps()
+        chosen = step if step is not None else checkpointer.latest()
+        if chosen not in steps:
+            raise UserError(f"{workdir}: no checkpoint of step {chosen}; there are {steps or 'none yet: train first'}")
+        params = checkpointer.restore_params(chosen, experiment.abstract.params)
+        return {"step": chosen, **_evaluate(experiment, params)}
+
+
+def _evaluate(experiment: Experiment, params: Any) -> dict[str, Any]:
+    rules, batch_size = experiment.config.mesh.rules, experiment.config.evaluation.batch_size
+    source = RowSource(experiment.corpus, "validation")
+    evaluate_batch = make_evaluate_batch(
+        experiment.model, experiment.masker, log_unigram(experiment.corpus), experiment.mesh, rules)
+    with rich.progress.Progress(console=display.make_console(), transient=True) as bar:
+        task = bar.add_task("evaluating", total=-(-len(source) // batch_size))
+        return evaluate_params(evaluate_batch, params, source, batch_size, len(source), experiment.mesh, rules,
+                               on_batch=lambda: bar.advance(task))

@@ -1,0 +1,110 @@
+"""From a config and a corpus to the parts of a run: network, masker, mesh, optimiser."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from spanbert_jax.corpus import Corpus, open_corpus, prepare
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.pretraining import Masker, make_masker
+from spanbert_jax.training.config import masking_spec, model_config
+from spanbert_jax.training.durations import RunSize
+from spanbert_jax.training.mesh import check_batch, make_mesh
+from spanbert_jax.training.optimizers import make_optimizer
+from spanbert_jax.training.schedules import learning_rate_schedule
+from spanbert_jax.training.state import TrainState, abstract_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run that follow from its config and its corpus; nothing in here holds an array.
+
+    Attributes:
+      size: durations in steps are asked of it.
+      abstract: shapes and shardings of the state.
+    """
+    config: ml_collections.ConfigDict
+    corpus: Corpus
+    size: RunSize
+    mesh: Mesh
+    model: SpanBert
+    masker: Masker
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    abstract: TrainState
+
+    def steps(self, room: str, name: str) -> int:
+        """The duration in a field of the config, in steps."""
+        return self.size.steps(f"config.{room}.{name}", self.config[room][name])
+
+
+def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Corpus:
+    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data; done already, it is reused."""
+    data = config.data
+    if data.path:
+        return open_corpus(data.path)
+    return prepare(
+        list(data.sources), workdir / "data", tokenizer=data.tokenizer or None, vocab_size=data.vocab_size or None,
+        format=data.format, text_field=data.text_field, annotation_field=data.annotation_field or None,
+        length=data.length, blocks=data.blocks, pack=data.pack, validation_fraction=data.validation_fraction,
+        short_sequence_probability=data.short_sequence_probability, seed=config.seed)
+
+
+def build(config: ml_collections.ConfigDict, corpus: Corpus) -> Experiment:
+    """The parts of a run.
+
+    Raises:
+      UserError: when the corpus and the config, or the config and the devices, do not go together.
+    """
+    rules = config.mesh.rules
+    mesh = make_mesh(config.mesh)
+    check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
+    check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
+    if corpus.length > config.model.max_positions:
+        raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
+                        f"{corpus.length} long; raise it or prepare shorter rows")
+    if config.objectives.next_sentence and corpus.blocks != "pairs":
+        raise UserError(f"config.objectives.next_sentence=True: {corpus.path} holds blocks of the kind "
+                        f"{corpus.blocks!r}; prepare it with --blocks pairs")
+    if not corpus.num_rows["train"]:
+        raise UserError(f"{corpus.path} has no training rows; prepare more text")
+    size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
+    size = dataclasses.replace(size, total_steps=size.steps("config.train.duration", config.train.duration))
+    model = SpanBert(model_config(config, corpus.vocab_size))
+    schedule = learning_rate_schedule(
+        config.optimizer.schedule, config.optimizer.learning_rate, size.total_steps,
+        size.steps("config.optimizer.warmup", config.optimizer.warmup),
+        size.steps("config.optimizer.decay", config.optimizer.decay), config.optimizer.final_fraction)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    return Experiment(
+        config, corpus, size, mesh, model, corpus_masker(config, corpus), schedule, optimizer,
+        abstract_state(model, optimizer, mesh, rules))
+
+
+def corpus_masker(config: ml_collections.ConfigDict, corpus: Corpus) -> Masker:
+    """The masking of a config over the rows of a corpus."""
+    return make_masker(masking_spec(config), length=corpus.length, max_blocks=corpus.max_blocks,
+                       special=corpus.special, unigram=corpus.unigram)
+
+
+def parameter_count(config: ModelConfig, params: Any) -> int:
+    """Parameters of the network, without the rows that pad its vocabulary."""
+    padding = config.padded_vocab_size - config.vocab_size
+    leaves = jax.tree_util.tree_leaves(params)
+    return sum(leaf.size // leaf.shape[0] * (leaf.shape[0] - padding) if leaf.shape[0] == config.padded_vocab_size
+               else leaf.size for leaf in leaves)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in the user's cache folder unless JAX has been given another place."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "spanbert_jax" / "compiled"))

@@ -1,0 +1,228 @@
+"""The run: evaluate and save what is due, then draw a batch, step, log."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from spanbert_jax.corpus import RowOrder, RowSource, batches
+from spanbert_jax.model import train_step_flops
+from spanbert_jax.training import display
+from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
+from spanbert_jax.training.config import validate
+from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
+from spanbert_jax.training.experiment import Experiment, build, find_corpus, parameter_count, use_compilation_cache
+from spanbert_jax.training.mesh import batch_sharding, global_array
+from spanbert_jax.training.state import create_state
+from spanbert_jax.training.step import make_train_step
+from spanbert_jax.training.stopping import StopRequest
+from spanbert_jax.training.tracking import MetricsWriter
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class NonFiniteLoss(Exception):
+    """A loss or a norm that is not finite, with the step, the norms and the rows that led to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+      workdir: where it lies.
+      step: updates done.
+      finished: whether that is all of them; if not, the run was stopped and the same call goes on.
+      parameters: of the network.
+      seconds: of this call.
+      evaluation: figures of the last evaluation as in `evaluation.summarize`; None without validation rows.
+    """
+    workdir: pathlib.Path
+    step: int
+    finished: bool
+    parameters: int
+    seconds: float
+    evaluation: dict[str, Any] | None
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> RunResult:
+    """Pretrains what a config describes, or goes on where a run in `workdir` stopped.
+
+    The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, TensorBoard files and, where the config
+    names raw sources, the prepared corpus.
+
+    Raises:
+      UserError: one line about the field of the config, the data or the checkpoint that does not go.
+      NonFiniteLoss: when a loss is not finite; the checkpoints stay as they are.
+    """
+    began = time.monotonic()
+    validate(config)
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    use_compilation_cache()
+    experiment = build(config, find_corpus(config, workdir))
+    shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
+    (workdir / CONFIG_FILE).write_text(config.to_json_best_effort(indent=2) + "\n", encoding="utf-8")
+    with jax.set_mesh(experiment.mesh):
+        run = Run(experiment, workdir)
+        return dataclasses.replace(run.go(), seconds=time.monotonic() - began)
+
+
+class Run:
+    """One call's part of a run."""
+
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path):
+        """Compiles nothing and reads no checkpoint yet."""
+        self.experiment, self.workdir, self.config = experiment, workdir, experiment.config
+        config, corpus = experiment.config, experiment.corpus
+        self.console = display.make_console()
+        self.total = experiment.size.total_steps
+        self.evaluate_every = experiment.steps("evaluation", "every")
+        self.save_every = experiment.steps("checkpoint", "every")
+        self.step_fn = make_train_step(config, experiment.model, experiment.masker, experiment.optimizer,
+                                       experiment.schedule, experiment.abstract, experiment.mesh)
+        self.flops = train_step_flops(experiment.model.config, config.train.batch_size, corpus.length,
+                                      experiment.masker.max_masked)
+        self.validation = RowSource(corpus, "validation") if corpus.num_rows["validation"] else None
+        self.evaluate_batch = make_evaluate_batch(experiment.model, experiment.masker, log_unigram(corpus),
+                                                  experiment.mesh, config.mesh.rules)
+        self.sharding = batch_sharding(experiment.mesh, config.mesh.rules)
+        self.evaluation: dict[str, Any] | None = None
+
+    def go(self) -> RunResult:
+        """Trains to the end, or until a signal asks to stop."""
+        keep_every = self.experiment.steps("checkpoint", "keep_every")
+        with Checkpointer(self.workdir, keep=self.config.checkpoint.keep, keep_every=keep_every) as checkpointer:
+            start = checkpointer.latest() or 0
+            self._introduce(start)
+            if start:
+                state = checkpointer.restore(start, self.experiment.abstract)
+            else:
+                state = create_state(self.experiment.model, self.experiment.optimizer, self.experiment.abstract,
+                                     self.config.seed)
+            with (MetricsWriter(self.workdir, start) as self.writer, StopRequest() as stop,
+                  display.TrainingProgress(self.console, self.total, start) as self.progress):
+                state, step = self._loop(state, start, checkpointer, stop)
+                if step == self.total:
+                    self._evaluate(step, state)
+                if step > start:
+                    self._save(checkpointer, step, state)
+                checkpointer.wait()
+        parameters = parameter_count(self.experiment.model.config, self.experiment.abstract.params)
+        return RunResult(self.workdir, step, step == self.total, parameters, 0.0, self.evaluation)
+
+    def _loop(self, state: Any, start: int, checkpointer: Checkpointer, stop: StopRequest) -> tuple[Any, int]:
+        """The order of things in a step. Returns the state and the updates done."""
+        corpus, config = self.experiment.corpus, self.config
+        source = RowSource(corpus, "train")
+        order = RowOrder(len(source), config.train.batch_size, config.seed)
+        # The update whose figures are still on their way: they are read while the next one is being computed.
+        pending = None
+        self.timer = _Timer()
+        for step, indices, rows in batches(source, order, start):
+            # Evaluate and save what the updates so far have made.
+            evaluate, save = (step > start and every and step % every == 0
+                              for every in (self.evaluate_every, self.save_every))
+            if step >= self.total or stop or evaluate or save:
+                self._finish(pending)
+                pending = None
+            if step >= self.total or stop:
+                return state, step
+            if evaluate:
+                with self.timer.pause():
+                    self._evaluate(step, state)
+            if save:
+                with self.timer.pause():
+                    self._save(checkpointer, step, state)
+            # Only then draw the batch and step, and log the update before.
+            batch = {name: global_array(self.sharding, values) for name, values in rows.items()}
+            state, metrics = self.step_fn(state, batch)
+            self._finish(pending)
+            pending = (step + 1, indices, metrics)
+        raise AssertionError("the order of rows has no end")
+
+    def _finish(self, pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None) -> None:
+        """Waits for an update's figures, checks them and logs them."""
+        if pending is None:
+            return
+        step, indices, metrics = pending
+        figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise NonFiniteLoss(
+                f"step {step}: not finite: " + ", ".join(f"{name} {value:g}" for name, value in figures.items())
+                + f"; rows {indices.tolist()}; the checkpoints are those of earlier steps")
+        self.timer.lap(figures["tokens"])
+        if step % self.config.train.log_every == 0 or step == self.total:
+            figures |= self.timer.speeds(self.flops)
+            self.writer.write(step, "train", figures)
+            self.progress.show(step, figures)
+        else:
+            self.progress.advance(step)
+
+    def _evaluate(self, step: int, state: Any) -> None:
+        if self.validation is None:
+            return
+        evaluation, mesh = self.config.evaluation, self.experiment.mesh
+        self.evaluation = evaluate_params(
+            self.evaluate_batch, state.params, self.validation, evaluation.batch_size, evaluation.max_rows, mesh,
+            self.config.mesh.rules)
+        self.writer.write(step, "evaluation", self.evaluation)
+        self.progress.say(f"step {step:,}: held-out {display.evaluation_words(self.evaluation)}")
+
+    def _save(self, checkpointer: Checkpointer, step: int, state: Any) -> None:
+        checkpointer.save(step, state, self.config.to_dict())
+
+    def _introduce(self, start: int) -> None:
+        """Says what is about to run."""
+        corpus, params = self.experiment.corpus, self.experiment.abstract.params
+        self.console.print(display.parameter_table(params))
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
+        self.console.print(
+            f"{parameter_count(self.experiment.model.config, params):,} parameters; mesh {mesh}; "
+            f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
+            f"{self.config.train.batch_size} rows a step, {self.total:,} steps, "
+            f"{display.quantity(self.flops, 'FLOP')} a step")
+        if self.validation is None:
+            self.console.print("The corpus has no validation rows, so nothing is evaluated; prepare it from more than "
+                               "one document to have some.")
+        if start:
+            self.console.print(f"Going on from the checkpoint of step {start:,} in {self.workdir / FOLDER}.")
+
+
+class _Timer:
+    """Time spent in updates, without pauses, and the tokens that went through."""
+
+    def __init__(self):
+        self._reset()
+
+    def _reset(self) -> None:
+        self._since, self._laps, self._tokens = time.monotonic(), 0, 0.0
+
+    def lap(self, tokens: float) -> None:
+        self._laps += 1
+        self._tokens += tokens
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
+
+    def speeds(self, flops: float) -> dict[str, float]:
+        """Speeds since the last call."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        speeds = {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
+                  "model_flops_per_second": flops * self._laps / seconds}
+        self._reset()
+        return speeds

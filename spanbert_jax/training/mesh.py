@@ -1,0 +1,118 @@
+"""The device mesh, and how arrays are laid out over it."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+# A parameter this large that a rule should have split, and did not, is a mistake and not a detail.
+LARGE = 1 << 20
+
+Rules = Sequence[tuple[str, Any]]
+
+
+def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) of a config's `mesh` section over all devices, with Auto axes, as Linen needs.
+
+    Raises:
+      UserError: when the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = [config[axis] for axis in AXES]
+    if shape[0] == -1:
+        shape[0] = max(1, len(devices) // (shape[1] * shape[2]))
+    if math.prod(shape) != len(devices):
+        raise UserError(f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} do not multiply "
+                        f"to the {len(devices)} devices there are; set mesh.data=-1 to use those that are left")
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_axes(rules: Rules) -> tuple[str, ...]:
+    """The mesh axes over which rows are split."""
+    axes = dict(rules)["batch"]
+    return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
+    """Rows split over the data axes, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec(batch_axes(rules)))
+
+
+def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
+    """Refuses a number of rows that the data axes do not divide.
+
+    Raises:
+      UserError: naming `field`.
+    """
+    ways = math.prod(mesh.shape[axis] for axis in batch_axes(rules))
+    if rows % ways:
+        raise UserError(f"{field}: {rows} rows do not divide over the {ways} devices of the data axes "
+                        f"{batch_axes(rules)}; use a multiple of {ways}")
+
+
+def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
+    """The sharding of every parameter, from the logical names on its axes.
+
+    Args:
+      params: abstract parameters boxed with their logical names, as `jax.eval_shape(model.init, ...)` gives them.
+
+    Raises:
+      UserError: when an axis does not divide over its mesh axis, or a large parameter stays whole on every device
+        although a rule was to split it.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, rules)
+    shapes = nn.unbox(params)
+    jax.tree_util.tree_map_with_path(
+        lambda path, box, leaf, sharding: _check(parameter_name(path), box.names, leaf.shape, sharding, rules),
+        params, shapes, shardings, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+    return shardings
+
+
+def _check(name: str, logical: tuple[str | None, ...], shape: tuple[int, ...], sharding: NamedSharding,
+           rules: Rules) -> None:
+    wanted = {axis: dict(rules).get(axis) for axis in logical if dict(rules).get(axis)}
+    for size, axis in zip(shape, sharding.spec):
+        ways = math.prod(sharding.mesh.shape[a] for a in (axis if isinstance(axis, tuple) else (axis,)) if a)
+        if size % ways:
+            raise UserError(f"config.mesh: parameter {name} {shape} does not divide {ways} ways over mesh axis "
+                            f"{axis!r}; change mesh.{axis} or the model's size")
+    split = any(sharding.mesh.shape[a] > 1 for a in _names(wanted.values()))
+    if split and math.prod(shape) >= LARGE and sharding.is_fully_replicated:
+        raise UserError(f"config.mesh.rules: parameter {name} {shape} with axes {logical} stays whole on every device "
+                        f"although rules {wanted} name it; an axis of the mesh may serve one axis of an array only")
+
+
+def _names(axes: Any) -> set[str]:
+    return {name for axis in axes for name in ((axis,) if isinstance(axis, str) else axis)}
+
+
+def parameter_name(path: tuple[Any, ...]) -> str:
+    """A parameter's path as one word, such as encoder/layers/attention/query/kernel."""
+    return "/".join(str(key.key) for key in path)
+
+
+def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
+    """The optimiser state laid out as the parameters that it belongs to; what has another shape is replicated.
+
+    Args:
+      params: abstract parameters, without boxes.
+      shardings: theirs.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    return optax.tree.map_params(
+        optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else whole,
+        jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: whole)
+
+
+def global_array(sharding: NamedSharding, rows: np.ndarray) -> jax.Array:
+    """A batch, the same on every process, as an array of which each device holds its own rows."""
+    return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])

@@ -1,0 +1,107 @@
+"""Optimisers: the reference's AdamW, and every optimiser of optax by its name."""
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from spanbert_jax.errors import UserError
+
+
+# These take a number for a learning rate, or search for one, and so cannot follow a schedule.
+_WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
+
+
+class AdamWState(NamedTuple):
+    """Updates done, and the running means of the gradient and of its square."""
+    count: jax.Array
+    mu: optax.Params
+    nu: optax.Params
+
+
+def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
+          mask: Callable[[optax.Params], Any] | None = None) -> optax.GradientTransformation:
+    """AdamW as the reference computes it.
+
+    It differs from optax.adamw in where epsilon stands: the step is lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) +
+    eps), so that epsilon is not divided by the bias correction. Decay takes lr * weight_decay of each parameter.
+
+    Args:
+      learning_rate: from the count of updates done.
+      mask: from the parameters to booleans, True where decay applies; None decays all, as the reference.
+    """
+    def init(params: optax.Params) -> AdamWState:
+        zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+        return AdamWState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
+
+    def update(gradients: optax.Updates, state: AdamWState, params: optax.Params) -> tuple[optax.Updates, AdamWState]:
+        rate, count = learning_rate(state.count), optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
+        size = rate * jnp.sqrt(1 - b2 ** count) / (1 - b1 ** count)
+        decays = mask(params) if mask else jax.tree.map(lambda _: True, params)
+        updates = jax.tree.map(
+            lambda m, v, p, decay: -size * m / (jnp.sqrt(v) + eps) - (rate * weight_decay * p if decay else 0),
+            mu, nu, params, decays)
+        return updates, AdamWState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decay_kernels(params: optax.Params) -> Any:
+    """True for kernels and tables, False for biases and layer norms: usual in fine-tuning."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
+
+
+def optimizer_names() -> tuple[str, ...]:
+    """"adamw", which is ours, and every optimiser that optax makes from a learning rate."""
+    def makes_optimizer(name: str) -> bool:
+        value = getattr(optax, name)
+        return inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters
+
+    return tuple(name for name in sorted(dir(optax)) if makes_optimizer(name)
+                 and not name.startswith(("scale_by", "_")) and name not in _WITHOUT_SCHEDULE)
+
+
+def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Global-norm clip, then the optimiser of a config's `optimizer` section.
+
+    b1, b2, eps and weight_decay go to the optimisers that take them; the others get their own arguments by `options`.
+
+    Raises:
+      UserError: when the optimiser does not take an option, or takes no weight decay and some is asked for.
+    """
+    factory = adamw if config.name == "adamw" else getattr(optax, config.name)
+    takes = inspect.signature(factory).parameters
+    options = _options(config.options)
+    unknown = [name for name in options if name not in takes]
+    if unknown:
+        raise UserError(f"config.optimizer.options={config.options!r}: {config.name} takes no {unknown[0]!r}; "
+                        f"allowed: {', '.join(takes)}")
+    if config.weight_decay and "weight_decay" not in takes:
+        raise UserError(f"config.optimizer.weight_decay={config.weight_decay}: {config.name} takes none; set it to 0")
+    defaults = {"weight_decay": config.weight_decay} if "weight_decay" in takes else {}
+    if config.decay_mask == "kernels":
+        if "mask" not in takes:
+            raise UserError(f"config.optimizer.decay_mask='kernels': {config.name} takes no mask; set it to 'all'")
+        defaults["mask"] = decay_kernels
+    if "b1" in takes:  # of Adam's family; elsewhere eps is another quantity
+        defaults |= {name: config[name] for name in ("b1", "b2", "eps") if name in takes}
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clip, factory(schedule, **(defaults | options)))
+
+
+def _options(text: str) -> dict[str, Any]:
+    """"a=1,b=True" as keyword arguments."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise UserError(f"config.optimizer.options={text!r}: write it as 'momentum=0.9,nesterov=True'") from None

@@ -1,0 +1,65 @@
+"""Learning rates over a run. A new schedule is one function here and its name in `SCHEDULES`."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from spanbert_jax.errors import UserError
+
+# (step counted from 1, steps in all, steps of the last phase, final fraction) -> share of the peak after warm-up.
+Shape = Callable[[jax.Array, int, int, float], jax.Array]
+
+
+def _linear(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+    """Down a straight line drawn from step 0, as the reference: just after warm-up it is already below the peak."""
+    return final + (1 - final) * (1 - step / total)
+
+
+def _cosine(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+    return final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
+
+
+def _constant(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+    return jnp.ones_like(step)
+
+
+def _wsd(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+    """Warm-up, stable, decay: the last phase falls as 1 - sqrt (Hagele et al., 2024)."""
+    progress = jnp.maximum(step - (total - decay), 0) / max(decay, 1)
+    return 1 - (1 - final) * jnp.sqrt(progress)
+
+
+SCHEDULES: dict[str, Shape] = {"linear": _linear, "cosine": _cosine, "constant": _constant, "wsd": _wsd}
+
+
+def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, decay: int, final: float) -> optax.Schedule:
+    """The learning rate of each update.
+
+    The first update (count 0) uses peak / warmup. The reference's first update uses the peak, and so does the first of
+    each of its epochs; that is mended here.
+
+    Args:
+      name: a key of `SCHEDULES`.
+      peak: learning rate at the end of the warm-up.
+      total: updates in the run; later ones stay at the value of the last.
+      warmup: updates over which it rises from 0 along a straight line.
+      decay: updates of the last phase of "wsd".
+      final: fraction of the peak at the end.
+
+    Raises:
+      UserError: when warm-up and decay do not fit into the run.
+    """
+    if warmup + (decay if name == "wsd" else 0) > total:
+        raise UserError(f"config.optimizer.warmup: {warmup} steps of warm-up"
+                        + (f" and {decay} of decay" if name == "wsd" else "")
+                        + f" do not fit into a run of {total}; shorten it or lengthen config.train.duration")
+    shape = SCHEDULES[name]
+
+    def schedule(count: jax.Array) -> jax.Array:
+        step = jnp.minimum(jnp.asarray(count, jnp.float32) + 1, total)
+        return peak * jnp.where(step <= warmup, step / max(warmup, 1), shape(step, total, decay, final))
+
+    return schedule

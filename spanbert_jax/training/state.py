@@ -1,0 +1,62 @@
+"""What a run is at a step: the whole of what a checkpoint holds."""
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.model import SpanBert
+from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Updates done, parameters and optimiser state.
+
+    No random key and no data position: both are functions of the seed and the step.
+    """
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def init_params(model: SpanBert, key: jax.Array) -> Any:
+    """Fresh parameters, each boxed with the logical names of its axes."""
+    one = jnp.ones((1, 1), jnp.int32)
+    return model.init(key, one, one, 0 * one, positions=0 * one, left=0 * one, right=0 * one, place=0 * one,
+                      deterministic=True)["params"]
+
+
+def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """The state before the first update."""
+    params = nn.unbox(init_params(model, key))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules) -> TrainState:
+    """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into."""
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    params = nn.unbox(boxed)
+    shardings = parameter_shardings(boxed, mesh, rules)
+    layout = TrainState(NamedSharding(mesh, PartitionSpec()), shardings,
+                        optimizer_shardings(optimizer, params, shardings, mesh))
+    shapes = jax.eval_shape(lambda: init_state(model, optimizer, jax.random.key(0)))
+    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                        shapes, layout)
+
+
+def shardings_of(abstract: Any) -> Any:
+    """The shardings in an abstract tree."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def create_state(model: SpanBert, optimizer: optax.GradientTransformation, abstract: TrainState,
+                 seed: int) -> TrainState:
+    """A fresh state, made where it is to live: no device ever holds more than its part."""
+    make = jax.jit(lambda key: init_state(model, optimizer, key), out_shardings=shardings_of(abstract))
+    return make(jax.random.key(seed))

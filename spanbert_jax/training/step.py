@@ -1,0 +1,122 @@
+"""One update: mask, predict, differentiate, step. One jitted, sharded function that gives its state's memory back."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.model import SpanBert
+from spanbert_jax.pretraining import MaskedRows, Masker
+from spanbert_jax.pretraining.objectives import Term, objective_terms, target_weights, total_loss
+from spanbert_jax.training.mesh import Rules, batch_axes, batch_sharding
+from spanbert_jax.training.state import TrainState, shardings_of
+
+Batch = dict[str, jax.Array]
+# What the two uses of randomness in a step fold into its key.
+_MASKING, _DROPOUT = 0, 1
+
+
+def step_key(seed: int, step: jax.Array) -> jax.Array:
+    """The key of a step: a function of the seed and the step, so that a resumed run draws what an unbroken one does."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: Rules,
+               first: jax.Array | int = 0) -> MaskedRows:
+    """Masks a batch, each row under a key of its own, on the devices that hold the rows.
+
+    Row i of the batch is masked under `key` folded with `first` + i.
+
+    The masker loops until its last row is done; inside `shard_map` that concerns a device's own rows alone, and nothing
+    is said between devices. A row's mask depends on the key and its index, not on the mesh.
+    """
+    def mask(index: jax.Array, rows: Batch) -> MaskedRows:
+        return masker(jax.vmap(lambda i: jax.random.fold_in(key, i))(index), rows)
+
+    rows = PartitionSpec(batch_axes(rules))
+    spread = jax.shard_map(mask, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False)
+    return spread(first + jnp.arange(len(batch["tokens"])), batch)
+
+
+def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
+                dropout_key: jax.Array | None = None) -> Any:
+    """The logits of masked rows; without a key, without dropout."""
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return model.apply(
+        {"params": params}, rows.inputs, batch["segments"], batch["token_types"], positions=rows.positions,
+        left=rows.left, right=rows.right, place=rows.place, deterministic=dropout_key is None, rngs=rngs)
+
+
+def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
+                       objectives: Any, accumulation: int) -> tuple[jax.Array, dict[str, Term], Any]:
+    """The loss of a masked batch, its terms and its gradients, computed in `accumulation` parts.
+
+    The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
+    the whole's however the targets fall among them.
+    """
+    counts = {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
+
+    def loss_of(params: Any, part: tuple[MaskedRows, Batch], key: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
+        rows, batch = part
+        terms = objective_terms(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
+        return total_loss(terms, counts, objectives.boundary_weight, objectives.reference_denominators), terms
+
+    def add_part(index: jax.Array, part: tuple[MaskedRows, Batch]) -> tuple[jax.Array, dict[str, Term], Any]:
+        key = jax.random.fold_in(dropout_key, index)
+        (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
+        return loss, terms, gradients
+
+    if accumulation == 1:
+        return add_part(0, (rows, batch))
+    # Row r goes to part r mod accumulation: every device then has its share of each part already.
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), (rows, batch))
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+                         jax.eval_shape(lambda: add_part(0, jax.tree.map(lambda x: x[0], parts))))
+    total, _ = jax.lax.scan(
+        lambda total, item: (jax.tree.map(jnp.add, total, add_part(*item)), None),
+        total, (jnp.arange(accumulation), parts))
+    return total
+
+
+def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: optax.GradientTransformation,
+                    schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
+                    ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted update. The state given to it is donated.
+
+    Its metrics are scalars: "loss", "masked_loss", "masked_accuracy" and so on by objective (means over targets),
+    "gradient_norm", "parameter_norm", "learning_rate", "tokens" (real ones, not padding).
+    """
+    rules = config.mesh.rules
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        with nn.logical_axis_rules(rules):
+            key = step_key(config.seed, state.step)
+            rows = mask_batch(masker, jax.random.fold_in(key, _MASKING), batch, mesh, rules)
+            loss, terms, gradients = loss_and_gradients(
+                model, state.params, rows, batch, jax.random.fold_in(key, _DROPOUT), config.objectives,
+                config.train.accumulation)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": loss, **means(terms), "gradient_norm": optax.tree.norm(gradients),
+                   "parameter_norm": optax.tree.norm(params), "learning_rate": schedule(state.step),
+                   "tokens": jnp.sum(batch["segments"] > 0)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules)), out_shardings=(layout, whole),
+                   donate_argnums=0)
+
+
+def means(terms: dict[str, Term]) -> dict[str, jax.Array]:
+    """Mean loss and accuracy by objective, of sums on the device or on the host."""
+    metrics = {}
+    for name, term in terms.items():
+        # A count is a whole number: without targets the mean is 0.
+        count = term.count + (term.count == 0)
+        metrics |= {f"{name}_loss": term.loss / count, f"{name}_accuracy": term.correct / count}
+    return metrics

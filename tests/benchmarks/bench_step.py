@@ -1,0 +1,151 @@
+"""The training step side by side with Hugging Face's BertForMaskedLM in PyTorch, step by step in one process.
+
+  python -m tests.benchmarks.bench_step --size base --rows 4 --length 512 --repeats 5
+
+Both do the same work on the same shapes in float32 with dropout 0.1 and AdamW: forward, backward, update. Ours draws its
+masks in the step and trains the span boundary head as well (one line with it, one without, where the objectives are the
+same). The share of masking in the step is printed too. Needs the extra "torch".
+"""
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.console
+import rich.table
+
+from spanbert_jax.model import SpanBert, train_step_flops
+from spanbert_jax.pretraining import make_masker
+from spanbert_jax.text import SpecialIds
+from spanbert_jax.training import default_config
+from spanbert_jax.training.config import masking_spec, model_config
+from spanbert_jax.training.mesh import make_mesh
+from spanbert_jax.training.optimizers import make_optimizer
+from spanbert_jax.training.state import abstract_state, create_state
+from spanbert_jax.training.step import make_train_step, mask_batch
+
+VOCABULARY = 28_996
+
+
+def make_rows(rows: int, length: int) -> dict[str, np.ndarray]:
+    """Rows of random words, four in five pieces beginning one."""
+    random = np.random.default_rng(0)
+    tokens = random.integers(1000, VOCABULARY, (rows, length)).astype(np.int32)
+    tokens[:, 0], tokens[:, -1] = 101, 102
+    return {"tokens": tokens, "word_starts": (random.random((rows, length)) < 0.8).astype(np.uint8),
+            "segments": np.ones((rows, length), np.uint8), "token_types": np.zeros((rows, length), np.uint8),
+            "annotations": np.zeros((rows, length), np.uint8), "next_sentence": -np.ones(rows, np.int32)}
+
+
+class Ours:
+    """The train step of a named size on this machine's devices."""
+
+    def __init__(self, args: argparse.Namespace, boundary: bool, dropout: float):
+        config = default_config()
+        config.model.size, config.model.dtype = args.size, "float32"
+        config.model.dropout = config.model.attention_dropout = dropout
+        config.model.layers, config.model.remat = args.layers, args.remat
+        config.objectives.boundary_weight = float(boundary)
+        mesh, rules = make_mesh(config.mesh), config.mesh.rules
+        self.model = SpanBert(model_config(config, VOCABULARY))
+        schedule = optax.constant_schedule(1e-4)
+        optimizer = make_optimizer(config.optimizer, schedule)
+        masker = make_masker(masking_spec(config), length=args.length, max_blocks=1,
+                             special=SpecialIds(0, 100, 101, 102, 103), unigram=np.ones(VOCABULARY, np.int64))
+        abstract = abstract_state(self.model, optimizer, mesh, rules)
+        self.state = create_state(self.model, optimizer, abstract, 0)
+        self.step = make_train_step(config, self.model, masker, optimizer, schedule, abstract, mesh)
+        self.batch = {name: jnp.asarray(values) for name, values in make_rows(args.rows, args.length).items()}
+        self.mask = jax.jit(lambda key, batch: mask_batch(masker, key, batch, mesh, rules))
+        self.flops = train_step_flops(self.model.config, args.rows, args.length, masker.max_masked)
+
+    def __call__(self) -> None:
+        self.state, metrics = self.step(self.state, self.batch)
+        jax.block_until_ready((self.state, metrics))
+
+    def mask_once(self) -> None:
+        jax.block_until_ready(self.mask(jax.random.key(0), self.batch))
+
+
+class HuggingFace:
+    """The usual PyTorch step of BertForMaskedLM: logits and labels at every position, -100 where not masked."""
+
+    def __init__(self, args: argparse.Namespace, dropout: float):
+        import torch
+        import transformers
+        from spanbert_jax.model import SIZES
+        layers, width, heads = SIZES[args.size]
+        config = transformers.BertConfig(
+            vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+            intermediate_size=4 * width, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        self.model = transformers.BertForMaskedLM(config).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01)
+        rows = make_rows(args.rows, args.length)
+        self.tokens = torch.tensor(rows["tokens"], dtype=torch.long)
+        masked = torch.rand(self.tokens.shape) < 0.15
+        self.labels = torch.where(masked, self.tokens, -100)
+        self.inputs = torch.where(masked, 103, self.tokens)
+        self.attention_mask = torch.ones_like(self.tokens)
+
+    def __call__(self) -> None:
+        loss = self.model(self.inputs, attention_mask=self.attention_mask, labels=self.labels).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+
+def seconds(run) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="base")
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--layers", default="unrolled")
+    parser.add_argument("--remat", default="none")
+    parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0])
+    args = parser.parse_args()
+    import torch
+    import transformers
+    console = rich.console.Console(width=120)
+    table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s", "times Hugging Face (median of pairs)",
+                             title=f"{args.size}, {args.rows} rows of {args.length}, float32, {args.repeats} repeats; "
+                                   f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__} "
+                                   f"with {torch.get_num_threads()} threads, transformers {transformers.__version__}")
+    for dropout in args.dropout:
+        runs = {"Hugging Face": HuggingFace(args, dropout), "ours": Ours(args, False, dropout),
+                "ours with boundary head": Ours(args, True, dropout)}
+        for run in runs.values():
+            run()
+            run()
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(args.repeats):
+            for name, run in runs.items():
+                times[name].append(seconds(run))
+        for name, run in runs.items():
+            median = statistics.median(times[name])
+            ratio = statistics.median(theirs / own for theirs, own in zip(times["Hugging Face"], times[name]))
+            flops = f"{run.flops / median / 1e9:.0f}" if isinstance(run, Ours) else "-"
+            table.add_row(f"{dropout}", name, f"{median:.2f}", f"{args.rows * args.length / median:,.0f}", flops,
+                          f"{ratio:.2f}")
+        ours = runs["ours with boundary head"]
+        ours.mask_once()
+        masking = statistics.median(seconds(ours.mask_once) for _ in range(20))
+        share = masking / statistics.median(times["ours with boundary head"])
+        table.add_row(f"{dropout}", "masking alone", f"{masking:.4f}", f"{args.rows * args.length / masking:,.0f}", "-",
+                      f"{share:.2%} of our step")
+        del runs, run, ours
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

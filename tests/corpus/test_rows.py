@@ -1,0 +1,133 @@
+"""Rows of a chunk: nothing lost, specials and flags in place, packing, annotations, pairs, counts."""
+import numpy as np
+import pytest
+
+from spanbert_jax.corpus.documents import Document
+from spanbert_jax.corpus.rows import Chunk, RowMaker, RowSettings
+from spanbert_jax.text import load_tokenizer, sentence_spans, special_ids, word_start_table
+
+LENGTH = 64
+
+
+def make(vocabulary, documents, **changes):
+    settings = {"tokenizer": load_tokenizer(vocabulary).to_str(), "length": LENGTH, "blocks": "sentences", "pack": False,
+                "short_sequence_probability": 0.0, "seed": 0, **changes}
+    return RowMaker(RowSettings(**settings))(Chunk((0, 0), documents))
+
+
+def blocks_of(rows, special):
+    """Ids between [CLS] and [SEP] of every segment, checking the frame on the way."""
+    for tokens, segments in zip(rows["tokens"], rows["segments"]):
+        filled = int((segments > 0).sum())
+        assert (segments[:filled] > 0).all() and (tokens[filled:] == special.pad).all()
+        assert (np.diff(segments[:filled].astype(int)) >= 0).all()
+        assert set(segments[:filled]) == set(range(1, segments.max() + 1))
+        for segment in range(1, segments.max() + 1):
+            inside = tokens[segments == segment]
+            assert inside[0] == special.cls and inside[-1] == special.sep
+            yield inside[1:-1].tolist()
+
+
+@pytest.mark.parametrize("blocks", ["sentences", "contiguous"])
+@pytest.mark.parametrize("pack", [False, True])
+def test_no_token_is_lost_or_changed(blocks, pack, prose, vocabulary):
+    tokenizer = load_tokenizer(vocabulary)
+    special, table = special_ids(tokenizer), word_start_table(tokenizer)
+    documents = [Document(text, f"{i}", 1) for i, text in enumerate(prose[:8])]
+    rows, tally = make(vocabulary, documents, blocks=blocks, pack=pack)
+    found = sorted(blocks_of(rows, special))
+    expected = [tokenizer.encode(document.text, add_special_tokens=False).ids for document in documents]
+    assert tally.counts["tokens"] == sum(map(len, expected)) == sum(map(len, found))
+    if not pack:
+        joined = [token for block in blocks_of(rows, special) for token in block]
+        assert joined == [token for ids in expected for token in ids]
+    if blocks == "contiguous":
+        windows = [ids[i:i + LENGTH - 2] for ids in expected for i in range(0, len(ids), LENGTH - 2)]
+        assert found == sorted(windows)
+    starts, tokens = rows["word_starts"], rows["tokens"]
+    opening = np.roll(tokens == special.cls, 1, axis=1)
+    np.testing.assert_array_equal(starts, np.where(opening & (rows["segments"] > 0), 1, table[tokens]))
+    assert (rows["next_sentence"] == -1).all() and not rows["token_types"].any() and not rows["annotations"].any()
+    assert tally.counts["filled positions"] == sum(map(len, found)) + 2 * len(found)
+    if pack:
+        assert rows["segments"].max() > 1 and len(rows["tokens"]) < 1.1 * tally.counts["filled positions"] / LENGTH + 1
+
+
+def test_whole_sentences(prose, vocabulary):
+    tokenizer = load_tokenizer(vocabulary)
+    text = prose[3]
+    lengths = [len(tokenizer.encode(text[a:b], add_special_tokens=False).ids) for a, b in sentence_spans(text)]
+    rows, tally = make(vocabulary, [Document(text, "f", 1)])
+    ends = set(np.cumsum(lengths).tolist())
+    cuts = np.cumsum([len(block) for block in blocks_of(rows, special_ids(tokenizer))]).tolist()
+    long = sum(length > LENGTH - 2 for length in lengths)
+    assert tally.counts["sentences"] == len(lengths)
+    assert tally.faults.counts["sentences longer than a row cut"] == long
+    assert len(set(cuts) - ends) <= sum(length // (LENGTH - 2) for length in lengths if length > LENGTH - 2)
+
+
+def test_pairs(prose, vocabulary):
+    special = special_ids(load_tokenizer(vocabulary))
+    documents = [Document(text, f"{i}", 1) for i, text in enumerate(prose[:8])]
+    rows, _ = make(vocabulary, documents, blocks="pairs", short_sequence_probability=0.1)
+    assert set(rows["next_sentence"]) == {0, 1}
+    for tokens, types, segments in zip(rows["tokens"], rows["token_types"], rows["segments"]):
+        filled = int((segments == 1).sum())
+        assert tokens[0] == special.cls and tokens[filled - 1] == special.sep and (tokens[filled:] == special.pad).all()
+        first, second = tokens[1:filled][types[1:filled] == 0], tokens[:filled][types[:filled] == 1]
+        assert (tokens[:filled] == special.sep).sum() == 2 and first[-1] == second[-1] == special.sep
+        assert len(first) > 1 and len(second) > 1 and not types[filled:].any()
+    again, _ = make(vocabulary, documents, blocks="pairs", short_sequence_probability=0.1)
+    other, _ = make(vocabulary, documents, blocks="pairs", short_sequence_probability=0.1, seed=1)
+    np.testing.assert_array_equal(rows["tokens"], again["tokens"])
+    assert rows["tokens"].shape != other["tokens"].shape or (rows["tokens"] != other["tokens"]).any()
+
+
+def test_annotations_mark_the_pieces_of_units(vocabulary):
+    tokenizer = load_tokenizer(vocabulary)
+    text = "The statement raises an exception.  Here is another one, unannotated. In a new   sentence it ends"
+    words = ["statement", "an exception", "new   sentence", "ends"]
+    units = tuple((text.index(word), text.index(word) + len(word)) for word in words)
+    rows, _ = make(vocabulary, [Document("Nothing here.", "g", 1, ()), Document(text, "f", 1, units)])
+    tokens, marks = rows["tokens"][1], rows["annotations"][1]
+    expected = []
+    for piece, (start, end) in zip(*[getattr(tokenizer.encode(text, add_special_tokens=False), name)
+                                     for name in ("ids", "offsets")]):
+        inside = [unit for unit in units if unit[0] <= start and end <= unit[1]]
+        expected.append(0 if not inside else 1 if start == inside[0][0] else 2)
+    assert 2 in expected and marks[1:len(expected) + 1].tolist() == expected and tokens[0] != 0
+    assert not rows["annotations"][0].any() and not marks[len(expected) + 1:].any()
+    rows, _ = make(vocabulary, [Document(text, "f", 1, units)], blocks="contiguous", length=8)
+    assert (rows["annotations"][:, 1] < 2).all()  # a unit that a window cuts begins anew
+
+
+def test_special_pieces_written_in_a_text_are_words(vocabulary):
+    special = special_ids(load_tokenizer(vocabulary))
+    rows, _ = make(vocabulary, [Document("Put [SEP] and [MASK] between.", "f", 1)])
+    assert (rows["tokens"] == special.sep).sum() == 1 and special.mask not in rows["tokens"]
+
+
+def test_unknown_words_controls_and_long_texts_are_counted(vocabulary, monkeypatch):
+    text = "A line.\nThe \u4e2d and \u6587 and \u4e2d.\x07\x00 Then " + "x" * 120 + " ends."
+    _, tally = make(vocabulary, [Document("Nothing.", "g", 1), Document(text, "f.txt", 10)])
+    assert tally.unknown == {"\u4e2d": 2, "\u6587": 1, "x" * 40: 1}
+    assert tally.seen["\u4e2d"] == "f.txt:11" and tally.counts["unknown tokens"] == 4
+    assert tally.faults.counts == {"control characters removed": 2}
+    from spanbert_jax.corpus import tokenization
+    whole, _ = make(vocabulary, [Document("some words " * 50, "f", 1)])
+    monkeypatch.setattr(tokenization, "MAX_TEXT_CHARACTERS", 70)
+    cut, tally = make(vocabulary, [Document("some words " * 50, "f", 1)])
+    np.testing.assert_array_equal(whole["tokens"], cut["tokens"])
+    assert tally.faults.counts["very long sentences or lines cut"] == 1
+
+
+def test_sentence_lines(vocabulary):
+    rows, tally = make(vocabulary, [Document("one. two\nthree", "f", 1, sentence_lines=True)])
+    assert tally.counts["sentences"] == 2 and len(rows["tokens"]) == 1
+
+
+def test_a_chunk_without_tokens(vocabulary):
+    rows, tally = make(vocabulary, [Document("\x00 \ufffd", "f", 1)], pack=True)
+    assert rows["tokens"].shape == (0, LENGTH) and tally.counts["rows"] == 0
+    rows, _ = make(vocabulary, [Document("\x00", "f", 1)], blocks="pairs")
+    assert rows["next_sentence"].shape == (0,)

@@ -1,0 +1,115 @@
+"""Schemes, mixtures and rows of several blocks against the sequential sampler of sampler.py."""
+import dataclasses
+import functools
+import random
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from spanbert_jax.pretraining import MaskedRows, Masker, MaskingSpec, make_masker
+from tests.pretraining import sampler, statistics
+
+# Overall significance, divided by the number of comparisons: the chance that a correct masker fails here.
+SIGNIFICANCE = 1e-3
+COUNT = 6000
+PLAIN = MaskingSpec()
+CASES = {
+    "annotated": ("annotated", PLAIN),
+    "annotated_words": ("annotated", dataclasses.replace(PLAIN, span_upper=1, rate=0.3)),
+    "annotated_always": ("annotated", dataclasses.replace(PLAIN, annotated_rate=1.0, rate=0.5)),
+    "high_rate": ("geometric", dataclasses.replace(PLAIN, rate=0.6, span_lower=2, span_upper=6, geometric_p=0.4)),
+    "whole_word": ("whole_word", dataclasses.replace(PLAIN, rate=0.4)),
+}
+LENGTH = 100
+# Sizes of the blocks and where they start: [CLS] a [SEP] [CLS] b [SEP] [CLS] c [SEP], and [CLS] a [SEP] b [SEP].
+LAYOUTS = {"packed": ((30, 3, 61), (1, 33, 38)), "pairs": ((25, 40), (1, 27))}
+COMPARISONS = 5 * (len(CASES) + 1 + 2 * (3 + 2))
+
+
+@functools.cache
+def _masker(spec: MaskingSpec, length: int, max_blocks: int) -> Masker:
+    return make_masker(spec, length=length, max_blocks=max_blocks, special=sampler.SpecialIds(),
+                       unigram=sampler.UNIGRAM)
+
+
+def _mask(spec: MaskingSpec, rows: dict[str, np.ndarray], max_blocks: int) -> tuple[np.ndarray, MaskedRows]:
+    count, length = rows["tokens"].shape
+    masker = _masker(spec, length, max_blocks)
+    out = jax.device_get(masker(jax.random.split(jax.random.key(0), count), rows))
+    masks = np.zeros((count, length), bool)
+    block, slot = np.nonzero(out.weights)
+    masks[block, out.positions[block, slot]] = True
+    return masks, out
+
+
+def _assert_same_law(ours: np.ndarray, blocks: sampler.Blocks, scheme: str, spec: MaskingSpec) -> None:
+    theirs = sampler.sample_masks(random.Random(3), blocks, scheme, spec)
+
+    def counts(masks: np.ndarray) -> dict[str, np.ndarray]:
+        marks = blocks.annotations
+        unit_starts = (marks == 1) & masks
+        return {**statistics.mask_counts(masks, blocks.word_starts),
+                "annotated": np.stack([unit_starts.sum(1), (masks & (marks == 2)).sum(1)], axis=1)}
+
+    for name, x in counts(ours).items():
+        y = counts(theirs)[name]
+        p = statistics.same_law(x, y.mean(0), len(y), y)
+        assert p > SIGNIFICANCE / COMPARISONS, (name, p, x.mean(0), y.mean(0))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scheme_draws_from_the_law_of_the_sequential_rules(case: str) -> None:
+    scheme, spec = CASES[case]
+    blocks = sampler.random_blocks(np.random.default_rng(4), COUNT, 50, 0.7, unit_fraction=0.1)
+    masks, _ = _mask(dataclasses.replace(spec, scheme=scheme), sampler.single_rows(blocks), 1)
+    _assert_same_law(masks[:, 1:-1], blocks, scheme, spec)
+
+
+@pytest.mark.parametrize("scheme", ["geometric", "annotated"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_block_of_a_row_is_masked_as_if_alone(layout: str, scheme: str) -> None:
+    lengths, starts = LAYOUTS[layout]
+    rng = np.random.default_rng(5)
+    parts = [sampler.random_blocks(rng, COUNT, length, 0.8, unit_fraction=0.1) for length in lengths]
+    texts = sampler.packed_rows(parts) if layout == "packed" else sampler.pair_rows(*parts)
+    rows = {name: np.pad(array, ((0, 0), (0, LENGTH - array.shape[1]))) for name, array in texts.items()}
+    masks, _ = _mask(dataclasses.replace(PLAIN, scheme=scheme), rows, 4)
+    for part, start, length in zip(parts, starts, lengths):
+        _assert_same_law(masks[:, start:start + length], part, scheme, PLAIN)
+
+
+def test_mixture_draws_one_scheme_for_each_block() -> None:
+    rng = np.random.default_rng(6)
+    parts = [sampler.random_blocks(rng, COUNT, 40, 0.8) for _ in range(2)]
+    spec = MaskingSpec(scheme="0.7*whole_word+0.3*token", endpoints="internal")
+    _, out = _mask(spec, sampler.packed_rows(parts), 2)
+    # With internal endpoints a block of a span scheme has targets at all its 6 slots, one of `token` at none.
+    first, second = out.boundary_weights[:, :6], out.boundary_weights[:, 6:12]
+    assert np.all(first == first[:, :1]) and np.all(second == second[:, :1])
+    for seen, share in [(first[:, 0], 0.7), (second[:, 0], 0.7), (first[:, 0] * second[:, 0], 0.7**2)]:
+        assert stats.binomtest(int(seen.sum()), COUNT, share).pvalue > SIGNIFICANCE / 3
+
+
+def test_adjacent_units_stay_apart() -> None:
+    blocks = sampler.random_blocks(np.random.default_rng(7), 200, 20, 1.0)
+    blocks.annotations[:, 4:10] = [1, 2, 2, 1, 2, 2]
+    spec = MaskingSpec(scheme="annotated", annotated_rate=1.0)  # 3 of 20 tokens
+    masks, _ = _mask(spec, sampler.single_rows(blocks), 1)
+    first, second = masks[:, 5:8].all(1), masks[:, 8:11].all(1)
+    assert np.all(first ^ second) and 60 < first.sum() < 140
+
+
+def test_unit_cut_by_the_start_of_its_block_is_a_unit() -> None:
+    blocks = sampler.random_blocks(np.random.default_rng(8), 200, 20, 1.0)
+    blocks.annotations[:, :3] = 2
+    masks, _ = _mask(MaskingSpec(scheme="annotated", annotated_rate=1.0), sampler.single_rows(blocks), 1)
+    assert masks[:, 1:4].all()
+
+
+def test_annotated_without_units_masks_spans() -> None:
+    blocks = sampler.random_blocks(np.random.default_rng(9), COUNT, 50, 0.7)
+    scheme, spec = CASES["annotated_always"]
+    masks, _ = _mask(dataclasses.replace(spec, scheme=scheme), sampler.single_rows(blocks), 1)
+    _assert_same_law(masks[:, 1:-1], blocks, "geometric", spec)

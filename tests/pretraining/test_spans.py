@@ -1,0 +1,53 @@
+"""Merged spans and their boundaries on examples worked out by hand from the reference's rules."""
+import jax.numpy as jnp
+import pytest
+
+from spanbert_jax.pretraining import spans
+
+
+def _merged(length: int, chosen: list[tuple[int, int]], endpoints: str) -> list[tuple[int, int, int, int]]:
+    """(start, length, left, right) of the bounded spans in a block of `length` between [CLS] and [SEP]; positions are
+    counted in the block, as the reference does before it makes room for [CLS]."""
+    masked = jnp.zeros(length + 2, bool)
+    for start, end in chosen:
+        masked = masked.at[start + 1:end + 2].set(True)
+    maskable = jnp.ones(length + 2, bool).at[jnp.array([0, -1])].set(False)
+    merged = spans.merge(masked, jnp.zeros(length + 2, jnp.int32), maskable, endpoints)
+    return sorted({(int(merged.start[i]) - 1, int(merged.length[i]), int(merged.left[i]) - 1, int(merged.right[i]) - 1)
+                   for i in range(length + 2) if masked[i] and merged.bounded[i]})
+
+
+def test_touching_spans_merge() -> None:
+    assert _merged(10, [(5, 5), (3, 4)], "external") == [(3, 3, 2, 6)]
+
+
+@pytest.mark.parametrize("endpoints,expected", [("external", []), ("internal", [(0, 2, 0, 1), (8, 2, 8, 9)])])
+def test_spans_at_the_edges_of_a_block(endpoints: str, expected: list) -> None:
+    assert _merged(10, [(0, 1), (8, 9)], endpoints) == expected
+
+
+def test_spans_one_token_apart_stay_two() -> None:
+    assert _merged(10, [(2, 3), (5, 6)], "external") == [(2, 2, 1, 4), (5, 2, 4, 7)]
+
+
+def test_runs_end_with_their_block() -> None:
+    masked = jnp.array([0, 1, 1, 1, 1, 0], bool)
+    merged = spans.merge(masked, jnp.array([0, 0, 0, 1, 1, 1]), jnp.ones(6, bool), "internal")
+    assert merged.start[1:5].tolist() == [1, 1, 3, 3] and merged.length[1:5].tolist() == [2, 2, 2, 2]
+
+
+def test_place_beyond_the_last_span_position_has_no_boundary_target() -> None:
+    """Golden example of a span of 18 tokens with 15 positions: 15 boundary targets, 18 masked-token targets."""
+    import numpy as np
+
+    import jax
+    from spanbert_jax.pretraining import MaskingSpec, make_masker
+    from tests.pretraining import sampler
+
+    blocks = sampler.random_blocks(np.random.default_rng(0), 1, 60, 1.0)
+    blocks.annotations[0, 20:38] = [1] + [2] * 17
+    spec = MaskingSpec(scheme="annotated", annotated_rate=1.0, rate=0.3)
+    masker = make_masker(spec, length=62, max_blocks=1, special=sampler.SpecialIds(), unigram=sampler.UNIGRAM)
+    out = masker(jax.random.split(jax.random.key(0), 1), sampler.single_rows(blocks))
+    assert int(out.weights.sum()) == 18 and int(out.boundary_weights.sum()) == 15
+    assert set(out.left[0].tolist()) == {20} and set(out.right[0].tolist()) == {39}

@@ -1,0 +1,79 @@
+"""A small network and small rows, made up, for tests of the step."""
+import jax
+import numpy as np
+import optax
+
+from spanbert_jax.model import SpanBert
+from spanbert_jax.pretraining import make_masker
+from spanbert_jax.text import SpecialIds
+from spanbert_jax.training import default_config
+from spanbert_jax.training.config import masking_spec, model_config
+from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh
+from spanbert_jax.training.optimizers import make_optimizer
+from spanbert_jax.training.state import abstract_state, create_state
+from spanbert_jax.training.step import make_train_step
+
+VOCABULARY, LENGTH, ROWS = 300, 48, 16
+
+
+def small_config():
+    config = default_config()
+    config.model.size, config.model.dtype, config.model.max_positions = "tiny", "float32", LENGTH
+    config.model.layers = "scanned"  # compiles sooner
+    config.train.batch_size = ROWS
+    config.optimizer.learning_rate = 1e-3
+    return config
+
+
+def make_rows(seed: int, rows: int = ROWS, next_sentence: bool = False) -> dict[str, np.ndarray]:
+    """Rows of different lengths, some of two segments."""
+    random = np.random.default_rng(seed)
+    tokens = np.zeros((rows, LENGTH), np.int32)
+    segments = np.zeros((rows, LENGTH), np.uint8)
+    for row in range(rows):
+        end = 0
+        for segment, size in enumerate(random.integers(5, LENGTH // 2, random.integers(1, 3)), 1):
+            tokens[row, end:end + size] = random.integers(10, VOCABULARY, size)
+            tokens[row, end], tokens[row, end + size - 1] = 2, 3
+            segments[row, end:end + size] = segment
+            end += size
+    label = random.integers(0, 2, rows) if next_sentence else -np.ones(rows)
+    return {"tokens": tokens, "segments": segments, "next_sentence": label.astype(np.int32),
+            "word_starts": (random.random(tokens.shape) < 0.8).astype(np.uint8),
+            "token_types": np.zeros_like(segments), "annotations": np.zeros_like(segments)}
+
+
+class Trainer:
+    """Steps a small network over made-up rows on some of the devices."""
+
+    def __init__(self, config, devices: int = 1):
+        self.config = config
+        self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
+        self.model = SpanBert(model_config(config, VOCABULARY))
+        self.masker = make_masker(masking_spec(config), length=LENGTH, max_blocks=2, special=SpecialIds(0, 1, 2, 3, 4),
+                                  unigram=np.ones(VOCABULARY, np.int64))
+        schedule = optax.constant_schedule(config.optimizer.learning_rate)
+        self.optimizer = make_optimizer(config.optimizer, schedule)
+        self.abstract = abstract_state(self.model, self.optimizer, self.mesh, config.mesh.rules)
+        self.step = make_train_step(config, self.model, self.masker, self.optimizer, schedule, self.abstract, self.mesh)
+
+    def fresh(self):
+        """The state before the first update."""
+        with jax.set_mesh(self.mesh):
+            return create_state(self.model, self.optimizer, self.abstract, self.config.seed)
+
+    def run(self, state, steps: range, **rows):
+        """The state after some steps, and each step's metrics."""
+        metrics = []
+        with jax.set_mesh(self.mesh):
+            for step in steps:
+                batch = {name: global_array(batch_sharding(self.mesh, self.config.mesh.rules), values)
+                         for name, values in make_rows(step, **rows).items()}
+                state, figures = self.step(state, batch)
+                metrics.append({name: float(value) for name, value in figures.items()})
+        return state, metrics
+
+
+def losses(metrics) -> np.ndarray:
+    """The losses of some steps."""
+    return np.array([figures["loss"] for figures in metrics])

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.training import default_config
+from spanbert_jax.training.optimizers import adamw, decay_kernels, make_optimizer, optimizer_names
+
+PARAMS = {"dense": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "bias": np.array([0.1, -0.4], np.float32)}}
+
+
+def gradient(step: int):
+    random = np.random.default_rng(step)
+    return jax.tree.map(lambda p: random.normal(size=p.shape).astype(np.float32), PARAMS)
+
+
+def run(optimizer, steps: int):
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for step in range(steps):
+        updates, state = optimizer.update(gradient(step), state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def reference_adam(rate, decay, eps, steps, decayed=("kernel", "bias")):
+    """The reference's update by its definition, a number at a time, in float64."""
+    result = {}
+    for name, value in PARAMS["dense"].items():
+        p, m, v = value.astype(np.float64), 0.0, 0.0
+        for step in range(steps):
+            g = gradient(step)["dense"][name].astype(np.float64)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            if name in decayed:
+                p = p - decay * rate * p  # before the Adam step
+            size = rate * np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
+            p = p - size * m / (np.sqrt(v) + eps)
+        result[name] = p
+    return result
+
+
+@pytest.mark.parametrize("mask,decayed", [(None, ("kernel", "bias")), (decay_kernels, ("kernel",))])
+def test_adamw_follows_the_reference_definition(mask, decayed):
+    got = run(adamw(optax.constant_schedule(0.01), 0.9, 0.999, 1e-3, 0.1, mask), 7)["dense"]
+    for name, expected in reference_adam(0.01, 0.1, 1e-3, 7, decayed).items():
+        np.testing.assert_allclose(got[name], expected, rtol=2e-5)
+
+
+def test_adamw_meets_optax_where_epsilon_does_not_matter():
+    ours = run(adamw(optax.constant_schedule(0.01), 0.9, 0.999, 1e-12, 0.1), 5)
+    theirs = run(optax.adamw(0.01, eps=1e-12, weight_decay=0.1), 5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_named_optimizer_steps_along_a_schedule(name):
+    config = default_config().optimizer
+    config.name, config.weight_decay = name, 0.0
+    got = run(make_optimizer(config, optax.linear_schedule(0.1, 0.01, 5)), 3)
+    changed = jax.tree.map(lambda a, b: bool(jnp.all(jnp.isfinite(a)) and jnp.any(a != b)), got, PARAMS)
+    assert all(jax.tree.leaves(changed))
+
+
+def test_clip_is_by_the_global_norm():
+    config = default_config().optimizer
+    config.name, config.weight_decay, config.clip_norm = "sgd", 0.0, 0.5
+    optimizer = make_optimizer(config, optax.constant_schedule(1.0))
+    updates, _ = optimizer.update(gradient(0), optimizer.init(PARAMS), PARAMS)
+    norm = np.sqrt(sum(np.sum(g ** 2) for g in jax.tree.leaves(gradient(0))))
+    jax.tree.map(lambda u, g: np.testing.assert_allclose(u, -g * 0.5 / norm, rtol=1e-5), updates, gradient(0))
+
+
+def test_options_reach_the_optimizer():
+    config = default_config().optimizer
+    config.name, config.weight_decay, config.options = "sgd", 0.0, "momentum=0.9,nesterov=True"
+    config.clip_norm = 0.0
+    ours = run(make_optimizer(config, optax.constant_schedule(0.1)), 4)
+    jax.tree.map(np.testing.assert_array_equal, ours, run(optax.sgd(0.1, momentum=0.9, nesterov=True), 4))
+
+
+@pytest.mark.parametrize("fields,message", [
+    (dict(name="sgd"), "weight_decay=0.01: sgd takes none"),
+    (dict(name="lamb", options="momentum=1"), "lamb takes no 'momentum'"),
+    (dict(options="momentum"), "write it as"),
+    (dict(name="adam", weight_decay=0.0, decay_mask="kernels"), "adam takes no mask")])
+def test_what_an_optimizer_does_not_take_is_refused(fields, message):
+    config = default_config().optimizer
+    config.update(fields)
+    with pytest.raises(UserError, match=message):
+        make_optimizer(config, optax.constant_schedule(0.1))
