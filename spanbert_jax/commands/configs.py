@@ -25,11 +25,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     file = path.partition(":")[0]
     if not pathlib.Path(file).is_file():
         raise UserError(f"--config={path}: no such file {file}; configs lie under configs/ of the repository")
-    values = flags.FlagValues()
-    arguments = ["spanbert-jax", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
     try:
-        rest = values(arguments, known_only=True)[1:]
+        values, rest = _read(path, overrides)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(_explain(path, overrides, error)) from error
     if rest:
@@ -37,9 +34,20 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     return values["config"].value
 
 
+def _read(path: str, overrides: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
+    """The parsed flags, and the arguments that are none."""
+    values = flags.FlagValues()
+    arguments = ["spanbert-jax", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
+    return values, values(arguments, known_only=True)[1:]
+
+
 def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
     """One line about an override or a config file that does not go."""
-    config = load_config(path) if overrides else None
+    try:
+        config = _read(path, ())[0]["config"].value
+    except Exception:  # then the fault lies in the file itself
+        overrides = ()
     for override in overrides:
         name, _, text = override.lstrip("-").partition("=")
         value = config
@@ -52,7 +60,7 @@ def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
                 return f"{override}: {place} has no field {key!r}; {hint}it has {', '.join(fields) or 'no fields'}"
             value = value[key]
         try:
-            load_config(path, [override])
-        except UserError:
-            return f"{override}: {text!r} is not a {type(value).__name__}, as {value!r} is"
+            _read(path, [override])
+        except (flags.Error, TypeError, ValueError):
+            return f"{override}: must be of type {type(value).__name__}, like {value!r}, and {text!r} is not"
     return f"--config={path}: {' '.join(str(error).split())}"

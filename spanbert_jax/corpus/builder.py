@@ -36,7 +36,7 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     **{name: tensor((self._length,), np.dtype(np.uint8)) for name in UINT8_FEATURES}}
         return tfds.core.DatasetInfo(
             builder=self, description="Rows of piece ids for pretraining.", features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True)
+            disable_shuffling=False)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(batches) for split, batches in self._splits.items()}

@@ -72,7 +72,7 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
         "lowercase": bool(lowercase) if pieces is None else None, "length": length, "blocks": blocks, "pack": pack,
         "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability, "seed": seed}
     _check(settings, workers)
-    console = Console(stderr=True, quiet=not progress)
+    console = Console(stderr=True, quiet=not progress, soft_wrap=True, highlight=False)
 
     previous = None if overwrite else _previous(out)
     if previous:
@@ -141,10 +141,14 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
 
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar:
-        write_rows(work, {SPLITS[split]: rows_of(split) for split in splits}, length, len(unigram))
+        try:
+            write_rows(work, {SPLITS[split]: rows_of(split) for split in splits}, length, len(unigram))
+        except AssertionError:  # TFDS's word for a split without examples
+            if all(tally.counts["rows"] for tally in tallies.values()):
+                raise
+            raise UserError("some documents hold only characters that the tokenizer drops, and too few hold more: give "
+                            "more text, or --validation-fraction 0") from None
     seconds = time.monotonic() - start
-    if not tallies[SPLITS[TRAIN]].counts["rows"]:
-        raise UserError("the sources hold no token for training: only characters that the tokenizer drops")
     unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, unigram)
     pieces.save(str(work / TOKENIZER))

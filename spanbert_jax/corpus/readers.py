@@ -20,7 +20,7 @@ _TFDS = "tfds:"
 _JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n)++")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SPLIT = re.compile(r"[A-Za-z_]\w*(\[[^\]]*\])?")
+_NAME_AND_SPLIT = re.compile(r"(.+?)(?::([A-Za-z_]\w*(?:\[[^\]]*\])?))?")  # NAME may end in :VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,10 @@ def resolve(sources: Sequence[str], format: str, python_file: pathlib.Path | Non
         if source == PYTHON:
             files.append(SourceFile(str(python_file), "jsonl"))
         elif source.startswith(_TFDS):
-            name, _, split = source.removeprefix(_TFDS).rpartition(":")
-            named = bool(name) and _SPLIT.fullmatch(split)
-            files.append(SourceFile(*((name, "tfds", split) if named else (source.removeprefix(_TFDS), "tfds", "train"))))
+            parts = _NAME_AND_SPLIT.fullmatch(source.removeprefix(_TFDS))
+            if not parts:
+                raise UserError(f"source {source!r}: give tfds:NAME or tfds:NAME:SPLIT")
+            files.append(SourceFile(parts[1], "tfds", parts[2] or "train"))
         else:
             files.extend(SourceFile(path, _format_of(path, format)) for path in _paths(source))
     return files

@@ -12,6 +12,7 @@ from spanbert_jax.errors import UserError
 
 TRAIN, VALIDATION, SKIPPED = 0, 1, 2
 SPLITS = ("train", "validation")
+_DROPPED = "".join(map(chr, [*range(0x21), *range(0x7F, 0xA1), 0xFFFD]))  # white space and what the tokenizer drops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Survey:
     Attributes:
       files: the sources in reading order.
       fields: names of the fields read.
-      characters: [documents] int64, characters of each document without surrounding white space.
+      characters: [documents] int64, visible characters of each document.
       fate: [documents] uint8, TRAIN, VALIDATION or SKIPPED.
       fingerprint: hash of all content in order.
       duplicates: documents skipped as exact repeats of an earlier one.
@@ -46,7 +47,7 @@ class Survey:
         index = 0
         for file in self.files:
             for document in read_documents(file, self.fields, Faults()):
-                if index >= len(self.fate) or len(document.text.strip()) != self.characters[index]:
+                if index >= len(self.fate) or _visible(document.text) != self.characters[index]:
                     raise UserError(f"source {file.path}: changed while it was being read; run prepare again")
                 if self.fate[index] == split:
                     yield document
@@ -81,7 +82,7 @@ def survey(files: Sequence[SourceFile], fields: Fields, validation_fraction: flo
             if document.units is not None:
                 content.update(repr(document.units).encode())
             hashes.append(int.from_bytes(digest, "little"))
-            characters.append(len(document.text.strip()))
+            characters.append(_visible(document.text))
             on_document(document)
     hashes, characters = np.array(hashes, np.uint64), np.array(characters, np.int64)
     if not characters.sum():
@@ -95,6 +96,11 @@ def survey(files: Sequence[SourceFile], fields: Fields, validation_fraction: flo
     fate[_held_out(hashes, characters, used, validation_fraction)] = VALIDATION
     return Survey(files, fields, characters, fate, content.hexdigest(), duplicates=int((~first & (characters > 0)).sum()),
                   empty=int((characters == 0).sum()), faults=faults)
+
+
+def _visible(text: str) -> int:
+    """Characters of a text without what it begins and ends with that gives no token."""
+    return len(text.strip(_DROPPED))
 
 
 def _held_out(hashes: np.ndarray, characters: np.ndarray, used: np.ndarray, fraction: float) -> list[int]:

@@ -51,10 +51,13 @@ class BoundaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Logits [B, M, V] from states [B, M, D] at the left and right boundary and places [B, M]."""
+        """Logits [B, M, V] from states [B, M, D] at the left and right boundary and places [B, M].
+
+        Places past the table, which are no targets, are read as its last: out of bounds the look-up gives NaN.
+        """
         config = self.config
         places = table(config, config.boundary_positions, config.boundary_features, (None, None), "place")
-        x = jnp.concatenate([left, right, places(place)], axis=-1)
+        x = jnp.concatenate([left, right, places(jnp.minimum(place, config.boundary_positions - 1))], axis=-1)
         x = layer_norm(config, "first_norm")(gelu(dense(config, config.width, (None, "embed"), "first")(x)))
         x = layer_norm(config, "second_norm")(gelu(dense(config, config.width, ("embed", None), "second")(x)))
         return TiedOutput(config, name="output")(x, embedding)

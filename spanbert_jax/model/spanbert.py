@@ -47,7 +47,7 @@ class SpanBert(nn.Module):
           positions: [B, M] the masked positions.
           left: [B, M] position of the token before the span that each masked position lies in.
           right: [B, M] position of the token after it.
-          place: [B, M] index in the span, below `config.boundary_positions`.
+          place: [B, M] index in the span.
           deterministic: without dropout.
         """
         hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)

@@ -20,7 +20,8 @@ def max_masked(rate: float, length: int, max_blocks: int) -> int:
     blocks, and over k: since every budget is rounded up, many short blocks need more than one long one.
     """
     budgets = budget_table(rate, length)
-    divided = np.zeros_like(budgets)  # [t]: the largest sum of budgets when t tokens are divided among the blocks so far
+    # [t]: the largest sum of budgets when t tokens are divided among the blocks so far.
+    divided = np.zeros_like(budgets)
     most = 0
     for blocks in range(1, max_blocks + 1):
         divided = np.array([np.max(divided[:t + 1] + budgets[t::-1]) for t in range(length + 1)])

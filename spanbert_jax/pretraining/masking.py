@@ -15,6 +15,9 @@ from spanbert_jax.pretraining.schemes import SCHEMES, Turn
 from spanbert_jax.pretraining.spec import MaskingSpec, scheme_shares
 
 
+_FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
+
+
 class SpecialIds(Protocol):
     """Ids of the special tokens."""
     pad: int
@@ -61,13 +64,10 @@ class Masker:
         Raises:
             ValueError: the keys are of another kind. (Under `vmap` the rbg kinds draw all rows from the first key.)
         """
-        if "threefry2x32" not in str(jax.random.key_impl(keys)):
+        if jax.random.key_impl(keys) != "threefry2x32":
             raise ValueError(f"masking needs threefry2x32 keys, not {jax.random.key_impl(keys)}: "
                              "make them by jax.random.key(seed, impl='threefry2x32')")
         return self.mask_rows(keys, {name: jnp.asarray(rows[name], jnp.int32) for name in _FEATURES})
-
-
-_FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
 
 
 def make_masker(
@@ -77,7 +77,8 @@ def make_masker(
     Args:
         spec: the settings.
         length: S.
-        max_blocks: the most blocks (texts with a mask budget of their own) that a row holds.
+        max_blocks: the most blocks (texts with a mask budget of their own) that a row holds; further ones would stay
+            unmasked.
         special: ids of the special tokens. All but [UNK] are neither masked nor drawn as random pieces.
         unigram: counts [V] of the pieces in the corpus, for random replacement.
 
@@ -103,20 +104,15 @@ def make_masker(
         masked = _choose(bits, row, goals, scheme_of_block, proposals)
 
         span = spans.merge(masked, row.block, row.maskable, spec.endpoints)
-        # Sorting brings the masked positions to the front at a static size.
-        position = jnp.arange(length, dtype=jnp.int32)
-        filled = jnp.sort(jnp.where(masked, position, length))[:slots]
-        used = filled < length
-        at = jnp.where(used, filled, 0)
+        at, used = _positions(masked, slots)
         targets, place = row.tokens[at], at - span.start[at]
-        # A block beyond max_blocks has no budget, so `at` there is only ever an unused slot.
         in_span = jnp.asarray(forms_spans)[scheme_of_block[row.block[at]]]
         slot = jnp.arange(slots, dtype=jnp.int32)
         by_span = in_span & (spec.replacement == "span")
         pieces = replace(bits.replacement, targets, jnp.where(by_span, slot - place, slot))
         bounded = used & in_span & span.bounded[at] & (place < spec.max_span_positions)
         return MaskedRows(
-            inputs=row.tokens.at[filled].set(pieces, mode="drop"),
+            inputs=row.tokens.at[jnp.where(used, at, length)].set(pieces, mode="drop"),
             positions=at, targets=targets * used, weights=used.astype(jnp.float32),
             left=span.left[at] * used, right=span.right[at] * used, place=place * used,
             boundary_weights=bounded.astype(jnp.float32), span_length=span.length[at] * used)
@@ -137,7 +133,8 @@ def _view(features: dict[str, jax.Array], special_ids: tuple[int, ...]) -> _Row:
     tokens, segments, token_types = features["tokens"], features["segments"], features["token_types"]
     maskable = (segments > 0) & ~jnp.isin(tokens, jnp.asarray(special_ids))
     opens_block = jnp.pad((jnp.diff(segments) != 0) | (jnp.diff(token_types) != 0), (1, 0), constant_values=True)
-    words = jnp.cumsum((features["word_starts"] > 0) | opens_block)
+    # A word cut by the start of its block shares a number with the word before, which is in another block.
+    words = jnp.cumsum(features["word_starts"])
     annotated = (features["annotations"] > 0) & maskable
     # The first piece of a unit may have been cut off by the block's start.
     opens_unit = annotated & ((features["annotations"] == 1) | opens_block | ~jnp.pad(annotated[:-1], (1, 0)))
@@ -187,5 +184,14 @@ def _choose(
         return masked | kept, count + jnp.sum(kept)
 
     masked, _ = jax.lax.while_loop(
-        lambda carry: carry[1] < goals[-1], add_span, (jnp.zeros(row.tokens.shape, bool), jnp.zeros((), jnp.int32)))
+        lambda carry: carry[1] < goals[-1], add_span, (jnp.zeros_like(row.maskable), jnp.zeros_like(goals[0])))
     return masked
+
+
+def _positions(masked: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:
+    """The masked positions in order, int32 [M], 0 in unused slots; and which slots are used, bool [M]."""
+    length = masked.shape[0]
+    # Sorting brings them to the front at a static size.
+    front = jnp.sort(jnp.where(masked, jnp.arange(length, dtype=jnp.int32), length))[:slots]
+    used = front < length
+    return jnp.where(used, front, 0), used

@@ -36,7 +36,8 @@ def merge(masked: jax.Array, block: jax.Array, maskable: jax.Array, endpoints: s
         return Spans(start, end - start + 1, start, end, masked)
     # A maximal run has no masked neighbour, so maskable neighbours are unmasked ones.
     bounded = (same_as_previous & _previous(maskable))[start] & (same_as_next & _next(maskable))[end]
-    return Spans(start, end - start + 1, jnp.where(bounded, start - 1, start), jnp.where(bounded, end + 1, end), bounded)
+    left, right = jnp.where(bounded, start - 1, start), jnp.where(bounded, end + 1, end)
+    return Spans(start, end - start + 1, left, right, bounded)
 
 
 def _previous(x: jax.Array) -> jax.Array:

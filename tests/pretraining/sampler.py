@@ -1,4 +1,4 @@
-"""The rules of span masking once more, one token after another in plain Python, with the rejections of the reference."""
+"""The rules of span masking once more, token by token in plain Python, with the rejections of the reference."""
 import dataclasses
 import math
 import random

@@ -58,6 +58,14 @@ def test_budget_of_each_block_is_met_exactly_and_nothing_else_is_touched(scheme:
     assert np.all(out.weights.sum(1) == masks.sum(1))
 
 
+def test_a_block_that_starts_inside_a_word_starts_with_a_word() -> None:
+    rows = _mixed_rows()
+    masks = _masks(_mask(MaskingSpec(scheme="whole_word", rate=0.5), rows))
+    first = np.argmax(rows["segments"] == 4, axis=1)[0] + 1
+    word = masks[:, first:first + 3]  # the rest of a word; only the budget's last token may cut it, from the right
+    assert word.any() and np.all(np.diff(word.astype(int), axis=1) <= 0)
+
+
 def test_slots_hold_positions_in_order_and_their_tokens() -> None:
     rows = _mixed_rows()
     out = _mask(MaskingSpec(), rows)

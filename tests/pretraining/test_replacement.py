@@ -36,8 +36,10 @@ def test_shares(mask_share: float, random_share: float) -> None:
         assert stats.binomtest(int(count), SLOTS, min(1.0, max(0.0, share))).pvalue > 1e-4
 
 
-def test_random_pieces_follow_the_corpus_unigram() -> None:
-    seen = np.bincount(_replace(0.0, 1.0), minlength=60)
+@pytest.mark.parametrize("mask_share,random_share", [(0.0, 1.0), (0.5, 0.2)])
+def test_random_pieces_follow_the_corpus_unigram(mask_share: float, random_share: float) -> None:
+    pieces = _replace(mask_share, random_share)
+    seen = np.bincount(pieces[(pieces != MASK) & (pieces != TOKEN)], minlength=60)
     expected = np.where(np.isin(np.arange(60), SPECIAL), 0, _counts()).astype(float)
     drawn = expected > 0
     assert drawn[1]  # [UNK] is a piece of the corpus like others, as in the reference

@@ -1,8 +1,11 @@
 """Merged spans and their boundaries on examples worked out by hand from the reference's rules."""
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from spanbert_jax.pretraining import spans
+from spanbert_jax.pretraining import MaskingSpec, make_masker, spans
+from tests.pretraining import sampler
 
 
 def _merged(length: int, chosen: list[tuple[int, int]], endpoints: str) -> list[tuple[int, int, int, int]]:
@@ -38,12 +41,6 @@ def test_runs_end_with_their_block() -> None:
 
 def test_place_beyond_the_last_span_position_has_no_boundary_target() -> None:
     """Golden example of a span of 18 tokens with 15 positions: 15 boundary targets, 18 masked-token targets."""
-    import numpy as np
-
-    import jax
-    from spanbert_jax.pretraining import MaskingSpec, make_masker
-    from tests.pretraining import sampler
-
     blocks = sampler.random_blocks(np.random.default_rng(0), 1, 60, 1.0)
     blocks.annotations[0, 20:38] = [1] + [2] * 17
     spec = MaskingSpec(scheme="annotated", annotated_rate=1.0, rate=0.3)

@@ -1,6 +1,8 @@
 """Annotated units (named entities, noun phrases) mixed with geometric spans (the reference's `ner_span`)."""
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,11 @@ import jax.numpy as jnp
 from spanbert_jax.pretraining.schemes.geometric import geometric
 from spanbert_jax.pretraining.schemes.turn import Turn, first
 
+if TYPE_CHECKING:
+    from spanbert_jax.pretraining.spec import MaskingSpec
 
-def annotated(spec: Any) -> Callable[[Turn], jax.Array]:
+
+def annotated(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:
     """With probability `annotated_rate` a uniformly drawn unit, otherwise a geometric span.
 
     The reference draws units with replacement and anchors without a look at the mask, and tries anew after a step that
@@ -24,7 +29,7 @@ def annotated(spec: Any) -> Callable[[Turn], jax.Array]:
     def propose(turn: Turn) -> jax.Array:
         open_units = turn.unmasked & (turn.units > 0)
         live = rate * _count_units(open_units, turn.units) / jnp.maximum(1, _count_units(turn.block, turn.units))
-        free = (1 - rate) * jnp.sum(turn.unmasked) / jnp.sum(turn.block)
+        free = (1 - rate) * jnp.sum(turn.unmasked) / jnp.maximum(1, jnp.sum(turn.block))
         draw = (turn.bits[1] >> 8).astype(jnp.float32) * 2.0**-24
         unit = turn.units[first(turn.unit_priority, open_units)]
         return jnp.where(draw * (live + free) < live, turn.units == unit, span(turn))

@@ -1,7 +1,9 @@
 """Spans of whole words with geometric lengths (SpanBERT, section 3.1)."""
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -9,8 +11,11 @@ import numpy as np
 from spanbert_jax.pretraining.sampling import Law
 from spanbert_jax.pretraining.schemes.turn import Turn, first
 
+if TYPE_CHECKING:
+    from spanbert_jax.pretraining.spec import MaskingSpec
 
-def geometric(spec: Any) -> Callable[[Turn], jax.Array]:
+
+def geometric(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:
     """L words from the start of the word that holds the anchor, a uniformly drawn unmasked token.
 
     L has weight p(1-p)^(L-lower) on lower..upper words, renormalised. As in the reference, the anchor is uniform over
@@ -27,6 +32,6 @@ def geometric(spec: Any) -> Callable[[Turn], jax.Array]:
     return propose
 
 
-def whole_word(spec: Any) -> Callable[[Turn], jax.Array]:
+def whole_word(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:
     """Single whole words: the geometric scheme with lengths 1 to 1."""
     return geometric(dataclasses.replace(spec, span_lower=1, span_upper=1))

@@ -1,14 +1,19 @@
 """Single tokens (the reference's `random`, BERT's subword masking)."""
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from spanbert_jax.pretraining.schemes.turn import Turn
 
+if TYPE_CHECKING:
+    from spanbert_jax.pretraining.spec import MaskingSpec
 
-def token(spec: Any) -> Callable[[Turn], jax.Array]:
+
+def token(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:
     """Uniform without replacement: the whole budget in one step, the tokens of highest priority."""
     del spec
 

@@ -1,9 +1,14 @@
 """What a masking scheme is given and what it gives."""
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from spanbert_jax.pretraining.spec import MaskingSpec
 
 
 class Turn(NamedTuple):
@@ -27,7 +32,7 @@ class Turn(NamedTuple):
 
 class Scheme(NamedTuple):
     """A registered scheme. One that forms no spans is replaced token by token and has no boundary targets."""
-    make: Callable[[Any], Callable[[Turn], jax.Array]]  # MaskingSpec -> propose
+    make: Callable[[MaskingSpec], Callable[[Turn], jax.Array]]
     forms_spans: bool = True
 
 

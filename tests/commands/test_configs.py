@@ -1,0 +1,110 @@
+"""The config files, their variants and overrides, and how mistakes in them are told."""
+import pathlib
+
+import pytest
+
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.main import main
+from spanbert_jax.errors import UserError
+from spanbert_jax.training.config import masking_spec, model_config, validate
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+
+def load(name: str, *overrides: str):
+    return load_config(str(CONFIGS / name), overrides)
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "books.py"])
+def test_config_files_are_valid(name):
+    validate(load(name))
+
+
+@pytest.mark.parametrize("name,size,steps,batch,rate", [
+    ("base.py", "base", "300k steps", 2048, 5e-4), ("large.py", "large", "2.4M steps", 256, 1e-4)])
+def test_published_hyperparameters(name, size, steps, batch, rate):
+    config = load(name, "--config.data.path=corpus")
+    validate(config)
+    assert (config.model.size, config.train.duration, config.train.batch_size) == (size, steps, batch)
+    assert config.optimizer.learning_rate == rate and config.optimizer.warmup == "10k steps"
+    spec = masking_spec(config)
+    assert (spec.scheme, spec.rate, spec.geometric_p, spec.span_lower, spec.span_upper) == ("geometric", 0.15, 0.2, 1, 10)
+    assert (spec.replacement, spec.endpoints, spec.max_span_positions) == ("span", "external", 15)
+
+
+@pytest.mark.parametrize("argument,scheme,upper,boundary,next_sentence", [
+    ("scheme=subword", "token", 10, True, False), ("scheme=whole_word,sbo=false", "whole_word", 10, False, False),
+    ("scheme=named_entity,sbo=false,segments=2", "annotated", 1, False, True),
+    ("scheme=noun_phrase", "annotated", 1, True, False), ("scheme=geometric+token", "geometric+token", 10, True, False)])
+@pytest.mark.parametrize("name", ["base.py", "large.py"])
+def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary, next_sentence):
+    config = load(f"{name}:{argument}", "--config.data.path=corpus")
+    validate(config)
+    network = model_config(config, 1000)
+    assert (config.masking.scheme, config.masking.span_upper) == (scheme, upper)
+    assert (network.boundary_head, network.next_sentence_head) == (boundary, next_sentence)
+
+
+def test_overrides_reach_nested_fields():
+    config = load("quickstart.py", "--config.optimizer.learning_rate=1e-4", "--config.train.duration=7 steps",
+                  "--config.data.sources=('a.txt','b.txt')", "--config.data.pack=true")
+    assert config.optimizer.learning_rate == 1e-4 and config.train.duration == "7 steps"
+    assert config.data.sources == ("a.txt", "b.txt") and config.data.pack is True
+
+
+@pytest.mark.parametrize("argument,message", [
+    ("base.py:sheme=token", "unknown name 'sheme'; allowed: scheme, sbo, segments"),
+    ("base.py:sbo=maybe", "sbo=maybe: not a bool"),
+    ("nothing.py", "no such file")])
+def test_wrong_config_arguments_are_told_in_a_line(argument, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(argument)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override,message", [
+    ("--config.optimiser.learning_rate=1", "config has no field 'optimiser'; did you mean 'optimizer'"),
+    ("--config.optimizer.learning_rat=1", "config.optimizer has no field 'learning_rat'; did you mean 'learning_rate'"),
+    ("--config.train.batch_size=many", "must be of type int, like 64, and 'many' is not"),
+    ("--config.train.batch_size.x=3", "config.train.batch_size has no field 'x'")])
+def test_wrong_overrides_are_told_in_a_line(override, message):
+    with pytest.raises(UserError, match=message) as error:
+        load("quickstart.py", override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override,message", [
+    ("--config.masking.scheme=geometrc", "masking.scheme .*geometrc.* allowed.* whole_word"),
+    ("--config.masking.rate=1.5", "masking.rate .*1.5"),
+    ("--config.model.size=huge", "config.model.size='huge'.*'base'"),
+    ("--config.model.remat=some", "config.model.remat='some'.*'names'"),
+    ("--config.optimizer.name=adamm", "config.optimizer.name='adamm'.*'adamw'"),
+    ("--config.optimizer.schedule=step", "config.optimizer.schedule='step'.*'wsd'"),
+    ("--config.train.duration=soon", "config.train.duration='soon'"),
+    ("--config.train.accumulation=3", "config.train.batch_size=64.*multiple of train.accumulation=3"),
+    ("--config.objectives.next_sentence=true", "config.objectives.next_sentence=True: needs data.blocks='pairs'"),
+    ("--config.data.path=x", "config.data.path='x'.*not both"),
+    ("--config.data.tokenizer=x", "config.data.tokenizer='x'.*not both"),
+    ("--config.mesh.tensor=0", "config.mesh.tensor=0: must be at least 1"),
+    ("--config.model.dropout=1.0", "config.model.dropout=1.0")])
+def test_wrong_values_and_combinations_are_refused_before_any_work(override, message, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    status = main(["train", "--config", str(CONFIGS / "quickstart.py"), "--workdir", str(workdir), override])
+    told = capsys.readouterr().err
+    assert status == 2 and not workdir.exists()
+    assert told.startswith("spanbert-jax train: ") and told.count("\n") == 1
+    with pytest.raises(UserError, match=message):
+        validate(load("quickstart.py", override))
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate"])
+def test_help_of_each_verb_has_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"spanbert-jax {verb} --" in capsys.readouterr().out
+
+
+def test_unknown_verb_is_told(capsys):
+    assert main(["trian"]) == 2
+    assert "unknown verb 'trian'; allowed: prepare, train, evaluate" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""The loader: rows as TFDS reads them, order as a function of (seed, step), batches read ahead."""
+import itertools
+
+import numpy as np
+import pytest
+
+from spanbert_jax.corpus import RowOrder, RowSource, batches, prepare
+from spanbert_jax.corpus.loader import _Frame, feature_places
+
+
+@pytest.fixture(scope="module")
+def corpus(prose, vocabulary, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loader")
+    (folder / "prose.txt").write_text("\n\n".join(text.replace("\n\n", "\n") for text in prose))
+    return prepare(str(folder / "prose.txt"), folder / "out", tokenizer=vocabulary, length=64, format="blank-lines",
+                   blocks="pairs", validation_fraction=0.1, progress=False)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_equal_those_of_tfds(corpus, split):
+    import tensorflow_datasets as tfds
+    theirs = tfds.builder_from_directory(str(corpus.path)).as_data_source(split=split)
+    source = RowSource(corpus, split)
+    assert len(source) == len(theirs) == corpus.num_rows[split]
+    indices = np.random.default_rng(0).integers(0, len(source), 50)
+    ours = source.rows(indices)
+    assert {name: array.dtype.name for name, array in ours.items()} == {
+        "tokens": "int32", "next_sentence": "int32",
+        **dict.fromkeys(["word_starts", "segments", "token_types", "annotations"], "uint8")}
+    for row, index in enumerate(indices):
+        record = theirs[int(index)]
+        assert record.keys() == ours.keys() and record["tokens"].dtype == np.uint16
+        for name, array in record.items():
+            np.testing.assert_array_equal(ours[name][row], array)
+
+
+def test_numbers_outside_are_refused(corpus):
+    source = RowSource(corpus, "train")
+    for bad in ([-1], [len(source)]):
+        with pytest.raises(IndexError, match="row numbers must lie in"):
+            source.rows(np.array(bad))
+
+
+def test_features_in_any_order_are_read(corpus):
+    def field(number, payload):
+        size = len(payload)
+        return bytes([number << 3 | 2]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + payload
+
+    def example(features):
+        return field(1, b"".join(field(1, field(1, name.encode()) + field(2, field(1, field(1, value))))
+                                 for name, value in features))
+
+    one = [("a", bytes(range(200))), ("bc", b"\x00\x01")]
+    records = [example(one), example(one[::-1]), example(one)]
+    assert {name: records[1][start:start + size] for name, (start, size) in feature_places(records[1]).items()} == dict(one)
+    fields = _Frame(records[0]).fields(records)
+    assert [row.tobytes() for row in fields["a"]] == [one[0][1]] * 3
+    assert [row.tobytes() for row in fields["bc"]] == [one[1][1]] * 3
+    with pytest.raises(ValueError, match="wire type"):
+        feature_places(b"\x0a\x02\x08\x01")
+
+
+@pytest.mark.parametrize("rows, batch", [(10, 3), (7, 7), (3, 8), (1, 4), (64, 10)])
+def test_order_runs_through_one_permutation_after_another(rows, batch):
+    order = RowOrder(rows, batch, seed=5)
+    steps = 6 * rows // batch + 6
+    flat = np.concatenate([order.indices(step) for step in range(steps)])
+    epochs = [tuple(flat[i:i + rows].tolist()) for i in range(0, len(flat) - rows + 1, rows)]
+    assert all(sorted(epoch) == list(range(rows)) for epoch in epochs)
+    assert len(set(epochs)) == len(epochs) or rows < 6
+    assert order.indices(0).dtype == np.int64
+
+
+def test_order_is_a_function_of_seed_and_step():
+    steps = [41, 3, 999_999]
+    one = [RowOrder(100, 8, 1).indices(step) for step in steps]
+    order = RowOrder(100, 8, 1)
+    np.testing.assert_array_equal(one, [order.indices(step) for step in steps[::-1]][::-1])
+    assert not np.array_equal(one, [RowOrder(100, 8, 2).indices(step) for step in steps])
+
+
+def test_batches_begin_anywhere_and_split_among_hosts(corpus):
+    source = RowSource(corpus, "train")
+    order = RowOrder(len(source), 6, seed=0)
+    whole = list(itertools.islice(batches(source, order, 17), 4))
+    assert [step for step, _, _ in whole] == [17, 18, 19, 20]
+    half = list(itertools.islice(batches(source, order, 17, part=slice(3, 6), num_threads=2, prefetch=1), 4))
+    for (step, indices, rows), (_, same, second) in zip(whole, half):
+        np.testing.assert_array_equal(indices, order.indices(step))
+        np.testing.assert_array_equal(indices, same)
+        for name, array in source.rows(indices).items():
+            np.testing.assert_array_equal(rows[name], array)
+            np.testing.assert_array_equal(second[name], array[3:])

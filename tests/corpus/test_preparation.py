@@ -1,0 +1,246 @@
+"""`prepare` as a whole: what it writes, when it does nothing, when it refuses, and that it never leaves half a corpus."""
+import gzip
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spanbert_jax.corpus import RowSource, open_corpus, prepare
+from spanbert_jax.corpus import preparation
+from spanbert_jax.errors import UserError
+
+
+def run(sources, out, vocabulary, **changes):
+    return prepare(sources if isinstance(sources, list) else str(sources), out,
+                   **{"tokenizer": vocabulary, "length": 64, "validation_fraction": 0.2, "progress": False, **changes})
+
+
+def all_rows(corpus, split):
+    source = RowSource(corpus, split)
+    return source.rows(np.arange(len(source)))
+
+
+def snapshot(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_lost_and_nothing_is_shared(books, tmp_path, vocabulary):
+    corpus = run(books, tmp_path / "out", vocabulary)
+    assert set(corpus.num_rows) == {"train", "validation"} and min(corpus.num_rows.values()) > 0
+    counts, texts = np.zeros(corpus.vocab_size, np.int64), {}
+    for split in corpus.num_rows:
+        rows = all_rows(corpus, split)
+        texts[split] = np.bincount(rows["tokens"].ravel(), minlength=corpus.vocab_size)
+        assert rows["tokens"].shape == (corpus.num_rows[split], 64) and rows["segments"].max() == corpus.max_blocks == 1
+        counts += texts[split]
+    special = corpus.special
+    counts[[special.pad, special.cls, special.sep]] = 0
+    assert counts.sum() == corpus.report["tokens"]
+    texts["train"][[special.pad, special.cls, special.sep, special.mask]] = 0
+    np.testing.assert_array_equal(corpus.unigram, texts["train"])
+    documents = corpus.report["documents"]
+    assert documents["train"] + documents["validation"] == 12
+    total = sum(len(path.read_text().strip()) for path in books.iterdir())
+    assert corpus.report["characters"] == total
+
+
+def test_again_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary, capsys):
+    out = tmp_path / "out"
+    run(books, out, vocabulary)
+    before = snapshot(out)
+    run(books, out, vocabulary, progress=True)
+    assert "up to date" in capsys.readouterr().err and snapshot(out) == before
+    for change, message in [({"length": 32}, "length: 64 -> 32"), ({"blocks": "contiguous"}, "blocks: sentences -> con"),
+                            ({"pack": True}, "pack: False -> True"), ({"seed": 3}, "seed: 0 -> 3"),
+                            ({"tokenizer": None, "vocab_size": 900}, "tokenizer: .* -> trained, 900 pieces")]:
+        with pytest.raises(UserError, match=message) as caught:
+            run(books, out, vocabulary, **change)
+        assert "--overwrite" in str(caught.value) and "\n" not in str(caught.value) and snapshot(out) == before
+    file = sorted(books.iterdir())[0]
+    os.utime(file, (1, 1))  # touched, not changed
+    run(books, out, vocabulary)
+    after = snapshot(out)
+    assert {name for name in after if after[name] != before[name]} == {pathlib.Path("report.json")}
+    file.write_text(file.read_text() + "More.\n")
+    with pytest.raises(UserError, match="content: "):
+        run(books, out, vocabulary)
+    changed = run(books, out, vocabulary, overwrite=True, length=32)
+    assert changed.length == 32 and sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]
+
+
+def test_rows_do_not_depend_on_the_number_of_workers(books, tmp_path, vocabulary, monkeypatch):
+    for mode in ("sentences", "pairs"):
+        one = run(books, tmp_path / f"one-{mode}", vocabulary, workers=1, blocks=mode)
+        two = run(books, tmp_path / f"two-{mode}", vocabulary, workers=2, blocks=mode)
+        for split in one.num_rows:
+            for name, array in all_rows(one, split).items():
+                np.testing.assert_array_equal(array, all_rows(two, split)[name])
+        assert two.max_blocks == (2 if mode == "pairs" else 1)
+
+
+def test_faults_are_counted_and_the_report_says_where(books, tmp_path, vocabulary):
+    first = sorted(books.iterdir())[0]
+    (books / "copy.txt").write_bytes(first.read_bytes())
+    (books / "empty.txt").write_bytes(b"")
+    (books / "blank.txt").write_bytes(b" \n\n")
+    (books / "bad.txt").write_bytes(b"Some \xff\xfe text here.\r\nAnd a bell \x07 and \xe4\xb8\xad.")
+    (books / "long.txt").write_bytes(b"x" * 30_000 + b" " + b"word " * 6_000 + b"\n")
+    report = run(books, tmp_path / "out", vocabulary).report
+    assert report["documents"]["duplicates skipped"] == 1
+    assert report["documents"]["empty skipped"] == 1 and report["mended"]["empty files"]["count"] == 1
+    mended = {fault: (found["count"], pathlib.Path(found["places"][0].split(":")[0]).name)
+              for fault, found in report["mended"].items() if fault != "sentences longer than a row cut"}
+    assert mended == {
+        "empty files": (1, "empty.txt"), "invalid UTF-8 sequences replaced": (2, "bad.txt"),
+        "files with carriage returns": (1, "bad.txt"), "files without a last newline": (1, "bad.txt"),
+        "control characters removed": (1, "bad.txt"), "very long sentences or lines cut": (1, "long.txt")}
+    words = {unknown["word"]: unknown for unknown in report["unknown_words"]}
+    assert words["\u4e2d"]["count"] == 1 and words["\u4e2d"]["first"].endswith("bad.txt:2")
+    assert report["mended"]["sentences longer than a row cut"]["count"] > 0
+
+
+def test_single_document_and_no_text(tmp_path, vocabulary):
+    (tmp_path / "one.txt").write_text("Only a single document, with two sentences. Here is the second one.")
+    corpus = run(tmp_path / "one.txt", tmp_path / "out", vocabulary, blocks="pairs")
+    assert corpus.num_rows == {"train": 1, "validation": 0}
+    assert any("held out" in note for note in corpus.report["notes"])
+    with pytest.raises(UserError, match="split 'validation' has no rows"):
+        RowSource(corpus, "validation")
+    for data, message in [("", "no text at all"), (" \n\t\n", "no text at all"), ("\0\x7f\ufffd", "no text at all"),
+                          ("\u200b", "characters that the tokenizer drops")]:
+        (tmp_path / "none.txt").write_text(data)
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "none.txt", tmp_path / "no", vocabulary)
+    assert not (tmp_path / "no").exists() and not list(tmp_path.glob(".no*"))
+
+
+def test_json_lines_gzip_and_annotations(tmp_path, vocabulary):
+    records = [{"body": f"The number {i} is a value of type integer.", "spans": [[4, 10, "X"]]} for i in range(50)]
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, records)).encode()))
+    corpus = run(path, tmp_path / "out", vocabulary, text_field="body", annotation_field="spans")
+    rows = all_rows(corpus, "train")
+    assert corpus.num_rows["train"] + corpus.num_rows["validation"] == 50
+    assert ((rows["annotations"] == 1).sum(1) == 1).all()
+    with pytest.raises(UserError, match=r"annotation_field: spans -> None"):
+        run(path, tmp_path / "out", vocabulary, text_field="body")
+
+
+def test_packed_rows_have_segments(tmp_path, vocabulary, prose):
+    (tmp_path / "short.txt").write_text("\n\n".join(text[:90].replace("\n", " ") for text in prose))
+    packed = run(tmp_path / "short.txt", tmp_path / "packed", vocabulary, format="blank-lines", pack=True)
+    plain = run(tmp_path / "short.txt", tmp_path / "plain", vocabulary, format="blank-lines")
+    assert packed.max_blocks == all_rows(packed, "train")["segments"].max() > 1
+    np.testing.assert_array_equal(packed.unigram, plain.unigram)
+    assert packed.num_rows["train"] < plain.num_rows["train"]
+
+
+def test_trained_vocabulary_and_lowercase(books, tmp_path):
+    corpus = run(books, tmp_path / "out", None, vocab_size=500, lowercase=True)
+    assert corpus.vocab_size <= 500 and corpus.special.pad == 0 and corpus.report["unknown_share"] < 0.01
+    vocab = json.loads(corpus.tokenizer_path.read_text())["model"]["vocab"]
+    assert not any(c.isupper() for piece in vocab if not piece.startswith("[") for c in piece)
+
+
+def test_tfds_source(tmp_path, vocabulary, prose):
+    import tensorflow_datasets as tfds
+
+    class Texts(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION, name, url_infos = tfds.core.Version("1.0.0"), "texts", {}
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"body": tfds.features.Text()}))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            yield from ((i, {"body": text}) for i, text in enumerate(prose[:10]))
+
+    builder = Texts(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    corpus = run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
+    assert corpus.report["documents"]["train"] + corpus.report["documents"]["validation"] == 10
+    for source, message in [(f"tfds:{builder.data_dir}", "feature 'text' is missing"), ("tfds:none_such", "tfds:none_such")]:
+        with pytest.raises(UserError, match=message):
+            run(source, tmp_path / "no", vocabulary)
+
+
+def test_python_snapshot_is_kept(tmp_path, vocabulary, monkeypatch):
+    def write(path):
+        with gzip.open(path, "wt") as out:
+            for i in range(4):
+                out.write(json.dumps({"text": f"Prose number {i} of the first installation."}) + "\n")
+    monkeypatch.setattr(preparation, "write_python_prose", write)
+    corpus = run("python", tmp_path / "out", vocabulary)
+    monkeypatch.setattr(preparation, "write_python_prose", None)  # must not be called again
+    run("python", tmp_path / "out", vocabulary)
+    again = run("python", tmp_path / "out", vocabulary, length=32, overwrite=True)
+    assert again.report["characters"] == corpus.report["characters"] and again.length == 32
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"length": 4}, "length is 4: it must lie in 8"), ({"blocks": "words"}, "must be one of sentences, contiguous, pairs"),
+    ({"blocks": "pairs", "pack": True}, "pack cannot be used with blocks 'pairs'"),
+    ({"validation_fraction": 1.5}, "validation_fraction is 1.5"), ({"workers": 0}, "workers is 0"),
+    ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"), ({"format": "xml"}, "format is 'xml'"),
+])
+def test_wrong_settings_are_refused_before_any_work(changes, message, books, tmp_path, vocabulary):
+    with pytest.raises(UserError, match=message) as caught:
+        run(books, tmp_path / "out", vocabulary, **changes)
+    assert "\n" not in str(caught.value) and [path.name for path in tmp_path.iterdir()] == ["books"]
+
+
+def test_foreign_directories_are_never_replaced(books, tmp_path, vocabulary):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("x")
+    for out in (tmp_path / "home", books / "00.txt"):
+        with pytest.raises(UserError, match="give another directory"):
+            run(books, out, vocabulary, overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "x"
+    with pytest.raises(UserError, match="no such directory"):
+        open_corpus(tmp_path / "none")
+    with pytest.raises(UserError, match="no finished corpus"):
+        open_corpus(tmp_path / "home")
+
+
+def test_half_written_and_damaged_corpora(books, tmp_path, vocabulary):
+    out = tmp_path / "out"
+    run(books, out, vocabulary)
+    (out / "report.json").unlink()
+    assert run(books, out, vocabulary).num_rows["train"]  # rebuilt
+    for path in out.glob("*-train.array_record*"):
+        path.unlink()
+    with pytest.raises(UserError, match="rows of train missing; run prepare with --overwrite"):
+        run(books, out, vocabulary)
+    run(books, out, vocabulary, overwrite=True)
+    (out / "report.json").write_text("[]")
+    with pytest.raises(UserError, match="not one that prepare wrote"):
+        open_corpus(out)
+
+
+KILLED = """
+import sys
+from spanbert_jax.corpus import preparation
+def stop(*args): print("writing", flush=True); sys.stdin.read()
+preparation.make_report = stop
+preparation.prepare(sys.argv[1], sys.argv[2], tokenizer=sys.argv[3], length=64)
+"""
+
+
+def test_a_killed_run_leaves_no_corpus_and_the_next_one_succeeds(books, tmp_path, vocabulary):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(books), str(out), vocabulary], stdout=subprocess.PIPE,
+                               stdin=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"  # all rows are written, the report is not
+    with pytest.raises(UserError, match="another prepare is writing"):
+        run(books, out, vocabulary)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists() and (tmp_path / ".out.partial").exists()
+    assert run(books, out, vocabulary).num_rows["train"] and sorted(p.name for p in tmp_path.iterdir()) == ["books", "out"]
