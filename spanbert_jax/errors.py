@@ -1,5 +1,9 @@
-"""The one error a user's mistake raises."""
+"""The errors that one line explains."""
 
 
 class UserError(Exception):
     """A mistake the user can mend: one line saying what was wrong, what is allowed and what to do."""
+
+
+class RunFailed(Exception):
+    """A run that cannot go on, through no mistake in what it was told: what happened, and what is left of it."""

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.errors import RunFailed, UserError
 
 VERBS = {
     "prepare": "turn text into rows to train on",
@@ -30,11 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verb.run(verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:]))
     except UserError as error:
-        print(f"spanbert-jax {argv[0]}: {error}", file=sys.stderr)
-        return MISTAKE
+        return _tell(argv[0], error, MISTAKE)
+    except RunFailed as error:
+        return _tell(argv[0], error, FAILED)
     except KeyboardInterrupt:
-        print(f"spanbert-jax {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return _tell(argv[0], "interrupted; the same command goes on", INTERRUPTED)
+
+
+def _tell(verb: str, what: object, status: int) -> int:
+    print(f"spanbert-jax {verb}: {what}", file=sys.stderr)
+    return status
 
 
 def _without_verb(argv: Sequence[str]) -> int:

@@ -32,7 +32,8 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
             enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(pathlib.Path(workdir).resolve() / FOLDER, options=options)
+        self._manager = ocp.CheckpointManager(
+            pathlib.Path(workdir).resolve() / FOLDER, options=options, handler_registry=_handlers())
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -63,7 +64,7 @@ class Checkpointer:
         Raises:
           UserError: when the checkpoint is of a network or an optimiser of another shape.
         """
-        _require_same_shapes(step, self._manager.item_metadata(step)["state"], abstract)
+        _require_same_shapes(step, self._manager.item_metadata(step)["state"].tree, abstract)
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
     def restore_params(self, step: int, abstract: Any) -> Any:
@@ -76,13 +77,24 @@ class Checkpointer:
         return restored["params"]
 
 
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """What reads and writes the two items of a checkpoint; told beforehand, Orbax can look at one it has not saved."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    state, config = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
+    for name, arguments, handler in (
+            ("state", ocp.args.StandardSave, state), ("state", ocp.args.StandardRestore, state),
+            ("config", ocp.args.JsonSave, config), ("config", ocp.args.JsonRestore, config)):
+        registry.add(name, arguments, handler)
+    return registry
+
+
 def _require_same_shapes(step: int, saved: Any, abstract: TrainState) -> None:
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         # Orbax gives dictionaries and lists for what were classes and tuples; the words of the paths stay.
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
         return {"/".join(_word(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
 
-    stored, wanted = shapes(getattr(saved, "tree", saved)), shapes(abstract)
+    stored, wanted = shapes(saved), shapes(abstract)
     for name in sorted(stored.keys() | wanted.keys()):
         if stored.get(name) != wanted.get(name):
             raise UserError(

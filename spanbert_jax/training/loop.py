@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from spanbert_jax.corpus import RowOrder, RowSource, batches
+from spanbert_jax.errors import RunFailed
 from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
@@ -30,10 +31,6 @@ from spanbert_jax.training.tracking import MetricsWriter
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
-
-
-class NonFiniteLoss(Exception):
-    """A loss or a norm that is not finite, with the step, the norms and the rows that led to it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> RunR
 
     Raises:
       UserError: one line about the field of the config, the data or the checkpoint that does not go.
-      NonFiniteLoss: when a loss is not finite; the checkpoints stay as they are.
+      RunFailed: when a loss or a norm is not finite; the checkpoints stay as they are.
     """
     began = time.monotonic()
     validate(config)
@@ -159,7 +156,7 @@ class Run:
         step, indices, metrics = pending
         figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not all(math.isfinite(value) for value in figures.values()):
-            raise NonFiniteLoss(
+            raise RunFailed(
                 f"step {step}: not finite: " + ", ".join(f"{name} {value:g}" for name, value in figures.items())
                 + f"; rows {indices.tolist()}; the checkpoints are those of earlier steps")
         self.timer.lap(figures["tokens"])
