@@ -1,60 +1,51 @@
-"""Rows as a TFDS dataset in ArrayRecord, written without TensorFlow. Import it only where rows are written: TFDS is slow."""
-import contextlib
-import io
+"""Rows as a TFDS dataset in ArrayRecord, written without TensorFlow.
+
+TFDS's sequential writer does it: rows go to disk as they come. A GeneratorBasedBuilder would gather a split in
+memory to shuffle it, and beyond 1 GB asks for TensorFlow; here the order of training is settled when reading.
+Import this module only where rows are written: TFDS is slow.
+"""
 import pathlib
-import tempfile
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from spanbert_jax.corpus.rows import UINT8_FEATURES, Rows
 
+_NAME, _VERSION = "spanbert_rows", "1.0.0"
+_ROWS_PER_SHARD = 200_000
 _SMALL_VOCABULARY = 65_536
 
 
-class RowBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder whose examples are rows handed to it."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    name = "spanbert_rows"
-    url_infos = {}  # nothing is downloaded; the inherited look-up needs the package importlib_resources
-
-    def __init__(self, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int, **kwargs: Any):
-        """Args: splits: rows of each split in batches; length: S; vocab_size: V, which settles the token type."""
-        self._splits = splits
-        self._length = length
-        self._token_dtype = np.dtype(np.uint16 if vocab_size <= _SMALL_VOCABULARY else np.int32)
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        def tensor(shape: tuple[int, ...], dtype: np.dtype) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
-
-        features = {"tokens": tensor((self._length,), self._token_dtype), "next_sentence": tensor((), np.dtype(np.int32)),
-                    **{name: tensor((self._length,), np.dtype(np.uint8)) for name in UINT8_FEATURES}}
-        return tfds.core.DatasetInfo(
-            builder=self, description="Rows of piece ids for pretraining.", features=tfds.features.FeaturesDict(features),
-            disable_shuffling=False)
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {split: self._generate_examples(batches) for split, batches in self._splits.items()}
-
-    def _generate_examples(self, batches: Iterable[Rows]) -> Any:
-        key = 0
-        for batch in batches:
-            batch = {**batch, "tokens": batch["tokens"].astype(self._token_dtype)}
-            for index in range(len(batch["tokens"])):
-                yield key, {name: array[index] for name, array in batch.items()}
-                key += 1
-
-
 def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int) -> None:
-    """Writes a TFDS dataset directly into `directory`, which exists. Splits are taken in turn, their batches in order."""
-    tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory(dir=directory) as scratch, contextlib.redirect_stdout(io.StringIO()):
-        builder = RowBuilder(splits, length, vocab_size, data_dir=scratch)
-        builder.download_and_prepare()
-        for file in pathlib.Path(builder.data_dir).iterdir():
-            file.rename(directory / file.name)
+    """Writes a TFDS dataset directly into a directory, which exists.
+
+    Args:
+      directory: becomes a TFDS dataset directory, for `tfds.builder_from_directory`.
+      splits: batches of rows of each split, taken in turn.
+      length: S.
+      vocab_size: V; tokens are uint16 up to 65,536 pieces, else int32.
+    """
+    token_dtype = np.dtype(np.uint16 if vocab_size <= _SMALL_VOCABULARY else np.int32)
+    identity = DatasetIdentity(
+        name=_NAME, version=tfds.core.Version(_VERSION), data_dir=str(directory), module_name=__name__)
+    info = tfds.core.DatasetInfo(
+        builder=identity, description="Rows of piece ids for pretraining.", features=_features(length, token_dtype))
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=_ROWS_PER_SHARD, file_format="array_record")
+    writer.initialize_splits(list(splits))
+    for split, batches in splits.items():
+        for batch in batches:
+            batch = {**batch, "tokens": batch["tokens"].astype(token_dtype)}
+            writer.add_examples({split: [
+                {name: array[row] for name, array in batch.items()} for row in range(len(batch["tokens"]))]})
+    writer.close_all()
+
+
+def _features(length: int, token_dtype: np.dtype) -> tfds.features.FeaturesDict:
+    def tensor(shape: tuple[int, ...], dtype: np.dtype) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+
+    return tfds.features.FeaturesDict({
+        "tokens": tensor((length,), token_dtype), "next_sentence": tensor((), np.dtype(np.int32)),
+        **{name: tensor((length,), np.dtype(np.uint8)) for name in UINT8_FEATURES}})

@@ -58,15 +58,18 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"corpus {path}: {REPORT} is not one that prepare wrote; run prepare with --overwrite") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; prepare anew")
+        raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; "
+                        "prepare anew")
     missing = [name for name in (TOKENIZER, UNIGRAM, DATASET_INFO) if not (path / name).is_file()]
-    missing += [f"rows of {split}" for split, count in report["num_rows"].items() if count and not shards(path, split)]
+    missing += [f"rows of {split}" for split, count in report["num_rows"].items()
+                if count and not shards(path, split)]
     if missing:
         raise UserError(f"corpus {path}: {', '.join(missing)} missing; run prepare with --overwrite")
     return Corpus(
-        path=path, length=report["length"], vocab_size=report["vocab_size"], special=SpecialIds(**report["special_ids"]),
-        max_blocks=report["max_blocks"], blocks=report["settings"]["blocks"], unigram=np.load(path / UNIGRAM),
-        num_rows=report["num_rows"], tokenizer_path=path / TOKENIZER, report=report)
+        path=path, length=report["length"], vocab_size=report["vocab_size"],
+        special=SpecialIds(**report["special_ids"]), max_blocks=report["max_blocks"],
+        blocks=report["settings"]["blocks"], unigram=np.load(path / UNIGRAM), num_rows=report["num_rows"],
+        tokenizer_path=path / TOKENIZER, report=report)
 
 
 def shards(path: pathlib.Path, split: str) -> list[pathlib.Path]:

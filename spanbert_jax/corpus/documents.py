@@ -17,12 +17,14 @@ class Document:
       line: the line of that file on which the text begins, from 1 (the record number where lines mean nothing).
       units: (start, end) character offsets of annotated units; None for plain text files.
       sentence_lines: whether each line is a sentence.
+      continued: whether this is a further part of the document before, with which it is trained on or held out.
     """
     text: str
     file: str
     line: int
     units: tuple[tuple[int, int], ...] | None = None
     sentence_lines: bool = False
+    continued: bool = False
 
     def place(self, offset: int) -> str:
         """`file:line` of a character. Text inside JSON has one line for all."""
@@ -79,6 +81,6 @@ def cut_point(text: str, start: int, end: int) -> int:
 def _part(document: Document, start: int, end: int) -> Document:
     if document.units is None:
         line = document.line + document.text.count("\n", 0, start)
-        return dataclasses.replace(document, text=document.text[start:end], line=line)
+        return dataclasses.replace(document, text=document.text[start:end], line=line, continued=start > 0)
     units = tuple((a - start, b - start) for a, b in document.units if a >= start and b <= end)
-    return dataclasses.replace(document, text=document.text[start:end], units=units)
+    return dataclasses.replace(document, text=document.text[start:end], units=units, continued=start > 0)

@@ -81,7 +81,7 @@ class RowOrder:
         self._order = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat()
 
     def indices(self, step: int) -> np.ndarray:
-        """[B] int64 row numbers of the batch of a step, from 0; a pure function of (num_rows, batch_size, seed, step)."""
+        """[B] int64 row numbers of the batch of a step, counted from 0; nothing but the four numbers decides them."""
         start = step * self._batch_size
         return np.array([self._order[i] for i in range(start, start + self._batch_size)], np.int64)
 
@@ -130,7 +130,7 @@ class _Frame:
         """Returns [B, bytes] uint8 for each feature."""
         if all(len(record) == self._size for record in records):
             matrix = np.frombuffer(b"".join(records), np.uint8).reshape(-1, self._size)
-            if np.array_equal(matrix[:, self._outside], np.broadcast_to(self._expected, (len(records), len(self._outside)))):
+            if (matrix[:, self._outside] == self._expected).all():
                 return {name: np.ascontiguousarray(matrix[:, start:start + size])
                         for name, (start, size) in self._places.items()}
         fields: dict[str, Any] = {name: [] for name in self._places}

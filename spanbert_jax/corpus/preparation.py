@@ -2,6 +2,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -15,15 +16,16 @@ import numpy as np
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from spanbert_jax.corpus.chunks import chunked, worker_count
 from spanbert_jax.corpus.corpus import DATASET_INFO, FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, open_corpus
+from spanbert_jax.corpus.processes import map_in_order
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.python_prose import write_python_prose
 from spanbert_jax.corpus.readers import PYTHON, Fields, SourceFile, resolve
 from spanbert_jax.corpus.report import make_report, print_report
-from spanbert_jax.corpus.rows import BLOCK_MODES, Rows, RowSettings
+from spanbert_jax.corpus.rows import BLOCK_MODES, RowMaker, Rows, RowSettings
 from spanbert_jax.corpus.survey import SPLITS, TRAIN, VALIDATION, Survey, survey
 from spanbert_jax.corpus.tokenization import Tally
-from spanbert_jax.corpus.workers import chunked, map_chunks, worker_count
 from spanbert_jax.errors import UserError
 from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
 
@@ -32,8 +34,8 @@ _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
 
 
 def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer: str | pathlib.Path | None = None,
-            vocab_size: int | None = None, lowercase: bool | None = None, format: str = "auto", text_field: str = "text",
-            annotation_field: str | None = None, length: int = 512, blocks: str = "sentences", pack: bool = False,
+            vocab_size: int | None = None, lowercase: bool | None = None, format: str = "auto",
+            text_field: str = "text", annotation_field: str | None = None, length: int = 512, blocks: str = "sentences", pack: bool = False,
             validation_fraction: float = 0.01, short_sequence_probability: float = 0.0, seed: int = 0,
             workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
     """Turns documents into rows of piece ids, once.
@@ -70,7 +72,8 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
         "format": format, "text_field": text_field, "annotation_field": annotation_field,
         "tokenizer": f"trained, {vocab_size} pieces" if pieces is None else _hash(pieces.to_str()),
         "lowercase": bool(lowercase) if pieces is None else None, "length": length, "blocks": blocks, "pack": pack,
-        "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability, "seed": seed}
+        "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability,
+        "seed": seed}
     _check(settings, workers)
     console = Console(stderr=True, quiet=not progress, soft_wrap=True, highlight=False)
 
@@ -128,8 +131,8 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
 
     def rows_of(split: int) -> Iterator[Rows]:
         nonlocal most_segments
-        for chunk, rows, tally in map_chunks(
-                row_settings, chunked(found.documents(split), split, settings["blocks"]), workers):
+        chunks = chunked(found.documents(split), split, settings["blocks"])
+        for chunk, (rows, tally) in map_in_order(functools.partial(RowMaker, row_settings), chunks, workers):
             tallies[SPLITS[split]].add(tally)
             if split == TRAIN:
                 unigram[:] += np.bincount(rows["tokens"].ravel(), minlength=len(unigram))
@@ -141,14 +144,10 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
 
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar:
-        try:
-            write_rows(work, {SPLITS[split]: rows_of(split) for split in splits}, length, len(unigram))
-        except AssertionError:  # TFDS's word for a split without examples
-            if all(tally.counts["rows"] for tally in tallies.values()):
-                raise
-            raise UserError("some documents hold only characters that the tokenizer drops, and too few hold more: give "
-                            "more text, or --validation-fraction 0") from None
+        write_rows(work, {SPLITS[split]: rows_of(split) for split in splits}, length, len(unigram))
     seconds = time.monotonic() - start
+    if not tallies[SPLITS[TRAIN]].counts["rows"]:
+        raise UserError("the documents to train on hold only characters that the tokenizer drops; give other sources")
     unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, unigram)
     pieces.save(str(work / TOKENIZER))

@@ -4,18 +4,18 @@ It is the help topics of `pydoc_data` and the docstrings of the standard library
 text without importing anything.
 """
 import ast
-import concurrent.futures
 import gzip
 import inspect
 import itertools
 import json
-import multiprocessing
 import os
 import pathlib
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from spanbert_jax.corpus.processes import map_in_order
 
 MAX_CHARACTERS = 12_000_000
 _MIN_PARAGRAPH = 60
@@ -25,6 +25,7 @@ _MAX_SOURCE_BYTES = 60_000_000  # of all modules read, which bounds the time
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "idlelib", "lib2to3", "__pycache__", "site-packages",
                               "dist-packages", "_vendor", "vendor", "vendored", "node_modules"})
 _CODE = re.compile(r"^\s*(>>>|\.\.\. |\.\. |:\w+|@|#|[-=*~^+|_]{3,}|\|)|[{}<>\\;]|==|->|::|https?:")
+_BATCH_FILES = 50
 _PLAIN_SHARE = 0.7
 _TOPICS = pathlib.Path(sysconfig.get_path("stdlib"), "pydoc_data", "topics.py")
 _WORD = re.compile(r"^[A-Za-z][a-z'’-]*[.,;:!?)]*$")
@@ -64,12 +65,13 @@ def _modules() -> list[pathlib.Path]:
 
 
 def _prose_of(files: list[pathlib.Path]) -> Iterator[tuple[str, list[str]]]:
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for path, paragraphs in zip(files, pool.map(module_prose, files, chunksize=50)):
-                yield path.name, paragraphs
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    batches = [files[i:i + _BATCH_FILES] for i in range(0, len(files), _BATCH_FILES)]
+    for batch, found in map_in_order(_batch_reader, batches, workers=2):
+        yield from zip((path.name for path in batch), found)
+
+
+def _batch_reader() -> Callable[[list[pathlib.Path]], list[list[str]]]:
+    return lambda batch: [module_prose(path) for path in batch]
 
 
 def module_prose(path: pathlib.Path) -> list[str]:

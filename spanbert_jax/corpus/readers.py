@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -25,17 +26,24 @@ _NAME_AND_SPLIT = re.compile(r"(.+?)(?::([A-Za-z_]\w*(?:\[[^\]]*\])?))?")  # NAM
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """One thing to read: a path and its format, or a TFDS dataset (`path` = NAME, `split` set)."""
+    """One thing to read: a path and its format, or a TFDS dataset (`path` = NAME, `split` set).
+
+    `name` is what reports call it where the path would not help.
+    """
     path: str
     format: str
     split: str = ""
+    name: str = ""
 
     def stamp(self) -> tuple[str, int, int]:
-        """Path, size in bytes and time of change: equal stamps are taken for equal content."""
+        """Name, size in bytes and time of change: equal stamps are taken for equal content.
+
+        A TFDS dataset is many files in a place that TFDS knows, so its stamp never repeats and its content is read.
+        """
         if self.split:
-            return f"{self.path}:{self.split}", 0, 0
+            return f"{self.path}:{self.split}", 0, time.monotonic_ns()
         status = os.stat(self.path)
-        return os.path.abspath(self.path), status.st_size, status.st_mtime_ns
+        return self.name or os.path.abspath(self.path), status.st_size, status.st_mtime_ns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +71,7 @@ def resolve(sources: Sequence[str], format: str, python_file: pathlib.Path | Non
     files = []
     for source in sources:
         if source == PYTHON:
-            files.append(SourceFile(str(python_file), "jsonl"))
+            files.append(SourceFile(str(python_file), "jsonl", name=PYTHON))
         elif source.startswith(_TFDS):
             parts = _NAME_AND_SPLIT.fullmatch(source.removeprefix(_TFDS))
             if not parts:
@@ -170,7 +178,7 @@ def _character_end(data: bytes) -> int:
 def _read_whole(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
     line, parts = 1, 0
     for text in _blocks(file.path, faults):
-        yield Document(text, file.path, line)
+        yield Document(text, file.path, line, continued=parts > 0)
         line += text.count("\n")
         parts += 1
     if parts > 1:
@@ -212,7 +220,7 @@ def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
         for number, data in enumerate(stream, 1):
             if data.isspace():
                 continue
-            place = f"{file.path}:{number}"
+            place = f"{file.name or file.path}:{number}"
             record = _parse(_decode(data, file.path, faults), place)
             text = record.get(fields.text)
             if not isinstance(text, str):
@@ -223,7 +231,7 @@ def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
                 faults.add("half characters (lone surrogates) replaced", place, len(_SURROGATE.findall(text)))
                 text = _SURROGATE.sub("\ufffd", text)
             units = () if fields.annotations is None else _units(record, fields.annotations, len(text), place)
-            yield from divide(Document(text, file.path, number, units), faults)
+            yield from divide(Document(text, file.name or file.path, number, units), faults)
         if not data.endswith(b"\n"):
             faults.add("files without a last newline", file.path)
         if not number:

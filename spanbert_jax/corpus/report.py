@@ -53,24 +53,25 @@ def print_report(report: dict[str, Any], path: str, console: Console) -> None:
     """Prints the table a person reads after `prepare`."""
     table = Table(title=f"Corpus {path}", show_header=False, title_justify="left")
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
     documents, rows = report["documents"], report["num_rows"]
-    skipped = [f"{documents[f'{kind} skipped']:,} {kind}" for kind in ("duplicates", "empty") if documents[f"{kind} skipped"]]
+    skipped = [f"{documents[f'{kind} skipped']:,} {kind}" for kind in ("duplicates", "empty")
+               if documents[f"{kind} skipped"]]
     table.add_row("documents", f"{documents['train']:,} train, {documents['validation']:,} validation"
                   + (f"; skipped: {', '.join(skipped)}" if skipped else ""))
     table.add_row("sentences", f"{report['sentences']:,}")
-    table.add_row("tokens", f"{report['tokens']:,} ({report['unknown_share']:.3%} unknown), {report['vocab_size']:,} pieces "
-                  "in the vocabulary")
-    table.add_row("rows", f"{rows['train']:,} train, {rows['validation']:,} validation, of {report['length']} positions, "
-                  f"{report['filled_share']:.1%} full")
+    table.add_row("tokens", f"{report['tokens']:,} ({report['unknown_share']:.3%} unknown), "
+                  f"{report['vocab_size']:,} pieces in the vocabulary")
+    table.add_row("rows", f"{rows['train']:,} train, {rows['validation']:,} validation, of {report['length']} "
+                  f"positions, {report['filled_share']:.1%} full")
     if report["unknown_words"]:
         table.add_row("unknown words", "\n".join(
             f"{unknown['word']!r} {unknown['count']:,} times, first at {unknown['first']}"
             for unknown in report["unknown_words"][:5]))
     for fault, found in report["mended"].items():
         table.add_row(fault, f"{found['count']:,}, first at {found['places'][0]}")
-    table.add_row("time", f"{report['seconds']:.1f} s for tokenising and writing, {report['tokens_per_second']:,} tokens/s "
-                  f"with {report['workers']} process{'es' if report['workers'] > 1 else ''}")
+    table.add_row("time", f"{report['seconds']:.1f} s for tokenising and writing, "
+                  f"{report['tokens_per_second']:,} tokens/s with {report['workers']} process{'es' if report['workers'] > 1 else ''}")
     console.print(table)
     for note in report["notes"]:
         console.print(f"Note: {note}")
@@ -83,5 +84,6 @@ def _notes(report: dict[str, Any]) -> list[str]:
     if report["unknown_share"] > 0.01:
         notes.append(f"{report['unknown_share']:.1%} of the tokens are unknown: the vocabulary may not suit this text.")
     if report["filled_share"] < 0.5:
-        notes.append(f"rows are only {report['filled_share']:.0%} full: pack several blocks in a row, or shorten the rows.")
+        notes.append(f"rows are only {report['filled_share']:.0%} full: pack several blocks in a row, or shorten "
+                     "the rows.")
     return notes

@@ -22,8 +22,8 @@ class Survey:
     Attributes:
       files: the sources in reading order.
       fields: names of the fields read.
-      characters: [documents] int64, visible characters of each document.
-      fate: [documents] uint8, TRAIN, VALIDATION or SKIPPED.
+      characters: [parts] int64, visible characters of each document, or part of a divided one.
+      fate: [parts] uint8, TRAIN, VALIDATION or SKIPPED.
       fingerprint: hash of all content in order.
       duplicates: documents skipped as exact repeats of an earlier one.
       empty: documents skipped for having no text.
@@ -72,7 +72,7 @@ def survey(files: Sequence[SourceFile], fields: Fields, validation_fraction: flo
       UserError: the sources hold no text at all.
     """
     faults = Faults()
-    hashes, characters = array.array("Q"), array.array("q")
+    hashes, characters, whole = array.array("Q"), array.array("q"), array.array("q")
     content = hashlib.blake2b(digest_size=16)
     for file in files:
         content.update(file.format.encode())
@@ -83,19 +83,24 @@ def survey(files: Sequence[SourceFile], fields: Fields, validation_fraction: flo
                 content.update(repr(document.units).encode())
             hashes.append(int.from_bytes(digest, "little"))
             characters.append(_visible(document.text))
+            whole.append(whole[-1] + (not document.continued) if whole else 0)
             on_document(document)
-    hashes, characters = np.array(hashes, np.uint64), np.array(characters, np.int64)
+    characters, whole = np.array(characters, np.int64), np.array(whole, np.int64)
     if not characters.sum():
         raise UserError(f"the sources hold no text at all ({len(files)} files read); give others")
-
+    # The parts of a divided document share one fate: it counts as one, with the hashes of its parts summed.
+    starts = np.flatnonzero(np.diff(whole, prepend=-1))
+    hashes = np.add.reduceat(np.array(hashes, np.uint64), starts)
+    sizes = np.add.reduceat(characters, starts)
     first = np.zeros(len(hashes), bool)
     first[np.unique(hashes, return_index=True)[1]] = True
-    fate = np.full(len(hashes), SKIPPED, np.uint8)
-    used = first & (characters > 0)
-    fate[used] = TRAIN
-    fate[_held_out(hashes, characters, used, validation_fraction)] = VALIDATION
-    return Survey(files, fields, characters, fate, content.hexdigest(), duplicates=int((~first & (characters > 0)).sum()),
-                  empty=int((characters == 0).sum()), faults=faults)
+    used = first & (sizes > 0)
+    fate = np.where(used, TRAIN, SKIPPED).astype(np.uint8)
+    fate[_held_out(hashes, sizes, used, validation_fraction)] = VALIDATION
+    fate = fate[whole]
+    fate[characters == 0] = SKIPPED
+    return Survey(files, fields, characters, fate, content.hexdigest(), duplicates=int((~first & (sizes > 0)).sum()),
+                  empty=int((sizes == 0).sum()), faults=faults)
 
 
 def _visible(text: str) -> int:

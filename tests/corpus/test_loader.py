@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from spanbert_jax.corpus import RowOrder, RowSource, batches, prepare
+from spanbert_jax.corpus import RowOrder, RowSource, batches, builder, prepare
 from spanbert_jax.corpus.loader import _Frame, feature_places
 
 
@@ -12,8 +12,12 @@ from spanbert_jax.corpus.loader import _Frame, feature_places
 def corpus(prose, vocabulary, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loader")
     (folder / "prose.txt").write_text("\n\n".join(text.replace("\n\n", "\n") for text in prose))
-    return prepare(str(folder / "prose.txt"), folder / "out", tokenizer=vocabulary, length=64, format="blank-lines",
-                   blocks="pairs", validation_fraction=0.1, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "_ROWS_PER_SHARD", 100)
+        made = prepare(str(folder / "prose.txt"), folder / "out", tokenizer=vocabulary, length=64, format="blank-lines",
+                       blocks="pairs", validation_fraction=0.1, progress=False)
+    assert len(list(made.path.glob("*train.array_record*"))) > 3
+    return made
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -3,6 +3,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,12 +161,19 @@ def test_tfds_source(tmp_path, vocabulary, prose):
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            yield from ((i, {"body": text}) for i, text in enumerate(prose[:10]))
+            yield from ((i, {"body": text}) for i, text in enumerate(texts))
 
+    texts = prose[:10]
     builder = Texts(data_dir=tmp_path / "tfds", file_format="array_record")
     builder.download_and_prepare()
     corpus = run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
     assert corpus.report["documents"]["train"] + corpus.report["documents"]["validation"] == 10
+    run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")  # unchanged
+    texts = prose[1:11]
+    shutil.rmtree(builder.data_dir)
+    Texts(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
+    with pytest.raises(UserError, match="content: "):
+        run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
     for source, message in [(f"tfds:{builder.data_dir}", "feature 'text' is missing"), ("tfds:none_such", "tfds:none_such")]:
         with pytest.raises(UserError, match=message):
             run(source, tmp_path / "no", vocabulary)

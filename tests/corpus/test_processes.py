@@ -1,0 +1,30 @@
+"""Worker processes: order, errors handed on, a dead worker noticed."""
+import functools
+import os
+
+import pytest
+
+from spanbert_jax.corpus.processes import map_in_order
+from spanbert_jax.errors import UserError
+
+
+def maker(kind):
+    def act(item):
+        if item == 3 and kind == "die":
+            os._exit(9)
+        if item == 3 and kind == "fail":
+            raise KeyError("three")
+        return item * item, b"x" * 1_000_000  # larger than a pipe holds
+    return act
+
+
+@pytest.mark.parametrize("workers, count", [(1, 4), (2, 7), (3, 2), (2, 0)])
+def test_results_come_in_order(workers, count):
+    found = list(map_in_order(functools.partial(maker, ""), iter(range(count)), workers))
+    assert [(item, result[0]) for item, result in found] == [(i, i * i) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind, error", [("die", UserError), ("fail", KeyError)])
+def test_a_worker_that_dies_or_fails_ends_the_job(kind, error):
+    with pytest.raises(error):
+        list(map_in_order(functools.partial(maker, kind), range(20), 2))
