@@ -27,10 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = "10 percent"
 
-    config.train.duration = "1500 steps"
+    config.train.duration = "600 steps"
     config.train.batch_size = 64
     config.train.log_every = 25
-    config.evaluation.every = "500 steps"
+    config.evaluation.every = "200 steps"
     config.evaluation.batch_size = 64
     config.evaluation.max_rows = 512
     config.checkpoint.every = "100 steps"
