@@ -23,9 +23,9 @@ setup(
         "tensorboardX>=2.6",
     ],
     extras_require={
-        "dev": ["pytest>=8", "scipy>=1.14", "safetensors>=0.5"],
-        # Only for tests/benchmarks/ and the tests that compare with other libraries.
-        "torch": ["torch>=2.4", "transformers>=4.57"],
+        "dev": ["pytest>=8", "scipy>=1.14", "safetensors>=0.5", "transformers>=4.57"],
+        # For the side-by-side timings under tests/benchmarks/ alone.
+        "torch": ["torch>=2.4"],
     },
     entry_points={"console_scripts": ["spanbert-jax = spanbert_jax.commands:main"]},
 )

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="JSON field or TFDS feature with the text (default: %(default)s)")
     parser.add_argument("--annotation-field", metavar="NAME",
                         help="JSON field with [[start, end], ...] character offsets of entities or phrases")
-    parser.add_argument("--length", type=int, default=512, metavar="S", help="positions in a row (default: %(default)s)")
+    parser.add_argument("--length", type=int, default=512, metavar="S",
+                        help="positions in a row (default: %(default)s)")
     parser.add_argument("--blocks", choices=BLOCK_MODES, default="sentences",
                         help="sentences: whole sentences up to the length; contiguous: windows; pairs: two texts with "
                         "next-sentence labels (default: %(default)s)")
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepares the corpus; returns the exit code."""
-    names = ("sources", "out", "tokenizer", "vocab_size", "lowercase", "format", "text_field", "annotation_field", "length",
-             "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed", "workers", "overwrite")
+    names = ("sources", "out", "tokenizer", "vocab_size", "lowercase", "format", "text_field", "annotation_field",
+             "length", "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed", "workers",
+             "overwrite")
     prepare(**{name: getattr(args, name) for name in names})
     return 0

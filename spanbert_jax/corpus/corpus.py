@@ -56,7 +56,7 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
         report = json.loads((path / REPORT).read_text(encoding="utf-8"))
         version = report["format_version"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"corpus {path}: {REPORT} is not one that prepare wrote; run prepare with --overwrite") from None
+        raise UserError(f"corpus {path}: {REPORT} is not one that prepare wrote; run it with --overwrite") from None
     if version != FORMAT_VERSION:
         raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; "
                         "prepare anew")

@@ -8,7 +8,10 @@ import numpy as np
 from spanbert_jax.corpus.corpus import Corpus, shards
 from spanbert_jax.errors import UserError
 
+NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # step, row numbers [B], rows by feature
+
 _ENDLESS = 2**62
+_READERS, _BATCHES_AHEAD = 4, 8
 
 
 class RowSource:
@@ -86,28 +89,24 @@ class RowOrder:
         return np.array([self._order[i] for i in range(start, start + self._batch_size)], np.int64)
 
 
-def batches(source: RowSource, order: RowOrder, first_step: int = 0, *, part: slice = slice(None), num_threads: int = 4,
-            prefetch: int = 8) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
-    """Yields (step, row numbers of the global batch, rows) from `first_step` on without end, reading ahead.
+def batches(source: RowSource, order: RowOrder, first_step: int = 0) -> Iterator[NumberedBatch]:
+    """Yields (step, [B] row numbers, rows) from `first_step` on without end, reading ahead.
 
     Args:
       source: the rows.
       order: which rows a step takes.
       first_step: where to begin; nothing before it is read.
-      part: the part of each batch this host reads, e.g. `slice(B // 2, B)`; row numbers are always the whole batch's.
-      num_threads: threads that read.
-      prefetch: batches held ready.
     """
     import grain
 
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-    read = functools.partial(_read, source, order, part)
+    options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
+    read = functools.partial(_read, source, order)
     yield from grain.MapDataset.range(first_step, _ENDLESS).map(read).to_iter_dataset(options)
 
 
-def _read(source: RowSource, order: RowOrder, part: slice, step: int) -> tuple[int, np.ndarray, dict[str, np.ndarray]]:
+def _read(source: RowSource, order: RowOrder, step: int) -> NumberedBatch:
     indices = order.indices(step)
-    return step, indices, source.rows(indices[part])
+    return step, indices, source.rows(indices)
 
 
 class _Frame:

@@ -35,9 +35,10 @@ _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
 
 def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer: str | pathlib.Path | None = None,
             vocab_size: int | None = None, lowercase: bool | None = None, format: str = "auto",
-            text_field: str = "text", annotation_field: str | None = None, length: int = 512, blocks: str = "sentences", pack: bool = False,
-            validation_fraction: float = 0.01, short_sequence_probability: float = 0.0, seed: int = 0,
-            workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
+            text_field: str = "text", annotation_field: str | None = None, length: int = 512,
+            blocks: str = "sentences", pack: bool = False, validation_fraction: float = 0.01,
+            short_sequence_probability: float = 0.0, seed: int = 0, workers: int | None = None,
+            overwrite: bool = False, progress: bool = True) -> Corpus:
     """Turns documents into rows of piece ids, once.
 
     Everything is written to a directory beside `out` that takes its name when complete. Called again with nothing

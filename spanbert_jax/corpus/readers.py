@@ -277,7 +277,7 @@ def _read_tfds(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Doc
         count = len(data)
     except Exception as error:  # TFDS raises many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"source tfds:{file.path}:{file.split}: {reason}; it must be prepared as array_record") from None
+        raise UserError(f"source tfds:{file.path}:{file.split}: {reason}; prepare it as array_record") from None
     for index in range(count):
         record = data[index]
         if fields.text not in record:

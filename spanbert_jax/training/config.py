@@ -45,8 +45,7 @@ def default_config() -> ml_collections.ConfigDict:
     model.layers = "unrolled"
     model.remat = "none"
 
-    defaults = MaskingSpec()
-    config.masking = ml_collections.ConfigDict({name: getattr(defaults, name) for name in defaults.__dataclass_fields__})
+    config.masking = ml_collections.ConfigDict(vars(MaskingSpec()))
 
     config.objectives = objectives = ml_collections.ConfigDict()
     objectives.boundary_weight = 1.0  # 0 leaves the boundary head out
@@ -143,7 +142,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: one line with the field, its value and what is allowed.
     """
-    data, model, train, mesh = config.data, config.model, config.train, config.mesh
+    data, train, mesh = config.data, config.train, config.mesh
     masking_spec(config).validate()
     _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
     _choose(config, "model.size", tuple(SIZES))

@@ -59,7 +59,7 @@ class TrainingProgress:
         self._console, self._total = console, total
         text = rich.progress.TextColumn
         self._bar = rich.progress.Progress(
-            text("step {task.completed:,}/{task.total:,}"), rich.progress.BarColumn(bar_width=None),
+            text("step {task.completed:,}/{task.total:,}"), rich.progress.BarColumn(),
             text("{task.fields[figures]}"), console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("train", total=total, completed=first_step, figures="compiling")
 
@@ -70,18 +70,14 @@ class TrainingProgress:
     def __exit__(self, *exception: Any) -> None:
         self._bar.stop()
 
-    def advance(self, step: int) -> None:
-        """Moves the bar to a step."""
-        self._bar.update(self._task, completed=step)
-
-    def show(self, step: int, figures: Mapping[str, float]) -> None:
-        """Shows the figures of a step, as `MetricsWriter` gets them."""
+    def show(self, step: int, figures: Mapping[str, float], log: bool) -> None:
+        """Shows the figures of a step; without a terminal only if they are to be logged."""
         left = (self._total - step) * figures["seconds_per_step"]
         words = (f"loss {figures['loss']:.3f}  lr {figures['learning_rate']:.2e}  "
                  f"{quantity(figures['tokens_per_second'], 'tokens/s')}  "
                  f"{quantity(figures['model_flops_per_second'], 'FLOP/s')}  {clock(left)} left")
         self._bar.update(self._task, completed=step, figures=words)
-        if not self._console.is_terminal:
+        if log and not self._console.is_terminal:
             self._console.print(f"step {step:,}/{self._total:,}  {words}")
 
     def say(self, words: str) -> None:

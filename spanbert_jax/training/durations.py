@@ -7,7 +7,8 @@ import re
 from spanbert_jax.errors import UserError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kMBT]?)\s*(steps?|epochs?|tokens?|examples?|percent|%)?\s*")
+_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kMBT]?)\s*"
+                      r"(steps?|epochs?|tokens?|examples?|percent|%)?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class RunSize:
 
     Attributes:
       batch_size: rows in a step.
-      length: tokens in a row; a step is batch_size x length tokens, padding counted, as in the literature's "256 x 512".
+      length: tokens in a row; a step is batch_size x length tokens, padding counted: the literature's "256 x 512".
       rows: rows in an epoch.
       total_steps: of the whole run, for percentages; None while that itself is being worked out.
     """

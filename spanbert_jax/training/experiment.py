@@ -47,7 +47,7 @@ class Experiment:
 
 
 def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Corpus:
-    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data; done already, it is reused."""
+    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once."""
     data = config.data
     if data.path:
         return open_corpus(data.path)

@@ -112,7 +112,7 @@ class Run:
                   display.TrainingProgress(self.console, self.total, start) as self.progress):
                 state, step = self._loop(state, start, checkpointer, stop)
                 if step == self.total:
-                    self._evaluate(step, state)
+                    self._evaluate(step, state, record=step > start)
                 if step > start:
                     self._save(checkpointer, step, state)
                 checkpointer.wait()
@@ -126,7 +126,8 @@ class Run:
         order = RowOrder(len(source), config.train.batch_size, config.seed)
         # The update whose figures are still on their way: they are read while the next one is being computed.
         pending = None
-        self.timer = _Timer()
+        # The first update of a call takes as long as compilation does and says nothing of the speed.
+        self.timer, self.compiling = _Timer(), True
         for step, indices, rows in batches(source, order, start):
             # Evaluate and save what the updates so far have made.
             evaluate, save = (step > start and every and step % every == 0
@@ -160,21 +161,25 @@ class Run:
                 f"step {step}: not finite: " + ", ".join(f"{name} {value:g}" for name, value in figures.items())
                 + f"; rows {indices.tolist()}; the checkpoints are those of earlier steps")
         self.timer.lap(figures["tokens"])
-        if step % self.config.train.log_every == 0 or step == self.total:
-            figures |= self.timer.speeds(self.flops)
+        figures |= self.timer.speeds(self.flops)
+        log = step % self.config.train.log_every == 0 or step == self.total
+        self.progress.show(step, figures, log)
+        if log:
             self.writer.write(step, "train", figures)
-            self.progress.show(step, figures)
-        else:
-            self.progress.advance(step)
+        if log or self.compiling:
+            self.timer.reset()
+        self.compiling = False
 
-    def _evaluate(self, step: int, state: Any) -> None:
+    def _evaluate(self, step: int, state: Any, record: bool = True) -> None:
+        """Evaluates a state. A run that had finished before only says it again."""
         if self.validation is None:
             return
         evaluation, mesh = self.config.evaluation, self.experiment.mesh
         self.evaluation = evaluate_params(
             self.evaluate_batch, state.params, self.validation, evaluation.batch_size, evaluation.max_rows, mesh,
             self.config.mesh.rules)
-        self.writer.write(step, "evaluation", self.evaluation)
+        if record:
+            self.writer.write(step, "evaluation", self.evaluation)
         self.progress.say(f"step {step:,}: held-out {display.evaluation_words(self.evaluation)}")
 
     def _save(self, checkpointer: Checkpointer, step: int, state: Any) -> None:
@@ -198,12 +203,12 @@ class Run:
 
 
 class _Timer:
-    """Time spent in updates, without pauses, and the tokens that went through."""
+    """Time spent in updates since the last reset, without pauses, and the tokens that went through."""
 
     def __init__(self):
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         self._since, self._laps, self._tokens = time.monotonic(), 0, 0.0
 
     def lap(self, tokens: float) -> None:
@@ -217,9 +222,7 @@ class _Timer:
         self._since += time.monotonic() - began
 
     def speeds(self, flops: float) -> dict[str, float]:
-        """Speeds since the last call."""
+        """Speeds of the updates lapped, each of `flops` operations."""
         seconds = max(time.monotonic() - self._since, 1e-9)
-        speeds = {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
-                  "model_flops_per_second": flops * self._laps / seconds}
-        self._reset()
-        return speeds
+        return {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
+                "model_flops_per_second": flops * self._laps / seconds}

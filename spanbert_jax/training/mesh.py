@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-# A parameter this large that a rule should have split, and did not, is a mistake and not a detail.
+# A parameter this large that stays whole on every device of the axis that is there to split parameters is a mistake.
 LARGE = 1 << 20
 
 Rules = Sequence[tuple[str, Any]]
@@ -38,8 +38,7 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def batch_axes(rules: Rules) -> tuple[str, ...]:
     """The mesh axes over which rows are split."""
-    axes = dict(rules)["batch"]
-    return (axes,) if isinstance(axes, str) else tuple(axes)
+    return _axes(dict(rules)["batch"])
 
 
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
@@ -66,8 +65,8 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
       params: abstract parameters boxed with their logical names, as `jax.eval_shape(model.init, ...)` gives them.
 
     Raises:
-      UserError: when an axis does not divide over its mesh axis, or a large parameter stays whole on every device
-        although a rule was to split it.
+      UserError: when an axis does not divide over its mesh axis, two axes claim one mesh axis, or a large parameter
+        stays whole although the mesh has an fsdp axis.
     """
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, rules)
     shapes = nn.unbox(params)
@@ -79,20 +78,25 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
 
 def _check(name: str, logical: tuple[str | None, ...], shape: tuple[int, ...], sharding: NamedSharding,
            rules: Rules) -> None:
-    wanted = {axis: dict(rules).get(axis) for axis in logical if dict(rules).get(axis)}
-    for size, axis in zip(shape, sharding.spec):
-        ways = math.prod(sharding.mesh.shape[a] for a in (axis if isinstance(axis, tuple) else (axis,)) if a)
+    mesh, rule = sharding.mesh.shape, dict(rules)
+    claims = [axis for part in logical for axis in _axes(rule.get(part)) if mesh[axis] > 1]
+    for axis in claims:
+        if claims.count(axis) > 1:
+            raise UserError(f"config.mesh.rules: two of the axes {logical} of parameter {name} claim mesh axis "
+                            f"{axis!r}, which can split one of them only; change one of their rules")
+    for size, part in zip(shape, sharding.spec):
+        ways = math.prod(mesh[axis] for axis in _axes(part))
         if size % ways:
             raise UserError(f"config.mesh: parameter {name} {shape} does not divide {ways} ways over mesh axis "
-                            f"{axis!r}; change mesh.{axis} or the model's size")
-    split = any(sharding.mesh.shape[a] > 1 for a in _names(wanted.values()))
-    if split and math.prod(shape) >= LARGE and sharding.is_fully_replicated:
-        raise UserError(f"config.mesh.rules: parameter {name} {shape} with axes {logical} stays whole on every device "
-                        f"although rules {wanted} name it; an axis of the mesh may serve one axis of an array only")
+                            f"{part!r}; change mesh.{part} or the model's size")
+    if mesh["fsdp"] > 1 and "fsdp" not in claims and math.prod(shape) >= LARGE:
+        raise UserError(f"config.mesh.rules: parameter {name} {shape} with axes {logical} stays whole on all "
+                        f"{mesh['fsdp']} devices of mesh.fsdp; add a rule that splits one of its axes over 'fsdp'")
 
 
-def _names(axes: Any) -> set[str]:
-    return {name for axis in axes for name in ((axis,) if isinstance(axis, str) else axis)}
+def _axes(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in an entry of a rule or of a partition spec."""
+    return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:

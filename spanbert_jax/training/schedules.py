@@ -15,7 +15,7 @@ Shape = Callable[[jax.Array, int, int, float], jax.Array]
 
 def _linear(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
     """Down a straight line drawn from step 0, as the reference: just after warm-up it is already below the peak."""
-    return final + (1 - final) * (1 - step / total)
+    return final + (1 - final) * (total - step) / total
 
 
 def _cosine(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:

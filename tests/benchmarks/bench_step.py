@@ -2,9 +2,9 @@
 
   python -m tests.benchmarks.bench_step --size base --rows 4 --length 512 --repeats 5
 
-Both do the same work on the same shapes in float32 with dropout 0.1 and AdamW: forward, backward, update. Ours draws its
-masks in the step and trains the span boundary head as well (one line with it, one without, where the objectives are the
-same). The share of masking in the step is printed too. Needs the extra "torch".
+Both do the same work on the same shapes in float32 with dropout 0.1 and AdamW: forward, backward, update. Ours draws
+its masks in the step and trains the span boundary head as well (one line with it, one without, where the objectives are
+the same). The share of masking in the step is printed too. Needs the extra "torch".
 """
 import argparse
 import statistics
@@ -117,10 +117,11 @@ def main() -> None:
     import torch
     import transformers
     console = rich.console.Console(width=120)
-    table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s", "times Hugging Face (median of pairs)",
-                             title=f"{args.size}, {args.rows} rows of {args.length}, float32, {args.repeats} repeats; "
-                                   f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__} "
-                                   f"with {torch.get_num_threads()} threads, transformers {transformers.__version__}")
+    title = (f"{args.size}, {args.rows} rows of {args.length}, float32, {args.repeats} repeats; "
+             f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__} "
+             f"with {torch.get_num_threads()} threads, transformers {transformers.__version__}")
+    table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s",
+                             "times Hugging Face (median of pairs)", title=title)
     for dropout in args.dropout:
         runs = {"Hugging Face": HuggingFace(args, dropout), "ours": Ours(args, False, dropout),
                 "ours with boundary head": Ours(args, True, dropout)}

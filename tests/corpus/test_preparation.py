@@ -1,4 +1,4 @@
-"""`prepare` as a whole: what it writes, when it does nothing, when it refuses, and that it never leaves half a corpus."""
+"""`prepare` as a whole: what it writes, when it does nothing or refuses, and that it never leaves half a corpus."""
 import gzip
 import json
 import os
@@ -56,8 +56,8 @@ def test_again_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary,
     before = snapshot(out)
     run(books, out, vocabulary, progress=True)
     assert "up to date" in capsys.readouterr().err and snapshot(out) == before
-    for change, message in [({"length": 32}, "length: 64 -> 32"), ({"blocks": "contiguous"}, "blocks: sentences -> con"),
-                            ({"pack": True}, "pack: False -> True"), ({"seed": 3}, "seed: 0 -> 3"),
+    for change, message in [({"length": 32}, "length: 64 -> 32"), ({"pack": True}, "pack: False -> True"),
+                            ({"seed": 3}, "seed: 0 -> 3"), ({"blocks": "contiguous"}, "blocks: sentences -> con"),
                             ({"tokenizer": None, "vocab_size": 900}, "tokenizer: .* -> trained, 900 pieces")]:
         with pytest.raises(UserError, match=message) as caught:
             run(books, out, vocabulary, **change)
@@ -155,7 +155,8 @@ def test_tfds_source(tmp_path, vocabulary, prose):
         VERSION, name, url_infos = tfds.core.Version("1.0.0"), "texts", {}
 
         def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"body": tfds.features.Text()}))
+            features = tfds.features.FeaturesDict({"body": tfds.features.Text()})
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, dl_manager):
             return {"train": self._generate_examples()}
@@ -174,7 +175,8 @@ def test_tfds_source(tmp_path, vocabulary, prose):
     Texts(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
     with pytest.raises(UserError, match="content: "):
         run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
-    for source, message in [(f"tfds:{builder.data_dir}", "feature 'text' is missing"), ("tfds:none_such", "tfds:none_such")]:
+    for source, message in [(f"tfds:{builder.data_dir}", "feature 'text' is missing"),
+                            ("tfds:none_such", "tfds:none_such")]:
         with pytest.raises(UserError, match=message):
             run(source, tmp_path / "no", vocabulary)
 
@@ -193,10 +195,12 @@ def test_python_snapshot_is_kept(tmp_path, vocabulary, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"length": 4}, "length is 4: it must lie in 8"), ({"blocks": "words"}, "must be one of sentences, contiguous, pairs"),
+    ({"length": 4}, "length is 4: it must lie in 8"),
+    ({"blocks": "words"}, "must be one of sentences, contiguous, pairs"),
     ({"blocks": "pairs", "pack": True}, "pack cannot be used with blocks 'pairs'"),
     ({"validation_fraction": 1.5}, "validation_fraction is 1.5"), ({"workers": 0}, "workers is 0"),
-    ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"), ({"format": "xml"}, "format is 'xml'"),
+    ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"),
+    ({"format": "xml"}, "format is 'xml'"),
 ])
 def test_wrong_settings_are_refused_before_any_work(changes, message, books, tmp_path, vocabulary):
     with pytest.raises(UserError, match=message) as caught:
@@ -251,4 +255,5 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_succeeds(books, tmp_path
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists() and (tmp_path / ".out.partial").exists()
-    assert run(books, out, vocabulary).num_rows["train"] and sorted(p.name for p in tmp_path.iterdir()) == ["books", "out"]
+    assert run(books, out, vocabulary).num_rows["train"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]

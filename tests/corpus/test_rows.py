@@ -10,8 +10,8 @@ LENGTH = 64
 
 
 def make(vocabulary, documents, **changes):
-    settings = {"tokenizer": load_tokenizer(vocabulary).to_str(), "length": LENGTH, "blocks": "sentences", "pack": False,
-                "short_sequence_probability": 0.0, "seed": 0, **changes}
+    settings = {"tokenizer": load_tokenizer(vocabulary).to_str(), "length": LENGTH, "blocks": "sentences",
+                "pack": False, "short_sequence_probability": 0.0, "seed": 0, **changes}
     return RowMaker(RowSettings(**settings))(Chunk((0, 0), documents))
 
 

@@ -11,6 +11,11 @@ from tests.pretraining import sampler
 from tests.pretraining.sampler import CLS, MASK, PAD, SEP, UNK
 
 COUNT, LENGTH, MAX_BLOCKS = 40, 118, 4
+# Compiling a masker takes longer than any test with it, so the tests share these.
+WORDS = MaskingSpec(scheme="whole_word", rate=0.5, max_span_positions=4)
+UNITS = MaskingSpec(scheme="annotated", endpoints="internal", max_span_positions=4)
+MIXTURE = MaskingSpec(scheme="0.4*annotated+0.3*geometric+0.3*token", rate=0.5)
+FULL = MaskingSpec(scheme="0.6*annotated+0.4*token", rate=1.0)
 
 
 @functools.cache
@@ -42,25 +47,25 @@ def _masks(out: MaskedRows) -> np.ndarray:
     return masks
 
 
-@pytest.mark.parametrize("scheme,rate", [
-    ("geometric", 0.02), ("geometric", 0.15), ("whole_word", 0.5), ("token", 0.15), ("token", 1.0), ("annotated", 0.15),
-    ("annotated", 1.0), ("0.6*geometric+0.4*token", 0.5)])
-def test_budget_of_each_block_is_met_exactly_and_nothing_else_is_touched(scheme: str, rate: float) -> None:
+@pytest.mark.parametrize("spec", [
+    MaskingSpec(), MaskingSpec(rate=0.02), MaskingSpec(scheme="token"), WORDS, UNITS, MIXTURE, FULL],
+    ids=lambda spec: f"{spec.scheme}-{spec.rate}")
+def test_budget_of_each_block_is_met_exactly_and_nothing_else_is_touched(spec: MaskingSpec) -> None:
     rows = _mixed_rows()
-    out = _mask(MaskingSpec(scheme=scheme, rate=rate), rows)
+    out = _mask(spec, rows)
     tokens = rows["tokens"]
     masks = _masks(out)
     special = np.isin(tokens, [PAD, CLS, SEP, MASK])
     assert not np.any(masks & special)
     np.testing.assert_array_equal(out.inputs[~masks], tokens[~masks])
     for segment, size in enumerate((30, 1, 48, 20), 1):
-        assert np.all((masks & (rows["segments"] == segment)).sum(1) == math.ceil(size * rate))
+        assert np.all((masks & (rows["segments"] == segment)).sum(1) == math.ceil(size * spec.rate))
     assert np.all(out.weights.sum(1) == masks.sum(1))
 
 
 def test_a_block_that_starts_inside_a_word_starts_with_a_word() -> None:
     rows = _mixed_rows()
-    masks = _masks(_mask(MaskingSpec(scheme="whole_word", rate=0.5), rows))
+    masks = _masks(_mask(WORDS, rows))
     first = np.argmax(rows["segments"] == 4, axis=1)[0] + 1
     word = masks[:, first:first + 3]  # the rest of a word; only the budget's last token may cut it, from the right
     assert word.any() and np.all(np.diff(word.astype(int), axis=1) <= 0)
@@ -78,12 +83,12 @@ def test_slots_hold_positions_in_order_and_their_tokens() -> None:
             assert not np.any(array[~used]), name
 
 
-@pytest.mark.parametrize("endpoints", ["external", "internal"])
-def test_boundaries_places_and_lengths_follow_from_the_mask(endpoints: str) -> None:
+@pytest.mark.parametrize("spec", [WORDS, UNITS], ids=lambda spec: spec.endpoints)
+def test_boundaries_places_and_lengths_follow_from_the_mask(spec: MaskingSpec) -> None:
     rows = _mixed_rows()
-    spec = MaskingSpec(rate=0.3, endpoints=endpoints, max_span_positions=4)
     out = _mask(spec, rows)
     masks = _masks(out)
+    assert np.sum(out.place >= 4) > 10
     free = ~np.isin(rows["tokens"], [PAD, CLS, SEP, MASK])
     for r, (mask, segment) in enumerate(zip(masks, rows["segments"])):
         for m in range(int(out.weights[r].sum())):
@@ -94,7 +99,7 @@ def test_boundaries_places_and_lengths_follow_from_the_mask(endpoints: str) -> N
                 end += 1
             place = out.positions[r, m] - start
             assert (out.place[r, m], out.span_length[r, m]) == (place, end - start + 1)
-            left, right = (start - 1, end + 1) if endpoints == "external" else (start, end)
+            left, right = (start - 1, end + 1) if spec.endpoints == "external" else (start, end)
             bounded = all(free[r, i] and segment[i] == segment[start] for i in (left, right))
             assert out.boundary_weights[r, m] == (bounded and place < 4)
             if bounded:
@@ -102,10 +107,9 @@ def test_boundaries_places_and_lengths_follow_from_the_mask(endpoints: str) -> N
             assert 0 <= out.left[r, m] <= out.right[r, m] < LENGTH
 
 
-@pytest.mark.parametrize("scheme", ["annotated", "0.6*geometric+0.4*token"])
-def test_a_row_depends_on_its_key_and_itself_only(scheme: str) -> None:
+def test_a_row_depends_on_its_key_and_itself_only() -> None:
     rows = _mixed_rows()
-    masker = _masker(MaskingSpec(scheme=scheme))
+    masker = _masker(MIXTURE)
     keys = jax.random.split(jax.random.key(13), COUNT)
     together = masker(keys, rows)
     again = masker(keys, rows)
@@ -145,4 +149,4 @@ def test_inputs_of_any_integer_type_and_other_entries_are_taken() -> None:
 def test_keys_that_would_tie_rows_together_are_refused() -> None:
     rows = _mixed_rows()
     with pytest.raises(ValueError, match="threefry2x32"):
-        _masker(MaskingSpec())(jax.random.split(jax.random.key(0, impl="rbg"), COUNT), rows)
+        _masker(MaskingSpec())(jax.random.wrap_key_data(np.zeros((COUNT, 4), np.uint32), impl="rbg"), rows)

@@ -15,30 +15,31 @@ from tests.pretraining import sampler, statistics
 SIGNIFICANCE = 1e-3
 COUNT = 6000
 PLAIN = MaskingSpec()
+ALWAYS = MaskingSpec(scheme="annotated", annotated_rate=1.0, rate=0.5)
 CASES = {
     "annotated": ("annotated", PLAIN),
     "annotated_words": ("annotated", dataclasses.replace(PLAIN, span_upper=1, rate=0.3)),
-    "annotated_always": ("annotated", dataclasses.replace(PLAIN, annotated_rate=1.0, rate=0.5)),
+    "annotated_always": ("annotated", ALWAYS),
     "high_rate": ("geometric", dataclasses.replace(PLAIN, rate=0.6, span_lower=2, span_upper=6, geometric_p=0.4)),
     "whole_word": ("whole_word", dataclasses.replace(PLAIN, rate=0.4)),
 }
-LENGTH = 100
+# Every test masks COUNT rows of this shape: compiling a masker takes longer than masking with it, so they share them.
+LENGTH, MAX_BLOCKS = 100, 4
 # Sizes of the blocks and where they start: [CLS] a [SEP] [CLS] b [SEP] [CLS] c [SEP], and [CLS] a [SEP] b [SEP].
 LAYOUTS = {"packed": ((30, 3, 61), (1, 33, 38)), "pairs": ((25, 40), (1, 27))}
 COMPARISONS = 5 * (len(CASES) + 1 + 2 * (3 + 2))
 
 
 @functools.cache
-def _masker(spec: MaskingSpec, length: int, max_blocks: int) -> Masker:
-    return make_masker(spec, length=length, max_blocks=max_blocks, special=sampler.SpecialIds(),
+def _masker(spec: MaskingSpec) -> Masker:
+    return make_masker(spec, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SpecialIds(),
                        unigram=sampler.UNIGRAM)
 
 
-def _mask(spec: MaskingSpec, rows: dict[str, np.ndarray], max_blocks: int) -> tuple[np.ndarray, MaskedRows]:
-    count, length = rows["tokens"].shape
-    masker = _masker(spec, length, max_blocks)
-    out = jax.device_get(masker(jax.random.split(jax.random.key(0), count), rows))
-    masks = np.zeros((count, length), bool)
+def _mask(spec: MaskingSpec, rows: dict[str, np.ndarray]) -> tuple[np.ndarray, MaskedRows]:
+    padded = {name: np.pad(array, ((0, 0), (0, LENGTH - array.shape[1]))) for name, array in rows.items()}
+    out = jax.device_get(_masker(spec)(jax.random.split(jax.random.key(0), COUNT), padded))
+    masks = np.zeros((COUNT, LENGTH), bool)
     block, slot = np.nonzero(out.weights)
     masks[block, out.positions[block, slot]] = True
     return masks, out
@@ -63,8 +64,8 @@ def _assert_same_law(ours: np.ndarray, blocks: sampler.Blocks, scheme: str, spec
 def test_scheme_draws_from_the_law_of_the_sequential_rules(case: str) -> None:
     scheme, spec = CASES[case]
     blocks = sampler.random_blocks(np.random.default_rng(4), COUNT, 50, 0.7, unit_fraction=0.1)
-    masks, _ = _mask(dataclasses.replace(spec, scheme=scheme), sampler.single_rows(blocks), 1)
-    _assert_same_law(masks[:, 1:-1], blocks, scheme, spec)
+    masks, _ = _mask(dataclasses.replace(spec, scheme=scheme), sampler.single_rows(blocks))
+    _assert_same_law(masks[:, 1:51], blocks, scheme, spec)
 
 
 @pytest.mark.parametrize("scheme", ["geometric", "annotated"])
@@ -73,9 +74,8 @@ def test_each_block_of_a_row_is_masked_as_if_alone(layout: str, scheme: str) -> 
     lengths, starts = LAYOUTS[layout]
     rng = np.random.default_rng(5)
     parts = [sampler.random_blocks(rng, COUNT, length, 0.8, unit_fraction=0.1) for length in lengths]
-    texts = sampler.packed_rows(parts) if layout == "packed" else sampler.pair_rows(*parts)
-    rows = {name: np.pad(array, ((0, 0), (0, LENGTH - array.shape[1]))) for name, array in texts.items()}
-    masks, _ = _mask(dataclasses.replace(PLAIN, scheme=scheme), rows, 4)
+    rows = sampler.packed_rows(parts) if layout == "packed" else sampler.pair_rows(*parts)
+    masks, _ = _mask(dataclasses.replace(PLAIN, scheme=scheme), rows)
     for part, start, length in zip(parts, starts, lengths):
         _assert_same_law(masks[:, start:start + length], part, scheme, PLAIN)
 
@@ -84,7 +84,7 @@ def test_mixture_draws_one_scheme_for_each_block() -> None:
     rng = np.random.default_rng(6)
     parts = [sampler.random_blocks(rng, COUNT, 40, 0.8) for _ in range(2)]
     spec = MaskingSpec(scheme="0.7*whole_word+0.3*token", endpoints="internal")
-    _, out = _mask(spec, sampler.packed_rows(parts), 2)
+    _, out = _mask(spec, sampler.packed_rows(parts))
     # With internal endpoints a block of a span scheme has targets at all its 6 slots, one of `token` at none.
     first, second = out.boundary_weights[:, :6], out.boundary_weights[:, 6:12]
     assert np.all(first == first[:, :1]) and np.all(second == second[:, :1])
@@ -93,23 +93,22 @@ def test_mixture_draws_one_scheme_for_each_block() -> None:
 
 
 def test_adjacent_units_stay_apart() -> None:
-    blocks = sampler.random_blocks(np.random.default_rng(7), 200, 20, 1.0)
-    blocks.annotations[:, 4:10] = [1, 2, 2, 1, 2, 2]
-    spec = MaskingSpec(scheme="annotated", annotated_rate=1.0)  # 3 of 20 tokens
-    masks, _ = _mask(spec, sampler.single_rows(blocks), 1)
-    first, second = masks[:, 5:8].all(1), masks[:, 8:11].all(1)
-    assert np.all(first ^ second) and 60 < first.sum() < 140
+    blocks = sampler.random_blocks(np.random.default_rng(7), COUNT, 6, 1.0)
+    blocks.annotations[:] = [1, 2, 2, 1, 2, 2]
+    masks, _ = _mask(ALWAYS, sampler.single_rows(blocks))  # 3 of 6 tokens
+    first, second = masks[:, 1:4].all(1), masks[:, 4:7].all(1)
+    assert np.all(first ^ second)
+    assert stats.binomtest(int(first.sum()), COUNT, 0.5).pvalue > SIGNIFICANCE
 
 
 def test_unit_cut_by_the_start_of_its_block_is_a_unit() -> None:
-    blocks = sampler.random_blocks(np.random.default_rng(8), 200, 20, 1.0)
+    blocks = sampler.random_blocks(np.random.default_rng(8), COUNT, 20, 1.0)
     blocks.annotations[:, :3] = 2
-    masks, _ = _mask(MaskingSpec(scheme="annotated", annotated_rate=1.0), sampler.single_rows(blocks), 1)
+    masks, _ = _mask(ALWAYS, sampler.single_rows(blocks))
     assert masks[:, 1:4].all()
 
 
 def test_annotated_without_units_masks_spans() -> None:
     blocks = sampler.random_blocks(np.random.default_rng(9), COUNT, 50, 0.7)
-    scheme, spec = CASES["annotated_always"]
-    masks, _ = _mask(dataclasses.replace(spec, scheme=scheme), sampler.single_rows(blocks), 1)
-    _assert_same_law(masks[:, 1:-1], blocks, "geometric", spec)
+    masks, _ = _mask(ALWAYS, sampler.single_rows(blocks))
+    _assert_same_law(masks[:, 1:51], blocks, "geometric", ALWAYS)

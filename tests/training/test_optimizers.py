@@ -8,7 +8,8 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.training import default_config
 from spanbert_jax.training.optimizers import adamw, decay_kernels, make_optimizer, optimizer_names
 
-PARAMS = {"dense": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "bias": np.array([0.1, -0.4], np.float32)}}
+PARAMS = {"dense": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32),
+                    "bias": np.array([0.1, -0.4], np.float32)}}
 
 
 def gradient(step: int):

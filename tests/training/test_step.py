@@ -3,14 +3,19 @@ import numpy as np
 import pytest
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.training.mesh import make_mesh
-from tests.training.small import Trainer, losses, make_rows, small_config
+from spanbert_jax.training import mesh
+from tests.training.small import VOCABULARY, Trainer, losses, make_rows, small_config
 
 
 @pytest.fixture(scope="module")
-def single():
+def trainer():
+    """One device; compiled once for the tests that change no setting."""
+    return Trainer(small_config())
+
+
+@pytest.fixture(scope="module")
+def single(trainer):
     """Losses of 20 steps on one device."""
-    trainer = Trainer(small_config())
     return losses(trainer.run(trainer.fresh(), range(20))[1])
 
 
@@ -23,8 +28,7 @@ def test_every_mesh_gives_the_same_losses(single, data, fsdp, tensor):
     np.testing.assert_allclose(losses(metrics), single, rtol=1e-5)
 
 
-def test_losses_fall_when_rows_repeat():
-    trainer = Trainer(small_config())
+def test_losses_fall_when_rows_repeat(trainer):
     state = trainer.fresh()
     first = last = None
     for _ in range(30):
@@ -35,8 +39,7 @@ def test_losses_fall_when_rows_repeat():
 
 @pytest.mark.parametrize("accumulation", [2, 8])
 def test_accumulation_gives_the_loss_and_norm_of_the_whole_batch(accumulation):
-    config = small_config()
-    config.model.dropout = config.model.attention_dropout = 0.0
+    config = small_config(dropout=0.0)
     whole = Trainer(config)
     _, expected = whole.run(whole.fresh(), range(4))
     config.train.accumulation = accumulation
@@ -56,8 +59,7 @@ def test_layout_and_recomputation_change_no_loss(single, fields):
     np.testing.assert_allclose(losses(metrics), single[:5], rtol=1e-5)
 
 
-def test_same_seed_same_bits_and_another_seed_other_masks(single):
-    trainer = Trainer(small_config())
+def test_same_seed_same_bits_and_another_seed_other_masks(trainer, single):
     np.testing.assert_array_equal(losses(trainer.run(trainer.fresh(), range(3))[1]), single[:3])
     config = small_config()
     config.seed = 1
@@ -65,8 +67,19 @@ def test_same_seed_same_bits_and_another_seed_other_masks(single):
     assert (losses(other.run(other.fresh(), range(3))[1]) != single[:3]).all()
 
 
+def test_bfloat16_computes_nearly_the_same_and_keeps_float32_parameters():
+    full = Trainer(small_config(dropout=0.0))
+    _, expected = full.run(full.fresh(), range(5))
+    config = small_config(dropout=0.0)
+    config.model.dtype = "bfloat16"
+    trainer = Trainer(config)
+    state, metrics = trainer.run(trainer.fresh(), range(5))
+    np.testing.assert_allclose(losses(metrics), losses(expected), rtol=5e-3)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
+
+
 def test_next_sentence_head_learns():
-    config = small_config()
+    config = small_config(dropout=0.0)
     config.objectives.next_sentence, config.data.blocks = True, "pairs"
     trainer = Trainer(config)
     _, metrics = trainer.run(trainer.fresh(), range(2), next_sentence=True)
@@ -75,14 +88,13 @@ def test_next_sentence_head_learns():
     assert metrics[0]["loss"] == pytest.approx(total, rel=1e-6)
 
 
-def test_metrics_count_real_tokens():
-    trainer = Trainer(small_config())
+def test_metrics_count_real_tokens(trainer):
     _, [metrics] = trainer.run(trainer.fresh(), range(1))
     assert metrics["tokens"] == np.sum(make_rows(0)["segments"] > 0)
 
 
 def test_state_is_split_over_the_mesh_and_donated():
-    config = small_config()
+    config = small_config(dropout=0.0)
     config.mesh.update(dict(data=2, fsdp=2, tensor=2))
     trainer = Trainer(config, 8)
     state = trainer.fresh()
@@ -98,16 +110,16 @@ def test_mesh_that_does_not_fit_the_devices_is_refused():
     config = small_config()
     config.mesh.data = 3
     with pytest.raises(UserError, match="do not multiply to the 8 devices"):
-        make_mesh(config.mesh)
+        mesh.make_mesh(config.mesh)
 
 
-def test_a_large_parameter_left_whole_is_refused():
+@pytest.mark.parametrize("fsdp,tensor,rules,message", [
+    (1, 3, (("mlp", "tensor"),), "does not divide 3 ways over mesh axis 'tensor'"),
+    (1, 2, (("embed", "tensor"), ("mlp", "tensor")), "claim mesh axis 'tensor'"),
+    (2, 1, (("mlp", "tensor"),), "stays whole on all 2 devices of mesh.fsdp")])
+def test_shardings_that_would_waste_silently_are_refused(fsdp, tensor, rules, message, monkeypatch):
+    monkeypatch.setattr(mesh, "LARGE", VOCABULARY * 128)
     config = small_config()
-    config.model.size = "medium"
-    config.mesh.tensor = 2
-    config.mesh.rules = (("batch", ("data", "fsdp")), ("layers", "tensor"), ("mlp", "tensor"), ("vocab", "tensor"))
-    # The stacked layers take the axis first, so it is gone for the feed-forward width: legal. But an axis of the mesh
-    # that does not divide a dimension is an error, not a silent copy.
-    config.mesh.update(dict(tensor=3, data=1))
-    with pytest.raises(UserError, match="does not divide 3 ways"):
-        Trainer(config, 3)
+    config.mesh.update(dict(fsdp=fsdp, tensor=tensor, rules=(("batch", "data"), *rules)))
+    with pytest.raises(UserError, match=message):
+        Trainer(config, fsdp * tensor)
