@@ -38,6 +38,21 @@ def test_rows_equal_those_of_tfds(corpus, split):
             np.testing.assert_array_equal(ours[name][row], array)
 
 
+def test_a_vocabulary_beyond_16_bits_is_stored_as_int32_and_read_back_exactly(tmp_path):
+    import tensorflow_datasets as tfds
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*specials, *(f"w{i}" for i in range(5, 70_000))]) + "\n")
+    ids = np.arange(5, 70_000, 7)
+    (tmp_path / "words.txt").write_text(" ".join(f"w{i}" for i in ids) + "\n")
+    corpus = prepare(str(tmp_path / "words.txt"), tmp_path / "out", tokenizer=tmp_path / "vocab.txt", length=64,
+                     blocks="contiguous", validation_fraction=0.0, progress=False)
+    assert tfds.builder_from_directory(str(corpus.path)).info.features["tokens"].np_dtype == np.int32
+    source = RowSource(corpus, "train")
+    tokens = source.rows(np.arange(len(source)))["tokens"]
+    np.testing.assert_array_equal(tokens[tokens > 4], ids)
+    np.testing.assert_array_equal(np.flatnonzero(corpus.unigram), ids)
+
+
 def test_numbers_outside_are_refused(corpus):
     source = RowSource(corpus, "train")
     for bad in ([-1], [len(source)]):

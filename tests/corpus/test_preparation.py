@@ -148,7 +148,8 @@ def test_trained_vocabulary_and_lowercase(books, tmp_path):
     assert not any(c.isupper() for piece in vocab if not piece.startswith("[") for c in piece)
 
 
-def test_tfds_source(tmp_path, vocabulary, prose):
+def write_tfds(texts, data_dir):
+    """Prepares texts as the TFDS dataset `texts` with feature `body`; returns its directory."""
     import tensorflow_datasets as tfds
 
     class Texts(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -164,21 +165,41 @@ def test_tfds_source(tmp_path, vocabulary, prose):
         def _generate_examples(self):
             yield from ((i, {"body": text}) for i, text in enumerate(texts))
 
-    texts = prose[:10]
-    builder = Texts(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder = Texts(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
-    corpus = run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
+    return builder.data_dir
+
+
+def test_tfds_source(tmp_path, vocabulary, prose):
+    directory = write_tfds(prose[:10], tmp_path / "tfds")
+    corpus = run(f"tfds:{directory}:train", tmp_path / "out", vocabulary, text_field="body")
     assert corpus.report["documents"]["train"] + corpus.report["documents"]["validation"] == 10
-    run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")  # unchanged
-    texts = prose[1:11]
-    shutil.rmtree(builder.data_dir)
-    Texts(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
+    run(f"tfds:{directory}:train", tmp_path / "out", vocabulary, text_field="body")  # unchanged
+    shutil.rmtree(directory)
+    write_tfds(prose[1:11], tmp_path / "tfds")
     with pytest.raises(UserError, match="content: "):
-        run(f"tfds:{builder.data_dir}:train", tmp_path / "out", vocabulary, text_field="body")
-    for source, message in [(f"tfds:{builder.data_dir}", "feature 'text' is missing"),
+        run(f"tfds:{directory}:train", tmp_path / "out", vocabulary, text_field="body")
+    for source, message in [(f"tfds:{directory}", "feature 'text' is missing"),
                             ("tfds:none_such", "tfds:none_such")]:
         with pytest.raises(UserError, match=message):
             run(source, tmp_path / "no", vocabulary)
+
+
+def test_tfds_source_by_name_from_the_command_line(tmp_path, vocabulary, prose):
+    directory = write_tfds(prose[:10], tmp_path / "tfds")
+    command = [sys.executable, "-m", "spanbert_jax", "prepare", "--source", "tfds:texts:train", "--text-field", "body",
+               "--out", str(tmp_path / "named"), "--tokenizer", vocabulary, "--length", "64",
+               "--validation-fraction", "0.2"]
+    # TFDS reads where its datasets lie when it is imported.
+    done = subprocess.run(command, env={**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds")}, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    named = open_corpus(tmp_path / "named")
+    assert named.report["documents"]["train"] + named.report["documents"]["validation"] == 10
+    by_directory = run(f"tfds:{directory}:train", tmp_path / "out", vocabulary, text_field="body")
+    for split in named.num_rows:
+        for name, array in all_rows(by_directory, split).items():
+            np.testing.assert_array_equal(all_rows(named, split)[name], array)
 
 
 def test_python_snapshot_is_kept(tmp_path, vocabulary, monkeypatch):

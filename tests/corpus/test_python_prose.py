@@ -36,4 +36,4 @@ def test_topics_and_the_standard_library_give_prose():
     topics = pathlib.Path(sysconfig.get_path("stdlib"), "pydoc_data", "topics.py")
     found = module_prose(topics)
     assert sum(map(len, found)) > 100_000 and not any(">>>" in paragraph for paragraph in found)
-    assert any("Debug" in paragraph for paragraph in found) and list(prose_paragraphs(">>> x\n")) == []
+    assert any("debugger" in paragraph for paragraph in found) and list(prose_paragraphs(">>> x\n")) == []

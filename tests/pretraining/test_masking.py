@@ -48,7 +48,7 @@ def _masks(out: MaskedRows) -> np.ndarray:
 
 
 @pytest.mark.parametrize("spec", [
-    MaskingSpec(), MaskingSpec(rate=0.02), MaskingSpec(scheme="token"), WORDS, UNITS, MIXTURE, FULL],
+    MaskingSpec(scheme="geometric+token", rate=0.02), WORDS, UNITS, MIXTURE, FULL],
     ids=lambda spec: f"{spec.scheme}-{spec.rate}")
 def test_budget_of_each_block_is_met_exactly_and_nothing_else_is_touched(spec: MaskingSpec) -> None:
     rows = _mixed_rows()
@@ -73,7 +73,7 @@ def test_a_block_that_starts_inside_a_word_starts_with_a_word() -> None:
 
 def test_slots_hold_positions_in_order_and_their_tokens() -> None:
     rows = _mixed_rows()
-    out = _mask(MaskingSpec(), rows)
+    out = _mask(UNITS, rows)
     used = out.weights > 0
     targets = np.take_along_axis(rows["tokens"], out.positions, axis=1)
     np.testing.assert_array_equal(out.targets, np.where(used, targets, 0))
@@ -125,15 +125,15 @@ def test_a_row_depends_on_its_key_and_itself_only() -> None:
 def test_a_block_is_masked_wherever_it_stands_in_the_row() -> None:
     rows = _mixed_rows()
     alone = {name: np.where(rows["segments"] == 3, array, 0) for name, array in rows.items()}
-    out = _mask(MaskingSpec(), alone)
+    out = _mask(MIXTURE, alone)
     masks = _masks(out)
-    assert np.all((masks & (rows["segments"] == 3)).sum(1) == math.ceil(48 * 0.15))
+    assert np.all((masks & (rows["segments"] == 3)).sum(1) == math.ceil(48 * MIXTURE.rate))
     assert not np.any(masks & (rows["segments"] != 3))
 
 
 def test_rows_of_padding_stay_empty() -> None:
     rows = {name: np.zeros((COUNT, LENGTH), np.int32) for name in _mixed_rows()}
-    out = _mask(MaskingSpec(), rows)
+    out = _mask(UNITS, rows)
     assert not np.any(out.weights) and not np.any(out.boundary_weights) and not np.any(out.inputs)
 
 
@@ -142,11 +142,11 @@ def test_inputs_of_any_integer_type_and_other_entries_are_taken() -> None:
     stored = {name: array.astype(np.uint8) for name, array in rows.items()}
     stored["tokens"] = rows["tokens"].astype(np.uint16)
     stored["next_sentence"] = np.full(COUNT, -1)
-    for a, b in zip(_mask(MaskingSpec(), rows), _mask(MaskingSpec(), stored)):
+    for a, b in zip(_mask(UNITS, rows), _mask(UNITS, stored)):
         np.testing.assert_array_equal(a, b)
 
 
 def test_keys_that_would_tie_rows_together_are_refused() -> None:
     rows = _mixed_rows()
     with pytest.raises(ValueError, match="threefry2x32"):
-        _masker(MaskingSpec())(jax.random.wrap_key_data(np.zeros((COUNT, 4), np.uint32), impl="rbg"), rows)
+        _masker(UNITS)(jax.random.wrap_key_data(np.zeros((COUNT, 4), np.uint32), impl="rbg"), rows)

@@ -14,7 +14,8 @@ B, M, V = 4, 6, 11
 def batch():
     """Logits, masked rows and next-sentence labels, made up; the last row has no targets."""
     random = np.random.default_rng(0)
-    logits = PretrainingLogits(*(random.normal(size=shape).astype(np.float32) for shape in ((B, M, V), (B, M, V), (B, 2))))
+    shapes = (B, M, V), (B, M, V), (B, 2)
+    logits = PretrainingLogits(*(random.normal(size=shape).astype(np.float32) for shape in shapes))
     weights = (random.random((B, M)) < 0.7).astype(np.float32)
     weights[-1] = 0
     whole = {name: np.zeros((B, M), np.int32) for name in ("left", "right", "place", "span_length", "positions")}

@@ -112,3 +112,13 @@ def test_annotated_without_units_masks_spans() -> None:
     blocks = sampler.random_blocks(np.random.default_rng(9), COUNT, 50, 0.7)
     masks, _ = _mask(ALWAYS, sampler.single_rows(blocks))
     _assert_same_law(masks[:, 1:51], blocks, "geometric", ALWAYS)
+
+
+def test_place_beyond_the_last_span_position_has_no_boundary_target() -> None:
+    """Golden example of a span of 18 tokens with 15 positions: 15 boundary targets, 18 masked-token targets."""
+    blocks = sampler.random_blocks(np.random.default_rng(10), COUNT, 36, 1.0)
+    blocks.annotations[:, 8:26] = [1] + [2] * 17
+    _, out = _mask(ALWAYS, sampler.single_rows(blocks))
+    assert np.all(out.weights.sum(1) == 18) and np.all(out.boundary_weights.sum(1) == 15)
+    used = out.weights > 0
+    assert set(out.left[used]) == {8} and set(out.right[used]) == {27}

@@ -3,8 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.pretraining import MaskingSpec, make_masker, spans
-from tests.pretraining import sampler
+from spanbert_jax.pretraining import spans
 
 _merge = jax.jit(spans.merge, static_argnames="endpoints")
 
@@ -38,14 +37,3 @@ def test_runs_end_with_their_block() -> None:
     masked = np.array([0, 1, 1, 1, 1, 0], bool)
     merged = _merge(masked, np.array([0, 0, 0, 1, 1, 1]), np.ones(6, bool), "internal")
     assert merged.start[1:5].tolist() == [1, 1, 3, 3] and merged.length[1:5].tolist() == [2, 2, 2, 2]
-
-
-def test_place_beyond_the_last_span_position_has_no_boundary_target() -> None:
-    """Golden example of a span of 18 tokens with 15 positions: 15 boundary targets, 18 masked-token targets."""
-    blocks = sampler.random_blocks(np.random.default_rng(0), 1, 60, 1.0)
-    blocks.annotations[0, 20:38] = [1] + [2] * 17
-    spec = MaskingSpec(scheme="annotated", annotated_rate=1.0, rate=0.3)
-    masker = make_masker(spec, length=62, max_blocks=1, special=sampler.SpecialIds(), unigram=sampler.UNIGRAM)
-    out = masker(jax.random.split(jax.random.key(0), 1), sampler.single_rows(blocks))
-    assert int(out.weights.sum()) == 18 and int(out.boundary_weights.sum()) == 15
-    assert set(out.left[0].tolist()) == {20} and set(out.right[0].tolist()) == {39}
