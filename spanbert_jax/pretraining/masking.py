@@ -12,8 +12,8 @@ from spanbert_jax.pretraining import budgets, spans
 from spanbert_jax.pretraining.replacement import make_replacement
 from spanbert_jax.pretraining.sampling import Law
 from spanbert_jax.pretraining.schemes import SCHEMES, Turn
-from spanbert_jax.pretraining.spec import MaskingSpec, scheme_shares
-
+from spanbert_jax.pretraining.spec import MaskingSpec
+from spanbert_jax.pretraining.validation import scheme_shares, validate
 
 _FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
 
@@ -85,7 +85,7 @@ def make_masker(
     Raises:
         UserError: a setting is not allowed, or the unigram is empty.
     """
-    spec.validate()
+    validate(spec)
     slots = budgets.max_masked(spec.rate, length, max_blocks)
     special_ids = (special.pad, special.cls, special.sep, special.mask)
     replace = make_replacement(spec, special.mask, special_ids, unigram)

@@ -1,7 +1,14 @@
 """Words to tokens: the WordPiece tokenizer, its special pieces and word starts, and sentence ends."""
 from spanbert_jax.text.sentences import line_spans, sentence_spans
 from spanbert_jax.text.tokenizer import (
-    MIN_VOCAB_SIZE, SPECIAL_PIECES, SpecialIds, load_tokenizer, special_ids, train_tokenizer, word_start_table)
+    MIN_VOCAB_SIZE,
+    SPECIAL_PIECES,
+    SpecialIds,
+    load_tokenizer,
+    special_ids,
+    train_tokenizer,
+    word_start_table,
+)
 
 __all__ = ["MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer", "sentence_spans",
            "special_ids", "train_tokenizer", "word_start_table"]

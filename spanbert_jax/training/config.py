@@ -10,6 +10,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.model import SIZES, ModelConfig
 from spanbert_jax.model.encoder import REMAT
 from spanbert_jax.pretraining import MaskingSpec
+from spanbert_jax.pretraining.validation import validate as validate_masking
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.optimizers import optimizer_names
 from spanbert_jax.training.schedules import SCHEDULES
@@ -143,7 +144,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       UserError: one line with the field, its value and what is allowed.
     """
     data, train, mesh = config.data, config.train, config.mesh
-    masking_spec(config).validate()
+    validate_masking(masking_spec(config))
     _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
     _choose(config, "model.size", tuple(SIZES))
     _choose(config, "model.dtype", ("bfloat16", "float32"))

@@ -13,7 +13,6 @@ import optax
 
 from spanbert_jax.errors import UserError
 
-
 # These take a number for a learning rate, or search for one, and so cannot follow a schedule.
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
 

@@ -1,17 +1,12 @@
 """Annotated units (named entities, noun phrases) mixed with geometric spans (the reference's `ner_span`)."""
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from spanbert_jax.pretraining.schemes.geometric import geometric
 from spanbert_jax.pretraining.schemes.turn import Turn, first
-
-if TYPE_CHECKING:
-    from spanbert_jax.pretraining.spec import MaskingSpec
+from spanbert_jax.pretraining.spec import MaskingSpec
 
 
 def annotated(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:

@@ -1,18 +1,13 @@
 """Spans of whole words with geometric lengths (SpanBERT, section 3.1)."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from spanbert_jax.pretraining.sampling import Law
 from spanbert_jax.pretraining.schemes.turn import Turn, first
-
-if TYPE_CHECKING:
-    from spanbert_jax.pretraining.spec import MaskingSpec
+from spanbert_jax.pretraining.spec import MaskingSpec
 
 
 def geometric(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:

@@ -1,16 +1,11 @@
 """Single tokens (the reference's `random`, BERT's subword masking)."""
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from spanbert_jax.pretraining.schemes.turn import Turn
-
-if TYPE_CHECKING:
-    from spanbert_jax.pretraining.spec import MaskingSpec
+from spanbert_jax.pretraining.spec import MaskingSpec
 
 
 def token(spec: MaskingSpec) -> Callable[[Turn], jax.Array]:

@@ -1,14 +1,11 @@
 """What a masking scheme is given and what it gives."""
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    from spanbert_jax.pretraining.spec import MaskingSpec
+from spanbert_jax.pretraining.spec import MaskingSpec
 
 
 class Turn(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 
 from spanbert_jax.errors import UserError
 from spanbert_jax.pretraining import MaskingSpec
-from spanbert_jax.pretraining.spec import scheme_shares
+from spanbert_jax.pretraining.validation import scheme_shares, validate
 
 
 @pytest.mark.parametrize("field,value", [
@@ -18,7 +18,7 @@ from spanbert_jax.pretraining.spec import scheme_shares
 def test_a_wrong_setting_is_refused_by_name(field: str, value: object) -> None:
     spec = dataclasses.replace(MaskingSpec(), **{field: value})
     with pytest.raises(UserError, match=rf"^masking\.{field} is {re.escape(repr(value))}; allowed: .+$"):
-        spec.validate()
+        validate(spec)
 
 
 @pytest.mark.parametrize("scheme,shares", [
@@ -26,5 +26,5 @@ def test_a_wrong_setting_is_refused_by_name(field: str, value: object) -> None:
     ("geometric+token", (("geometric", 0.5), ("token", 0.5))),
     ("0.8*geometric + 0.2*whole_word", (("geometric", 0.8), ("whole_word", 0.2)))])
 def test_mixtures_are_read(scheme: str, shares: tuple) -> None:
-    MaskingSpec(scheme=scheme).validate()
+    validate(MaskingSpec(scheme=scheme))
     assert scheme_shares(scheme) == shares
