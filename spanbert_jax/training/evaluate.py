@@ -16,6 +16,7 @@ from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment, build, find_corpus, use_compilation_cache
+from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import CONFIG_FILE
 
 
@@ -46,6 +47,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     """
     workdir = pathlib.Path(workdir)
     config = load_config(workdir)
+    keep_freed_memory()
     use_compilation_cache()
     experiment = build(config, find_corpus(config, workdir))
     if not experiment.corpus.num_rows["validation"]:

@@ -23,6 +23,7 @@ from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
 from spanbert_jax.training.config import validate
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment, build, find_corpus, parameter_count, use_compilation_cache
+from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.mesh import batch_sharding, global_array
 from spanbert_jax.training.state import create_state
 from spanbert_jax.training.step import make_train_step
@@ -67,6 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> RunR
     validate(config)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     use_compilation_cache()
     experiment = build(config, find_corpus(config, workdir))
     shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)

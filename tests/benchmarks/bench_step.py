@@ -22,6 +22,7 @@ from spanbert_jax.pretraining import make_masker
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training import default_config
 from spanbert_jax.training.config import masking_spec, model_config
+from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.mesh import make_mesh
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--remat", default="none")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0])
     args = parser.parse_args()
+    keep_freed_memory()  # as training does; it serves both sides
     import torch
     import transformers
     console = rich.console.Console(width=120)
