@@ -180,7 +180,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _require(mesh[axis] >= 1 or (mesh[axis] == -1 and axis == "data"), f"mesh.{axis}", mesh[axis],
                  "must be at least 1 (mesh.data may be -1: the devices that are left)")
     example = RunSize(batch_size=1, length=1, rows=1)
-    example.steps("config.train.duration", train.duration)
+    _require(example.steps("config.train.duration", train.duration) > 0, "train.duration", train.duration,
+             "must be longer than nothing")
     example = RunSize(batch_size=1, length=1, rows=1, total_steps=1)
     for room, name in (("optimizer", "warmup"), ("optimizer", "decay"), ("evaluation", "every"),
                        ("checkpoint", "every"), ("checkpoint", "keep_every")):

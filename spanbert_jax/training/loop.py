@@ -28,7 +28,7 @@ from spanbert_jax.training.mesh import batch_sharding, global_array
 from spanbert_jax.training.state import create_state
 from spanbert_jax.training.step import make_train_step
 from spanbert_jax.training.stopping import StopRequest
-from spanbert_jax.training.tracking import MetricsWriter
+from spanbert_jax.training.tracking import MetricsWriter, write_text
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -71,8 +71,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> RunR
     keep_freed_memory()
     use_compilation_cache()
     experiment = build(config, find_corpus(config, workdir))
-    shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
-    (workdir / CONFIG_FILE).write_text(config.to_json_best_effort(indent=2) + "\n", encoding="utf-8")
     with jax.set_mesh(experiment.mesh):
         run = Run(experiment, workdir)
         return dataclasses.replace(run.go(), seconds=time.monotonic() - began)
@@ -110,16 +108,19 @@ class Run:
             else:
                 state = create_state(self.experiment.model, self.experiment.optimizer, self.experiment.abstract,
                                      self.config.seed)
+            # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
+            shutil.copyfile(self.experiment.corpus.tokenizer_path, self.workdir / TOKENIZER_FILE)
+            write_text(self.workdir / CONFIG_FILE, self.config.to_json_best_effort(indent=2) + "\n")
             with (MetricsWriter(self.workdir, start) as self.writer, StopRequest() as stop,
                   display.TrainingProgress(self.console, self.total, start) as self.progress):
                 state, step = self._loop(state, start, checkpointer, stop)
-                if step == self.total:
+                if step >= self.total:
                     self._evaluate(step, state, record=step > start)
                 if step > start:
                     self._save(checkpointer, step, state)
                 checkpointer.wait()
         parameters = parameter_count(self.experiment.model.config, self.experiment.abstract.params)
-        return RunResult(self.workdir, step, step == self.total, parameters, 0.0, self.evaluation)
+        return RunResult(self.workdir, step, step >= self.total, parameters, 0.0, self.evaluation)
 
     def _loop(self, state: Any, start: int, checkpointer: Checkpointer, stop: StopRequest) -> tuple[Any, int]:
         """The order of things in a step. Returns the state and the updates done."""

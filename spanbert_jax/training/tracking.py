@@ -58,6 +58,11 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
                     kept.append(line + "\n")
             except json.JSONDecodeError:  # the end of a line that a killed run was writing
                 continue
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, "".join(kept))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that it is never seen half-written."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

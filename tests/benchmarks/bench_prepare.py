@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from spanbert_jax.corpus import prepare
+from spanbert_jax.corpus.chunks import chunked
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.corpus.readers import Fields, read_documents, resolve
 from spanbert_jax.corpus.rows import RowMaker, RowSettings
-from spanbert_jax.corpus.chunks import chunked
 from spanbert_jax.text import load_tokenizer, sentence_spans
 from tests.paths import DATA
 

@@ -77,6 +77,7 @@ class HuggingFace:
     def __init__(self, args: argparse.Namespace, dropout: float):
         import torch
         import transformers
+
         from spanbert_jax.model import SIZES
         layers, width, heads = SIZES[args.size]
         config = transformers.BertConfig(

@@ -83,6 +83,7 @@ def test_wrong_overrides_are_told_in_a_line(override, message):
     ("--config.optimizer.name=adamm", "config.optimizer.name='adamm'.*'adamw'"),
     ("--config.optimizer.schedule=step", "config.optimizer.schedule='step'.*'wsd'"),
     ("--config.train.duration=soon", "config.train.duration='soon'"),
+    ("--config.train.duration=0 steps", "config.train.duration='0 steps': must be longer than nothing"),
     ("--config.train.accumulation=3", "config.train.batch_size=64.*multiple of train.accumulation=3"),
     ("--config.objectives.next_sentence=true", "config.objectives.next_sentence=True: needs data.blocks='pairs'"),
     ("--config.data.path=x", "config.data.path='x'.*not both"),

@@ -1,5 +1,6 @@
 """Real prose at hand in every Python installation, and a small vocabulary trained on it."""
 import pydoc_data.topics
+
 import pytest
 
 from spanbert_jax.text import train_tokenizer

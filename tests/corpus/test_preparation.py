@@ -11,8 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from spanbert_jax.corpus import RowSource, open_corpus, prepare
-from spanbert_jax.corpus import preparation
+from spanbert_jax.corpus import RowSource, open_corpus, preparation, prepare
 from spanbert_jax.errors import UserError
 
 

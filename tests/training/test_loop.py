@@ -147,6 +147,7 @@ def test_a_checkpoint_of_another_network_is_refused(files, unbroken):
     done = run(files, unbroken[0], "--config.model.size=mini", status=2)
     last = done.stderr.strip().splitlines()[-1]
     assert "checkpoint of step 12: " in last and "use the config that the run began with" in last
+    assert json.loads((unbroken[0] / "config.json").read_text())["model"]["size"] == "tiny"
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_path):
