@@ -6,7 +6,7 @@
 Variants follow the file's name, as in configs/base.py:scheme=whole_word,sbo=false
 
   scheme=geometric            spans of 1 to 10 words from a geometric law (the default; section 3.1)
-  scheme=subword              random pieces
+  scheme=subword              random pieces; they form no spans, so there is no boundary objective
   scheme=whole_word           random words
   scheme=named_entity         named entities half of the time, random words otherwise; the corpus must be prepared with
                               --annotation-field naming its entities
@@ -48,7 +48,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.clamp_attention = True
 
     config.masking.update(_PAPER.get(variant.scheme, {"scheme": variant.scheme}))
-    config.objectives.boundary_weight = 1.0 if variant.sbo else 0.0
+    config.objectives.boundary_weight = 1.0 if variant.sbo and variant.scheme != "subword" else 0.0
     config.objectives.next_sentence = variant.segments == 2
     config.data.blocks = "pairs" if variant.segments == 2 else "sentences"
 

@@ -1,13 +1,13 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
-`prepare`, `train` and `evaluate` do what the verbs of the command line do.
+`prepare`, `train` and `evaluate` do what the verbs of the command line do; `load_config` reads a config file.
 """
 import importlib
 from typing import Any
 
 # Loaded when first asked for, so that `import spanbert_jax` and `--help` do not wait for JAX.
 _PUBLIC = {"prepare": "spanbert_jax.corpus", "train": "spanbert_jax.training", "evaluate": "spanbert_jax.training",
-           "UserError": "spanbert_jax.errors"}
+           "load_config": "spanbert_jax.commands.configs", "UserError": "spanbert_jax.errors"}
 
 __all__ = list(_PUBLIC)
 

@@ -59,6 +59,8 @@ def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
                 place = ".".join(name.split(".")[:depth - 1])
                 return f"{override}: {place} has no field {key!r}; {hint}it has {', '.join(fields) or 'no fields'}"
             value = value[key]
+        if isinstance(value, ml_collections.ConfigDict):
+            return f"{override}: {name} is a section; set one of its fields: {', '.join(value)}"
         try:
             _read(path, [override])
         except (flags.Error, TypeError, ValueError):

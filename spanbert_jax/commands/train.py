@@ -42,7 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
     config = load_config(args.config, args.overrides)
-    from spanbert_jax.training import train  # JAX takes seconds to import; a mistyped field is told before
+    from spanbert_jax.training import train  # takes seconds to import, which `--help` need not wait for
     result = train(config, args.workdir)
     print(closing_words(config, result))
     return 0 if result.finished else STOPPED
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
     """What was made, how good it is and what to run next, in plain words."""
     if not result.finished:
+        if not result.step:
+            return "Stopped before the first step; nothing is saved yet. Run the same command again to begin."
         return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
                 "on from there.")
     lines = [f"Made: a {config.model.size} SpanBERT of {result.parameters:,} parameters, pretrained for "

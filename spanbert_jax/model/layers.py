@@ -48,7 +48,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        threshold = round(self.rate * 256)
+        threshold = min(round(self.rate * 256), 255)
         if deterministic or threshold == 0:
             return x
         *leading, last = x.shape

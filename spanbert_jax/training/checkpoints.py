@@ -20,18 +20,19 @@ class Checkpointer:
     A context manager: leaving it waits for what is still being written. A step becomes visible when it is whole.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0):
+    def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, read_only: bool = False):
         """Opens the checkpoints of a run, making the folder if need be.
 
         Args:
           workdir: of the run.
           keep: how many of the newest steps are kept.
           keep_every: steps divisible by this are kept for good; 0 keeps none.
+          read_only: touch nothing: otherwise what another process has half-written is taken for litter and removed.
         """
         policies = [LatestN(keep)] + ([EveryNSteps(keep_every)] if keep_every else [])
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
-            enable_async_checkpointing=True)
+            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only, read_only=read_only, create=not read_only)
         self._manager = ocp.CheckpointManager(
             pathlib.Path(workdir).resolve() / FOLDER, options=options, handler_registry=_handlers())
 

@@ -59,7 +59,7 @@ def default_config() -> ml_collections.ConfigDict:
     optimizer.schedule = "linear"
     optimizer.warmup = "10k steps"
     optimizer.decay = "20 percent"  # of the run, for the schedule "wsd" alone
-    optimizer.final_fraction = 0.0  # of the learning rate, where the schedule ends
+    optimizer.final_fraction = 0.0  # of the learning rate at the end; "constant" has none
     optimizer.b1 = 0.9
     optimizer.b2 = 0.999
     optimizer.eps = 1e-8
@@ -158,22 +158,32 @@ def validate(config: ml_collections.ConfigDict) -> None:
         value = config[field.split(".")[0]][field.split(".")[1]]
         _require(0 <= value < 1, field, value, "must be at least 0 and below 1")
     for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
-                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions"):
+                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions",
+                  "model.boundary_features"):
         value = config[field.split(".")[0]][field.split(".")[1]]
         _require(value >= 1, field, value, "must be at least 1")
     _require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
              f"must be a multiple of train.accumulation={train.accumulation}")
+    _require(config.seed >= 0, "seed", config.seed, "must be at least 0")
+    for name, most in (("b1", 1), ("b2", 1), ("final_fraction", 1), ("eps", None), ("weight_decay", None)):
+        value = config.optimizer[name]
+        _require(value >= 0 and (most is None or value <= most), f"optimizer.{name}", value,
+                 "must be at least 0" + (f" and at most {most}" if most else ""))
     _require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", config.optimizer.learning_rate,
              "must be above 0")
     _require(config.optimizer.clip_norm >= 0, "optimizer.clip_norm", config.optimizer.clip_norm,
              "must be 0 (no clipping) or above")
     _require(config.objectives.boundary_weight >= 0, "objectives.boundary_weight", config.objectives.boundary_weight,
              "must be 0 (no boundary objective) or above")
-    _require(not config.objectives.next_sentence or data.blocks == "pairs", "objectives.next_sentence", True,
-             f"needs data.blocks='pairs', which is {data.blocks!r}")
+    _require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
+             "objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
+    _require(bool(data.path) or data.length <= config.model.max_positions, "data.length", data.length,
+             f"must be at most model.max_positions={config.model.max_positions}")
     _require(not (data.pack and data.blocks == "pairs"), "data.pack", True, "pairs are not packed; set it to False")
     _require(bool(data.path) != bool(data.sources), "data.path", data.path,
              "give either a prepared corpus here or data.sources, not both and not neither")
+    _require(not data.path or not (data.tokenizer or data.vocab_size), "data.path", data.path,
+             "a prepared corpus has its own tokenizer; leave data.tokenizer and data.vocab_size empty")
     _require(bool(data.path) or bool(data.tokenizer) != bool(data.vocab_size), "data.tokenizer", data.tokenizer,
              "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
     for axis in ("data", "fsdp", "tensor"):

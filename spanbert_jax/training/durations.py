@@ -7,7 +7,7 @@ import re
 from spanbert_jax.errors import UserError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kMBT]?)\s*"
+_PATTERN = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*([kMBT]?)\s*"
                       r"(steps?|epochs?|tokens?|examples?|percent|%)?\s*")
 
 

@@ -36,7 +36,7 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
     def evaluate_batch(params: Any, batch: Batch, first: jax.Array) -> dict[str, Any]:
         with nn.logical_axis_rules(rules):
             # A row's mask depends on the row's index alone, so the batch size changes nothing.
-            rows = mask_batch(masker, jax.random.key(_MASK_SEED), batch, mesh, rules, first)
+            rows = mask_batch(masker, jax.random.key(_MASK_SEED, impl="threefry2x32"), batch, mesh, rules, first)
             logits = apply_model(model, params, rows, batch)
             terms: dict[str, Any] = dict(objective_terms(logits, rows, batch["next_sentence"]))
             loss, correct = score(logits.masked, rows.targets)

@@ -15,6 +15,7 @@ from spanbert_jax.corpus import Corpus, open_corpus, prepare
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import ModelConfig, SpanBert
 from spanbert_jax.pretraining import Masker, make_masker
+from spanbert_jax.pretraining.validation import scheme_shares
 from spanbert_jax.training.config import masking_spec, model_config
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import check_batch, make_mesh
@@ -58,22 +59,34 @@ def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Cor
         short_sequence_probability=data.short_sequence_probability, seed=config.seed)
 
 
+def check_devices(config: ml_collections.ConfigDict) -> None:
+    """Refuses a config that does not go with the devices there are, before a corpus is prepared for it.
+
+    Raises:
+      UserError: when the mesh does not fit the devices or the batches do not divide over them.
+    """
+    mesh, rules = make_mesh(config.mesh), config.mesh.rules
+    check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
+    check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
+
+
 def build(config: ml_collections.ConfigDict, corpus: Corpus) -> Experiment:
     """The parts of a run.
 
     Raises:
       UserError: when the corpus and the config, or the config and the devices, do not go together.
     """
-    rules = config.mesh.rules
-    mesh = make_mesh(config.mesh)
-    check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
-    check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
+    mesh, rules = make_mesh(config.mesh), config.mesh.rules
     if corpus.length > config.model.max_positions:
         raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
                         f"{corpus.length} long; raise it or prepare shorter rows")
     if config.objectives.next_sentence and corpus.blocks != "pairs":
         raise UserError(f"config.objectives.next_sentence=True: {corpus.path} holds blocks of the kind "
                         f"{corpus.blocks!r}; prepare it with --blocks pairs")
+    annotated = any(name == "annotated" for name, _ in scheme_shares(config.masking.scheme))
+    if annotated and not corpus.report["settings"]["annotation_field"]:
+        raise UserError(f"config.masking.scheme={config.masking.scheme!r}: {corpus.path} was prepared without "
+                        "annotations; prepare it with --annotation-field")
     if not corpus.num_rows["train"]:
         raise UserError(f"{corpus.path} has no training rows; prepare more text")
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])

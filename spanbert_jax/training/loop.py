@@ -22,13 +22,20 @@ from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
 from spanbert_jax.training.config import validate
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
-from spanbert_jax.training.experiment import Experiment, build, find_corpus, parameter_count, use_compilation_cache
+from spanbert_jax.training.experiment import (
+    Experiment,
+    build,
+    check_devices,
+    find_corpus,
+    parameter_count,
+    use_compilation_cache,
+)
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.mesh import batch_sharding, global_array
 from spanbert_jax.training.state import create_state
 from spanbert_jax.training.step import make_train_step
 from spanbert_jax.training.stopping import StopRequest
-from spanbert_jax.training.tracking import MetricsWriter, write_text
+from spanbert_jax.training.tracking import MetricsWriter, hold, write_text
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -70,10 +77,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> RunR
     workdir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     use_compilation_cache()
-    experiment = build(config, find_corpus(config, workdir))
-    with jax.set_mesh(experiment.mesh):
-        run = Run(experiment, workdir)
-        return dataclasses.replace(run.go(), seconds=time.monotonic() - began)
+    check_devices(config)
+    with hold(workdir):
+        experiment = build(config, find_corpus(config, workdir))
+        with jax.set_mesh(experiment.mesh):
+            result = Run(experiment, workdir).go()
+    return dataclasses.replace(result, seconds=time.monotonic() - began)
 
 
 class Run:
@@ -135,18 +144,20 @@ class Run:
             # Evaluate and save what the updates so far have made.
             evaluate, save = (step > start and every and step % every == 0
                               for every in (self.evaluate_every, self.save_every))
-            if step >= self.total or stop or evaluate or save:
+            ends = step >= self.total or bool(stop)
+            if ends or evaluate or save:
                 self._finish(pending)
                 pending = None
-            if step >= self.total or stop:
-                return state, step
-            if evaluate:
+            # A run that stops here goes on from here, so what is due is done before; the end has its own.
+            if evaluate and step < self.total:
                 with self.timer.pause():
                     self._evaluate(step, state)
+            if ends:
+                return state, step
             if save:
                 with self.timer.pause():
                     self._save(checkpointer, step, state)
-            # Only then draw the batch and step, and log the update before.
+            # Only then step, and log the update before.
             batch = {name: global_array(self.sharding, values) for name, values in rows.items()}
             state, metrics = self.step_fn(state, batch)
             self._finish(pending)

@@ -26,6 +26,7 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     Raises:
       UserError: when the axes do not multiply to the number of devices.
     """
+    _check_rules(config.rules)
     devices = jax.devices() if devices is None else devices
     shape = [config[axis] for axis in AXES]
     if shape[0] == -1:
@@ -34,6 +35,13 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
         raise UserError(f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} do not multiply "
                         f"to the {len(devices)} devices there are; set mesh.data=-1 to use those that are left")
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _check_rules(rules: Rules) -> None:
+    known = all(len(rule) == 2 and set(_axes(rule[1])) <= set(AXES) for rule in rules)
+    if not known or not _axes(dict(rules).get("batch")):
+        raise UserError(f"config.mesh.rules={rules!r}: write pairs of a logical axis and one or several of {AXES}, "
+                        "and one for 'batch'")
 
 
 def batch_axes(rules: Rules) -> tuple[str, ...]:

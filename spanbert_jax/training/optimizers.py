@@ -79,10 +79,11 @@ def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTrans
     factory = adamw if config.name == "adamw" else getattr(optax, config.name)
     takes = inspect.signature(factory).parameters
     options = _options(config.options)
-    unknown = [name for name in options if name not in takes]
+    allowed = [name for name in takes if name not in ("learning_rate", "mask")]
+    unknown = [name for name in options if name not in allowed]
     if unknown:
         raise UserError(f"config.optimizer.options={config.options!r}: {config.name} takes no {unknown[0]!r}; "
-                        f"allowed: {', '.join(takes)}")
+                        f"allowed: {', '.join(allowed)}")
     if config.weight_decay and "weight_decay" not in takes:
         raise UserError(f"config.optimizer.weight_decay={config.weight_decay}: {config.name} takes none; set it to 0")
     defaults = {"weight_decay": config.weight_decay} if "weight_decay" in takes else {}

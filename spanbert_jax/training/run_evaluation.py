@@ -10,18 +10,19 @@ import jax
 import ml_collections
 import rich.progress
 
-from spanbert_jax.corpus import RowSource
+from spanbert_jax.corpus import RowSource, open_corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
-from spanbert_jax.training.experiment import Experiment, build, find_corpus, use_compilation_cache
+from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import CONFIG_FILE
+from spanbert_jax.training.mesh import check_batch
 
 
 def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config that a run began with.
+    """The config of the newest call of a run.
 
     Raises:
       UserError: when `workdir` holds no run.
@@ -49,14 +50,19 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     config = load_config(workdir)
     keep_freed_memory()
     use_compilation_cache()
-    experiment = build(config, find_corpus(config, workdir))
+    # On the devices there are, whatever the run had: without an optimiser's state nothing needs to be split.
+    config.mesh.update(dict(data=-1, fsdp=1, tensor=1))
+    experiment = build(config, open_corpus(config.data.path or workdir / "data"))
+    check_batch(experiment.mesh, config.mesh.rules, "config.evaluation.batch_size", config.evaluation.batch_size)
     if not experiment.corpus.num_rows["validation"]:
         raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
-    with jax.set_mesh(experiment.mesh), Checkpointer(workdir) as checkpointer:
+    with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         steps = checkpointer.steps()
+        if not steps:
+            raise UserError(f"{workdir}: no checkpoint yet; let the run train up to its first")
         chosen = step if step is not None else checkpointer.latest()
         if chosen not in steps:
-            raise UserError(f"{workdir}: no checkpoint of step {chosen}; there are {steps or 'none yet: train first'}")
+            raise UserError(f"{workdir}: no checkpoint of step {chosen}; there are {steps}")
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
         return {"step": chosen, **_evaluate(experiment, params)}
 

@@ -23,7 +23,7 @@ _MASKING, _DROPOUT = 0, 1
 
 def step_key(seed: int, step: jax.Array) -> jax.Array:
     """The key of a step: a function of the seed and the step, so that a resumed run draws what an unbroken one does."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
 
 
 def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: Rules,

@@ -1,13 +1,17 @@
 """Where a run's figures go: JSON lines and TensorBoard files in the workdir."""
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorboardX
+
+from spanbert_jax.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,7 +29,7 @@ class MetricsWriter:
         _drop_after(self._path, first_step)
         self._lines = open(self._path, "a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"), purge_step=first_step or None)
+            str(pathlib.Path(workdir) / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -59,6 +63,21 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
             except json.JSONDecodeError:  # the end of a line that a killed run was writing
                 continue
         write_text(path, "".join(kept))
+
+
+@contextlib.contextmanager
+def hold(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a workdir as long as this process lives.
+
+    Raises:
+      UserError: when another run holds it.
+    """
+    with open(workdir / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{workdir}: another run is using it; wait for it, or give another workdir") from None
+        yield
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -34,7 +34,7 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
 
 
 @pytest.mark.parametrize("argument,scheme,upper,boundary,next_sentence", [
-    ("scheme=subword", "token", 10, True, False), ("scheme=whole_word,sbo=false", "whole_word", 10, False, False),
+    ("scheme=subword", "token", 10, False, False), ("scheme=whole_word,sbo=false", "whole_word", 10, False, False),
     ("scheme=named_entity,sbo=false,segments=2", "annotated", 1, False, True),
     ("scheme=noun_phrase", "annotated", 1, True, False),
     ("scheme=geometric+token", "geometric+token", 10, True, False)])
@@ -68,6 +68,7 @@ def test_wrong_config_arguments_are_told_in_a_line(argument, message):
     ("--config.optimiser.learning_rate=1", "config has no field 'optimiser'; did you mean 'optimizer'"),
     ("--config.optimizer.learning_rat=1", "config.optimizer has no field 'learning_rat'; did you mean 'learning_rate'"),
     ("--config.train.batch_size=many", "must be of type int, like 64, and 'many' is not"),
+    ("--config.train=5", "config.train is a section; set one of its fields: duration|config.train is a section"),
     ("--config.train.batch_size.x=3", "config.train.batch_size has no field 'x'")])
 def test_wrong_overrides_are_told_in_a_line(override, message):
     with pytest.raises(UserError, match=message) as error:
@@ -88,6 +89,10 @@ def test_wrong_overrides_are_told_in_a_line(override, message):
     ("--config.objectives.next_sentence=true", "config.objectives.next_sentence=True: needs data.blocks='pairs'"),
     ("--config.data.path=x", "config.data.path='x'.*not both"),
     ("--config.data.tokenizer=x", "config.data.tokenizer='x'.*not both"),
+    ("--config.train.duration=1.2.3 steps", "not a duration"),
+    ("--config.seed=-1", "config.seed=-1: must be at least 0"),
+    ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and at most 1"),
+    ("--config.data.length=256", "config.data.length=256: must be at most model.max_positions=128"),
     ("--config.mesh.tensor=0", "config.mesh.tensor=0: must be at least 1"),
     ("--config.model.dropout=1.0", "config.model.dropout=1.0")])
 def test_wrong_values_and_combinations_are_refused_before_any_work(override, message, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import spanbert_jax
 from spanbert_jax.errors import UserError
 from spanbert_jax.training.checkpoints import Checkpointer
-from spanbert_jax.training.tracking import MetricsWriter, read_metrics
+from spanbert_jax.training.tracking import MetricsWriter, hold, read_metrics
 
 CONFIG = '''
 """A run of seconds."""
@@ -99,12 +99,16 @@ def test_a_run_leaves_what_it_says(unbroken):
     assert "spanbert-jax evaluate --workdir" in done.stdout
 
 
-@pytest.mark.parametrize("number,status", [(signal.SIGINT, 75), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
-def test_a_stopped_run_goes_on_bit_for_bit(files, unbroken, tmp_path, number, status):
-    assert stop_at(7, number, files, tmp_path) == status
+# Told at step 5, a run stops after step 6, where an evaluation is due.
+@pytest.mark.parametrize("step,number,status", [
+    (7, signal.SIGINT, 75), (5, signal.SIGTERM, 75), (7, signal.SIGKILL, -9)])
+def test_a_stopped_run_goes_on_bit_for_bit(files, unbroken, tmp_path, step, number, status):
+    assert stop_at(step, number, files, tmp_path) == status
     run(files, tmp_path)
     assert train_losses(tmp_path) == train_losses(unbroken[0])
-    assert read_metrics(tmp_path)[-1] == read_metrics(unbroken[0])[-1]
+    evaluations = [[line for line in read_metrics(workdir) if line["kind"] == "evaluation"]
+                   for workdir in (tmp_path, unbroken[0])]
+    assert evaluations[0] == evaluations[1]
 
 
 def test_a_run_goes_on_with_another_number_of_devices(files, unbroken, tmp_path):
@@ -148,6 +152,21 @@ def test_a_checkpoint_of_another_network_is_refused(files, unbroken):
     last = done.stderr.strip().splitlines()[-1]
     assert "checkpoint of step 12: " in last and "use the config that the run began with" in last
     assert json.loads((unbroken[0] / "config.json").read_text())["model"]["size"] == "tiny"
+
+
+def test_annotated_masking_needs_annotations(files, tmp_path):
+    done = run(files, tmp_path, "--config.masking.scheme=annotated", status=2)
+    assert "prepared without annotations" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
+    with hold(tmp_path):
+        assert "another run is using it" in run(files, tmp_path, status=2).stderr
+
+
+def test_a_run_on_a_mesh_is_evaluated_on_the_devices_there_are(files, tmp_path):
+    run(files, tmp_path, "--config.train.duration=2 steps", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=4)
+    assert json.loads(run(files, tmp_path, "--json", verb="evaluate").stdout)["step"] == 2
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_path):
