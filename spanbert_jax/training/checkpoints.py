@@ -27,12 +27,12 @@ class Checkpointer:
           workdir: of the run.
           keep: how many of the newest steps are kept.
           keep_every: steps divisible by this are kept for good; 0 keeps none.
-          read_only: touch nothing: otherwise what another process has half-written is taken for litter and removed.
+          read_only: leave alone what is half-written, which another process may be writing; else it is removed.
         """
         policies = [LatestN(keep)] + ([EveryNSteps(keep_every)] if keep_every else [])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=not read_only,
-            enable_async_checkpointing=not read_only, read_only=read_only, create=not read_only)
+            enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(
             pathlib.Path(workdir).resolve() / FOLDER, options=options, handler_registry=_handlers())
 
