@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from spanbert_jax.corpus import RowOrder, RowSource, batches
-from spanbert_jax.errors import RunFailed
+from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
@@ -118,7 +118,7 @@ class Run:
                 state = create_state(self.experiment.model, self.experiment.optimizer, self.experiment.abstract,
                                      self.config.seed)
             # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
-            shutil.copyfile(self.experiment.corpus.tokenizer_path, self.workdir / TOKENIZER_FILE)
+            self._keep_tokenizer(start)
             write_text(self.workdir / CONFIG_FILE, self.config.to_json_best_effort(indent=2) + "\n")
             with (MetricsWriter(self.workdir, start) as self.writer, StopRequest() as stop,
                   display.TrainingProgress(self.console, self.total, start) as self.progress):
@@ -198,6 +198,14 @@ class Run:
 
     def _save(self, checkpointer: Checkpointer, step: int, state: Any) -> None:
         checkpointer.save(step, state, self.config.to_dict())
+
+    def _keep_tokenizer(self, start: int) -> None:
+        """Copies the tokenizer beside the checkpoints, whose ids mean nothing under another."""
+        own, given = self.workdir / TOKENIZER_FILE, self.experiment.corpus.tokenizer_path
+        if start and own.exists() and own.read_bytes() != given.read_bytes():
+            raise UserError(f"{self.workdir}: its run was trained with another tokenizer than that of "
+                            f"{self.experiment.corpus.path}; use its own corpus, or another workdir")
+        shutil.copyfile(given, own)
 
     def _introduce(self, start: int) -> None:
         """Says what is about to run."""

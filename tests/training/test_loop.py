@@ -157,6 +157,13 @@ def test_a_checkpoint_of_another_network_is_refused(files, unbroken):
     assert json.loads((unbroken[0] / "config.json").read_text())["model"]["size"] == "tiny"
 
 
+def test_a_corpus_of_another_tokenizer_is_refused(files, unbroken, tmp_path):
+    spanbert_jax.prepare(str(files / "texts" / "a*.txt"), tmp_path / "corpus", vocab_size=600, length=64, workers=1,
+                         progress=False)
+    done = run(files, unbroken[0], f"--config.data.path={tmp_path / 'corpus'}", status=2)
+    assert "trained with another tokenizer" in done.stderr.strip().splitlines()[-1]
+
+
 def test_annotated_masking_needs_annotations(files, tmp_path):
     done = run(files, tmp_path, "--config.masking.scheme=annotated", status=2)
     assert "prepared without annotations" in done.stderr.strip().splitlines()[-1]
