@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -137,6 +139,27 @@ def _choose(config: ml_collections.ConfigDict, field: str, allowed: Any) -> None
     _require(value in allowed, field, value, f"allowed are {', '.join(map(repr, allowed))}")
 
 
+def _check_ranges(config: ml_collections.ConfigDict) -> None:
+    """Checks the numbers that one field alone decides on."""
+    def check(field: str, holds: Callable[[Any], bool], allowed: str) -> None:
+        value = functools.reduce(lambda section, name: section[name], field.split("."), config)
+        _require(holds(value), field, value, allowed)
+
+    for field in ("model.dropout", "model.attention_dropout", "data.validation_fraction",
+                  "data.short_sequence_probability"):
+        check(field, lambda value: 0 <= value < 1, "must be at least 0 and below 1")
+    for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
+                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions",
+                  "model.boundary_features"):
+        check(field, lambda value: value >= 1, "must be at least 1")
+    for field in ("optimizer.b1", "optimizer.b2", "optimizer.final_fraction"):
+        check(field, lambda value: 0 <= value <= 1, "must be at least 0 and at most 1")
+    for field in ("seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm",
+                  "objectives.boundary_weight"):
+        check(field, lambda value: value >= 0, "must be at least 0")
+    check("optimizer.learning_rate", lambda value: value > 0, "must be above 0")
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks every field, and the combinations of them, before any work is done.
 
@@ -153,28 +176,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "optimizer.schedule", tuple(SCHEDULES))
     _choose(config, "optimizer.name", optimizer_names())
     _choose(config, "optimizer.decay_mask", ("all", "kernels"))
-    for field in ("model.dropout", "model.attention_dropout", "data.validation_fraction",
-                  "data.short_sequence_probability"):
-        value = config[field.split(".")[0]][field.split(".")[1]]
-        _require(0 <= value < 1, field, value, "must be at least 0 and below 1")
-    for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
-                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions",
-                  "model.boundary_features"):
-        value = config[field.split(".")[0]][field.split(".")[1]]
-        _require(value >= 1, field, value, "must be at least 1")
+    _check_ranges(config)
     _require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
              f"must be a multiple of train.accumulation={train.accumulation}")
-    _require(config.seed >= 0, "seed", config.seed, "must be at least 0")
-    for name, most in (("b1", 1), ("b2", 1), ("final_fraction", 1), ("eps", None), ("weight_decay", None)):
-        value = config.optimizer[name]
-        _require(value >= 0 and (most is None or value <= most), f"optimizer.{name}", value,
-                 "must be at least 0" + (f" and at most {most}" if most else ""))
-    _require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", config.optimizer.learning_rate,
-             "must be above 0")
-    _require(config.optimizer.clip_norm >= 0, "optimizer.clip_norm", config.optimizer.clip_norm,
-             "must be 0 (no clipping) or above")
-    _require(config.objectives.boundary_weight >= 0, "objectives.boundary_weight", config.objectives.boundary_weight,
-             "must be 0 (no boundary objective) or above")
     _require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
              "objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
     _require(bool(data.path) or data.length <= config.model.max_positions, "data.length", data.length,
