@@ -1,5 +1,19 @@
 """Eight simulated devices for every test of this process; a test takes as many of them as it needs."""
 import jax
+import pytest
+
+from tests.runs import Files, make_files
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--sweep", type=int, default=0, metavar="N",
+                     help="kill and stop runs under tests/faults N times instead of the few that suffice every day")
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Files:
+    """What runs in processes of their own start from."""
+    return make_files(tmp_path_factory.mktemp("files"))

@@ -10,19 +10,26 @@ import json
 
 import rich.console
 
+from spanbert_jax.commands import joining
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of the training run")
     parser.add_argument("--step", type=int, help="of the checkpoint; the newest if not given")
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    joining.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
+    joining.join(args)
+    from spanbert_jax.cluster.agreement import is_first
     from spanbert_jax.training import evaluate
     from spanbert_jax.training.display import accuracy_table, evaluation_words
     figures = evaluate(args.workdir, args.step)
+    if not is_first():
+        return 0
     if args.json:
         print(json.dumps(figures))
         return 0

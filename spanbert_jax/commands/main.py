@@ -3,43 +3,76 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
-from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
+from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
+from spanbert_jax.cluster.stopping import Stopped, StopRequest
+from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 
 VERBS = {
     "prepare": "turn text into rows to train on",
     "train": "pretrain what a config describes, or go on with it",
     "evaluate": "measure a trained network on held-out rows",
+    "checkpoints": "list the checkpoints of a run and whether they are sound",
 }
-# What the shell sees of a wrong field or file, of Ctrl-C, and of a failed run.
-MISTAKE, INTERRUPTED, FAILED = 2, 130, 1
+# What the shell sees of an error that says itself what happened; the first that fits.
+_STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Runs the command line and returns its exit status, one of `cluster.exit_codes`.
+
+    It ends the process itself, instead of returning, where Python's way out could hang: in a run of many processes, and
+    after a stop, as a library may still be compiling in a thread.
+    """
+    own = argv is None
+    argv = list(sys.argv[1:] if own else argv)
     if not argv or argv[0] not in VERBS:
         return _without_verb(argv)
-    verb = importlib.import_module(f"spanbert_jax.commands.{argv[0]}")
+    verb_name = argv[0]
+    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}")
     parser = argparse.ArgumentParser(
-        prog=f"spanbert-jax {argv[0]}", description=verb.__doc__, allow_abbrev=False,
+        prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     verb.add_arguments(parser)
+    args = verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:])
+    stopped = False
     try:
-        return verb.run(verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:]))
-    except UserError as error:
-        return _tell(argv[0], error, MISTAKE)
-    except RunFailed as error:
-        return _tell(argv[0], error, FAILED)
-    except KeyboardInterrupt:
-        return _tell(argv[0], "interrupted; the same command goes on", INTERRUPTED)
-
-
-def _tell(verb: str, what: object, status: int) -> int:
-    print(f"spanbert-jax {verb}: {what}", file=sys.stderr)
+        with StopRequest():
+            status, agreed = verb.run(args), True
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        agreed, stopped = False, isinstance(error, Stopped)
+        status, line = _explain(error)
+        if line:
+            print(f"spanbert-jax {verb_name}: {line}", file=sys.stderr)
+        elif is_joined():
+            traceback.print_exc()
+        else:
+            raise
+    if own:  # The status is settled, and all that is left is to end with it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    leave(status, agreed)
+    if stopped:
+        end_now(status)
     return status
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit status of an error and what to say of it; nothing of a bug, whose traceback says more."""
+    if is_lost_peer(error):
+        what = " ".join(str(error).split())[:200]
+        return PEER_LOST, f"another process of the run was lost ({what}); the same command goes on"
+    for kind, status in _STATUSES:
+        if isinstance(error, kind):
+            return status, str(error)
+    if isinstance(error, (Stopped, KeyboardInterrupt)):
+        return STOPPED, f"stopped by {str(error) or 'SIGINT'}; the same command goes on"
+    return FAILED, ""
 
 
 def _without_verb(argv: Sequence[str]) -> int:
@@ -49,7 +82,7 @@ def _without_verb(argv: Sequence[str]) -> int:
                  "  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart")
     if argv and argv[0] in ("-h", "--help"):
         print(help_text)
-        return 0
+        return DONE
     problem = f"unknown verb {argv[0]!r}; allowed: {', '.join(VERBS)}" if argv else "no verb given"
     print(f"spanbert-jax: {problem}\n{help_text}", file=sys.stderr)
     return MISTAKE

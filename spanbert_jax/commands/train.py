@@ -4,23 +4,24 @@
   spanbert-jax train --config configs/base.py:scheme=whole_word,sbo=false --workdir runs/whole_word \\
       --config.data.path=corpora/wiki --config.optimizer.learning_rate=2e-4
 
+Where it runs as many processes (Slurm, Cloud TPU, Kubernetes, or the flags below) the command is the same in each.
 Every field of a config is overridden as --config.FIELD=VALUE; a config file's own variants follow its name.
 """
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ml_collections
 
+from spanbert_jax.cluster.exit_codes import DONE, STOPPED
+from spanbert_jax.commands import joining
 from spanbert_jax.commands.configs import load_config
 
 if TYPE_CHECKING:
     from spanbert_jax.training import RunResult
-
-# "Run the same command again": sysexits' EX_TEMPFAIL, which schedulers can be told to retry on.
-STOPPED = 75
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
     parser.add_argument("--workdir", required=True, metavar="DIR",
                         help="where checkpoints, metrics and a corpus prepared on the way go")
+    parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
+                        help="save and stop after so long, as in 3h50m or 90m")
+    parser.add_argument("--force", action="store_true",
+                        help="go on from a checkpoint although changes since then make it another run")
+    joining.add_arguments(parser)
+
+
+def duration(text: str) -> float:
+    """Seconds in a time such as 3h50m, 90m or 45s."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not hours + minutes + seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it as 3h50m, 90m or 45s")
+    return float(3600 * hours + 60 * minutes + seconds)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
@@ -42,10 +57,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
     config = load_config(args.config, args.overrides)
+    joining.join(args)
+    from spanbert_jax.cluster.agreement import is_first
     from spanbert_jax.training import train  # takes seconds to import, which `--help` need not wait for
-    result = train(config, args.workdir)
-    print(closing_words(config, result))
-    return 0 if result.finished else STOPPED
+    result = train(config, args.workdir, force=args.force, time_limit=args.time_limit)
+    if is_first():
+        print(closing_words(config, result))
+    return DONE if result.finished else STOPPED
 
 
 def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:

@@ -1,6 +1,6 @@
 """Documents to rows: readers, blocks and packing, the TFDS builder, and the loader that feeds training."""
 from spanbert_jax.corpus.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.loader import RowOrder, RowSource, batches
-from spanbert_jax.corpus.preparation import prepare
+from spanbert_jax.corpus.preparation import prepare, wait_for_corpus
 
-__all__ = ["Corpus", "RowOrder", "RowSource", "batches", "open_corpus", "prepare"]
+__all__ = ["Corpus", "RowOrder", "RowSource", "batches", "open_corpus", "prepare", "wait_for_corpus"]

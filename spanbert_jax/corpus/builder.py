@@ -4,18 +4,19 @@ TFDS's sequential writer does it: rows go to disk as they come. A GeneratorBased
 memory to shuffle it, and beyond 1 GB asks for TensorFlow; here the order of training is settled when reading.
 Import this module only where rows are written: TFDS is slow.
 """
+import contextlib
+import errno
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from spanbert_jax.corpus.rows import UINT8_FEATURES, Rows
+from spanbert_jax.corpus.rows import UINT8_FEATURES, Rows, token_dtype
 
 _NAME, _VERSION = "spanbert_rows", "1.0.0"
 _ROWS_PER_SHARD = 200_000
-_SMALL_VOCABULARY = 65_536
 
 
 def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int) -> None:
@@ -26,26 +27,40 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
       splits: batches of rows of each split, taken in turn.
       length: S.
       vocab_size: V; tokens are uint16 up to 65,536 pieces, else int32.
+
+    Raises:
+      OSError: the disk does not take it.
     """
-    token_dtype = np.dtype(np.uint16 if vocab_size <= _SMALL_VOCABULARY else np.int32)
+    dtype = token_dtype(vocab_size)
     identity = DatasetIdentity(
         name=_NAME, version=tfds.core.Version(_VERSION), data_dir=str(directory), module_name=__name__)
     info = tfds.core.DatasetInfo(
-        builder=identity, description="Rows of piece ids for pretraining.", features=_features(length, token_dtype))
+        builder=identity, description="Rows of piece ids for pretraining.", features=_features(length, dtype))
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=_ROWS_PER_SHARD, file_format="array_record")
     writer.initialize_splits(list(splits))
     for split, batches in splits.items():
         for batch in batches:
-            batch = {**batch, "tokens": batch["tokens"].astype(token_dtype)}
-            writer.add_examples({split: [
-                {name: array[row] for name, array in batch.items()} for row in range(len(batch["tokens"]))]})
-    writer.close_all()
+            batch = {**batch, "tokens": batch["tokens"].astype(dtype)}
+            rows = [{name: array[row] for name, array in batch.items()} for row in range(len(batch["tokens"]))]
+            with _failed_writes():
+                writer.add_examples({split: rows})
+    with _failed_writes():
+        writer.close_all()
 
 
-def _features(length: int, token_dtype: np.dtype) -> tfds.features.FeaturesDict:
+@contextlib.contextmanager
+def _failed_writes() -> Iterator[None]:
+    """ArrayRecord says so with a RuntimeError, when a shard is closed."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error).splitlines()[0].split(";")[0]) from None
+
+
+def _features(length: int, dtype_of_tokens: np.dtype) -> tfds.features.FeaturesDict:
     def tensor(shape: tuple[int, ...], dtype: np.dtype) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
 
     return tfds.features.FeaturesDict({
-        "tokens": tensor((length,), token_dtype), "next_sentence": tensor((), np.dtype(np.int32)),
+        "tokens": tensor((length,), dtype_of_tokens), "next_sentence": tensor((), np.dtype(np.int32)),
         **{name: tensor((length,), np.dtype(np.uint8)) for name in UINT8_FEATURES}})

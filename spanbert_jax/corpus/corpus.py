@@ -1,5 +1,7 @@
 """A prepared corpus on disk and what is known of it."""
 import dataclasses
+import hashlib
+import io
 import json
 import pathlib
 from typing import Any
@@ -9,8 +11,13 @@ import numpy as np
 from spanbert_jax.errors import UserError
 from spanbert_jax.text import SpecialIds
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REPORT, TOKENIZER, UNIGRAM, DATASET_INFO = "report.json", "tokenizer.json", "unigram.npy", "dataset_info.json"
+_SHARD = ".array_record-"
+_SHARD_HEAD = 65_536  # of a shard only so many bytes are hashed; ArrayRecord checks the others when they are read
+# Settings that decide the rows. The fingerprint of the content stands for what was read and how, and the hash of the
+# tokenizer for how that came to be.
+_DECIDING = ("content", "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,38 +47,109 @@ class Corpus:
     tokenizer_path: pathlib.Path
     report: dict[str, Any]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the training rows, as JSON holds it: equal for equal rows, wherever they lie."""
+        return {**{name: self.report["settings"][name] for name in _DECIDING}, "length": self.length,
+                "vocab_size": self.vocab_size, "training_rows": self.num_rows["train"],
+                "tokenizer": self.report["contents"][TOKENIZER][1]}
+
+    def shards(self, split: str) -> list[pathlib.Path]:
+        """The ArrayRecord files of a split, in order."""
+        return sorted(self.path / name for name in self.report["contents"] if f"-{split}{_SHARD}" in name)
+
 
 def open_corpus(path: str | pathlib.Path) -> Corpus:
-    """Opens what `prepare` wrote.
+    """Opens what `prepare` wrote. Reads its small files whole and the first 64 KiB of each shard.
 
     Raises:
-      UserError: no such directory, no prepared corpus, one not finished, or one of another format version.
+      UserError: no such directory, no prepared corpus, one not finished or of another format version, or a file in it
+        that is missing or is not the one that `prepare` wrote.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        raise UserError(f"corpus {path}: no such directory; make one with `spanbert-jax prepare --out {path}`")
-    if not (path / REPORT).is_file():
+        raise UserError(f"corpus {path}: {'a file, not a directory' if path.exists() else 'no such directory'}; make "
+                        "one with `spanbert-jax prepare --out DIR`")
+    report = _read_report(path)
+    try:
+        for name, (size, digest) in report["contents"].items():
+            found, found_digest = _measure(path, name)
+            if found != size:
+                raise damaged(path, name, f"{found:,} bytes long, not {size:,} as when the corpus was prepared")
+            if found_digest != digest:
+                raise damaged(path, name, "not the file that was written when the corpus was prepared")
+        return Corpus(
+            path=path, length=report["length"], vocab_size=report["vocab_size"],
+            special=SpecialIds(**report["special_ids"]), max_blocks=report["max_blocks"],
+            blocks=report["settings"]["blocks"], unigram=_read_unigram(path, report["vocab_size"]),
+            num_rows=dict(report["num_rows"]), tokenizer_path=path / TOKENIZER, report=report)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(path, REPORT, "lacks what prepare writes") from None
+
+
+def damaged(path: pathlib.Path, name: str, what: str) -> UserError:
+    """The error that tells of a file of a corpus that cannot be trusted."""
+    return UserError(f"corpus {path}: {name}: {what}; bring back a sound copy of it, or prepare the corpus anew "
+                     "(prepare --overwrite, or remove the directory)")
+
+
+def contents(directory: pathlib.Path) -> dict[str, tuple[int, str]]:
+    """Size and hash of each file of a corpus but its report, by name; of a shard the first 64 KiB are hashed."""
+    return {path.name: _measure(directory, path.name)
+            for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(REPORT)}
+
+
+def sealed(report: dict[str, Any]) -> dict[str, Any]:
+    """A report with its own hash, by which a change made to it later is seen."""
+    return {**report, "seal": _seal(report)}
+
+
+def _read_report(path: pathlib.Path) -> dict[str, Any]:
+    if not (path / REPORT).exists():
         raise UserError(f"corpus {path}: no {REPORT} in it, so it is no finished corpus; run prepare to make one")
     try:
-        report = json.loads((path / REPORT).read_text(encoding="utf-8"))
+        report = json.loads(_read(path, REPORT))
         version = report["format_version"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"corpus {path}: {REPORT} is not one that prepare wrote; run it with --overwrite") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise damaged(path, REPORT, "not one that prepare wrote") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; "
-                        "prepare anew")
-    missing = [name for name in (TOKENIZER, UNIGRAM, DATASET_INFO) if not (path / name).is_file()]
-    missing += [f"rows of {split}" for split, count in report["num_rows"].items()
-                if count and not shards(path, split)]
-    if missing:
-        raise UserError(f"corpus {path}: {', '.join(missing)} missing; run prepare with --overwrite")
-    return Corpus(
-        path=path, length=report["length"], vocab_size=report["vocab_size"],
-        special=SpecialIds(**report["special_ids"]), max_blocks=report["max_blocks"],
-        blocks=report["settings"]["blocks"], unigram=np.load(path / UNIGRAM), num_rows=report["num_rows"],
-        tokenizer_path=path / TOKENIZER, report=report)
+        raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; prepare it "
+                        "anew (prepare --overwrite, or remove the directory)")
+    if report.pop("seal", None) != _seal(report):
+        raise damaged(path, REPORT, "changed since prepare wrote it")
+    return report
 
 
-def shards(path: pathlib.Path, split: str) -> list[pathlib.Path]:
-    """The ArrayRecord files of a split, in order."""
-    return sorted(path.glob(f"*-{split}.array_record-*"))
+def _read_unigram(path: pathlib.Path, vocab_size: int) -> np.ndarray:
+    try:
+        unigram = np.lib.format.read_array(io.BytesIO(_read(path, UNIGRAM)), allow_pickle=False)
+    except Exception as error:  # NumPy raises many kinds
+        raise damaged(path, UNIGRAM, f"not an array of numbers ({type(error).__name__})") from None
+    if unigram.shape != (vocab_size,) or unigram.dtype != np.int64:
+        raise damaged(path, UNIGRAM, f"holds {unigram.dtype} {list(unigram.shape)}, not int64 [{vocab_size}]")
+    return unigram
+
+
+def _measure(path: pathlib.Path, name: str) -> tuple[int, str]:
+    data = _read(path, name, _SHARD_HEAD if _SHARD in name else -1)
+    return (path / name).stat().st_size, _digest(data)
+
+
+def _read(path: pathlib.Path, name: str, limit: int = -1) -> bytes:
+    """The bytes of a file of a corpus, or its first `limit`."""
+    file = path / name
+    if not file.is_file():
+        raise damaged(path, name, "not a file" if file.exists() else "missing")
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(limit)
+    except OSError as error:
+        raise damaged(path, name, f"cannot be read ({error.strerror})") from None
+
+
+def _seal(report: dict[str, Any]) -> str:
+    return _digest(json.dumps(report, sort_keys=True).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,14 +1,14 @@
 """Rows by index, their order as a function of (seed, step), and batches read ahead."""
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from spanbert_jax.corpus.corpus import Corpus, shards
+from spanbert_jax.corpus.corpus import REPORT, Corpus, damaged
+from spanbert_jax.corpus.rows import UINT8_FEATURES, token_dtype
 from spanbert_jax.errors import UserError
 
-NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # step, row numbers [B], rows by feature
+NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # step, row numbers [B], rows [R] by feature
 
 _ENDLESS = 2**62
 _READERS, _BATCHES_AHEAD = 4, 8
@@ -18,22 +18,31 @@ class RowSource:
     """Random access to the rows of one split, in batches. Safe to use from several threads."""
 
     def __init__(self, corpus: Corpus, split: str):
-        """Raises UserError if the split has no rows or the files hold another number of rows than reported."""
+        """Raises UserError if the split has no rows, or the files cannot be read or hold another number of rows."""
         if not corpus.num_rows.get(split):
             raise UserError(f"corpus {corpus.path}: split {split!r} has no rows (it has "
                             f"{', '.join(f'{name}: {count}' for name, count in corpus.num_rows.items())})")
         from array_record.python import array_record_module  # 0.1 s that a mere look at a corpus need not pay
 
+        self._path, self._files = corpus.path, corpus.shards(split)
         # Without read-ahead: the indices are random.
         self._readers = [array_record_module.ArrayRecordReader(str(file), options="readahead_buffer_size:0")
-                         for file in shards(corpus.path, split)]
-        counts = [reader.num_records() for reader in self._readers]
-        self._ends = np.cumsum(counts)
-        if self._ends[-1] != corpus.num_rows[split]:
-            raise UserError(f"corpus {corpus.path}: split {split!r} holds {self._ends[-1]} rows where report.json says "
-                            f"{corpus.num_rows[split]}; run prepare with --overwrite")
-        self._length = corpus.length
-        self._frame = _Frame(self._readers[0].read([0])[0])
+                         for file in self._files]
+        # The reader of a file whose index is damaged has no records, and says why when it is read.
+        for shard, reader in enumerate(self._readers):
+            if not reader.num_records():
+                self._read(shard, [0])
+        self._ends = np.cumsum([reader.num_records() for reader in self._readers])
+        if not len(self._ends) or self._ends[-1] != corpus.num_rows[split]:
+            raise damaged(corpus.path, REPORT, f"{corpus.num_rows[split]} rows of split {split!r} reported, but "
+                          f"{self._ends[-1] if len(self._ends) else 0} found")
+        self._token_type = token_dtype(corpus.vocab_size)
+        sizes = {"tokens": corpus.length * self._token_type.itemsize, "next_sentence": 4,
+                 **dict.fromkeys(UINT8_FEATURES, corpus.length)}
+        try:
+            self._frame = _Frame(self._read(0, [0])[0], sizes)
+        except ValueError as error:
+            raise damaged(corpus.path, self._files[0].name, f"holds no rows of this corpus ({error})") from None
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -49,28 +58,46 @@ class RowSource:
 
         Raises:
           IndexError: a number outside 0..len-1.
+          UserError: a file that has been damaged, or cut short or replaced since it was opened.
         """
         indices = np.asarray(indices, np.int64)
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"row numbers must lie in 0..{len(self) - 1}, not {indices.min()}..{indices.max()}")
-        records = self._records(indices)
-        fields = self._frame.fields(records)
-        sizes = {"tokens": fields["tokens"].shape[1] // self._length, "next_sentence": 4}
-        types = {1: np.uint8, 2: np.uint16, 4: np.int32}
-        rows = {name: array.view(types[sizes.get(name, 1)]) for name, array in fields.items()}
-        rows["tokens"] = rows["tokens"].astype(np.int32)
-        rows["next_sentence"] = rows["next_sentence"][:, 0]
+        shard_of = np.searchsorted(self._ends, indices, "right")
+        records = self._records(indices, shard_of)
+        try:
+            rows = self._frame.fields(records)
+        except ValueError:
+            for shard, record in zip(shard_of, records):
+                self._check(shard, record)
+            raise
+        rows["tokens"] = rows["tokens"].view(self._token_type).astype(np.int32)
+        rows["next_sentence"] = rows["next_sentence"].view(np.int32)[:, 0]
         return rows
 
-    def _records(self, indices: np.ndarray) -> list[bytes]:
-        shard_of = np.searchsorted(self._ends, indices, "right")
+    def _records(self, indices: np.ndarray, shard_of: np.ndarray) -> list[bytes]:
         records: list[bytes] = [b""] * len(indices)
         for shard in np.unique(shard_of).tolist():
             places = np.flatnonzero(shard_of == shard)
             first = int(self._ends[shard - 1]) if shard else 0
-            for place, record in zip(places.tolist(), self._readers[shard].read((indices[places] - first).tolist())):
+            for place, record in zip(places.tolist(), self._read(shard, (indices[places] - first).tolist())):
                 records[place] = record
         return records
+
+    def _read(self, shard: int, records: list[int]) -> list[bytes]:
+        try:
+            return self._readers[shard].read(records)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].split(" (")[0].split(";")[0]
+            raise damaged(self._path, self._files[shard].name, f"cannot be read ({reason})") from None
+
+    def _check(self, shard: int, record: bytes) -> None:
+        """A file cut short after it was opened gives empty records, one replaced gives any."""
+        try:
+            self._frame.places(record)
+        except ValueError as error:
+            raise damaged(self._path, self._files[shard].name,
+                          f"cut short or replaced since it was opened ({error})") from None
 
 
 class RowOrder:
@@ -89,24 +116,30 @@ class RowOrder:
         return np.array([self._order[i] for i in range(start, start + self._batch_size)], np.int64)
 
 
-def batches(source: RowSource, order: RowOrder, first_step: int = 0) -> Iterator[NumberedBatch]:
+def batches(source: RowSource, order: RowOrder, first_step: int = 0,
+            rows: np.ndarray | None = None) -> Iterator[NumberedBatch]:
     """Yields (step, [B] row numbers, rows) from `first_step` on without end, reading ahead.
 
     Args:
       source: the rows.
       order: which rows a step takes.
       first_step: where to begin; nothing before it is read.
+      rows: [R] places in the batch, ascending, of the rows that this process needs; only these are read and yielded.
+        None for all.
+
+    Raises:
+      UserError: as `RowSource.rows` does.
     """
     import grain
 
     options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
-    read = functools.partial(_read, source, order)
+    read = functools.partial(_read, source, order, slice(None) if rows is None else rows)
     yield from grain.MapDataset.range(first_step, _ENDLESS).map(read).to_iter_dataset(options)
 
 
-def _read(source: RowSource, order: RowOrder, step: int) -> NumberedBatch:
+def _read(source: RowSource, order: RowOrder, rows: np.ndarray | slice, step: int) -> NumberedBatch:
     indices = order.indices(step)
-    return step, indices, source.rows(indices)
+    return step, indices, source.rows(indices[rows])
 
 
 class _Frame:
@@ -116,27 +149,34 @@ class _Frame:
     whose frame differs (the format lets features come in any order) are parsed one by one.
     """
 
-    def __init__(self, record: bytes):
-        self._places = feature_places(record)
+    def __init__(self, record: bytes, sizes: dict[str, int]):
+        """Args: record: any row; sizes: bytes of each feature. Raises ValueError if they do not go together."""
+        self._sizes = sizes
+        self._places = self.places(record)
         self._size = len(record)
         outside = np.ones(len(record), bool)
-        for start, size in self._places.values():
-            outside[start:start + size] = False
+        for name, start in self._places.items():
+            outside[start:start + sizes[name]] = False
         self._outside = np.flatnonzero(outside)
         self._expected = np.frombuffer(record, np.uint8)[self._outside]
 
+    def places(self, record: bytes) -> dict[str, int]:
+        """Where each feature begins. Raises ValueError unless the record is a row with just these features."""
+        places = feature_places(record)
+        if {name: size for name, (_, size) in places.items()} != self._sizes:
+            raise ValueError(f"a record of {len(record)} bytes that is no row")
+        return {name: start for name, (start, _) in places.items()}
+
     def fields(self, records: list[bytes]) -> dict[str, np.ndarray]:
-        """Returns [B, bytes] uint8 for each feature."""
+        """Returns [B, bytes] uint8 for each feature. Raises ValueError for a record that is no row."""
         if all(len(record) == self._size for record in records):
             matrix = np.frombuffer(b"".join(records), np.uint8).reshape(-1, self._size)
             if (matrix[:, self._outside] == self._expected).all():
-                return {name: np.ascontiguousarray(matrix[:, start:start + size])
-                        for name, (start, size) in self._places.items()}
-        fields: dict[str, Any] = {name: [] for name in self._places}
-        for record in records:
-            for name, (start, size) in feature_places(record).items():
-                fields[name].append(np.frombuffer(record, np.uint8, size, start))
-        return {name: np.stack(arrays) for name, arrays in fields.items()}
+                return {name: np.ascontiguousarray(matrix[:, start:start + self._sizes[name]])
+                        for name, start in self._places.items()}
+        found = [(record, self.places(record)) for record in records]
+        return {name: np.stack([np.frombuffer(record, np.uint8, size, places[name]) for record, places in found])
+                for name, size in self._sizes.items()}
 
 
 def feature_places(record: bytes) -> dict[str, tuple[int, int]]:
@@ -144,11 +184,16 @@ def feature_places(record: bytes) -> dict[str, tuple[int, int]]:
 
     Example{features=1} -> Features{feature=1: map} -> {key=1, value=2} -> Feature{bytes_list=1} -> BytesList{value=1};
     every one of these fields is length-delimited.
+
+    Raises:
+      ValueError: the bytes are no such message.
     """
     places = {}
     (_, start, end), = _messages(record, 0, len(record))
     for _, entry_start, entry_end in _messages(record, start, end):
         parts = {number: (begin, stop) for number, begin, stop in _messages(record, entry_start, entry_end)}
+        if not {1, 2} <= parts.keys():
+            raise ValueError(f"a feature without name or value at byte {entry_start}")
         begin, stop = parts[2]
         for _ in range(2):  # down into the bytes list, then its value
             (_, begin, stop), = _messages(record, begin, stop)
@@ -163,6 +208,8 @@ def _messages(record: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
         if tag & 7 != 2:
             raise ValueError(f"wire type {tag & 7} at byte {start}: not a row of bytes features")
         size, start = _varint(record, start)
+        if start + size > end:
+            raise ValueError(f"a field that ends at byte {start + size} of {end}")
         yield tag >> 3, start, start + size
         start += size
 
@@ -170,6 +217,8 @@ def _messages(record: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
 def _varint(record: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if at >= len(record):
+            raise ValueError(f"ends within a number at byte {at}")
         byte = record[at]
         at += 1
         value |= (byte & 0x7F) << shift

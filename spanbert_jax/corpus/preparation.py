@@ -1,7 +1,6 @@
 """`prepare`: sources in, a finished corpus directory out, or nothing."""
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -17,8 +16,17 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from spanbert_jax.corpus.chunks import chunked, worker_count
-from spanbert_jax.corpus.corpus import DATASET_INFO, FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, open_corpus
-from spanbert_jax.corpus.processes import map_in_order
+from spanbert_jax.corpus.corpus import (
+    FORMAT_VERSION,
+    REPORT,
+    TOKENIZER,
+    UNIGRAM,
+    Corpus,
+    contents,
+    open_corpus,
+    sealed,
+)
+from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.python_prose import write_python_prose
 from spanbert_jax.corpus.readers import PYTHON, Fields, SourceFile, resolve
@@ -26,11 +34,12 @@ from spanbert_jax.corpus.report import make_report, print_report
 from spanbert_jax.corpus.rows import BLOCK_MODES, RowMaker, Rows, RowSettings
 from spanbert_jax.corpus.survey import SPLITS, TRAIN, VALIDATION, Survey, survey
 from spanbert_jax.corpus.tokenization import Tally
+from spanbert_jax.corpus.workspace import SNAPSHOT, put_in_place, workspace
 from spanbert_jax.errors import UserError
 from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
 
-_SNAPSHOT = pathlib.Path("source", "python.jsonl.gz")
 _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
+_POLL_SECONDS = 0.5
 
 
 def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer: str | pathlib.Path | None = None,
@@ -81,13 +90,13 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
     previous = None if overwrite else _previous(out)
     if previous:
         _refuse_difference(out, previous["settings"], {**previous["settings"], **settings})
-        if previous["stamp"] == _stamp(resolve(sources, format, out / _SNAPSHOT)):
+        if previous["stamp"] == _stamp(resolve(sources, format, out / SNAPSHOT)):
             console.print(f"Corpus {out} is up to date: nothing to do.")
             return open_corpus(out)
-    with _workspace(out) as work:
+    with workspace(out) as work:
         if PYTHON in sources:
             _take_snapshot(out, work, console)
-        files = resolve(sources, format, work / _SNAPSHOT)
+        files = resolve(sources, format, work / SNAPSHOT)
         with ProgressBar("reading", None, "characters", progress) as bar:
             found = survey(files, Fields(text_field, annotation_field), validation_fraction,
                            lambda document: bar.advance(len(document.text)))
@@ -99,12 +108,43 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
             return open_corpus(out)
         if pieces is None:
             console.print(f"Training a vocabulary of {vocab_size:,} pieces ...")
-            pieces = train_tokenizer(_TrainingTexts(found), vocab_size, bool(lowercase))
+            pieces = _train_tokenizer(found, vocab_size, bool(lowercase))
         report = _build(work, found, pieces, settings, workers, progress)
         _write_report(work, {**report, "stamp": _stamp(files)})
-        _put_in_place(work, out)
+        put_in_place(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
+
+
+def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
+    """Opens the corpus that another process prepares at `path`, once it is finished.
+
+    Waits without limit, until a signal raises: who starts a run's processes ends them all when one fails.
+
+    Raises:
+      UserError: as `open_corpus`.
+    """
+    while not (pathlib.Path(path) / REPORT).exists():
+        time.sleep(_POLL_SECONDS)
+    return open_corpus(path)
+
+
+def _train_tokenizer(found: Survey, vocab_size: int, lowercase: bool) -> Tokenizer:
+    """Trains in a process of its own: the library looks at no signal, and that process can be ended."""
+    train = functools.partial(_TokenizerTrainer, vocab_size, lowercase)
+    with contextlib.closing(map_in_processes(train, [found], workers=1)) as results:
+        (_, trained), = results
+    return Tokenizer.from_str(trained)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TokenizerTrainer:
+    vocab_size: int
+    lowercase: bool
+
+    def __call__(self, found: Survey) -> str:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        return train_tokenizer(_TrainingTexts(found), self.vocab_size, self.lowercase).to_str()
 
 
 class _TrainingTexts:
@@ -144,17 +184,18 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
     from spanbert_jax.corpus.builder import write_rows  # imports TFDS, which takes a while
 
     start = time.monotonic()
-    with ProgressBar("preparing", characters, "characters", progress) as bar:
-        write_rows(work, {SPLITS[split]: rows_of(split) for split in splits}, length, len(unigram))
+    with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as workers_end:
+        rows = {SPLITS[split]: workers_end.enter_context(contextlib.closing(rows_of(split))) for split in splits}
+        write_rows(work, rows, length, len(unigram))
     seconds = time.monotonic() - start
     if not tallies[SPLITS[TRAIN]].counts["rows"]:
         raise UserError("the documents to train on hold only characters that the tokenizer drops; give other sources")
     unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, unigram)
-    pieces.save(str(work / TOKENIZER))
+    (work / TOKENIZER).write_text(pieces.to_str(pretty=True), encoding="utf-8")
     return {"format_version": FORMAT_VERSION, "settings": settings, "length": length, "vocab_size": len(unigram),
             "special_ids": dataclasses.asdict(special),
-            "max_blocks": 2 if settings["blocks"] == "pairs" else most_segments,
+            "max_blocks": 2 if settings["blocks"] == "pairs" else most_segments, "contents": contents(work),
             **make_report(found, tallies, length, seconds, workers)}
 
 
@@ -188,23 +229,7 @@ def _check(settings: dict[str, Any], workers: int | None) -> None:
 
 def _previous(out: pathlib.Path) -> dict[str, Any] | None:
     """The report of the corpus at `out`; None if there is none or a half-written one."""
-    if not out.exists():
-        return None
-    if (out / REPORT).is_file():
-        return open_corpus(out).report
-    return None
-
-
-def _check_replaceable(out: pathlib.Path) -> None:
-    """Refuses to replace anything but a corpus, finished or not."""
-    if not out.exists():
-        return
-    known = {REPORT, TOKENIZER, UNIGRAM, DATASET_INFO, "features.json", _SNAPSHOT.parts[0]}
-    other = [] if not out.is_dir() else sorted(
-        path.name for path in out.iterdir() if path.name not in known and ".array_record-" not in path.name)
-    if not out.is_dir() or other:
-        what = f"holds {other[0]!r}" if other else "is a file"
-        raise UserError(f"out {out}: {what}, so it is not a corpus to be replaced; give another directory")
+    return open_corpus(out).report if (out / REPORT).exists() else None
 
 
 def _refuse_difference(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -214,63 +239,23 @@ def _refuse_difference(out: pathlib.Path, before: dict[str, Any], now: dict[str,
                         "--overwrite to replace it")
 
 
-@contextlib.contextmanager
-def _workspace(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty directory beside `out`, held by this process and removed at the end unless renamed."""
-    _check_replaceable(out)
-    work = out.absolute().with_name(f".{out.absolute().name}.partial")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(work, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"out {out}: cannot write there ({error.strerror})") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"out {out}: another prepare is writing it; wait for it, or give another --out") from None
-        _empty(work)  # left by a run that was killed
-        try:
-            yield work
-        finally:
-            if work.exists():
-                shutil.rmtree(work)
-    finally:
-        os.close(handle)
-
-
-def _empty(directory: pathlib.Path) -> None:
-    for path in directory.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _put_in_place(work: pathlib.Path, out: pathlib.Path) -> None:
-    """Gives the finished directory its name; stopped in between, the next run begins anew."""
-    if out.exists():
-        old = work.with_suffix(".old")
-        if old.exists():
-            shutil.rmtree(old)
-        out.rename(old)
-        work.rename(out)
-        shutil.rmtree(old)
-    else:
-        work.rename(out)
-
-
 def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> None:
     """Puts the prose of this Python installation into `work`: that of an earlier corpus at `out` if there is one."""
-    (work / _SNAPSHOT).parent.mkdir()
-    if (out / _SNAPSHOT).is_file():
-        shutil.copy2(out / _SNAPSHOT, work / _SNAPSHOT)
+    (work / SNAPSHOT).parent.mkdir()
+    if (out / SNAPSHOT).is_file():
+        shutil.copy2(out / SNAPSHOT, work / SNAPSHOT)
     else:
         console.print("Gathering the English prose of this Python installation ...")
-        write_python_prose(work / _SNAPSHOT)
+        write_python_prose(work / SNAPSHOT)
 
 
 def _write_report(directory: pathlib.Path, report: dict[str, Any]) -> None:
     temporary = directory / f"{REPORT}.new"
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.rename(directory / REPORT)
+    try:
+        temporary.write_text(json.dumps(sealed(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.rename(directory / REPORT)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _stamp(files: Sequence[SourceFile]) -> str:

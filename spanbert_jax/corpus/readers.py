@@ -10,7 +10,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS, Document, Faults, cut_point, divide
 from spanbert_jax.errors import UserError
@@ -241,7 +241,7 @@ def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
 def _parse(line: str, place: str) -> dict:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not a JSON line ({error}); each line must be one JSON object") from None
     if not isinstance(record, dict):
         raise UserError(f"{place}: a JSON {type(record).__name__}, not an object; each line must be one JSON object")
@@ -266,23 +266,59 @@ def _units(record: dict, field: str, length: int, place: str) -> tuple[tuple[int
 
 
 def _read_tfds(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
-    import tensorflow_datasets as tfds  # slow to import, and most corpora need no TFDS source
-
+    name = f"tfds:{file.path}:{file.split}"
     try:
-        if os.path.isdir(file.path):
-            data = tfds.builder_from_directory(file.path).as_data_source(split=file.split)
-        else:
-            data = tfds.data_source(
-                file.path, split=file.split, download=False, builder_kwargs={"file_format": "array_record"})
+        data = _open_tfds(file)
         count = len(data)
+    except UserError:
+        raise
     except Exception as error:  # TFDS raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"source tfds:{file.path}:{file.split}: {reason}; prepare it as array_record") from None
+        raise UserError(f"source {name}: {_first_line(error)}; prepare it as array_record") from None
     for index in range(count):
-        record = data[index]
+        try:
+            record = data[index]
+        except Exception as error:  # as do ArrayRecord and what decodes the features
+            raise UserError(f"source {name}: record {index + 1} cannot be read ({_first_line(error)}); bring back a "
+                            "sound copy") from None
         if fields.text not in record:
             raise UserError(f"tfds:{file.path}: feature {fields.text!r} is missing (features here: "
                             f"{', '.join(record)}); name the text's feature with --text-field")
         text = record[fields.text]
         text = _decode(text, file.path, faults) if isinstance(text, bytes) else str(text)
         yield from divide(Document(text, f"tfds:{file.path}", index + 1, ()), faults)
+
+
+def _open_tfds(file: SourceFile) -> Sequence[dict]:
+    """Opens the files of a TFDS dataset, given by directory or by name, without running code of it.
+
+    TFDS imports what features.json names, which may be any module that Python finds, so only its own are allowed.
+    """
+    import tensorflow_datasets as tfds  # slow to import, and most corpora need no TFDS source
+    from tensorflow_datasets.core import read_only_builder
+
+    directory = file.path if os.path.isdir(file.path) else read_only_builder._find_builder_dir(file.path)
+    if directory is None:
+        raise UserError(f"source tfds:{file.path}: neither a directory nor prepared in {tfds.core.constants.DATA_DIR}; "
+                        "prepare it there as array_record")
+    features = pathlib.Path(directory, "features.json")
+    for name in _feature_classes(json.loads(features.read_text(encoding="utf-8"))):
+        if not name.startswith("tensorflow_datasets."):
+            raise UserError(f"source {features}: a feature of class {name!r}, which is not one of TFDS and could run "
+                            "any code; give the text in another form, such as JSON lines")
+    return tfds.builder_from_directory(directory).as_data_source(split=file.split)
+
+
+def _feature_classes(value: Any) -> Iterator[str]:
+    """The names of classes in what features.json holds, in its newer and its older form."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(inner, str):
+                yield inner
+            yield from _feature_classes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _feature_classes(inner)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,8 +14,14 @@ from spanbert_jax.text import special_ids, word_start_table
 BLOCK_MODES = ("sentences", "contiguous", "pairs")
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
 _MOST_SEGMENTS = 255  # segments are uint8 and 0 is padding
+_SMALL_VOCABULARY = 65_536
 
 Rows = dict[str, np.ndarray]
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """How tokens are stored: uint16 where the vocabulary fits in it, else int32."""
+    return np.dtype(np.uint16 if vocab_size <= _SMALL_VOCABULARY else np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,11 @@ def default_config() -> ml_collections.ConfigDict:
     checkpoint.every = "10k steps"
     checkpoint.keep = 2  # the newest
     checkpoint.keep_every = "100k steps"  # and these for good; "0" keeps none
+    checkpoint.tries = 3  # saves that may fail in a row before the run stops
+
+    config.skip = skip = ml_collections.ConfigDict()
+    skip.stop_after = 0  # leave out bad updates, stop after so many in a row; 0: the first non-finite one ends it all
+    skip.deviations = 10.0  # a loss or gradient norm so far above the median of the last updates is bad
 
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.data = -1  # -1: the devices that the others leave
@@ -149,15 +154,16 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
                   "data.short_sequence_probability"):
         check(field, lambda value: 0 <= value < 1, "must be at least 0 and below 1")
     for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
-                  "evaluation.max_rows", "checkpoint.keep", "data.length", "model.max_positions",
+                  "evaluation.max_rows", "checkpoint.keep", "checkpoint.tries", "data.length", "model.max_positions",
                   "model.boundary_features"):
         check(field, lambda value: value >= 1, "must be at least 1")
     for field in ("optimizer.b1", "optimizer.b2", "optimizer.final_fraction"):
         check(field, lambda value: 0 <= value <= 1, "must be at least 0 and at most 1")
     for field in ("seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm",
-                  "objectives.boundary_weight"):
+                  "objectives.boundary_weight", "skip.stop_after"):
         check(field, lambda value: value >= 0, "must be at least 0")
-    check("optimizer.learning_rate", lambda value: value > 0, "must be above 0")
+    for field in ("optimizer.learning_rate", "skip.deviations"):
+        check(field, lambda value: value > 0, "must be above 0")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """What a person sees of a run: the table of parameters, the progress bar, the closing words."""
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +11,26 @@ import rich.console
 import rich.progress
 import rich.table
 
+from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.model import train_step_flops
+from spanbert_jax.training.experiment import Experiment, parameter_count
 from spanbert_jax.training.mesh import parameter_name
 
 # Wide enough for the table where the output goes to a file, which has no width of its own.
 _FILE_WIDTH = 120
 
 
+class _Console(rich.console.Console):
+    """A console that a run outlives: what a full disk or a closed pipe does not take is lost, and nothing else."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().print(*objects, **options)
+
+
 def make_console() -> rich.console.Console:
-    """Standard error, at a fixed width when it is not a terminal."""
-    console = rich.console.Console(stderr=True, highlight=False)
+    """Standard error, at a fixed width when it is not a terminal; of many processes the first one alone speaks."""
+    console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not is_first())
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console
@@ -33,6 +45,24 @@ def parameter_table(params: Any) -> rich.table.Table:
         layout = "replicated" if leaf.sharding.is_fully_replicated else f"({', '.join(axes)})"
         table.add_row(parameter_name(path), " x ".join(map(str, leaf.shape)), f"{leaf.size:,}", layout)
     return table
+
+
+def introduce(console: rich.console.Console, experiment: Experiment) -> None:
+    """Says what is about to run."""
+    corpus, params, config = experiment.corpus, experiment.abstract.params, experiment.config
+    flops = train_step_flops(experiment.model.config, config.train.batch_size, corpus.length,
+                             experiment.masker.max_masked)
+    console.print(parameter_table(params))
+    mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    console.print(
+        f"{parameter_count(experiment.model.config, params):,} parameters; mesh {mesh}{processes}; "
+        f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
+        f"{config.train.batch_size} rows a step, {experiment.size.total_steps:,} steps, "
+        f"{quantity(flops, 'FLOP')} a step")
+    if not corpus.num_rows["validation"]:
+        console.print("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
+                      "document to have some.")
 
 
 def quantity(value: float, unit: str) -> str:
@@ -60,7 +90,7 @@ class TrainingProgress:
         text = rich.progress.TextColumn
         self._bar = rich.progress.Progress(
             text("step {task.completed:,}/{task.total:,}"), rich.progress.BarColumn(),
-            text("{task.fields[figures]}"), console=console, disable=not console.is_terminal)
+            text("{task.fields[figures]}"), console=console, disable=console.quiet or not console.is_terminal)
         self._task = self._bar.add_task("train", total=total, completed=first_step, figures="compiling")
 
     def __enter__(self) -> "TrainingProgress":

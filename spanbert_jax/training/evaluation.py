@@ -2,20 +2,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.corpus import Corpus, RowSource
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining import MaskedRows, Masker
 from spanbert_jax.pretraining.objectives import Term, objective_terms, score
-from spanbert_jax.training.mesh import Rules, batch_sharding, global_array
+from spanbert_jax.training.mesh import Rules, batch_sharding, global_array, local_rows
 from spanbert_jax.training.step import Batch, apply_model, mask_batch, means
 
 # Longer spans, and later places in a span, are counted together with this one.
@@ -46,7 +46,8 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
         terms["unigram"] = Term(jnp.sum(guess), jnp.zeros(()), jnp.sum(rows.weights))
         return terms
 
-    return jax.jit(evaluate_batch, in_shardings=(None, batch_sharding(mesh, rules), None))
+    return jax.jit(evaluate_batch, in_shardings=(None, batch_sharding(mesh, rules), None),
+                   out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _by_bucket(loss: jax.Array, correct: jax.Array, rows: MaskedRows, bucket: jax.Array) -> Term:
@@ -61,36 +62,45 @@ def log_unigram(corpus: Corpus) -> np.ndarray:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def held_out_batches(source: RowSource, batch_size: int, max_rows: int, mesh: Mesh, rules: Rules):
-    """The validation rows in order, as (index of the first row, batch); the last batch is filled with padding rows."""
+def held_out_batches(source: RowSource, batch_size: int, max_rows: int, mesh: Mesh,
+                     rules: Rules) -> Iterator[tuple[int, Batch]]:
+    """The validation rows in order, as (index of the first row, batch); the last batch is filled with padding rows.
+
+    Every process reads the rows of its own devices.
+    """
     rows = min(len(source), max_rows)
     sharding = batch_sharding(mesh, rules)
+    places = local_rows(sharding, batch_size)
     for first in range(0, rows, batch_size):
-        real = source.rows(np.arange(first, min(first + batch_size, rows)))
-        missing = batch_size - len(real["tokens"])
-        batch = {name: np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) for name, values in real.items()}
-        if missing:
-            batch["next_sentence"][-missing:] = -1
-        yield first, {name: global_array(sharding, values) for name, values in batch.items()}
+        # The first row again where there is none, so that a process without any has something to fill.
+        beyond = first + places >= rows
+        batch = {}
+        for name, values in source.rows(np.where(beyond, 0, first + places)).items():
+            padding = beyond.reshape(-1, *[1] * (values.ndim - 1))
+            values = np.where(padding, -1 if name == "next_sentence" else 0, values)
+            batch[name] = global_array(sharding, values, places, batch_size)
+        yield first, batch
 
 
 def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, batch_size: int, max_rows: int,
-                    mesh: Mesh, rules: Rules, on_batch: Callable[[], None] = lambda: None) -> dict[str, Any]:
+                    mesh: Mesh, rules: Rules, on_batch: Callable[[], bool | None] = lambda: None,
+                    ) -> dict[str, Any] | None:
     """Figures over the validation rows, as `summarize` gives them.
 
     Args:
       evaluate_batch: made by `make_evaluate_batch`.
       batch_size: rows computed at once.
       max_rows: the first so many of the rows are used.
-      on_batch: called after each batch, for progress.
+      on_batch: called after each batch, for progress; true ends the evaluation, which then gives None.
     """
     total = None
     for first, batch in held_out_batches(source, batch_size, max_rows, mesh, rules):
-        terms = jax.device_get(evaluate_batch(params, batch, jnp.asarray(first)))
+        terms = jax.device_get(evaluate_batch(params, batch, np.int32(first)))
         # Sums over many batches outgrow float32's digits, so they are added up in float64.
         terms = jax.tree.map(lambda x: np.asarray(x, np.float64), terms)
         total = terms if total is None else jax.tree.map(np.add, total, terms)
-        on_batch()
+        if on_batch():
+            return None
     return summarize(total)
 
 

@@ -11,7 +11,8 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from spanbert_jax.corpus import Corpus, open_corpus, prepare
+from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.corpus import Corpus, open_corpus, prepare, wait_for_corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import ModelConfig, SpanBert
 from spanbert_jax.pretraining import Masker, make_masker
@@ -48,10 +49,12 @@ class Experiment:
 
 
 def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Corpus:
-    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once."""
+    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once, by one process."""
     data = config.data
     if data.path:
         return open_corpus(data.path)
+    if not is_first():
+        return wait_for_corpus(workdir / "data")
     return prepare(
         list(data.sources), workdir / "data", tokenizer=data.tokenizer or None, vocab_size=data.vocab_size or None,
         format=data.format, text_field=data.text_field, annotation_field=data.annotation_field or None,

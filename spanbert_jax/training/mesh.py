@@ -125,6 +125,35 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, sh
         jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: whole)
 
 
-def global_array(sharding: NamedSharding, rows: np.ndarray) -> jax.Array:
-    """A batch, the same on every process, as an array of which each device holds its own rows."""
-    return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
+def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """The places in a batch, ascending, of the rows that this process's devices hold: all that it needs to read."""
+    held = np.zeros(batch_size, bool)
+    for rows, in sharding.addressable_devices_indices_map((batch_size,)).values():
+        held[rows] = True
+    return np.flatnonzero(held)
+
+
+def global_array(sharding: NamedSharding, rows: np.ndarray, places: np.ndarray, batch_size: int) -> jax.Array:
+    """A batch of which each device holds its own rows, from the rows that this process has read.
+
+    Args:
+      rows: [R, ...] the rows at `places` of the batch.
+      places: [R] as from `local_rows`.
+      batch_size: B, rows of the whole batch.
+
+    Returns:
+      [B, ...].
+    """
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        first, end, _ = index[0].indices(batch_size)
+        place = np.searchsorted(places, first)
+        return rows[place:place + end - first]
+
+    return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, part)
+
+
+def votes(mesh: Mesh, vote: bool) -> jax.Array:
+    """This process's vote as the entries of its devices in an array [devices] over the whole mesh."""
+    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.make_array_from_callback(
+        (mesh.size,), everywhere, lambda index: np.full(len(range(*index[0].indices(mesh.size))), vote))

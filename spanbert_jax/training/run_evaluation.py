@@ -17,8 +17,8 @@ from spanbert_jax.training.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.loop import CONFIG_FILE
 from spanbert_jax.training.mesh import check_batch
+from spanbert_jax.training.run import CONFIG_FILE
 
 
 def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
@@ -30,7 +30,11 @@ def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
-    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
+                        "it") from None
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, Any]:
@@ -38,13 +42,13 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
 
     Args:
       workdir: of the run.
-      step: of the checkpoint; None takes the newest.
+      step: of the checkpoint; None takes the newest sound one.
 
     Returns:
       The figures of `evaluation.summarize`, and "step".
 
     Raises:
-      UserError: when there is no run, no such checkpoint or no held-out row.
+      UserError: when there is no run, no such checkpoint, no sound one or no held-out row.
     """
     workdir = pathlib.Path(workdir)
     config = load_config(workdir)
@@ -57,12 +61,11 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     if not experiment.corpus.num_rows["validation"]:
         raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
-        steps = checkpointer.steps()
-        if not steps:
-            raise UserError(f"{workdir}: no checkpoint yet; let the run train up to its first")
-        chosen = step if step is not None else checkpointer.latest()
-        if chosen not in steps:
-            raise UserError(f"{workdir}: no checkpoint of step {chosen}; there are {steps}")
+        chosen = checkpointer.newest_sound(step)
+        trained_on = checkpointer.about(chosen)["corpus"]
+        if trained_on["tokenizer"] != experiment.corpus.identity["tokenizer"]:
+            raise UserError(f"{experiment.corpus.path}: its tokenizer is not the one that checkpoint {chosen} of "
+                            f"{workdir} was trained with; put the run's own corpus there")
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
         return {"step": chosen, **_evaluate(experiment, params)}
 

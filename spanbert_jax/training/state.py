@@ -12,17 +12,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.model import SpanBert
 from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings
+from spanbert_jax.training.skipping import Recent, no_updates
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Updates done, parameters and optimiser state.
+    """Batches seen, parameters, optimiser state and what the last updates were like.
 
     No random key and no data position: both are functions of the seed and the step.
     """
     step: jax.Array
     params: Any
     opt_state: Any
+    recent: Recent
 
 
 def init_params(model: SpanBert, key: jax.Array) -> Any:
@@ -35,7 +37,7 @@ def init_params(model: SpanBert, key: jax.Array) -> Any:
 def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """The state before the first update."""
     params = nn.unbox(init_params(model, key))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), no_updates())
 
 
 def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules) -> TrainState:
@@ -43,8 +45,9 @@ def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mes
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
-    layout = TrainState(NamedSharding(mesh, PartitionSpec()), shardings,
-                        optimizer_shardings(optimizer, params, shardings, mesh))
+    whole = NamedSharding(mesh, PartitionSpec())
+    layout = TrainState(whole, shardings, optimizer_shardings(optimizer, params, shardings, mesh),
+                        jax.tree.map(lambda _: whole, jax.eval_shape(no_updates)))
     shapes = jax.eval_shape(lambda: init_state(model, optimizer, jax.random.key(0)))
     return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
                         shapes, layout)

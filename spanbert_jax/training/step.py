@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining import MaskedRows, Masker
 from spanbert_jax.pretraining.objectives import Term, objective_terms, target_weights, total_loss
-from spanbert_jax.training.mesh import Rules, batch_axes, batch_sharding
+from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding
+from spanbert_jax.training.skipping import is_bad, remember
 from spanbert_jax.training.state import TrainState, shardings_of
 
 Batch = dict[str, jax.Array]
@@ -85,15 +86,17 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
 
 def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
-                    ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted update. The state given to it is donated.
+                    ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted update: from a state, which is donated, a batch and `mesh.votes` on whether to stop.
 
     Its metrics are scalars: "loss", "masked_loss", "masked_accuracy" and so on by objective (means over targets),
-    "gradient_norm", "parameter_norm", "learning_rate", "tokens" (real ones, not padding).
+    "gradient_norm", "parameter_norm", "learning_rate", "tokens" (real ones, not padding), "stop" (whether any process
+    voted for it: with the figures that all read anyway, all know it at the same step, and no further message is
+    needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
     """
-    rules = config.mesh.rules
+    rules, skip = config.mesh.rules, config.skip
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
             key = step_key(config.seed, state.step)
             rows = mask_batch(masker, jax.random.fold_in(key, _MASKING), batch, mesh, rules)
@@ -102,14 +105,26 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
                 config.train.accumulation)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, **means(terms), "gradient_norm": optax.tree.norm(gradients),
-                   "parameter_norm": optax.tree.norm(params), "learning_rate": schedule(state.step),
-                   "tokens": jnp.sum(batch["segments"] > 0)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        gradient_norm = optax.tree.norm(gradients)
+        metrics = {"loss": loss, **means(terms), "gradient_norm": gradient_norm,
+                   "tokens": jnp.sum(batch["segments"] > 0), "stop": jnp.any(votes),
+                   # The optimiser counts the updates made.
+                   "learning_rate": schedule(state.step - state.recent.left_out)}
+        bad = jnp.zeros((), bool)
+        if skip.stop_after:
+            bad = is_bad(state.recent, loss, gradient_norm, skip.deviations)
+            params, opt_state = jax.tree.map(
+                lambda old, new: jnp.where(bad, old, new), (state.params, state.opt_state), (params, opt_state))
+        recent = remember(state.recent, loss, gradient_norm, bad)
+        if skip.stop_after:
+            metrics |= {"left_out": recent.left_out, "left_out_in_a_row": recent.in_a_row}
+        metrics["parameter_norm"] = optax.tree.norm(params)
+        return TrainState(state.step + 1, params, opt_state, recent), metrics
 
     layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
-    return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules)), out_shardings=(layout, whole),
-                   donate_argnums=0)
+    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules), everywhere),
+                   out_shardings=(layout, whole), donate_argnums=0)
 
 
 def means(terms: dict[str, Term]) -> dict[str, jax.Array]:

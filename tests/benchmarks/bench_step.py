@@ -23,7 +23,7 @@ from spanbert_jax.text import SpecialIds
 from spanbert_jax.training import default_config
 from spanbert_jax.training.config import masking_spec, model_config
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.mesh import make_mesh
+from spanbert_jax.training.mesh import make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
 from spanbert_jax.training.step import make_train_step, mask_batch
@@ -60,11 +60,12 @@ class Ours:
         self.state = create_state(self.model, optimizer, abstract, 0)
         self.step = make_train_step(config, self.model, masker, optimizer, schedule, abstract, mesh)
         self.batch = {name: jnp.asarray(values) for name, values in make_rows(args.rows, args.length).items()}
+        self.votes = votes(mesh, False)
         self.mask = jax.jit(lambda key, batch: mask_batch(masker, key, batch, mesh, rules))
         self.flops = train_step_flops(self.model.config, args.rows, args.length, masker.max_masked)
 
     def __call__(self) -> None:
-        self.state, metrics = self.step(self.state, self.batch)
+        self.state, metrics = self.step(self.state, self.batch, self.votes)
         jax.block_until_ready((self.state, metrics))
 
     def mask_once(self) -> None:

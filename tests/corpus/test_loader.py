@@ -60,12 +60,14 @@ def test_numbers_outside_are_refused(corpus):
             source.rows(np.array(bad))
 
 
-def test_features_in_any_order_are_read(corpus):
-    def field(number, payload):
-        size = len(payload)
-        varint = [size] if size < 128 else [size & 127 | 128, size >> 7]
-        return bytes([number << 3 | 2, *varint]) + payload
+def field(number, payload):
+    """A length-delimited field of a protocol buffer."""
+    size = len(payload)
+    varint = [size] if size < 128 else [size & 127 | 128, size >> 7]
+    return bytes([number << 3 | 2, *varint]) + payload
 
+
+def test_features_in_any_order_are_read():
     def example(features):
         return field(1, b"".join(field(1, field(1, name.encode()) + field(2, field(1, field(1, value))))
                                  for name, value in features))
@@ -74,11 +76,33 @@ def test_features_in_any_order_are_read(corpus):
     records = [example(one), example(one[::-1]), example(one)]
     places = feature_places(records[1])
     assert {name: records[1][start:start + size] for name, (start, size) in places.items()} == dict(one)
-    fields = _Frame(records[0]).fields(records)
+    frame = _Frame(records[0], {"a": 200, "bc": 2})
+    fields = frame.fields(records)
     assert [row.tobytes() for row in fields["a"]] == [one[0][1]] * 3
     assert [row.tobytes() for row in fields["bc"]] == [one[1][1]] * 3
     with pytest.raises(ValueError, match="wire type"):
         feature_places(b"\x0a\x02\x08\x01")
+    for other in ([("a", bytes(200))], [("a", bytes(199)), ("bc", b"xx")], [*one, ("d", b"")]):
+        with pytest.raises(ValueError, match="no row"):
+            frame.fields([records[0], example(other)])
+
+
+def test_no_bytes_whatever_break_the_parser():
+    """Cut, changed or random records raise ValueError or are read; nothing else comes of them."""
+    name, value = field(1, b"tokens"), field(2, field(1, field(1, bytes(range(60)))))
+    record = field(1, field(1, name + value))
+    assert feature_places(record) == {"tokens": (len(record) - 60, 60)}
+    random = np.random.default_rng(0)
+    spoilt = [record[:size] for size in range(len(record))] + [random.bytes(40) for _ in range(2000)]
+    for at, bit in itertools.product(range(len(record) - 60), range(8)):
+        spoilt.append(record[:at] + bytes([record[at] ^ 1 << bit]) + record[at + 1:])
+    refused = 0
+    for data in spoilt:
+        try:
+            feature_places(data)
+        except ValueError:
+            refused += 1
+    assert refused > 2000
 
 
 @pytest.mark.parametrize("rows, batch", [(10, 3), (7, 7), (3, 8), (1, 4), (64, 10)])
@@ -109,3 +133,29 @@ def test_batches_begin_anywhere(corpus):
         np.testing.assert_array_equal(indices, order.indices(step))
         for name, array in source.rows(indices).items():
             np.testing.assert_array_equal(rows[name], array)
+
+
+@pytest.mark.parametrize("parts", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[1], [0, 4, 5], [], [2, 3]]])
+def test_each_process_reads_its_rows_of_the_same_batches(parts, corpus):
+    class Watched(RowSource):
+        def __init__(self, *args):
+            self.sizes = set()
+            super().__init__(*args)
+
+        def rows(self, indices):
+            self.sizes.add(len(indices))
+            return super().rows(indices)
+
+    order = RowOrder(corpus.num_rows["train"], 6, seed=3)
+    whole = list(itertools.islice(batches(RowSource(corpus, "train"), order, 5), 3))
+    for part in parts:
+        source = Watched(corpus, "train")
+        own = itertools.islice(batches(source, order, 5, np.array(part, np.int64)), 3)
+        for (step, indices, rows), (whole_step, whole_indices, whole_rows) in zip(own, whole, strict=True):
+            assert step == whole_step
+            np.testing.assert_array_equal(indices, whole_indices)
+            assert rows.keys() == whole_rows.keys()
+            for name, array in rows.items():
+                assert array.dtype == whole_rows[name].dtype
+                np.testing.assert_array_equal(array, whole_rows[name][part])
+        assert source.sizes == {len(part)}

@@ -73,6 +73,31 @@ def test_again_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary,
     assert changed.length == 32 and sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]
 
 
+def test_identity_is_that_of_the_rows(books, tmp_path, vocabulary):
+    one = run(books, tmp_path / "one", vocabulary).identity
+    assert json.loads(json.dumps(one)) == one and {"length": 64, "blocks": "sentences"}.items() <= one.items()
+    moved = shutil.copytree(books, tmp_path / "elsewhere" / "books")
+    run(moved, tmp_path / "two", vocabulary, workers=2)
+    shutil.move(tmp_path / "two", tmp_path / "three")
+    assert open_corpus(tmp_path / "three").identity == one
+
+    def differs(**changes):
+        other = run(changes.pop("books", books), tmp_path / "other", changes.pop("vocabulary", vocabulary),
+                    overwrite=True, **changes).identity
+        return {name for name in one if other[name] != one[name]}
+
+    assert differs(length=32) == {"length", "training_rows"}
+    assert differs(pack=True) == {"pack", "training_rows"} and differs(seed=1) == {"seed"}
+    assert differs(validation_fraction=0.0) == {"validation_fraction", "training_rows"}
+    assert {"blocks", "short_sequence_probability"} <= differs(blocks="pairs", short_sequence_probability=0.2)
+    trained = run(books, tmp_path / "trained", None, vocab_size=300)
+    given = run(books, tmp_path / "given", trained.tokenizer_path)
+    assert given.identity == trained.identity
+    assert differs(vocabulary=trained.tokenizer_path) >= {"tokenizer", "vocab_size"}
+    (books / "00.txt").write_text("Something else than before.\n")
+    assert "content" in differs()
+
+
 def test_rows_do_not_depend_on_the_number_of_workers(books, tmp_path, vocabulary, monkeypatch):
     for mode in ("sentences", "pairs"):
         one = run(books, tmp_path / f"one-{mode}", vocabulary, workers=1, blocks=mode)
@@ -248,7 +273,7 @@ def test_half_written_and_damaged_corpora(books, tmp_path, vocabulary):
     assert run(books, out, vocabulary).num_rows["train"]  # rebuilt
     for path in out.glob("*-train.array_record*"):
         path.unlink()
-    with pytest.raises(UserError, match="rows of train missing; run prepare with --overwrite"):
+    with pytest.raises(UserError, match="train.array_record-00000: missing; .*prepare --overwrite"):
         run(books, out, vocabulary)
     run(books, out, vocabulary, overwrite=True)
     (out / "report.json").write_text("[]")

@@ -8,7 +8,7 @@ from spanbert_jax.pretraining import make_masker
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training import default_config
 from spanbert_jax.training.config import masking_spec, model_config
-from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh
+from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
 from spanbert_jax.training.step import make_train_step
@@ -66,12 +66,12 @@ class Trainer:
 
     def run(self, state, steps: range, **rows):
         """The state after some steps, and each step's metrics."""
-        metrics = []
+        metrics, sharding = [], batch_sharding(self.mesh, self.config.mesh.rules)
         with jax.set_mesh(self.mesh):
             for step in steps:
-                batch = {name: global_array(batch_sharding(self.mesh, self.config.mesh.rules), values)
+                batch = {name: global_array(sharding, values, np.arange(len(values)), len(values))
                          for name, values in make_rows(step, **rows).items()}
-                state, figures = self.step(state, batch)
+                state, figures = self.step(state, batch, votes(self.mesh, False))
                 metrics.append({name: float(value) for name, value in figures.items()})
         return state, metrics
 

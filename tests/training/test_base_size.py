@@ -18,10 +18,11 @@ def test_base_is_stepped_saved_and_restored(tmp_path):
     assert layers == 12 * (4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768)
     assert np.isfinite(metrics["loss"])
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(1, state, config.to_dict())
+        checkpointer.save(1, state, {"config": config.to_dict()})
         checkpointer.wait()
-        restored = checkpointer.restore(1, trainer.abstract)
+        step, restored = checkpointer.resume(trainer.abstract, lambda step, about: None)
         params = checkpointer.restore_params(1, trainer.abstract.params)
+    assert step == 1
     for field in dataclasses.fields(state):
         jax.tree.map(np.testing.assert_array_equal, getattr(restored, field.name), getattr(state, field.name))
     jax.tree.map(np.testing.assert_array_equal, params, state.params)

@@ -1,0 +1,245 @@
+"""Where a process finds the others of its run: flags, JAX's variables, Open MPI, Slurm, Cloud TPU or Kubernetes."""
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from spanbert_jax.errors import UserError
+
+Environment = Mapping[str, str]
+
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
+_METADATA_SECONDS = 5
+_TPU_PORT = 8482
+
+
+class Flags(NamedTuple):
+    """What the command line says: all three or none.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0.
+      processes: their number.
+      process: index of this one, from 0.
+    """
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes of a run, as seen from one of them.
+
+    Attributes:
+      origin: the flag or variables that told of them, for messages.
+      address: HOST:PORT of process 0; None where JAX asks for it.
+      count: of the processes; None where JAX asks for it.
+      index: of this one; None where JAX asks for it.
+      local_devices: which GPUs of this host are this process's; None for all it sees.
+      method: by which JAX asks for what is None.
+    """
+    origin: str
+    address: str | None
+    count: int | None
+    index: int | None
+    local_devices: tuple[int, ...] | None = None
+    method: str = "deactivate"
+
+    @property
+    def host(self) -> str:
+        """Host of process 0; empty where JAX asks for it."""
+        return (self.address or "").rpartition(":")[0].strip("[]")
+
+
+def find_cluster(environ: Environment, flags: Flags = Flags(),
+                 tpu_metadata: Callable[[str], str] = lambda key: "", kubernetes_api: bool = False) -> Cluster | None:
+    """The cluster a process belongs to; None for a run of one process.
+
+    The first of these that is there decides: the flags; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    (or an Indexed Job's JOB_COMPLETION_INDEX); Open MPI; Slurm's variables inside `srun`, and only there; the hosts of
+    a Cloud TPU; Kubernetes' API. Of the last four JAX_COORDINATOR_ADDRESS and JAX_COORDINATOR_PORT correct the address.
+
+    Args:
+      environ: as it is after `import jax`, which notes in it whether it sees TPU chips.
+      tpu_metadata: the value of an attribute of this TPU VM, empty if there is none.
+      kubernetes_api: whether JAX has the package with which it can ask Kubernetes.
+
+    Raises:
+      UserError: on settings that contradict each other or lack a part.
+    """
+    cluster = (_from_flags(flags) or _from_variables(environ) or _from_open_mpi(environ) or _from_slurm(environ)
+               or _from_tpu(environ, tpu_metadata) or _from_kubernetes(environ, kubernetes_api))
+    if cluster is None:
+        for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
+            if environ.get(name):
+                raise UserError(f"{name}={environ[name]}: says of a run of many processes but not how many; set "
+                                "JAX_NUM_PROCESSES too, to 1 for a run of one, or unset it")
+    if cluster is None or cluster.count == 1:
+        return None
+    if cluster.index is not None and cluster.index >= cluster.count:
+        raise UserError(f"{cluster.origin}: process {cluster.index} of {cluster.count}; they count from 0 to "
+                        f"{cluster.count - 1}")
+    return cluster
+
+
+def tpu_metadata(key: str) -> str:
+    """An attribute of this Cloud TPU VM, as its metadata server gives it; empty if there is none."""
+    request = urllib.request.Request(_METADATA + key, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=_METADATA_SECONDS) as response:
+            return response.read().decode()
+    except (OSError, ValueError):
+        return ""
+
+
+def has_kubernetes_package() -> bool:
+    """Whether the package with which JAX asks Kubernetes is installed."""
+    return importlib.util.find_spec("kubernetes") is not None
+
+
+def _from_flags(flags: Flags) -> Cluster | None:
+    given = {f"--{name}": value for name, value in flags._asdict().items() if value is not None}
+    if not given:
+        return None
+    origin = " ".join(f"{name}={value}" for name, value in given.items())
+    if len(given) < len(flags):
+        missing = " and ".join(f"--{name}" for name in Flags._fields if f"--{name}" not in given)
+        raise UserError(f"{origin}: {missing} missing; give all three of --coordinator, --processes and --process, or "
+                        "none")
+    if flags.processes < 1 or flags.process < 0:
+        raise UserError(f"{origin}: --processes counts from 1, --process from 0")
+    return Cluster(origin, _address("--coordinator", flags.coordinator), flags.processes, flags.process)
+
+
+def _from_variables(environ: Environment) -> Cluster | None:
+    """As Kubeflow's trainer sets them, or by hand in a Job, where its index is known already."""
+    if not environ.get("JAX_NUM_PROCESSES"):
+        return None
+    count = _number(environ, "JAX_NUM_PROCESSES", least=1)
+    origin = f"JAX_NUM_PROCESSES={count}"
+    if count == 1:
+        return Cluster(origin, None, 1, 0)
+    index = "JAX_PROCESS_ID" if environ.get("JAX_PROCESS_ID") else "JOB_COMPLETION_INDEX"
+    if not environ.get(index):
+        raise UserError(f"{origin}: needs JAX_PROCESS_ID too, 0 to {count - 1}; an Indexed Job's JOB_COMPLETION_INDEX "
+                        "serves as well")
+    address = _given_address(environ)
+    if not address:
+        raise UserError(f"{origin}: needs JAX_COORDINATOR_ADDRESS=HOST:PORT too, of process 0")
+    return Cluster(f"{origin} {index}={environ[index]}", address, count, _number(environ, index))
+
+
+def _from_open_mpi(environ: Environment) -> Cluster | None:
+    if "OMPI_COMM_WORLD_SIZE" not in environ:
+        return None
+    count, index = _number(environ, "OMPI_COMM_WORLD_SIZE", least=1), _number(environ, "OMPI_COMM_WORLD_RANK")
+    origin = f"OMPI_COMM_WORLD_SIZE={count} OMPI_COMM_WORLD_RANK={index}"
+    address = _given_address(environ)
+    if count > 1 and not address:
+        # Such as 1531576320.0;tcp://10.96.0.1,10.148.0.1:34911 or 1314521088.0;tcp6://[fe80::1,2620::2]:43370.
+        launcher = re.match(r"(\d+)\.\d+;tcp6?://(\[)?([^,\]]+?)(?:[,\]]|:\d+$)",
+                            environ.get("OMPI_MCA_orte_hnp_uri", ""))
+        if not launcher:
+            raise UserError(f"{origin}: this version of Open MPI does not tell where process 0 is; set "
+                            "JAX_COORDINATOR_ADDRESS=HOST:PORT (mpirun -x JAX_COORDINATOR_ADDRESS)")
+        job, bracket, host = launcher.groups()
+        # Open MPI counts its jobs in steps of 4,096.
+        address = f"[{host}]" if bracket else host
+        address += ":" + environ.get("JAX_COORDINATOR_PORT", str(_port(int(job) // 4096)))
+    return Cluster(origin, address, count, index, _own_gpu(
+        environ, "OMPI_COMM_WORLD_LOCAL_RANK", alone=environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"))
+
+
+def _from_slurm(environ: Environment) -> Cluster | None:
+    """A task of `srun`. The script of `sbatch` and the shell of `salloc` know of the tasks too, but are alone."""
+    hosts = environ.get("SLURM_STEP_NODELIST")
+    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    if not hosts or tasks not in environ:
+        return None
+    count = _number(environ, tasks, least=1)
+    if count == 1:
+        return Cluster(tasks, None, 1, 0)
+    index = _number(environ, "SLURM_PROCID")
+    address = _given_address(environ)
+    if not address:
+        # node7, node[007-015,020] or node[007-015],other3: the first host of the list.
+        prefix, first, suffix = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", hosts).groups("")
+        # Steps of a job may run side by side, and so may jobs, which are numbered one after another.
+        port = _port(_number(environ, "SLURM_JOB_ID") + 1021 * int(environ.get("SLURM_STEP_ID", 0)))
+        address = f"{prefix}{first}{suffix}:{environ.get('JAX_COORDINATOR_PORT', port)}"
+    return Cluster(f"{tasks}={count} SLURM_PROCID={index}", address, count, index, _own_gpu(
+        environ, "SLURM_LOCALID", alone=environ.get("SLURM_STEP_NUM_NODES") == str(count)))
+
+
+def _own_gpu(environ: Environment, local_index: str, alone: bool) -> tuple[int, ...] | None:
+    """Of several processes on a host each takes its own GPU, as JAX has it, unless they have been dealt out already."""
+    dealt_out = environ.get("CUDA_VISIBLE_DEVICES") and "," not in environ["CUDA_VISIBLE_DEVICES"]
+    return None if alone or dealt_out or environ.get("JAX_LOCAL_DEVICE_IDS") else (_number(environ, local_index),)
+
+
+def _port(number: int) -> int:
+    """Of process 0, where nothing names one: one of the last 4,096, which few use."""
+    return 65536 - 4096 + number % 4096
+
+
+def _from_tpu(environ: Environment, metadata: Callable[[str], str]) -> Cluster | None:
+    """The hosts of a slice or of several: from Kubernetes' variables or the VM's metadata, in the formats JAX reads."""
+    if "tpu" not in (environ.get("JAX_PLATFORMS") or "tpu").split(","):
+        return None
+    hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES", "")
+    # JAX sets the first where it sees chips and their library, the second where it sees none.
+    if not hosts and "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ:
+        hosts = metadata("worker-network-endpoints")
+        slices = dict(re.findall(r"^(MEGASCALE_\w+):\s*'?([^'\n]*)'?", metadata("tpu-env"), re.M))
+        environ = {**slices, **environ, "TPU_WORKER_ID": metadata("agent-worker-number")}
+    if not hosts:
+        return None
+    names = hosts.split(",")
+    slices = _number(environ, "MEGASCALE_NUM_SLICES", 1) if environ.get("MEGASCALE_NUM_SLICES") else 1
+    count = len(names) * slices
+    if count == 1:
+        return Cluster("TPU_WORKER_HOSTNAMES", None, 1, 0)
+    index = _number(environ, "TPU_WORKER_ID")
+    if slices > 1:
+        index += _number(environ, "MEGASCALE_SLICE_ID") * len(names)
+    # An entry is a host, host:port, or name:number:address.
+    parts = names[0].split(":")
+    first = environ.get("MEGASCALE_COORDINATOR_ADDRESS", "").split(":")[0] or parts[2 if len(parts) == 3 else 0]
+    address = _given_address(environ) or f"{first}:{environ.get('JAX_COORDINATOR_PORT', _TPU_PORT)}"
+    return Cluster(f"TPU with {count} hosts, TPU_WORKER_ID={environ['TPU_WORKER_ID']}", address, count, index)
+
+
+def _from_kubernetes(environ: Environment, api: bool) -> Cluster | None:
+    if not (api and environ.get("KUBERNETES_SERVICE_HOST") and environ.get("JOB_COMPLETION_INDEX")):
+        return None
+    return Cluster(f"JOB_COMPLETION_INDEX={environ['JOB_COMPLETION_INDEX']}", _given_address(environ), None, None,
+                   method="k8s")
+
+
+def _given_address(environ: Environment) -> str | None:
+    """JAX_COORDINATOR_ADDRESS, whose port may stand apart in JAX_COORDINATOR_PORT."""
+    address, port = environ.get("JAX_COORDINATOR_ADDRESS"), environ.get("JAX_COORDINATOR_PORT")
+    if not address:
+        return None
+    return _address("JAX_COORDINATOR_ADDRESS", address if ":" in address or not port else f"{address}:{port}")
+
+
+def _address(name: str, text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise UserError(f"{name}={text}: not an address; write HOST:PORT, the port between 1 and 65535")
+    return text
+
+
+def _number(environ: Environment, name: str, least: int = 0) -> int:
+    text = environ.get(name)
+    if text is None:
+        raise UserError(f"{name}: not set, though the other variables of its kind are; set it, or give --coordinator, "
+                        "--processes and --process")
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name}={text}: must be a whole number, {least} or more")
+    return int(text)

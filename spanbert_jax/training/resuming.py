@@ -1,0 +1,65 @@
+"""What a run may change between the checkpoint that it goes on from and the steps to come."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from spanbert_jax.corpus import Corpus
+from spanbert_jax.errors import UserError
+from spanbert_jax.training.config import default_config
+
+# Sections and fields that decide how, where and how often something is done, and nothing of what the steps compute.
+# The data is judged by the corpus, wherever it lies.
+_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_every", "model.layers", "model.remat")
+
+
+def describe(config: ml_collections.ConfigDict, corpus: Corpus) -> dict[str, Any]:
+    """What a checkpoint remembers of its run, as JSON gives it back: "config" and "corpus"."""
+    return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity}))
+
+
+def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> list[str]:
+    """The changes since a checkpoint, as "field: before -> now".
+
+    Args:
+      step: of the checkpoint.
+      before, now: as `describe` gives them.
+      force: allow changes after which the run is no longer the one that began.
+
+    Raises:
+      UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
+    """
+    fields = {"config": (_flat(default_config().to_dict()) | _flat(before["config"]), _flat(now["config"])),
+              "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
+    if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:
+        raise UserError(f"checkpoint of step {step}: it was trained with another tokenizer than that of this corpus, "
+                        "to which its ids mean nothing; use its own corpus, or another workdir")
+    changes, harmful = [], []
+    for section, (old, new) in fields.items():
+        for field in sorted(old.keys() | new.keys()):
+            if json.dumps(old.get(field)) != json.dumps(new.get(field)):
+                changes.append(f"{section}.{field}: {old.get(field)!r} -> {new.get(field)!r}")
+                if section == "corpus" or not _is_harmless(field, now["config"]):
+                    harmful.append(changes[-1])
+    if harmful and not force:
+        raise UserError(
+            f"checkpoint of step {step}: the rest of the run would not be that of the run that began: "
+            f"{'; '.join(harmful)}; use the config that the run began with, another workdir, or --force")
+    return changes
+
+
+def _is_harmless(field: str, config: Mapping[str, Any]) -> bool:
+    if field == "train.duration":  # every other schedule is stretched over it
+        return config["optimizer"]["schedule"] == "constant"
+    return any(field == harmless or field.startswith(f"{harmless}.") for harmless in _HARMLESS)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

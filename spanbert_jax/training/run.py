@@ -1,0 +1,131 @@
+"""A run: what its config describes, from its workdir's newest sound checkpoint to the end."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.cluster.lock import hold
+from spanbert_jax.cluster.stopping import StopRequest
+from spanbert_jax.errors import UserError
+from spanbert_jax.training import display
+from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.training.config import validate
+from spanbert_jax.training.experiment import (
+    Experiment,
+    build,
+    check_devices,
+    find_corpus,
+    parameter_count,
+    use_compilation_cache,
+)
+from spanbert_jax.training.host_memory import keep_freed_memory
+from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.resuming import check_changes, describe
+from spanbert_jax.training.state import TrainState, create_state
+from spanbert_jax.training.tracking import MetricsWriter, write_text
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+      workdir: where it lies.
+      step: updates done.
+      finished: whether that is all of them; if not, the run was stopped and the same call goes on.
+      parameters: of the network.
+      seconds: of this call.
+      evaluation: figures of the last evaluation as in `evaluation.summarize`; None without validation rows.
+    """
+    workdir: pathlib.Path
+    step: int
+    finished: bool
+    parameters: int
+    seconds: float
+    evaluation: dict[str, Any] | None
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
+          time_limit: float = 0.0) -> RunResult:
+    """Pretrains what a config describes, or goes on where a run in `workdir` stopped.
+
+    The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, TensorBoard files and, where the config
+    names raw sources, the prepared corpus. In a run of many processes every one calls this with the same arguments.
+
+    Args:
+      force: go on from a checkpoint although changes since then make it another run.
+      time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
+
+    Raises:
+      UserError: one line about the field of the config, the data or the checkpoint that does not go.
+      RunFailed: when a loss or a norm is not finite, or too many bad updates come in a row; the checkpoints stay.
+      SavesFailed: when checkpoints could not be saved.
+      Stopped: on a signal or the time limit outside the steps, as during preparation or compilation; nothing is lost.
+    """
+    began = time.monotonic()
+    validate(config)
+    workdir = pathlib.Path(workdir)
+    keep_freed_memory()
+    use_compilation_cache()
+    check_devices(config)
+    with StopRequest(time_limit) as stop, hold(workdir) if is_first() else contextlib.nullcontext():
+        experiment = build(config, find_corpus(config, workdir))
+        with jax.set_mesh(experiment.mesh):
+            loop = _run(experiment, workdir, stop, force)
+    parameters = parameter_count(experiment.model.config, experiment.abstract.params)
+    return RunResult(workdir, loop.step, loop.finished, parameters, time.monotonic() - began, loop.evaluation)
+
+
+def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool) -> Loop:
+    """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
+    config, checkpoint = experiment.config, experiment.config.checkpoint
+    console = display.make_console()
+
+    with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
+                      tries=checkpoint.tries, say=console.print) as checkpointer:
+        checkpointer.check_space(experiment.abstract)
+        display.introduce(console, experiment)
+        about = describe(config, experiment.corpus)
+
+        def check(step: int, before: dict[str, Any]) -> None:
+            changes = check_changes(step, before, about, force)
+            console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
+            for change in changes:
+                console.print(f"Changed since then: {change}")
+
+        step, state = checkpointer.resume(experiment.abstract, check) or (0, _fresh(experiment))
+        # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
+        if is_first():
+            _describe_in(workdir, experiment)
+        with (MetricsWriter(workdir, step, say=console.print) as writer,
+              display.TrainingProgress(console, experiment.size.total_steps, step) as progress, stop.deferred()):
+            loop = Loop(experiment, state, step, checkpointer, about, writer, progress, stop)
+            del state  # the loop donates it
+            loop.run()
+    return loop
+
+
+def _describe_in(workdir: pathlib.Path, experiment: Experiment) -> None:
+    """Puts the config and the tokenizer into the workdir."""
+    try:
+        shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
+        write_text(workdir / CONFIG_FILE, experiment.config.to_json_best_effort(indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give another "
+                        "workdir") from None
+
+
+def _fresh(experiment: Experiment) -> TrainState:
+    return create_state(experiment.model, experiment.optimizer, experiment.abstract, experiment.config.seed)

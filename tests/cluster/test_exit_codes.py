@@ -1,0 +1,110 @@
+"""Exit statuses: which ask to be run again, and what the command line ends with."""
+import os
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+
+from spanbert_jax.cluster.exit_codes import (
+    DONE,
+    FAILED,
+    MISTAKE,
+    PEER_LOST,
+    SAVES_FAILED,
+    STOPPED,
+    retryable,
+)
+from spanbert_jax.commands import main
+from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+
+
+def test_which_statuses_ask_to_be_run_again():
+    assert [status for status in (DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED) if retryable(status)] == [
+        PEER_LOST, STOPPED]
+    # As `subprocess` gives them, and as a shell does.
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGHUP):
+        assert retryable(-number) and retryable(128 + number)
+    assert not retryable(-signal.SIGSEGV) and not retryable(128 + signal.SIGSEGV)
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """The verb `train`, to be given another `run`."""
+    module = types.ModuleType("spanbert_jax.commands.train", "A verb.")
+    module.add_arguments = lambda parser: None
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.mark.parametrize("error,status,line", [
+    (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
+    (SavesFailed("disk full"), SAVES_FAILED, "disk full"),
+    (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; the same command goes on")])
+def test_errors_that_one_line_explains(verb, capsys, error, status, line):
+    def run(args):
+        raise error
+    verb.run = run
+    assert main(["train"]) == status
+    assert capsys.readouterr().err == f"spanbert-jax train: {line}\n"
+
+
+def test_a_bug_keeps_its_traceback(verb):
+    def run(args):
+        raise ValueError("Gloo failed: connection reset by peer")  # there is no peer in a run of one
+    verb.run = run
+    with pytest.raises(ValueError, match="Gloo"):
+        main(["train"])
+
+
+def test_what_a_verb_ends_with_is_handed_on(verb):
+    verb.run = lambda args: STOPPED
+    assert main(["train"]) == STOPPED
+
+
+def test_a_stop_does_not_wait_for_what_a_library_still_does():
+    script = """
+import sys, threading, types
+from spanbert_jax.cluster.stopping import StopRequest
+from spanbert_jax.commands import main
+
+def compile():
+    print("compiling", flush=True)
+    threading.Event().wait()
+
+def run(args):
+    with StopRequest() as stop:
+        stop.interruptible(compile)
+
+verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
+verb.add_arguments, verb.run = lambda parser: None, run
+sys.modules[verb.__name__] = verb
+# Non-daemonic, as a library's own threads may be: Python's way out would wait for it.
+threading.Thread(target=threading.Event().wait).start()
+print("printed before")
+sys.exit(main(["train"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    assert process.stdout.readline() == "printed before\n" and process.stdout.readline() == "compiling\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert errors == "spanbert-jax train: stopped by SIGTERM; the same command goes on\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_preparation_is_stopped_at_once_and_leaves_nothing(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spanbert_jax", "prepare", "--source", "python", "--out", str(tmp_path / "corpus"),
+         "--vocab-size", "1000"], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "Gathering" in line:
+            break
+    assert os.listdir(tmp_path) == [".corpus.partial"]
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert errors == f"spanbert-jax prepare: stopped by {number.name}; the same command goes on\n"
+    assert os.listdir(tmp_path) == []

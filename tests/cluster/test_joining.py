@@ -1,0 +1,244 @@
+"""Where a process finds the others of its run, and how it joins and leaves them."""
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from launch.local import free_port
+from spanbert_jax.cluster.detection import Flags, find_cluster
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED
+from spanbert_jax.errors import UserError
+
+SRUN = {"SLURM_JOB_ID": "5000", "SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NODELIST": "node[007-008]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}
+GKE = {"TPU_WORKER_HOSTNAMES": "t-0.svc,t-1.svc", "TPU_WORKER_ID": "1"}
+MPI = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+       "OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911"}
+JOB = {"JAX_COORDINATOR_ADDRESS": "train-0.train:1234", "JAX_NUM_PROCESSES": "2", "JOB_COMPLETION_INDEX": "1"}
+
+
+def found(environ, *flags, **others):
+    cluster = find_cluster(environ, Flags(*flags), **others)
+    return cluster and (cluster.address, cluster.count, cluster.index)
+
+
+@pytest.mark.parametrize("environ", [
+    {}, {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"},
+    # What sbatch gives its script: it is not a task of srun.
+    {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NODELIST": "a,b"},
+    # A shell that salloc starts as a step of one task within an allocation of four.
+    {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "4294967290"},
+    {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, {**GKE, "JAX_PLATFORMS": "cpu"},
+    {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"},
+    {**JOB, "JAX_NUM_PROCESSES": "1"}, {**SRUN, "JAX_NUM_PROCESSES": "1"}, {**MPI, "OMPI_COMM_WORLD_SIZE": "1"}])
+def test_a_run_of_one_stays_alone(environ):
+    assert found(environ) is None
+
+
+def test_each_way_of_starting_is_found():
+    assert found({}, "host:99", 3, 2) == ("host:99", 3, 2)
+    assert found(JOB) == ("train-0.train:1234", 2, 1)
+    assert found({**JOB, "JAX_PROCESS_ID": "0"})[2] == 0
+    assert found({**JOB, "JAX_COORDINATOR_ADDRESS": "train-0", "JAX_COORDINATOR_PORT": "77"})[0] == "train-0:77"
+    assert found(GKE) == ("t-0.svc:8482", 2, 1)
+    two_slices = {**GKE, "MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1",
+                  "MEGASCALE_COORDINATOR_ADDRESS": "slice0-0:8080", "JAX_COORDINATOR_PORT": "9"}
+    assert found(two_slices) == ("slice0-0:9", 4, 3)
+    in_kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
+    assert find_cluster(in_kubernetes, kubernetes_api=True).method == "k8s"
+
+
+def test_flags_go_before_variables_and_those_before_a_scheduler():
+    assert found({**JOB, **SRUN}, "host:99", 2, 0) == ("host:99", 2, 0)
+    assert found({**JOB, **SRUN}) == ("train-0.train:1234", 2, 1)
+    assert found({**SRUN, "JAX_COORDINATOR_ADDRESS": "other:5"}) == ("other:5", 4, 3)
+
+
+def test_slurm_and_open_mpi_are_read_as_jax_reads_them(monkeypatch):
+    from jax._src.clusters import OmpiCluster, SlurmCluster
+    node_lists = ("node7", "node001,other2", "node[001-015],other2", "node[003,007-015]")
+    for jax_cluster, environs in ((SlurmCluster, [{**SRUN, "SLURM_STEP_NODELIST": nodes} for nodes in node_lists]),
+                                  (OmpiCluster, [MPI, {**MPI, "OMPI_MCA_orte_hnp_uri": "1314521088.0;tcp://10.1.0.1:3"}])):
+        for environ in environs:
+            for name, value in environ.items():
+                monkeypatch.setenv(name, value)
+            assert jax_cluster.is_env_present()
+            assert found(environ) == (jax_cluster.get_coordinator_address(300, None), jax_cluster.get_process_count(),
+                                      jax_cluster.get_process_id())
+
+
+def test_steps_of_a_slurm_job_side_by_side_have_ports_of_their_own():
+    assert found(SRUN)[0] != found({**SRUN, "SLURM_STEP_ID": "1"})[0]
+
+
+@pytest.mark.parametrize("change,devices", [
+    ({}, (1,)), ({"SLURM_STEP_NUM_NODES": "4"}, None), ({"CUDA_VISIBLE_DEVICES": "0"}, None),
+    ({"CUDA_VISIBLE_DEVICES": "0,1"}, (1,)), ({"JAX_LOCAL_DEVICE_IDS": "0,1"}, None)])
+def test_tasks_of_a_host_share_its_gpus_out(change, devices):
+    assert find_cluster({**SRUN, **change}).local_devices == devices
+
+
+def test_a_tpu_vm_is_asked_only_where_jax_sees_its_chips():
+    metadata = {"worker-network-endpoints": "a:0:10.0.0.5,b:1:10.0.0.6", "agent-worker-number": "1",
+                "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"}
+    asked = []
+
+    def ask(key):
+        asked.append(key)
+        return metadata.get(key, "")
+
+    assert found({}, tpu_metadata=ask) is None
+    assert found({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, tpu_metadata=ask) is None
+    assert not asked
+    assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) == ("10.0.0.5:8482", 4, 3)
+    del metadata["tpu-env"]
+    assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) == ("10.0.0.5:8482", 2, 1)
+    metadata["worker-network-endpoints"] = "a:0:10.0.0.5"
+    assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) is None
+
+
+@pytest.mark.parametrize("environ,flags,message", [
+    ({}, ("host:1", None, 0), "--coordinator=host:1 --process=0: --processes missing"),
+    ({}, ("host", 2, 0), "--coordinator=host: not an address; write HOST:PORT"),
+    ({}, ("host:70000", 2, 0), "--coordinator=host:70000: not an address"),
+    ({}, ("host:1", 0, 0), "--processes=0 --process=0: --processes counts from 1"),
+    ({}, ("host:1", 2, 2), "process 2 of 2; they count from 0 to 1"),
+    ({"JAX_COORDINATOR_ADDRESS": "a:1"}, (), "JAX_COORDINATOR_ADDRESS=a:1: .* set JAX_NUM_PROCESSES"),
+    ({"JAX_NUM_PROCESSES": "two"}, (), "JAX_NUM_PROCESSES=two: must be a whole number, 1 or more"),
+    ({"JAX_NUM_PROCESSES": "2"}, (), "JAX_NUM_PROCESSES=2: needs JAX_PROCESS_ID too, 0 to 1"),
+    ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, (), "needs JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+    ({**JOB, "JOB_COMPLETION_INDEX": "5"}, (), "JOB_COMPLETION_INDEX=5: process 5 of 2"),
+    ({name: value for name, value in SRUN.items() if name != "SLURM_PROCID"}, (), "SLURM_PROCID: not set"),
+    ({**SRUN, "SLURM_PROCID": "4"}, (), "SLURM_PROCID=4: process 4 of 4"),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, (), "TPU_WORKER_ID: not set"),
+    ({**MPI, "OMPI_MCA_orte_hnp_uri": ""}, (), "OMPI_COMM_WORLD_RANK=2: .* set JAX_COORDINATOR_ADDRESS")])
+def test_what_contradicts_itself_or_lacks_a_part_is_told_in_a_line(environ, flags, message):
+    with pytest.raises(UserError, match=message) as error:
+        found(environ, *flags)
+    assert "\n" not in str(error.value)
+
+
+# A verb of the command line whose processes meet, and then do what each test is about.
+VERB = """
+import sys, types
+import spanbert_jax.cluster.joining
+from spanbert_jax.commands import joining, main
+from spanbert_jax.errors import UserError
+
+def run(args):
+    joining.join(args)
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+    def meet():
+        return multihost_utils.process_allgather(np.asarray(jax.process_index())).ravel().tolist()
+    print("met", *meet(), flush=True)
+    {body}
+    return 0
+
+verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
+verb.add_arguments, verb.run = joining.add_arguments, run
+sys.modules[verb.__name__] = verb
+{before}
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+def start(*flags, body="", before="", environ=None):
+    """A process that runs the verb, and joins the others by flags or by its environment."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", VERB.format(body=body, before=before), *map(str, flags)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=pathlib.Path(__file__).resolve().parents[2],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **(environ or {})})
+
+
+def start_all(count, body):
+    port = free_port()
+    return [start("--coordinator", f"127.0.0.1:{port}", "--processes", count, "--process", index, body=body)
+            for index in range(count)]
+
+
+def wait_for(process, word):
+    for line in process.stdout:
+        if word in line:
+            return line
+    raise AssertionError(process.communicate()[1])
+
+
+def ends(processes):
+    """Each process's exit status and what it printed on stderr, without the runtime's chatter."""
+    results = []
+    for process in processes:
+        _, errors = process.communicate(timeout=40)
+        results.append((process.returncode, [line for line in errors.splitlines() if "spanbert-jax" in line]))
+    return results
+
+
+def test_tasks_of_slurm_join_by_themselves():
+    environ = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
+               "JAX_COORDINATOR_PORT": str(free_port())}
+    processes = [start(environ={**environ, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)})
+                 for index in range(2)]
+    assert [wait_for(process, "met") for process in processes] == ["met 0 1\n"] * 2
+    assert ends(processes) == [(DONE, [])] * 2
+
+
+def test_ends_on_every_process_alike_abort_none():
+    # The first process serves the others: gone early, it would abort them.
+    late = "import time; time.sleep(0.7 * jax.process_index())"
+    assert ends(start_all(2, late)) == [(DONE, [])] * 2
+    mistake = f"{late}; raise UserError('wrong field')"
+    assert ends(start_all(2, mistake)) == [(MISTAKE, ["spanbert-jax train: wrong field"])] * 2
+
+
+def test_a_killed_peer_ends_the_others_with_a_line():
+    processes = start_all(3, "while True: meet()")
+    for process in processes:
+        wait_for(process, "met")
+    processes[2].kill()
+    for status, lines in ends(processes[:2]):
+        assert status in (PEER_LOST, -signal.SIGABRT)
+        if status == PEER_LOST:
+            assert len(lines) == 1 and "another process of the run was lost" in lines[0]
+            assert "the same command goes on" in lines[0]
+    processes[2].communicate()
+
+
+def test_a_bug_on_one_process_is_told_from_a_lost_peer():
+    body = "jax.process_index() == 1 and {}['bug']\n    while True: meet()"
+    processes = start_all(2, body)
+    for process in processes:
+        wait_for(process, "met")
+    _, errors = processes[1].communicate(timeout=40)
+    assert processes[1].returncode == FAILED and "KeyError: 'bug'" in errors
+    (status, _), = ends(processes[:1])
+    assert status in (PEER_LOST, -signal.SIGABRT)
+
+
+def test_nobody_at_the_address_is_told_in_time():
+    short = "spanbert_jax.cluster.joining._NOTICE_SECONDS, spanbert_jax.cluster.joining.LOCAL_JOIN_SECONDS = 0.5, 1"
+    alone = start("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process", 1, before=short)
+    (status, lines), = ends([alone])
+    assert status == PEER_LOST and len(lines) == 2
+    assert "waiting for the first process" in lines[0] and "did not come within 1 seconds" in lines[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_the_others_can_be_stopped(number):
+    waiting = start("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process", 0,
+                    before="spanbert_jax.cluster.joining._NOTICE_SECONDS = 0.1")
+    assert "waiting for the other processes" in waiting.stderr.readline()
+    waiting.send_signal(number)
+    assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; the same command goes on"])]
+
+
+def test_a_taken_port_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        process = start("--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process", 0)
+        (status, lines), = ends([process])
+    assert status == MISTAKE and len(lines) == 1 and f"port {port} of this machine is taken" in lines[0]

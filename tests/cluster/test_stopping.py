@@ -1,0 +1,99 @@
+"""Stopping by signals and by the time limit."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from spanbert_jax.cluster.stopping import Stopped, StopRequest
+
+NOTED = """
+import signal
+from spanbert_jax.cluster.stopping import StopRequest
+with StopRequest() as stop, stop.deferred():
+    print("ready", flush=True)
+    while not stop:
+        signal.pause()
+    print("noted", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_is_being_done_past_every_except_exception(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=signal.Signals(number).name), StopRequest():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except Exception:
+            pytest.fail("caught as an ordinary error")
+    assert signal.getsignal(number) is before
+
+
+def test_a_deferred_request_waits_to_be_looked_at():
+    with StopRequest() as stop, stop.deferred():
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop and stop.reason == "SIGTERM"
+
+
+def test_the_time_limit_is_a_request():
+    with StopRequest(time_limit=0.05) as stop, stop.deferred():
+        while not stop:
+            signal.pause()
+        assert stop.reason == "the time limit"
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process_at_once(second):
+    with subprocess.Popen([sys.executable, "-c", NOTED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "noted\n"
+        process.send_signal(second)
+        assert process.wait(timeout=10) == -second
+
+
+def test_a_long_call_gives_its_result_and_its_error():
+    with StopRequest() as stop, stop.deferred():
+        assert stop.interruptible(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            stop.interruptible(lambda: 1 / 0)
+
+
+def test_a_long_call_is_left_on_a_request():
+    begun, end = threading.Event(), threading.Event()
+
+    def call():
+        begun.set()
+        end.wait()
+
+    def send():
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    began = time.monotonic()
+    with StopRequest() as stop, stop.deferred(), pytest.raises(Stopped):
+        stop.interruptible(call)
+    assert time.monotonic() - began < 5
+    end.set()
+
+
+def test_outside_the_main_thread_it_stays_false():
+    seen = []
+
+    def use():
+        with StopRequest(time_limit=0.001) as stop:
+            seen.append(bool(stop))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [False]

@@ -1,0 +1,19 @@
+"""An unbroken run, to compare broken ones with."""
+import pathlib
+
+import pytest
+
+from tests.runs import run
+
+
+@pytest.fixture(scope="session")
+def unbroken(files, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    run(files, workdir)
+    return workdir
+
+
+@pytest.fixture
+def sweep(request) -> int:
+    return request.config.getoption("--sweep")

@@ -1,0 +1,11 @@
+"""Goes on with one run after the other, in one process that need not start anew for each.
+
+  python -m tests.faults.go_on CONFIG CORPUS WORKDIR...
+"""
+import sys
+
+import spanbert_jax
+
+for workdir in sys.argv[3:]:
+    config = spanbert_jax.load_config(sys.argv[1], [f"--config.data.path={sys.argv[2]}"])
+    spanbert_jax.train(config, workdir)

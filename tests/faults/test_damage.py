@@ -1,0 +1,53 @@
+"""Every kind of file of the newest step damaged, one at a time: the run falls back a step and ends the same."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import ROOT, assert_same_run
+
+
+def flip_a_bit(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1 << 3
+    path.write_bytes(content)
+
+
+def truncate(path: pathlib.Path) -> None:
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def one_of_each_kind(checkpoints: pathlib.Path, step: int) -> list[str]:
+    """A file of each kind of a step, its manifest among them. Names that differ in numbers alone are one kind."""
+    files = [path.relative_to(checkpoints).as_posix() for path in sorted((checkpoints / str(step)).rglob("*"))
+             if path.is_file()]
+    kinds = {re.sub(r"[0-9a-f]{16,}|\d+", "*", file): file for file in files}
+    assert len(kinds) >= 8  # values, indexes, shapes, shardings, and what the run was
+    return [*kinds.values(), f"integrity-{step}.json"]
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, os.unlink], ids=["flipped", "truncated", "removed"])
+def test_a_damaged_step_is_set_aside_and_the_run_ends_the_same(files, unbroken, tmp_path, damage):
+    workdirs = {}
+    for number, file in enumerate(one_of_each_kind(unbroken / "checkpoints", 60)):
+        workdir = workdirs[file] = tmp_path / str(number)
+        shutil.copytree(unbroken, workdir)
+        damaged = workdir / "checkpoints" / file
+        if damaged.stat().st_size or damage is os.unlink:  # of an empty file there is nothing to flip or to cut off
+            damage(damaged)
+        else:
+            del workdirs[file]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.go_on", files.folder / "config.py", files.corpus, *workdirs.values()],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1",
+             "XDG_CACHE_HOME": str(files.folder / "cache")},
+        cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    for file, workdir in workdirs.items():
+        assert_same_run(workdir, unbroken)
+        assert (workdir / "checkpoints" / "60.unsound").is_dir()
+        assert file.removeprefix("60/") in done.stderr

@@ -1,0 +1,51 @@
+"""A peer that dies or hangs ends the others soon, so that the run can be started again."""
+import os
+import signal
+import time
+
+import pytest
+
+from spanbert_jax.cluster.exit_codes import retryable
+from tests.runs import Process, assert_same_run, free_port, run
+
+# Long enough, and rows that three processes share.
+SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6", "--config.evaluation.batch_size=6")
+SECONDS = 15
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 2])
+def test_the_launcher_ends_the_peers(files, tmp_path, number, victim):
+    with Process(files, tmp_path, *SETTINGS, processes=3) as process:
+        process.until("loss")
+        children = process.children()
+        os.kill(children[victim], number)
+        began = time.monotonic()
+        status = process.wait()
+        assert time.monotonic() - began < SECONDS
+    assert retryable(status), process.output
+    assert not any(os.path.exists(f"/proc/{child}") for child in children)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number):
+    coordinator = f"127.0.0.1:{free_port()}"
+    flags = [["--coordinator", coordinator, "--processes", "3", "--process", str(index)] for index in range(3)]
+    with (Process(files, tmp_path, *SETTINGS, *flags[0]) as first,
+          Process(files, tmp_path, *SETTINGS, *flags[1]) as second,
+          Process(files, tmp_path, *SETTINGS, *flags[2]) as third):
+        first.until("loss")
+        third.send(number)
+        began = time.monotonic()
+        statuses = first.wait(), second.wait()
+        assert time.monotonic() - began < SECONDS
+    assert all(map(retryable, statuses)), (statuses, first.output, second.output)
+
+
+def test_the_launcher_starts_a_run_again_after_a_kill(files, tmp_path):
+    run(files, tmp_path / "unbroken", processes=2)
+    with Process(files, tmp_path / "broken", processes=2, launcher=("--restarts=1",)) as process:
+        process.until("step 12/")
+        os.kill(process.children()[1], signal.SIGKILL)
+        assert process.wait() == 0, process.output
+    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")

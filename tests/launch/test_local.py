@@ -1,0 +1,213 @@
+"""The launcher of local processes: what they print, how they end, and what it makes of it."""
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch.local import telling
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What every command starts with: its index, and how many there are.
+CHILD = """
+import os, signal, sys, threading, time
+flags = dict(word.removeprefix("--").split("=") for word in sys.argv[1:])
+index = int(flags["process"])
+forever = threading.Event().wait
+"""
+# A run of three that goes on for ever, met in a collective.
+MEETING = """
+import sys, types
+from spanbert_jax.commands import joining, main
+
+def run(args):
+    joining.join(args)
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+    while True:
+        multihost_utils.process_allgather(np.asarray(1))
+        print("met in", os.getpid(), flush=True)
+
+import os
+verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
+verb.add_arguments, verb.run = joining.add_arguments, run
+sys.modules[verb.__name__] = verb
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+def start(script, *flags, processes=2, before=CHILD):
+    command = [sys.executable, "launch/local.py", "--processes", str(processes), *map(str, flags),
+               "--", sys.executable, "-c", before + script]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, "PYTHONPATH": "."})
+
+
+def run(script, *flags, **others):
+    """Exit status, and the lines of both streams."""
+    with start(script, *flags, **others) as launcher:
+        out, errors = launcher.communicate(timeout=60)
+    return launcher.returncode, out.decode().splitlines(), errors.decode().splitlines()
+
+
+def pids(launcher, word, count):
+    """Process ids by index, as soon as `count` processes have printed a line `[index] ... word PID`."""
+    found = {}
+    for line in launcher.stdout:
+        match = re.search(rb"^\[(\d)\] .*" + word.encode() + rb" (\d+)$", line)
+        if match:
+            found[int(match[1])] = int(match[2])
+        if len(found) == count:
+            return found
+    raise AssertionError(launcher.stderr.read())
+
+
+def gone(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+def wait_until_gone(some):
+    while not all(map(gone, some)):
+        os.sched_yield()
+
+
+def test_each_line_comes_whole_with_its_process():
+    status, out, errors = run("""
+for number in range(2000):
+    sys.stdout.write(f"line {number} of ")
+    sys.stdout.flush()
+    sys.stdout.write(f"{index} " + "x" * 200 + chr(10))
+print("10%", end=chr(13)), print("20%", end=chr(13)), print("30%")
+print("windows", end=chr(13) + chr(10))
+print("to stderr", index, file=sys.stderr)
+sys.stdout.write("no end of line")
+""")
+    assert status == DONE
+    for index in range(2):
+        own = [line for line in out if line.startswith(f"[{index}] ")]
+        assert own == [*(f"[{index}] line {number} of {index} {'x' * 200}" for number in range(2000)),
+                       *(f"[{index}] {text}" for text in ("30%", "windows", "no end of line"))]
+    assert len(out) == 2 * 2003 and sorted(errors) == ["[0] to stderr 0", "[1] to stderr 1"]
+
+
+def test_each_process_learns_of_the_others_and_of_its_devices():
+    status, out, _ = run("print(flags, os.environ['JAX_PLATFORMS'], os.environ['JAX_NUM_CPU_DEVICES'])", "--devices", 3)
+    assert status == DONE
+    ports = {re.search(r"'coordinator': '127.0.0.1:(\d+)'", line)[1] for line in out}
+    assert len(ports) == 1
+    assert sorted(out) == [f"[{index}] {{'coordinator': '127.0.0.1:{min(ports)}', 'processes': '2', "
+                           f"'process': '{index}'}} cpu 3" for index in range(2)]
+
+
+@pytest.mark.parametrize("statuses,telling_one", [
+    ((DONE, DONE), DONE), ((STOPPED, STOPPED), STOPPED), ((-signal.SIGKILL, PEER_LOST), PEER_LOST),
+    ((-signal.SIGABRT, MISTAKE, PEER_LOST), MISTAKE), ((PEER_LOST, SAVES_FAILED), SAVES_FAILED),
+    ((134, FAILED), FAILED), ((-signal.SIGSEGV, PEER_LOST), FAILED), ((DONE, -signal.SIGABRT), PEER_LOST),
+    ((143, 134), PEER_LOST),
+    ((STOPPED, -signal.SIGABRT), STOPPED), ((137,), PEER_LOST)])
+def test_the_status_that_says_why(statuses, telling_one):
+    assert telling(statuses) == telling_one
+
+
+def test_a_mistake_of_one_ends_the_others_and_is_not_run_again():
+    status, _, errors = run("sys.exit(2) if index else forever()", "--restarts", 3)
+    assert status == MISTAKE
+    assert errors == ["launch: process 1 ended with status 2", "launch: killing the processes that are left"]
+
+
+def test_runs_again_from_where_it_stood_up_to_the_limit(tmp_path):
+    count = f"""
+with open({str(tmp_path)!r} + f"/{{index}}", "a+") as done:
+    done.write("x")
+    done.seek(0)
+    attempt = len(done.read())
+print("attempt", attempt, flags["coordinator"])
+"""
+    status, out, errors = run(count + "sys.exit(0 if attempt == 3 else 70)", "--restarts", 5)
+    assert status == DONE
+    assert [line for line in errors if "restart" in line] == [
+        f"launch: status 70: restart {number} of 5" for number in (1, 2)]
+    assert len({line.split()[-1] for line in out}) == 3, "a port of its own for each attempt"
+    status, _, errors = run(count + "sys.exit(75)", "--restarts", 1)
+    assert status == STOPPED and errors == ["launch: status 75: restart 1 of 1"]
+
+
+def test_signals_are_handed_on_once_to_each():
+    script = """
+def note(number, frame):
+    print("got", signal.Signals(number).name, flush=True)
+    ended.set()
+signal.signal(signal.SIGINT, note), signal.signal(signal.SIGTERM, note)
+ended = threading.Event()
+print("ready", os.getpid(), flush=True)
+ended.wait()
+sys.exit(75)
+"""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with start(script, "--restarts", 3) as launcher:
+            pids(launcher, "ready", 2)
+            launcher.send_signal(number)
+            out, errors = launcher.communicate(timeout=20)
+        assert sorted(out.decode().splitlines()) == [f"[0] got {number.name}", f"[1] got {number.name}"]
+        assert launcher.returncode == STOPPED and not errors, "told to stop, it does not run the command again"
+
+
+def test_a_stop_before_a_process_listens_is_a_stop():
+    with start("print('ready', os.getpid(), flush=True); forever()") as launcher:
+        pids(launcher, "ready", 2)
+        launcher.terminate()
+        launcher.communicate(timeout=20)
+    assert launcher.returncode == STOPPED
+
+
+def test_a_second_signal_kills():
+    script = """
+signal.signal(signal.SIGTERM, lambda number, frame: print("deaf", os.getpid(), flush=True))
+print("ready", os.getpid(), flush=True)
+while True: signal.pause()
+"""
+    with start(script) as launcher:
+        some = pids(launcher, "ready", 2)
+        launcher.terminate()
+        pids(launcher, "deaf", 2)
+        launcher.terminate()
+        launcher.communicate(timeout=20)
+    assert launcher.returncode == PEER_LOST and all(map(gone, some.values()))
+
+
+def test_processes_die_with_a_killed_launcher():
+    with start("print('ready', os.getpid(), flush=True); forever()") as launcher:
+        some = pids(launcher, "ready", 2)
+        launcher.kill()
+    wait_until_gone(some.values())
+
+
+@pytest.mark.parametrize("flags,message", [
+    (["--processes", "0", "--", "true"], "at least 1"), (["--processes", "2"], "no command given"),
+    (["--", "no-such-program"], "no-such-program: cannot be run: No such file")])
+def test_mistakes_on_its_command_line(flags, message):
+    done = subprocess.run([sys.executable, "launch/local.py", *flags], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": "."})
+    assert done.returncode == MISTAKE and message in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_dead_or_hung_peer_ends_all_within_15_seconds(number, victim):
+    with start(MEETING, processes=3, before="") as launcher:
+        some = pids(launcher, "met in", 3)
+        began = time.monotonic()
+        os.kill(some[victim], number)
+        launcher.communicate(timeout=40)
+        assert time.monotonic() - began < 15
+    assert launcher.returncode == PEER_LOST and all(map(gone, some.values()))

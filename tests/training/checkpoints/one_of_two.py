@@ -1,0 +1,55 @@
+"""One of two processes of `test_processes`: PROCESS PORT WORKDIR FAILING. Prints what it finds as one line of JSON."""
+import contextlib
+import json
+import os
+import pathlib
+import sys
+
+import jax
+
+from spanbert_jax.errors import SavesFailed
+from spanbert_jax.training.checkpoints import Checkpointer
+from tests.training.checkpoints.states import State, abstract_of, anything_goes, assert_same_bits, make_state
+from tests.training.checkpoints.test_failed_saves import LARGE, no_large_files
+
+
+def main() -> None:
+    """Saves three steps, of which the second fails on one process, and goes on from what is left, twice."""
+    process, port, workdir, failing = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3]), int(sys.argv[4])
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, process, heartbeat_timeout_seconds=10)
+
+    def large(seed: int) -> State:
+        return make_state(seed, jax.device_count(), rows=LARGE)
+
+    said, found = [], {}
+    with Checkpointer(workdir, keep=3, say=said.append) as checkpointer:
+        checkpointer.check_space(abstract_of(large(0)))
+        checkpointer.save(1, large(1), {"process": process})
+        checkpointer.wait()
+        with no_large_files() if process == failing else contextlib.nullcontext():
+            checkpointer.save(2, large(2), {})
+            try:
+                checkpointer.wait()
+            except SavesFailed as error:
+                found["failed"] = str(error)
+        checkpointer.save(3, large(3), {"process": process})
+        checkpointer.wait()
+        found |= {"failures": checkpointer.failures, "steps": checkpointer.steps()}
+        step, state = checkpointer.resume(abstract_of(large(0)), anything_goes)
+        same(state, large(3))
+        if process == 0:
+            os.unlink(workdir / "checkpoints/3/about/metadata")
+        abouts = []
+        fallen, state = checkpointer.resume(abstract_of(large(0)), lambda step, about: abouts.append(about["process"]))
+        same(state, large(1))
+        found |= {"resumed": [step, fallen], "abouts": abouts, "newest_sound": checkpointer.newest_sound()}
+    print(json.dumps(found | {"said": said}))
+
+
+def same(got: State, expected: State) -> None:
+    """That this process's part of a state is what it should be."""
+    assert_same_bits(*(jax.tree.map(lambda leaf: leaf.addressable_data(0), state) for state in (got, expected)))
+
+
+if __name__ == "__main__":
+    main()

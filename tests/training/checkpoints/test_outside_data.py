@@ -1,0 +1,93 @@
+"""Nothing that lies in a checkpoint is ever run, whoever wrote it."""
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import tensorstore
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.training.checkpoints.manifest import write_manifest
+from tests.training.checkpoints.states import abstract_of, anything_goes, make_state, save_steps
+
+KERNEL = "params.dense.kernel"
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self._mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._mark),)
+
+
+def object_array(payload: bytes) -> dict[str, bytes]:
+    """A zarr array of pickled Python objects, as the zarr library writes and would unpickle it."""
+    described = {"zarr_format": 2, "shape": [8, 5], "chunks": [8, 5], "dtype": "|O", "fill_value": None, "order": "C",
+                 "compressor": None, "filters": [{"id": "pickle", "protocol": 4}], "dimension_separator": "."}
+    return {".zarray": json.dumps(described).encode(), "0.0": payload}
+
+
+def in_plain_files(state, payload):
+    """The whole state as zarr folders, of which one holds objects."""
+    for name in ("manifest.ocdbt", "d", "ocdbt.process_0"):
+        (shutil.rmtree if (state / name).is_dir() else os.unlink)(state / name)
+    described = json.loads((state / "_METADATA").read_text())
+    (state / "_METADATA").write_text(json.dumps(described | {"use_ocdbt": False}))
+    for name in ("step", KERNEL, "params.dense.bias", "params.flags", "opt_state.0.mu", "opt_state.0.count",
+                 "opt_state.1.0"):
+        (state / name).mkdir()
+        for key, content in object_array(payload).items():
+            (state / name / key).write_bytes(content)
+
+
+def in_the_database(state, payload):
+    """One array replaced in the database that Orbax writes."""
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": state.as_uri() + "/"}).result()
+    assert any(key.startswith(KERNEL.encode()) for key in store.list().result())
+    for key, content in object_array(payload).items():
+        store.write(f"{KERNEL}/{key}", content).result()
+
+
+def in_place_of(name):
+    """One of the small files is a pickle."""
+    def craft(state, payload):
+        (state.parent / name).write_bytes(payload)
+    return craft
+
+
+@pytest.mark.parametrize("craft", [
+    in_plain_files, in_the_database, *map(in_place_of, ("state/_METADATA", "about/metadata", "state/manifest.ocdbt"))])
+def test_pickles_are_refused_in_a_line_and_not_run(tmp_path, craft):
+    mark, payload = tmp_path / "ran", pickle.dumps(Payload(tmp_path / "ran"))
+    pickle.loads(payload)
+    assert mark.exists()  # so it would, if it were unpickled
+    mark.rmdir()
+    save_steps(tmp_path, [1])
+    folder = tmp_path / "checkpoints"
+    craft(folder / "1" / "state", payload)
+    write_manifest(folder / "integrity-1.json", folder / "1", 1, 1, 0)
+    abstract, said = abstract_of(make_state(0)), []
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert checkpointer.newest_sound() == 1  # as far as its files go
+        with pytest.raises(UserError) as told:
+            checkpointer.restore_params(1, abstract.params)
+        assert "\n" not in str(told.value)
+    with Checkpointer(tmp_path, say=said.append) as checkpointer:
+        with pytest.raises(UserError, match="no sound checkpoint is left"):
+            checkpointer.resume(abstract, anything_goes)
+    assert len(said) == 1 and "1.unsound" in said[0] and "\n" not in said[0]
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_a_pickle_for_a_manifest_is_refused_and_not_run(tmp_path, protocol):
+    save_steps(tmp_path, [1, 2])
+    (tmp_path / "checkpoints/integrity-2.json").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol))
+    with Checkpointer(tmp_path, say=lambda line: None) as checkpointer:
+        step, _ = checkpointer.resume(abstract_of(make_state(0)), anything_goes)
+    assert step == 1 and not (tmp_path / "ran").exists()

@@ -1,0 +1,24 @@
+"""Which steps are kept, on examples worked out by hand."""
+import pytest
+
+from spanbert_jax.training.checkpoints.retention import kept
+
+
+@pytest.mark.parametrize("keep,keep_every,expected", [
+    (1, 0, {35: "newest 1"}),
+    (2, 0, {30: "newest 2", 35: "newest 2"}),
+    (9, 0, {5: "newest 9", 10: "newest 9", 20: "newest 9", 30: "newest 9", 35: "newest 9"}),
+    (1, 10, {10: "every 10 steps", 20: "every 10 steps", 30: "every 10 steps", 35: "newest 1"}),
+    (2, 15, {30: "newest 2, every 15 steps", 35: "newest 2"}),
+    (1, 1000, {35: "newest 1"}),
+])
+def test_newest_and_every_so_many_are_kept(keep, keep_every, expected):
+    assert kept([20, 5, 35, 10, 30], keep, keep_every) == expected
+
+
+def test_thousands_are_told_with_a_comma():
+    assert kept([2000], 1, 1000) == {2000: "newest 1, every 1,000 steps"}
+
+
+def test_nothing_is_kept_of_nothing():
+    assert kept([], 3, 10) == {}

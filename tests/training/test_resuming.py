@@ -1,0 +1,72 @@
+"""What may change between a checkpoint and the steps to come."""
+import copy
+
+import pytest
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.training import default_config
+from spanbert_jax.training.resuming import check_changes
+
+CORPUS = {"tokenizer": "abc", "length": 64, "content": "123", "settings": {"blocks": "sentences"}}
+
+
+def described(corpus=None, **fields):
+    config = default_config()
+    for field, value in fields.items():
+        section, _, name = field.partition("__")
+        if name:
+            config[section][name] = value
+        else:
+            config[section] = value
+    return {"config": config.to_dict(), "corpus": {**copy.deepcopy(CORPUS), **(corpus or {})}}
+
+
+def test_nothing_changed():
+    assert check_changes(5, described(), described(), force=False) == []
+
+
+@pytest.mark.parametrize("change", [
+    {"mesh__fsdp": 4}, {"evaluation__every": "7 steps"}, {"checkpoint__keep": 9}, {"skip__stop_after": 5},
+    {"train__log_every": 1}, {"model__layers": "scanned"}, {"model__remat": "full"}, {"data__path": "/elsewhere"}])
+def test_harmless_changes_are_listed(change):
+    (field, value), = change.items()
+    line, = check_changes(5, described(), described(**change), force=False)
+    assert line.startswith(f"config.{field.replace('__', '.')}: ") and line.endswith(f" -> {value!r}")
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 1}, {"train__batch_size": 8}, {"train__accumulation": 2}, {"optimizer__learning_rate": 1.0},
+    {"optimizer__name": "lamb"}, {"masking__scheme": "token"}, {"objectives__boundary_weight": 0.5},
+    {"model__dropout": 0.0}, {"model__dtype": "float32"}, {"corpus": {"length": 128}}, {"corpus": {"content": "456"}},
+    {"corpus": {"settings": {"blocks": "pairs"}}}])
+def test_harmful_changes_are_refused_unless_forced(change):
+    with pytest.raises(UserError, match=r"checkpoint of step 5: .* -> .*--force"):
+        check_changes(5, described(), described(**change), force=False)
+    assert len(check_changes(5, described(), described(**change), force=True)) == 1
+
+
+def test_all_harmful_changes_are_named_at_once():
+    with pytest.raises(UserError, match=r"config\.seed: 0 -> 3; config\.train\.batch_size: 256 -> 8"):
+        check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False)
+
+
+def test_another_tokenizer_is_refused_even_if_forced():
+    with pytest.raises(UserError, match="another tokenizer"):
+        check_changes(5, described(), described(corpus={"tokenizer": "xyz"}), force=True)
+
+
+@pytest.mark.parametrize("schedule,allowed", [("constant", True), ("linear", False)])
+def test_a_longer_run_is_harmless_where_the_schedule_does_not_stretch(schedule, allowed):
+    before = described(optimizer__schedule=schedule)
+    after = described(optimizer__schedule=schedule, train__duration="9M steps")
+    if allowed:
+        assert len(check_changes(5, before, after, force=False)) == 1
+    else:
+        with pytest.raises(UserError, match="train.duration"):
+            check_changes(5, before, after, force=False)
+
+
+def test_a_field_that_did_not_exist_had_its_default():
+    before = described()
+    del before["config"]["skip"], before["config"]["masking"]["scheme"]
+    assert check_changes(5, before, described(), force=False) == []

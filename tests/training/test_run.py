@@ -1,0 +1,154 @@
+"""Whole runs from the command line: training, going on, evaluation, and what is refused."""
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.cluster.lock import hold
+from spanbert_jax.errors import UserError
+from tests.runs import evaluations, losses, run
+
+SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",
+         "--config.checkpoint.keep=1", "--config.checkpoint.keep_every=10 steps")
+CONSTANT = "--config.optimizer.schedule=constant"
+
+
+def steps_in(workdir) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def written(workdir) -> dict:
+    """When each file was written last; but for the lock, which every run writes."""
+    return {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def unbroken(files, tmp_path_factory):
+    """A finished run and what it printed."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    return workdir, run(files, workdir, *SHORT)
+
+
+def test_a_run_leaves_what_it_says(unbroken):
+    workdir, output = unbroken
+    assert list(losses(workdir)) == list(range(1, 13))
+    assert [line["step"] for line in evaluations(workdir)] == [6, 12]
+    assert steps_in(workdir) == [10, 12]  # every tenth, and the newest
+    assert json.loads((workdir / "config.json").read_text())["train"]["batch_size"] == 8
+    assert (workdir / "tokenizer.json").exists() and list((workdir / "tensorboard").iterdir())
+    assert "encoder/layers/attention/query/kernel" in output
+    assert f"{evaluations(workdir)[-1]['unigram_loss']:.3f}" in output
+    assert "spanbert-jax evaluate --workdir" in output
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_changed(files, tmp_path):
+    run(files, tmp_path, *SHORT, CONSTANT, "--config.train.duration=5 steps")
+    output = run(files, tmp_path, *SHORT, CONSTANT, "--config.mesh.fsdp=2", devices=4)
+    assert "Going on from the checkpoint of step 5" in output
+    assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
+    assert "Changed since then: config.train.duration: '5 steps' -> '12 steps'\n" in output
+    run(files, tmp_path / "unbroken", *SHORT, CONSTANT)
+    got, expected = losses(tmp_path), losses(tmp_path / "unbroken")
+    assert [got[step] for step in range(1, 6)] == [expected[step] for step in range(1, 6)]
+    for step in range(6, 13):
+        np.testing.assert_allclose(got[step], expected[step], rtol=1e-5)
+
+
+def test_a_finished_run_does_nothing_more(files, unbroken):
+    before = (unbroken[0] / "metrics.jsonl").read_bytes()
+    output = run(files, unbroken[0], *SHORT)
+    assert (unbroken[0] / "metrics.jsonl").read_bytes() == before
+    assert "How good" in output
+
+
+def test_evaluate_agrees_with_training_and_with_any_batch_size(files, unbroken):
+    workdir = unbroken[0]
+    figures = json.loads(run(files, workdir, "--json", verb="evaluate").splitlines()[-1])
+    assert figures["step"] == 12
+    in_flight = workdir / "checkpoints" / "13.saving"
+    in_flight.mkdir()
+    with_all = spanbert_jax.evaluate(workdir)  # eight devices here, one there
+    in_flight.rmdir()  # what a running trainer is saving is still there
+    for name in ("masked_loss", "boundary_loss", "unigram_loss", "masked_accuracy"):
+        assert figures[name] == pytest.approx(with_all[name], rel=1e-5)
+    assert figures["perplexity"] == pytest.approx(np.exp(figures["masked_loss"]))
+    earlier = spanbert_jax.evaluate(workdir, step=10)
+    assert earlier["masked_loss"] != figures["masked_loss"] and earlier["unigram_loss"] == with_all["unigram_loss"]
+
+
+def test_what_evaluate_cannot_find_is_told(files, unbroken, tmp_path):
+    with pytest.raises(UserError, match="no run here"):
+        spanbert_jax.evaluate(tmp_path)
+    with pytest.raises(UserError, match="step 11"):
+        spanbert_jax.evaluate(unbroken[0], step=11)
+
+
+def test_evaluate_alters_nothing_of_an_unsound_checkpoint(files, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(unbroken[0], workdir)
+    (workdir / "checkpoints" / "12" / "state" / "_METADATA").unlink()
+    before = sorted(workdir.rglob("*"))
+    assert spanbert_jax.evaluate(workdir)["step"] == 10
+    assert sorted(workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("changes,said", [
+    (["--config.model.size=mini"], "checkpoint of step 12: .* config.model.size: 'tiny' -> 'mini'; .*--force"),
+    (["--config.model.size=mini", "--force"], "checkpoint of step 12: "),
+    (["--config.seed=3", "--config.train.batch_size=16"], "config.seed: 0 -> 3; config.train.batch_size: 8 -> 16"),
+    (["--config.train.duration=30 steps"], "config.train.duration"),
+    (["--config.masking.scheme=annotated", "--force"], "prepared without annotations")])
+def test_what_would_make_it_another_run_is_refused(files, unbroken, changes, said):
+    workdir = unbroken[0]
+    before = written(workdir)
+    output = run(files, workdir, *SHORT, *changes, status=2)
+    assert re.search(said, output.strip().splitlines()[-1])
+    assert written(workdir) == before
+
+
+def test_a_corpus_of_another_tokenizer_is_refused_even_if_forced(files, unbroken, tmp_path):
+    spanbert_jax.prepare(str(files.folder / "texts" / "a*.txt"), tmp_path / "corpus", vocab_size=600, length=64,
+                         workers=1, progress=False)
+    output = run(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", "--force", status=2)
+    assert "trained with another tokenizer" in output.strip().splitlines()[-1]
+
+
+def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
+    spanbert_jax.prepare(str(files.folder / "texts"), tmp_path / "corpus", tokenizer=files.corpus / "tokenizer.json",
+                         length=48, validation_fraction=0.1, workers=1, progress=False)
+    output = run(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", status=2)
+    assert "corpus.length: 64 -> 48" in output.strip().splitlines()[-1]
+
+
+def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
+    with hold(tmp_path):
+        assert "another run is using it" in run(files, tmp_path, status=2)
+
+
+def test_a_run_on_a_mesh_is_evaluated_on_the_devices_there_are(files, tmp_path):
+    run(files, tmp_path, "--config.train.duration=2 steps", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=4)
+    assert json.loads(run(files, tmp_path, "--json", verb="evaluate").splitlines()[-1])["step"] == 2
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_path):
+    run(files, tmp_path, "--config.train.duration=5 steps", CONSTANT)
+    output = run(files, tmp_path, CONSTANT, "--config.optimizer.learning_rate=1e30", "--force", status=1)
+    last = output.strip().splitlines()[-1]
+    assert "not finite" in last and "gradient norm" in last and "rows [" in last
+    assert steps_in(tmp_path) == [5]
+
+
+def test_bad_updates_are_left_out_until_there_are_too_many_and_a_resumed_run_decides_the_same(files, tmp_path):
+    # Deviations so few that many an ordinary update counts as bad.
+    settings = [CONSTANT, "--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
+    output = run(files, tmp_path / "unbroken", *settings, status=1)
+    assert "3 bad updates in a row" in output.strip().splitlines()[-1]
+    whole = losses(tmp_path / "unbroken")
+    left_out = [line for line in output.splitlines() if "update left out" in line]
+    run(files, tmp_path / "broken", *settings, f"--config.train.duration={max(whole) - 3} steps")
+    again = run(files, tmp_path / "broken", *settings, status=1)
+    assert [line for line in again.splitlines() if "update left out" in line] == left_out[-3:]
+    assert losses(tmp_path / "broken") == whole
