@@ -83,6 +83,8 @@ class Loop:
                 self._evaluate()
         except Stopped as request:
             stopped = request
+        if self.stopping or stopped:
+            self._progress.say(f"step {self.step:,}: stopping by {self._stop.reason or 'a request to another process'}")
         if self.step > start:
             self._save()
         self._checkpointer.wait()

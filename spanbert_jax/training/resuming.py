@@ -32,6 +32,9 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     Raises:
       UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
     """
+    if not all(isinstance(before.get(section), Mapping) for section in now) or "tokenizer" not in before["corpus"]:
+        raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
+                        "not one of this program's; give another workdir")
     fields = {"config": (_flat(default_config().to_dict()) | _flat(before["config"]), _flat(now["config"])),
               "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
     if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:

@@ -99,13 +99,16 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         display.introduce(console, experiment)
         about = describe(config, experiment.corpus)
 
+        changes: list[str] = []
+
         def check(step: int, before: dict[str, Any]) -> None:
-            changes = check_changes(step, before, about, force)
-            console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
-            for change in changes:
-                console.print(f"Changed since then: {change}")
+            changes[:] = check_changes(step, before, about, force)
 
         step, state = checkpointer.resume(experiment.abstract, check) or (0, _fresh(experiment))
+        if step:
+            console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
+        for change in changes:
+            console.print(f"Changed since then: {change}")
         # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
         if is_first():
             _describe_in(workdir, experiment)
@@ -123,8 +126,8 @@ def _describe_in(workdir: pathlib.Path, experiment: Experiment) -> None:
         shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
         write_text(workdir / CONFIG_FILE, experiment.config.to_json_best_effort(indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give another "
-                        "workdir") from None
+        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give "
+                        "another workdir") from None
 
 
 def _fresh(experiment: Experiment) -> TrainState:

@@ -18,6 +18,7 @@ from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_
 from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.mesh import check_batch
+from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import CONFIG_FILE
 
 
@@ -62,10 +63,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.newest_sound(step)
-        trained_on = checkpointer.about(chosen)["corpus"]
-        if trained_on["tokenizer"] != experiment.corpus.identity["tokenizer"]:
-            raise UserError(f"{experiment.corpus.path}: its tokenizer is not the one that checkpoint {chosen} of "
-                            f"{workdir} was trained with; put the run's own corpus there")
+        check_changes(chosen, checkpointer.about(chosen), describe(config, experiment.corpus), force=True)
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
         return {"step": chosen, **_evaluate(experiment, params)}
 

@@ -16,4 +16,5 @@ def unbroken(files, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def sweep(request) -> int:
+    """How often to kill or to stop a run; 0 for the few times that suffice every day."""
     return request.config.getoption("--sweep")

@@ -26,12 +26,12 @@ def stopped(files, tmp_path_factory):
 
 
 @pytest.mark.parametrize("processes,devices,mesh", [
-    (1, 4, ""), (4, 1, ""), (1, 1, ""), (1, 4, "--config.mesh.fsdp=2"), (2, 2, "--config.mesh.tensor=4")])
+    (1, 4, "--config.mesh.fsdp=2"), (4, 1, "--config.mesh.data=-1"), (1, 1, "--config.mesh.data=1")])
 def test_a_run_goes_on_with_other_processes_and_devices(files, stopped, tmp_path, processes, devices, mesh):
     workdir = tmp_path / "run"
     shutil.copytree(stopped / "stopped", workdir)
     before = losses(workdir)
-    run(files, workdir, *SETTINGS, *filter(None, [mesh]), processes=processes, devices=devices)
+    run(files, workdir, *SETTINGS, mesh, processes=processes, devices=devices)
     got, expected = losses(workdir), losses(stopped / "unbroken")
     assert got.keys() == expected.keys() and before.items() <= got.items()
     for step in sorted(got)[:len(before) + STEPS]:

@@ -13,8 +13,7 @@ SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6
 SECONDS = 15
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize("number,victim", [(signal.SIGKILL, 0), (signal.SIGSTOP, 2)])
 def test_the_launcher_ends_the_peers(files, tmp_path, number, victim):
     with Process(files, tmp_path, *SETTINGS, processes=3) as process:
         process.until("loss")
@@ -43,8 +42,9 @@ def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number
 
 
 def test_the_launcher_starts_a_run_again_after_a_kill(files, tmp_path):
-    run(files, tmp_path / "unbroken", processes=2)
-    with Process(files, tmp_path / "broken", processes=2, launcher=("--restarts=1",)) as process:
+    run(files, tmp_path / "unbroken", "--config.train.duration=20 steps", processes=2)
+    with Process(files, tmp_path / "broken", "--config.train.duration=20 steps", processes=2,
+                 launcher=("--restarts=1",)) as process:
         process.until("step 12/")
         os.kill(process.children()[1], signal.SIGKILL)
         assert process.wait() == 0, process.output
