@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import signal
 import sys
@@ -26,8 +27,8 @@ _STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAIL
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status, one of `cluster.exit_codes`.
 
-    It ends the process itself, instead of returning, where Python's way out could hang: in a run of many processes, and
-    after a stop, as a library may still be compiling in a thread.
+    It ends the process itself, instead of returning, where Python's way out could hang or change the status: in a run
+    of many processes, after a stop, as a library may still be compiling in a thread, and as the process's own command.
     """
     own = argv is None
     argv = list(sys.argv[1:] if own else argv)
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         agreed, stopped = False, isinstance(error, Stopped)
         status, line = _explain(error)
         if line:
-            print(f"spanbert-jax {verb_name}: {line}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # of a full disk: the status says it too
+                print(f"spanbert-jax {verb_name}: {line}", file=sys.stderr, flush=True)
         elif is_joined():
             traceback.print_exc()
         else:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     leave(status, agreed)
-    if stopped:
+    if own or stopped:
         end_now(status)
     return status
 

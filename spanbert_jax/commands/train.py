@@ -10,7 +10,9 @@ Every field of a config is overridden as --config.FIELD=VALUE; a config file's o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,13 +58,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
+    began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
     config = load_config(args.config, args.overrides)
     joining.join(args)
     from spanbert_jax.cluster.agreement import is_first
     from spanbert_jax.training import train  # takes seconds to import, which `--help` need not wait for
-    result = train(config, args.workdir, force=args.force, time_limit=args.time_limit)
+    left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
+    result = train(config, args.workdir, force=args.force, time_limit=left)
     if is_first():
-        print(closing_words(config, result))
+        with contextlib.suppress(OSError):  # of a full disk: what is said is lost, what was done is not
+            print(closing_words(config, result), flush=True)
     return DONE if result.finished else STOPPED
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from spanbert_jax.cluster.agreement import any_process, from_first
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.corpus import RowOrder, RowSource, batches
-from spanbert_jax.errors import RunFailed
+from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
 from spanbert_jax.training.checkpoints import Checkpointer
@@ -59,7 +59,10 @@ class Loop:
         self._evaluate_batch = make_evaluate_batch(experiment.model, experiment.masker, log_unigram(corpus),
                                                    experiment.mesh, config.mesh.rules)
         self._votes = {vote: votes(experiment.mesh, vote) for vote in (False, True)}
-        self._timer, self._compiled = Timer(), set()
+        self._timer = Timer()
+        self._compiled: dict[Callable, Callable] = {}
+        # The update whose figures are still on their way: they are read while the next one is being computed.
+        self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
         # The step whose evaluation is written already: not so if a stop has cut it short, and then it is made up for.
         self._evaluated = step if from_first(writer.evaluated(step)) else None
 
@@ -75,21 +78,26 @@ class Loop:
           RunFailed: when a loss or a norm is not finite, or too many bad updates come in a row.
           SavesFailed: when saving failed too often, or the last time.
           Stopped: when a stop was asked for while a program was being compiled; what was done is saved.
+          UserError: on a damaged row; what was done is saved if this process is on its own.
         """
-        start, stopped = self.step, None
+        start, ending = self.step, None
         try:
             self._train()
             if self.step >= self._total:
                 self._evaluate()
         except Stopped as request:
-            stopped = request
-        if self.stopping or stopped:
+            ending = request
+        except UserError as error:
+            if jax.process_count() > 1:  # the others know nothing of it
+                raise
+            ending = error
+        self._finish_pending()
+        if self.stopping or isinstance(ending, Stopped):
             self._progress.say(f"step {self.step:,}: stopping by {self._stop.reason or 'a request to another process'}")
         if self.step > start:
-            self._save()
-        self._checkpointer.wait()
-        if stopped:
-            raise stopped
+            self._checkpointer.save_and_wait(self.step, self.state, self._about)
+        if ending:
+            raise ending
 
     def _train(self) -> None:
         """The order of things in a step."""
@@ -99,16 +107,13 @@ class Loop:
         sharding = batch_sharding(self._experiment.mesh, config.mesh.rules)
         places = local_rows(sharding, config.train.batch_size)
         start = self.step
-        # The update whose figures are still on their way: they are read while the next one is being computed.
-        pending = None
         with contextlib.closing(batches(source, order, start, places)) as feed:
             while True:
                 # Evaluate and save what the updates so far have made.
                 evaluate, save = (bool(self.step and every) and self.step % every == 0
                                   for every in (self._evaluate_every, self._save_every))
-                if pending and (evaluate or save or self._ends()):
-                    self._finish(*pending)
-                    pending = None
+                if evaluate or save:
+                    self._finish_pending()
                 if evaluate and not self._ends() and self.step != self._evaluated:
                     self._evaluate()
                 if self._ends():
@@ -121,9 +126,8 @@ class Loop:
                          for name, values in rows.items()}
                 self.state, metrics = self._call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
                 self.step += 1
-                if pending:
-                    self._finish(*pending)
-                pending = self.step, indices, metrics
+                self._finish_pending()
+                self._pending = self.step, indices, metrics
 
     def _ends(self) -> bool:
         """Whether to stop before the next update, which all processes find at the same step."""
@@ -132,20 +136,20 @@ class Loop:
         return self.stopping or self.step >= self._total
 
     def _call(self, function: Callable, *arguments: Any) -> Any:
-        """Calls a jitted function. A process on its own may stop while it is compiled, which is at its first call."""
-        if function in self._compiled or jax.process_count() > 1:
-            return function(*arguments)
-
-        def call() -> Any:
+        """Calls a jitted function, compiling it first if need be; a process on its own may stop meanwhile."""
+        def compile() -> Callable:
             with jax.set_mesh(self._experiment.mesh):  # which is the thread's own
-                return function(*arguments)
+                return function.lower(*arguments).compile()
 
-        result = self._stop.interruptible(call)
-        self._compiled.add(function)
-        return result
+        if function not in self._compiled:
+            self._compiled[function] = self._stop.interruptible(compile) if jax.process_count() == 1 else compile()
+        return self._compiled[function](*arguments)
 
-    def _finish(self, step: int, indices: np.ndarray, metrics: dict[str, jax.Array]) -> None:
-        """Waits for an update's figures, checks them and logs them."""
+    def _finish_pending(self) -> None:
+        """Waits for the figures of the last update, checks them and logs them, if that has not been done."""
+        if self._pending is None:
+            return
+        (step, indices, metrics), self._pending = self._pending, None
         figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if jax.process_count() > 1:
             self.stopping = self.stopping or figures["stop"] > 0

@@ -7,12 +7,13 @@ from typing import Any
 
 import ml_collections
 
+from spanbert_jax.cluster.agreement import any_process, from_first
 from spanbert_jax.corpus import Corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.training.config import default_config
 
-# Sections and fields that decide how, where and how often something is done, and nothing of what the steps compute.
-# The data is judged by the corpus, wherever it lies.
+# Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
+# data is judged by the corpus, wherever it lies.
 _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_every", "model.layers", "model.remat")
 
 
@@ -42,11 +43,10 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
                         "to which its ids mean nothing; use its own corpus, or another workdir")
     changes, harmful = [], []
     for section, (old, new) in fields.items():
-        for field in sorted(old.keys() | new.keys()):
-            if json.dumps(old.get(field)) != json.dumps(new.get(field)):
-                changes.append(f"{section}.{field}: {old.get(field)!r} -> {new.get(field)!r}")
-                if section == "corpus" or not _is_harmless(field, now["config"]):
-                    harmful.append(changes[-1])
+        for field, change in _differences(old, new).items():
+            changes.append(f"{section}.{change}")
+            if section == "corpus" or not _is_harmless(field, now["config"]):
+                harmful.append(changes[-1])
     if harmful and not force:
         raise UserError(
             f"checkpoint of step {step}: the rest of the run would not be that of the run that began: "
@@ -54,9 +54,32 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     return changes
 
 
+def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
+    """That all processes were started alike, before they compute anything together. Every process must ask.
+
+    Args:
+      now: as `describe` gives it; where the data lies may differ.
+      force: as given to this process.
+
+    Raises:
+      UserError: on all processes, when one of them differs from the first; on that one it names the fields.
+    """
+    given = {"config": {**now["config"], "data": None}, "corpus": now["corpus"], "force": force}
+    differences = list(_differences(_flat(from_first(given)), _flat(given)).values())
+    if any_process(bool(differences)):
+        raise UserError(f"the processes of this run were started with different settings ({'; '.join(differences)}"
+                        f"{'' if differences else 'another process says which'}); start all with the same command")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that differ, each with "field: old -> new"."""
+    return {field: f"{field}: {old.get(field)!r} -> {new.get(field)!r}" for field in sorted(old.keys() | new.keys())
+            if json.dumps(old.get(field)) != json.dumps(new.get(field))}
+
+
 def _is_harmless(field: str, config: Mapping[str, Any]) -> bool:
-    if field == "train.duration":  # every other schedule is stretched over it
-        return config["optimizer"]["schedule"] == "constant"
+    if field == "train.duration":  # every other schedule is stretched over it, and so is a share of it
+        return config["optimizer"]["schedule"] == "constant" and "percent" not in config["optimizer"]["warmup"]
     return any(field == harmless or field.startswith(f"{harmless}.") for harmless in _HARMLESS)
 
 

@@ -29,9 +29,9 @@ from spanbert_jax.training.experiment import (
 )
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
-from spanbert_jax.training.resuming import check_changes, describe
+from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state
-from spanbert_jax.training.tracking import MetricsWriter, write_text
+from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter, write_text
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -92,21 +92,29 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
+    about = describe(config, experiment.corpus)
+    require_same_everywhere(about, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
                       tries=checkpoint.tries, say=console.print) as checkpointer:
         checkpointer.check_space(experiment.abstract)
         display.introduce(console, experiment)
-        about = describe(config, experiment.corpus)
 
         changes: list[str] = []
 
         def check(step: int, before: dict[str, Any]) -> None:
             changes[:] = check_changes(step, before, about, force)
 
-        step, state = checkpointer.resume(experiment.abstract, check) or (0, _fresh(experiment))
+        def begin() -> tuple[int, TrainState]:
+            with jax.set_mesh(experiment.mesh):  # which is the thread's own
+                return checkpointer.resume(experiment.abstract, check) or (0, _fresh(experiment))
+
+        # In a thread of its own: what a signal raises inside Orbax would look like a checkpoint that cannot be read.
+        step, state = stop.interruptible(begin)
         if step:
             console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
+        elif (workdir / METRICS_FILE).exists():
+            console.print(f"No checkpoint in {workdir}: beginning at step 0; the metrics written before are dropped.")
         for change in changes:
             console.print(f"Changed since then: {change}")
         # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.

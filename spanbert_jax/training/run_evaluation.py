@@ -17,7 +17,6 @@ from spanbert_jax.training.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.mesh import check_batch
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import CONFIG_FILE
 
@@ -57,8 +56,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     use_compilation_cache()
     # On the devices there are, whatever the run had: without an optimiser's state nothing needs to be split.
     config.mesh.update(dict(data=-1, fsdp=1, tensor=1))
+    config.evaluation.batch_size += -config.evaluation.batch_size % jax.device_count()  # any size gives the same
     experiment = build(config, open_corpus(config.data.path or workdir / "data"))
-    check_batch(experiment.mesh, config.mesh.rules, "config.evaluation.batch_size", config.evaluation.batch_size)
     if not experiment.corpus.num_rows["validation"]:
         raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:

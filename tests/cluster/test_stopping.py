@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from spanbert_jax.cluster import stopping
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 
 NOTED = """
@@ -86,14 +87,39 @@ def test_a_long_call_is_left_on_a_request():
     end.set()
 
 
-def test_outside_the_main_thread_it_stays_false():
+def test_outside_the_main_thread_the_time_limit_is_seen_where_it_is_looked_at():
     seen = []
 
     def use():
-        with StopRequest(time_limit=0.001) as stop:
+        with StopRequest(time_limit=3600) as stop:
             seen.append(bool(stop))
+        with StopRequest(time_limit=0.001) as stop:
+            while not stop:
+                pass
+            seen.append(stop.reason)
 
     thread = threading.Thread(target=use)
     thread.start()
     thread.join()
-    assert seen == [False]
+    assert seen == [False, "the time limit"]
+
+
+def test_a_request_that_a_library_swallowed_is_taken_over_by_the_next_one():
+    with StopRequest() as outer:
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        with pytest.raises(Stopped, match="SIGTERM"), StopRequest():
+            pytest.fail("began although a stop was asked for")
+        assert outer
+
+
+def test_a_request_that_a_library_swallowed_is_raised_again(monkeypatch):
+    monkeypatch.setattr(stopping, "_AGAIN_SECONDS", 0.05)
+    with StopRequest():
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        with pytest.raises(Stopped):
+            signal.pause()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -31,7 +31,9 @@ def test_a_run_goes_on_with_other_processes_and_devices(files, stopped, tmp_path
     workdir = tmp_path / "run"
     shutil.copytree(stopped / "stopped", workdir)
     before = losses(workdir)
-    run(files, workdir, *SETTINGS, mesh, processes=processes, devices=devices)
+    output = run(files, workdir, *SETTINGS, mesh, processes=processes, devices=devices)
+    # A state restored otherwise than it was saved would have been set aside, by its fingerprint.
+    assert f"Going on from the checkpoint of step {max(before)} " in output and "set aside" not in output
     got, expected = losses(workdir), losses(stopped / "unbroken")
     assert got.keys() == expected.keys() and before.items() <= got.items()
     for step in sorted(got)[:len(before) + STEPS]:

@@ -13,6 +13,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, t
     # Longer than all that is done between the kills; so many saves that some are hit.
     settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *DROPOUT)
     run(files, tmp_path / "unbroken", *settings)
+    saves_hit = 0
     for _ in range(kills):
         with Process(files, tmp_path / "broken", *settings) as process:
             # Most kills come while it steps and saves, one in five while it starts and reads its checkpoint.
@@ -24,5 +25,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, t
             timer = threading.Timer(seconds, process.send, [signal.SIGKILL])
             timer.start()
             assert process.wait() == -signal.SIGKILL, process.output
+        saves_hit += bool(list((tmp_path / "broken").glob("checkpoints/*.saving*")))
+    assert saves_hit
     run(files, tmp_path / "broken", *settings)
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")

@@ -49,3 +49,11 @@ def test_the_launcher_starts_a_run_again_after_a_kill(files, tmp_path):
         os.kill(process.children()[1], signal.SIGKILL)
         assert process.wait() == 0, process.output
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_processes_started_with_different_settings_are_refused(files, tmp_path):
+    flags = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
+    with (Process(files, tmp_path, *flags, "0") as first,
+          Process(files, tmp_path, "--config.seed=5", *flags, "1") as second):
+        assert (first.wait(), second.wait()) == (2, 2), first.output + second.output
+    assert "config.seed: 0 -> 5" in second.output and "different settings" in first.output

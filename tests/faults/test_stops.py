@@ -27,6 +27,19 @@ def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, 
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
 
 
+def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, sweep):
+    moments = random.Random(sweep)
+    for _ in range(max(sweep, 6)):
+        with Process(files, tmp_path) as process:
+            # Once Python itself has started: imports, the checkpoint, compilation, and the first steps.
+            timer = threading.Timer(moments.uniform(0.4, 4), process.send, [signal.SIGTERM])
+            timer.start()
+            assert process.wait() == STOPPED, process.output
+    run(files, tmp_path)
+    assert_same_run(tmp_path, unbroken)
+    assert not list(tmp_path.glob("checkpoints/*unsound*"))
+
+
 def test_two_processes_stop_together_whoever_is_told(files, tmp_path, sweep):
     moments, stops = random.Random(sweep), max(sweep, 2)
     duration = f"--config.train.duration={30 * stops} steps"

@@ -7,6 +7,7 @@ import math
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ from spanbert_jax.training.state import TrainState
 
 # What Orbax writes beside the arrays, and what a file system needs for itself.
 _SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
+# Between the tries of a save that nothing comes after; short, for a stopped run has seconds.
+_RETRY_SECONDS = 2.0
 
 
 class Checkpointer:
@@ -43,7 +46,7 @@ class Checkpointer:
         Args:
           workdir: of the run.
           keep: how many of the newest steps are kept.
-          keep_every: steps divisible by this are kept for good; 0 keeps none.
+          keep_every: of every so many steps the first that was saved is kept for good; 0 keeps none.
           tries: failed saves in a row after which `save` raises.
           read_only: makes, removes and renames nothing: a live run may be writing there.
           say: is told, in a line, of every failed save and every unsound step; on the first process alone, and from
@@ -126,6 +129,19 @@ class Checkpointer:
         if self._unsaved:
             raise SavesFailed(self._unsaved)
 
+    def save_and_wait(self, step: int, state: TrainState, about: dict[str, Any]) -> None:
+        """Saves a state and waits until it is on disk. A save that fails is tried again, for there may be room soon.
+
+        Raises:
+          SavesFailed: when `tries` saves in a row have failed.
+        """
+        self.save(step, state, about)
+        self._settle()
+        while self._unsaved:
+            time.sleep(_RETRY_SECONDS)
+            self.save(step, state, about)
+            self._settle()
+
     def resume(self, abstract: TrainState, check: Callable[[int, dict[str, Any]], None]) -> (
             tuple[int, TrainState] | None):
         """The newest sound step and its state, laid out as the shardings of `abstract` say; None for a new run.
@@ -139,7 +155,7 @@ class Checkpointer:
         Raises:
           UserError: from `check`; when the state is of another shape; when there were steps and none is sound, since
             whoever trained for weeks wants no run that begins anew without a word, this time or the next.
-          RunFailed: when the devices cannot hold the state.
+          RunFailed: when the devices cannot hold the state, or a step whose files are sound cannot be read.
         """
         for step in from_first(self.steps()[::-1]):
             reason = from_first(self._verify(step) if is_first() else None)
@@ -347,7 +363,8 @@ class Checkpointer:
         except Exception as error:  # tensorstore's are of many kinds
             reason = f"cannot be read: {short_reason(error)}"
         if any_process(reason is not None):
-            raise Unsound(from_first(reason) or "cannot be read by another process")
+            raise RunFailed(f"{path}: its files are as they were written, and yet it {reason or 'cannot be read'}; "
+                            "nothing was altered; try again, or move it away to go on from the step before")
         require_saved(state, about)
         return state
 

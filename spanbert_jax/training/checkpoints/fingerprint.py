@@ -45,6 +45,8 @@ def difference(stored: Any, taken: Mapping[str, int]) -> str | None:
 @jax.jit
 def _checksum(array: jax.Array) -> jax.Array:
     """[] uint32 of an array, in one reduction, into which accelerators fuse all of it."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):  # which some optimisers keep
+        array = jax.random.key_data(array)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(array, _UNSIGNED[array.dtype.itemsize]).astype(jnp.uint32)

@@ -11,6 +11,7 @@ bears another name. A step comes after its manifest and goes before it.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
@@ -71,13 +72,12 @@ def set_aside(folder: pathlib.Path, step: int, reason: str) -> str:
     while os.path.lexists(folder / name):
         count += 1
         name = f"{step}.unsound-{count}"
-    os.rename(folder / str(step), folder / name)
+    # The step last: without its manifest it is as unsound as before, and is set aside by the next start.
+    with contextlib.suppress(OSError):  # a full disk; it has been said, too
+        (folder / f"{name}.txt").write_text(reason + "\n", encoding="utf-8")
     if manifest_path(folder, step).exists():
         os.rename(manifest_path(folder, step), folder / f"{name}.json")
-    try:
-        (folder / f"{name}.txt").write_text(reason + "\n", encoding="utf-8")
-    except OSError:  # a full disk; it has been said, too
-        pass
+    os.rename(folder / str(step), folder / name)
     return name
 
 

@@ -10,13 +10,14 @@ def kept(steps: Sequence[int], keep: int, keep_every: int) -> dict[int, str]:
     Args:
       steps: that there are.
       keep: how many of the newest are kept.
-      keep_every: steps divisible by this are kept for good; 0 keeps none.
+      keep_every: of every so many steps the first that was saved is kept for good; 0 keeps none.
     """
     newest = set(sorted(steps)[-keep:] if keep else [])
-    reasons = {}
+    reasons, period = {}, 0
     for step in sorted(steps):
         why = [f"newest {keep:,}"] if step in newest else []
-        if keep_every and step % keep_every == 0:
+        if keep_every and step // keep_every > period:
+            period = step // keep_every
             why.append(f"every {keep_every:,} steps")
         if why:
             reasons[step] = ", ".join(why)

@@ -9,7 +9,7 @@ from spanbert_jax.training.checkpoints.retention import kept
     (2, 0, {30: "newest 2", 35: "newest 2"}),
     (9, 0, {5: "newest 9", 10: "newest 9", 20: "newest 9", 30: "newest 9", 35: "newest 9"}),
     (1, 10, {10: "every 10 steps", 20: "every 10 steps", 30: "every 10 steps", 35: "newest 1"}),
-    (2, 15, {30: "newest 2, every 15 steps", 35: "newest 2"}),
+    (2, 15, {20: "every 15 steps", 30: "newest 2, every 15 steps", 35: "newest 2"}),  # 20 is the first from 15 on
     (1, 1000, {35: "newest 1"}),
 ])
 def test_newest_and_every_so_many_are_kept(keep, keep_every, expected):
