@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        _print(found, folder)
+        _print(found, folder, "yes" if args.verify else "sizes agree")
     return 1 if any(step["unsound"] for step in found["steps"]) else 0
 
 
@@ -91,12 +91,12 @@ def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _print(found: dict[str, Any], folder: pathlib.Path) -> None:
+def _print(found: dict[str, Any], folder: pathlib.Path, sound: str) -> None:
     table = rich.table.Table("step", rich.table.Column("MB", justify="right"), "saved", "sound", "kept as",
                              title=str(folder), title_justify="left")
     for step in found["steps"]:
         table.add_row(f"{step['step']:,}", f"{step['bytes'] / 1e6:,.1f}", _when(step["saved_at"]),
-                      step["unsound"] or "yes", step["kept"])
+                      step["unsound"] or sound, step["kept"])
     for aside in found["set_aside"]:
         table.add_row(aside["name"], f"{aside['bytes'] / 1e6:,.1f}", "", aside["unsound"], "set aside")
     console = rich.console.Console(highlight=False, markup=False)

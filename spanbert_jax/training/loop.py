@@ -117,6 +117,7 @@ class Loop:
                 if evaluate and not self._ends() and self.step != self._evaluated:
                     self._evaluate()
                 if self._ends():
+                    self._finish_pending()
                     return
                 if save and self.step > start:
                     self._save()

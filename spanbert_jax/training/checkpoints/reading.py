@@ -75,8 +75,13 @@ def _arrays(tree: Any) -> dict[str, str]:
 
     Orbax gives dictionaries and lists for what were classes and tuples; the words of the paths stay.
     """
+    def kind(leaf: Any) -> str:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # which is stored as its numbers
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
+
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {array_name(path): f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "") for path, leaf in leaves}
+    return {array_name(path): kind(leaf) for path, leaf in leaves}
 
 
 def _require_same_arrays(step: str, stored: dict[str, str], wanted: dict[str, str]) -> None:

@@ -70,6 +70,17 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, saved_on, restore
     assert step == 7 and about["config"] == {"a": [1, None]}
 
 
+def test_a_random_key_that_an_optimiser_keeps_comes_back(tmp_path):
+    state = make_state(1)
+    state = state.replace(opt_state=jax.device_put(jax.random.key(3), state.step.sharding))
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, {})
+        checkpointer.wait()
+    (_, restored), said = resume(tmp_path, abstract_of(state))
+    assert not said
+    assert jax.random.bits(restored.opt_state) == jax.random.bits(state.opt_state)
+
+
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     @functools.partial(jax.jit, donate_argnums=0)
     def overwrite(state):
