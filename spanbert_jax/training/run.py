@@ -35,6 +35,7 @@ from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter, write_te
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
+OLD_METRICS = "metrics.old.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +115,12 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         if step:
             console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
         elif (workdir / METRICS_FILE).exists():
-            console.print(f"No checkpoint in {workdir}: beginning at step 0; the metrics written before are dropped.")
+            console.print(f"No checkpoint in {workdir}: beginning at step 0; older metrics are in {OLD_METRICS}.")
         for change in changes:
             console.print(f"Changed since then: {change}")
         # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
         if is_first():
-            _describe_in(workdir, experiment)
+            _furnish(workdir, experiment, new=not step)
         with (MetricsWriter(workdir, step, say=console.print) as writer,
               display.TrainingProgress(console, experiment.size.total_steps, step) as progress, stop.deferred()):
             loop = Loop(experiment, state, step, checkpointer, about, writer, progress, stop)
@@ -128,9 +129,11 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     return loop
 
 
-def _describe_in(workdir: pathlib.Path, experiment: Experiment) -> None:
-    """Puts the config and the tokenizer into the workdir."""
+def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
+    """Puts the config and the tokenizer into the workdir, and out of a new run's way what an older one has written."""
     try:
+        if new and (workdir / METRICS_FILE).exists():
+            (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
         shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
         write_text(workdir / CONFIG_FILE, experiment.config.to_json_best_effort(indent=2) + "\n")
     except OSError as error:

@@ -125,6 +125,16 @@ def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
     assert "corpus.length: 64 -> 48" in output.strip().splitlines()[-1]
 
 
+def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_path):
+    settings = ["--config.train.duration=2 steps", "--config.optimizer.schedule=constant"]
+    run(files, tmp_path, *settings)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert f"No checkpoint in {tmp_path}: beginning at step 0" in run(files, tmp_path, *settings)
+    assert (tmp_path / "metrics.old.jsonl").read_bytes() == before
+    assert list(losses(tmp_path)) == [1, 2]
+
+
 def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
     with hold(tmp_path):
         assert "another run is using it" in run(files, tmp_path, status=2)
