@@ -13,12 +13,12 @@ SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6
 SECONDS = 15
 
 
-@pytest.mark.parametrize("number,victim", [(signal.SIGKILL, 0), (signal.SIGSTOP, 2)])
-def test_the_launcher_ends_the_peers(files, tmp_path, number, victim):
+# Of the launcher's own tests one stops a process.
+def test_the_launcher_ends_the_peers(files, tmp_path):
     with Process(files, tmp_path, *SETTINGS, processes=3) as process:
         process.until("loss")
         children = process.children()
-        os.kill(children[victim], number)
+        os.kill(children[0], signal.SIGKILL)
         began = time.monotonic()
         status = process.wait()
         assert time.monotonic() - began < SECONDS

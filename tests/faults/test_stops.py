@@ -29,7 +29,7 @@ def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, 
 
 def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, sweep):
     moments = random.Random(sweep)
-    for _ in range(max(sweep, 6)):
+    for _ in range(max(sweep, 5)):
         with Process(files, tmp_path) as process:
             # Once Python itself has started: imports, the checkpoint, compilation, and the first steps.
             timer = threading.Timer(moments.uniform(0.4, 4), process.send, [signal.SIGTERM])
