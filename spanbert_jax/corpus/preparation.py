@@ -235,8 +235,8 @@ def _previous(out: pathlib.Path) -> dict[str, Any] | None:
 def _refuse_difference(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     different = [f"{name}: {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
     if different:
-        raise UserError(f"corpus {out} was made from something else ({'; '.join(different)}): give another --out, or "
-                        "--overwrite to replace it")
+        raise UserError(f"corpus {out} was made from something else ({'; '.join(different)}): give another --out (in "
+                        "training another --workdir), or prepare it with --overwrite to replace it")
 
 
 def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> None:
