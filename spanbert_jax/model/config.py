@@ -42,6 +42,7 @@ class ModelConfig:
       boundary_positions: places in a span that the boundary head can predict.
       boundary_features: width of the boundary head's place embedding; 200 in the paper (section 3.2) and the reference.
       next_sentence_head: whether there are a pooler and a next-sentence head.
+      pooler: whether an encoder that has no head has BERT's pooler.
       dtype: of the computation; parameters, layer norm, softmax and logits are float32 always.
       layers: "scanned" compiles one layer and loops, "unrolled" compiles each; parameters are laid out alike.
       remat: what the backward pass recomputes, a name in `spanbert_jax.model.encoder.REMAT`.
@@ -62,6 +63,7 @@ class ModelConfig:
     boundary_positions: int = 15
     boundary_features: int = 200
     next_sentence_head: bool = False
+    pooler: bool = False
     dtype: str = "bfloat16"
     layers: str = "unrolled"
     remat: str = "none"

@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.layers = stack(config)
 
     def __call__(self, tokens: jax.Array, segments: jax.Array, token_types: jax.Array, *,
-                 deterministic: bool) -> jax.Array:
+                 deterministic: bool, positions: jax.Array | None = None) -> jax.Array:
         """Hidden states of the last layer.
 
         Args:
@@ -98,11 +98,13 @@ class Encoder(nn.Module):
             the attention mask.
           token_types: [B, S], 0 or 1.
           deterministic: without dropout.
+          positions: [B, S] of the tokens, if they are not to be counted from the start of each segment.
 
         Returns:
           [B, S, D] in the compute dtype.
         """
-        x = self.embeddings(tokens, position_ids(segments), token_types, deterministic)
+        positions = position_ids(segments) if positions is None else positions
+        x = self.embeddings(tokens, positions, token_types, deterministic)
         x, _ = self.layers(x, attention_mask(segments), deterministic)
         return x
 

@@ -1,4 +1,4 @@
-"""The pretraining heads. All but the next-sentence head share the encoder's piece embeddings as output distribution."""
+"""The heads. Those that predict pieces share the encoder's piece embeddings as output distribution."""
 from __future__ import annotations
 
 import flax.linen as nn
@@ -63,11 +63,16 @@ class BoundaryHead(nn.Module):
         return TiedOutput(config, name="output")(x, embedding)
 
 
-class NextSentenceHead(nn.Module):
-    """Pooler and classifier over the first position. [B, D] -> [B, 2] float32; class 0 is the continuation."""
-    config: ModelConfig
+def pooler(config: ModelConfig) -> nn.Dense:
+    """BERT's pooler, from the first position's state to what `pool` squashes; [..., D] -> [..., D]."""
+    return dense(config, config.width, ("embed", None))
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = jnp.tanh(dense(self.config, self.config.width, ("embed", None), "pooler")(x))
-        return dense(self.config, 2, ("embed", None), "classifier")(pooled).astype(jnp.float32)
+
+def pool(layer: nn.Dense, hidden: jax.Array) -> jax.Array:
+    """One vector a row, from its first position through the pooler. [B, S, D] -> [B, D]."""
+    return jnp.tanh(layer(hidden[:, 0]))
+
+
+def classifier(config: ModelConfig, classes: int) -> nn.Dense:
+    """Logits of classes. [..., D] -> [..., classes], in the compute dtype."""
+    return dense(config, classes, ("embed", None))

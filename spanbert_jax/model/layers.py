@@ -15,7 +15,8 @@ def table(config: ModelConfig, rows: int, features: int, axes: tuple[str | None,
     return nn.Embed(rows, features, dtype=config.compute_dtype, embedding_init=init, name=name)
 
 
-def dense(config: ModelConfig, features: int, axes: tuple[str | None, str | None], name: str) -> nn.Dense:
+def dense(config: ModelConfig, features: int, axes: tuple[str | None, str | None],
+          name: str | None = None) -> nn.Dense:
     """A projection with bias; kernel [in, features] drawn from N(0, initializer_range) with logical names `axes`."""
     kernel = nn.with_logical_partitioning(nn.initializers.normal(config.initializer_range), axes)
     bias = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:])

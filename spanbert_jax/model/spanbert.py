@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.encoder import Encoder
-from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, NextSentenceHead, gather
+from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, classifier, gather, pool, pooler
 
 
 class PretrainingLogits(NamedTuple):
@@ -17,7 +18,7 @@ class PretrainingLogits(NamedTuple):
     Attributes:
       masked: [B, M, V] from the masked positions' own states. V is the padded vocabulary.
       boundary: [B, M, V] from the boundaries of the spans that the positions lie in.
-      next_sentence: [B, 2].
+      next_sentence: [B, 2]; class 0 is the continuation.
     """
     masked: jax.Array
     boundary: jax.Array | None
@@ -34,7 +35,8 @@ class SpanBert(nn.Module):
         if self.config.boundary_head:
             self.boundary_head = BoundaryHead(self.config)
         if self.config.next_sentence_head:
-            self.next_sentence_head = NextSentenceHead(self.config)
+            self.pooler = pooler(self.config)
+            self.next_sentence_head = classifier(self.config, 2)
 
     def __call__(self, tokens: jax.Array, segments: jax.Array, token_types: jax.Array, *, positions: jax.Array,
                  left: jax.Array, right: jax.Array, place: jax.Array, deterministic: bool) -> PretrainingLogits:
@@ -57,5 +59,5 @@ class SpanBert(nn.Module):
         if self.config.boundary_head:
             boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, embedding)
         if self.config.next_sentence_head:
-            next_sentence = self.next_sentence_head(hidden[:, 0])
+            next_sentence = self.next_sentence_head(pool(self.pooler, hidden)).astype(jnp.float32)
         return PretrainingLogits(masked, boundary, next_sentence)

@@ -17,7 +17,7 @@ from spanbert_jax.cluster.lock import hold
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
-from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.training.config import validate
 from spanbert_jax.training.experiment import (
     Experiment,

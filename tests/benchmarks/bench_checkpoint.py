@@ -18,10 +18,10 @@ import jax
 import rich.console
 import rich.table
 
-from spanbert_jax.training.checkpoints import FOLDER, Checkpointer
-from spanbert_jax.training.checkpoints.fingerprint import fingerprint
-from spanbert_jax.training.checkpoints.folder import manifest_path
-from spanbert_jax.training.checkpoints.manifest import file_sizes, verify
+from spanbert_jax.checkpoints import FOLDER, Checkpointer
+from spanbert_jax.checkpoints.fingerprint import fingerprint
+from spanbert_jax.checkpoints.folder import manifest_path
+from spanbert_jax.checkpoints.manifest import file_sizes, verify
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.state import TrainState
 from tests.benchmarks.bench_step import Ours

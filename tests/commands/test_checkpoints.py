@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from spanbert_jax.commands.main import main
-from tests.training.checkpoints.states import save_steps
-from tests.training.checkpoints.test_manifest import rewrite
+from tests.checkpoints.states import save_steps
+from tests.checkpoints.test_manifest import rewrite
 
 
 @pytest.fixture(scope="module")

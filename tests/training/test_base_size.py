@@ -4,7 +4,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import Checkpointer
 from tests.training.small import Trainer, small_config
 
 

@@ -13,8 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax._src import distributed
 
-from spanbert_jax.training.checkpoints.folder import ABOUT, STATE
-from spanbert_jax.training.state import TrainState
+from spanbert_jax.checkpoints.folder import ABOUT, STATE
 
 # A save that takes longer has failed.
 _TIMEOUT_SECONDS = 1200
@@ -46,7 +45,7 @@ class Save:
         self._thread = threading.Thread(target=self._wait_for_orbax, name="save")
         self._reason: str | None = None
 
-    def begin(self, state: TrainState, about: dict[str, Any]) -> bool:
+    def begin(self, state: Any, about: dict[str, Any]) -> bool:
         """Copies the state, which may be donated on return, and writes on in the background. Whether that has begun."""
         try:
             self._orbax.save(os.path.abspath(self._path), args=ocp.args.Composite(

@@ -1,7 +1,7 @@
 """Which steps are kept, on examples worked out by hand."""
 import pytest
 
-from spanbert_jax.training.checkpoints.retention import kept
+from spanbert_jax.checkpoints.retention import kept
 
 
 @pytest.mark.parametrize("keep,keep_every,expected", [

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from spanbert_jax.training.checkpoints.folder import sync
+from spanbert_jax.checkpoints.folder import sync
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = min(16, os.cpu_count() or 1)

@@ -5,7 +5,7 @@
 import importlib
 from typing import Any
 
-from spanbert_jax.training.checkpoints.folder import FOLDER
+from spanbert_jax.checkpoints.folder import FOLDER
 
 __all__ = ["FOLDER", "Checkpointer"]
 
@@ -14,4 +14,4 @@ def __getattr__(name: str) -> Any:
     # Loaded when first asked for, so that checkpoints are listed without waiting for JAX.
     if name != "Checkpointer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("spanbert_jax.training.checkpoints.checkpointer").Checkpointer
+    return importlib.import_module("spanbert_jax.checkpoints.checkpointer").Checkpointer

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from spanbert_jax.training.checkpoints.fingerprint import difference, fingerprint
-from tests.training.checkpoints.states import DTYPES, make_state, mesh_of, random_array
+from spanbert_jax.checkpoints.fingerprint import difference, fingerprint
+from tests.checkpoints.states import DTYPES, make_state, mesh_of, random_array
 
 
 def definition(array: np.ndarray) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.training.checkpoints import Checkpointer
-from spanbert_jax.training.checkpoints.manifest import write_manifest
-from tests.training.checkpoints.states import (
+from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.checkpoints.manifest import write_manifest
+from tests.checkpoints.states import (
     abstract_of,
     anything_goes,
     assert_same_bits,

@@ -15,13 +15,12 @@ import jax
 
 from spanbert_jax.cluster.agreement import any_process, from_first, is_first
 from spanbert_jax.errors import RunFailed, SavesFailed, UserError
-from spanbert_jax.training.checkpoints import folder as names
-from spanbert_jax.training.checkpoints.fingerprint import fingerprint
-from spanbert_jax.training.checkpoints.manifest import verify, write_manifest
-from spanbert_jax.training.checkpoints.reading import Unsound, read_about, read_params, read_state, require_saved
-from spanbert_jax.training.checkpoints.retention import kept
-from spanbert_jax.training.checkpoints.saving import Save, short_reason
-from spanbert_jax.training.state import TrainState
+from spanbert_jax.checkpoints import folder as names
+from spanbert_jax.checkpoints.fingerprint import fingerprint
+from spanbert_jax.checkpoints.manifest import verify, write_manifest
+from spanbert_jax.checkpoints.reading import Unsound, read_about, read_params, read_state, require_saved
+from spanbert_jax.checkpoints.retention import kept
+from spanbert_jax.checkpoints.saving import Save, short_reason
 
 # What Orbax writes beside the arrays, and what a file system needs for itself.
 _SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
@@ -77,7 +76,7 @@ class Checkpointer:
         """The steps that are whole, sound or not, in order."""
         return names.list_steps(self._folder)
 
-    def check_space(self, abstract: TrainState) -> None:
+    def check_space(self, abstract: Any) -> None:
         """Before a run starts: that the disk has room for `keep` + 1 states, of which those stored already count.
 
         Raises:
@@ -89,7 +88,7 @@ class Checkpointer:
                 f"{self._folder}: {reason}; each checkpoint takes {_gigabytes(size)}, and config.checkpoint.keep="
                 f"{self._keep} needs {missing} more at a time; make room, keep fewer, or give another workdir")
 
-    def save(self, step: int, state: TrainState, about: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
         """Begins to save a state; it may be donated at once. A save that fails is told, counted and survived.
 
         What is stored already of the same step stays if it is sound and the same, and is set aside if not.
@@ -129,7 +128,7 @@ class Checkpointer:
         if self._unsaved:
             raise SavesFailed(self._unsaved)
 
-    def save_and_wait(self, step: int, state: TrainState, about: dict[str, Any]) -> None:
+    def save_and_wait(self, step: int, state: Any, about: dict[str, Any]) -> None:
         """Saves a state and waits until it is on disk. A save that fails is tried again, for there may be room soon.
 
         Raises:
@@ -142,8 +141,8 @@ class Checkpointer:
             self.save(step, state, about)
             self._settle()
 
-    def resume(self, abstract: TrainState, check: Callable[[int, dict[str, Any]], None]) -> (
-            tuple[int, TrainState] | None):
+    def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> (
+            tuple[int, Any] | None):
         """The newest sound step and its state, laid out as the shardings of `abstract` say; None for a new run.
 
         Every byte is read and compared first. Unsound steps are set aside under another name, never deleted.
@@ -345,7 +344,7 @@ class Checkpointer:
                 reason = str(unsound)
         return from_first((about, reason))
 
-    def _restore(self, step: int, abstract: TrainState, check: Callable[[int, dict[str, Any]], None]) -> TrainState:
+    def _restore(self, step: int, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> Any:
         """The state of a step whose files are sound; raises Unsound, on all processes, where they do not hold it."""
         path = self._folder / str(step)
         about, reason = self._read_about(step)

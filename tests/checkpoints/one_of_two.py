@@ -8,9 +8,9 @@ import sys
 import jax
 
 from spanbert_jax.errors import SavesFailed
-from spanbert_jax.training.checkpoints import Checkpointer
-from tests.training.checkpoints.states import State, abstract_of, anything_goes, assert_same_bits, make_state
-from tests.training.checkpoints.test_failed_saves import LARGE, no_large_files
+from spanbert_jax.checkpoints import Checkpointer
+from tests.checkpoints.states import State, abstract_of, anything_goes, assert_same_bits, make_state
+from tests.checkpoints.test_failed_saves import LARGE, no_large_files
 
 
 def main() -> None:

@@ -10,9 +10,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.training.checkpoints.fingerprint import array_name, difference, fingerprint
-from spanbert_jax.training.checkpoints.folder import ABOUT, STATE
-from spanbert_jax.training.state import TrainState
+from spanbert_jax.checkpoints.fingerprint import array_name, difference, fingerprint
+from spanbert_jax.checkpoints.folder import ABOUT, STATE
 
 
 class Unsound(Exception):
@@ -34,7 +33,7 @@ def read_about(step_folder: pathlib.Path) -> dict[str, Any]:
     return about
 
 
-def read_state(step_folder: pathlib.Path, abstract: TrainState) -> TrainState:
+def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:
     """The state, laid out as the shardings of `abstract` say, on however many devices. Waits for no other process.
 
     Raises:

@@ -8,9 +8,9 @@ import pytest
 import tensorstore
 
 from spanbert_jax.errors import RunFailed, UserError
-from spanbert_jax.training.checkpoints import Checkpointer
-from spanbert_jax.training.checkpoints.manifest import write_manifest
-from tests.training.checkpoints.states import abstract_of, anything_goes, make_state, save_steps
+from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.checkpoints.manifest import write_manifest
+from tests.checkpoints.states import abstract_of, anything_goes, make_state, save_steps
 
 KERNEL = "params.dense.kernel"
 

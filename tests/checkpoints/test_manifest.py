@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from spanbert_jax.training.checkpoints.manifest import read_manifest, verify, write_manifest
+from spanbert_jax.checkpoints.manifest import read_manifest, verify, write_manifest
 
 STEP = 40
 FILES = {"about/metadata": 30, "state/d/large": 3 * 2 ** 20 + 5, "state/empty": 0, "state/manifest.ocdbt": 111,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -16,7 +16,7 @@ def test_processes_agree(tmp_path, failing):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.training.checkpoints.one_of_two"]
+    command = [sys.executable, "-m", "tests.checkpoints.one_of_two"]
     processes = [subprocess.Popen(
         [*command, str(process), str(port), tmp_path, str(failing)], cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}, stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from spanbert_jax.training.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import Checkpointer
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint32, jnp.bool_)
 

@@ -1,0 +1,26 @@
+"""Named tensors in files of any kind, read one at a time."""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+
+class Tensors(Protocol):
+    """The tensors of a file, or of several that belong together. Nothing is read before it is asked for.
+
+    Attributes:
+      path: what errors name: the file, or the directory.
+      shapes: of the tensors, by name.
+    """
+    path: pathlib.Path
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype that it is stored in.
+
+        Raises:
+          UserError: when it cannot be read, naming file and tensor.
+        """
