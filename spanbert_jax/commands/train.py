@@ -73,12 +73,14 @@ def run(args: argparse.Namespace) -> int:
 
 def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
     """What was made, how good it is and what to run next, in plain words."""
+    from spanbert_jax.training.config import SHAPE
     if not result.finished:
         if not result.step:
             return "Stopped before the first step; nothing is saved yet. Run the same command again to begin."
         return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
                 "on from there.")
-    lines = [f"Made: a {config.model.size} SpanBERT of {result.parameters:,} parameters, pretrained for "
+    size = "" if config.init_from or any(config.model[name] for name in SHAPE) else f"{config.model.size} "
+    lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
              f"{result.step:,} steps, in {result.workdir}/checkpoints/{result.step}."]
     figures = result.evaluation
     if figures:
@@ -92,6 +94,8 @@ def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
         "Next:",
         f"  spanbert-jax evaluate --workdir {result.workdir}",
         "      accuracy by the length of the span and by the place in it",
+        f"  spanbert-jax export --workdir {result.workdir} --format huggingface --out models/{result.workdir.name}",
+        "      the network for transformers; other formats: --help",
         f"  tensorboard --logdir {result.workdir}",
         "      the curves of this run (pip install tensorboard)",
         "  spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000",

@@ -70,10 +70,10 @@ class ModelConfig:
 
     @classmethod
     def named(cls, size: str, *, vocab_size: int, **fields) -> "ModelConfig":
-        """The network of a named size, a key of `SIZES`; other fields as given."""
+        """The network of a named size, a key of `SIZES`; other fields as given, the feed-forward width else 4 D."""
         num_layers, width, num_heads = SIZES[size]
-        shape = dict(num_layers=num_layers, width=width, num_heads=num_heads, feed_forward=4 * width)
-        return cls(vocab_size=vocab_size, **{**shape, **fields})
+        shape = dict(num_layers=num_layers, width=width, num_heads=num_heads) | fields
+        return cls(vocab_size=vocab_size, **dict(feed_forward=4 * shape["width"]) | shape)
 
     @property
     def padded_vocab_size(self) -> int:

@@ -13,6 +13,7 @@ from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, classifier, 
 from spanbert_jax.model.layers import Dropout
 
 HEADS = (None, "pretraining", "masked_lm", "question_answering", "sequence_classification", "token_classification")
+DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
 
 
 class Outputs(NamedTuple):
@@ -44,7 +45,7 @@ class EncoderModel(nn.Module):
     """
     config: ModelConfig
     head: str | None = None
-    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    labels: tuple[str, ...] = DEFAULT_LABELS
 
     @property
     def has_pooler(self) -> bool:

@@ -1,6 +1,7 @@
 """Words to tokens: the WordPiece tokenizer, its special pieces and word starts, and sentence ends."""
 from spanbert_jax.text.sentences import line_spans, sentence_spans
 from spanbert_jax.text.tokenizer import (
+    CONTINUATION,
     MIN_VOCAB_SIZE,
     SPECIAL_PIECES,
     SpecialIds,
@@ -10,5 +11,5 @@ from spanbert_jax.text.tokenizer import (
     word_start_table,
 )
 
-__all__ = ["MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer", "sentence_spans",
+__all__ = ["CONTINUATION", "MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer", "sentence_spans",
            "special_ids", "train_tokenizer", "word_start_table"]

@@ -1,10 +1,10 @@
 """BERT WordPiece by the `tokenizers` library: loading, training, special pieces and word starts."""
 import collections
 import dataclasses
-import itertools
 import json
+import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -14,7 +14,9 @@ from spanbert_jax.errors import UserError
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MIN_VOCAB_SIZE = 64
+logger = logging.getLogger("spanbert_jax")
 _MAX_WORD_CHARACTERS = 100
+_CASED_SHARE = 0.01
 _MAX_ALPHABET = 1000
 
 
@@ -35,6 +37,8 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
       path: a vocab.txt, a tokenizer.json, or a directory holding one (tokenizer.json is preferred).
       lowercase: whether a vocab.txt lower-cases. None: as `do_lower_case` in a tokenizer_config.json beside it says;
         without one, only if no piece but those in brackets has a capital letter. A tokenizer.json settles it itself.
+        Either is not believed, and that is logged, where it lower-cases before a vocabulary with capital letters: such
+        files go round with models derived from SpanBERT, and make half of their vocabulary useless.
 
     Raises:
       UserError: no such file, not a BERT WordPiece, a special piece missing, or `lowercase` against the tokenizer.json.
@@ -123,6 +127,9 @@ def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
         raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
     _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
     own = getattr(tokenizer.normalizer, "lowercase", None)
+    if own and lowercase is None and _is_cased(model_pieces := tokenizer.get_vocab(with_added_tokens=False)):
+        _tell_not_believed(file, model_pieces)
+        own = tokenizer.normalizer.lowercase = False
     if lowercase is not None and own is not None and own != lowercase:
         raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
     tokenizer.no_padding()
@@ -157,10 +164,27 @@ def _decide_lowercase(file: pathlib.Path, vocab: dict[str, int]) -> bool:
             stated = json.loads(config.read_text(encoding="utf-8")).get("do_lower_case")
         except (ValueError, AttributeError):
             raise UserError(f"tokenizer {config}: not a JSON object; mend or remove it") from None
+        if stated and _is_cased(vocab):
+            _tell_not_believed(config, vocab)
+            return False
         if stated is not None:
             return bool(stated)
-    plain = (piece for piece in vocab if piece[:1] + piece[-1:] not in ("[]", "<>"))
-    return not any(c != c.lower() for c in itertools.chain.from_iterable(plain))
+    return not _capitals(vocab)
+
+
+def _capitals(pieces: Iterable[str]) -> int:
+    """How many pieces, but for those in brackets, have a capital letter."""
+    return sum(piece != piece.lower() and piece[:1] + piece[-1:] not in ("[]", "<>") for piece in pieces)
+
+
+def _is_cased(pieces: Collection[str]) -> bool:
+    """Whether a vocabulary was made of text in which case was kept; a few pieces may have been added to another."""
+    return _capitals(pieces) >= _CASED_SHARE * len(pieces)
+
+
+def _tell_not_believed(file: pathlib.Path, pieces: Collection[str]) -> None:
+    logger.warning("tokenizer %s lower-cases, but %s of its %s pieces have capital letters: case is kept", file,
+                   f"{_capitals(pieces):,}", f"{len(pieces):,}")
 
 
 def _normalizer(lowercase: bool) -> normalizers.Normalizer:

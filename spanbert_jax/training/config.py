@@ -18,10 +18,16 @@ from spanbert_jax.training.optimizers import optimizer_names
 from spanbert_jax.training.schedules import SCHEDULES
 
 
+# Fields of `config.model` that its size gives, where they are 0.
+SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
+
+
 def default_config() -> ml_collections.ConfigDict:
     """Every field with its default. A file under configs/ starts from this and changes what it is about."""
     config = ml_collections.ConfigDict()
     config.seed = 0
+    # Weights to begin from: whatever `spanbert-jax import` takes. Their network's shape takes the place of model.size.
+    config.init_from = ""
 
     config.data = data = ml_collections.ConfigDict()
     data.path = ""  # a prepared corpus; or leave empty and give sources, prepared into WORKDIR/data
@@ -39,9 +45,15 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     model.size = "base"
+    model.num_layers = 0  # L; 0: as the size says, here and in the next three
+    model.width = 0  # D
+    model.num_heads = 0  # N
+    model.feed_forward = 0  # F
+    model.token_types = 2
     model.max_positions = 512
     model.dropout = 0.1
     model.attention_dropout = 0.1
+    model.layer_norm_epsilon = 1e-12
     model.clamp_attention = False
     model.boundary_features = 200
     model.dtype = "bfloat16"
@@ -155,14 +167,14 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
         check(field, lambda value: 0 <= value < 1, "must be at least 0 and below 1")
     for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
                   "evaluation.max_rows", "checkpoint.keep", "checkpoint.tries", "data.length", "model.max_positions",
-                  "model.boundary_features"):
+                  "model.boundary_features", "model.token_types"):
         check(field, lambda value: value >= 1, "must be at least 1")
     for field in ("optimizer.b1", "optimizer.b2", "optimizer.final_fraction"):
         check(field, lambda value: 0 <= value <= 1, "must be at least 0 and at most 1")
-    for field in ("seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm",
+    for field in (*(f"model.{name}" for name in SHAPE), "seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm",
                   "objectives.boundary_weight", "skip.stop_after"):
         check(field, lambda value: value >= 0, "must be at least 0")
-    for field in ("optimizer.learning_rate", "skip.deviations"):
+    for field in ("optimizer.learning_rate", "skip.deviations", "model.layer_norm_epsilon"):
         check(field, lambda value: value > 0, "must be above 0")
 
 
@@ -183,6 +195,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "optimizer.name", optimizer_names())
     _choose(config, "optimizer.decay_mask", ("all", "kernels"))
     _check_ranges(config)
+    network = model_config(config, vocab_size=1)
+    _require(network.width % network.num_heads == 0, "model.num_heads", config.model.num_heads,
+             f"{network.num_heads} heads do not divide the width {network.width}; set model.num_heads or model.width")
     _require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
              f"must be a multiple of train.accumulation={train.accumulation}")
     _require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
@@ -216,6 +231,9 @@ def masking_spec(config: ml_collections.ConfigDict) -> MaskingSpec:
 def model_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
     """The network that a config asks for, with the heads that its objectives need."""
     fields = config.model.to_dict()
+    for name in SHAPE:
+        if not fields[name]:
+            del fields[name]
     return ModelConfig.named(
         fields.pop("size"), vocab_size=vocab_size, boundary_head=config.objectives.boundary_weight > 0,
         boundary_positions=config.masking.max_span_positions, next_sentence_head=config.objectives.next_sentence,

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -11,6 +10,7 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
+from spanbert_jax.cache import cache_folder
 from spanbert_jax.cluster.agreement import is_first
 from spanbert_jax.corpus import Corpus, open_corpus, prepare, wait_for_corpus
 from spanbert_jax.errors import UserError
@@ -122,5 +122,4 @@ def parameter_count(config: ModelConfig, params: Any) -> int:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in the user's cache folder unless JAX has been given another place."""
     if not jax.config.jax_compilation_cache_dir:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "spanbert_jax" / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

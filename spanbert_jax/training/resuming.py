@@ -1,6 +1,7 @@
 """What a run may change between the checkpoint that it goes on from and the steps to come."""
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import ml_collections
 from spanbert_jax.cluster.agreement import any_process, from_first
 from spanbert_jax.corpus import Corpus
 from spanbert_jax.errors import UserError
+from spanbert_jax.model import ModelConfig
 from spanbert_jax.training.config import default_config
 
 # Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
@@ -17,9 +19,11 @@ from spanbert_jax.training.config import default_config
 _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_every", "model.layers", "model.remat")
 
 
-def describe(config: ml_collections.ConfigDict, corpus: Corpus) -> dict[str, Any]:
-    """What a checkpoint remembers of its run, as JSON gives it back: "config" and "corpus"."""
-    return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity}))
+def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint remembers of its run, as JSON gives it back: "config" and "corpus", and the "network" that both
+    make, from which its parameters can be read without them."""
+    return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity,
+                                  "network": dataclasses.asdict(network)}))
 
 
 def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> list[str]:
@@ -33,7 +37,7 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     Raises:
       UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
     """
-    if not all(isinstance(before.get(section), Mapping) for section in now) or "tokenizer" not in before["corpus"]:
+    if not all(isinstance(before.get(section), Mapping) for section in ("config", "corpus")) or "tokenizer" not in before["corpus"]:
         raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
                         "not one of this program's; give another workdir")
     fields = {"config": (_flat(default_config().to_dict()) | _flat(before["config"]), _flat(now["config"])),

@@ -27,13 +27,14 @@ from spanbert_jax.training.experiment import (
     parameter_count,
     use_compilation_cache,
 )
+from spanbert_jax.training.continuing import initial_params, with_network
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
-from spanbert_jax.training.state import TrainState, create_state
-from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter, write_text
+from spanbert_jax.training.state import TrainState, create_state, state_from
+from spanbert_jax.training.stored_config import save_config
+from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter
 
-CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 OLD_METRICS = "metrics.old.jsonl"
 
@@ -78,6 +79,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
     began = time.monotonic()
     validate(config)
     workdir = pathlib.Path(workdir)
+    config = with_network(config, workdir)
     keep_freed_memory()
     use_compilation_cache()
     check_devices(config)
@@ -93,7 +95,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
-    about = describe(config, experiment.corpus)
+    about = describe(config, experiment.corpus, experiment.model.config)
     require_same_everywhere(about, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
@@ -135,11 +137,13 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
         if new and (workdir / METRICS_FILE).exists():
             (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
         shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
-        write_text(workdir / CONFIG_FILE, experiment.config.to_json_best_effort(indent=2) + "\n")
+        save_config(workdir, experiment.config)
     except OSError as error:
         raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give "
                         "another workdir") from None
 
 
 def _fresh(experiment: Experiment) -> TrainState:
+    if experiment.config.init_from:
+        return state_from(initial_params(experiment), experiment.optimizer, experiment.abstract)
     return create_state(experiment.model, experiment.optimizer, experiment.abstract, experiment.config.seed)

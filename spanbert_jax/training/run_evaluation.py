@@ -1,13 +1,11 @@
 """Evaluation of a run from its workdir."""
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import Any
 
 import jax
-import ml_collections
 import rich.progress
 
 from spanbert_jax.corpus import RowSource, open_corpus
@@ -18,23 +16,7 @@ from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_
 from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.resuming import check_changes, describe
-from spanbert_jax.training.run import CONFIG_FILE
-
-
-def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config of the newest call of a run.
-
-    Raises:
-      UserError: when `workdir` holds no run.
-    """
-    path = pathlib.Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
-    try:
-        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
-                        "it") from None
+from spanbert_jax.training.stored_config import load_config
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, Any]:
@@ -62,7 +44,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.newest_sound(step)
-        check_changes(chosen, checkpointer.about(chosen), describe(config, experiment.corpus), force=True)
+        about = describe(config, experiment.corpus, experiment.model.config)
+        check_changes(chosen, checkpointer.about(chosen), about, force=True)
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
         return {"step": chosen, **_evaluate(experiment, params)}
 

@@ -34,10 +34,14 @@ def init_params(model: SpanBert, key: jax.Array) -> Any:
                       deterministic=True)["params"]
 
 
-def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first update."""
-    params = nn.unbox(init_params(model, key))
+def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update of given parameters."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), no_updates())
+
+
+def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """The state before the first update of fresh parameters."""
+    return state_of(nn.unbox(init_params(model, key)), optimizer)
 
 
 def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules) -> TrainState:
@@ -63,3 +67,11 @@ def create_state(model: SpanBert, optimizer: optax.GradientTransformation, abstr
     """A fresh state, made where it is to live: no device ever holds more than its part."""
     make = jax.jit(lambda key: init_state(model, optimizer, key), out_shardings=shardings_of(abstract))
     return make(jax.random.key(seed))
+
+
+def state_from(params: Any, optimizer: optax.GradientTransformation, abstract: TrainState) -> TrainState:
+    """The state before the first update of parameters that every process has whole, laid out where it is to live."""
+    placed = jax.tree.map(lambda leaf, array: jax.make_array_from_callback(
+        leaf.shape, leaf.sharding, lambda index: array[index]), abstract.params, params)
+    make = jax.jit(lambda params: state_of(params, optimizer), out_shardings=shardings_of(abstract), donate_argnums=0)
+    return make(placed)

@@ -40,12 +40,30 @@ def test_ids_equal_those_of_hugging_face(name, lowercase, tmp_path):
 
 def test_case_follows_config_then_vocabulary(vocab):
     assert load_tokenizer(vocab).encode("The").tokens[1] == "[UNK]"  # "A" in the vocabulary: cased
+    small = [piece for piece in PIECES if piece != "A"]
+    vocab.write_text("\n".join([*small, *(f"p{i}" for i in range(100)), "Added"]))
     vocab.with_name("tokenizer_config.json").write_text('{"do_lower_case": true}')
     assert load_tokenizer(vocab).encode("The").tokens[1] == "the"
     assert load_tokenizer(vocab, lowercase=False).encode("The").tokens[1] == "[UNK]"
+    vocab.with_name("tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert load_tokenizer(vocab).encode("The").tokens[1] == "[UNK]"
     vocab.with_name("tokenizer_config.json").unlink()
     vocab.write_text("\n".join([*SPECIAL_PIECES, "[unused1]", "<S>", "the", "ℝ"]))  # ℝ has no small letter
     assert load_tokenizer(vocab).encode("The").tokens[1] == "the"
+
+
+@needs_data
+def test_lower_casing_before_a_cased_vocabulary_is_not_believed(tmp_path, caplog):
+    file = tmp_path / "vocab.txt"
+    file.write_bytes((DATA / "vocab" / "bert-base-cased-vocab.txt").read_bytes())
+    expected = load_tokenizer(file).encode("The President of France").ids
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')  # as derived models have it
+    assert load_tokenizer(file).encode("The President of France").ids == expected
+    assert "lower-cases, but" in caplog.text and "case is kept" in caplog.text
+    wrong = load_tokenizer(file, lowercase=True)
+    assert wrong.encode("The President of France").ids != expected
+    wrong.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode("The President of France").ids == expected
 
 
 def test_json_and_directory_load_the_same(vocab, tmp_path):

@@ -1,0 +1,42 @@
+"""Bring a network in, as a directory of transformers that every verb here takes too.
+
+  spanbert-jax import --from SpanBERT/spanbert-base-cased --out models/spanbert
+  spanbert-jax import --from spanbert_hf_base.tar.gz --tokenizer bert-base-cased-vocab.txt --out models/spanbert
+  spanbert-jax import --from uncased_L-12_H-768_A-12/bert_model.ckpt --out models/bert
+
+It takes directories of transformers (safetensors or pytorch_model.bin, sharded or not), the released SpanBERT archives,
+fairseq checkpoints of BERT networks, Google's TensorFlow checkpoints, single files, workdirs, and names on the Hugging
+Face hub. At the end the same inputs go through transformers and through the network here, where transformers is
+installed, and nothing is left if they disagree.
+"""
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this verb."""
+    parser.add_argument("--from", dest="source", required=True, metavar="NAME_OR_PATH",
+                        help="directory, file, archive, TensorFlow checkpoint, or name on the Hugging Face hub")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory to be made")
+    parser.add_argument("--tokenizer", metavar="FILE",
+                        help="vocab.txt, tokenizer.json or a directory with one, where none comes with the weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Imports, and says what came in."""
+    from spanbert_jax.commands.models import describe, say_what_was_written
+    from spanbert_jax.interop.exporting import export
+    from spanbert_jax.interop.location import is_transformers
+    from spanbert_jax.interop.output import check_free
+    from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
+    check_free(args.out)
+    pretrained = open_pretrained(args.source)
+    model = pretrained.model(pretrained.head)
+    print(f"{pretrained.path}: {describe(model)}")
+    tokenizer, why_none = find_tokenizer(pretrained, args.tokenizer)
+    params = load_params(pretrained, model)
+    original = pretrained.path if is_transformers(pretrained.path) else None
+    comparison = export(model, params, args.out, "huggingface", tokenizer, pretrained.facts, original=original)
+    say_what_was_written(args.out, comparison, why_none)
+    return 0

@@ -1,0 +1,33 @@
+"""What the verbs that bring networks in and out say of them."""
+from __future__ import annotations
+
+import pathlib
+
+from spanbert_jax.interop.exporting import Comparison
+from spanbert_jax.model import EncoderModel
+
+
+def describe(model: EncoderModel) -> str:
+    """A network in a line."""
+    config = model.config
+    heads = {"pretraining": ["masked-token head"] + ["span boundary head"] * config.boundary_head
+             + ["next-sentence head"] * config.next_sentence_head,
+             "masked_lm": ["masked-token head"], None: ["pooler"] if config.pooler else ["no head"]}
+    words = heads.get(model.head, [f"{model.head.replace('_', ' ')} head" if model.head else ""])
+    return (f"{config.num_layers} layers of width {config.width}, {config.num_heads} attention heads, "
+            f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(words)}")
+
+
+def say_what_was_written(out: str | pathlib.Path, comparison: Comparison, why_no_tokenizer: str) -> None:
+    """The last lines of such a verb."""
+    if why_no_tokenizer:
+        print(f"no tokenizer goes along: {why_no_tokenizer}")
+    print(comparison)
+    print(f"Written: {out}")
+    for path in sorted(pathlib.Path(out).rglob("*")):
+        if path.is_file():
+            print(f"  {path.relative_to(out)}  {_size(path.stat().st_size)}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"

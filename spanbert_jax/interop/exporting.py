@@ -1,0 +1,134 @@
+"""Writing a network in a format, whole or not at all, and comparing what was written with it."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.interop.formats import FORMATS, load_format
+from spanbert_jax.interop.model_card import model_card
+from spanbert_jax.interop.output import check_free, new_directory
+from spanbert_jax.model import EncoderModel
+
+CARD_FILE = "README.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How far the outputs of what was written are from the network's own on the same inputs.
+
+    Attributes:
+      library: that ran it.
+      difference: the largest, as a share of the largest output (of 1, where that is less); None if it was not compared.
+      allowed: the most that it may be.
+      why_not: why it was not compared.
+    """
+    library: str
+    difference: float | None
+    allowed: float
+    why_not: str = ""
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f"not compared: {self.why_not}"
+        return (f"compared with {self.library} on the same inputs: largest difference {self.difference:.2g} of the "
+                f"largest output, allowed {self.allowed:.2g}")
+
+
+def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.Path,
+                    tokenizer: Tokenizer | None = None) -> None:
+    """Writes a network as a directory of transformers, from which `from_pretrained` gives it back, bit for bit.
+
+    Args:
+      model, params: as from `from_pretrained`, or trained since.
+      directory: must be new, or empty.
+      tokenizer: to be written with it.
+
+    Raises:
+      UserError: when there is something at `directory`, or it cannot be written; then nothing of it is left.
+    """
+    export(model, params, directory, "huggingface", tokenizer, compare=False)
+
+
+def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: str, tokenizer: Tokenizer | None = None,
+           facts: dict[str, Any] | None = None, compare: bool = True,
+           original: pathlib.Path | None = None) -> Comparison | None:
+    """Writes a network in a format, with a model card.
+
+    Args:
+      out: directory to be made.
+      format: one of `FORMATS`.
+      facts: of its training run, for the card, as in `Pretrained`.
+      compare: run what was written with the library that it is for, where that is installed.
+      original: a directory of the same format that the network was read from, to be run instead.
+
+    Returns:
+      The comparison, if it was asked for.
+
+    Raises:
+      UserError: when something is at `out`, a package is missing, or the disk does not take it.
+      RunFailed: when what was written computes something else; then nothing of it is left.
+    """
+    if format not in FORMATS:
+        raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
+    out = pathlib.Path(out)
+    check_free(out)
+    if tokenizer is not None and tokenizer.get_vocab_size() > model.config.vocab_size:
+        raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} pieces and the network "
+                        f"{model.config.vocab_size:,}; give the tokenizer that it was trained with")
+    writer = load_format(format)
+    with new_directory(out) as folder:
+        writer.write(folder, model, params, tokenizer)
+        (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
+        comparison = _compare(writer, original or folder, model, params) if compare else None
+    return comparison
+
+
+def _compare(writer: Any, folder: pathlib.Path, model: EncoderModel, params: Any) -> Comparison:
+    inputs = probe(model)
+    try:
+        theirs = writer.run(folder, model, inputs)
+    except ImportError as error:
+        return Comparison(writer.LIBRARY, None, writer.TOLERANCE, f"{error.name} is not installed")
+    ours = outputs_of(model, params, inputs)
+    comparison = Comparison(writer.LIBRARY, largest_difference(ours, theirs), writer.TOLERANCE)
+    if not comparison.difference <= comparison.allowed:  # NaN is no agreement either
+        raise RunFailed(f"{comparison}; what was written is removed: this is a fault of the program or of a version of "
+                        f"{writer.LIBRARY} that it does not know")
+    return comparison
+
+
+def probe(model: EncoderModel, rows: int = 3, length: int = 24) -> dict[str, np.ndarray]:
+    """Inputs that try a network: rows of different lengths, with all its segment types. int64 [B, S]."""
+    length = min(length, model.config.max_positions)
+    random, column = np.random.default_rng(0), np.arange(length)
+    ends = np.linspace(length, max(1, length // 3), rows).astype(int)[:, None]
+    return {"input_ids": random.integers(0, model.config.vocab_size, (rows, length)),
+            "attention_mask": (column < ends).astype(np.int64),
+            "token_type_ids": (column >= ends // 2) % model.config.token_types * np.ones((rows, 1), np.int64)}
+
+
+def outputs_of(model: EncoderModel, params: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a network computes, in float32, under the names of `model.Outputs`."""
+    model = model.clone(config=dataclasses.replace(model.config, dtype="float32"))
+    outputs = jax.jit(model.apply)({"params": params}, **inputs)
+    return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}
+
+
+def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+    """The largest difference of any output, as a share of the largest value of that output, or of 1.
+
+    Raises:
+      RunFailed: when the other side has an output that ours lacks, lacks one of ours but the pooler's, which
+        transformers keeps to itself, or has one of another shape.
+    """
+    shapes = [{name: value.shape for name, value in outputs.items()} for outputs in (ours, theirs)]
+    if not shapes[1].items() <= shapes[0].items() or shapes[0].keys() - shapes[1].keys() - {"pooler_output"}:
+        raise RunFailed(f"what was written gives {shapes[1]}, and the network {shapes[0]}; what was written is removed")
+    return max(float(np.max(np.abs(value - ours[name])) / max(1.0, np.max(np.abs(ours[name]))))
+               for name, value in theirs.items())

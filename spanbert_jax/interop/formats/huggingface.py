@@ -1,0 +1,90 @@
+"""Directories of transformers: config.json, model.safetensors and a fast tokenizer.
+
+The boundary head, which transformers has no class for, lies in a file of its own that transformers ignores.
+"""
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from spanbert_jax.interop import layout
+from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.pretrained import BOUNDARY_FILE
+from spanbert_jax.model import EncoderModel
+from spanbert_jax.text import SPECIAL_PIECES
+
+LIBRARY = "transformers"
+TOLERANCE = 2e-5
+_BOUNDARY = "cls.pair_target_predictions."
+# transformers' names of what `Outputs` names otherwise.
+_OUTPUTS = {"prediction_logits": "logits", "seq_relationship_logits": "next_sentence_logits"}
+
+
+def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
+    """Writes the directory."""
+    network, boundary = {}, {}
+    for name, value in layout.tensors(model, params):
+        if name.startswith(_BOUNDARY):
+            boundary[name] = value
+        else:
+            network[name if model.head else name.removeprefix("bert.")] = value
+    save_file(network, folder / "model.safetensors", {"format": "pt"})
+    if boundary:
+        save_file(boundary, folder / BOUNDARY_FILE, {"format": "pt"})
+    write_json(folder / "config.json", to_values(model))
+    if tokenizer is not None:
+        write_tokenizer(folder, tokenizer, model.config.max_positions)
+
+
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
+    """Writes a tokenizer as transformers and the reference read it."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_vocabulary(folder, tokenizer)
+    names = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_PIECES}
+    write_json(folder / "special_tokens_map.json", names)
+    write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "BertTokenizer", "do_lower_case": bool(getattr(tokenizer.normalizer, "lowercase", False)),
+        "strip_accents": None, "tokenize_chinese_chars": True, "model_max_length": length, **names})
+
+
+def write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """Writes vocab.txt, one piece a line in the order of the ids."""
+    pieces = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+
+
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file for people to read."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What transformers computes, in float32 on the CPU. It has to find every tensor that it wants."""
+    import torch
+    import transformers
+
+    architecture = getattr(transformers, to_values(model)["architectures"][0])
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        network, loading = architecture.from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32,
+            **{"add_pooling_layer": model.has_pooler} if model.head is None else {})
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+    if loading["missing_keys"]:
+        raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
+    with torch.no_grad():
+        outputs = network.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items()},
+                                 output_hidden_states=True)
+    values = {_OUTPUTS.get(name, name): value.numpy() for name, value in outputs.items()
+              if name != "hidden_states" and value is not None}
+    return values | {"last_hidden_state": outputs.hidden_states[-1].numpy()}

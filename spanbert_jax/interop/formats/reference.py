@@ -1,0 +1,63 @@
+"""The layout of the released SpanBERT: config.json, vocab.txt and a pytorch_model.bin that PyTorch 1.2 reads.
+
+Layer norms are called gamma and beta, output layers repeat the piece embeddings, and the boundary head is where the
+original's is.
+"""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop import layout
+from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.formats.huggingface import write_json, write_vocabulary
+from spanbert_jax.interop.pretrained import from_pretrained
+from spanbert_jax.model import EncoderModel
+
+LIBRARY = "torch"
+TOLERANCE = 0.0  # what is read back by PyTorch is the same
+_NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
+
+
+def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
+    """Writes the directory.
+
+    Raises:
+      UserError: without PyTorch, whose format it is.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UserError("the reference's format is PyTorch's own: pip install torch, or export as huggingface") from None
+    tensors = {_name(name): torch.tensor(value) for name, value in layout.tensors(model, params)}
+    embedding = tensors[layout.EMBEDDING]
+    for head in ("cls.predictions", "cls.pair_target_predictions"):
+        if f"{head}.bias" in tensors:
+            tensors[f"{head}.decoder.weight"] = embedding
+    # The original runs on versions that do not know the newer kind of file.
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    write_json(folder / "config.json", to_values(model))
+    if tokenizer is not None:
+        write_vocabulary(folder, tokenizer)
+
+
+def _name(name: str) -> str:
+    module, leaf = name.rsplit(".", 1)
+    if "norm" in module.rsplit(".", 1)[-1].lower():  # LayerNorm, layer_norm1, layer_norm2
+        return f"{module}.{_NORM_LEAVES[leaf]}"
+    return name
+
+
+def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What we compute from the file as PyTorch reads it, since the original cannot be installed any more."""
+    import torch  # noqa: F401  without it the file would be read by our own reader
+
+    again, params = from_pretrained(folder, model.head, labels=model.labels)
+    outputs = jax.jit(again.apply)({"params": params}, **inputs)
+    return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}

@@ -1,0 +1,71 @@
+"""StableHLO by `jax.export`: one function for any batch and length, on CPU, GPU and TPU, that needs none of our code.
+
+    exported = jax.export.deserialize(open("model.stablehlo", "rb").read())
+    weights = safetensors.flax.load_file("params.safetensors")
+    outputs = exported.call(weights, input_ids, attention_mask, token_type_ids)
+
+`outputs` is a dictionary. The weights lie in our own layout, so that nothing has to be turned at each call.
+"""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from safetensors.flax import load_file, save_file
+from tokenizers import Tokenizer
+
+from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
+from spanbert_jax.interop.pretrained import PARAMS_FILE
+from spanbert_jax.model import EncoderModel
+
+LIBRARY = "jax"
+TOLERANCE = 2e-5
+MODEL_FILE = "model.stablehlo"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
+    """Writes the directory."""
+    weights = flatten(params)
+    batch, sequence = jax.export.symbolic_shape(
+        "batch, sequence", constraints=[f"sequence <= {model.config.max_positions}"])
+    tokens = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    shapes = jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), weights)
+    exported = jax.export.export(jax.jit(as_function(model)), platforms=("cpu", "cuda", "tpu"))(
+        shapes, *[tokens] * len(INPUTS))
+    (folder / MODEL_FILE).write_bytes(exported.serialize())
+    save_file(weights, folder / PARAMS_FILE)
+    write_json(folder / "config.json", to_values(model))
+    if tokenizer is not None:
+        write_tokenizer(folder, tokenizer, model.config.max_positions)
+
+
+def flatten(params: Any) -> dict[str, jax.Array]:
+    """Parameters by names such as encoder/layers/attention/query/kernel."""
+    return flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
+
+
+def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
+    """From flat parameters and inputs to a dictionary of those outputs that the network has."""
+    def outputs(weights: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
+        params = flax.traverse_util.unflatten_dict(weights, sep="/")
+        values = model.apply({"params": params}, *inputs)._asdict()
+        return {name: value for name, value in values.items() if value is not None}
+
+    return outputs
+
+
+def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the file computes with the weights beside it."""
+    exported = jax.export.deserialize((folder / MODEL_FILE).read_bytes())
+    tokens = [jnp.asarray(inputs[name], jnp.int32) for name in INPUTS]
+    outputs = exported.call(load_file(folder / PARAMS_FILE), *tokens)
+    return {name: np.asarray(value) for name, value in outputs.items()}

@@ -1,0 +1,137 @@
+"""From a name or a path to files on this machine."""
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import tarfile
+import zlib
+
+from spanbert_jax.cache import cache_folder
+from spanbert_jax.checkpoints import FOLDER
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop.output import new_directory
+
+SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
+               "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
+# The weights in a directory; the first that is there.
+_TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                         "pytorch_model.bin.index.json")
+_WEIGHTS = (*_TRANSFORMERS_WEIGHTS, "weights.safetensors", "model.pt", "bert_model.ckpt.index")
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".index.json")
+_ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
+    """The file or directory that is meant, fetched from the Hugging Face hub if it is a name there.
+
+    A path that exists is taken as one. Archives are unpacked into the user's cache folder.
+
+    Raises:
+      UserError: when there is nothing of that name, here or there.
+    """
+    path = pathlib.Path(name_or_path).expanduser()
+    if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common start of its files
+        return pathlib.Path(f"{path}.index")
+    if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):
+        return _unpack(path)
+    if path.exists():
+        return path
+    name = str(name_or_path)
+    if name in SHORT_NAMES or (name.count("/") <= 1 and not name.startswith((".", "/", "~"))
+                               and not name.endswith((*_WEIGHT_ENDINGS, *_ARCHIVE_ENDINGS))):
+        return _fetch(SHORT_NAMES.get(name, name))
+    raise UserError(f"{name}: no such file or directory; give a directory, a file of weights, a workdir, or a name on "
+                    "the Hugging Face hub")
+
+
+def directory_of(path: pathlib.Path) -> pathlib.Path:
+    """The directory that holds what belongs to a located file or directory."""
+    return path if path.is_dir() else path.parent
+
+
+def is_workdir(path: pathlib.Path) -> bool:
+    """Whether a directory is that of a training run."""
+    return (path / FOLDER).is_dir()
+
+
+def is_transformers(path: pathlib.Path) -> bool:
+    """Whether transformers can read a located directory."""
+    return (path / "config.json").is_file() and not is_workdir(path) and any(
+        (path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
+
+
+def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files of weights at a located file or directory: several where they are sharded.
+
+    Raises:
+      UserError: when there are none, a shard is missing, or it is not clear which are meant.
+    """
+    if path.is_dir():
+        path = _choose(path)
+    return _shards(path) if path.name.endswith(".index.json") else [path]
+
+
+def _choose(directory: pathlib.Path) -> pathlib.Path:
+    for name in _WEIGHTS:
+        if (directory / name).is_file():
+            return directory / name
+    found = sorted(path for path in directory.iterdir() if path.is_file() and path.name.endswith(_WEIGHT_ENDINGS))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{directory}: several files of weights ({', '.join(path.name for path in found)}); give the "
+                        "one that is meant")
+    raise UserError(f"{directory}: no weights in it; looked for {', '.join(_WEIGHTS)} and for checkpoints of a run")
+
+
+def _shards(index: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        # Only files beside the index: it must not lead anywhere else.
+        files = [index.parent / pathlib.PurePath(name).name for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{index}: not an index of shards (it lacks weight_map); fetch it again") from None
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise UserError(f"{index}: {missing[0]} is missing ({len(missing)} of {len(files)} shards); fetch it")
+    return files
+
+
+def _unpack(archive: pathlib.Path) -> pathlib.Path:
+    """The directory of the files in an archive, unpacked once into the cache; folders in it are left out."""
+    state = archive.stat()
+    about = f"{archive.absolute()} {state.st_size} {state.st_mtime_ns}"
+    directory = cache_folder() / "archives" / f"{archive.stem}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}"
+    if not directory.is_dir():
+        try:
+            with new_directory(directory) as partial, tarfile.open(archive) as members:
+                for member in members:
+                    if member.isfile():
+                        member.name = pathlib.PurePosixPath(member.name).name
+                        members.extract(member, partial, filter="data")
+        except (tarfile.TarError, zlib.error, EOFError) as error:
+            raise UserError(f"{archive}: cannot be unpacked ({error}); fetch it again") from None
+    return directory
+
+
+def _fetch(name: str) -> pathlib.Path:
+    """A directory of the hub's cache with a repository's config, tokenizer and weights."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    def fetch(*patterns: str) -> pathlib.Path:
+        return pathlib.Path(huggingface_hub.snapshot_download(
+            name, allow_patterns=["config.json", *_TOKENIZER_FILES, *patterns]))
+
+    try:
+        # Weights in PyTorch's format are fetched only where there are no others.
+        directory = fetch("*.safetensors", "*.safetensors.index.json")
+        if not any(directory.glob("*.safetensors")):
+            directory = fetch("pytorch_model*.bin", "pytorch_model.bin.index.json")
+        return directory
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: no such file or directory here, and the Hugging Face hub does not give it ({reason}); "
+                        "check the name and the connection, or give a local directory") from None

@@ -1,0 +1,114 @@
+"""The README.md of an exported model."""
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from spanbert_jax.interop.configuration import ARCHITECTURES
+from spanbert_jax.model import EncoderModel
+
+_HEADS = {
+    None: "the encoder alone", "pretraining": "the encoder with its pretraining heads",
+    "masked_lm": "the encoder with its masked-token head", "question_answering": "a reader that marks answers in texts",
+    "sequence_classification": "a classifier of texts", "token_classification": "a classifier of tokens",
+}
+_USE = {
+    "huggingface": """
+        ```python
+        from transformers import AutoTokenizer, {architecture}
+        tokenizer = AutoTokenizer.from_pretrained("DIR")
+        model = {architecture}.from_pretrained("DIR")
+        ```
+        """,
+    "reference": "Give the directory to the original's scripts as `--model`, or read it here again.\n",
+    "tensorflow": """
+        ```python
+        import tensorflow as tf
+        run = tf.saved_model.load("DIR").signatures["serving_default"]
+        outputs = run(input_ids=..., attention_mask=..., token_type_ids=...)  # int32 [batch, sequence]
+        ```
+        """,
+    "onnx": """
+        ```python
+        import onnxruntime
+        session = onnxruntime.InferenceSession("DIR/model.onnx")
+        # int64 [batch, sequence] each
+        outputs = session.run(None, {{"input_ids": ..., "attention_mask": ..., "token_type_ids": ...}})
+        ```
+        """,
+    "stablehlo": """
+        ```python
+        import jax, safetensors.flax
+        exported = jax.export.deserialize(bytearray(open("DIR/model.stablehlo", "rb").read()))
+        weights = safetensors.flax.load_file("DIR/params.safetensors")
+        outputs = exported.call(weights, input_ids, attention_mask, token_type_ids)  # int32 [batch, sequence]
+        ```
+        """,
+}
+_OURS = """
+    ```python
+    import spanbert_jax
+    model, params = spanbert_jax.from_pretrained("DIR", head={head})
+    ```
+    """
+_TO_FILL = "(to be filled in)"
+
+
+def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, Any] | None) -> str:
+    """What the network is, how it is used, what it was trained on, how good it is, and what its author has to fill in.
+
+    Args:
+      name: of the model.
+      format: that it is written in.
+      facts: of its training run: "step", "config", "corpus" and, where there has been one, "evaluation"; or None.
+    """
+    config, facts = model.config, facts or {}
+    heads = ", ".join(name for name, there in (("masked-token", model.head in ("pretraining", "masked_lm")),
+                                              ("span boundary", model.head == "pretraining" and config.boundary_head),
+                                              ("next-sentence", model.head == "pretraining" and config.next_sentence_head))
+                      if there)
+    architecture = ARCHITECTURES[model.head] if config.next_sentence_head or model.head != "pretraining" else (
+        ARCHITECTURES["masked_lm"])
+    parts = [
+        "---", "library_name: transformers" if format == "huggingface" else f"tags: [{format}]",
+        "license: other  # to be filled in", "---", "",
+        f"# {name}", "",
+        f"A post-norm BERT encoder, {_HEADS[model.head]}{f' ({heads})' if heads else ''}, written by "
+        "spanbert-jax.", "",
+        f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
+        f"{config.vocab_size:,} pieces, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
+    for use in (_USE[format], _OURS if format in ("huggingface", "reference", "stablehlo") else ""):
+        parts.append(textwrap.dedent(use).strip().format(architecture=architecture, head=f'"{model.head}"' if model.head else None))
+        parts.append("")
+    return "\n".join([*parts, "## Training", "", *_training(facts), "", "## Scores", "", *_scores(facts), "",
+                      "## Licence", "", f"- of these weights: {_TO_FILL}", f"- of the training data: {_TO_FILL}",
+                      f"- contact: {_TO_FILL}", ""])
+
+
+def _training(facts: Mapping[str, Any]) -> list[str]:
+    if not facts:
+        return [f"- data: {_TO_FILL}", f"- steps: {_TO_FILL}"]
+    data, corpus, train = facts["config"]["data"], facts["corpus"], facts["config"]["train"]
+    sources = ", ".join(f"`{source}`" for source in data["sources"]) or f"`{data['path']}`"
+    optimizer = facts["config"]["optimizer"]
+    begun = facts["config"].get("init_from")
+    return [
+        f"- data: {sources}, {corpus['training_rows']:,} rows of {corpus['length']} tokens",
+        f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
+        + (f", begun from `{begun}`" if begun else ""),
+        f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
+        f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule "
+        f"{optimizer['schedule']}"]
+
+
+def _scores(facts: Mapping[str, Any]) -> list[str]:
+    figures = facts.get("evaluation")
+    if not figures:
+        return [f"- {_TO_FILL}"]
+    lines = [f"- masked tokens of held-out documents: loss {figures['masked_loss']:.3f} nats, perplexity "
+             f"{figures['perplexity']:.1f}, accuracy {figures['masked_accuracy']:.1%} (step {figures['step']:,})"]
+    if "boundary_loss" in figures:
+        lines.append(f"- the same from the span's boundaries: loss {figures['boundary_loss']:.3f} nats, accuracy "
+                     f"{figures['boundary_accuracy']:.1%}")
+    return lines

@@ -1,0 +1,53 @@
+"""Safetensors files."""
+from __future__ import annotations
+
+import json
+import pathlib
+import struct
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from spanbert_jax.errors import UserError
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
+           "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+class SafetensorsFile:
+    """The tensors of one file.
+
+    The library checks the file; numbers are read past it, since it maps files into memory, where what has been read of
+    them stays, and copies them once more.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Reads the names and shapes.
+
+        Raises:
+          UserError: when it is not a whole safetensors file.
+        """
+        self.path = path
+        try:
+            with safe_open(path, "np"):
+                pass
+            with open(path, "rb") as file:
+                size = struct.unpack("<Q", file.read(8))[0]
+                self._header, self._start = json.loads(file.read(size)), 8 + size
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
+        self._header.pop("__metadata__", None)
+        self.shapes = {name: tuple(entry["shape"]) for name, entry in self._header.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype that it is stored in."""
+        entry = self._header[name]
+        if entry["dtype"] not in _DTYPES:
+            raise UserError(f"{self.path}: {name} holds {entry['dtype']}; allowed are {', '.join(_DTYPES)}")
+        dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
+        try:
+            flat = np.fromfile(self.path, dtype, (end - begin) // dtype.itemsize, offset=self._start + begin)
+            return flat.reshape(entry["shape"])
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path}: {name}: cannot be read ({error}); fetch the file again") from None

@@ -1,0 +1,74 @@
+"""From the rows of one vocabulary to those of another."""
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from tokenizers import Tokenizer, models
+
+from spanbert_jax.text import CONTINUATION, SPECIAL_PIECES
+
+
+@dataclasses.dataclass(frozen=True)
+class Transplant:
+    """For each new piece, in the order of the ids, the ids of the old pieces that its row is the mean of.
+
+    Attributes:
+      sources: one old id where the piece was there already, none where nothing of it was known.
+      kept, composed, drawn: how many pieces have their own row, the mean of others, and a new one.
+    """
+    sources: tuple[tuple[int, ...], ...]
+    kept: int
+    composed: int
+
+    @property
+    def drawn(self) -> int:
+        return sum(not ids for ids in self.sources)
+
+    def apply(self, rows: np.ndarray, deviation: float, seed: int) -> np.ndarray:
+        """New rows, in float32, from old ones [V, ...]; those of unknown pieces are drawn from N(0, deviation).
+
+        A bias [V] of an unknown piece is zero, as a fresh one is.
+        """
+        rows = rows.astype(np.float32)
+        first = np.array([ids[0] if ids else 0 for ids in self.sources])
+        new = rows[first]
+        for piece, ids in enumerate(self.sources):
+            if len(ids) > 1:
+                new[piece] = rows[list(ids)].mean(axis=0)
+        unknown = np.array([not ids for ids in self.sources])
+        fresh = np.random.default_rng(seed).standard_normal(new.shape, np.float32) * np.float32(deviation)
+        new[unknown] = fresh[unknown] if rows.ndim > 1 else 0
+        return new
+
+
+def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
+    """Finds what each piece of `new` is in `old`: the same piece, or the pieces that `old` cuts it into."""
+    known, pieces = old.get_vocab(with_added_tokens=True), new.get_vocab(with_added_tokens=True)
+    inside = _inside_words(old)
+    unknown = known["[UNK]"]
+
+    def cut(piece: str) -> tuple[int, ...]:
+        if piece in known:
+            return (known[piece],)
+        if piece in SPECIAL_PIECES:
+            return ()
+        body = piece.removeprefix(CONTINUATION) if len(piece) > len(CONTINUATION) else piece
+        if body == piece:
+            ids = old.encode(piece, add_special_tokens=False).ids
+        else:
+            ids = [token.id for token in inside.tokenize(old.normalizer.normalize_str(body).strip())]
+        return () if unknown in ids else tuple(ids)
+
+    sources = tuple(map(cut, sorted(pieces, key=pieces.get)))
+    kept = sum(piece in known for piece in pieces)
+    return Transplant(sources, kept, sum(map(bool, sources)) - kept)
+
+
+def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:
+    """Cuts what stands inside a word into the pieces that continue one, with their ids."""
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    bodies = {piece.removeprefix(CONTINUATION): number for piece, number in vocab.items()
+              if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION)}
+    # A word that cannot be cut needs an unknown piece; no body has brackets and capitals around nothing.
+    return models.WordPiece({**bodies, "[UNK]": vocab["[UNK]"]}, unk_token="[UNK]", continuing_subword_prefix="")

@@ -1,0 +1,112 @@
+"""From named tensors to parameters."""
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop.layout import Leaf, build, leaves
+from spanbert_jax.interop.naming import NamedTensors
+from spanbert_jax.model import EncoderModel
+
+logger = logging.getLogger("spanbert_jax")
+# The first keys of parameters that no network can do without.
+_ESSENTIAL = ("encoder",)
+_THREADS = min(8, os.cpu_count() or 1)
+_BLOCK = 64  # rows of a kernel that are turned at once
+_ALIGNMENT = 64  # bytes
+
+
+def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
+         finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
+    """The parameters of a network from tensors; heads that are not there are initialised, and the log says which.
+
+    Args:
+      seed: of new heads.
+      finish: is given each parameter as soon as it is whole, in float32, and gives what the tree is to hold.
+
+    Raises:
+      UserError: naming file and tensor: one is missing, has another shape, or holds a number that is not finite.
+    """
+    new = {module for module in {leaf.path[0] for leaf in leaves(model)} - set(_ESSENTIAL) if not any(
+        name in tensors.shapes for leaf in leaves(model) if leaf.path[0] == module for name in leaf.names)}
+    for module in sorted(new):
+        logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
+    random, missing = np.random.default_rng(seed), []
+
+    def make(leaf: Leaf) -> Any:
+        if leaf.path[0] in new:
+            return finish(fresh(leaf, model.config.initializer_range, random))
+        array = _aligned(leaf.shape)
+        array[leaf.rows or len(array):] = 0
+        missing.extend(filter(None, pool.map(lambda index: _fill(leaf, index, array, tensors), range(len(leaf.names)))))
+        return finish(array)
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # reading and copying let go of the interpreter
+        params = build(model, make)
+    if missing:
+        logger.warning("%s has no biases %s%s: they are zero", tensors.path, ", ".join(missing[:3]),
+                       f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return params
+
+
+def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarray:
+    """A new parameter, as the network itself would initialise it."""
+    if leaf.kind in ("kernel", "embedding"):
+        return random.standard_normal(leaf.shape, np.float32) * np.float32(deviation)
+    return np.full(leaf.shape, leaf.kind == "scale", np.float32)
+
+
+def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: NamedTensors) -> str | None:
+    """Puts a tensor into its place. Returns its name if it is a bias that is not there, and so zero."""
+    name, place = leaf.names[index], leaf.place(index, array)
+    if name not in tensors.shapes:
+        if leaf.kind == "bias":
+            place[...] = 0
+            return name
+        raise UserError(f"{tensors.path}: {name} is missing; the file is not whole, or of another network")
+    value = read_checked(tensors, name, leaf)
+    if leaf.kind != "kernel":
+        place[...] = value[:leaf.rows]
+        return None
+    # Some columns at a time: five times as fast as in one go, which leaves the processor's cache at every number.
+    for first in range(0, len(value), _BLOCK):
+        place[first:first + _BLOCK] = value[first:first + _BLOCK]
+    return None
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array that JAX can take over on a CPU, without a copy."""
+    size = math.prod(shape) * 4
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start:start + size].view(np.float32).reshape(shape)
+
+
+def read_checked(tensors: NamedTensors, name: str, leaf: Leaf) -> np.ndarray:
+    """A tensor of the shape that a parameter needs, every number in it finite; a vocabulary may have more rows.
+
+    Raises:
+      UserError: when it has not.
+    """
+    wanted, found = leaf.tensor_shape, tensors.shapes[name]
+    padded = leaf.rows is not None and len(found) == len(wanted) and (
+        found[0] >= wanted[0] and found[1:] == wanted[1:])
+    where = f"{tensors.path}: {tensors.stored_name(name)}"
+    if found != wanted and not padded:
+        raise UserError(f"{where} is {list(found)}; the network needs {list(wanted)}")
+    value = tensors.read(name)
+    if not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
+        raise UserError(f"{where} holds {value.dtype}; numbers with a fraction are needed")
+    # A sum is finite only if all its terms are, and costs one pass; it may overflow, so it does not decide alone.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(np.sum(value, dtype=np.float32))
+    if suspicious and (count := int(np.sum(~np.isfinite(value.astype(np.float32))))):
+        raise UserError(f"{where}: {count:,} of its numbers are not finite; the file is damaged, or its training failed")
+    return value

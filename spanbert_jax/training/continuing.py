@@ -1,0 +1,46 @@
+"""Runs that begin from weights that exist: `config.init_from`."""
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from spanbert_jax.interop.continuation import initial_params as adapted_params
+from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.model import EncoderModel
+from spanbert_jax.text import load_tokenizer
+from spanbert_jax.training.config import SHAPE
+from spanbert_jax.training.experiment import Experiment
+from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
+
+_TAKEN = (*SHAPE, "token_types", "layer_norm_epsilon")
+
+
+def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """A config whose `model` says what the network of `config.init_from` is; without that, the config as it is.
+
+    A run that has begun remembers it: what it began from need not be there any more.
+
+    Raises:
+      UserError: when there are no such weights.
+    """
+    if not config.init_from:
+        return config
+    config = config.copy_and_resolve_references()
+    if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).get("init_from") == config.init_from:
+        config.model.update({name: stored.model[name] for name in (*_TAKEN, "clamp_attention", "boundary_features")})
+        return config
+    network = open_pretrained(config.init_from).config
+    config.model.update({name: getattr(network, name) for name in _TAKEN})
+    config.model.clamp_attention = config.model.clamp_attention or network.clamp_attention
+    if network.boundary_head:
+        config.model.boundary_features = network.boundary_features
+    return config
+
+
+def initial_params(experiment: Experiment) -> dict[str, Any]:
+    """The parameters that a run begins with, in float32 on the host; what had to be made anew is logged."""
+    pretrained = open_pretrained(experiment.config.init_from)
+    model = EncoderModel(experiment.model.config, "pretraining")
+    return adapted_params(pretrained, model, load_tokenizer(experiment.corpus.tokenizer_path), experiment.config.seed)

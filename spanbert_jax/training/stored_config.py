@@ -1,0 +1,38 @@
+"""The config that lies in a workdir: that of the newest call of its run."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.training.config import default_config
+from spanbert_jax.training.tracking import write_text
+
+CONFIG_FILE = "config.json"
+
+
+def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config of the newest call of a run.
+
+    Raises:
+      UserError: when `workdir` holds no run.
+    """
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        # A run of an older version lacks fields that are newer.
+        return ml_collections.ConfigDict({name: {**value, **stored[name]} if isinstance(value, dict) else
+                                          stored.get(name, value) for name, value in default_config().to_dict().items()})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
+                        "it") from None
+
+
+def save_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the config of a run, so that it is never seen half-written."""
+    write_text(workdir / CONFIG_FILE, config.to_json_best_effort(indent=2) + "\n")
