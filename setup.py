@@ -26,7 +26,7 @@ setup(
         "tensorboardX>=2.6",
     ],
     extras_require={
-        "torch": ["torch>=2.4"],
+        "torch": ["torch>=2.5"],
         "onnx": ["onnx>=1.18", "onnxruntime>=1.20"],
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same.

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -38,9 +39,14 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
         yield partial
         os.chmod(partial, 0o777 & ~_umask())  # mkdtemp's are for their owner alone
         partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); nothing is left of it; make room, or give "
-                        "another directory") from None
+    except Exception as error:
+        # PyTorch, safetensors and TensorFlow have errors of their own for a full disk.
+        full = os.strerror(errno.ENOSPC) in str(error)
+        if not isinstance(error, OSError) and not full:
+            raise
+        reason = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
+        raise UserError(f"{out}: cannot be written ({reason}); nothing is left of it; make room, or give another "
+                        "directory") from None
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""TensorFlow's SavedModel, for any batch and length, on CPU, GPU and TPU.
+
+    saved = tf.saved_model.load(directory)
+    outputs = saved.signatures["serving_default"](
+        input_ids=..., attention_mask=..., token_type_ids=...)  # int32 [B, S] each
+
+`outputs` is a dictionary. Keep `saved` as long as the signature is used: the weights go with it. For
+TensorFlow Serving, make the directory version 1 of a model: put it at MODEL/1.
+"""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.formats import stablehlo
+from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
+from spanbert_jax.interop.tensorflow_checkpoint import import_tensorflow
+from spanbert_jax.model import EncoderModel
+
+LIBRARY = "tensorflow"
+TOLERANCE = 1e-4
+_SIGNATURE = "serving_default"
+
+
+def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
+    """Writes the directory.
+
+    Raises:
+      UserError: without TensorFlow.
+    """
+    tensorflow = import_tensorflow()
+    from jax.experimental import jax2tf
+
+    module = tensorflow.Module()
+    with tensorflow.device("CPU"):  # others are JAX's
+        # Variables, since constants would lie in the graph itself, which may not be larger than 2 GB.
+        module.weights = {name: tensorflow.Variable(np.asarray(value), name=name)
+                          for name, value in stablehlo.flatten(params).items()}
+    network = jax2tf.convert(
+        stablehlo.as_function(model), polymorphic_shapes=[None] + ["(batch, sequence)"] * len(stablehlo.INPUTS),
+        polymorphic_constraints=[f"sequence <= {model.config.max_positions}"], with_gradient=False,
+        native_serialization_platforms=("cpu", "cuda", "tpu"))
+    signature = tensorflow.function(
+        lambda *inputs: network(module.weights, *inputs), autograph=False,
+        input_signature=[tensorflow.TensorSpec([None, None], tensorflow.int32, name) for name in stablehlo.INPUTS])
+    tensorflow.saved_model.save(module, folder, {_SIGNATURE: signature})
+    write_json(folder / "config.json", to_values(model))
+    if tokenizer is not None:
+        write_tokenizer(folder, tokenizer, model.config.max_positions)
+
+
+def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What TensorFlow computes on the CPU."""
+    import tensorflow
+
+    with tensorflow.device("CPU"):
+        saved = tensorflow.saved_model.load(folder)
+        tokens = {name: tensorflow.constant(inputs[name], tensorflow.int32) for name in stablehlo.INPUTS}
+        return {name: value.numpy() for name, value in saved.signatures[_SIGNATURE](**tokens).items()}

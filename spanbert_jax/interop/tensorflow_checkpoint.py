@@ -1,0 +1,107 @@
+"""Checkpoints of Google's BERT for TensorFlow: bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001."""
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import threading
+from types import ModuleType
+
+import numpy as np
+
+from spanbert_jax.errors import UserError
+
+# Heads that are fine-tuned have names of their own in Google's scripts run_classifier.py and run_squad.py.
+_FINE_TUNED = {"output_weights": "classifier.weight", "output_bias": "classifier.bias",
+               "cls/squad/output_weights": "qa_outputs.weight", "cls/squad/output_bias": "qa_outputs.bias"}
+# The last part of a weight's name; optimisers put theirs after it (kernel/adam_m), so that those end otherwise.
+_LEAVES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "output_weights": "weight",
+           "output_bias": "bias"} | {
+    table: f"{table}.weight" for table in ("word_embeddings", "position_embeddings", "token_type_embeddings")}
+# What TensorFlow reads when it is imported.
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+class TensorFlowCheckpoint:
+    """The weights in a checkpoint, under Hugging Face's names and turned as theirs are.
+
+    What an optimiser keeps, the step and variables of anything but BERT are left out. Fits the protocol `Tensors`.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Reads the names and shapes.
+
+        Args:
+          path: the file that ends in .index.
+
+        Raises:
+          UserError: without TensorFlow; when a file is missing or damaged, or there is nothing of BERT in it.
+        """
+        tensorflow = import_tensorflow()
+        self.path = path
+        prefix = path.with_suffix("")
+        self._data = sorted(file.name for file in path.parent.iterdir() if file.name.startswith(f"{prefix.name}.data-"))
+        if not self._data:
+            raise UserError(f"{prefix}.data-00000-of-00001 is missing; it belongs to {path.name}: fetch it")
+        try:
+            # Not train.load_checkpoint, which prefers a folder of the same name.
+            self._reader = tensorflow.compat.v1.train.NewCheckpointReader(str(prefix))
+            stored = self._reader.get_variable_to_shape_map()
+        except Exception as error:  # TensorFlow raises nearly anything when a file is damaged
+            raise UserError(f"{path}: not a whole TensorFlow checkpoint ({_line(error)}); fetch it again") from None
+        self._stored_name = {name: variable for variable in stored if (name := _hugging_face_name(variable))}
+        if not self._stored_name:
+            raise UserError(f"{path}: none of its {len(stored)} variables is one of Google's BERT, such as "
+                            f"bert/embeddings/word_embeddings; there are {', '.join(sorted(stored)[:3]) or 'none'}")
+        self.shapes = {name: tuple(stored[variable][::-1] if _is_kernel(variable) else stored[variable])
+                       for name, variable in self._stored_name.items()}
+        self._lock = threading.Lock()  # TensorFlow asks for one around its reader
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype that it is stored in. It may be a view.
+
+        Raises:
+          UserError: when it cannot be read, naming file and tensor.
+        """
+        variable = self._stored_name[name]
+        try:
+            with self._lock:
+                value = self._reader.get_tensor(variable)
+        except Exception as error:  # as above
+            raise UserError(f"{self.path}: {variable} cannot be read from {', '.join(self._data)} ({_line(error)}); "
+                            "fetch the checkpoint again") from None
+        return value.T if _is_kernel(variable) else value
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow, told to be quiet and to leave the memory of GPUs, which JAX works on, alone until it needs some.
+
+    Raises:
+      UserError: when it is not installed, or broken.
+    """
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise UserError(f"TensorFlow cannot be imported ({_line(error)}): pip install 'spanbert-jax[tensorflow]'"
+                        ) from None
+    return tensorflow
+
+
+def _hugging_face_name(variable: str) -> str | None:
+    """What Hugging Face calls a variable; None for one that is no weight of BERT."""
+    scope, _, leaf = variable.rpartition("/")
+    if variable in _FINE_TUNED or leaf not in _LEAVES or not scope.startswith(("bert/", "cls/")):
+        return _FINE_TUNED.get(variable)
+    module = re.sub("/layer_([0-9]+)/", r"/layer/\1/", scope).replace("/", ".")
+    return f"{module}.{_LEAVES[leaf]}"
+
+
+def _is_kernel(variable: str) -> bool:
+    """Whether it is stored as [in, out], which Hugging Face turns."""
+    return variable.endswith("/kernel")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,240 @@
+"""PyTorch's weight files read without PyTorch, and without running what a pickle asks for.
+
+Two layouts: a zip (PyTorch 1.6 and later) of `data.pkl` and the bytes of each storage, uncompressed; and, before that,
+pickles one after another (a magic number, a version, the writer's system, the object, the storages' keys) followed by
+each storage's count and bytes. A tensor is an offset, a shape and strides over a storage. None of them is trusted.
+"""
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import os
+import pathlib
+import pickle
+import pickletools
+import struct
+import zipfile
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+NOT_TORCH = "it is damaged or not a PyTorch weight file; fetch it again, or give one that torch.save wrote"
+_LFS_POINTER = b"version https://git-lfs"
+_ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_MAGIC, _VERSION = 0x1950a86a20f9469cfc6c, 1001
+_DTYPES = {
+    "FloatStorage": np.dtype(np.float32), "DoubleStorage": np.dtype(np.float64), "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16), "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32), "ShortStorage": np.dtype(np.int16), "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8), "BoolStorage": np.dtype(np.bool_)}
+
+
+class Unreadable(Exception):
+    """Why a file cannot be read and what to do, in one line without its name."""
+
+
+class Storage(NamedTuple):
+    """A run of numbers that tensors share: PyTorch's class of it, its key in the file, and how many they are."""
+    kind: str
+    key: str
+    count: int
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as a pickle tells of it, unchecked: offset and strides count elements of the storage."""
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where a tensor lies, checked against the file: its first byte, and the elements from its first to its last."""
+    start: int
+    count: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def load(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """The object of a file, with a `StoredTensor` for each tensor, and the first byte and the size of each storage.
+
+    Raises:
+      Unreadable: what is known to be wrong. A damaged pickle raises any other exception as well.
+    """
+    return _load_zip(path) if is_zip(path) else _load_legacy(path)
+
+
+def locate(name: str, tensor: StoredTensor, storages: dict[str, tuple[int, int]]) -> Place:
+    """Where the tensor lies.
+
+    Raises:
+      Unreadable: it is not wholly inside its storage, or its storage not inside the file.
+    """
+    storage, offset, shape, strides = tensor
+    start, size = storages.get(storage.key, (0, 0))
+    dtype = _DTYPES[storage.kind]
+    if all(type(number) is int and number >= 0 for number in (storage.count, offset, *shape, *strides)):
+        count = 0 if 0 in shape else 1 + sum((length - 1) * stride for length, stride in zip(shape, strides))
+        if (len(shape) == len(strides) and offset + count <= storage.count
+                and storage.count * dtype.itemsize <= size):
+            return Place(start + offset * dtype.itemsize, count, dtype, shape, strides)
+    raise Unreadable(f"tensor {name!r} does not fit its storage; the file is damaged, fetch it again")
+
+
+def read(path: pathlib.Path, place: Place) -> np.ndarray:
+    """The tensor at a place, as a view that cannot be written to.
+
+    Raises:
+      Unreadable: the file has become shorter.
+    """
+    with open(path, "rb") as file:
+        numbers = np.frombuffer(_read_exactly(file, place.start, place.count * place.dtype.itemsize), place.dtype)
+    strides = [stride * place.dtype.itemsize for stride in place.strides]
+    return np.lib.stride_tricks.as_strided(numbers, place.shape, strides, writeable=False)
+
+
+def is_zip(path: pathlib.Path) -> bool:
+    """Whether a file is in the zip layout, judged by its first bytes.
+
+    Raises:
+      Unreadable: it is in neither layout.
+    """
+    with open(path, "rb") as file:
+        start = file.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        raise Unreadable("it is a git-lfs pointer in place of the weights; fetch the real file with `git lfs pull`")
+    if not start:
+        raise Unreadable("it is empty; fetch it again")
+    if not start.startswith((_ZIP_START, _PICKLE_START)):
+        raise Unreadable(NOT_TORCH)
+    return start.startswith(_ZIP_START)
+
+
+def zip_members(path: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """The first byte and the size of each member of a zip, by its name inside the archive's folder.
+
+    Raises:
+      Unreadable: it does not hold what torch.save writes, or not as plain little-endian bytes.
+    """
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        if "data.pkl" not in infos:
+            raise Unreadable("it is a zip that torch.save did not write; unpack it and give the weight file in it")
+        for name, info in infos.items():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise Unreadable(f"its member {name!r} is compressed; save it again with torch.save")
+        members = {name: (_first_byte(file, info), info.file_size) for name, info in infos.items()}
+        if "byteorder" in members and _read_exactly(file, *members["byteorder"]) != b"little":
+            raise Unreadable("its numbers are big-endian; save it again on a little-endian machine")
+        return members
+
+
+def refusal(name: str) -> str:
+    """What is said of a pickle that asks for the class or function `name`."""
+    return (f"it asks for {repr(name)[1:-1]}, which could run code; "  # escaped, so that it stays on one line
+            "give a file of tensors alone, as torch.save(model.state_dict(), ...) writes")
+
+
+class _Ignored:
+    """Stands for an argparse.Namespace: takes any state and keeps nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes plain values, dictionaries and `StoredTensor`s. Nothing else is looked up, so nothing else can be called.
+
+    A pickle can set attributes on what it holds. What `find_class` hands out lets none be set that matters: strings,
+    bound methods, a type of C, and a class whose `__setstate__` fails on itself.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, Storage] = {}
+        self._classes = {
+            (collections.OrderedDict.__module__, "OrderedDict"): collections.OrderedDict,
+            (argparse.Namespace.__module__, "Namespace"): _Ignored,
+            ("torch._utils", "_rebuild_tensor_v2"): self._rebuild_tensor,
+            ("torch._utils", "_rebuild_parameter"): self._rebuild_parameter,
+            **{("torch", name): name for name in _DTYPES}}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle may ask for, by exact name."""
+        if (module, name) not in self._classes:
+            raise Unreadable(refusal(f"{module}.{name}"))
+        return self._classes[module, name]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The storage that a pickle names. Views of storages, which PyTorch has long stopped writing, are not read."""
+        tag, kind, key, _, count, *view = pid
+        if tag != "storage" or kind not in _DTYPES or view not in ([], [None]):
+            raise Unreadable(NOT_TORCH)
+        return self.storages.setdefault(key, Storage(kind, key, count))
+
+    def _rebuild_tensor(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
+                        requires_grad: bool, hooks: Any) -> StoredTensor:
+        return StoredTensor(storage, offset, shape, strides)
+
+    def _rebuild_parameter(self, tensor: StoredTensor, requires_grad: bool, hooks: Any) -> StoredTensor:
+        return tensor
+
+
+def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """The pickle that begins where the file stands, and the storages that it tells of.
+
+    Its instructions are looked through first: a damaged length or number in one would take all memory.
+    """
+    start = file.tell()
+    numbers = [argument for opcode, argument, _ in pickletools.genops(file) if opcode.name in ("PUT", "LONG_BINPUT")]
+    size = file.tell() - start
+    if any(number > size for number in numbers):
+        raise Unreadable(NOT_TORCH)
+    unpickler = _Unpickler(io.BytesIO(_read_exactly(file, start, size)))
+    return unpickler.load(), unpickler.storages
+
+
+def _load_zip(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
+    members = zip_members(path)
+    with open(path, "rb") as file:
+        pickled = _read_exactly(file, *members["data.pkl"])
+    storages = {name.removeprefix("data/"): place for name, place in members.items() if name.startswith("data/")}
+    return _unpickle(io.BytesIO(pickled))[0], storages
+
+
+def _load_legacy(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
+    storages = {}
+    with open(path, "rb") as file:
+        if _unpickle(file)[0] != _MAGIC or _unpickle(file)[0] != _VERSION:
+            raise Unreadable(NOT_TORCH)
+        _unpickle(file)  # of the writer's system: the numbers are little-endian on every one
+        tree, told = _unpickle(file)
+        for key in _unpickle(file)[0]:
+            (count,) = struct.unpack("<q", file.read(8))
+            size = count * _DTYPES[told[key].kind].itemsize
+            storages[key] = (file.tell(), size)
+            if file.seek(size, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+                raise Unreadable(NOT_TORCH)
+    return tree, storages
+
+
+def _first_byte(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: its own header is padded otherwise than the directory at the end says."""
+    header = _read_exactly(file, info.header_offset, _LOCAL_HEADER.size)
+    signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+    if signature != _ZIP_START:
+        raise Unreadable(NOT_TORCH)
+    return info.header_offset + _LOCAL_HEADER.size + name_size + extra_size
+
+
+def _read_exactly(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    content = file.read(size)
+    if len(content) != size:
+        raise Unreadable(NOT_TORCH)
+    return content

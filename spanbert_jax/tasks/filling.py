@@ -1,0 +1,235 @@
+"""Filling runs of [MASK]s: the best pieces by the masked-token head, by the span boundary head, and by both."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
+from spanbert_jax.model import EncoderModel
+from spanbert_jax.text import SPECIAL_PIECES, SpecialIds, special_ids
+
+# Rows are padded to a multiple of this, so that texts of about the same length share a compilation.
+_LENGTH_MULTIPLE = 32
+_NO_HEAD = ("no masked-token head in these weights, so they cannot fill; the released SpanBERT archives come without "
+            "pretraining heads, but for the large one with heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """Pieces in the place of a run of [MASK]s.
+
+    Attributes:
+      pieces: one a [MASK].
+      text: the pieces joined; a '##' piece continues the one before, and keeps its '##' where it comes first.
+      log_probability: the sum over the pieces, since each is predicted on its own; natural logarithm.
+    """
+    pieces: tuple[str, ...]
+    text: str
+    log_probability: float
+
+    @property
+    def probability(self) -> float:
+        """Of all the pieces together."""
+        return math.exp(self.log_probability)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRun:
+    """A run of adjacent [MASK]s and its best fillings, the best first.
+
+    Attributes:
+      start: position of its first [MASK] among the pieces of the text; [CLS] has position 0.
+      length: number of [MASK]s.
+      masked_token: by the masked-token head.
+      boundary: by the boundary head; None where it cannot be used.
+      both: by the product of the two distributions at each [MASK], normalised again; None likewise.
+      why_no_boundary: why the boundary head cannot be used; else empty.
+    """
+    start: int
+    length: int
+    masked_token: tuple[Filling, ...]
+    boundary: tuple[Filling, ...] | None = None
+    both: tuple[Filling, ...] | None = None
+    why_no_boundary: str = ""
+
+
+def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int = 5,
+         tokenizer: Tokenizer | None = None) -> list[MaskRun]:
+    """The k best fillings of each run of [MASK]s in a text.
+
+    The boundary head predicts a run from the tokens before and after it, which must be real ones: masking gives spans
+    at the edge of a text no boundary target, here as in the reference. Special pieces are never proposed.
+
+    Args:
+      model: a name or path as `from_pretrained` takes it, or what `load_network` gives: a network and its parameters.
+      text: with at least one [MASK].
+      k: fillings wanted; fewer come where there are no more.
+      tokenizer: the one that the network was trained with; with a name or path, that which lies there if not given.
+
+    Returns:
+      The runs in their order in the text.
+
+    Raises:
+      UserError: in one line: there is no [MASK], the text is too long, k is below 1, or the network or its tokenizer
+        cannot be used.
+    """
+    if k < 1:
+        raise UserError(f"k={k}: at least 1 filling must be asked for")
+    if isinstance(model, (str, pathlib.Path)):
+        tokenizer = tokenizer or load_tokenizer(model)
+        model = load_network(model)
+    network, params = model
+    if network.head not in ("pretraining", "masked_lm"):
+        raise UserError(_NO_HEAD)
+    if tokenizer is None:
+        raise UserError("no tokenizer: give the one that the network was trained with (spanbert_jax.load_tokenizer)")
+    config, special = network.config, special_ids(tokenizer)
+    proposable = _proposable(tokenizer, config.vocab_size)
+    tokens = _encode(text, tokenizer, special, config.max_positions)
+    runs = _find_runs(tokens, special.mask)
+    logits, boundary_logits = _predict(network, params, *_inputs(tokens, runs, special.pad, config.max_positions))
+    filled = []
+    for start, length in runs:
+        at, why_not = slice(start, start + length), _why_no_boundary(network, tokens, start, length, special)
+        scores = {"masked_token": _log_probabilities(np.asarray(logits)[at], proposable)}
+        if not why_not:
+            scores["boundary"] = _log_probabilities(np.asarray(boundary_logits)[at], proposable)
+            scores["both"] = _log_probabilities(scores["masked_token"] + scores["boundary"], proposable)
+        fillings = {head: _fillings(score, k, tokenizer) for head, score in scores.items()}
+        filled.append(MaskRun(start, length, **fillings, why_no_boundary=why_not))
+    return filled
+
+
+def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[str, Any]]:
+    """A network that can fill, with its weights: the heads that come with them and no new one.
+
+    Raises:
+      UserError: when they cannot be read, or no masked-token head comes with them.
+    """
+    pretrained = open_pretrained(name_or_path)
+    if pretrained.head not in ("pretraining", "masked_lm"):
+        raise UserError(f"{pretrained.path}: {_NO_HEAD}")
+    network = pretrained.model(pretrained.head)
+    return network, load_params(pretrained, network)
+
+
+def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best ways to choose one of V at each of n places, where log probabilities add up. Exact.
+
+    Args:
+      log_probabilities: [n, V]; what has -inf is never chosen.
+
+    Returns:
+      The choices, [K, n] integers, and their sums [K], the best first. K is k, or fewer if there are no more.
+    """
+    choices, sums = np.zeros((1, 0), np.int64), np.zeros(1)
+    for scores in log_probabilities:
+        order = np.argsort(-scores, kind="stable")[:k]
+        order = order[scores[order] > -np.inf]
+        # Number i of the choices so far with number j of this place: (i + 1)(j + 1) - 1 others are at least as good.
+        pairs = [(i, j) for i in range(len(sums)) for j in range(min(len(order), k // (i + 1)))]
+        before, here = np.array(pairs, np.int64).reshape(-1, 2).T
+        candidates = sums[before] + scores[order[here]]
+        best = np.argsort(-candidates, kind="stable")[:k]
+        choices = np.concatenate([choices[before[best]], order[here[best], None]], axis=1)
+        sums = candidates[best]
+    return choices, sums
+
+
+def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
+    """[V] booleans: pieces of the tokenizer that are not special."""
+    ids = [i for piece, i in tokenizer.get_vocab(with_added_tokens=True).items() if piece not in SPECIAL_PIECES]
+    if max(ids) >= vocab_size:
+        raise UserError(f"the tokenizer has {max(ids) + 1:,} pieces and the network {vocab_size:,}; give the tokenizer "
+                        "that it was trained with")
+    proposable = np.zeros(vocab_size, bool)
+    proposable[ids] = True
+    return proposable
+
+
+def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions: int) -> list[int]:
+    """Piece ids with [CLS] and [SEP]."""
+    tokens = [special.cls, *tokenizer.encode(text, add_special_tokens=False).ids, special.sep]
+    if special.mask not in tokens:
+        raise UserError("no [MASK] in the text; write one for each piece that is to be filled in")
+    if len(tokens) > max_positions:
+        raise UserError(f"the text has {len(tokens):,} pieces with [CLS] and [SEP], and the network takes at most "
+                        f"{max_positions:,}; shorten it")
+    return tokens
+
+
+def _find_runs(tokens: list[int], mask: int) -> list[tuple[int, int]]:
+    """Start and length of each run of [MASK]s."""
+    groups = itertools.groupby(range(len(tokens)), key=lambda position: tokens[position] == mask)
+    positions = [list(group) for is_mask, group in groups if is_mask]
+    return [(group[0], len(group)) for group in positions]
+
+
+def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
+    """Why the boundary head cannot fill a run; empty if it can. The rules are those of `pretraining.masking`."""
+    places = network.config.boundary_positions
+    if not _has_boundary_head(network):
+        return "no boundary head came with the weights"
+    if length > places:
+        return f"the run has {length} pieces, and the boundary head predicts at most {places}"
+    if {tokens[start - 1], tokens[start + length]} & {special.cls, special.sep, special.pad}:
+        return "the run touches the edge of the text, where the boundary head was never trained"
+    return ""
+
+
+def _has_boundary_head(network: EncoderModel) -> bool:
+    return network.head == "pretraining" and network.config.boundary_head
+
+
+def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positions: int) -> np.ndarray:
+    """The arguments of `_predict` after its first two, stacked: [5, 1, S] int32."""
+    length = min(math.ceil(len(tokens) / _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, max_positions)
+    inputs = np.zeros((5, 1, length), np.int32)
+    inputs[0] = pad
+    inputs[0, 0, :len(tokens)] = tokens
+    inputs[1, 0, :len(tokens)] = 1
+    for start, count in runs:
+        inputs[2, 0, start:start + count] = start - 1
+        inputs[3, 0, start:start + count] = start + count
+        inputs[4, 0, start:start + count] = np.arange(count)
+    return inputs
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _predict(network: EncoderModel, params: Any, tokens: jax.Array, attention_mask: jax.Array, left: jax.Array,
+             right: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Logits [S, V] of both heads; the second's mean something inside runs only, and are None if there is no such head.
+
+    Args:
+      tokens, attention_mask: [1, S].
+      left, right, place: [1, S], the tokens before and after the run that a position lies in, and its place in it.
+    """
+    outputs = network.apply({"params": params}, tokens, attention_mask)
+    if not _has_boundary_head(network):
+        return outputs.logits[0], None
+    boundary = network.apply({"params": params}, outputs.last_hidden_state, left, right, place,
+                             method="boundary_logits")
+    return outputs.logits[0], boundary[0]
+
+
+def _log_probabilities(logits: np.ndarray, proposable: np.ndarray) -> np.ndarray:
+    """Normalised over the pieces that may be proposed; -inf elsewhere. [n, V], [V] -> [n, V] float64."""
+    scores = np.where(proposable, logits.astype(np.float64), -np.inf)
+    return scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
+
+
+def _fillings(log_probabilities: np.ndarray, k: int, tokenizer: Tokenizer) -> tuple[Filling, ...]:
+    fillings = []
+    for ids, score in zip(*best_combinations(log_probabilities, k)):
+        pieces = tuple(tokenizer.id_to_token(int(i)) for i in ids)
+        fillings.append(Filling(pieces, " ".join(pieces).replace(" ##", ""), float(score)))
+    return tuple(fillings)

@@ -1,0 +1,174 @@
+"""What is wrong with what comes in, or with the place that it goes to, is told in a line; nothing half-written stays."""
+import json
+import os
+import pathlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import spanbert_jax
+from spanbert_jax.interop.exporting import export
+from tests.disks import small_disk
+from tests.interop.networks import save
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    save("masked_lm", folder)
+    return folder
+
+
+@pytest.fixture
+def place(sound, tmp_path):
+    """A copy to be damaged."""
+    return pathlib.Path(shutil.copytree(sound, tmp_path / "place"))
+
+
+def error_of(source, head="masked_lm") -> str:
+    with pytest.raises(spanbert_jax.UserError) as caught:
+        spanbert_jax.from_pretrained(source, head)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change(place, **tensors) -> None:
+    """Replaces tensors of a file; None removes one."""
+    values = load_file(place / "model.safetensors") | {
+        name.replace("__", "."): value for name, value in tensors.items()}
+    save_file({name: value for name, value in values.items() if value is not None}, place / "model.safetensors")
+
+
+def test_truncated_at_any_length(place):
+    whole = (place / "model.safetensors").read_bytes()
+    for size in (0, 5, 8, 100, len(whole) // 2, len(whole) - 1):
+        (place / "model.safetensors").write_bytes(whole[:size])
+        assert f"{place}/model.safetensors: not a whole safetensors file" in error_of(place)
+
+
+BIAS, KERNEL = "bert__encoder__layer__1__output__dense__bias", "bert__encoder__layer__1__output__dense__weight"
+
+
+def test_wrong_shapes_and_missing_tensors(place, sound):
+    change(place, **{KERNEL: np.zeros((32, 47), np.float32)})
+    assert "model.safetensors: bert.encoder.layer.1.output.dense.weight is [32, 47]; the network needs [32, 48]" in (
+        error_of(place))
+    change(place, **{KERNEL: None})
+    assert "bert.encoder.layer.1.output.dense.weight is missing" in error_of(place)
+    shutil.copytree(sound, place, dirs_exist_ok=True)
+    change(place, bert__embeddings__position_embeddings__weight=None)
+    assert "bert.embeddings.position_embeddings.weight is missing" in error_of(place)
+    shutil.copytree(sound, place, dirs_exist_ok=True)
+    change(place, cls__predictions__transform__LayerNorm__weight=None)
+    assert "cls.predictions.transform.LayerNorm.weight is missing" in error_of(place)
+    shutil.copytree(sound, place, dirs_exist_ok=True)
+    change(place, bert__embeddings__word_embeddings__weight=np.zeros((100, 32), np.float32))
+    assert "vocab_size is 130, but the tensors" in error_of(place)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite(place, bad):
+    value = load_file(place / "model.safetensors")[KERNEL.replace("__", ".")]
+    value[3, 5] = bad
+    change(place, **{KERNEL: value})
+    assert "bert.encoder.layer.1.output.dense.weight: 1 of its numbers are not finite" in error_of(place)
+    change(place, **{KERNEL: np.zeros((32, 48), np.int64)})
+    assert "bert.encoder.layer.1.output.dense.weight holds int64" in error_of(place)
+
+
+def test_large_numbers_whose_sum_overflows_are_fine(place):
+    change(place, **{KERNEL: np.full((32, 48), 3e38, np.float32)})
+    spanbert_jax.from_pretrained(place, "masked_lm")
+
+
+@pytest.mark.parametrize("field, value, told", [
+    ("model_type", "roberta", "model_type is 'roberta'; only 'bert' can be read"),
+    ("hidden_act", "gelu_new", "hidden_act is 'gelu_new'; only 'gelu'"),
+    ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key'"),
+    ("is_decoder", True, "is_decoder is True"),
+    ("num_hidden_layers", 3, "num_hidden_layers is 3, but the tensors"),
+    ("num_attention_heads", 5, "num_attention_heads is 5, which does not divide"),
+    ("hidden_size", "32", "hidden_size is '32'; a number is needed"),
+])
+def test_configs_of_something_else(place, field, value, told):
+    config = json.loads((place / "config.json").read_text()) | {field: value}
+    (place / "config.json").write_text(json.dumps(config))
+    message = error_of(place)
+    assert f"{place}/config.json" in message and told in message
+
+
+def test_other_files(place):
+    (place / "config.json").write_text("{")
+    assert f"{place}/config.json: not JSON" in error_of(place)
+    (place / "config.json").write_text("[]")
+    assert f"{place}/config.json: not a JSON object" in error_of(place)
+    save_file({"h.0.attn.c_attn.weight": np.zeros((2, 2), np.float32)}, place / "model.safetensors")
+    (place / "config.json").unlink()
+    assert "not the weights of one BERT encoder: no embeddings.word_embeddings.weight" in error_of(place)
+    (place / "model.safetensors").unlink()
+    assert "no weights in it; looked for model.safetensors" in error_of(place)
+    assert "no such file or directory" in error_of(place / "nowhere")
+
+
+def test_index_of_shards(place):
+    (place / "model.safetensors").rename(place / "model-00001-of-00002.safetensors")
+    index = place / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors",
+                                                "b": "model-00002-of-00002.safetensors"}}))
+    assert f"{index}: model-00002-of-00002.safetensors is missing (1 of 2 shards)" in error_of(place)
+    index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
+    assert "passwd is missing" in error_of(place)
+    index.write_text("{}")
+    assert "not an index of shards" in error_of(place)
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+@pytest.mark.parametrize("torch_is_there", [True, False])
+def test_pickles_that_would_run_code(place, monkeypatch, torch_is_there):
+    if not torch_is_there:
+        monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.chdir(place)
+    (place / "model.safetensors").unlink()
+    (place / "pytorch_model.bin").write_bytes(pickle.dumps(_RunsCode()))
+    assert f"{place}/pytorch_model.bin" in error_of(place)
+    assert not (place / "owned").exists()
+
+
+def test_nothing_is_overwritten(sound, tmp_path):
+    model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
+    for there in ("directory", "file"):
+        out = tmp_path / there
+        if there == "file":
+            out.write_text("mine")
+        else:
+            out.mkdir()
+            (out / "config.json").write_text("mine")
+        with pytest.raises(spanbert_jax.UserError, match=f"{out}: there already, and nothing is overwritten"):
+            spanbert_jax.save_pretrained(model, params, out)
+        assert (out if there == "file" else out / "config.json").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    spanbert_jax.save_pretrained(model, params, tmp_path / "empty")
+    assert (tmp_path / "empty/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("format", ["huggingface", "reference", "onnx", "stablehlo"])
+def test_full_disk(sound, tmp_path, format):
+    model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(spanbert_jax.UserError, match="cannot be written .*nothing is left of it"):
+            export(model, params, disk / "out", format)
+        assert not list(disk.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(sound, tmp_path):
+    model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(spanbert_jax.UserError, match="cannot be written .File exists.; nothing is left of it"):
+        spanbert_jax.save_pretrained(model, params, tmp_path / "file" / "out")

@@ -1,0 +1,207 @@
+"""Directories of transformers, both ways, for every head: equal logits, and pipelines that run."""
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import spanbert_jax
+from spanbert_jax.interop import layout
+from spanbert_jax.interop.exporting import export
+from spanbert_jax.interop.pretrained import BOUNDARY_FILE, find_tokenizer, open_pretrained
+from spanbert_jax.model import EncoderModel, ModelConfig
+from tests.interop.networks import HEADS, LABELS, assert_agree, assert_same, make, save
+from tests.paths import DATA, needs_data
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_comes_in_and_goes_out(head, tmp_path):
+    network = save(head, tmp_path / "theirs")
+    model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
+    assert_agree(model, params, network)
+    assert not ("classification" in (head or "")) or model.labels == LABELS
+
+    spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
+    again, loading = type(network).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    assert_agree(model, params, again.eval())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    same_model, same_params = spanbert_jax.from_pretrained(tmp_path / "ours", head)
+    assert same_model == model
+    assert_same(params, same_params)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_of_ours_goes_out(head, tmp_path):
+    config = ModelConfig(vocab_size=77, num_layers=3, width=24, num_heads=3, feed_forward=50, max_positions=40,
+                         token_types=2, layer_norm_epsilon=1e-6, dtype="float32", boundary_head=head == "pretraining",
+                         next_sentence_head=head == "pretraining", pooler=head is None)
+    model = EncoderModel(config, head, LABELS if "classification" in (head or "") else ("LABEL_0", "LABEL_1"))
+    random = np.random.default_rng(1)
+    params = layout.build(model, lambda leaf: np.where(
+        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
+        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
+    spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
+    network = getattr(transformers, json.loads((tmp_path / "ours/config.json").read_text())["architectures"][0])
+    assert_agree(model, params, network.from_pretrained(tmp_path / "ours").eval())
+    again, same = spanbert_jax.from_pretrained(tmp_path / "ours", head)
+    assert again == model
+    assert_same(params, same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files(dtype, tmp_path):
+    network = save("masked_lm", tmp_path)
+    network.to(dtype).save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.get_tensor("cls.predictions.bias").dtype == dtype
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network.float())
+
+
+def test_shards_and_pickles(tmp_path):
+    network = make("masked_lm")
+    network.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    expected = spanbert_jax.from_pretrained(tmp_path / "sharded", "masked_lm")
+    assert_agree(*expected, network)
+    (tmp_path / "pickle").mkdir()
+    network.config.save_pretrained(tmp_path / "pickle")
+    torch.save(network.state_dict(), tmp_path / "pickle/pytorch_model.bin")  # with the tied weight, as older versions
+    assert_same(spanbert_jax.from_pretrained(tmp_path / "pickle", "masked_lm")[1], expected[1])
+
+
+def edit(directory, change) -> None:
+    """Changes the tensors of a directory."""
+    tensors = change(load_file(directory / "model.safetensors"))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors")
+
+
+@pytest.mark.parametrize("what, rename", [
+    ("no prefix", lambda name: name.removeprefix("bert.")),
+    ("wrapped", lambda name: f"module.{name}"),
+    ("as the reference wraps it", lambda name: f"decoder.{name}"),
+    ("old names", lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+        "LayerNorm.bias", "LayerNorm.beta")),
+    ("old names, wrapped twice", lambda name: "module.decoder." + name.replace("LayerNorm.weight", "LayerNorm.gamma")),
+])
+def test_other_names(what, rename, tmp_path):
+    network = save("masked_lm", tmp_path)
+    edit(tmp_path, lambda tensors: {rename(name): tensor for name, tensor in tensors.items()})
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
+
+
+def fuse(tensors):
+    """Query, key and value of a layer in one tensor."""
+    layer = "bert.encoder.layer.{}.attention.self."
+    for number in range(2):
+        for leaf in ("weight", "bias"):
+            parts = [tensors.pop(f"{layer.format(number)}{part}.{leaf}") for part in ("query", "key", "value")]
+            tensors[f"{layer.format(number)}qkv.{leaf}"] = torch.cat(parts)
+    return tensors
+
+
+def test_fused_and_missing_biases(tmp_path, caplog):
+    network = save("masked_lm", tmp_path)
+    edit(tmp_path, fuse)
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
+    assert not caplog.text
+
+    edit(tmp_path, lambda tensors: {name: tensor for name, tensor in tensors.items() if "dense.bias" not in name})
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "dense.bias" in name:
+                parameter.zero_()
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
+    assert "no biases" in caplog.text and "they are zero" in caplog.text
+
+
+def test_ties(tmp_path):
+    network = save("masked_lm", tmp_path)
+    table = "bert.embeddings.word_embeddings.weight"
+    edit(tmp_path, lambda tensors: tensors | {"cls.predictions.decoder.weight": tensors[table].clone()})
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
+    edit(tmp_path, lambda tensors: {name: tensor for name, tensor in tensors.items() if name != table})
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)  # the output layer stands for it
+    edit(tmp_path, lambda tensors: tensors | {table: tensors["cls.predictions.decoder.weight"] + 1})
+    with pytest.raises(spanbert_jax.UserError, match=r"cls.predictions.decoder.weight differs from bert.embeddings"):
+        spanbert_jax.from_pretrained(tmp_path, "masked_lm")
+    spanbert_jax.from_pretrained(tmp_path)  # without the head it does not matter
+
+
+def test_padded_vocabulary(tmp_path):
+    network = save("masked_lm", tmp_path)
+
+    def pad(tensors):
+        for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+            tensors[name] = torch.cat([tensors[name], torch.full((6, *tensors[name].shape[1:]), 9.0)])
+        return tensors
+
+    edit(tmp_path, pad)  # while the config says how many pieces there are
+    model, params = spanbert_jax.from_pretrained(tmp_path, "masked_lm")
+    assert model.config.vocab_size == 130
+    assert_agree(model, params, network)
+
+
+def test_new_heads_are_told(tmp_path, caplog):
+    save(None, tmp_path)
+    model, params = spanbert_jax.from_pretrained(tmp_path, "token_classification", labels=["O", "B", "I"])
+    assert "has no classification head: it is new" in caplog.text
+    kernel = np.asarray(params["classification_head"]["kernel"])
+    assert kernel.shape == (32, 3) and 0.01 < kernel.std() < 0.03 and not np.any(params["classification_head"]["bias"])
+    caplog.clear()
+    _, params = spanbert_jax.from_pretrained(tmp_path, "pretraining")
+    assert "no boundary head" in caplog.text and "no masked token head" in caplog.text
+    assert np.all(np.asarray(params["boundary_head"]["first_norm"]["scale"]) == 1)
+    with pytest.raises(spanbert_jax.UserError, match="head='nonsense': allowed are None, 'pretraining'"):
+        spanbert_jax.from_pretrained(tmp_path, "nonsense")
+
+
+def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
+    save("masked_lm", tmp_path / "source")
+    pretrained = open_pretrained(tmp_path / "source")
+    model, params = spanbert_jax.from_pretrained(tmp_path / "source", "pretraining")
+    assert pretrained.head == "masked_lm" and model.config.boundary_head
+    spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
+    with safe_open(tmp_path / "ours" / BOUNDARY_FILE, "np") as file:
+        assert "cls.pair_target_predictions.mlp_layer_norm.layer_norm1.weight" in file.keys()
+    network, loading = transformers.BertForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    again, same = spanbert_jax.from_pretrained(tmp_path / "ours", "pretraining")
+    assert again == model
+    assert_same(params, same)
+
+
+@needs_data
+def test_pipelines_run(tmp_path):
+    vocab = DATA / "vocab" / "bert-base-cased-vocab.txt"
+    for head, task in (("masked_lm", "fill-mask"), ("question_answering", "question-answering")):
+        save(head, tmp_path / task, vocab_size=28_996)
+        (tmp_path / task / "vocab.txt").write_bytes(vocab.read_bytes())
+        pretrained = open_pretrained(tmp_path / task)
+        tokenizer, _ = find_tokenizer(pretrained)
+        model, params = spanbert_jax.from_pretrained(tmp_path / task, head)
+        export(model, params, tmp_path / f"{task}-ours", "huggingface", tokenizer)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / f"{task}-ours")
+        text = "The President of France isn't Émile Zola."
+        assert theirs(text)["input_ids"] == tokenizer.encode(text).ids
+        if task == "fill-mask":
+            runner = transformers.pipeline(task, str(tmp_path / f"{task}-ours"))
+            text = "Paris is the [MASK] of France."
+            best = runner(text, top_k=3)
+            ids = np.array([tokenizer.encode(text).ids])
+            logits = np.asarray(model.apply({"params": params}, ids).logits)[0, ids[0].tolist().index(103)]
+            assert [guess["token"] for guess in best] == np.argsort(-logits)[:3].tolist()
+        elif hasattr(transformers, "QuestionAnsweringPipeline"):
+            runner = transformers.pipeline(task, str(tmp_path / f"{task}-ours"))
+            answer = runner(question="What is Paris?", context="Paris is the capital of France.")
+            assert answer["answer"] in "Paris is the capital of France."
+        else:
+            reader = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / f"{task}-ours")
+            inputs = theirs("What is Paris?", "Paris is the capital of France.", return_tensors="pt")
+            got = model.apply({"params": params}, **{name: value.numpy() for name, value in inputs.items()})
+            with torch.no_grad():
+                np.testing.assert_allclose(got.start_logits, reader(**inputs).start_logits, atol=2e-5)
