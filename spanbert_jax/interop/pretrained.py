@@ -82,7 +82,8 @@ def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", st
     path = locate(name_or_path)
     if is_workdir(path):
         stored, config, facts = read_workdir(path, step)
-        config = dataclasses.replace(config, dtype=dtype)
+        # How it was compiled for training says nothing of what it is used for now.
+        config = dataclasses.replace(config, dtype=dtype, layers=ModelConfig.layers, remat=ModelConfig.remat)
         head = "pretraining" if config.boundary_head or config.next_sentence_head else "masked_lm"
         return Pretrained(path, NamedTensors(stored), config, head, (), facts)
     files = weight_files(path)

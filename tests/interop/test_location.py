@@ -1,0 +1,98 @@
+"""Where models are found: paths, the hub's cache without a connection, archives."""
+import json
+import pathlib
+import shutil
+import tarfile
+
+import huggingface_hub
+import pytest
+
+import spanbert_jax
+from spanbert_jax.interop.location import SHORT_NAMES, locate
+from tests.interop.networks import assert_same, save
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    save("masked_lm", folder)
+    return folder
+
+
+def test_a_single_file(sound, tmp_path):
+    expected = spanbert_jax.from_pretrained(sound, "masked_lm")
+    shutil.copy(sound / "model.safetensors", tmp_path / "mine.safetensors")
+    shutil.copy(sound / "config.json", tmp_path)
+    for place in (tmp_path / "mine.safetensors", str(tmp_path / "mine.safetensors"), tmp_path):
+        model, params = spanbert_jax.from_pretrained(place, "masked_lm")
+        assert model == expected[0]
+        assert_same(params, expected[1])
+    shutil.copy(sound / "model.safetensors", tmp_path / "another.safetensors")
+    with pytest.raises(spanbert_jax.UserError, match="several files of weights .another.safetensors, mine.safetensors"):
+        spanbert_jax.from_pretrained(tmp_path)
+
+
+def cached(home: pathlib.Path, name: str, files: pathlib.Path) -> None:
+    """Puts a repository into the hub's cache, as a download would."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0123456789012345678901234567890123456789")
+    shutil.copytree(files, repository / "snapshots/0123456789012345678901234567890123456789")
+
+
+def test_names_on_the_hub_without_a_connection(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cached(tmp_path, SHORT_NAMES["spanbert-base-cased"], sound)
+    expected = spanbert_jax.from_pretrained(sound, "masked_lm")[1]
+    for name in ("spanbert-base-cased", "SpanBERT/spanbert-base-cased"):
+        assert_same(spanbert_jax.from_pretrained(name, "masked_lm")[1], expected)
+    with pytest.raises(spanbert_jax.UserError, match="SpanBERT/spanbert-large-cased: no such file or directory here, "
+                                                     "and the Hugging Face hub does not give it"):
+        spanbert_jax.from_pretrained("spanbert-large-cased")
+
+
+def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.chdir(tmp_path)
+    for name in ("./models/mine", "/nowhere", "a/b/c", "weights.safetensors", "~/models", "model.tar.gz"):
+        with pytest.raises(spanbert_jax.UserError, match="no such file or directory; give"):
+            locate(name)
+
+
+def test_archives_lead_nowhere_else(sound, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(sound / "model.safetensors", "../../outside/model.safetensors")
+        archive.add(sound / "config.json", "/tmp/config.json")
+        link = tarfile.TarInfo("vocab.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    place = locate(tmp_path / "model.tar.gz")
+    assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.safetensors"]
+    assert (tmp_path / "cache") in place.parents and not (tmp_path / "outside").exists()
+    assert locate(tmp_path / "model.tar.gz") == place  # unpacked once
+    assert_same(*(spanbert_jax.from_pretrained(source, "masked_lm")[1] for source in (tmp_path / "model.tar.gz", sound)))
+
+    whole = (tmp_path / "model.tar.gz").read_bytes()
+    for name, content in (("cut.tar.gz", whole[:len(whole) // 2]), ("text.tar.gz", b"no archive")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(spanbert_jax.UserError, match=f"{name}: cannot be unpacked"):
+            locate(tmp_path / name)
+    assert len(list((tmp_path / "cache").rglob("*.partial"))) == 0
+
+
+def test_tokenizers(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "B"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    for place in (tmp_path, tmp_path / "vocab.txt", str(tmp_path)):
+        assert spanbert_jax.load_tokenizer(place).encode("a B").tokens == ["[CLS]", "a", "B", "[SEP]"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/config.json").write_text(json.dumps({"vocab_size": 30_522}))
+    with pytest.raises(spanbert_jax.UserError) as caught:
+        spanbert_jax.load_tokenizer(tmp_path / "empty")
+    assert "put the vocabulary" in str(caught.value) and "released" not in str(caught.value)
+

@@ -1,0 +1,56 @@
+"""New rows of a vocabulary from old ones."""
+import numpy as np
+import pytest
+
+from spanbert_jax.interop.vocabulary import transplant
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from tests.paths import DATA, needs_data
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    def make(name, *pieces, lowercase=None):
+        (tmp_path / name).write_text("\n".join([*SPECIAL_PIECES, *pieces]))
+        return load_tokenizer(tmp_path / name, lowercase)
+    return make
+
+
+def test_rows_by_piece(tokenizer):
+    old = tokenizer("old", "un", "##able", "##a", "##b", "walk", "##ing", "e")
+    new = tokenizer("new", "walk", "unable", "##ab", "walking", "##ingable", "Ω", "##Ω", "É", "un", lowercase=False)
+    plan = transplant(old, new)
+    ids = old.get_vocab()
+    sources = dict(zip(sorted(new.get_vocab(), key=new.get_vocab().get), plan.sources))
+    expected = {"walk": ["walk"], "unable": ["un", "##able"], "##ab": ["##a", "##b"], "walking": ["walk", "##ing"],
+                "##ingable": ["##ing", "##able"], "Ω": [], "##Ω": [], "É": ["e"], "un": ["un"],
+                **{piece: [piece] for piece in SPECIAL_PIECES}}
+    assert sources == {piece: tuple(ids[part] for part in parts) for piece, parts in expected.items()}
+    assert (plan.kept, plan.composed, plan.drawn) == (7, 5, 2)
+
+    table = np.random.default_rng(0).normal(size=(len(ids), 3)).astype(np.float32)
+    rows = plan.apply(table, 0.02, seed=1)
+    np.testing.assert_array_equal(rows[new.token_to_id("walk")], table[ids["walk"]])
+    np.testing.assert_allclose(rows[new.token_to_id("unable")], (table[ids["un"]] + table[ids["##able"]]) / 2, rtol=1e-6)
+    drawn = rows[[new.token_to_id("Ω"), new.token_to_id("##Ω")]]
+    assert 0 < np.abs(drawn).max() < 0.1 and not np.array_equal(*drawn)
+    np.testing.assert_array_equal(rows, plan.apply(table, 0.02, seed=1))
+    bias = plan.apply(table[:, 0], 0.02, seed=1)
+    assert bias[new.token_to_id("Ω")] == 0 and bias[new.token_to_id("walk")] == table[ids["walk"], 0]
+
+
+@needs_data
+def test_real_vocabularies():
+    cased, uncased, chinese = (load_tokenizer(DATA / "vocab" / f"bert-base-{name}-vocab.txt")
+                               for name in ("cased", "uncased", "chinese"))
+    plan = transplant(uncased, cased)
+    # What the old tokenizer makes of a piece is what it makes of the word.
+    for word in ("Massachusetts", "Élise", "quickly", "Wikipedia"):
+        if word in cased.get_vocab():
+            assert plan.sources[cased.token_to_id(word)] == tuple(uncased.encode(word, add_special_tokens=False).ids)
+    assert plan.drawn < 100 and plan.kept > 15_000
+    pieces = {i: piece for piece, i in uncased.get_vocab().items()}
+    for piece, number in cased.get_vocab().items():
+        if piece.startswith("##") and len(piece) > 2 and len(plan.sources[number]) > 1:
+            assert "".join(pieces[i].removeprefix("##") for i in plan.sources[number]) == (
+                uncased.normalizer.normalize_str(piece.removeprefix("##")).strip().replace(" ", ""))
+    assert transplant(uncased, chinese).drawn > 10_000

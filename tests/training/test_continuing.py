@@ -1,0 +1,123 @@
+"""Runs that begin from weights that exist, and what is exported from runs."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import transformers
+
+import spanbert_jax
+from spanbert_jax.commands.main import main
+from spanbert_jax.errors import UserError
+from spanbert_jax.text import load_tokenizer
+from tests.interop.networks import assert_agree, assert_same, save
+from tests.runs import evaluations, final_state, losses, run
+
+SHORT = ("--config.train.duration=4 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=2 steps",
+         "--config.evaluation.max_rows=8")
+STILL = "--config.optimizer.learning_rate=1e-30"  # so that what comes out is what went in
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    run(files, workdir, *SHORT)
+    return workdir
+
+
+def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
+    assert main(["export", "--workdir", str(trained), "--format", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "step 4: 2 layers of width 128" in printed and "masked-token head, span boundary head" in printed
+    assert "compared with transformers on the same inputs: largest difference" in printed
+    model, params = spanbert_jax.from_pretrained(trained, "pretraining")
+    again, same = spanbert_jax.from_pretrained(tmp_path / "out", "pretraining")
+    assert again == model
+    assert_same(params, same)
+    state = final_state(trained)
+    kernel = state["['params']['encoder']['layers']['attention']['query']['kernel']"]
+    np.testing.assert_array_equal(kernel, params["encoder"]["layers"]["attention"]["query"]["kernel"])
+    assert_agree(*spanbert_jax.from_pretrained(trained, "masked_lm"),
+                 transformers.BertForMaskedLM.from_pretrained(tmp_path / "out").eval())
+    text = "The boundary of a span"
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == (
+        spanbert_jax.load_tokenizer(trained).encode(text).ids)
+
+    card = (tmp_path / "out/README.md").read_text()
+    figures = evaluations(trained)[-1]
+    assert "steps: 4 of 8 rows each" in card and f"loss {figures['masked_loss']:.3f} nats" in card
+    assert "license: other  # to be filled in" in card and "BertForMaskedLM" in card
+    assert main(["export", "--workdir", str(trained), "--format", "onnx", "--step", "2", "--out",
+                 str(tmp_path / "onnx")]) == 0
+    assert "step 2: " in capsys.readouterr().out
+    assert main(["export", "--workdir", str(trained), "--format", "onnx", "--out", str(tmp_path / "onnx")]) == 2
+    assert "there already, and nothing is overwritten" in capsys.readouterr().err
+
+
+def test_a_run_continues_another(files, trained, tmp_path):
+    run(files, tmp_path, *SHORT, STILL, f"--config.init_from={trained}")
+    before, after = (spanbert_jax.from_pretrained(workdir, "pretraining") for workdir in (trained, tmp_path))
+    assert before[0] == after[0]
+    assert_same(before[1], after[1])
+    assert evaluations(tmp_path)[-1]["masked_loss"] == evaluations(trained)[-1]["masked_loss"]
+
+
+def test_it_goes_on_without_what_it_began_from(files, trained, tmp_path):
+    source = tmp_path / "source"
+    assert main(["import", "--from", str(trained), "--out", str(source)]) == 0
+    arguments = (*SHORT, f"--config.init_from={source}", "--config.optimizer.schedule=constant")
+    run(files, tmp_path / "unbroken", *arguments)
+    run(files, tmp_path / "run", *arguments, "--config.train.duration=2 steps")
+    shutil.rmtree(source)
+    run(files, tmp_path / "run", *arguments)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    run(files, tmp_path / "run", verb="evaluate")
+
+
+def test_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
+    """From a plain BERT with a vocabulary and positions of its own."""
+    network = save(None, tmp_path / "bert", max_position_embeddings=40)
+    tokenizer = load_tokenizer(files.corpus / "tokenizer.json")
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)[:125]  # what follows is made of these
+    (tmp_path / "bert/vocab.txt").write_text("\n".join(pieces))
+    output = run(files, tmp_path / "run", *SHORT, STILL, f"--config.init_from={tmp_path / 'bert'}")
+    assert "positions: 40 in " in output and "64 here; the further ones repeat the old" in output
+    assert "vocabulary: 125 pieces kept, " in output and "no boundary head: it is new" in output
+    model, params = spanbert_jax.from_pretrained(tmp_path / "run", "pretraining")
+    table = np.asarray(params["encoder"]["embeddings"]["token"]["embedding"])
+    theirs = network.state_dict()["embeddings.word_embeddings.weight"].numpy()
+    np.testing.assert_array_equal(table[:125], theirs[:125])
+    old = load_tokenizer(tmp_path / "bert")
+    for number in range(125, 600, 25):
+        piece = tokenizer.id_to_token(number)
+        if not piece.startswith("##"):
+            ids = old.encode(piece, add_special_tokens=False).ids
+            if old.token_to_id("[UNK]") not in ids:
+                np.testing.assert_allclose(table[number], theirs[ids].mean(axis=0), rtol=1e-5, atol=1e-6)
+    positions = np.asarray(params["encoder"]["embeddings"]["position"]["embedding"])
+    expected = network.state_dict()["embeddings.position_embeddings.weight"].numpy()
+    np.testing.assert_array_equal(positions, np.concatenate([expected, expected[:24]]))
+    assert model.config.width == 32 and model.config.num_heads == 4
+
+
+def test_what_does_not_go(files, tmp_path):
+    save(None, tmp_path / "bert")  # 130 pieces, and no tokenizer
+    with pytest.raises(AssertionError, match="without it nobody knows what its 130 pieces are"):
+        run(files, tmp_path / "run", *SHORT, f"--config.init_from={tmp_path / 'bert'}")
+    config = json.loads((tmp_path / "bert/config.json").read_text()) | {"model_type": "roberta"}
+    (tmp_path / "bert/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="model_type is 'roberta'"):
+        spanbert_jax.from_pretrained(tmp_path / "bert")
+
+
+def test_import_and_fill_from_the_command_line(trained, tmp_path, capsys):
+    assert main(["import", "--from", str(trained), "--out", str(tmp_path / "ours")]) == 0
+    assert "Written: " in capsys.readouterr().out
+    assert main(["fill", "--model", str(tmp_path / "ours"), "--k", "2", "--json", "The [MASK] [MASK] of a class is it."]) == 0
+    filled = json.loads(capsys.readouterr().out)
+    assert [run["length"] for run in filled[0]["runs"]] == [2] and len(filled[0]["runs"][0]["both"]) == 2
+    assert filled == [{"text": "The [MASK] [MASK] of a class is it.", "runs": filled[0]["runs"]}]
+    assert main(["fill", "--model", str(tmp_path / "ours"), "no masks"]) == 2
+    assert "no [MASK] in the text" in capsys.readouterr().err
+    assert main(["import", "--from", str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")]) == 2
+    assert "no such file or directory" in capsys.readouterr().err and not (tmp_path / "other").exists()
