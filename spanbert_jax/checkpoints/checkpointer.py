@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 
-from spanbert_jax.cluster.agreement import any_process, from_first, is_first
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.checkpoints import folder as names
 from spanbert_jax.checkpoints.fingerprint import fingerprint
 from spanbert_jax.checkpoints.manifest import verify, write_manifest
 from spanbert_jax.checkpoints.reading import Unsound, read_about, read_params, read_state, require_saved
 from spanbert_jax.checkpoints.retention import kept
 from spanbert_jax.checkpoints.saving import Save, short_reason
+from spanbert_jax.cluster.agreement import any_process, from_first, is_first
+from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 
 # What Orbax writes beside the arrays, and what a file system needs for itself.
 _SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20

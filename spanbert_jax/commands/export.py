@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     check_free(args.out)
     pretrained = open_pretrained(args.workdir, step=args.step)
     model = pretrained.model(pretrained.head)
-    facts = pretrained.facts and pretrained.facts | {"evaluation": _evaluation(pretrained.path, pretrained.facts["step"])}
-    step = f", step {facts['step']:,}" if facts else ""
+    facts, step = pretrained.facts, ""
+    if facts:
+        facts |= {"evaluation": _evaluation(pretrained.path, facts["step"])}
+        step = f", step {facts['step']:,}"
     print(f"{pretrained.path}{step}: {describe(model)}")
     tokenizer, why_none = find_tokenizer(pretrained, args.tokenizer)
     params = load_params(pretrained, model)

@@ -27,9 +27,9 @@ def run(args: argparse.Namespace) -> int:
     """Imports, and says what came in."""
     from spanbert_jax.commands.models import describe, say_what_was_written
     from spanbert_jax.interop.exporting import export
-    from spanbert_jax.interop.location import is_transformers
     from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
+    from spanbert_jax.interop.sources.location import is_transformers
     check_free(args.out)
     pretrained = open_pretrained(args.source)
     model = pretrained.model(pretrained.head)

@@ -1,4 +1,8 @@
-"""Weights in and out: Hugging Face, the reference, PyTorch, TensorFlow, ONNX and StableHLO. One file a format."""
+"""Weights in and out: Hugging Face, the reference, PyTorch, TensorFlow, ONNX and StableHLO.
+
+Tensors come from `sources` under whatever names they have, get those of `layout` by `naming`, and become parameters in
+`weights`; `formats` writes parameters, one file a format.
+"""
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import from_pretrained, load_tokenizer
 

@@ -50,8 +50,8 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
         raise UserError(f"{file}: not a JSON object; it should describe a BERT network")
     for field, allowed in _REQUIRED.items():
         if values.get(field, allowed) not in (allowed, None):
-            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: classic BERT, such as "
-                            "SpanBERT")
+            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: classic BERT, as "
+                            "SpanBERT is")
     return values, file
 
 
@@ -145,13 +145,17 @@ def stored_labels(tensors: NamedTensors, values: Mapping[str, Any], file: pathli
     return tuple(str(named[number]) for number in numbers)
 
 
+def architecture_of(model: EncoderModel) -> str:
+    """The class of transformers that a network is."""
+    if model.head == "pretraining" and not model.config.next_sentence_head:
+        return ARCHITECTURES["masked_lm"]
+    return ARCHITECTURES[model.head]
+
+
 def to_values(model: EncoderModel) -> dict[str, Any]:
     """A network as a config.json of transformers."""
     config = model.config
-    architecture = ARCHITECTURES[model.head]
-    if model.head == "pretraining" and not config.next_sentence_head:
-        architecture = ARCHITECTURES["masked_lm"]
-    values = {"architectures": [architecture], **_REQUIRED}
+    values = {"architectures": [architecture_of(model)], **_REQUIRED}
     values |= {theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()}
     if model.head in ("sequence_classification", "token_classification"):
         values["id2label"] = {str(number): label for number, label in enumerate(model.labels)}

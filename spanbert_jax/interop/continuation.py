@@ -54,22 +54,19 @@ def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Token
     Raises:
       UserError: when it is not clear what the old ids mean, or a tensor does not fit.
     """
-    if model.config.vocab_size != tokenizer.get_vocab_size():
-        raise ValueError(f"a network of {model.config.vocab_size} pieces and a tokenizer of {tokenizer.get_vocab_size()}")
     pretrained.tensors.check_ties()
-    config, changes = model.config, {}
-    if config.max_positions != pretrained.config.max_positions:
-        logger.warning("positions: %d in %s, %d here%s", pretrained.config.max_positions, pretrained.path,
-                       config.max_positions, "; the further ones repeat the old" if
-                       config.max_positions > pretrained.config.max_positions else "")
-        changes[_POSITIONS] = config.max_positions, lambda rows: np.resize(rows, (config.max_positions, rows.shape[1]))
-    if config.boundary_positions != pretrained.config.boundary_positions:
-        last = np.minimum(np.arange(config.boundary_positions), pretrained.config.boundary_positions - 1)
-        changes[_PLACES] = config.boundary_positions, lambda rows: rows[last]
+    config, old = model.config, pretrained.config
+    # Number of rows, and which of the old ones they are.
+    positions = np.arange(config.max_positions) % old.max_positions
+    places = np.minimum(np.arange(config.boundary_positions), old.boundary_positions - 1)
+    changes = {_POSITIONS: (len(positions), lambda rows: rows[positions]),
+               _PLACES: (len(places), lambda rows: rows[places])}
+    if config.max_positions != old.max_positions:
+        logger.warning("positions: %d in %s, %d here; further ones repeat the old", old.max_positions, pretrained.path,
+                       config.max_positions)
     if plan := _plan_vocabulary(pretrained, tokenizer):
-        deviation = config.initializer_range
         for name in _BY_PIECE:
-            changes[name] = config.vocab_size, lambda rows: plan.apply(rows, deviation, seed)
+            changes[name] = config.vocab_size, lambda rows: plan.apply(rows, config.initializer_range, seed)
     return weights.load(model, _Adapted(pretrained.tensors, changes), seed)
 
 
@@ -78,8 +75,8 @@ def _plan_vocabulary(pretrained: Pretrained, tokenizer: Tokenizer) -> Transplant
     old, why_none = find_tokenizer(pretrained)
     if old is None:
         if pretrained.config.vocab_size != tokenizer.get_vocab_size():
-            raise UserError(f"{why_none}: without it nobody knows what its {pretrained.config.vocab_size:,} pieces are, "
-                            f"and the corpus has {tokenizer.get_vocab_size():,}")
+            raise UserError(f"{why_none}: without it nobody knows what its {pretrained.config.vocab_size:,} pieces "
+                            f"are, and the corpus has {tokenizer.get_vocab_size():,}")
         logger.warning("%s has no tokenizer: its %s pieces are taken to be those of the corpus", pretrained.path,
                        f"{pretrained.config.vocab_size:,}")
         return None

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.interop.formats import FORMATS, load_format
-from spanbert_jax.interop.model_card import model_card
+from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.model import EncoderModel
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.layout import EMBEDDING
-from spanbert_jax.interop.tensors import Tensors
+from spanbert_jax.interop.sources.tensors import Tensors
 
 _TIES = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
 # Tensors that repeat another, which stands for them where it is missing.

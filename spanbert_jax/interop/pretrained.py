@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from spanbert_jax import text
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop import configuration, weights
-from spanbert_jax.interop.location import directory_of, is_workdir, locate, weight_files
 from spanbert_jax.interop.naming import NamedTensors
-from spanbert_jax.interop.own_file import OwnFile
-from spanbert_jax.interop.safetensors_file import SafetensorsFile
-from spanbert_jax.interop.tensors import Tensors, join
-from spanbert_jax.interop.workdir import read_workdir
+from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, weight_files
+from spanbert_jax.interop.sources.own_file import OwnFile
+from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
+from spanbert_jax.interop.sources.tensors import Tensors, join
+from spanbert_jax.interop.sources.workdir import read_workdir
 from spanbert_jax.model import DEFAULT_LABELS, HEADS, EncoderModel, ModelConfig
 
 BOUNDARY_FILE = "span_boundary_head.safetensors"
@@ -103,9 +103,9 @@ def _open_file(file: pathlib.Path) -> Tensors:
     if file.suffix == ".safetensors":
         return SafetensorsFile(file)
     if file.suffix == ".index":
-        from spanbert_jax.interop.tensorflow_checkpoint import TensorFlowCheckpoint
+        from spanbert_jax.interop.sources.tensorflow_checkpoint import TensorFlowCheckpoint
         return TensorFlowCheckpoint(file)
-    from spanbert_jax.interop.torch_file import TorchFile
+    from spanbert_jax.interop.sources.torch_file import TorchFile
     return TorchFile(file)
 
 
@@ -185,5 +185,5 @@ def _whose_pieces(directory: pathlib.Path) -> str:
     values, _ = configuration.read_values(directory)
     if values.get("vocab_size", _CASED_PIECES) != _CASED_PIECES:
         return ""
-    return (f" (the released SpanBERT archives bring no vocabulary: theirs is that of bert-base-cased, {_CASED_PIECES:,} "
-            "pieces, case kept)")
+    return (" (the released SpanBERT archives bring no vocabulary: theirs is that of bert-base-cased, "
+            f"{_CASED_PIECES:,} pieces, case kept)")

@@ -108,5 +108,5 @@ def read_checked(tensors: NamedTensors, name: str, leaf: Leaf) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(np.sum(value, dtype=np.float32))
     if suspicious and (count := int(np.sum(~np.isfinite(value.astype(np.float32))))):
-        raise UserError(f"{where}: {count:,} of its numbers are not finite; the file is damaged, or its training failed")
+        raise UserError(f"{where}: {count:,} of its numbers are not finite; the file is damaged or its training failed")
     return value

@@ -11,5 +11,5 @@ from spanbert_jax.text.tokenizer import (
     word_start_table,
 )
 
-__all__ = ["CONTINUATION", "MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer", "sentence_spans",
-           "special_ids", "train_tokenizer", "word_start_table"]
+__all__ = ["CONTINUATION", "MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer",
+           "sentence_spans", "special_ids", "train_tokenizer", "word_start_table"]

@@ -17,7 +17,6 @@ from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.optimizers import optimizer_names
 from spanbert_jax.training.schedules import SCHEDULES
 
-
 # Fields of `config.model` that its size gives, where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
 
@@ -171,8 +170,8 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
         check(field, lambda value: value >= 1, "must be at least 1")
     for field in ("optimizer.b1", "optimizer.b2", "optimizer.final_fraction"):
         check(field, lambda value: 0 <= value <= 1, "must be at least 0 and at most 1")
-    for field in (*(f"model.{name}" for name in SHAPE), "seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm",
-                  "objectives.boundary_weight", "skip.stop_after"):
+    for field in (*(f"model.{name}" for name in SHAPE), "seed", "optimizer.eps", "optimizer.weight_decay",
+                  "optimizer.clip_norm", "objectives.boundary_weight", "skip.stop_after"):
         check(field, lambda value: value >= 0, "must be at least 0")
     for field in ("optimizer.learning_rate", "skip.deviations", "model.layer_norm_epsilon"):
         check(field, lambda value: value > 0, "must be above 0")

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import any_process, from_first
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.corpus import RowOrder, RowSource, batches
 from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
-from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows, votes

@@ -20,8 +20,10 @@ _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_ever
 
 
 def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelConfig) -> dict[str, Any]:
-    """What a checkpoint remembers of its run, as JSON gives it back: "config" and "corpus", and the "network" that both
-    make, from which its parameters can be read without them."""
+    """What a checkpoint remembers of its run, as JSON gives it back.
+
+    "config" and "corpus", and the "network" that both make, so that its parameters can be read without them.
+    """
     return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity,
                                   "network": dataclasses.asdict(network)}))
 
@@ -37,7 +39,8 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     Raises:
       UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
     """
-    if not all(isinstance(before.get(section), Mapping) for section in ("config", "corpus")) or "tokenizer" not in before["corpus"]:
+    told = all(isinstance(before.get(section), Mapping) for section in ("config", "corpus"))
+    if not told or "tokenizer" not in before["corpus"]:
         raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
                         "not one of this program's; give another workdir")
     fields = {"config": (_flat(default_config().to_dict()) | _flat(before["config"]), _flat(now["config"])),

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import ml_collections
 
+from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_first
 from spanbert_jax.cluster.lock import hold
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
-from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.training.config import validate
+from spanbert_jax.training.continuing import initial_params, with_network
 from spanbert_jax.training.experiment import (
     Experiment,
     build,
@@ -27,7 +28,6 @@ from spanbert_jax.training.experiment import (
     parameter_count,
     use_compilation_cache,
 )
-from spanbert_jax.training.continuing import initial_params, with_network
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import rich.progress
 
+from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.corpus import RowSource, open_corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
-from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory

@@ -25,9 +25,10 @@ def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        # A run of an older version lacks fields that are newer.
-        return ml_collections.ConfigDict({name: {**value, **stored[name]} if isinstance(value, dict) else
-                                          stored.get(name, value) for name, value in default_config().to_dict().items()})
+        values = default_config().to_dict()  # a run of an older version lacks fields that are newer
+        for name, value in stored.items():
+            values[name] = values[name] | value if isinstance(value, dict) else value
+        return ml_collections.ConfigDict(values)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
                         "it") from None

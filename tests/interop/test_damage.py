@@ -1,4 +1,4 @@
-"""What is wrong with what comes in, or with the place that it goes to, is told in a line; nothing half-written stays."""
+"""What is wrong with what comes in, or with where it goes, is told in a line; nothing half-written stays."""
 import json
 import os
 import pathlib

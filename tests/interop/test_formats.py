@@ -77,7 +77,7 @@ def test_nothing_is_left_of_what_computes_something_else(network, tmp_path, monk
     wrong = jax.tree.map(lambda leaf: leaf, params)
     wrong["encoder"]["embeddings"]["norm"]["scale"] = wrong["encoder"]["embeddings"]["norm"]["scale"] + 0.01
     write = huggingface.write
-    monkeypatch.setattr(huggingface, "write", lambda folder, model, _, tokenizer: write(folder, model, wrong, tokenizer))
+    monkeypatch.setattr(huggingface, "write", lambda folder, model, _, tokenizer: write(folder, model, wrong, None))
     with pytest.raises(RunFailed, match="largest difference .* allowed 2e-05; what was written is removed"):
         export(model, params, tmp_path / "out", "huggingface")
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ PLACE = pathlib.Path(package.__file__).parent / "model"
 def test_gives_the_hidden_states_of_transformers():
     model, params = spanbert_jax.from_pretrained(PLACE)
     tokenizer = spanbert_jax.load_tokenizer(PLACE)
-    texts = ["The capital of France is Paris.", "A", "Spans of words are masked, and predicted from what is around them"]
+    texts = ["The capital of France is Paris.", "A", "Spans of words are masked and predicted from what is around them"]
     theirs = transformers.AutoTokenizer.from_pretrained(PLACE)(texts, padding=True, return_tensors="np")
     assert [tokenizer.encode(text).ids for text in texts] == [
         ids[mask > 0].tolist() for ids, mask in zip(theirs["input_ids"], theirs["attention_mask"])]

@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from transformers.models.bert import modeling_bert
 
-from spanbert_jax.interop import onnx_graph
+from spanbert_jax.interop.formats import onnx_graph
 
 CLASSES = {
     None: "BertModel",

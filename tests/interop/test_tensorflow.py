@@ -14,7 +14,7 @@ from spanbert_jax.interop import layout
 from spanbert_jax.interop.exporting import outputs_of
 from spanbert_jax.interop.formats import tensorflow as saved_model
 from spanbert_jax.interop.pretrained import from_pretrained
-from spanbert_jax.interop.tensorflow_checkpoint import TensorFlowCheckpoint
+from spanbert_jax.interop.sources.tensorflow_checkpoint import TensorFlowCheckpoint
 from spanbert_jax.model import EncoderModel, ModelConfig
 from spanbert_jax.text import SPECIAL_PIECES
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.interop.torch_file import TorchFile
+from spanbert_jax.interop.sources.torch_file import TorchFile
 
 LAYOUTS = {"zip": True, "legacy": False}
 

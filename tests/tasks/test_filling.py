@@ -161,7 +161,7 @@ def test_reasons(network, tokenizer):
 
 
 def test_rows_are_padded_no_further_than_the_network_goes(network, tokenizer):
-    """Padding to 32 changes nothing as the comparison with the network's own outputs shows; 40 positions are the end."""
+    """Padding to 32 changes nothing, as the comparison with the network's own outputs shows; 40 is the end."""
     model, params = network
     tokens = tokenizer.encode(" ".join(["the [MASK]", *["cat"] * 29])).ids
     assert len(tokens) == 33

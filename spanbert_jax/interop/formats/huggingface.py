@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from spanbert_jax.interop import layout
-from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.configuration import architecture_of, to_values
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import SPECIAL_PIECES
@@ -69,7 +69,7 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     import torch
     import transformers
 
-    architecture = getattr(transformers, to_values(model)["architectures"][0])
+    architecture = getattr(transformers, architecture_of(model))
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -26,7 +26,7 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
       UserError: without the onnx package.
     """
     try:
-        from spanbert_jax.interop import onnx_graph
+        from spanbert_jax.interop.formats import onnx_graph
     except ImportError:
         raise UserError("the onnx package is not installed: pip install 'spanbert-jax[onnx]'") from None
     graph = onnx_graph.build(model.config, model.head, model.has_pooler, dict(layout.tensors(model, params)))

@@ -34,7 +34,7 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     try:
         import torch
     except ImportError:
-        raise UserError("the reference's format is PyTorch's own: pip install torch, or export as huggingface") from None
+        raise UserError("the reference's format is PyTorch's: pip install torch, or export as huggingface") from None
     tensors = {_name(name): torch.tensor(value) for name, value in layout.tensors(model, params)}
     embedding = tensors[layout.EMBEDDING]
     for head in ("cls.predictions", "cls.pair_target_predictions"):

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats import stablehlo
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
-from spanbert_jax.interop.tensorflow_checkpoint import import_tensorflow
+from spanbert_jax.interop.sources.tensorflow_checkpoint import import_tensorflow
 from spanbert_jax.model import EncoderModel
 
 LIBRARY = "tensorflow"

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.interop import torch_pickle
-from spanbert_jax.interop.torch_pickle import Unreadable
+from spanbert_jax.interop.sources import torch_pickle
+from spanbert_jax.interop.sources.torch_pickle import Unreadable
 
 _HOLDERS = ("model", "state_dict", "model_state_dict")
 

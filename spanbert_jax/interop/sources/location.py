@@ -103,7 +103,8 @@ def _unpack(archive: pathlib.Path) -> pathlib.Path:
     """The directory of the files in an archive, unpacked once into the cache; folders in it are left out."""
     state = archive.stat()
     about = f"{archive.absolute()} {state.st_size} {state.st_mtime_ns}"
-    directory = cache_folder() / "archives" / f"{archive.stem}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}"
+    digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
+    directory = cache_folder() / "archives" / f"{archive.stem}-{digest}"
     if not directory.is_dir():
         try:
             with new_directory(directory) as partial, tarfile.open(archive) as members:
@@ -133,5 +134,5 @@ def _fetch(name: str) -> pathlib.Path:
         return directory
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: no such file or directory here, and the Hugging Face hub does not give it ({reason}); "
-                        "check the name and the connection, or give a local directory") from None
+        raise UserError(f"{name}: no such file or directory here, and the Hugging Face hub does not give it ({reason});"
+                        " check the name and the connection, or give a local directory") from None

@@ -7,7 +7,7 @@ import numpy as np
 
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.layout import leaf_of
-from spanbert_jax.interop.tensors import Tensors
+from spanbert_jax.interop.sources.tensors import Tensors
 
 
 class OwnFile:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop import layout
-from spanbert_jax.interop.tensors import Tensors
+from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import EncoderModel, ModelConfig
 
 
@@ -59,8 +59,8 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
         try:
             config = ModelConfig(**about["network"])
         except (KeyError, TypeError):
-            raise UserError(f"{path}: the checkpoint of step {chosen} does not say what network it is of; go on with its "
-                            "run for a step with this version, which saves it anew") from None
+            raise UserError(f"{path}: the checkpoint of step {chosen} does not say what network it is of; go on with "
+                            "its run for a step with this version, which saves it anew") from None
     return _Checkpoint(path, chosen, EncoderModel(config, "pretraining")), config, {"step": chosen, **about}
 
 

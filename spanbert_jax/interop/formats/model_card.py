@@ -5,13 +5,13 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.interop.configuration import ARCHITECTURES
+from spanbert_jax.interop.configuration import architecture_of
 from spanbert_jax.model import EncoderModel
 
-_HEADS = {
-    None: "the encoder alone", "pretraining": "the encoder with its pretraining heads",
-    "masked_lm": "the encoder with its masked-token head", "question_answering": "a reader that marks answers in texts",
-    "sequence_classification": "a classifier of texts", "token_classification": "a classifier of tokens",
+_KINDS = {
+    None: "An encoder", "pretraining": "An encoder with its pretraining heads",
+    "masked_lm": "An encoder with its masked-token head", "question_answering": "A reader that marks answers in texts",
+    "sequence_classification": "A classifier of texts", "token_classification": "A classifier of tokens",
 }
 _USE = {
     "huggingface": """
@@ -64,23 +64,16 @@ def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, 
       facts: of its training run: "step", "config", "corpus" and, where there has been one, "evaluation"; or None.
     """
     config, facts = model.config, facts or {}
-    heads = ", ".join(name for name, there in (("masked-token", model.head in ("pretraining", "masked_lm")),
-                                              ("span boundary", model.head == "pretraining" and config.boundary_head),
-                                              ("next-sentence", model.head == "pretraining" and config.next_sentence_head))
-                      if there)
-    architecture = ARCHITECTURES[model.head] if config.next_sentence_head or model.head != "pretraining" else (
-        ARCHITECTURES["masked_lm"])
     parts = [
         "---", "library_name: transformers" if format == "huggingface" else f"tags: [{format}]",
         "license: other  # to be filled in", "---", "",
         f"# {name}", "",
-        f"A post-norm BERT encoder, {_HEADS[model.head]}{f' ({heads})' if heads else ''}, written by "
-        "spanbert-jax.", "",
+        f"{_KINDS[model.head]}, a post-norm BERT written by spanbert-jax.", "",
         f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
         f"{config.vocab_size:,} pieces, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
     for use in (_USE[format], _OURS if format in ("huggingface", "reference", "stablehlo") else ""):
-        parts.append(textwrap.dedent(use).strip().format(architecture=architecture, head=f'"{model.head}"' if model.head else None))
-        parts.append("")
+        head = f'"{model.head}"' if model.head else None
+        parts += [textwrap.dedent(use).strip().format(architecture=architecture_of(model), head=head), ""]
     return "\n".join([*parts, "## Training", "", *_training(facts), "", "## Scores", "", *_scores(facts), "",
                       "## Licence", "", f"- of these weights: {_TO_FILL}", f"- of the training data: {_TO_FILL}",
                       f"- contact: {_TO_FILL}", ""])
