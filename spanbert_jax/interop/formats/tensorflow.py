@@ -13,9 +13,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from tokenizers import Tokenizer
 
+from spanbert_jax.errors import UserError
 from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats import stablehlo
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
@@ -55,10 +57,21 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What TensorFlow computes on the CPU."""
+    """What TensorFlow computes on the CPU.
+
+    Raises:
+      UserError: when it is too old for what this version of JAX writes.
+    """
     import tensorflow
 
     with tensorflow.device("CPU"):
         saved = tensorflow.saved_model.load(folder)
         tokens = {name: tensorflow.constant(inputs[name], tensorflow.int32) for name in stablehlo.INPUTS}
-        return {name: value.numpy() for name, value in saved.signatures[_SIGNATURE](**tokens).items()}
+        try:
+            return {name: value.numpy() for name, value in saved.signatures[_SIGNATURE](**tokens).items()}
+        except tensorflow.errors.InvalidArgumentError as error:
+            if "deserialize" not in str(error):
+                raise
+            raise UserError(f"TensorFlow {tensorflow.__version__} cannot read the StableHLO that JAX {jax.__version__} "
+                            "writes; export with an older JAX (TensorFlow 2.21 reads that of 0.10), or install a newer "
+                            "TensorFlow") from None
