@@ -30,7 +30,7 @@ class _Adapted:
 
     def __init__(self, tensors: NamedTensors, changes: dict[str, tuple[int, Change]]):
         """`changes`: the rows that a tensor then has, and how."""
-        self.path, self.stored_name = tensors.path, tensors.stored_name
+        self.path, self.where = tensors.path, tensors.where
         self._tensors, self._changes = tensors, changes
         self.shapes = dict(tensors.shapes) | {
             name: (rows, *tensors.shapes[name][1:]) for name, (rows, _) in changes.items() if name in tensors.shapes}

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from spanbert_jax.interop.sources.tensors import Tensors
 
 _TIES = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
 # Tensors that repeat another, which stands for them where it is missing.
-_TWINS = {EMBEDDING: _TIES[:1], "cls.predictions.bias": ("cls.predictions.decoder.bias",),
-          "cls.pair_target_predictions.bias": ("cls.pair_target_predictions.decoder.bias",)}
+_TWINS = {EMBEDDING: _TIES[0], "cls.predictions.bias": "cls.predictions.decoder.bias",
+          "cls.pair_target_predictions.bias": "cls.pair_target_predictions.decoder.bias"}
 _ROOT = re.compile(r"(.*?)embeddings\.(?:word|position)_embeddings\.weight")
 _OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 _FUSED = re.compile(r"(.*\.attention\.self)\.(?:qkv|Wqkv|query_key_value|in_proj)[._](weight|bias)")
@@ -23,36 +24,63 @@ _PARTS = ("query", "key", "value")
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """A tensor as it is stored: its name, and which third of it is meant where three are fused."""
+    """A tensor as it is stored: in which file, under which name, and which third of it where three are fused."""
+    file: Tensors
     name: str
     third: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.file.path}: {self.name}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, or that of its third.
+
+        Raises:
+          UserError: when it has no thirds.
+        """
+        shape = tuple(self.file.shapes[self.name])
+        if self.third is None:
+            return shape
+        if not shape or shape[0] % 3:
+            raise UserError(f"{self} is {list(shape)}; three projections in one tensor need a leading axis that "
+                            "divides by 3")
+        return (shape[0] // 3, *shape[1:])
+
+    def read(self) -> np.ndarray:
+        """The tensor, or its third, in the dtype that it is stored in."""
+        value = self.file.read(self.name)
+        return value if self.third is None else np.split(value, 3)[self.third]
+
 
 class NamedTensors:
-    """Tensors under the names of `layout`, whatever the names in the file are."""
+    """Tensors of one or more files under the names of `layout`, whatever the names in the files are.
 
-    def __init__(self, stored: Tensors):
+    Attributes:
+      path: of the files, or of their directory.
+      shapes: of the tensors, by name.
+    """
+
+    def __init__(self, path: pathlib.Path, files: Sequence[Tensors]):
         """Finds the names.
 
         Raises:
           UserError: when it is no BERT, or two tensors claim one name.
         """
-        self.path, self._stored = stored.path, stored
-        self._entries = _canonical(stored)
-        self.shapes = {name: self._shape(entry) for name, entry in self._entries.items()}
+        self.path = path
+        self._entries = _canonical(path, [_Stored(file, name) for file in files for name in file.shapes])
+        self.shapes = {name: entry.shape for name, entry in self._entries.items()}
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype that it is stored in."""
-        entry = self._entries[name]
-        value = self._stored.read(entry.name)
-        return value if entry.third is None else np.split(value, 3)[entry.third]
+        return self._entries[name].read()
 
-    def stored_name(self, name: str) -> str:
-        """The name in the file, for errors."""
-        return self._entries[name].name
+    def where(self, name: str) -> str:
+        """The file of a tensor and its name there, for errors."""
+        return str(self._entries[name])
 
     def check_ties(self) -> None:
-        """That output layers which should repeat the piece embeddings do.
+        """That output layers which should repeat the piece embeddings do, but for rows that pad one of them.
 
         Raises:
           UserError: naming one that does not: the network here has one table for both.
@@ -60,55 +88,45 @@ class NamedTensors:
         for tie in _TIES:
             if self._entries.get(tie, self._entries[EMBEDDING]) == self._entries[EMBEDDING]:
                 continue
-            if not np.array_equal(self.read(tie), self.read(EMBEDDING)):
-                raise UserError(f"{self.path}: {self.stored_name(tie)} differs from {self.stored_name(EMBEDDING)}; "
-                                "only networks whose output layer repeats the piece embeddings can be read")
-
-    def _shape(self, entry: _Stored) -> tuple[int, ...]:
-        shape = self._stored.shapes[entry.name]
-        if entry.third is None:
-            return shape
-        if not shape or shape[0] % 3:
-            raise UserError(f"{self.path}: {entry.name} is {list(shape)}; three projections in one tensor need a "
-                            "leading axis that divides by 3")
-        return (shape[0] // 3, *shape[1:])
+            rows = min(self.shapes[tie][0], self.shapes[EMBEDDING][0])
+            if not np.array_equal(self.read(tie)[:rows], self.read(EMBEDDING)[:rows], equal_nan=True):
+                raise UserError(f"{self.where(tie)} differs from {self._entries[EMBEDDING].name}; only networks whose "
+                                "output layer repeats the piece embeddings can be read")
 
 
-def _canonical(stored: Tensors) -> dict[str, _Stored]:
+def _canonical(path: pathlib.Path, stored: Sequence[_Stored]) -> dict[str, _Stored]:
     """Names of `layout`, and the tensors that are stored for them."""
-    root = _root(stored)
+    root = _root(path, [tensor.name for tensor in stored])
     outer = root.removesuffix("bert.")
     entries: dict[str, _Stored] = {}
 
-    def add(name: str, entry: _Stored) -> None:
+    def add(name: str, tensor: _Stored) -> None:
         if name in entries:
-            raise UserError(f"{stored.path}: {entries[name].name} and {entry.name} are the same tensor of the network; "
-                            "remove one of them")
-        entries[name] = entry
+            raise UserError(f"{entries[name]} and {tensor} are the same tensor of the network; remove one of them")
+        entries[name] = tensor
 
-    for name in stored.shapes:
-        known = _rename(name, root, outer)
-        fused = _FUSED.fullmatch(known)
-        for third, part in enumerate(_PARTS if fused else ()):
-            add(f"{fused[1]}.{part}.{fused[2]}", _Stored(name, third))
-        if not fused:
-            add(known, _Stored(name))
-    for name, twins in _TWINS.items():
-        for twin in twins:
-            if twin in entries:
-                entries.setdefault(name, entries[twin])
+    for tensor in stored:
+        name = _rename(tensor.name, root, outer)
+        if fused := _FUSED.fullmatch(name):
+            for third, part in enumerate(_PARTS):
+                add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, third=third))
+        else:
+            add(name, tensor)
+    for name, twin in _TWINS.items():
+        if twin in entries:
+            entries.setdefault(name, entries[twin])
     if EMBEDDING not in entries:
-        raise UserError(f"{stored.path}: {root}{EMBEDDING.removeprefix('bert.')} is missing; the file is not whole")
+        raise UserError(f"{path}: {root}{EMBEDDING.removeprefix('bert.')} is missing; the file is not whole")
     return entries
 
 
-def _root(stored: Tensors) -> str:
+def _root(path: pathlib.Path, names: Sequence[str]) -> str:
     """What stands before the names of the encoder, such as "bert.", "decoder.bert." or nothing."""
-    roots = {match[1] for name in stored.shapes if (match := _ROOT.fullmatch(name))}
+    roots = {match[1] for name in names if (match := _ROOT.fullmatch(name))}
     if len(roots) != 1:
         found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
-        raise UserError(f"{stored.path}: not the weights of one BERT encoder: {found} among its "
-                        f"{len(stored.shapes)} tensors, such as {_some(stored.shapes)}")
+        raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its {len(names)} tensors, such as "
+                        f"{', '.join(sorted(names)[:3]) or 'none'}")
     return roots.pop()
 
 
@@ -120,6 +138,3 @@ def _rename(name: str, root: str, outer: str) -> str:
         return f"bert.{name.removeprefix(root)}"
     return name.removeprefix(outer)
 
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:3]) or "none"

@@ -16,7 +16,7 @@ from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, weight_files
 from spanbert_jax.interop.sources.own_file import OwnFile
 from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
-from spanbert_jax.interop.sources.tensors import Tensors, join
+from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.interop.sources.workdir import read_workdir
 from spanbert_jax.model import DEFAULT_LABELS, HEADS, EncoderModel, ModelConfig
 
@@ -85,11 +85,11 @@ def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", st
         # How it was compiled for training says nothing of what it is used for now.
         config = dataclasses.replace(config, dtype=dtype, layers=ModelConfig.layers, remat=ModelConfig.remat)
         head = "pretraining" if config.boundary_head or config.next_sentence_head else "masked_lm"
-        return Pretrained(path, NamedTensors(stored), config, head, (), facts)
+        return Pretrained(path, NamedTensors(path, [stored]), config, head, (), facts)
     files = weight_files(path)
     if (sidecar := directory_of(path) / BOUNDARY_FILE).is_file() and path.is_dir():
         files.append(sidecar)
-    tensors = NamedTensors(join(path, [_open_file(file) for file in files]))
+    tensors = NamedTensors(files[0] if len(files) == 1 else path, [_open_file(file) for file in files])
     values, file = configuration.read_values(directory_of(path))
     config = configuration.network(tensors, values, file, dtype)
     return Pretrained(path, tensors, config, configuration.stored_head(tensors, values),

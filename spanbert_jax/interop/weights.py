@@ -16,8 +16,6 @@ from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.model import EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
-# The first keys of parameters that no network can do without.
-_ESSENTIAL = ("encoder",)
 _THREADS = min(8, os.cpu_count() or 1)
 _BLOCK = 64  # rows of a kernel that are turned at once
 _ALIGNMENT = 64  # bytes
@@ -34,8 +32,8 @@ def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
     Raises:
       UserError: naming file and tensor: one is missing, has another shape, or holds a number that is not finite.
     """
-    new = {module for module in {leaf.path[0] for leaf in leaves(model)} - set(_ESSENTIAL) if not any(
-        name in tensors.shapes for leaf in leaves(model) if leaf.path[0] == module for name in leaf.names)}
+    there = {leaf.path[0] for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
+    new = {leaf.path[0] for leaf in leaves(model)} - there
     for module in sorted(new):
         logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
     random, missing = np.random.default_rng(seed), []
@@ -98,7 +96,7 @@ def read_checked(tensors: NamedTensors, name: str, leaf: Leaf) -> np.ndarray:
     wanted, found = leaf.tensor_shape, tensors.shapes[name]
     padded = leaf.rows is not None and len(found) == len(wanted) and (
         found[0] >= wanted[0] and found[1:] == wanted[1:])
-    where = f"{tensors.path}: {tensors.stored_name(name)}"
+    where = tensors.where(name)
     if found != wanted and not padded:
         raise UserError(f"{where} is {list(found)}; the network needs {list(wanted)}")
     value = tensors.read(name)
