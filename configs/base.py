@@ -17,6 +17,9 @@ Variants follow the file's name, as in configs/base.py:scheme=whole_word,sbo=fal
 
 Table 6's rows are scheme=...,sbo=false,segments=2; table 7's are segments=2,sbo=false, sbo=false, and the default.
 
+To begin from weights that exist instead, such as the released ones: --config.init_from=spanbert-base-cased, with a
+lower --config.optimizer.learning_rate, say 1e-4, and a --config.train.duration as long as your text allows.
+
 Where the two published sources differ, and which is followed:
   weight decay    0.1 in the paper (section 4.2), 0.01 in the released command line: 0.01, with which the released
                   models were trained by all that can be read. Both decay every parameter.
