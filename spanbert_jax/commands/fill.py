@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="with one [MASK] for each piece to be filled in")
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="directory, workdir, file of weights or archive, or a name on the Hugging Face hub")
+    parser.add_argument("--tokenizer", metavar="FILE", help="where none comes with the model")
     parser.add_argument("--k", type=int, default=5, help="fillings of each run of [MASK]s (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the fillings as one line of JSON")
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Fills and prints the fillings."""
     from spanbert_jax.interop.pretrained import load_tokenizer
     from spanbert_jax.tasks.filling import fill, load_network
-    tokenizer, network = load_tokenizer(args.model), load_network(args.model)
+    tokenizer, network = load_tokenizer(args.tokenizer or args.model), load_network(args.model)
     filled = [(text, fill(network, text, args.k, tokenizer)) for text in args.texts]
     if args.json:
         print(json.dumps([{"text": text, "runs": list(map(dataclasses.asdict, runs))} for text, runs in filled]))

@@ -80,8 +80,9 @@ def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
         return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
                 "on from there.")
     size = "" if config.init_from or any(config.model[name] for name in SHAPE) else f"{config.model.size} "
+    begun = f", begun from {config.init_from}" if config.init_from else ""
     lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
-             f"{result.step:,} steps, in {result.workdir}/checkpoints/{result.step}."]
+             f"{result.step:,} steps{begun}, in {result.workdir}/checkpoints/{result.step}."]
     figures = result.evaluation
     if figures:
         gain = figures["unigram_loss"] - figures["masked_loss"]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ _FIELDS = {
     "attention_dropout": "attention_probs_dropout_prob", "layer_norm_epsilon": "layer_norm_eps",
     "initializer_range": "initializer_range", "clamp_attention": "clamp_attention",
 }
+_SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_SMALL = ("layer_norm_eps", "initializer_range")
 # What must be so, where it is said at all.
 _REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False,
              "add_cross_attention": False}
@@ -70,8 +73,7 @@ def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path
         stated = values.get(theirs)
         if stated is None:
             continue
-        if not isinstance(stated, (int, float)):
-            raise UserError(f"{file}: {theirs} is {stated!r}; a number is needed")
+        _check_value(file, theirs, stated)
         # Tables are sometimes padded beyond the vocabulary that the config states.
         if ours in fields and stated != fields[ours] and not (ours == "vocab_size" and stated < fields[ours]):
             raise UserError(f"{file}: {theirs} is {stated}, but the tensors of {tensors.path} have {fields[ours]}")
@@ -86,6 +88,21 @@ def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path
                         f"{fields['width']}")
     fields["clamp_attention"] = bool(fields.get("clamp_attention", False))
     return ModelConfig(**fields, dtype=dtype)
+
+
+def _check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
+    """Refuses what no network can have."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if field == "clamp_attention":
+        allowed, holds = "true or false", isinstance(value, bool)
+    elif field in _SHARES:
+        allowed, holds = "a number from 0 to below 1", number and 0 <= value < 1
+    elif field in _SMALL:
+        allowed, holds = "a number above 0", number and 0 < value < math.inf
+    else:
+        allowed, holds = "a whole number above 0", number and isinstance(value, int) and value > 0
+    if not holds:
+        raise UserError(f"{file}: {field} is {value!r}; {allowed} is needed")
 
 
 def _from_shapes(tensors: NamedTensors) -> dict[str, Any]:
@@ -122,11 +139,12 @@ def stored_head(tensors: NamedTensors, values: Mapping[str, Any]) -> str | None:
         return "pretraining" if both else "masked_lm"
     if has("qa_outputs.weight"):
         return "question_answering"
-    if has("classifier.weight"):
-        tagger = values.get("architectures") == [ARCHITECTURES["token_classification"]] or not has(
-            "bert.pooler.dense.weight")
-        return "token_classification" if tagger else "sequence_classification"
-    return None
+    if not has("classifier.weight"):
+        return None
+    by_name = {architecture: head for head, architecture in ARCHITECTURES.items()}
+    if stated := values.get("architectures"):
+        return by_name.get(stated[0])  # or a classifier of some other kind
+    return "sequence_classification" if has("bert.pooler.dense.weight") else "token_classification"
 
 
 def stored_labels(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> tuple[str, ...]:

@@ -62,8 +62,8 @@ def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Token
     changes = {_POSITIONS: (len(positions), lambda rows: rows[positions]),
                _PLACES: (len(places), lambda rows: rows[places])}
     if config.max_positions != old.max_positions:
-        logger.warning("positions: %d in %s, %d here; further ones repeat the old", old.max_positions, pretrained.path,
-                       config.max_positions)
+        logger.warning("positions: %d in %s, %d here%s", old.max_positions, pretrained.path, config.max_positions,
+                       "; further ones repeat the old" * (config.max_positions > old.max_positions))
     if plan := _plan_vocabulary(pretrained, tokenizer):
         for name in _BY_PIECE:
             changes[name] = config.vocab_size, lambda rows: plan.apply(rows, config.initializer_range, seed)

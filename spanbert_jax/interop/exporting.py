@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.model import EncoderModel
 
+logger = logging.getLogger("spanbert_jax")
 CARD_FILE = "README.md"
 
 
@@ -24,12 +27,12 @@ class Comparison:
     """How far the outputs of what was written are from the network's own on the same inputs.
 
     Attributes:
-      library: that ran it.
+      with_what: whose outputs they are: the library and what it read.
       difference: the largest, as a share of the largest output (of 1, where that is less); None if it was not compared.
       allowed: the most that it may be.
       why_not: why it was not compared.
     """
-    library: str
+    with_what: str
     difference: float | None
     allowed: float
     why_not: str = ""
@@ -37,7 +40,7 @@ class Comparison:
     def __str__(self) -> str:
         if self.difference is None:
             return f"not compared: {self.why_not}"
-        return (f"compared with {self.library} on the same inputs: largest difference {self.difference:.2g} of the "
+        return (f"compared on the same inputs with {self.with_what}: largest difference {self.difference:.2g} of the "
                 f"largest output, allowed {self.allowed:.2g}")
 
 
@@ -66,7 +69,7 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
       format: one of `FORMATS`.
       facts: of its training run, for the card, as in `Pretrained`.
       compare: run what was written with the library that it is for, where that is installed.
-      original: a directory of the same format that the network was read from, to be run instead.
+      original: a directory that the network was read from, to be run instead where the library can read it.
 
     Returns:
       The comparison, if it was asked for.
@@ -77,8 +80,13 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
-    out = pathlib.Path(out)
+    out = pathlib.Path(out).expanduser()
     check_free(out)
+    _check_finite(params)
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # transformers wraps the library's own
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise UserError(f"tokenizer is of type {type(tokenizer).__name__}; give one of spanbert_jax.load_tokenizer, or "
+                        "a fast one of transformers")
     if tokenizer is not None and tokenizer.get_vocab_size() > model.config.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} pieces and the network "
                         f"{model.config.vocab_size:,}; give the tokenizer that it was trained with")
@@ -87,24 +95,47 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
         (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
-        comparison = _compare(writer, original or folder, model, params) if compare else None
+        comparison = _compare(writer, folder, original, model, params) if compare else None
     return comparison
 
 
-def _compare(writer: Any, folder: pathlib.Path, model: EncoderModel, params: Any) -> Comparison:
+def _check_finite(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not bool(jax.numpy.isfinite(leaf).all()):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(f"parameter {name} holds numbers that are not finite, so that nothing could be read back; "
+                            "take a checkpoint from before they came up")
+
+
+def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
+             params: Any) -> Comparison:
     inputs = probe(model)
     with _on_cpu():
         try:
-            theirs = writer.run(folder, model, inputs)
+            what, theirs = _run_either(writer, folder, original, model, inputs)
         except ImportError as error:
             return Comparison(writer.LIBRARY, None, writer.TOLERANCE, f"{error.name} is not installed")
         ours = outputs_of(model, params, inputs)
     difference = largest_difference(ours, theirs, inputs["attention_mask"] > 0)
-    comparison = Comparison(writer.LIBRARY, difference, writer.TOLERANCE)
+    comparison = Comparison(f"{writer.LIBRARY} on {what}", difference, writer.TOLERANCE)
     if not comparison.difference <= comparison.allowed:  # NaN is no agreement either
         raise RunFailed(f"{comparison}; what was written is removed: this is a fault of the program or of a version of "
                         f"{writer.LIBRARY} that it does not know")
     return comparison
+
+
+def _run_either(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
+                inputs: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
+    """What was run, and its outputs: the original, unless the library reads less than we do; else what was written."""
+    if original is not None:
+        try:
+            return str(original), writer.run(original, model, inputs)
+        except ImportError:
+            raise
+        except Exception as error:  # the library's are of many kinds
+            logger.warning("%s does not read %s itself (%s); it is run on what was written", writer.LIBRARY, original,
+                           " ".join(str(error).split())[:120])
+    return "what was written", writer.run(folder, model, inputs)
 
 
 def _on_cpu() -> contextlib.AbstractContextManager:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +49,12 @@ _MODULES = {
     "classification_head": "classifier",
 }
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a place for a tensor of that name in some network here."""
+    module, _, leaf = re.sub(r"^bert\.encoder\.layer\.\d+\.", _LAYER, name).rpartition(".")
+    return module in _MODULES.values() and leaf in _LEAVES.values()
 
 
 @dataclasses.dataclass(frozen=True)

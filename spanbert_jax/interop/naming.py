@@ -9,13 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.interop.layout import EMBEDDING
+from spanbert_jax.interop.layout import EMBEDDING, is_known
 from spanbert_jax.interop.sources.tensors import Tensors
 
 _TIES = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
 # Tensors that repeat another, which stands for them where it is missing.
 _TWINS = {EMBEDDING: _TIES[0], "cls.predictions.bias": "cls.predictions.decoder.bias",
           "cls.pair_target_predictions.bias": "cls.pair_target_predictions.decoder.bias"}
+# What older versions of transformers store besides.
+_BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
+# Networks with tensors of the same names that compute something else.
+_RELATIVES = ("roberta", "electra", "deberta", "mpnet", "longformer", "ernie", "layoutlm")
 _ROOT = re.compile(r"(.*?)embeddings\.(?:word|position)_embeddings\.weight")
 _OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 _FUSED = re.compile(r"(.*\.attention\.self)\.(?:qkv|Wqkv|query_key_value|in_proj)[._](weight|bias)")
@@ -79,6 +83,11 @@ class NamedTensors:
         """The file of a tensor and its name there, for errors."""
         return str(self._entries[name])
 
+    def foreign(self) -> list[str]:
+        """The names in the files of tensors that no network here has a place for, such as another head's."""
+        passed_over = (*_TIES, *_TWINS.values(), *_BUFFERS)
+        return [entry.name for name, entry in self._entries.items() if not (is_known(name) or name in passed_over)]
+
     def check_ties(self) -> None:
         """That output layers which should repeat the piece embeddings do, but for rows that pad one of them.
 
@@ -127,7 +136,12 @@ def _root(path: pathlib.Path, names: Sequence[str]) -> str:
         found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
         raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its {len(names)} tensors, such as "
                         f"{', '.join(sorted(names)[:3]) or 'none'}")
-    return roots.pop()
+    root = roots.pop()
+    relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
+    if relative or any(name.startswith("lm_head.") for name in names):
+        raise UserError(f"{path}: the weights of {relative or 'a relative of BERT, with an lm_head'}; only BERT, such "
+                        "as SpanBERT, can be read")
+    return root
 
 
 def _rename(name: str, root: str, outer: str) -> str:

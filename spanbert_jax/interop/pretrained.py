@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.interop.sources.workdir import read_workdir
 from spanbert_jax.model import DEFAULT_LABELS, HEADS, EncoderModel, ModelConfig
 
+logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"
 PARAMS_FILE = "params.safetensors"  # in our own layout
 # The released SpanBERT models have this many pieces, those of bert-base-cased, and come without them.
@@ -79,19 +81,30 @@ def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", st
     Raises:
       UserError: in one line, naming the file: there is none, it is not whole, or no BERT.
     """
-    path = locate(name_or_path)
+    try:
+        return _open(locate(name_or_path), dtype, step)
+    except OSError as error:  # of a folder that may not be looked into
+        raise UserError(f"{error.filename or name_or_path}: cannot be read ({error.strerror})") from None
+
+
+def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:
     if is_workdir(path):
         stored, config, facts = read_workdir(path, step)
         # How it was compiled for training says nothing of what it is used for now.
         config = dataclasses.replace(config, dtype=dtype, layers=ModelConfig.layers, remat=ModelConfig.remat)
         head = "pretraining" if config.boundary_head or config.next_sentence_head else "masked_lm"
         return Pretrained(path, NamedTensors(path, [stored]), config, head, (), facts)
+    if step is not None:
+        raise UserError(f"{path}: step {step} is asked for, but this is no workdir of a run, with checkpoints of steps")
     files = weight_files(path)
     if (sidecar := directory_of(path) / BOUNDARY_FILE).is_file() and path.is_dir():
         files.append(sidecar)
     tensors = NamedTensors(files[0] if len(files) == 1 else path, [_open_file(file) for file in files])
     values, file = configuration.read_values(directory_of(path))
     config = configuration.network(tensors, values, file, dtype)
+    if foreign := tensors.foreign():
+        logger.warning("%s: left out, since the network has no place for them: %s%s", path, ", ".join(foreign[:3]),
+                       f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
     return Pretrained(path, tensors, config, configuration.stored_head(tensors, values),
                       configuration.stored_labels(tensors, values, file))
 
@@ -139,6 +152,8 @@ def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *
     """
     if head not in HEADS:
         raise UserError(f"head={head!r}: allowed are {', '.join(map(repr, HEADS))}")
+    if labels is not None and (isinstance(labels, str) or not labels):
+        raise UserError(f"labels={labels!r}: give the names of the classes, one or more, as a list")
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
     pretrained = open_pretrained(name_or_path, dtype)
@@ -161,7 +176,7 @@ def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = No
     directory = directory_of(path)
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise NoTokenizer(f"{directory}: neither tokenizer.json nor vocab.txt in it{_whose_pieces(directory)}; put the "
-                        "vocabulary that the model was trained with there")
+                          "vocabulary that the model was trained with there, or give it by --tokenizer")
     return text.load_tokenizer(directory, lowercase)
 
 
@@ -178,6 +193,10 @@ def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[To
     if tokenizer.get_vocab_size() > pretrained.config.vocab_size:
         raise UserError(f"{given or pretrained.path}: its tokenizer has {tokenizer.get_vocab_size():,} pieces and the "
                         f"network {pretrained.config.vocab_size:,}; give the vocabulary that it was trained with")
+    if tokenizer.get_vocab_size() < pretrained.config.vocab_size:
+        logger.warning("the tokenizer of %s has %s pieces and the network %s: right only if its table is padded",
+                       given or pretrained.path, f"{tokenizer.get_vocab_size():,}",
+                       f"{pretrained.config.vocab_size:,}")
     return tokenizer, ""
 
 

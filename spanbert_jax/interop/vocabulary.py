@@ -57,7 +57,8 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
         if body == piece:
             ids = old.encode(piece, add_special_tokens=False).ids
         else:
-            ids = [token.id for token in inside.tokenize(old.normalizer.normalize_str(body).strip())]
+            body = old.normalizer.normalize_str(body) if old.normalizer else body
+            ids = [token.id for token in inside.tokenize(body.strip())]
         return () if unknown in ids else tuple(ids)
 
     sources = tuple(map(cut, sorted(pieces, key=pieces.get)))

@@ -36,6 +36,7 @@ def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
     new = {leaf.path[0] for leaf in leaves(model)} - there
     for module in sorted(new):
         logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
+    _check_biases(model, tensors)
     random, missing = np.random.default_rng(seed), []
 
     def make(leaf: Leaf) -> Any:
@@ -52,6 +53,21 @@ def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
         logger.warning("%s has no biases %s%s: they are zero", tensors.path, ", ".join(missing[:3]),
                        f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return params
+
+
+def _check_biases(model: EncoderModel, tensors: NamedTensors) -> None:
+    """That biases are missing on purpose: those of a projection in every layer, those of the layer norms in all.
+
+    Raises:
+      UserError: naming one that others like it have.
+    """
+    biases = [leaf.names for leaf in leaves(model) if leaf.kind == "bias" and leaf.path[0] == "encoder"]
+    norms = [name for names in biases for name in names if "LayerNorm" in name]
+    for group in (norms, *biases):
+        there = [name in tensors.shapes for name in group]
+        if any(there) and not all(there):
+            raise UserError(f"{tensors.path}: {group[there.index(False)]} is missing, and others like it are there; "
+                            "the file is not whole")
 
 
 def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarray:

@@ -89,7 +89,7 @@ class EncoderModel(nn.Module):
         if input_ids.shape[1] > self.config.max_positions:
             raise ValueError(f"rows of {input_ids.shape[1]} positions: the network has {self.config.max_positions}")
         ones = jnp.ones_like(input_ids)
-        segments = ones if attention_mask is None else attention_mask
+        segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
         token_types = 0 * ones if token_type_ids is None else token_type_ids
         positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
         hidden = self.encoder(input_ids, segments, token_types, positions=positions, deterministic=deterministic)

@@ -6,10 +6,11 @@ from spanbert_jax.text.tokenizer import (
     SPECIAL_PIECES,
     SpecialIds,
     load_tokenizer,
+    lowers_case,
     special_ids,
     train_tokenizer,
     word_start_table,
 )
 
 __all__ = ["CONTINUATION", "MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer",
-           "sentence_spans", "special_ids", "train_tokenizer", "word_start_table"]
+           "lowers_case", "sentence_spans", "special_ids", "train_tokenizer", "word_start_table"]

@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -46,10 +47,13 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
     file = _tokenizer_file(pathlib.Path(path))
     if file.suffix == ".json":
         return _load_json(file, lowercase)
-    vocab = _read_vocab(file)
+    vocab, stated = _read_vocab(file), _read_config(file.with_name("tokenizer_config.json"))
     if lowercase is None:
-        lowercase = _decide_lowercase(file, vocab)
-    return _build(vocab, lowercase)
+        lowercase = _decide_lowercase(file, stated.get("do_lower_case"), vocab)
+    tokenizer = _build(vocab, lowercase)
+    tokenizer.normalizer.strip_accents = stated.get("strip_accents")
+    tokenizer.normalizer.handle_chinese_chars = stated.get("tokenize_chinese_chars") is not False
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
@@ -87,6 +91,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     untrained.train_from_iterator(texts, trainer)
     pieces = sorted(untrained.get_vocab(), key=untrained.get_vocab().get)
     return _build({piece: i for i, piece in enumerate(pieces[:vocab_size])}, lowercase)
+
+
+def lowers_case(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer makes capital letters small, by whatever normalizer."""
+    return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
@@ -127,9 +136,13 @@ def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
         raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
     _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
     own = getattr(tokenizer.normalizer, "lowercase", None)
-    if own and lowercase is None and _is_cased(model_pieces := tokenizer.get_vocab(with_added_tokens=False)):
-        _tell_not_believed(file, model_pieces)
-        own = tokenizer.normalizer.lowercase = False
+    pieces = tokenizer.get_vocab(with_added_tokens=False)
+    if lowercase is None and lowers_case(tokenizer) and _is_cased(pieces):
+        _tell_not_believed(file, pieces)
+        if isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
+            tokenizer.normalizer.lowercase = False
+        else:
+            tokenizer.normalizer = _normalizer(lowercase=False)
     if lowercase is not None and own is not None and own != lowercase:
         raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
     tokenizer.no_padding()
@@ -157,19 +170,21 @@ def _check_special(file: pathlib.Path, vocab: dict[str, int]) -> None:
         raise UserError(f"tokenizer {file}: special pieces missing: {', '.join(missing)}; BERT's five are needed")
 
 
-def _decide_lowercase(file: pathlib.Path, vocab: dict[str, int]) -> bool:
-    config = file.with_name("tokenizer_config.json")
-    if config.is_file():
-        try:
-            stated = json.loads(config.read_text(encoding="utf-8")).get("do_lower_case")
-        except (ValueError, AttributeError):
-            raise UserError(f"tokenizer {config}: not a JSON object; mend or remove it") from None
-        if stated and _is_cased(vocab):
-            _tell_not_believed(config, vocab)
-            return False
-        if stated is not None:
-            return bool(stated)
-    return not _capitals(vocab)
+def _read_config(file: pathlib.Path) -> dict[str, Any]:
+    """What a tokenizer_config.json says; nothing where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"tokenizer {file}: not a JSON object; mend or remove it") from None
+
+
+def _decide_lowercase(file: pathlib.Path, stated: bool | None, vocab: dict[str, int]) -> bool:
+    if stated and _is_cased(vocab):
+        _tell_not_believed(file, vocab)
+        return False
+    return not _capitals(vocab) if stated is None else bool(stated)
 
 
 def _capitals(pieces: Iterable[str]) -> int:

@@ -6,15 +6,17 @@ from typing import Any
 
 import ml_collections
 
+from spanbert_jax.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import load_tokenizer
-from spanbert_jax.training.config import SHAPE
+from spanbert_jax.training.config import SHAPE, default_config
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
 
-_TAKEN = (*SHAPE, "token_types", "layer_norm_epsilon")
+# What the weights decide.
+_TAKEN = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")
 
 
 def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -23,19 +25,24 @@ def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml
     A run that has begun remembers it: what it began from need not be there any more.
 
     Raises:
-      UserError: when there are no such weights.
+      UserError: when there are no such weights, or the config asks for a network of another shape.
     """
     if not config.init_from:
         return config
-    config = config.copy_and_resolve_references()
-    if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).get("init_from") == config.init_from:
-        config.model.update({name: stored.model[name] for name in (*_TAKEN, "clamp_attention", "boundary_features")})
-        return config
-    network = open_pretrained(config.init_from).config
-    config.model.update({name: getattr(network, name) for name in _TAKEN})
-    config.model.clamp_attention = config.model.clamp_attention or network.clamp_attention
-    if network.boundary_head:
-        config.model.boundary_features = network.boundary_features
+    given, config = config.model, config.copy_and_resolve_references()
+    if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).init_from == config.init_from:
+        config.model.update({name: stored.model[name] for name in (*_TAKEN, "clamp_attention")})
+    else:
+        network = open_pretrained(config.init_from).config
+        config.model.update({name: getattr(network, name) for name in _TAKEN})
+        if not network.boundary_head:
+            config.model.boundary_features = given.boundary_features
+        config.model.clamp_attention = given.clamp_attention or network.clamp_attention
+    defaults = default_config().model
+    for name in _TAKEN:
+        if given[name] not in (defaults[name], config.model[name]):
+            raise UserError(f"config.model.{name}={given[name]}: it is {config.model[name]} in {config.init_from}, "
+                            "from which this run begins; leave it out")
     return config
 
 

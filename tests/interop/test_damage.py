@@ -4,6 +4,9 @@ import os
 import pathlib
 import pickle
 import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,13 +94,44 @@ def test_large_numbers_whose_sum_overflows_are_fine(place):
     ("is_decoder", True, "is_decoder is True"),
     ("num_hidden_layers", 3, "num_hidden_layers is 3, but the tensors"),
     ("num_attention_heads", 5, "num_attention_heads is 5, which does not divide"),
-    ("hidden_size", "32", "hidden_size is '32'; a number is needed"),
+    ("hidden_size", "32", "hidden_size is '32'; a whole number above 0 is needed"),
+    ("vocab_size", 0, "vocab_size is 0; a whole number"),
+    ("num_attention_heads", 2.0, "num_attention_heads is 2.0; a whole number"),
+    ("num_attention_heads", True, "num_attention_heads is True; a whole number"),
+    ("hidden_dropout_prob", 7, "hidden_dropout_prob is 7; a number from 0 to below 1"),
+    ("layer_norm_eps", 0, "layer_norm_eps is 0; a number above 0"),
 ])
 def test_configs_of_something_else(place, field, value, told):
     config = json.loads((place / "config.json").read_text()) | {field: value}
     (place / "config.json").write_text(json.dumps(config))
     message = error_of(place)
     assert f"{place}/config.json" in message and told in message
+
+
+def test_one_bias_of_many_is_missing(place):
+    change(place, **{BIAS: None})
+    assert "bert.encoder.layer.1.output.dense.bias is missing, and others like it are there" in error_of(place)
+    change(place, **{BIAS: np.zeros(32, np.float32), "bert__embeddings__LayerNorm__bias": None})
+    assert "bert.embeddings.LayerNorm.bias is missing, and others like it are there" in error_of(place)
+
+
+def test_relatives_of_bert(place):
+    tensors = load_file(place / "model.safetensors")
+    (place / "config.json").unlink()
+    save_file({name.replace("bert.", "roberta.", 1): value for name, value in tensors.items()},
+              place / "model.safetensors")
+    assert "the weights of roberta; only BERT" in error_of(place, None)
+    save_file(tensors | {"lm_head.bias": np.zeros(3, np.float32)}, place / "model.safetensors")
+    assert "a relative of BERT, with an lm_head; only BERT" in error_of(place, None)
+
+
+def test_what_there_is_no_place_for_is_told(place, caplog):
+    change(place, bert__embeddings__position_ids=np.arange(40)[None])
+    spanbert_jax.from_pretrained(place, "masked_lm")
+    assert not caplog.text
+    change(place, my_head__weight=np.zeros((2, 2), np.float32))
+    spanbert_jax.from_pretrained(place, "masked_lm")
+    assert "left out, since the network has no place for them: my_head.weight" in caplog.text
 
 
 def test_other_files(place):
@@ -133,7 +167,7 @@ class _RunsCode:
 @pytest.mark.parametrize("torch_is_there", [True, False])
 def test_pickles_that_would_run_code(place, monkeypatch, torch_is_there):
     if not torch_is_there:
-        monkeypatch.setitem(__import__("sys").modules, "torch", None)
+        monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.chdir(place)
     (place / "model.safetensors").unlink()
     (place / "pytorch_model.bin").write_bytes(pickle.dumps(_RunsCode()))
@@ -141,7 +175,27 @@ def test_pickles_that_would_run_code(place, monkeypatch, torch_is_there):
     assert not (place / "owned").exists()
 
 
-def test_nothing_is_overwritten(sound, tmp_path):
+def test_numbers_that_are_not_finite_do_not_go_out(sound, tmp_path):
+    model, params = spanbert_jax.from_pretrained(sound)
+    norm = params["encoder"]["embeddings"]["norm"]
+    norm["scale"] = norm["scale"].at[3].set(np.inf)
+    with pytest.raises(spanbert_jax.UserError, match="encoder/embeddings/norm/scale holds numbers that are not finite"):
+        spanbert_jax.save_pretrained(model, params, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(sound, tmp_path):
+    model, params = spanbert_jax.from_pretrained(sound)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    start = f".out.{socket.gethostname()}-"
+    for number in (ended.pid, os.getppid()):
+        (tmp_path / f"{start}{number}.partial").mkdir()
+    spanbert_jax.save_pretrained(model, params, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", f"{start}{os.getppid()}.partial"}
+
+
+def test_nothing_is_overwritten(sound, tmp_path, monkeypatch):
     model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
     for there in ("directory", "file"):
         out = tmp_path / there
@@ -154,8 +208,11 @@ def test_nothing_is_overwritten(sound, tmp_path):
             spanbert_jax.save_pretrained(model, params, out)
         assert (out if there == "file" else out / "config.json").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    spanbert_jax.save_pretrained(model, params, tmp_path / "empty")
-    assert (tmp_path / "empty/model.safetensors").exists()
+    before = (tmp_path / "empty").stat().st_ino
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spanbert_jax.save_pretrained(model, params, "~/empty")
+    assert (tmp_path / "empty/model.safetensors").exists() and (tmp_path / "empty").stat().st_ino == before
+    assert not [path for path in (tmp_path / "empty").iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("format", ["huggingface", "reference", "onnx", "stablehlo"])
@@ -163,7 +220,7 @@ def test_full_disk(sound, tmp_path, format):
     model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
     with small_disk(tmp_path / "disk", "64k") as disk:
         with pytest.raises(spanbert_jax.UserError, match="cannot be written .*nothing is left of it"):
-            export(model, params, disk / "out", format)
+            export(model, params, disk / "new" / "out", format)
         assert not list(disk.iterdir())
 
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 
 import spanbert_jax
 from spanbert_jax.interop import layout
@@ -173,6 +174,46 @@ def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
     again, same = spanbert_jax.from_pretrained(tmp_path / "ours", "pretraining")
     assert again == model
     assert_same(params, same)
+
+
+def test_what_transformers_cannot_read_itself_is_compared_as_written(tmp_path, caplog):
+    save("masked_lm", tmp_path / "fused")
+    edit(tmp_path / "fused", fuse)
+    pretrained = open_pretrained(tmp_path / "fused")
+    model, params = spanbert_jax.from_pretrained(tmp_path / "fused", "masked_lm")
+    comparison = export(model, params, tmp_path / "out", "huggingface", original=pretrained.path)
+    assert comparison.difference < 1e-5 and "transformers on what was written" in str(comparison)
+    assert f"transformers does not read {tmp_path / 'fused'} itself" in caplog.text
+    save("masked_lm", tmp_path / "plain")
+    model, params = spanbert_jax.from_pretrained(tmp_path / "plain", "masked_lm")
+    comparison = export(model, params, tmp_path / "other", "huggingface", original=tmp_path / "plain")
+    assert f"transformers on {tmp_path / 'plain'}: largest" in str(comparison)
+
+
+@pytest.mark.parametrize("normalizer", [
+    normalizers.BertNormalizer(lowercase=True, strip_accents=False),
+    normalizers.BertNormalizer(lowercase=False, strip_accents=True, handle_chinese_chars=False),
+    normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]),
+])
+def test_tokenizers_go_out_as_they_are(normalizer, tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "el", "él", "Él", "El", "##an", "中", "##国", "国", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, *(f"p{i}" for i in range(116 + 200))]))
+    tokenizer = spanbert_jax.load_tokenizer(tmp_path / "vocab.txt")
+    tokenizer.normalizer = normalizer
+    save(None, tmp_path / "source", vocab_size=330)
+    model, params = spanbert_jax.from_pretrained(tmp_path / "source")
+    spanbert_jax.save_pretrained(model, params, tmp_path / "out", tokenizer=tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    again = spanbert_jax.load_tokenizer(tmp_path / "out")
+    (tmp_path / "out/tokenizer.json").unlink()
+    for text in ("Élan", "élan El", "中国 a"):
+        assert theirs(text)["input_ids"] == tokenizer.encode(text).ids == again.encode(text).ids, text
+        if isinstance(normalizer, normalizers.BertNormalizer):  # which vocab.txt and tokenizer_config.json describe
+            assert spanbert_jax.load_tokenizer(tmp_path / "out").encode(text).ids == tokenizer.encode(text).ids
+    spanbert_jax.save_pretrained(model, params, tmp_path / "as theirs", tokenizer=theirs)
+    assert (tmp_path / "as theirs/vocab.txt").read_bytes() == (tmp_path / "out/vocab.txt").read_bytes()
+    with pytest.raises(spanbert_jax.UserError, match="tokenizer is of type str"):
+        spanbert_jax.save_pretrained(model, params, tmp_path / "other", tokenizer="vocab.txt")
 
 
 @needs_data

@@ -79,10 +79,18 @@ def test_archives_lead_nowhere_else(sound, tmp_path, monkeypatch):
     assert_same(unpacked, spanbert_jax.from_pretrained(sound, "masked_lm")[1])
 
     whole = (tmp_path / "model.tar.gz").read_bytes()
-    for name, content in (("cut.tar.gz", whole[:len(whole) // 2]), ("text.tar.gz", b"no archive")):
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1  # of the checksum of what was compressed
+    for name, content in (("cut.tar.gz", whole[:len(whole) // 2]), ("text.tar.gz", b"no archive"),
+                          ("flipped.tar.gz", bytes(flipped)), ("empty.tar.gz", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(spanbert_jax.UserError, match=f"{name}: cannot be unpacked"):
+        with pytest.raises(spanbert_jax.UserError, match=f"^[^\n]*{name}: cannot be unpacked[^\n]*$"):
             locate(tmp_path / name)
+    with tarfile.open(tmp_path / "two.tar.gz", "w:gz") as archive:
+        for folder in ("a", "b"):
+            archive.add(sound / "config.json", f"{folder}/config.json")
+    with pytest.raises(spanbert_jax.UserError, match="two files config.json in it; unpack it"):
+        locate(tmp_path / "two.tar.gz")
     assert len(list((tmp_path / "cache").rglob("*.partial"))) == 0
 
 

@@ -29,7 +29,7 @@ def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
     assert main(["export", "--workdir", str(trained), "--format", "huggingface", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "step 4: 2 layers of width 128" in printed and "masked-token head, span boundary head" in printed
-    assert "compared with transformers on the same inputs: largest difference" in printed
+    assert "compared on the same inputs with transformers on what was written: largest difference" in printed
     model, params = spanbert_jax.from_pretrained(trained, "pretraining")
     again, same = spanbert_jax.from_pretrained(tmp_path / "out", "pretraining")
     assert again == model
@@ -101,7 +101,12 @@ def test_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
 
 
 def test_what_does_not_go(files, tmp_path):
-    save(None, tmp_path / "bert")  # 130 pieces, and no tokenizer
+    config = spanbert_jax.load_config(str(files.folder / "config.py"), [
+        f"--config.data.path={files.corpus}", "--config.model.width=64", f"--config.init_from={tmp_path / 'bert'}"])
+    save(None, tmp_path / "bert")
+    with pytest.raises(UserError, match="config.model.width=64: it is 32 in .*, from which this run begins"):
+        spanbert_jax.train(config, tmp_path / "run")
+    # It has 130 pieces, and no tokenizer.
     with pytest.raises(AssertionError, match="without it nobody knows what its 130 pieces are"):
         run(files, tmp_path / "run", *SHORT, f"--config.init_from={tmp_path / 'bert'}")
     config = json.loads((tmp_path / "bert/config.json").read_text()) | {"model_type": "roberta"}

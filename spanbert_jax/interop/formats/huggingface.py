@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
 
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.configuration import architecture_of, to_values
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.text import SPECIAL_PIECES
+from spanbert_jax.text import SPECIAL_PIECES, lowers_case
 
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
@@ -48,9 +49,11 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> 
     write_vocabulary(folder, tokenizer)
     names = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_PIECES}
     write_json(folder / "special_tokens_map.json", names)
-    write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "BertTokenizer", "do_lower_case": bool(getattr(tokenizer.normalizer, "lowercase", False)),
-        "strip_accents": None, "tokenize_chinese_chars": True, "model_max_length": length, **names})
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": lowers_case(tokenizer)}
+    if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would put its own in its place
+        values = {"tokenizer_class": "BertTokenizer", "do_lower_case": normalizer.lowercase,
+                  "strip_accents": normalizer.strip_accents, "tokenize_chinese_chars": normalizer.handle_chinese_chars}
+    write_json(folder / "tokenizer_config.json", values | {"model_max_length": length, **names})
 
 
 def write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,7 @@
 """From a name or a path to files on this machine."""
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import pathlib
@@ -53,7 +54,7 @@ def directory_of(path: pathlib.Path) -> pathlib.Path:
 
 def is_workdir(path: pathlib.Path) -> bool:
     """Whether a directory is that of a training run."""
-    return (path / FOLDER).is_dir()
+    return (path / FOLDER).is_dir() and not any((path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
 
 
 def is_transformers(path: pathlib.Path) -> bool:
@@ -106,15 +107,26 @@ def _unpack(archive: pathlib.Path) -> pathlib.Path:
     digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
     directory = cache_folder() / "archives" / f"{archive.stem}-{digest}"
     if not directory.is_dir():
-        try:
-            with new_directory(directory) as partial, tarfile.open(archive) as members:
-                for member in members:
-                    if member.isfile():
-                        member.name = pathlib.PurePosixPath(member.name).name
-                        members.extract(member, partial, filter="data")
-        except (tarfile.TarError, zlib.error, EOFError) as error:
-            raise UserError(f"{archive}: cannot be unpacked ({error}); fetch it again") from None
+        with new_directory(directory) as partial:
+            _extract(archive, partial)
     return directory
+
+
+def _extract(archive: pathlib.Path, directory: pathlib.Path) -> None:
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                if not member.isfile():
+                    continue
+                member.name = pathlib.PurePosixPath(member.name).name
+                if (directory / member.name).exists():
+                    raise UserError(f"{archive}: two files {member.name} in it; unpack it and give the folder of one")
+                members.extract(member, directory, filter="data")
+            while members.fileobj.read(1 << 20):  # to the end, where the checksum of what was compressed is
+                pass
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive}: cannot be unpacked ({reason}); fetch it again") from None
 
 
 def _fetch(name: str) -> pathlib.Path:
@@ -133,6 +145,6 @@ def _fetch(name: str) -> pathlib.Path:
             directory = fetch("pytorch_model*.bin", "pytorch_model.bin.index.json")
         return directory
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split()).partition(". ")[0][:120]
         raise UserError(f"{name}: no such file or directory here, and the Hugging Face hub does not give it ({reason});"
                         " check the name and the connection, or give a local directory") from None

@@ -30,12 +30,12 @@ class SafetensorsFile:
         """
         self.path = path
         try:
-            with safe_open(path, "np"):
-                pass
-            with open(path, "rb") as file:
+            with open(path, "rb") as file, safe_open(path, "np"):
                 size = struct.unpack("<Q", file.read(8))[0]
                 self._header, self._start = json.loads(file.read(size)), 8 + size
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
         self._header.pop("__metadata__", None)
         self.shapes = {name: tuple(entry["shape"]) for name, entry in self._header.items()}
