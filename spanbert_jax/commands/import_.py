@@ -1,4 +1,4 @@
-"""Bring a network in, as a directory of transformers that every verb here takes too.
+"""Bring a network in, as a directory of transformers that `export`, `fill` and config.init_from take too.
 
   spanbert-jax import --from SpanBERT/spanbert-base-cased --out models/spanbert
   spanbert-jax import --from spanbert_hf_base.tar.gz --tokenizer bert-base-cased-vocab.txt --out models/spanbert

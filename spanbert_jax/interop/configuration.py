@@ -83,10 +83,9 @@ def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path
             raise UserError(f"{tensors.path}: no config.json beside it says how many attention heads there are, and "
                             f"{fields['width']} is no multiple of {_HEAD_WIDTH}; add one with num_attention_heads")
         fields["num_heads"] = fields["width"] // _HEAD_WIDTH
-    if fields["num_heads"] < 1 or fields["width"] % fields["num_heads"]:
+    if fields["width"] % fields["num_heads"]:
         raise UserError(f"{file}: num_attention_heads is {fields['num_heads']}, which does not divide hidden_size="
                         f"{fields['width']}")
-    fields["clamp_attention"] = bool(fields.get("clamp_attention", False))
     return ModelConfig(**fields, dtype=dtype)
 
 

@@ -1,7 +1,9 @@
 """Other names of the same tensors: prefixes, the old names of layer norm, fused projections, ties."""
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Sequence
@@ -62,7 +64,6 @@ class NamedTensors:
 
     Attributes:
       path: of the files, or of their directory.
-      shapes: of the tensors, by name.
     """
 
     def __init__(self, path: pathlib.Path, files: Sequence[Tensors]):
@@ -73,7 +74,18 @@ class NamedTensors:
         """
         self.path = path
         self._entries = _canonical(path, [_Stored(file, name) for file in files for name in file.shapes])
-        self.shapes = {name: entry.shape for name, entry in self._entries.items()}
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors, by name."""
+        return {name: entry.shape for name, entry in self._entries.items()}
+
+    def without(self, module: str) -> NamedTensors:
+        """The same but for the tensors of a module."""
+        others = copy.copy(self)
+        others._entries = {name: entry for name, entry in self._entries.items() if not name.startswith(f"{module}.")}
+        others.__dict__.pop("shapes", None)
+        return others
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype that it is stored in."""

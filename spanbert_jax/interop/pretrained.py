@@ -67,8 +67,9 @@ class Pretrained:
         if not config.boundary_head:
             config = dataclasses.replace(config, boundary_positions=ModelConfig.boundary_positions,
                                          boundary_features=ModelConfig.boundary_features)
-        labels = tuple(labels) if labels is not None else self.labels or DEFAULT_LABELS
-        return EncoderModel(config, head, labels)
+        if labels is None:
+            labels = self.labels if head == self.head and self.labels else DEFAULT_LABELS
+        return EncoderModel(config, head, tuple(labels))
 
 
 def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", step: int | None = None) -> Pretrained:
@@ -128,9 +129,12 @@ def load_params(pretrained: Pretrained, model: EncoderModel, seed: int = 0) -> d
     Raises:
       UserError: naming file and tensor.
     """
+    tensors = pretrained.tensors
     if model.head in ("pretraining", "masked_lm"):
-        pretrained.tensors.check_ties()
-    return weights.load(model, pretrained.tensors, seed, finish=jax.device_put)
+        tensors.check_ties()
+    if model.head != pretrained.head:
+        tensors = tensors.without("classifier")  # of texts and of tokens have one name
+    return weights.load(model, tensors, seed, finish=jax.device_put)
 
 
 def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *,

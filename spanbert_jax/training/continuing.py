@@ -33,7 +33,10 @@ def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml
     if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).init_from == config.init_from:
         config.model.update({name: stored.model[name] for name in (*_TAKEN, "clamp_attention")})
     else:
-        network = open_pretrained(config.init_from).config
+        try:
+            network = open_pretrained(config.init_from).config
+        except UserError as error:
+            raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
         config.model.update({name: getattr(network, name) for name in _TAKEN})
         if not network.boundary_head:
             config.model.boundary_features = given.boundary_features

@@ -161,6 +161,16 @@ def test_new_heads_are_told(tmp_path, caplog):
         spanbert_jax.from_pretrained(tmp_path, "nonsense")
 
 
+def test_a_classifier_of_tokens_is_none_of_texts(tmp_path, caplog):
+    save("token_classification", tmp_path)
+    model, params = spanbert_jax.from_pretrained(tmp_path, "sequence_classification")
+    assert "no classification head: it is new" in caplog.text and model.labels == ("LABEL_0", "LABEL_1")
+    assert params["classification_head"]["kernel"].shape == (32, 2)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMultipleChoice"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_pretrained(tmp_path).head is None
+
+
 def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
     save("masked_lm", tmp_path / "source")
     pretrained = open_pretrained(tmp_path / "source")
