@@ -1,4 +1,4 @@
-"""Training: configs, mesh and sharding, state, step, loop, evaluation and checkpoints."""
+"""Training: configs, mesh and sharding, state, step, loop and evaluation."""
 import importlib
 from typing import Any
 
