@@ -1,11 +1,21 @@
 """One run, killed again and again at random moments, against the same run left alone."""
+import pathlib
 import random
 import signal
 import threading
+import time
 
+from spanbert_jax.checkpoints.folder import FOLDER, list_saving
 from tests.runs import DROPOUT, Process, assert_same_run, run
 
 KILLS = 25
+
+
+def until_it_saves(workdir: pathlib.Path) -> None:
+    """Returns as soon as a save has begun, or after some seconds without one."""
+    end = time.monotonic() + 10
+    while not list_saving(workdir / FOLDER) and time.monotonic() < end:
+        pass
 
 
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, tmp_path, sweep):
@@ -16,12 +26,15 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, t
     saves_hit = 0
     for _ in range(kills):
         with Process(files, tmp_path / "broken", *settings) as process:
-            # Most kills come while it steps and saves, one in five while it starts and reads its checkpoint.
-            if moments.random() < 0.8:
+            # One kill in four comes as soon as a save has begun, since saves can be too short to be hit by chance; one
+            # in two while it steps and saves; the others while it starts and reads its checkpoint.
+            kind, seconds = moments.random(), 0.0
+            if kind < 0.8:
                 process.until("loss")
-                seconds = moments.uniform(0, 0.3)
+            if kind < 0.25:
+                until_it_saves(tmp_path / "broken")
             else:
-                seconds = moments.uniform(0, 4)
+                seconds = moments.uniform(0, 0.3 if kind < 0.8 else 4)
             timer = threading.Timer(seconds, process.send, [signal.SIGKILL])
             timer.start()
             assert process.wait() == -signal.SIGKILL, process.output
