@@ -44,6 +44,7 @@ class ModelConfig:
       next_sentence_head: whether there are a pooler and a next-sentence head.
       pooler: whether an encoder that has no head has BERT's pooler.
       dtype: of the computation; parameters, layer norm, softmax and logits are float32 always.
+      attention: how it is computed, a name in `spanbert_jax.model.attention.KINDS`; all compute the same.
       layers: "scanned" compiles one layer and loops, "unrolled" compiles each; parameters are laid out alike.
       remat: what the backward pass recomputes, a name in `spanbert_jax.model.encoder.REMAT`.
     """
@@ -65,6 +66,7 @@ class ModelConfig:
     next_sentence_head: bool = False
     pooler: bool = False
     dtype: str = "bfloat16"
+    attention: str = "plain"
     layers: str = "unrolled"
     remat: str = "none"
 

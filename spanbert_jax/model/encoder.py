@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention import SelfAttention, attention_mask
+from spanbert_jax.model.attention import SelfAttention
 from spanbert_jax.model.config import ModelConfig
-from spanbert_jax.model.layers import Dropout, dense, gelu, layer_norm, table
+from spanbert_jax.model.dropout import drop, seed_from, split_seed
+from spanbert_jax.model.layers import dense, gelu, layer_norm, table
 
 # What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
 REMAT = {
@@ -37,12 +38,11 @@ class Embeddings(nn.Module):
         self.position = table(config, config.max_positions, config.width, (None, "embed"))
         self.token_type = table(config, config.token_types, config.width, (None, "embed"))
         self.norm = layer_norm(config)
-        self.drop = Dropout(config.dropout)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array, token_types: jax.Array,
-                 deterministic: bool) -> jax.Array:
+                 seed: jax.Array | None) -> jax.Array:
         x = self.token(tokens) + self.position(positions) + self.token_type(token_types)
-        x = self.drop(self.norm(x), deterministic)
+        x = drop(self.norm(x), seed, self.config.dropout)
         return nn.with_logical_constraint(x, ("batch", "sequence", "width"))
 
 
@@ -51,16 +51,19 @@ class Layer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array | None]:
-        config = self.config
-        drop = Dropout(config.dropout)
-        attended = SelfAttention(config, name="attention")(x, mask, deterministic)
-        x = layer_norm(config, "attention_norm")(x + drop(checkpoint_name(attended, "attention_output"), deterministic))
+    def __call__(self, x: jax.Array, segments: jax.Array, seed: jax.Array | None) -> tuple[jax.Array, None]:
+        """The next hidden states. Without a seed [2] there is no dropout."""
+        config, rate = self.config, self.config.dropout
+        seeds = (None, None, None) if seed is None else split_seed(seed, (3,))
+        attended = SelfAttention(config, name="attention")(x, segments, seeds[0])
+        attended = checkpoint_name(attended, "attention_output")
+        x = layer_norm(config, "attention_norm")(x + drop(attended, seeds[1], rate))
         # [B, S, D] -> [B, S, F] -> [B, S, D]
         inner = dense(config, config.feed_forward, ("embed", "mlp"), "feed_forward_in")(x)
         inner = nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
         outer = dense(config, config.width, ("mlp", "embed"), "feed_forward_out")(gelu(inner))
-        x = layer_norm(config, "feed_forward_norm")(x + drop(checkpoint_name(outer, "layer_output"), deterministic))
+        outer = checkpoint_name(outer, "layer_output")
+        x = layer_norm(config, "feed_forward_norm")(x + drop(outer, seeds[2], rate))
         # Kept only when somebody asks for the "intermediates" collection.
         self.sow("intermediates", "hidden", x)
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), None
@@ -78,11 +81,10 @@ class Encoder(nn.Module):
         layer = Layer
         if config.remat != "none":
             # Inside a loop nothing can be merged with its recomputation, so the guard against it would only cost.
-            layer = nn.remat(Layer, policy=REMAT[config.remat], static_argnums=(3,),
-                             prevent_cse=config.layers == "unrolled")
+            layer = nn.remat(Layer, policy=REMAT[config.remat], prevent_cse=config.layers == "unrolled")
         stack = nn.scan(
             layer, length=config.num_layers, variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True}, in_axes=(nn.broadcast, nn.broadcast),
+            split_rngs={"params": True}, in_axes=(nn.broadcast, 0),
             unroll=config.num_layers if config.layers == "unrolled" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"})
         self.embeddings = Embeddings(config)
@@ -104,8 +106,12 @@ class Encoder(nn.Module):
           [B, S, D] in the compute dtype.
         """
         positions = position_ids(segments) if positions is None else positions
-        x = self.embeddings(tokens, positions, token_types, deterministic)
-        x, _ = self.layers(x, attention_mask(segments), deterministic)
+        seed, seeds = None, None
+        if not deterministic:
+            *seeds, seed = split_seed(seed_from(self.make_rng("dropout")), (self.config.num_layers + 1,))
+            seeds = jnp.stack(seeds)
+        x = self.embeddings(tokens, positions, token_types, seed)
+        x, _ = self.layers(x, segments, seeds)
         return x
 
     def token_embedding(self) -> jax.Array:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.dropout import drop, seed_from
 from spanbert_jax.model.encoder import Encoder
 from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, classifier, gather, pool, pooler
-from spanbert_jax.model.layers import Dropout
 
 HEADS = (None, "pretraining", "masked_lm", "question_answering", "sequence_classification", "token_classification")
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
@@ -70,7 +70,6 @@ class EncoderModel(nn.Module):
             self.question_answering_head = classifier(config, 2)
         if head in ("sequence_classification", "token_classification"):
             self.classification_head = classifier(config, len(self.labels))
-        self.drop = Dropout(config.dropout)
 
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array | None = None,
                  token_type_ids: jax.Array | None = None, deterministic: bool = True) -> Outputs:
@@ -97,7 +96,7 @@ class EncoderModel(nn.Module):
         return Outputs(hidden, pooled, **self._head(hidden, pooled, deterministic))
 
     def _head(self, hidden: jax.Array, pooled: jax.Array | None, deterministic: bool) -> dict[str, jax.Array]:
-        outputs = {}
+        outputs, seed = {}, None if deterministic else seed_from(self.make_rng("dropout"))
         if self.head in ("pretraining", "masked_lm"):
             logits = self.masked_token_head(hidden, self.encoder.token_embedding())
             outputs["logits"] = logits[..., :self.config.vocab_size]
@@ -110,9 +109,9 @@ class EncoderModel(nn.Module):
             logits = self.question_answering_head(hidden)
             outputs |= {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
         if self.head == "sequence_classification":
-            outputs["logits"] = self.classification_head(self.drop(pooled, deterministic))
+            outputs["logits"] = self.classification_head(drop(pooled, seed, self.config.dropout))
         if self.head == "token_classification":
-            outputs["logits"] = self.classification_head(self.drop(hidden, deterministic))
+            outputs["logits"] = self.classification_head(drop(hidden, seed, self.config.dropout))
         return {name: logits.astype(jnp.float32) for name, logits in outputs.items()}
 
     def boundary_logits(self, hidden: jax.Array, left: jax.Array, right: jax.Array, place: jax.Array) -> jax.Array:

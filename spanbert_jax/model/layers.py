@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 
@@ -36,23 +35,3 @@ def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU, by the error function, as in BERT."""
     return jax.nn.gelu(x, approximate=False)
-
-
-class Dropout(nn.Module):
-    """Inverted dropout whose randomness costs a quarter of the usual: each 32-bit word decides for four elements.
-
-    The rate is rounded to a multiple of 1/256 (0.1 becomes 26/256 = 0.1016), and kept elements are divided by the
-    exact share that is kept, so that the expectation is the input. What is dropped depends on the key and the place in
-    the array alone, not on how the array is laid out over devices.
-    """
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        threshold = min(round(self.rate * 256), 255)
-        if deterministic or threshold == 0:
-            return x
-        *leading, last = x.shape
-        words = jax.random.bits(self.make_rng("dropout"), (*leading, -(-last // 4)), jnp.uint32)
-        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*leading, -1)[..., :last]
-        return jnp.where(draws >= threshold, x * (256 / (256 - threshold)), 0).astype(x.dtype)

@@ -10,6 +10,7 @@ import ml_collections
 
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import SIZES, ModelConfig
+from spanbert_jax.model.attention import KINDS
 from spanbert_jax.model.encoder import REMAT
 from spanbert_jax.pretraining import MaskingSpec
 from spanbert_jax.pretraining.validation import validate as validate_masking
@@ -56,6 +57,8 @@ def default_config() -> ml_collections.ConfigDict:
     model.clamp_attention = False
     model.boundary_features = 200
     model.dtype = "bfloat16"
+    # A name in `spanbert_jax.model.attention.KINDS`; "auto" is the fastest that changes nothing.
+    model.attention = "auto"
     model.layers = "unrolled"
     model.remat = "none"
 
@@ -188,6 +191,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
     _choose(config, "model.size", tuple(SIZES))
     _choose(config, "model.dtype", ("bfloat16", "float32"))
+    _choose(config, "model.attention", ("auto", *KINDS))
     _choose(config, "model.layers", ("scanned", "unrolled"))
     _choose(config, "model.remat", tuple(REMAT))
     _choose(config, "optimizer.schedule", tuple(SCHEDULES))
@@ -228,8 +232,10 @@ def masking_spec(config: ml_collections.ConfigDict) -> MaskingSpec:
 
 
 def model_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
-    """The network that a config asks for, with the heads that its objectives need."""
+    """The network that a config asks for, with the heads that its objectives need; attention is plain where "auto"."""
     fields = config.model.to_dict()
+    if fields["attention"] == "auto":
+        del fields["attention"]
     for name in SHAPE:
         if not fields[name]:
             del fields[name]

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,11 +17,12 @@ from spanbert_jax.cluster.agreement import is_first
 from spanbert_jax.corpus import Corpus, open_corpus, prepare, wait_for_corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.model.attention import attention_kind, choose, reason_against
 from spanbert_jax.pretraining import Masker, make_masker
 from spanbert_jax.pretraining.validation import scheme_shares
 from spanbert_jax.training.config import masking_spec, model_config
 from spanbert_jax.training.durations import RunSize
-from spanbert_jax.training.mesh import check_batch, make_mesh
+from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.schedules import learning_rate_schedule
 from spanbert_jax.training.state import TrainState, abstract_state
@@ -73,13 +76,14 @@ def check_devices(config: ml_collections.ConfigDict) -> None:
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def build(config: ml_collections.ConfigDict, corpus: Corpus) -> Experiment:
-    """The parts of a run.
+def build(config: ml_collections.ConfigDict, corpus: Corpus,
+          devices: Sequence[jax.Device] | None = None) -> Experiment:
+    """The parts of a run, on all devices or on those given.
 
     Raises:
       UserError: when the corpus and the config, or the config and the devices, do not go together.
     """
-    mesh, rules = make_mesh(config.mesh), config.mesh.rules
+    mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
     if corpus.length > config.model.max_positions:
         raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
                         f"{corpus.length} long; raise it or prepare shorter rows")
@@ -94,7 +98,8 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus) -> Experiment:
         raise UserError(f"{corpus.path} has no training rows; prepare more text")
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
     size = dataclasses.replace(size, total_steps=size.steps("config.train.duration", config.train.duration))
-    model = SpanBert(model_config(config, corpus.vocab_size))
+    network = model_config(config, corpus.vocab_size)
+    model = SpanBert(_with_attention(network, config.model.attention, mesh, rules, corpus.length))
     schedule = learning_rate_schedule(
         config.optimizer.schedule, config.optimizer.learning_rate, size.total_steps,
         size.steps("config.optimizer.warmup", config.optimizer.warmup),
@@ -103,6 +108,21 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus) -> Experiment:
     return Experiment(
         config, corpus, size, mesh, model, corpus_masker(config, corpus), schedule, optimizer,
         abstract_state(model, optimizer, mesh, rules))
+
+
+def _with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:
+    """The network with its way of computing attention settled: the fastest that the devices have and changes nothing.
+
+    Raises:
+      UserError: when the config names one that cannot compute what it asks for.
+    """
+    heads = network.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
+    wanted = mesh.devices.flat[0].platform, length, heads, attention_kind(network), network.dtype
+    if name == "auto":
+        name = choose(*wanted)
+    elif reason := reason_against(name, *wanted):
+        raise UserError(f"config.model.attention={name!r}: {reason}; use 'auto' or 'plain'")
+    return dataclasses.replace(network, attention=name)
 
 
 def corpus_masker(config: ml_collections.ConfigDict, corpus: Corpus) -> Masker:

@@ -44,9 +44,14 @@ def _check_rules(rules: Rules) -> None:
                         "and one for 'batch'")
 
 
+def mesh_axes(rules: Rules, logical: str) -> tuple[str, ...]:
+    """The mesh axes over which a logical axis is split; none where it has no rule."""
+    return _axes(dict(rules).get(logical))
+
+
 def batch_axes(rules: Rules) -> tuple[str, ...]:
     """The mesh axes over which rows are split."""
-    return _axes(dict(rules)["batch"])
+    return mesh_axes(rules, "batch")
 
 
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:

@@ -16,7 +16,8 @@ from spanbert_jax.training.config import default_config
 
 # Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
 # data is judged by the corpus, wherever it lies.
-_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_every", "model.layers", "model.remat")
+_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "train.log_every", "model.attention",
+             "model.layers", "model.remat")
 
 
 def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelConfig) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelCo
     "config" and "corpus", and the "network" that both make, so that its parameters can be read without them.
     """
     return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity,
-                                  "network": dataclasses.asdict(network)}))
+                                  # Its parameters are the same however attention is computed.
+                                  "network": dataclasses.asdict(dataclasses.replace(network, attention="plain"))}))
 
 
 def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> list[str]:

@@ -1,0 +1,8 @@
+"""Self-attention: the module, and one file for each way of computing it."""
+from spanbert_jax.model.attention.choice import KINDS as KINDS
+from spanbert_jax.model.attention.choice import choose as choose
+from spanbert_jax.model.attention.choice import reason_against as reason_against
+from spanbert_jax.model.attention.plain import CLAMP as CLAMP
+from spanbert_jax.model.attention.plain import MASKED_SCORE as MASKED_SCORE
+from spanbert_jax.model.attention.self_attention import SelfAttention as SelfAttention
+from spanbert_jax.model.attention.self_attention import attention_kind as attention_kind

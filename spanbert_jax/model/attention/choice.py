@@ -1,0 +1,48 @@
+"""Which way of computing attention a network takes."""
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from spanbert_jax.model.attention.call import AttentionKind
+
+# name: (the only platform it is for; whether it must be told of each device's part of its arrays). Where the choice is
+# free the first is taken that can compute what is asked for without changing it. A kind is one file here.
+KINDS: dict[str, tuple[str, bool]] = {
+    "paired_heads": ("tpu", True),
+    "splash": ("tpu", True),
+    "cudnn": ("gpu", False),
+    "plain": ("", False),
+}
+
+
+def implementation(name: str) -> ModuleType:
+    """The file of a kind, which has `attend` and all but the plain one `reason_against`.
+
+    Imported when it is used: most machines need one of them alone, and kernels take their time to import.
+    """
+    return importlib.import_module(f"spanbert_jax.model.attention.{name}")
+
+
+def reason_against(name: str, platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:
+    """Why a kind cannot compute what is asked for; empty if it can.
+
+    Args:
+      platform: of the devices, as JAX names it.
+      length: positions in a row.
+      heads: on one device.
+      dtype: of the computation.
+    """
+    wanted = KINDS[name][0]
+    if not wanted:
+        return ""
+    if platform != wanted:
+        return f"it is for {wanted.upper()}s, and these devices are {platform.upper()}s"
+    if dtype != "bfloat16":
+        return f"it computes in bfloat16, and model.dtype is {dtype!r}"
+    return implementation(name).reason_against(length, heads, kind)
+
+
+def choose(platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:
+    """The first kind that can compute what is asked for; arguments as those of `reason_against`."""
+    return next(name for name in KINDS if not reason_against(name, platform, length, heads, kind, dtype))

@@ -1,0 +1,168 @@
+"""A TPU kernel for rows of up to 512 positions and heads 64 wide: two heads side by side fill the 128 lanes.
+
+One step of the grid computes one pair of heads of one row, all of it in VMEM: the scores of a row are never written to
+memory. Queries, keys and values stay as the projections make them, [B, S, D]: nothing is transposed or padded. A head
+is picked out of its pair by zeroing the other's 64 lanes, which costs the matrix unit nothing, as it works on 128 at a
+time. The backward pass computes the scores anew; besides the projections it is given the context alone, which the
+output projection keeps for itself anyway. Dropout draws the mask that `dropout.keep_mask` draws.
+"""
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
+from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, rate_threshold
+
+HEAD_WIDTH, LANES = 64, 128
+# A row is whole in VMEM; its scores are the square of this.
+LONGEST = 512
+
+
+def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
+    """Why it cannot compute rows of a length with so many heads on a device; empty if it can."""
+    if kind.head_width != HEAD_WIDTH or heads % 2:
+        return f"it takes pairs of heads {HEAD_WIDTH} wide, and a device has {heads} heads {kind.head_width} wide"
+    if length % LANES or length > LONGEST:
+        return f"it takes rows of {LANES}, 256, 384 or {LONGEST} positions, and these have {length}"
+    return ""
+
+
+def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
+    """As `plain.attend`, with its dropout, to rounding, but that padding looks at padding, which saves a twentieth.
+
+    What padding computes is used nowhere. Returns the context [B, S, D].
+    """
+    return _attend(call, kind)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
+    return _run(_forward, call, kind, [], outputs=1)[0]
+
+
+def _attend_forward(call: AttentionCall, kind: AttentionKind) -> tuple[jax.Array, tuple[AttentionCall, jax.Array]]:
+    # The name makes recomputation keep it, as the caller's own name does, instead of running the kernel again.
+    context = checkpoint_name(_attend(call, kind), "context")
+    return context, (call, context)
+
+
+def _attend_backward(kind: AttentionKind, kept: tuple[AttentionCall, jax.Array],
+                     gradient: jax.Array) -> tuple[AttentionCall]:
+    call, context = kept
+    return AttentionCall(*_run(_backward, call, kind, [context, gradient], outputs=3), None, None),
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _run(kernel, call: AttentionCall, kind: AttentionKind, more: list[jax.Array], outputs: int) -> list[jax.Array]:
+    """Runs a kernel over the grid (row, pair of heads); its arrays are blocks [S, 128] of arrays [B, S, D]."""
+    rows, length, width = call.query.shape
+    threshold = 0 if call.seeds is None else rate_threshold(kind.dropout)
+    seeds = call.seeds if threshold else jnp.zeros((1, 1, 2), jnp.uint32)
+    pair = pl.BlockSpec((None, length, LANES), lambda row, pair, *_: (row, 0, pair))
+    segments = call.segments.astype(jnp.int32)
+    return pl.pallas_call(
+        functools.partial(kernel, threshold=threshold, clamp=kind.clamp),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=1, grid=(rows, width // LANES),
+            in_specs=[pl.BlockSpec((None, length, 1), lambda row, *_: (row, 0, 0)),
+                      pl.BlockSpec((None, 1, length), lambda row, *_: (row, 0, 0)), *[pair] * (3 + len(more))],
+            out_specs=[pair] * outputs),
+        out_shape=[jax.ShapeDtypeStruct(call.query.shape, call.query.dtype)] * outputs,
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        name=f"paired_attention{kernel.__name__}",
+    )(seeds, segments[:, :, None], segments[:, None, :], call.query, call.key, call.value, *more)
+
+
+def _forward(seeds, query_segments, key_segments, query, key, value, context, *, threshold: int, clamp: bool) -> None:
+    """The context of a pair of heads. Softmax is divided by its sum after the product with the values, not before."""
+    left, scaled = _left_lanes(query.shape), _scaled(query[...])
+    visible = query_segments[...] == key_segments[...]
+    halves = []
+    for head, lanes in enumerate((left, ~left)):
+        scores = _dot(jnp.where(lanes, scaled, 0).astype(query.dtype), key[...], 1, 1)
+        weights, total, _ = _softmax(scores, visible, clamp)
+        if threshold:
+            weights = jnp.where(_keep(seeds, head, scores.shape, threshold), weights, 0)
+        halves.append(_dot(weights.astype(value.dtype), value[...], 1, 0) * (_scale(threshold) / total))
+    context[...] = jnp.where(left, *halves).astype(context.dtype)
+
+
+def _backward(seeds, query_segments, key_segments, query, key, value, context, gradient, query_gradient, key_gradient,
+              value_gradient, *, threshold: int, clamp: bool) -> None:
+    """The gradients of a pair of heads. What divides a row's softmax is left to the smaller arrays of its products."""
+    dtype = query.dtype
+    left, scaled, above = _left_lanes(query.shape), _scaled(query[...]), gradient[...].astype(jnp.float32)
+    visible = query_segments[...] == key_segments[...]
+    # Its sum over a head's lanes is the sum over keys of each probability times its gradient.
+    product = above * context[...].astype(jnp.float32)
+    halves, key_sum, value_sum = [], 0.0, 0.0
+    for head, lanes in enumerate((left, ~left)):
+        own, own_above = jnp.where(lanes, scaled, 0), jnp.where(lanes, above, 0) * _scale(threshold)
+        weights, total, inside = _softmax(_dot(own.astype(dtype), key[...], 1, 1), visible, clamp)
+        kept = weights
+        if threshold:
+            kept = jnp.where(_keep(seeds, head, weights.shape, threshold), weights, 0)
+        mean = jnp.sum(jnp.where(lanes, product, 0), axis=1, keepdims=True)
+        back = kept * _dot(own_above.astype(dtype), value[...], 1, 1) - weights * mean
+        back = (back if inside is None else jnp.where(inside, back, 0)).astype(dtype)
+        share = 1 / total
+        value_sum += _dot(kept.astype(dtype), (own_above * share).astype(dtype), 0, 0)
+        key_sum += _dot(back, (own * share).astype(dtype), 0, 0)
+        halves.append(_dot(back, key[...], 1, 0) * (share * HEAD_WIDTH ** -0.5))
+    query_gradient[...] = jnp.where(left, *halves).astype(dtype)
+    key_gradient[...] = key_sum.astype(dtype)
+    value_gradient[...] = value_sum.astype(dtype)
+
+
+def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    """A matrix product over an axis of each, in float32."""
+    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _left_lanes(shape: tuple[int, int]) -> jax.Array:
+    """True in the lanes of the first head of a pair."""
+    return jax.lax.broadcasted_iota(jnp.int32, shape, 1) < HEAD_WIDTH
+
+
+def _scaled(query: jax.Array) -> jax.Array:
+    """Queries divided by the root of their width, a power of two, so that no digit is lost. Float32."""
+    return query.astype(jnp.float32) * HEAD_WIDTH ** -0.5
+
+
+def _scale(threshold: int) -> float:
+    return 256 / (256 - threshold)
+
+
+def _softmax(scores: jax.Array, visible: jax.Array, clamp: bool) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Softmax times its sum, the sum [T, 1], and where clamping has left the scores as they were, if it is done."""
+    inside = None
+    if clamp:
+        free, scores = scores, jnp.clip(scores, -CLAMP, CLAMP)
+        inside = free == scores
+    scores = jnp.where(visible, scores, MASKED_SCORE)
+    weights = jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
+    return weights, jnp.sum(weights, axis=1, keepdims=True), inside
+
+
+def _keep(seeds, head: int, shape: tuple[int, int], threshold: int) -> jax.Array:
+    """As `dropout.keep_mask`, for a head of the pair at hand."""
+    row, index = pl.program_id(0), 2 * pl.program_id(1) + head
+    rows, length = shape
+    quarter = length // ELEMENTS_PER_WORD
+    # Where a quarter of a row fills the lanes, a word is hashed once for its four elements.
+    columns = quarter if quarter % LANES == 0 else length
+    column = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 1)
+    position = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0) * quarter + column % quarter
+    words = hash_words(position.astype(jnp.uint32), seeds[row, index, 0], seeds[row, index, 1])
+    if columns == quarter:
+        return jnp.concatenate([is_kept(words, part, threshold) for part in range(ELEMENTS_PER_WORD)], axis=1)
+    return is_kept(words, column // quarter, threshold)
