@@ -7,6 +7,7 @@ as plain code, and so does every mesh of devices.
 """
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -78,9 +79,17 @@ def keep_mask(seeds: jax.Array, rows: int, columns: int, rate: float) -> jax.Arr
 
 def drop_matrices(x: jax.Array, seeds: jax.Array | None, rate: float) -> jax.Array:
     """Inverted dropout on the matrices of an array [*matrices, T, J] under seeds [*matrices, 2]; None drops nothing."""
-    if seeds is None or rate_threshold(rate) == 0:
-        return x
+    return x if seeds is None or rate_threshold(rate) == 0 else _drop(x, seeds, rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _drop(x: jax.Array, seeds: jax.Array, rate: float) -> jax.Array:
     return jnp.where(keep_mask(seeds, *x.shape[-2:], rate), x * kept_scale(rate), 0).astype(x.dtype)
+
+
+# What is dropped of the input is dropped of its gradient.
+_drop.defvjp(lambda x, seeds, rate: (_drop(x, seeds, rate), seeds),
+             lambda rate, seeds, gradient: (_drop(gradient, seeds, rate), None))
 
 
 def drop(x: jax.Array, seed: jax.Array | None, rate: float) -> jax.Array:

@@ -9,7 +9,8 @@ from jax.ad_checkpoint import checkpoint_name
 from spanbert_jax.model.attention import SelfAttention
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
-from spanbert_jax.model.layers import dense, gelu, layer_norm, table
+from spanbert_jax.model.functions import gelu
+from spanbert_jax.model.layers import Dense, LayerNorm, table
 
 # What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
 REMAT = {
@@ -37,7 +38,7 @@ class Embeddings(nn.Module):
         self.token = table(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
         self.position = table(config, config.max_positions, config.width, (None, "embed"))
         self.token_type = table(config, config.token_types, config.width, (None, "embed"))
-        self.norm = layer_norm(config)
+        self.norm = LayerNorm(config)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array, token_types: jax.Array,
                  seed: jax.Array | None) -> jax.Array:
@@ -57,13 +58,13 @@ class Layer(nn.Module):
         seeds = (None, None, None) if seed is None else split_seed(seed, (3,))
         attended = SelfAttention(config, name="attention")(x, segments, seeds[0])
         attended = checkpoint_name(attended, "attention_output")
-        x = layer_norm(config, "attention_norm")(x + drop(attended, seeds[1], rate))
+        x = LayerNorm(config, name="attention_norm")(x + drop(attended, seeds[1], rate))
         # [B, S, D] -> [B, S, F] -> [B, S, D]
-        inner = dense(config, config.feed_forward, ("embed", "mlp"), "feed_forward_in")(x)
+        inner = Dense(config, config.feed_forward, ("embed", "mlp"), name="feed_forward_in")(x)
         inner = nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
-        outer = dense(config, config.width, ("mlp", "embed"), "feed_forward_out")(gelu(inner))
+        outer = Dense(config, config.width, ("mlp", "embed"), name="feed_forward_out")(gelu(inner))
         outer = checkpoint_name(outer, "layer_output")
-        x = layer_norm(config, "feed_forward_norm")(x + drop(outer, seeds[2], rate))
+        x = LayerNorm(config, name="feed_forward_norm")(x + drop(outer, seeds[2], rate))
         # Kept only when somebody asks for the "intermediates" collection.
         self.sow("intermediates", "hidden", x)
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), None

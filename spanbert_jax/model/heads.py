@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
-from spanbert_jax.model.layers import dense, gelu, layer_norm, table
+from spanbert_jax.model.functions import gelu
+from spanbert_jax.model.layers import Dense, LayerNorm, table
 
 # The logit of rows that pad the vocabulary: never drawn, never in the way of the softmax.
 PADDING_LOGIT = -1e9
@@ -37,8 +38,8 @@ class MaskedTokenHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        x = gelu(dense(self.config, self.config.width, ("embed", None), "transform")(x))
-        return TiedOutput(self.config, name="output")(layer_norm(self.config, "norm")(x), embedding)
+        x = gelu(Dense(self.config, self.config.width, ("embed", None), name="transform")(x))
+        return TiedOutput(self.config, name="output")(LayerNorm(self.config, name="norm")(x), embedding)
 
 
 class BoundaryHead(nn.Module):
@@ -58,21 +59,21 @@ class BoundaryHead(nn.Module):
         config = self.config
         places = table(config, config.boundary_positions, config.boundary_features, (None, None), "place")
         x = jnp.concatenate([left, right, places(jnp.minimum(place, config.boundary_positions - 1))], axis=-1)
-        x = layer_norm(config, "first_norm")(gelu(dense(config, config.width, (None, "embed"), "first")(x)))
-        x = layer_norm(config, "second_norm")(gelu(dense(config, config.width, ("embed", None), "second")(x)))
+        x = LayerNorm(config, name="first_norm")(gelu(Dense(config, config.width, (None, "embed"), name="first")(x)))
+        x = LayerNorm(config, name="second_norm")(gelu(Dense(config, config.width, ("embed", None), name="second")(x)))
         return TiedOutput(config, name="output")(x, embedding)
 
 
-def pooler(config: ModelConfig) -> nn.Dense:
+def pooler(config: ModelConfig) -> Dense:
     """BERT's pooler, from the first position's state to what `pool` squashes; [..., D] -> [..., D]."""
-    return dense(config, config.width, ("embed", None))
+    return Dense(config, config.width, ("embed", None))
 
 
-def pool(layer: nn.Dense, hidden: jax.Array) -> jax.Array:
+def pool(layer: Dense, hidden: jax.Array) -> jax.Array:
     """One vector a row, from its first position through the pooler. [B, S, D] -> [B, D]."""
     return jnp.tanh(layer(hidden[:, 0]))
 
 
-def classifier(config: ModelConfig, classes: int) -> nn.Dense:
+def classifier(config: ModelConfig, classes: int) -> Dense:
     """Logits of classes. [..., D] -> [..., classes], in the compute dtype."""
-    return dense(config, classes, ("embed", None))
+    return Dense(config, classes, ("embed", None))

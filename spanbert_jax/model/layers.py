@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax
 
 from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.functions import add_bias, normalize
 
 
 def table(config: ModelConfig, rows: int, features: int, axes: tuple[str | None, ...],
@@ -14,24 +15,31 @@ def table(config: ModelConfig, rows: int, features: int, axes: tuple[str | None,
     return nn.Embed(rows, features, dtype=config.compute_dtype, embedding_init=init, name=name)
 
 
-def dense(config: ModelConfig, features: int, axes: tuple[str | None, str | None],
-          name: str | None = None) -> nn.Dense:
+class Dense(nn.Module):
     """A projection with bias; kernel [in, features] drawn from N(0, initializer_range) with logical names `axes`."""
-    kernel = nn.with_logical_partitioning(nn.initializers.normal(config.initializer_range), axes)
-    bias = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:])
-    return nn.Dense(features, dtype=config.compute_dtype, kernel_init=kernel, bias_init=bias, name=name)
+    config: ModelConfig
+    features: int
+    axes: tuple[str | None, str | None]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> [..., features], in the compute dtype."""
+        dtype, normal = self.config.compute_dtype, nn.initializers.normal(self.config.initializer_range)
+        kernel = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:]),
+                          (self.features,))
+        return add_bias(x.astype(dtype) @ kernel.astype(dtype), bias.astype(dtype))
 
 
-def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
-    """Layer norm over the last axis; flax computes its mean and variance in float32 whatever the compute dtype."""
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_epsilon, dtype=config.compute_dtype,
-        # The fast form, E[x^2] - E[x]^2, loses digits that parity with the reference needs.
-        use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",)), name=name)
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, in float32 whatever the compute dtype."""
+    config: ModelConfig
 
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D], in the compute dtype."""
+        def vector(name: str, init: nn.initializers.Initializer) -> jax.Array:
+            return self.param(name, nn.with_logical_partitioning(init, ("norm",)), (x.shape[-1],))
 
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, by the error function, as in BERT."""
-    return jax.nn.gelu(x, approximate=False)
+        scale, bias = vector("scale", nn.initializers.ones_init()), vector("bias", nn.initializers.zeros_init())
+        return normalize(x.astype(self.config.compute_dtype), scale, bias, self.config.layer_norm_epsilon)

@@ -1,4 +1,4 @@
-"""What every way of computing attention is told."""
+"""What every way of computing attention is told. Each names its context "context", which recomputation may keep."""
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.attention.plain import attention_mask
@@ -26,4 +27,4 @@ def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     context = jax.nn.dot_product_attention(
         call.query.reshape(heads), call.key.reshape(heads), call.value.reshape(heads),
         mask=attention_mask(call.segments), implementation="cudnn")
-    return context.reshape(call.query.shape)
+    return checkpoint_name(context.reshape(call.query.shape), "context")

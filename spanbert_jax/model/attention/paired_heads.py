@@ -48,7 +48,7 @@ def _attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
 
 
 def _attend_forward(call: AttentionCall, kind: AttentionKind) -> tuple[jax.Array, tuple[AttentionCall, jax.Array]]:
-    # The name makes recomputation keep it, as the caller's own name does, instead of running the kernel again.
+    # Named in here, so that recomputation keeps what the backward pass is given and does not run the kernel again.
     context = checkpoint_name(_attend(call, kind), "context")
     return context, (call, context)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.dropout import drop_matrices
@@ -37,4 +38,5 @@ def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
         scores = jnp.clip(scores, -CLAMP, CLAMP)
     scores = jnp.where(attention_mask(call.segments), scores, MASKED_SCORE)
     probabilities = drop_matrices(jax.nn.softmax(scores).astype(query.dtype), call.seeds, kind.dropout)
-    return jnp.einsum("BNTS,BSNH->BTNH", probabilities, value).reshape(call.query.shape)
+    context = jnp.einsum("BNTS,BSNH->BTNH", probabilities, value).reshape(call.query.shape)
+    return checkpoint_name(context, "context")

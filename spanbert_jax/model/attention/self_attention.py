@@ -12,7 +12,7 @@ from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.attention.choice import KINDS, implementation
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import split_seed
-from spanbert_jax.model.layers import dense
+from spanbert_jax.model.layers import Dense
 
 
 class SelfAttention(nn.Module):
@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
         config = self.config
 
         def project(name: str) -> jax.Array:
-            flat = checkpoint_name(dense(config, config.width, ("embed", "heads"), name)(x), "projections")
+            flat = checkpoint_name(Dense(config, config.width, ("embed", "heads"), name=name)(x), "projections")
             return nn.with_logical_constraint(flat, ("batch", "sequence", "heads"))
 
         seeds = None if seed is None else split_seed(seed, (x.shape[0], config.num_heads))
@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
 
         _, is_kernel = KINDS[config.attention]
         context = _on_each_device(attend, call) if is_kernel else attend(call)
-        return dense(config, config.width, ("heads", "embed"), "output")(checkpoint_name(context, "context"))
+        return Dense(config, config.width, ("heads", "embed"), name="output")(context)
 
 
 def attention_kind(config: ModelConfig) -> AttentionKind:

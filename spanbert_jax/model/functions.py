@@ -1,0 +1,83 @@
+"""The functions between the matrix products, with derivatives that keep little and are cheap on accelerators.
+
+Left to itself JAX keeps every intermediate value for the backward pass, several as large as the result. Each of these
+keeps one array of that size at most.
+"""
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """[..., D] and [D] added."""
+    return x + bias
+
+
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gradient, _sum_of_rows(gradient).astype(gradient.dtype)
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+
+
+def _sum_of_rows(x: jax.Array) -> jax.Array:
+    """[..., D] -> [D], in float32, as a product with ones: a TPU's matrix unit sums them for nothing."""
+    flat = x.reshape(-1, x.shape[-1])
+    # Eight rows of ones, or the compiler makes a sum of it again; and at the highest precision, or a TPU would round
+    # float32 to bfloat16 first.
+    return jnp.matmul(jnp.ones((8, len(flat)), x.dtype), flat, precision=jax.lax.Precision.HIGHEST,
+                      preferred_element_type=jnp.float32)[0]
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, by the error function, as in BERT.
+
+    Its derivative is computed along with it and kept instead of its input: the compiler puts both at the end of the
+    product that makes the input, where left alone it computes the error function again for each of three products.
+    """
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The function and its derivative."""
+    wide = x.astype(jnp.float32)
+    below = 0.5 * (1 + jax.lax.erf(wide * math.sqrt(0.5)))
+    density = jnp.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
+    return (wide * below).astype(x.dtype), (below + wide * density).astype(x.dtype)
+
+
+gelu.defvjp(_gelu, lambda derivative, gradient: (gradient * derivative,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Layer norm over the last axis, computed in float32. [..., D], [D], [D] -> [..., D], in the type of x."""
+    return _normalize(x, scale, bias, epsilon)[0]
+
+
+def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array,
+               epsilon: float) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, axis=-1, keepdims=True)
+    # Not E[x^2] - E[x]^2, which loses digits that parity with the reference needs.
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
+    return ((wide - mean) * inverse * scale + bias).astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _normalize_backward(epsilon: float, kept: tuple[jax.Array, ...],
+                        gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, scale, mean, inverse = kept
+    unit, above = (x.astype(jnp.float32) - mean) * inverse, gradient.astype(jnp.float32)
+    scaled = above * scale
+    back = scaled - jnp.mean(scaled, axis=-1, keepdims=True) - unit * jnp.mean(scaled * unit, axis=-1, keepdims=True)
+    return ((back * inverse).astype(x.dtype),
+            jnp.sum(above * unit, axis=tuple(range(x.ndim - 1))), _sum_of_rows(gradient))
+
+
+normalize.defvjp(_normalize, _normalize_backward)

@@ -1,0 +1,189 @@
+"""Reading the text of a program that XLA has compiled and scheduled for a TPU: what it runs, how often, on what."""
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+# Of the types in the text.
+_BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32,
+         "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+# The opcode is the first word before a bracket that does not belong to the type, whose layouts are in braces.
+_OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
+_ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
+_CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+_CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)\}?")
+_GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
+_GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+_GROUP_LIST = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+      type: of the result, as it is written.
+      operands: names.
+      cycles: the compiler's estimate for one run; None where it makes none.
+      called: names of the computations that it runs.
+      text: the whole line.
+    """
+    name: str
+    type: str
+    opcode: str
+    operands: tuple[str, ...]
+    cycles: int | None
+    called: tuple[str, ...]
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A collective operation.
+
+    Attributes:
+      kind: one of `COLLECTIVES`.
+      bytes: of its result on one device; of its operand for a reduce-scatter.
+      group: devices that take part in it together.
+      overlapped: whether it is under way while something else is computed.
+    """
+    kind: str
+    bytes: int
+    group: int
+    overlapped: bool
+    runs: float = 1.0
+
+
+class Program:
+    """The computations of a compiled program."""
+
+    def __init__(self, text: str):
+        """Reads the text that `compiled.as_text()` gives."""
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        current: dict[str, Instruction] | None = None
+        for line in text.splitlines():
+            if current is None:
+                # A computation: %name (parameters) -> result {
+                if line.endswith("{") and " -> " in line and (line[0] == "%" or line.startswith("ENTRY")):
+                    name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
+                    current = self.computations[name] = {}
+                    if line.startswith("ENTRY"):
+                        self.entry = name
+            elif line == "}":  # what kernels carry along has lines with more than that
+                current = None
+            elif instruction := _parse(line):
+                current[instruction.name] = instruction
+
+    def runs(self, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
+        """Every instruction that is run by itself, as (computation, instruction, times): fusions are one instruction.
+
+        Args:
+          unknown_trips: of a loop whose end is not a constant.
+        """
+        yield from self._runs(self.entry, 1.0, unknown_trips)
+
+    def _runs(self, name: str, times: float, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
+        for instruction in self.computations[name].values():
+            if instruction.opcode == "while":
+                condition, body = _loop(instruction)
+                trips = self.trips(condition)
+                yield from self._runs(body, times * (unknown_trips if trips is None else trips), unknown_trips)
+            elif instruction.opcode in ("call", "conditional"):
+                for called in instruction.called:
+                    yield from self._runs(called, times, unknown_trips)
+            else:
+                yield name, instruction, times
+
+    def trips(self, condition: str) -> int | None:
+        """How often a loop runs, from its condition: counting from 0 up to a constant; None for another one."""
+        compares = [line for line in self.computations[condition].values() if line.opcode == "compare"]
+        constants = {line.name: int(found[1]) for line in self.computations[condition].values()
+                     if line.opcode == "constant" and (found := re.search(r"constant\((-?\d+)\)", line.text))}
+        if len(compares) != 1 or "direction=LT" not in compares[0].text:
+            return None
+        return constants.get(compares[0].operands[1])
+
+    def inside(self, instruction: Instruction) -> Iterator[Instruction]:
+        """All instructions of the computations that one calls, to any depth."""
+        for called in instruction.called:
+            for inner in self.computations.get(called, {}).values():
+                yield inner
+                yield from self.inside(inner)
+
+    def has_matrix_product(self, instruction: Instruction) -> bool:
+        """Whether it is, or holds, a convolution, as which the TPU compiler writes every matrix product."""
+        return any(part.opcode in ("convolution", "dot") for part in (instruction, *self.inside(instruction)))
+
+    def memory_bytes(self, computation: str, instruction: Instruction) -> int:
+        """Bytes that an instruction reads from and writes to HBM; what is kept in VMEM does not count."""
+        known = self.computations[computation]
+        types = [instruction.type, *(known[name].type for name in instruction.operands if name in known)]
+        return sum(array_bytes(kind, hbm_only=True) for kind in types)
+
+    def collectives(self, unknown_trips: float) -> list[Collective]:
+        """The collectives, each once, however many instructions the compiler has spread it over."""
+        found: dict[str, Collective] = {}
+        for _, instruction, times in self.runs(unknown_trips):
+            for part, inner in ((instruction, False), *((part, True) for part in self.inside(instruction))):
+                kind = next((kind for kind in COLLECTIVES if part.opcode in (kind, f"{kind}-start")), None)
+                if kind is None:
+                    continue
+                channel = re.search(r"channel_id=(\d+)", part.text)
+                key = channel[1] if channel else part.name
+                overlapped = inner or part.opcode.endswith("-start")
+                size = array_bytes(part.type) * (_group(part.text) if kind == "reduce-scatter" else 1)
+                if part.opcode == f"{kind}-start" and part.type.startswith("("):
+                    size //= 2  # of (operand, result)
+                if key not in found:
+                    found[key] = Collective(kind, size, _group(part.text), overlapped, times)
+        return list(found.values())
+
+
+def array_bytes(kind: str, hbm_only: bool = False) -> int:
+    """Bytes of the arrays in a type; `hbm_only` leaves out those in another memory, marked S(1) and the like."""
+    total = 0
+    for dtype, shape, layout in _ARRAY.findall(kind):
+        if hbm_only and re.search(r"S\([1-9]\)", layout):
+            continue
+        total += math.prod(int(size) for size in shape.split(",") if size) * _BITS[dtype] // 8
+    return total
+
+
+def _parse(line: str) -> Instruction | None:
+    match = _INSTRUCTION.match(line)
+    if not match:
+        return None
+    name, rest = match.groups()
+    bare = re.sub(r"\{[^{}]*\}", lambda found: "#" * len(found[0]), rest.split(", metadata=", 1)[0])
+    opcode = _OPCODE.search(bare)
+    if not opcode:
+        return None
+    close = bare.find(")", opcode.end())
+    operands = re.findall(r"%([\w.\-]+)", rest[opcode.end():close])
+    called = tuple(part.strip().lstrip("%") for found in _CALLS.findall(rest) for part in found.split(","))
+    cycles = _CYCLES.search(rest)
+    return Instruction(name, rest[:opcode.start(1)], opcode[1], tuple(operands), int(cycles[1]) if cycles else None,
+                       called, rest)
+
+
+def _loop(instruction: Instruction) -> tuple[str, str]:
+    """The condition and the body of a while."""
+    return tuple(re.search(rf"{part}=%?([\w.\-]+)", instruction.text)[1] for part in ("condition", "body"))
+
+
+def _group(text: str) -> int:
+    """Devices in each group of a collective; 1 where it does not say."""
+    if match := _GROUP_MESH.search(text):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", match[2]) if name in sizes)
+    if match := _GROUP_IOTA.search(text):
+        return int(match[2])
+    if match := _GROUP_LIST.search(text):
+        return len(match[1].split(","))
+    return 1
