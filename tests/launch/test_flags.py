@@ -53,9 +53,10 @@ def test_the_tpu_compiler_overlaps_the_sums_of_gradients_by_these_flags():
 
 
 def test_xla_accepts_the_gpu_flags():
-    result = run("import jax; print(jax.jit(lambda x: x + 1)(1))", "launch/gpu_flags.sh", JAX_PLATFORMS="cpu")
+    script = "import jax; print(jax.jit(lambda x: x + 1)(1))"
+    result = run(script, "launch/gpu_flags.sh", JAX_PLATFORMS="cpu")
     assert (result.returncode, result.stdout) == (0, "2\n"), result.stderr[-2000:]
-    refused = run("import jax; print(jax.jit(lambda x: x + 1)(1))", JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_gpu_no_flag=1")
+    refused = run(script, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_gpu_no_flag=1")
     assert refused.returncode and "Unknown flag" in refused.stderr, "else the test above says nothing"
 
 
@@ -70,4 +71,5 @@ def test_what_is_set_already_comes_last_and_so_wins(flags, variable):
 
 def test_other_variables_are_left_as_they_are():
     script = "import os; print(os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'], os.environ['NCCL_DEBUG'])"
-    assert run(script, "launch/gpu_flags.sh", XLA_PYTHON_CLIENT_MEM_FRACTION=".5", NCCL_DEBUG="INFO").stdout == ".5 INFO\n"
+    result = run(script, "launch/gpu_flags.sh", XLA_PYTHON_CLIENT_MEM_FRACTION=".5", NCCL_DEBUG="INFO")
+    assert result.stdout == ".5 INFO\n"
