@@ -20,10 +20,15 @@ telling_status() {
 
 # The arguments as a line that a shell reads as the same arguments, quoted only where they must be.
 quoted() {
-  local word line=
+  local word flag line=
   for word in "$@"; do
+    flag=''
+    if [[ $word =~ ^--[a-z.-]+= ]]; then
+      flag=${BASH_REMATCH[0]}
+      word=${word#"$flag"}
+    fi
     [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]] || word=${word@Q}
-    line+="${line:+ }$word"
+    line+="${line:+ }$flag$word"
   done
   printf '%s\n' "$line"
 }
