@@ -3,14 +3,17 @@
   apt-get install slurm-wlm munge
   python -m tests.launch.try_slurm
 
-A run of two tasks is sent SIGTERM, as it is before a time limit, then preempted by a job that goes before it, and goes
-on to its end; a run with a mistake is not run again; a cancelled one stays cancelled. Takes about three minutes.
+A run of two tasks is sent SIGTERM, as it is before a time limit, then preempted by a job that goes before it, then
+loses a task to SIGKILL, and goes on to its end; a run with a mistake is not run again; a cancelled one stays cancelled.
+Takes about three minutes.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,14 +58,17 @@ def _try_going_on(files: Files, workdir: pathlib.Path) -> None:
     job.wait_for(rf"step 2\d/{STEPS} ")
     subprocess.run(["sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=true"], check=True)
     job.wait_for("status 75; Slurm has ended the job itself")
+    job.wait_for(rf"step 3\d/{STEPS} ")
+    os.kill(job.task(1), signal.SIGKILL)
+    job.wait_for(r"status (70|134|137): requeued, restart 3 of 100")
     job.wait_for(f"Made: .* {STEPS} steps")
     state = job.wait_for_end()
-    assert state["JobState"] == "COMPLETED" and state["Restarts"] == "2", state
+    assert state["JobState"] == "COMPLETED" and state["Restarts"] == "3", state
     stops = [int(step) for step in re.findall(r"Stopped after step (\d+)", job.output)]
     assert len(stops) == 2 and sorted(losses(workdir)) == list(range(1, STEPS + 1)), stops
     assert not list(ROOT.glob("*.statuses"))
-    print(f"job {job.number}: stopped by SIGTERM after step {stops[0]}, preempted after step {stops[1]}, went on by "
-          f"itself both times, {STEPS} steps done, {state['JobState']}")
+    print(f"job {job.number}: stopped by SIGTERM after step {stops[0]}, preempted after step {stops[1]}, a task "
+          f"killed later, went on by itself each time, {STEPS} steps done, {state['JobState']}")
 
 
 def _try_a_mistake(files: Files, workdir: pathlib.Path) -> None:
@@ -98,6 +104,17 @@ class Job:
     def output(self) -> str:
         """What its tasks and its script have written."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def task(self, index: int) -> int:
+        """The process that trains in a task."""
+        wanted = {f"SLURM_JOB_ID={self.number}", f"SLURM_PROCID={index}"}
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (b"spanbert_jax\0train" in (folder / "cmdline").read_bytes()
+                        and wanted <= set((folder / "environ").read_text().split("\0"))
+                        and b"python" in (folder / "cmdline").read_bytes().split(b"\0")[0]):
+                    return int(folder.name)
+        raise AssertionError(f"job {self.number}: task {index} is not running")
 
     def wait_for(self, pattern: str) -> None:
         """Waits until the log holds it."""
