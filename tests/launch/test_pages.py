@@ -62,8 +62,8 @@ def test_links_and_files_are_there(page):
 
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="needs gcloud, which checks its arguments without a network")
 def test_gcloud_accepts_the_commands_of_the_pages(tmp_path):
-    lines = [line for page in PAGES for block in blocks(page) for line in block
-             if line.startswith("gcloud ")]
+    lines = [line.strip() for page in PAGES for block in blocks(page) for line in block]
+    lines = [line for line in lines if line.startswith("gcloud ")]
     assert len(lines) >= 10
     (tmp_path / "commands.json").write_text(json.dumps([{"command_string": line} for line in lines]))
     checked = subprocess.run(["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path}/commands.json"],
