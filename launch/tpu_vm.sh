@@ -8,7 +8,8 @@
 # run: requests the slices, waits for them, installs this checkout on every worker, starts the command on all of them,
 #   shows the first one's log, and requests the slices anew when they are preempted. At the end it brings the logs back,
 #   deletes the slices and ends with the run's status. Interrupted, it leaves the run alone; the same command follows on.
-# status: the state of the request. logs: brings the logs back. down: deletes the slices, running or not.
+# status: the state of the request. logs: brings the logs back (give --slices as for run). down: deletes the slices,
+#   running or not.
 #
 # --name NAME        of the request and of its slices       --zone ZONE     such as us-west4-a
 # --type TYPE        of a slice, such as v5litepod-16       --slices N      (default 1)
@@ -128,7 +129,7 @@ give_up_on() {
     *PERMISSION_DENIED* | *"Permission"*denied*)
       fail "the account may not use TPUs in zone $zone; look for the zone in gcloud compute tpus locations list, or ask" \
         "for the role TPU Admin" ;;
-    *INVALID_ARGUMENT* | *"Invalid value"* | *"unrecognized arguments"*) fail "gcloud refuses this: $words" ;;
+    *INVALID_ARGUMENT* | *NOT_FOUND* | *"Invalid value"* | *"unrecognized arguments"*) fail "gcloud refuses this: $words" ;;
   esac
 }
 
@@ -260,7 +261,9 @@ run() {
         delete || say "trying again: $(complaint)" ;;
       '') check ;;
     esac
-    sleep "$poll"
+    # In the background, so that a signal is not waited out.
+    sleep "$poll" &
+    wait $!
   done
 }
 
@@ -296,7 +299,10 @@ if ! $dry_run; then
 fi
 case $verb in
   run) if $dry_run; then dry_run; else run; fi ;;
-  status) describe state.state || { check; exit 1; } ;;
+  status)
+    now=$(state)
+    [[ -n $now ]] || { check; exit 1; }
+    echo "$now" ;;
   logs) bring_logs || { check; exit 1; } ;;
   down) delete || { check; exit 1; } ;;
 esac

