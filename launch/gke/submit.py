@@ -142,7 +142,7 @@ class Cluster:
                 self._collect(pod["metadata"]["name"], show=True)
             if not end:
                 time.sleep(self.args.poll)
-        status = DONE if end == "Completed" else telling(self._statuses()) or FAILED
+        status = DONE if end.startswith("Complete") else telling(self._statuses()) or FAILED
         self.bring_logs()
         if not self.args.keep:
             self.delete()
