@@ -23,7 +23,7 @@ quoted() {
   local word flag line=
   for word in "$@"; do
     flag=''
-    if [[ $word =~ ^--[a-z.-]+= ]]; then
+    if [[ $word =~ ^(--[a-z.-]+|[A-Z_]+)= ]]; then
       flag=${BASH_REMATCH[0]}
       word=${word#"$flag"}
     fi
