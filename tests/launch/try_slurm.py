@@ -4,8 +4,8 @@
   python -m tests.launch.try_slurm
 
 A run of two tasks is sent SIGTERM, as it is before a time limit, then preempted by a job that goes before it, then
-loses a task to SIGKILL, and goes on to its end; a run with a mistake is not run again; a cancelled one stays cancelled.
-Takes about three minutes.
+loses a task to SIGKILL, and goes on to its end; one is warned of its time limit, and goes on; one with a mistake is not
+run again; a cancelled one stays cancelled. Takes about six minutes.
 """
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def main() -> None:
         subprocess.run([CLUSTER, "start", folder / "slurm"], check=True)
         try:
             _try_going_on(files, folder / "run")
+            _try_a_time_limit(files, folder / "limited")
             _try_a_mistake(files, folder / "mistake")
             _try_cancelling(files, folder / "cancelled")
         finally:
@@ -71,6 +72,17 @@ def _try_going_on(files: Files, workdir: pathlib.Path) -> None:
           f"killed later, went on by itself each time, {STEPS} steps done, {state['JobState']}")
 
 
+def _try_a_time_limit(files: Files, workdir: pathlib.Path) -> None:
+    # Slurm looks at limits every half minute, and warns up to a minute early.
+    job = Job(files, workdir, "--config.train.duration=100k steps", flags=("--time=2", "--signal=TERM@60"))
+    job.wait_for("status 75: requeued, restart 1 of 100")
+    stopped = int(re.search(r"Stopped after step ([\d,]+)", job.output)[1].replace(",", ""))
+    job.wait_for(f"Going on from the checkpoint of step ({stopped}|{stopped:,}) ")
+    subprocess.run(["scancel", job.number], check=True)
+    job.wait_for_end()
+    print(f"job {job.number}: warned of its time limit, it saved step {stopped}, was requeued and went on from there")
+
+
 def _try_a_mistake(files: Files, workdir: pathlib.Path) -> None:
     job = Job(files, workdir, "--config.train.batch_size=0")
     state = job.wait_for_end()
@@ -90,11 +102,11 @@ def _try_cancelling(files: Files, workdir: pathlib.Path) -> None:
 class Job:
     """A run of two tasks, submitted."""
 
-    def __init__(self, files: Files, workdir: pathlib.Path, *overrides: str):
-        """Submits it."""
+    def __init__(self, files: Files, workdir: pathlib.Path, *overrides: str, flags: tuple[str, ...] = ()):
+        """Submits it, with further flags of sbatch."""
         self.log = workdir.with_suffix(".log")
         submitted = subprocess.run(
-            ["sbatch", "--parsable", "--ntasks=2", f"--output={self.log}", "launch/slurm.sbatch", "train",
+            ["sbatch", "--parsable", "--ntasks=2", f"--output={self.log}", *flags, "launch/slurm.sbatch", "train",
              f"--config={files.folder / 'config.py'}", f"--config.data.path={files.corpus}",
              f"--config.train.duration={STEPS} steps", f"--workdir={workdir}", *overrides],
             cwd=ROOT, check=True, capture_output=True, text=True)
@@ -111,8 +123,7 @@ class Job:
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (b"spanbert_jax\0train" in (folder / "cmdline").read_bytes()
-                        and wanted <= set((folder / "environ").read_text().split("\0"))
-                        and b"python" in (folder / "cmdline").read_bytes().split(b"\0")[0]):
+                        and wanted <= set((folder / "environ").read_text().split("\0"))):
                     return int(folder.name)
         raise AssertionError(f"job {self.number}: task {index} is not running")
 
