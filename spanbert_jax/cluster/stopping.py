@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -27,7 +28,8 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """True once SIGINT, SIGTERM or the time limit has come. A second signal ends the process at once.
+    """True once SIGINT, SIGTERM or the time limit has come. A second signal ends the process at once; under Slurm a
+    second SIGTERM does not.
 
     A context manager. Inside it a request raises `Stopped` wherever the program stands; inside `deferred()` it is only
     noted, to be looked at between two steps. One inside another takes over what the outer one has noted. Outside the
@@ -107,9 +109,10 @@ class StopRequest:
             return
         self._reason = self._reason or _SIGNALS[number]
         if number != signal.SIGALRM:
-            # Not Python's handlers, which wait for a library to return: a second signal ends the process at once.
+            # Not Python's handlers, which wait for a library to return: a second signal ends the process at once. But
+            # Slurm sends SIGTERM twice within milliseconds, itself and through srun, and means one; it ends by SIGKILL.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if "SLURM_STEP_ID" in os.environ else signal.SIG_DFL)
         if not self._deferred:
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             raise Stopped(self.reason)

@@ -1,14 +1,17 @@
 """Where a process finds the others of its run, and how it joins and leaves them."""
+import http.server
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from launch.local import free_port
+from spanbert_jax.cluster import detection
 from spanbert_jax.cluster.detection import Flags, find_cluster
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED
 from spanbert_jax.errors import UserError
@@ -99,6 +102,33 @@ def test_a_tpu_vm_is_asked_only_where_jax_sees_its_chips():
     assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) == ("10.0.0.5:8482", 2, 1)
     metadata["worker-network-endpoints"] = "a:0:10.0.0.5"
     assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) is None
+
+
+def test_a_metadata_server_that_stumbles_is_asked_again(monkeypatch):
+    answers = iter([503, 200, 404, 503, 503, 503])
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Metadata-Flavor"]))
+            self.send_response(next(answers))
+            self.end_headers()
+            self.wfile.write(b"10.0.0.5,10.0.0.6")
+
+        def log_message(self, *arguments):
+            pass
+
+    monkeypatch.setattr(detection, "_METADATA_PAUSE_SECONDS", 0)
+    for proxy in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(detection, "_METADATA", f"http://127.0.0.1:{server.server_port}/")
+        assert detection.tpu_metadata("worker-network-endpoints") == "10.0.0.5,10.0.0.6"
+        assert asked == [("/worker-network-endpoints", "Google")] * 2
+        assert detection.tpu_metadata("tpu-env") == "" and len(asked) == 3, "there is none: no use asking again"
+        assert detection.tpu_metadata("tpu-env") == "" and len(asked) == 6
+        server.shutdown()
 
 
 @pytest.mark.parametrize("environ,flags,message", [

@@ -61,6 +61,17 @@ def test_a_second_signal_ends_the_process_at_once(second):
         assert process.wait(timeout=10) == -second
 
 
+def test_slurm_sends_sigterm_twice_and_means_one():
+    with subprocess.Popen([sys.executable, "-c", NOTED], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "SLURM_STEP_ID": "0"}) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "noted\n"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == -signal.SIGINT
+
+
 def test_a_long_call_gives_its_result_and_its_error():
     with StopRequest() as stop, stop.deferred():
         assert stop.interruptible(lambda: 7) == 7

@@ -2,15 +2,19 @@
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from launch.local import telling
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
+from tests.runs import evaluations, losses
+from tests.runs import run as train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What every command starts with: its index, and how many there are.
@@ -199,6 +203,35 @@ def test_mistakes_on_its_command_line(flags, message):
     done = subprocess.run([sys.executable, "launch/local.py", *flags], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": "."})
     assert done.returncode == MISTAKE and message in done.stderr
+
+
+def test_a_dry_run_prints_the_processes_and_starts_none(tmp_path):
+    mark = tmp_path / "started"
+    command = [sys.executable, "-c", f"open({str(mark)!r}, 'w')", "it's $HOME"]
+    done = subprocess.run([sys.executable, "launch/local.py", "--processes=2", "--devices=3", "--dry-run", "--",
+                           *command], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."})
+    assert done.returncode == DONE and not done.stderr and not mark.exists()
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert [line[-1] for line in lines] == ["--process=0", "--process=1"]
+    for line in lines:
+        assert "JAX_NUM_CPU_DEVICES=3" in line and line[-7:-3] == command
+        assert line[-3].startswith("--coordinator=127.0.0.1:") and line[-2] == "--processes=2"
+    assert subprocess.run(lines[0][:-3]).returncode == 0 and mark.exists(), "a line can be run as it is printed"
+
+
+def test_any_number_of_devices_computes_the_same_losses(files, tmp_path, monkeypatch):
+    # Compiling is nearly all of it, and takes half as long.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+    settings = ("--config.train.duration=6 steps", "--config.evaluation.max_rows=32", "--config.model.num_layers=1")
+    expected = None
+    for processes, devices, fsdp in ((1, 1, 1), (1, 2, 1), (1, 4, 2), (2, 4, 2)):
+        workdir = tmp_path / f"{processes}x{devices}"
+        train(files, workdir, *settings, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices,
+              launcher=("--restarts=0",))
+        figures = [*losses(workdir).values(), *(line["masked_loss"] for line in evaluations(workdir))]
+        expected = expected or figures
+        assert len(figures) == 7
+        np.testing.assert_allclose(figures, expected, rtol=1e-5, err_msg=f"{processes} processes of {devices} devices")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
