@@ -16,6 +16,7 @@ from spanbert_jax.pretraining import MaskingSpec
 from spanbert_jax.pretraining.validation import validate as validate_masking
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.optimizers import optimizer_names
+from spanbert_jax.training.profiling import parse_steps
 from spanbert_jax.training.schedules import SCHEDULES
 
 # Fields of `config.model` that its size gives, where they are 0.
@@ -28,6 +29,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.seed = 0
     # Weights to begin from: whatever `spanbert-jax import` takes. Their network's shape takes the place of model.size.
     config.init_from = ""
+    # Updates to trace for TensorBoard and Perfetto, by the number that their lines have: "100-104,2000".
+    config.profile = ""
 
     config.data = data = ml_collections.ConfigDict()
     data.path = ""  # a prepared corpus; or leave empty and give sources, prepared into WORKDIR/data
@@ -198,6 +201,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "optimizer.name", optimizer_names())
     _choose(config, "optimizer.decay_mask", ("all", "kernels"))
     _check_ranges(config)
+    parse_steps(config.profile)
     network = model_config(config, vocab_size=1)
     _require(network.width % network.num_heads == 0, "model.num_heads", config.model.num_heads,
              f"{network.num_heads} heads do not divide the width {network.width}; set model.num_heads or model.width")

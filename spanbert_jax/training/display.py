@@ -78,6 +78,16 @@ def clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+def duration(seconds: float) -> str:
+    """A time in its two largest units: 4 h 10 m, 4 m 12 s, 12 s, 1.2 s."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} m"
+
+
 class TrainingProgress:
     """A bar with loss, learning rate, speed and the time left; where there is no terminal, a line now and then.
 
@@ -124,6 +134,18 @@ def evaluation_words(figures: Mapping[str, Any]) -> str:
     if "next_sentence_loss" in figures:
         words += f"; next-sentence accuracy {figures['next_sentence_accuracy']:.1%}"
     return words
+
+
+def goodput_words(figures: Mapping[str, float]) -> str:
+    """Where the time of a run went, in a line."""
+    names = {"steps": "steps", "compile": "compiling", "data": "data", "checkpoint": "checkpoints",
+             "evaluation": "evaluation", "profile": "profiling", "starting": "starting", "lost": "lost to restarts"}
+    if not figures["profile_seconds"]:
+        del names["profile"]
+    spent = ", ".join(f"{name} {duration(figures[f'{category}_seconds'])}" for category, name in names.items())
+    restarts = f"{figures['restarts']:,} restart{'' if figures['restarts'] == 1 else 's'}"
+    return (f"Goodput {figures['goodput']:.1%}: of {duration(figures['total_seconds'])} since the first start, {spent} "
+            f"({restarts})")
 
 
 def accuracy_table(figures: Mapping[str, Any]) -> rich.table.Table:

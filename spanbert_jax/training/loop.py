@@ -18,7 +18,9 @@ from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
 from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment
+from spanbert_jax.training.goodput import Account
 from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows, votes
+from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.state import TrainState
 from spanbert_jax.training.step import make_train_step
 from spanbert_jax.training.timer import Timer
@@ -35,19 +37,22 @@ class Loop:
     """
 
     def __init__(self, experiment: Experiment, state: TrainState, step: int, checkpointer: Checkpointer,
-                 about: dict[str, Any], writer: MetricsWriter, progress: display.TrainingProgress, stop: StopRequest):
+                 about: dict[str, Any], writer: MetricsWriter, progress: display.TrainingProgress, stop: StopRequest,
+                 account: Account, profiler: Profiler):
         """Compiles nothing yet.
 
         Args:
           state, step: to go on from; the state is donated.
           about: what every checkpoint remembers of the run.
           stop: of this process, deferred.
+          account: is charged with what the time goes into.
         """
         config, corpus = experiment.config, experiment.corpus
         self.state, self.step, self.evaluation, self.stopping = state, step, None, False
         self._experiment, self._config = experiment, config
         self._checkpointer, self._about = checkpointer, about
         self._writer, self._progress, self._stop = writer, progress, stop
+        self._account, self._profiler = account, profiler
         self._total = experiment.size.total_steps
         self._evaluate_every = experiment.steps("evaluation", "every")
         self._save_every = experiment.steps("checkpoint", "every")
@@ -59,7 +64,7 @@ class Loop:
         self._evaluate_batch = make_evaluate_batch(experiment.model, experiment.masker, log_unigram(corpus),
                                                    experiment.mesh, config.mesh.rules)
         self._votes = {vote: votes(experiment.mesh, vote) for vote in (False, True)}
-        self._timer = Timer()
+        self._timer = Timer(lambda: account.spent("steps", "data"))
         self._compiled: dict[Callable, Callable] = {}
         # The update whose figures are still on their way: they are read while the next one is being computed.
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
@@ -80,6 +85,10 @@ class Loop:
           Stopped: when a stop was asked for while a program was being compiled; what was done is saved.
           UserError: on a damaged row; what was done is saved if this process is on its own.
         """
+        with self._account.during("steps"), self._profiler:  # which writes its trace when the state is safe
+            self._run()
+
+    def _run(self) -> None:
         start, ending = self.step, None
         try:
             self._train()
@@ -95,7 +104,9 @@ class Loop:
         if self.stopping or isinstance(ending, Stopped):
             self._progress.say(f"step {self.step:,}: stopping by {self._stop.reason or 'a request to another process'}")
         if self.step > start:
-            self._checkpointer.save_and_wait(self.step, self.state, self._about)
+            with self._account.during("checkpoint"):
+                self._checkpointer.save_and_wait(self.step, self.state, self._about)
+            self._account.saved(self.step)
         if ending:
             raise ending
 
@@ -112,8 +123,9 @@ class Loop:
                 # Evaluate and save what the updates so far have made.
                 evaluate, save = (bool(self.step and every) and self.step % every == 0
                                   for every in (self._evaluate_every, self._save_every))
-                if evaluate or save:
+                if evaluate or save or self._profiler.turns(self.step):
                     self._finish_pending()
+                self._profiler.stop_after(self.step)
                 if evaluate and not self._ends() and self.step != self._evaluated:
                     self._evaluate()
                 if self._ends():
@@ -122,12 +134,14 @@ class Loop:
                 if save and self.step > start:
                     self._save()
                 # Only then step, and log the update before.
-                _, indices, rows = next(feed)
-                batch = {name: global_array(sharding, values, places, config.train.batch_size)
-                         for name, values in rows.items()}
-                self.state, metrics = self._call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
-                self.step += 1
-                self._finish_pending()
+                with self._profiler.step(self.step + 1):
+                    with self._account.during("data"):
+                        _, indices, rows = next(feed)
+                    batch = {name: global_array(sharding, values, places, config.train.batch_size)
+                             for name, values in rows.items()}
+                    self.state, metrics = self._call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
+                    self.step += 1
+                    self._finish_pending()
                 self._pending = self.step, indices, metrics
 
     def _ends(self) -> bool:
@@ -143,7 +157,8 @@ class Loop:
                 return function.lower(*arguments).compile()
 
         if function not in self._compiled:
-            self._compiled[function] = self._stop.interruptible(compile) if jax.process_count() == 1 else compile()
+            with self._account.during("compile"):
+                self._compiled[function] = self._stop.interruptible(compile) if jax.process_count() == 1 else compile()
         return self._compiled[function](*arguments)
 
     def _finish_pending(self) -> None:
@@ -158,7 +173,6 @@ class Loop:
         self._check(step, indices, figures)
         self._timer.lap(figures["tokens"])
         figures |= self._timer.speeds(self._flops)
-        first = self._timer.laps_ever == 1
         log = step % self._config.train.log_every == 0 or step == self._total
         self._progress.show(step, figures, log)
         if log:
@@ -166,8 +180,6 @@ class Loop:
                 figures["failed_saves"] = self._checkpointer.failures
             self._writer.write(step, "train", {name: value if math.isfinite(value) else None
                                                for name, value in figures.items()})
-        # The first update of a call takes as long as compilation does and says nothing of the speed.
-        if log or first:
             self._timer.reset()
 
     def _check(self, step: int, indices: np.ndarray, figures: dict[str, float]) -> None:
@@ -194,7 +206,7 @@ class Loop:
             return self.stopping
 
         evaluation, mesh = self._config.evaluation, self._experiment.mesh
-        with self._timer.pause():
+        with self._account.during("evaluation"):
             figures = evaluate_params(
                 lambda *arguments: self._call(self._evaluate_batch, *arguments), self.state.params, self._validation,
                 evaluation.batch_size, evaluation.max_rows, mesh, self._config.mesh.rules, on_batch=stop)
@@ -207,5 +219,6 @@ class Loop:
         self._progress.say(f"step {self.step:,}: held-out {display.evaluation_words(figures)}")
 
     def _save(self) -> None:
-        with self._timer.pause():
+        with self._account.during("checkpoint"):
             self._checkpointer.save(self.step, self.state, self._about)
+        self._account.saved(self.step)

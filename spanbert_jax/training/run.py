@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -28,8 +29,10 @@ from spanbert_jax.training.experiment import (
     parameter_count,
     use_compilation_cache,
 )
+from spanbert_jax.training.goodput import Account, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, state_from
 from spanbert_jax.training.stored_config import save_config
@@ -63,8 +66,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
           time_limit: float = 0.0) -> RunResult:
     """Pretrains what a config describes, or goes on where a run in `workdir` stopped.
 
-    The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, TensorBoard files and, where the config
-    names raw sources, the prepared corpus. In a run of many processes every one calls this with the same arguments.
+    The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, goodput.json, TensorBoard files and, where
+    the config names raw sources, the prepared corpus. In a run of many processes every one calls this with the same
+    arguments.
 
     Args:
       force: go on from a checkpoint although changes since then make it another run.
@@ -76,7 +80,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
       SavesFailed: when checkpoints could not be saved.
       Stopped: on a signal or the time limit outside the steps, as during preparation or compilation; nothing is lost.
     """
-    began = time.monotonic()
+    began, account = time.monotonic(), Account()
     validate(config)
     workdir = pathlib.Path(workdir)
     config = with_network(config, workdir)
@@ -86,12 +90,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
     with StopRequest(time_limit) as stop, hold(workdir) if is_first() else contextlib.nullcontext():
         experiment = build(config, find_corpus(config, workdir))
         with jax.set_mesh(experiment.mesh):
-            loop = _run(experiment, workdir, stop, force)
+            loop = _run(experiment, workdir, stop, force, account)
     parameters = parameter_count(experiment.model.config, experiment.abstract.params)
     return RunResult(workdir, loop.step, loop.finished, parameters, time.monotonic() - began, loop.evaluation)
 
 
-def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool) -> Loop:
+def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool, account: Account) -> Loop:
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
@@ -123,12 +127,31 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
         if is_first():
             _furnish(workdir, experiment, new=not step)
+        total = experiment.size.total_steps
         with (MetricsWriter(workdir, step, say=console.print) as writer,
-              display.TrainingProgress(console, experiment.size.total_steps, step) as progress, stop.deferred()):
-            loop = Loop(experiment, state, step, checkpointer, about, writer, progress, stop)
+              display.TrainingProgress(console, total, step) as progress, stop.deferred()):
+            profiler = Profiler(config.profile, workdir, range(step + 1, total + 1), account, progress.say)
+            loop = Loop(experiment, state, step, checkpointer, about, writer, progress, stop, account, profiler)
             del state  # the loop donates it
-            loop.run()
+            if loop.finished:  # it only says its evaluation again
+                loop.run()
+            else:
+                if is_first():
+                    account.resume(read_record(workdir, progress.say), step, functools.partial(write_record, workdir))
+                _train_and_account(loop, account, writer, progress)
     return loop
+
+
+def _train_and_account(loop: Loop, account: Account, writer: MetricsWriter, progress: display.TrainingProgress) -> None:
+    """Trains, and says where the time went, however it ends."""
+    try:
+        loop.run()
+        if loop.finished:
+            account.finish()
+    finally:
+        figures = account.figures()
+        writer.write(loop.step, "goodput", figures)
+        progress.say(display.goodput_words(figures))
 
 
 def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:

@@ -65,7 +65,9 @@ class MetricsWriter:
                 self._say(f"METRICS LOST: {self._workdir} did not take them until the end")
 
     def write(self, step: int, kind: str, figures: Mapping[str, Any]) -> None:
-        """Writes figures after `step` updates; `kind` is "train" or "evaluation". Lists go to the JSON lines alone."""
+        """Writes figures after `step` updates; `kind` is "train", "evaluation" or "goodput". Lists go to the JSON
+        lines alone.
+        """
         if self._lines is None:
             return
         if kind == "evaluation":

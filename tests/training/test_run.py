@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_says(unbroken):
     assert list(losses(workdir)) == list(range(1, 13))
     assert [line["step"] for line in evaluations(workdir)] == [6, 12]
     kinds = [json.loads(line)["kind"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert kinds == [*["train"] * 6, "evaluation", *["train"] * 6, "evaluation"]
+    assert kinds == [*["train"] * 6, "evaluation", *["train"] * 6, "evaluation", "goodput"]
     assert steps_in(workdir) == [10, 12]  # every tenth, and the newest
     assert json.loads((workdir / "config.json").read_text())["train"]["batch_size"] == 8
     assert (workdir / "tokenizer.json").exists() and list((workdir / "tensorboard").iterdir())
