@@ -65,13 +65,13 @@ def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Cor
         short_sequence_probability=data.short_sequence_probability, seed=config.seed)
 
 
-def check_devices(config: ml_collections.ConfigDict) -> None:
-    """Refuses a config that does not go with the devices there are, before a corpus is prepared for it.
+def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
+    """Refuses a config that does not go with all devices, or those given, before a corpus is prepared for it.
 
     Raises:
       UserError: when the mesh does not fit the devices or the batches do not divide over them.
     """
-    mesh, rules = make_mesh(config.mesh), config.mesh.rules
+    mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 # Of the types in the text.
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32,
          "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
@@ -18,7 +20,7 @@ _ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)\}?")
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
-_GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+_GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _GROUP_LIST = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
 
@@ -50,13 +52,16 @@ class Collective:
       kind: one of `COLLECTIVES`.
       bytes: of its result on one device; of its operand for a reduce-scatter.
       group: devices that take part in it together.
+      crosses_slices: whether they belong to several slices, or hosts of GPUs.
       overlapped: whether it is under way while something else is computed.
+      runs: in a step.
     """
     kind: str
     bytes: int
     group: int
+    crosses_slices: bool
     overlapped: bool
-    runs: float = 1.0
+    runs: float
 
 
 class Program:
@@ -91,7 +96,7 @@ class Program:
     def _runs(self, name: str, times: float, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
         for instruction in self.computations[name].values():
             if instruction.opcode == "while":
-                condition, body = _loop(instruction)
+                condition, body = loop_parts(instruction)
                 trips = self.trips(condition)
                 yield from self._runs(body, times * (unknown_trips if trips is None else trips), unknown_trips)
             elif instruction.opcode in ("call", "conditional"):
@@ -126,8 +131,12 @@ class Program:
         types = [instruction.type, *(known[name].type for name in instruction.operands if name in known)]
         return sum(array_bytes(kind, hbm_only=True) for kind in types)
 
-    def collectives(self, unknown_trips: float) -> list[Collective]:
-        """The collectives, each once, however many instructions the compiler has spread it over."""
+    def collectives(self, unknown_trips: float, slice_size: int) -> list[Collective]:
+        """The collectives, each once, however many instructions the compiler has spread it over.
+
+        Args:
+          slice_size: devices of a slice, which are numbered one after the other.
+        """
         found: dict[str, Collective] = {}
         for _, instruction, times in self.runs(unknown_trips):
             for part, inner in ((instruction, False), *((part, True) for part in self.inside(instruction))):
@@ -135,13 +144,14 @@ class Program:
                 if kind is None:
                     continue
                 channel = re.search(r"channel_id=(\d+)", part.text)
-                key = channel[1] if channel else part.name
-                overlapped = inner or part.opcode.endswith("-start")
-                size = array_bytes(part.type) * (_group(part.text) if kind == "reduce-scatter" else 1)
+                group = _first_group(part.text)
+                size = array_bytes(part.type) * (len(group) if kind == "reduce-scatter" else 1)
                 if part.opcode == f"{kind}-start" and part.type.startswith("("):
                     size //= 2  # of (operand, result)
-                if key not in found:
-                    found[key] = Collective(kind, size, _group(part.text), overlapped, times)
+                overlapped = inner or part.opcode.endswith("-start")
+                crosses = len({member // slice_size for member in group}) > 1
+                found.setdefault(channel[1] if channel else part.name,
+                                 Collective(kind, size, len(group), crosses, overlapped, times))
         return list(found.values())
 
 
@@ -172,18 +182,27 @@ def _parse(line: str) -> Instruction | None:
                        called, rest)
 
 
-def _loop(instruction: Instruction) -> tuple[str, str]:
+def loop_parts(instruction: Instruction) -> tuple[str, str]:
     """The condition and the body of a while."""
     return tuple(re.search(rf"{part}=%?([\w.\-]+)", instruction.text)[1] for part in ("condition", "body"))
 
 
-def _group(text: str) -> int:
-    """Devices in each group of a collective; 1 where it does not say."""
+def _first_group(text: str) -> tuple[int, ...]:
+    """Numbers of the devices in the first group of a collective; of no device but the first where it does not say.
+
+    Groups are written as a list, as the rows of a counted array that is transposed, or as axes of a mesh.
+    """
     if match := _GROUP_MESH.search(text):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-        return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", match[2]) if name in sizes)
+        axes = re.findall(r"'([^']+)'", match[2])
+        devices = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        others = tuple(0 if name not in axes else slice(None) for name in sizes)
+        return tuple(devices[others].ravel().tolist())
     if match := _GROUP_IOTA.search(text):
-        return int(match[2])
-    if match := _GROUP_LIST.search(text):
-        return len(match[1].split(","))
-    return 1
+        shape = [int(size) for size in match[3].split(",")]
+        devices = np.arange(math.prod(shape)).reshape(shape)
+        if match[4]:
+            devices = devices.transpose([int(axis) for axis in match[4].split(",")])
+        return tuple(devices.reshape(int(match[1]), int(match[2]))[0].tolist())
+    match = _GROUP_LIST.search(text)
+    return tuple(int(member) for member in match[1].split(",")) if match and match[1] else (0,)

@@ -1,0 +1,81 @@
+"""The devices of a topology as the compilers know them, without the hardware."""
+from __future__ import annotations
+
+import os
+
+import jax
+from jax.experimental import topologies
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.planning.hardware import Topology
+
+# Two cores of these count as one device, as they do when one is used.
+_MEGACORE = ("v4",)
+
+
+def environment(topology: Topology) -> dict[str, str]:
+    """The environment variables of a process that compiles for a topology, besides its own."""
+    variables = {"JAX_PLATFORMS": "cpu"}
+    if topology.chip.platform == "cpu":
+        variables["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
+    elif topology.chip.platform == "tpu":
+        # The compiler alone, on a machine that is no TPU, and beside other such processes.
+        variables |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_ID": "0",
+                      "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    return {**os.environ, **variables}
+
+
+def reach_devices(topology: Topology) -> list[jax.Device]:
+    """The devices of a topology, in the process that compiles for it.
+
+    Raises:
+      UserError: the compiler knows no such topology.
+    """
+    if topology.chip.platform == "cpu":
+        return jax.devices()
+    try:
+        return topologies.get_topology_desc(**_description(topology)).devices
+    except Exception as error:  # compilers raise many kinds
+        raise UserError(f"topology {topology}: the compiler knows none such ({' '.join(str(error).split())[:200]}); "
+                        f"try one that {topology.kind} is offered in") from None
+
+
+def _description(topology: Topology) -> dict[str, str | int | tuple[int, ...]]:
+    if topology.chip.platform == "gpu":
+        hosts = -(-topology.chips // topology.chip.host)
+        return {"platform": "cuda", "topology_name": topology.kind, "target_config": _H100,
+                "topology": f"1x{hosts}x{topology.chips // hosts}"}
+    shape = "x".join(map(str, topology.shape))
+    return {"platform": "tpu", "topology_name": f"{topology.kind}:{shape}",
+            **({"num_slices": topology.slices} if topology.slices > 1 else {}),
+            **({"chip_config_name": "megacore"} if topology.kind in _MEGACORE else {}),
+            # A slice of one chip has a host of one chip.
+            **({"chips_per_host_bounds": (1, 1, 1)} if topology.chips == topology.slices else {})}
+
+
+# What NVIDIA's data sheet and its programming guide say of an H100 with SXM5, as the compiler wants to be told.
+_H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  memory_bandwidth: 3352000000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84979810304
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 patch: 0 }
+runtime_version { major: 12 minor: 8 patch: 0 }
+"""
