@@ -17,6 +17,7 @@ from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 
 VERBS = {
+    "plan": "say what a run needs and how long it takes, before it is paid for",
     "prepare": "turn text into rows to train on",
     "train": "pretrain what a config describes, or go on with it",
     "evaluate": "measure a trained network on held-out rows",

@@ -65,7 +65,8 @@ def _ask_child(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
             request |= {"dump": str(place / "dump")}
             variables["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={place / 'dump'} --xla_jf_dump_llo_text=true"
         (place / "request").write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "spanbert_jax.planning.compiler.child", str(place / "request"), str(place / "answer")]
+        command = [sys.executable, "-m", "spanbert_jax.planning.compiler.child",
+                   *(str(place / name) for name in ("request", "answer"))]
         try:
             done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 
@@ -120,3 +121,18 @@ def parse_topology(text: str) -> Topology:
     if chip.platform == "gpu" and size > chip.host and size % chip.host:
         raise UserError(f"topology {text!r}: hosts hold {chip.host} GPUs each; take a multiple of {chip.host}")
     return Topology(kind, shape, slices)
+
+
+def nearest_topology(kind: str, chips: int) -> Topology:
+    """The largest slice of a kind with at most so many chips, as cubic as it goes; several slices beyond the largest."""
+    chip = CHIPS[kind]
+    if chip.dimensions == 1:
+        return Topology(kind, (chips if chips <= chip.host else chips // chip.host * chip.host,))
+    if chip.dimensions == 2:
+        shapes = [tuple(map(int, shape.split("x"))) for shape in _FLAT]
+    else:
+        sides = [1, 2, 4, 8, 12, 16, 20, 24]
+        shapes = [shape for shape in itertools.combinations_with_replacement(sides, 3) if math.prod(shape) <= chip.most]
+    fitting = [shape for shape in shapes if math.prod(shape) <= min(chips, chip.most)]
+    shape = max(fitting, key=lambda shape: (math.prod(shape), -max(shape)))
+    return Topology(kind, shape, max(1, chips // chip.most))

@@ -1,4 +1,4 @@
-"""What a planning process of its own does: `python -m spanbert_jax.planning.compiler.child REQUEST ANSWER`, both files of JSON.
+"""What a process of its own is asked: `python -m spanbert_jax.planning.compiler.child REQUEST ANSWER`, files of JSON.
 
 A compiler that does not like what it is given ends the process that it runs in, and its settings are read once when it
 is loaded. So every question is asked of a new process.
@@ -43,7 +43,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main(request: str, to: str) -> None:
     """Reads a request and leaves the answer to it."""
-    jax.config.update("jax_enable_compilation_cache", False)  # what it writes for a device that is not there is not read
+    # What is written for a device that is not there cannot be read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     found = answer(json.loads(pathlib.Path(request).read_text(encoding="utf-8")))
     pathlib.Path(to).write_text(json.dumps(found), encoding="utf-8")
 

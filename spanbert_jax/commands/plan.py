@@ -1,0 +1,97 @@
+"""What a run needs and how long it takes, on hardware that need not be there: the real step, compiled for it.
+
+  spanbert-jax plan --config configs/base.py --topology v5e:16x16
+  spanbert-jax plan --config configs/large.py --topology v5e:8x8,v5p:4x4x4,4*v6e:16x16 --config.train.batch_size=4096
+  spanbert-jax plan --config configs/large.py --topology v5e:8x8 --search
+  spanbert-jax plan --budget "32 v5e chips, 3 days, 20B tokens"
+
+Topologies: TPU slices v4:4x4x4, v5e:16x16, v5p:8x8x16, v6e:8x8, several of them as 4*v5e:16x16, h100:128, cpu:8. The
+corpus need not have been prepared. A compilation takes minutes, once: what it says is kept. For TPUs the compiler comes
+with `pip install 'jax[tpu]'`, on any Linux machine.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from spanbert_jax.cluster.exit_codes import DONE, FAILED
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.train import parse as parse_with_overrides
+from spanbert_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this verb."""
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="config file, such as configs/base.py")
+    parser.add_argument("--topology", metavar="T[,T...]", help="one or several, such as v5e:16x16,v5p:4x4x4")
+    parser.add_argument("--search", action="store_true",
+                        help="try accumulation, rematerialisation and sharding, and say which is fastest")
+    parser.add_argument("--budget", metavar="TEXT", help="list what each named size would reach with what you have, "
+                        "such as '32 v5e chips, 3 days, 20B tokens'")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Flags, with the overrides of the config's fields in `overrides`."""
+    args = parse_with_overrides(parser, argv)
+    if bool(args.budget) == bool(args.config and args.topology):
+        parser.error("give either --budget, or --config and --topology")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan. The status is 1 where nothing of what was asked for fits."""
+    if args.budget:
+        print(budget_words(args.budget))
+        return DONE
+    config = load_config(args.config, args.overrides)
+    from spanbert_jax.planning.hardware import parse_topology  # takes seconds to import, which --help need not wait for
+    from spanbert_jax.planning.plans import make_plan
+    from spanbert_jax.planning.report import compare, describe
+    from spanbert_jax.planning.search import as_flags, is_too_large, search
+    topologies = [parse_topology(text) for text in args.topology.split(",")]
+    if args.search:
+        for topology in topologies:
+            found = search(config, topology, lambda line: print(line, flush=True))
+            print(f"\n{compare([plan for _, plan in found])}\n\n{describe(found[0][1])}\n\nThe fastest that fits on "
+                  f"{topology}:\n  {as_flags(found[0][0])}")
+        return DONE
+    plans, mistakes = [], []
+    for topology in topologies:
+        if len(topologies) > 1:
+            print(f"{topology} ...", flush=True)
+        try:
+            plans.append(make_plan(config, topology))
+        except UserError as error:
+            if len(topologies) == 1:
+                raise
+            mistakes.append(str(error))
+    if plans:
+        print(describe(plans[0]) if len(topologies) == 1 else compare(plans))
+    for mistake in mistakes:
+        print(mistake)
+    return DONE if plans and not all(map(is_too_large, plans)) else FAILED
+
+
+def budget_words(text: str) -> str:
+    """What each named size would reach, and which to take."""
+    from spanbert_jax.planning.budget import UTILIZATION, best, choices, parse_budget
+    from spanbert_jax.planning.hardware import nearest_topology
+    from spanbert_jax.planning.report import count, span, table
+    budget = parse_budget(text)
+    found = choices(budget)
+    rows = [(choice.size, count(choice.parameters), "yes" if choice.fits else "spread it: mesh.fsdp",
+             count(choice.tokens_per_second), count(choice.tokens) if choice.tokens else "-",
+             f"{choice.tokens / choice.parameters:,.0f}" if choice.tokens else "-",
+             span(choice.seconds) if choice.seconds else "-") for choice in found]
+    columns = ("size", "parameters", "fits a chip", "tokens/s", "tokens in the time", "a parameter",
+               f"time for {count(budget.tokens)} tokens" if budget.tokens else "time for the tokens")
+    lines = [table(columns, rows), "",
+             f"Arithmetic: rows of 512 tokens, AdamW, {UTILIZATION[budget.kind]:.0%} of the peak of {budget.chips:,} "
+             f"{budget.kind}, less below the width of base.",
+             "`plan --config --topology` compiles the step and knows better."]
+    choice = best(budget, found)
+    if choice is None:
+        return "\n".join([*lines, "No named size gets there; take more time or chips, or fewer tokens."])
+    return "\n".join([*lines, f"The largest that gets there: {choice.size}.", "Next:",
+                      "  spanbert-jax plan --config configs/base.py --config.model.size="
+                      f"{choice.size} --topology {nearest_topology(budget.kind, budget.chips)}"])

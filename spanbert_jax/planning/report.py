@@ -1,0 +1,179 @@
+"""Plans in words and tables."""
+from __future__ import annotations
+
+import collections
+import io
+from collections.abc import Sequence
+
+import rich.box
+import rich.console
+import rich.table
+
+from spanbert_jax.planning.compiler.hlo import Collective
+from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
+from spanbert_jax.planning.estimate import collective_seconds
+from spanbert_jax.planning.hardware import Topology
+from spanbert_jax.planning.plans import Plan
+
+METHOD = """ESTIMATED by the compiler's own cycle counts, never timed. Raw: as it notes them; memory-priced: what is bound
+by memory takes as long as its traffic at 85% of the bandwidth. Kernels by the length of their schedule;
+collectives as rings over assumed links ({link} GB/s in a slice{network}).
+The host's part comes on top. How it is made: spanbert_jax/planning/estimate.py."""
+
+
+def describe(plan: Plan) -> str:
+    """All that is known of a run on one topology."""
+    lines = [_headline(plan), "", fits(plan)]
+    if isinstance(plan.found, TooLarge):
+        return "\n".join(lines)
+    lines += [table(("memory a chip", "GiB"), _memory(plan)), ""]
+    if plan.estimate:
+        lines += [table(("estimate", "raw", "memory-priced"), _times(plan)), ""]
+    if collectives := _collectives(plan.found.collectives, plan.topology):
+        columns = ("collectives a step", "how many", "MB a chip", "beside other work", "ms if alone")
+        lines += [table(columns, collectives), ""]
+    lines += [f"Compiled in {plan.found.seconds:,.0f} s; attention: {plan.found.attention}."]
+    chip = plan.topology.chip
+    if plan.estimate:
+        network = f", {chip.network / 1e9:.3g} GB/s a chip between slices" if plan.topology.slices > 1 else ""
+        lines += [METHOD.format(link=f"{chip.link / 1e9:.0f}", network=network)]
+    elif chip.platform == "gpu":
+        lines += ["The compiler for GPUs counts no cycles, so there is no estimate of the time."]
+    else:
+        lines += ["The compiler for CPUs counts no cycles, so there is no estimate of the time; a few steps tell."]
+    return "\n".join(lines)
+
+
+def compare(plans: Sequence[Plan]) -> str:
+    """Several topologies or settings, a line for each."""
+    columns = ("topology", "chips", "rows a chip", "GiB a chip", "step ms", "MFU raw / priced", "with comm.",
+               "tokens/s", "run", "chip-hours")
+    return table(columns, [_row(plan) for plan in plans])
+
+
+def fits(plan: Plan) -> str:
+    """Whether a run fits in the memory of a chip, and by how much."""
+    found, limit = plan.found, plan.topology.chip.memory
+    if isinstance(found, TooLarge):
+        over = f": {_gib(found.needed)} GiB of {_gib(found.available)}" if found.needed else ""
+        return (f"DOES NOT FIT{over} a chip. Raise config.train.accumulation, set config.model.remat to 'names' or "
+                "'full', or spread the state by config.mesh.zero1=True or config.mesh.fsdp; --search tries them")
+    if not limit:
+        return f"Takes {_gib(used(found))} GiB a device."
+    left = limit - used(found)
+    if left < 0:
+        return (f"DOES NOT FIT: {_gib(used(found))} GiB of {_gib(limit)} a chip. Raise config.train.accumulation or "
+                "set config.model.remat; --search tries them")
+    return f"Fits: {_gib(used(found))} of {_gib(limit)} GiB a chip, {_gib(left)} GiB ({left / limit:.0%}) to spare."
+
+
+def used(found: Compiled) -> int:
+    """Bytes of a chip's memory that a step takes."""
+    return (found.parameter_bytes + found.optimizer_bytes + found.batch_bytes + found.temporary_bytes
+            + found.program_bytes)
+
+
+def _headline(plan: Plan) -> str:
+    topology, found = plan.topology, plan.found
+    chips = f"{topology.chips:,} device{'s' * (topology.chips > 1)}"
+    if isinstance(found, TooLarge):
+        return f"{topology}: {chips}, {plan.batch_size:,} rows of {plan.length} tokens a step"
+    parts = f" in {found.accumulation} parts" if found.accumulation > 1 else ""
+    return (f"{topology}: {chips}, {found.parameters:,} parameters, {plan.batch_size:,} rows of {plan.length} tokens a "
+            f"step, {found.rows:,} a device at a time{parts}; {found.flops / 1e12:.3g} model TFLOP a device and step")
+
+
+def _memory(plan: Plan) -> list[tuple[str, str]]:
+    found = plan.found
+    kept = min(found.activation_bytes, found.temporary_bytes)
+    return [("parameters", _gib(found.parameter_bytes)), ("optimiser", _gib(found.optimizer_bytes)),
+            ("batch", _gib(found.batch_bytes)), ("activations kept for the backward pass", _gib(kept)),
+            ("other temporaries", _gib(found.temporary_bytes - kept)), ("program", _gib(found.program_bytes))]
+
+
+def _times(plan: Plan) -> list[tuple[str, str, str]]:
+    spent, both = plan.estimate, (True, False)
+    tokens = plan.batch_size * plan.length
+    return [
+        ("matrix products, ms", *[f"{1e3 * spent.products:.1f}"] * 2),
+        ("kernels, ms", *[f"{1e3 * spent.kernels:.1f}"] * 2),
+        ("all else, ms", f"{1e3 * spent.others:.1f}", f"{1e3 * spent.others_by_memory:.1f}"),
+        ("communication that nothing hides, ms", *[f"{1e3 * spent.exposed:.1f}"] * 2),
+        ("step, ms", *(f"{1e3 * plan.seconds(raw):.1f}" for raw in both)),
+        ("MFU of the computation", *(f"{plan.utilization(raw):.1%}" for raw in both)),
+        ("MFU with communication", *(f"{plan.utilization(raw, communication=True):.1%}" for raw in both)),
+        ("tokens/s", *(f"{tokens / plan.seconds(raw):,.0f}" for raw in both)),
+        (f"run of {plan.steps:,} steps, {count(plan.tokens)} tokens",
+         *(span(plan.steps * plan.seconds(raw)) for raw in both)),
+        ("chip-hours", *(f"{plan.steps * plan.seconds(raw) / 3600 * plan.topology.chips:,.0f}" for raw in both))]
+
+
+def _collectives(collectives: Sequence[Collective], topology: Topology) -> list[tuple[str, ...]]:
+    """A line for each kind, group and way of overlapping."""
+    groups: dict[tuple[str, int, bool, bool], list[Collective]] = collections.defaultdict(list)
+    for one in collectives:
+        groups[one.kind, one.group, one.crosses_slices, one.overlapped].append(one)
+    rows = []
+    for (kind, group, crosses, overlapped), members in groups.items():
+        volume = sum(one.runs * one.bytes for one in members)
+        if volume < 1e4:  # losses, norms and votes
+            continue
+        between = ", between slices" if crosses and topology.slices > 1 else ", between hosts" if crosses else ""
+        time = sum(one.runs * collective_seconds(one, topology) for one in members)
+        rows.append((f"{kind} over {group}{between}", f"{sum(one.runs for one in members):,.0f}",
+                     f"{volume / 1e6:,.1f}", "yes" if overlapped else "no",
+                     f"{1e3 * time:.1f}" if topology.chip.link else "-"))
+    return rows
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    found, topology = plan.found, plan.topology
+    if isinstance(found, TooLarge):
+        needed = f"{_gib(found.needed)} of {_gib(found.available)}" if found.needed else "too much"
+        return (str(topology), f"{topology.chips:,}", "-", f"{needed}: does not fit", *["-"] * 6)
+    limit = topology.chip.memory
+    memory = _gib(used(found)) + (f" of {_gib(limit)}" if limit else "")
+    if limit and used(found) > limit:
+        memory += ": does not fit"
+    row = (str(topology), f"{topology.chips:,}", f"{found.rows:,}", memory)
+    if not plan.estimate:
+        return (*row, *["-"] * 6)
+    slow, fast = plan.seconds(raw=True), plan.seconds(raw=False)
+    return (*row, f"{1e3 * fast:.0f}-{1e3 * slow:.0f}",
+            f"{plan.utilization(True):.1%} / {plan.utilization(False):.1%}",
+            f"{plan.utilization(True, True):.1%} / {plan.utilization(False, True):.1%}",
+            f"{count(plan.batch_size * plan.length / slow)}-{count(plan.batch_size * plan.length / fast)}",
+            f"{span(plan.steps * fast)} - {span(plan.steps * slow)}",
+            f"{plan.steps * fast * topology.chips / 3600:,.0f}-{plan.steps * slow * topology.chips / 3600:,.0f}")
+
+
+def count(number: float) -> str:
+    """A large number with three digits: 20B, 1.26T, 432M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def span(seconds: float) -> str:
+    """A time as one reads it: 14 days, 9.3 h, 45 min, 12 s."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.2f}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as plain text, as wide as it has to be: the first column to the left, the others to the right."""
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    text = io.StringIO()
+    rich.console.Console(file=text, width=200, force_terminal=False).print(grid)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
