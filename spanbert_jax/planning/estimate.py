@@ -70,9 +70,9 @@ def estimate(compiled: Compiled, topology: Topology, kernel_cycles: dict[str, fl
 
 def collective_seconds(collective: Collective, topology: Topology) -> float:
     """The time of a collective as a ring: each of n members sends (n - 1) / n of the bytes, twice for an all-reduce."""
-    if collective.group < 2:
-        return 0.0
     chip = topology.chip
+    if collective.group < 2 or not chip.link:
+        return 0.0
     speed = chip.network if collective.crosses_slices else chip.link
     passes = {"all-reduce": 2, "collective-permute": collective.group / (collective.group - 1)}.get(collective.kind, 1)
     return passes * (collective.group - 1) / collective.group * collective.bytes / speed

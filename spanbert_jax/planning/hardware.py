@@ -52,6 +52,7 @@ CHIPS: dict[str, Chip] = {
     "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 1, 0.0, 0.0, 1, 256, 256),
 }
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SMALL = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 _EXAMPLES = "v5e:16x16, 4*v5e:16x16 (four slices), v5p:8x8x16, v6e:8x8, v4:4x4x4, h100:128 or cpu:8"
 
 
@@ -116,23 +117,24 @@ def parse_topology(text: str) -> Topology:
                         f"are {size:,}{hint}")
     if chip.dimensions == 2 and match[3] not in _FLAT:
         raise UserError(f"topology {text!r}: there is no such slice of {kind}; there are {', '.join(_FLAT)}")
-    if chip.dimensions == 3 and any(side > 4 and side % 4 for side in shape):
-        raise UserError(f"topology {text!r}: sides above 4 of a slice of {kind} are multiples of 4, as in {kind}:4x4x8")
+    if chip.dimensions == 3 and shape not in _SMALL and any(side % 4 for side in shape):
+        raise UserError(f"topology {text!r}: there is no such slice of {kind}; there are "
+                        f"{', '.join('x'.join(map(str, small)) for small in _SMALL)} and those of sides that are "
+                        "multiples of 4, such as 4x4x8")
     if chip.platform == "gpu" and size > chip.host and size % chip.host:
         raise UserError(f"topology {text!r}: hosts hold {chip.host} GPUs each; take a multiple of {chip.host}")
     return Topology(kind, shape, slices)
 
 
 def nearest_topology(kind: str, chips: int) -> Topology:
-    """The largest slice of a kind with at most so many chips, as cubic as it goes; several slices beyond the largest."""
+    """The largest slice with at most so many chips, as cubic as it goes; several beyond the largest that there is."""
     chip = CHIPS[kind]
     if chip.dimensions == 1:
         return Topology(kind, (chips if chips <= chip.host else chips // chip.host * chip.host,))
     if chip.dimensions == 2:
         shapes = [tuple(map(int, shape.split("x"))) for shape in _FLAT]
     else:
-        sides = [1, 2, 4, 8, 12, 16, 20, 24]
-        shapes = [shape for shape in itertools.combinations_with_replacement(sides, 3) if math.prod(shape) <= chip.most]
+        shapes = [*_SMALL, *itertools.combinations_with_replacement(range(4, 28, 4), 3)]
     fitting = [shape for shape in shapes if math.prod(shape) <= min(chips, chip.most)]
     shape = max(fitting, key=lambda shape: (math.prod(shape), -max(shape)))
     return Topology(kind, shape, max(1, chips // chip.most))

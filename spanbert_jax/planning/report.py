@@ -15,8 +15,8 @@ from spanbert_jax.planning.estimate import collective_seconds
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.planning.plans import Plan
 
-METHOD = """ESTIMATED by the compiler's own cycle counts, never timed. Raw: as it notes them; memory-priced: what is bound
-by memory takes as long as its traffic at 85% of the bandwidth. Kernels by the length of their schedule;
+METHOD = """ESTIMATED by the compiler's own cycle counts, never timed. Raw: as it notes them; memory-priced: what is
+bound by memory takes as long as its traffic at 85% of the bandwidth. Kernels by the length of their schedule;
 collectives as rings over assumed links ({link} GB/s in a slice{network}).
 The host's part comes on top. How it is made: spanbert_jax/planning/estimate.py."""
 
@@ -164,7 +164,7 @@ def span(seconds: float) -> str:
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:,.2f}"
+    return f"{size / 2**30:,.2f}" if size >= 2**27 else f"{size / 2**30:.2g}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -176,4 +176,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         grid.add_row(*row)
     text = io.StringIO()
     rich.console.Console(file=text, width=200, force_terminal=False).print(grid)
-    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

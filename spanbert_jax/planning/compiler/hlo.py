@@ -18,7 +18,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
-_CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)\}?")
+_CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^{}]*\}|%?[\w.\-]+)")
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
 _GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _GROUP_LIST = re.compile(r"replica_groups=\{\{([\d,]*)\}")
@@ -176,7 +176,7 @@ def _parse(line: str) -> Instruction | None:
         return None
     close = bare.find(")", opcode.end())
     operands = re.findall(r"%([\w.\-]+)", rest[opcode.end():close])
-    called = tuple(part.strip().lstrip("%") for found in _CALLS.findall(rest) for part in found.split(","))
+    called = tuple(part.strip(" %") for found in _CALLS.findall(rest) for part in found.strip("{}").split(","))
     cycles = _CYCLES.search(rest)
     return Instruction(name, rest[:opcode.start(1)], opcode[1], tuple(operands), int(cycles[1]) if cycles else None,
                        called, rest)

@@ -1,0 +1,63 @@
+"""Choosing a size by what one has."""
+import jax
+import pytest
+from flax import linen as nn
+
+from spanbert_jax.commands.main import main
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import ModelConfig, SpanBert, train_step_flops
+from spanbert_jax.model.config import SIZES
+from spanbert_jax.planning.budget import UTILIZATION, best, choices, count_parameters, parse_budget
+from spanbert_jax.training.experiment import parameter_count
+from spanbert_jax.training.state import init_params
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_those_of_the_real_network(size):
+    network = ModelConfig.named(size, vocab_size=28_996)
+    params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(network), jax.random.key(0))))
+    assert count_parameters(network) == parameter_count(network, params)
+
+
+def test_a_budget_is_read_in_any_order_and_unit():
+    budget = parse_budget("20B tokens, 32 v5e chips, 1.5 days")
+    assert (budget.chips, budget.kind, budget.seconds, budget.tokens) == (32, "v5e", 129_600, 20e9)
+    assert parse_budget("8 H100, 2 weeks").seconds == 14 * 86400
+    assert parse_budget("8 h100 GPUs, 500M tokens").tokens == 5e8
+
+
+@pytest.mark.parametrize("text,part", [
+    ("3 days", "say how many chips"), ("32 v5e chips", "a time or a number of tokens"),
+    ("32 v7 chips, 3 days", "'32 v7 chips' is no number of chips"), ("32 v5e, 3 fortnights", "'3 fortnights'"),
+    ("32 v5e, 1.2.3 days", "'1.2.3' is no number"), ("", "say how many chips")])
+def test_a_budget_that_cannot_be_read_is_told_in_a_line(text, part):
+    with pytest.raises(UserError) as error:
+        parse_budget(text)
+    assert part in str(error.value) and "\n" not in str(error.value)
+
+
+def test_time_and_tokens_follow_from_the_operations():
+    budget = parse_budget("32 v5e chips, 3 days, 20B tokens")
+    base = next(choice for choice in choices(budget) if choice.size == "base")
+    network = ModelConfig.named("base", vocab_size=28_996)
+    per_token = train_step_flops(network, 1, 512, 77) / 512
+    seconds = 20e9 * per_token / (32 * 197e12 * UTILIZATION["v5e"])
+    assert base.seconds == pytest.approx(seconds) and base.tokens == pytest.approx(20e9 * 3 * 86400 / seconds)
+
+
+def test_the_largest_size_that_gets_there_is_named():
+    def named(text: str) -> str | None:
+        budget = parse_budget(text)
+        choice = best(budget, choices(budget))
+        return choice and choice.size
+
+    assert named("32 v5e chips, 3 days, 20B tokens") == "large"
+    assert named("8 v5e chips, 1 days, 100B tokens") in ("mini", "small", "medium")
+    assert named("1 v5e chips, 1 minute, 20B tokens") is None
+
+
+def test_the_verb_prints_a_line_for_each_size(capsys):
+    assert main(["plan", "--budget", "32 v5e chips, 3 days, 20B tokens"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f" {size} " in printed for size in SIZES) and "The largest that gets there: large." in printed
+    assert "--topology v5e:4x8" in printed
