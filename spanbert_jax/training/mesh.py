@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.errors import UserError
@@ -23,8 +24,11 @@ Rules = Sequence[tuple[str, Any]]
 def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) of a config's `mesh` section over all devices, with Auto axes, as Linen needs.
 
+    Where the devices are those of several TPU slices, the data axis runs over one slice after the other and no other
+    axis leaves a slice: the network between slices is the slow one, and the data axis says least over it.
+
     Raises:
-      UserError: when the axes do not multiply to the number of devices.
+      UserError: when the axes do not multiply to the number of devices, or the slices do not divide the data axis.
     """
     _check_rules(config.rules)
     devices = jax.devices() if devices is None else devices
@@ -34,7 +38,18 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     if math.prod(shape) != len(devices):
         raise UserError(f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} do not multiply "
                         f"to the {len(devices)} devices there are; set mesh.data=-1 to use those that are left")
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+    if shape[0] % slices:
+        raise UserError(f"config.mesh: {slices} slices do not divide data={shape[0]}, and no other axis may cross from "
+                        "one slice to another; set mesh.fsdp and mesh.tensor so that together they divide the "
+                        f"{len(devices) // slices} devices of a slice, and mesh.data=-1")
+    # A slice's rows and columns of chips may be split between axes, as make_mesh allows where there is no other way.
+    arranged = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices,
+                                                    allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=axis_types)
 
 
 def _check_rules(rules: Rules) -> None:
