@@ -9,11 +9,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+# What a TPU pads an array to: rows and columns, the last two axes, of 32-bit numbers.
+TILE = (8, 128)
 # A parameter this large that stays whole on every device of the axis that is there to split parameters is a mistake.
 LARGE = 1 << 20
 
@@ -23,8 +26,11 @@ Rules = Sequence[tuple[str, Any]]
 def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) of a config's `mesh` section over all devices, with Auto axes, as Linen needs.
 
+    Where the devices are those of several TPU slices, the data axis runs over one slice after the other and no other
+    axis leaves a slice: the network between slices is the slow one, and the data axis says least over it.
+
     Raises:
-      UserError: when the axes do not multiply to the number of devices.
+      UserError: when the axes do not multiply to the number of devices, or the slices do not divide the data axis.
     """
     _check_rules(config.rules)
     devices = jax.devices() if devices is None else devices
@@ -34,7 +40,18 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     if math.prod(shape) != len(devices):
         raise UserError(f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} do not multiply "
                         f"to the {len(devices)} devices there are; set mesh.data=-1 to use those that are left")
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+    if shape[0] % slices:
+        raise UserError(f"config.mesh: {slices} slices do not divide data={shape[0]}, and no other axis may cross from "
+                        "one slice to another; set mesh.fsdp and mesh.tensor so that together they divide the "
+                        f"{len(devices) // slices} devices of a slice, and mesh.data=-1")
+    # A slice's rows and columns of chips may be split between axes, as make_mesh allows where there is no other way.
+    arranged = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices,
+                                                    allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=axis_types)
 
 
 def _check_rules(rules: Rules) -> None:
@@ -128,6 +145,41 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, sh
     return optax.tree.map_params(
         optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else whole,
         jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: whole)
+
+
+def spread_over_data(params: Any, shardings: Any) -> Any:
+    """The parameters' shardings, and one axis of each split over the data axis too: ZeRO-1's, for what updates them.
+
+    A parameter none of whose axes divides further keeps its own.
+
+    Args:
+      params: abstract parameters, without boxes.
+      shardings: theirs.
+    """
+    return jax.tree.map(lambda param, sharding: _spread(param.shape, sharding), params, shardings)
+
+
+def _spread(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
+    mesh, ways = sharding.mesh.shape, sharding.mesh.shape["data"]
+    parts = [_axes(part) for part in sharding.spec] + [()] * (len(shape) - len(sharding.spec))
+    local = [size // math.prod(mesh[axis] for axis in part) for size, part in zip(shape, parts)]
+    axes = [axis for axis, size in enumerate(local) if size % ways == 0]
+    if ways == 1 or not axes or any("data" in part for part in parts):
+        return sharding
+    # The axis whose parts are whole tiles of a TPU, or else waste least: of a kernel [12, 768, 768] over 8 devices the
+    # second, 96 rows each, and not the third, 96 of 128 lanes. Of equals the largest, and so never that of the stacked
+    # layers: a device with all of one layer would need that layer's whole gradient and the others nothing of it, where
+    # otherwise the sum over the devices leaves each with a part.
+    chosen = min(axes, key=lambda axis: (_padded_size(local, axis, ways), -local[axis]))
+    parts[chosen] += ("data",)
+    return NamedSharding(sharding.mesh, PartitionSpec(*(part or None for part in parts)))
+
+
+def _padded_size(shape: list[int], axis: int, ways: int) -> int:
+    """Numbers that a TPU keeps of an array of which one axis is split so many ways."""
+    sizes = [*shape[:axis], shape[axis] // ways, *shape[axis + 1:]]
+    tiles = [*[1] * (len(sizes) - 2), *TILE][-len(sizes):]
+    return math.prod(-(-size // tile) * tile for size, tile in zip(sizes, tiles))
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining import MaskedRows, Masker
 from spanbert_jax.pretraining.objectives import Term, objective_terms, target_weights, total_loss
-from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding
+from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding, spread_over_data
 from spanbert_jax.training.skipping import is_bad, remember
 from spanbert_jax.training.state import TrainState, shardings_of
 
@@ -61,11 +61,15 @@ def batch_loss(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dro
 
 
 def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
-                       objectives: Any, accumulation: int) -> tuple[jax.Array, dict[str, Term], Any]:
+                       objectives: Any, accumulation: int, layout: Any = None,
+                       ) -> tuple[jax.Array, dict[str, Term], Any]:
     """The loss of a masked batch, its terms and its gradients, computed in `accumulation` parts.
 
     The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
     the whole's however the targets fall among them.
+
+    Args:
+      layout: shardings of the gradients; without them the compiler's own.
     """
     counts = {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
 
@@ -75,6 +79,8 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
     def add_part(index: jax.Array, part: tuple[MaskedRows, Batch]) -> tuple[jax.Array, dict[str, Term], Any]:
         key = jax.random.fold_in(dropout_key, index)
         (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
+        if layout is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, layout)
         return loss, terms, gradients
 
     if accumulation == 1:
@@ -100,6 +106,8 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
     needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
     """
     rules, skip = config.mesh.rules, config.skip
+    # Each device sums, and updates with, its part of the gradients; the new parameters then go to all.
+    parts = spread_over_data(abstract.params, shardings_of(abstract.params)) if config.mesh.zero1 else None
 
     def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
@@ -107,7 +115,7 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
             rows = mask_batch(masker, jax.random.fold_in(key, _MASKING), batch, mesh, rules)
             loss, terms, gradients = loss_and_gradients(
                 model, state.params, rows, batch, jax.random.fold_in(key, _DROPOUT), config.objectives,
-                config.train.accumulation)
+                config.train.accumulation, parts)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.errors import UserError
@@ -67,6 +67,6 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
 def _one_device_a_process() -> NamedSharding:
     """Every array whole on one device of each process."""
     first = {device.process_index: device for device in reversed(jax.devices())}
-    mesh = jax.make_mesh((len(first),), ("processes",), axis_types=(AxisType.Auto,),
-                         devices=[first[process] for process in sorted(first)])
+    # Not jax.make_mesh, which takes no devices of several TPU slices.
+    mesh = Mesh(np.array([first[process] for process in sorted(first)]), ("processes",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,92 @@
+"""Meshes over several TPU slices; those of one slice are tested along with what runs on them."""
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.training import default_config
+from spanbert_jax.training.mesh import batch_sharding, local_rows, make_mesh
+
+# What the compiler for TPUs wants to know where there is none.
+NO_TPU = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+          "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+# Prints the slice of every device of a mesh over those of two v5e slices.
+ON_TPU = """
+import json
+import numpy as np
+from jax.experimental import topologies
+from spanbert_jax.training import default_config
+from spanbert_jax.training.mesh import make_mesh
+devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=2).devices
+config = default_config().mesh
+config.fsdp = 2
+print(json.dumps(np.vectorize(lambda device: device.slice_index)(make_mesh(config, devices).devices).tolist()))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a mesh asks of a device."""
+    id: int
+    slice_index: int
+    process_index: int
+    platform: str = "stand-in"
+    device_kind: str = "stand-in"
+
+
+def two_slices(reverse: bool = False) -> list[Device]:
+    """Two slices of four devices; each slice has two processes."""
+    devices = [Device(id=i, slice_index=i // 4, process_index=i // 2) for i in range(8)]
+    return devices[::-1] if reverse else devices
+
+
+def mesh_config(**axes: int):
+    config = default_config().mesh
+    config.update(axes)
+    return config
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_only_the_data_axis_crosses_slices(axes, reverse):
+    mesh = make_mesh(mesh_config(**axes), two_slices(reverse))
+    assert mesh.axis_types == (AxisType.Auto,) * 3 and mesh.size == 8
+    for index, device in np.ndenumerate(mesh.devices):
+        assert device.slice_index == index[0] // (mesh.shape["data"] // 2)
+
+
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 2}, {"tensor": 4}])
+def test_every_row_of_a_batch_is_read_once_in_a_slice(axes):
+    config = mesh_config(**axes)
+    sharding = batch_sharding(make_mesh(config, two_slices()), config.rules)
+    rows = sharding.devices_indices_map((16,))
+    read = {}
+    for process in range(4):
+        own = {device: index for device, index in rows.items() if device.process_index == process}
+        # As if this were the process.
+        read[process] = local_rows(SimpleNamespace(addressable_devices_indices_map=lambda shape: own), 16).tolist()
+    for first, second, expected in ((0, 1, range(8)), (2, 3, range(8, 16))):
+        assert sorted({*read[first], *read[second]}) == list(expected)
+        if "tensor" not in axes:  # whose devices hold the same rows
+            assert not set(read[first]) & set(read[second])
+
+
+@pytest.mark.parametrize("axes,data", [({"fsdp": 8}, 1), ({"data": 1, "fsdp": 2, "tensor": 4}, 1)])
+def test_slices_that_do_not_divide_the_data_axis_are_refused(axes, data):
+    with pytest.raises(UserError, match=rf"2 slices do not divide data={data}, .* divide the 4 devices of a slice"):
+        make_mesh(mesh_config(**axes), two_slices())
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu, which knows TPUs, is not installed")
+def test_slices_of_tpus():
+    output = subprocess.run([sys.executable, "-c", ON_TPU], env={**os.environ, **NO_TPU}, check=True,
+                            capture_output=True, text=True, timeout=120).stdout
+    assert json.loads(output.splitlines()[-1]) == [[[0], [0]], [[0], [0]], [[1], [1]], [[1], [1]]]
