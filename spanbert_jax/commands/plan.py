@@ -12,6 +12,7 @@ with `pip install 'jax[tpu]'`, on any Linux machine.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print(budget_words(args.budget))
         return DONE
     config = load_config(args.config, args.overrides)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # no device of this machine is needed, so none is taken
     from spanbert_jax.planning.hardware import parse_topology  # takes seconds to import, which --help need not wait for
     from spanbert_jax.planning.plans import make_plan
     from spanbert_jax.planning.report import compare, describe

@@ -28,7 +28,7 @@ PROGRAM = '''HloModule jit_step, is_scheduled=true
 
 %inner_body (i.1: (s32[], s32[])) -> (s32[], s32[]) {
   %i.1 = (s32[], s32[]) parameter(0)
-  ROOT %copied = (s32[], s32[]) fusion(%i.1), kind=kLoop, calls=%product, backend_config={"window_config":{},"estimated_cycles":"10"}
+  ROOT %copied = (s32[], s32[]) fusion(%i.1), calls=%product, backend_config={"w":{},"estimated_cycles":"10"}
 }
 
 %condition (j: (s32[], bf16[8,128])) -> pred[] {
@@ -41,7 +41,7 @@ PROGRAM = '''HloModule jit_step, is_scheduled=true
 %body (j.1: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
   %j.1 = (s32[], bf16[8,128]) parameter(0)
   %carried = bf16[8,128]{1,0:T(8,128)} get-tuple-element(%j.1), index=1
-  %kernel.1 = bf16[8,128]{1,0} custom-call(%carried), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  %kernel.1 = bf16[8,128]{1,0} custom-call(%carried), custom_call_target="tpu_custom_call", more={data={
 "note":"}"
 }}, metadata={op_name="jit(step)/transpose(jvp(my_kernel))/pallas_call"}
   %inner = (s32[], s32[]) while(%j.1), condition=%inner_condition, body=%inner_body
@@ -51,13 +51,13 @@ PROGRAM = '''HloModule jit_step, is_scheduled=true
 ENTRY %main (p: bf16[8,128], q: f32[100]) -> bf16[8,128] {
   %p = bf16[8,128]{1,0:T(8,128)} parameter(0)
   %q = f32[100]{0} parameter(1)
-  %kept = bf16[8,128]{1,0:T(8,128)} fusion(%p, %p), kind=kOutput, calls=%product, metadata={op_name="jit(step)/jvp(a)"}, backend_config={"estimated_cycles":"1000"}
+  %kept = bf16[8,128]{1,0:T(8,128)} fusion(%p, %p), calls=%product, backend_config={"estimated_cycles":"1000"}
   %near = f32[100]{0:T(128)S(1)} copy(%q)
   %forgotten = f32[100]{0} negate(%near)
   %beside = f32[100]{0} fusion(%forgotten), kind=kCustom, calls=%reduced
   %start = (s32[], bf16[8,128]) tuple(%p, %kept)
-  %loop = (s32[], bf16[8,128]) while(%start), condition=%condition, body=%body, metadata={op_name="jit(step)/transpose(jvp(a))/while"}
-  %alone = (f32[10]{0}, f32[30]{0}) all-reduce(%near, %beside), channel_id=8, replica_groups=mesh['x'=4,'y'=2] {'y'}, to_apply=%add
+  %loop = (s32[], bf16[8,128]) while(%start), condition=%condition, body=%body, metadata={op_name="transpose(jvp(a))"}
+  %alone = (f32[10]{0}, f32[30]{0}) all-reduce(%near, %beside), channel_id=8, replica_groups=mesh['x'=4,'y'=2] {'y'}
   %listed = f32[64]{0} all-gather(%q), channel_id=9, replica_groups={{0,4},{1,5},{2,6},{3,7}}, dimensions={0}
   ROOT %last = bf16[8,128]{1,0} get-tuple-element(%loop), index=1
 }

@@ -72,7 +72,7 @@ class Program:
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
         current: dict[str, Instruction] | None = None
-        for line in text.splitlines():
+        for line in _whole_lines(text):
             if current is None:
                 # A computation: %name (parameters) -> result {
                 if line.endswith("{") and " -> " in line and (line[0] == "%" or line.startswith("ENTRY")):
@@ -80,7 +80,7 @@ class Program:
                     current = self.computations[name] = {}
                     if line.startswith("ENTRY"):
                         self.entry = name
-            elif line == "}":  # what kernels carry along has lines with more than that
+            elif line == "}":
                 current = None
             elif instruction := _parse(line):
                 current[instruction.name] = instruction
@@ -163,6 +163,18 @@ def array_bytes(kind: str, hbm_only: bool = False) -> int:
             continue
         total += math.prod(int(size) for size in shape.split(",") if size) * _BITS[dtype] // 8
     return total
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines of a program; what a kernel carries along over several lines belongs to its own."""
+    pending: list[str] = []
+    for line in text.splitlines():
+        begins = line in ("}", "") or line.endswith("{") and " -> " in line or _INSTRUCTION.match(line)
+        if begins and pending:
+            yield "".join(pending)
+            pending = []
+        pending.append(line)
+    yield "".join(pending)
 
 
 def _parse(line: str) -> Instruction | None:
