@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from spanbert_jax.training.tracking import write_text
 _TIMEOUT = 3600.0  # seconds; a step takes minutes
 # Rooms whose code makes the program of a step, and the reading of it.
 _ROOMS = ("model", "pretraining", "training", "planning/compiler")
+# Environment variables with which a user tells the compilers more.
+_FLAGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 # What compiles for a platform, how it is installed, and whose version matters.
 _COMPILERS = {"tpu": ("libtpu", "pip install 'jax[tpu]'"),
               "gpu": ("jax_cuda12_plugin", "pip install --no-deps jax-cuda12-plugin=={jax} jax-cuda12-pjrt=={jax}"),
@@ -39,9 +42,7 @@ def ask(topology: Topology, question: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"topology {topology}: its compiler is not installed; "
                         f"{how.format(jax=importlib.metadata.version('jax'))}")
     request = {"topology": str(topology), **question}
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", compiler)}
-    key = hashlib.blake2b(json.dumps([request, versions, _code()], sort_keys=True).encode(), digest_size=16).hexdigest()
-    kept = cache_folder() / "plans" / f"{key}.json"
+    kept = cache_folder() / "plans" / f"{_key(request, compiler)}.json"
     try:
         return json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -57,13 +58,22 @@ def ask(topology: Topology, question: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _key(request: dict[str, Any], compiler: str) -> str:
+    """A name for all that an answer depends on."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", compiler)}
+    flags = {name: os.environ.get(name, "") for name in _FLAGS}
+    text = json.dumps([request, versions, flags, _code()], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def _ask_child(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="spanbert_jax_plan_") as folder:
         variables, place = environment(topology), pathlib.Path(folder)
         if "kernel" in request:
             (place / "dump").mkdir()
             request |= {"dump": str(place / "dump")}
-            variables["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={place / 'dump'} --xla_jf_dump_llo_text=true"
+            variables["LIBTPU_INIT_ARGS"] = (f"{variables.get('LIBTPU_INIT_ARGS', '')} --xla_jf_dump_llo_text=true "
+                                             f"--xla_jf_dump_to={place / 'dump'}")
         (place / "request").write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-m", "spanbert_jax.planning.compiler.child",
                    *(str(place / name) for name in ("request", "answer"))]

@@ -1,0 +1,44 @@
+"""What the compilers estimate for the named sizes on whole slices: python -m tests.benchmarks.sweep_plans [PART ...]
+
+Parts: base, large, scaling; without one, all. A compilation takes minutes, and what it says is kept, so that the sweep
+can be stopped and continued. `source launch/tpu_flags.sh` first, as every road to TPUs does.
+"""
+from __future__ import annotations
+
+import sys
+
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.planning.hardware import parse_topology
+from spanbert_jax.planning.plans import make_plan
+from spanbert_jax.planning.report import compare
+
+# (config, topology, rows on a chip at a time, further overrides)
+BFLOAT16 = "--config.train.gradient_dtype=bfloat16"
+PARTS = {
+    "base": [("base", "v5e:16x16", 16, ()), ("base", "v5e:16x16", 32, ()), ("base", "v5e:16x16", 32, (BFLOAT16,)),
+             ("base", "v5e:16x16", 64, ()), ("base", "v5p:8x8x16", 32, ()), ("base", "v6e:16x16", 32, ())],
+    "large": [("large", "v5e:16x16", 16, ()), ("large", "v5p:8x8x16", 32, ()), ("large", "v5p:8x8x16", 64, ()),
+              ("large", "v6e:16x16", 32, ())],
+    "scaling": [("base", topology, 32, ()) for topology in ("v5e:2x4", "v5e:8x8", "v5e:16x16", "4*v5e:16x16")]
+    + [("large", topology, 32, ()) for topology in ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x16")],
+}
+
+
+def main(parts: list[str]) -> None:
+    """Prints a table for each part."""
+    for part in parts or PARTS:
+        plans = []
+        for name, text, rows, overrides in PARTS[part]:
+            topology = parse_topology(text)
+            batch = f"--config.train.batch_size={rows * topology.chips}"
+            config = load_config(f"configs/{name}.py", [batch, *overrides])
+            plans.append(make_plan(config, topology))
+            print(f"{name} {' '.join(overrides)} {compare(plans[-1:]).splitlines()[-1]}", flush=True)
+            for one in getattr(plans[-1].found, "collectives", ()):
+                if one.bytes > 1e5:
+                    print("   ", one, flush=True)
+        print(f"{part}\n{compare(plans)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
