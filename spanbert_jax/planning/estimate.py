@@ -74,5 +74,5 @@ def collective_seconds(collective: Collective, topology: Topology) -> float:
     if collective.group < 2 or not chip.link:
         return 0.0
     speed = chip.network if collective.crosses_slices else chip.link
-    passes = {"all-reduce": 2, "collective-permute": collective.group / (collective.group - 1)}.get(collective.kind, 1)
-    return passes * (collective.group - 1) / collective.group * collective.bytes / speed
+    share = 1.0 if collective.kind == "collective-permute" else (collective.group - 1) / collective.group
+    return (2 if collective.kind == "all-reduce" else 1) * share * collective.bytes / speed

@@ -25,8 +25,8 @@ def search(config: ml_collections.ConfigDict, topology: Topology, say: Callable[
     """Tries ways of computing the same batch, and returns those that fit, the fastest first.
 
     The batch, and so what is learned, stays as it is. For each way of laying out the state, and of recomputing, it
-    takes the fewest parts that fit: more rows at a time are faster. A way that keeps all of the state on every chip and
-    recomputes nothing in a single part cannot be beaten, so then it is done.
+    takes the fewest parts that fit; recomputing is tried only where it saves parts. Parameters are spread only where
+    nothing fits otherwise: gathering them costs more than it saves.
 
     Args:
       say: is told of each trial.
@@ -36,19 +36,20 @@ def search(config: ml_collections.ConfigDict, topology: Topology, say: Callable[
     """
     found: list[tuple[Overrides, Plan]] = []
     for layout in _layouts(topology):
+        if found and layout["mesh.fsdp"] > 1:
+            break
+        fewest = math.inf
         for remat in _REMAT:
             for accumulation in _accumulations(config, topology):
-                # Recomputing pays only where it saves parts.
-                if any(accumulation >= other["train.accumulation"] for other, _ in found):
+                if accumulation >= fewest:
                     break
                 overrides = {**layout, "model.remat": remat, "train.accumulation": accumulation}
                 plan = make_plan(with_overrides(config, overrides), topology)
                 say(f"{as_flags(overrides)}: {_verdict(plan)}")
                 if not is_too_large(plan):
                     found.append((overrides, plan))
+                    fewest = accumulation
                     break
-        if found:
-            break
     if not found:
         raise UserError(f"topology {topology}: nothing fits, not even one row at a time with remat='full' over "
                         f"fsdp={_FSDP}; take chips with more memory, or a smaller config.model.size")

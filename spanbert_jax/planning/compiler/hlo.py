@@ -21,7 +21,8 @@ _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^{}]*\}|%?[\w.\-]+)")
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
 _GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_GROUP_LIST = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+# Of a permutation these are pairs (from, to).
+_GROUP_LIST = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Program:
                 group = _first_group(part.text)
                 size = array_bytes(part.type) * (len(group) if kind == "reduce-scatter" else 1)
                 if part.opcode == f"{kind}-start" and part.type.startswith("("):
-                    size //= 2  # of (operand, result)
+                    size //= 2  # of (operand, result, ...), the rest being small
                 overlapped = inner or part.opcode.endswith("-start")
                 crosses = len({member // slice_size for member in group}) > 1
                 found.setdefault(channel[1] if channel else part.name,
