@@ -30,8 +30,9 @@ def main(parts: list[str]) -> None:
         plans = []
         for name, text, rows, overrides in PARTS[part]:
             topology = parse_topology(text)
-            batch = f"--config.train.batch_size={rows * topology.chips}"
-            config = load_config(f"configs/{name}.py", [batch, *overrides])
+            config = load_config(f"configs/{name}.py", [
+                f"--config.train.batch_size={rows * topology.chips}",
+                f"--config.evaluation.batch_size={topology.chips}", *overrides])
             plans.append(make_plan(config, topology))
             print(f"{name} {' '.join(overrides)} {compare(plans[-1:]).splitlines()[-1]}", flush=True)
             for one in getattr(plans[-1].found, "collectives", ()):

@@ -15,7 +15,7 @@ SMALL = Collective("all-reduce", 4, 256, False, False, 1)
 LARGE = Collective("all-reduce", 200_000_000, 256, False, False, 2)
 HIDDEN = Collective("all-gather", 100_000_000, 4, True, True, 1)
 STEP = Compiled(
-    chips=256, rows=32, length=512, parameters=110_000_000, attention="paired_heads", heads=12, remat="none",
+    rows=32, length=512, parameters=110_000_000, attention="paired_heads", heads=12, remat="none",
     accumulation=1, flops=9.85e12, seconds=100, parameter_bytes=2**29, optimizer_bytes=2**30, batch_bytes=0,
     activation_bytes=3 * 2**30, temporary_bytes=4 * 2**30, program_bytes=2**28, product_cycles=90e6, other_cycles=30e6,
     other_cycles_by_memory=15e6, kernels={"a": 12, "b": 12}, silent={}, collectives=(SMALL, LARGE))
@@ -73,6 +73,6 @@ def test_what_does_not_fit_says_what_to_change():
 
 
 def test_a_chip_without_cycles_gets_memory_and_collectives_but_no_time():
-    gpu = dataclasses.replace(STEP, product_cycles=None, chips=8)
+    gpu = dataclasses.replace(STEP, product_cycles=None)
     text = describe(plan(gpu, parse_topology("h100:8")))
     assert "Fits" in text and "no estimate of the time" in text and "MFU" not in text

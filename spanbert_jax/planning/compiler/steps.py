@@ -18,6 +18,7 @@ from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_votes, stand_in
 from spanbert_jax.planning.hardware import Chip, Topology
 from spanbert_jax.training.experiment import Experiment, build, check_devices, parameter_count
+from spanbert_jax.training.mesh import mesh_axes
 from spanbert_jax.training.step import make_train_step
 
 # Of the masker's loop, whose end depends on the text: about three tokens to a span.
@@ -33,7 +34,6 @@ class Compiled:
     """What the compiler says of a step, for one device.
 
     Attributes:
-      chips: of the topology; chips share the batch.
       rows: on a device in one part of a step.
       length: S.
       parameters: of the whole network.
@@ -53,7 +53,6 @@ class Compiled:
       silent: runs of operations that the compiler gives no time for, by kind.
       collectives: as in the program.
     """
-    chips: int
     rows: int
     length: int
     parameters: int
@@ -129,20 +128,19 @@ def _size(text: str) -> float:
 
 
 def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> Compiled:
-    config, network, facts = experiment.config, experiment.model.config, experiment.corpus
+    config, network, length = experiment.config, experiment.model.config, experiment.corpus.length
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
-    devices, accumulation = experiment.mesh.size, config.train.accumulation
-    masked = experiment.masker.max_masked
-    abstract = experiment.abstract
-    rows_split = math.prod(experiment.mesh.shape[axis] for axis in ("data", "fsdp"))
+    abstract, accumulation, masked = experiment.abstract, config.train.accumulation, experiment.masker.max_masked
+    ways = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
+            for name in ("batch", "heads")}
     trips = masked / _MASKED_PER_TRIP
     kernels, silent = _uncounted(program, trips)
     products, others, by_memory = _cycles(program, topology.chip, trips)
     return Compiled(
-        chips=topology.chips, rows=config.train.batch_size // accumulation // rows_split, length=facts.length,
+        rows=config.train.batch_size // accumulation // ways["batch"], length=length,
         parameters=parameter_count(network, abstract.params), attention=network.attention,
-        heads=network.num_heads // experiment.mesh.shape["tensor"], remat=network.remat, accumulation=accumulation,
-        flops=train_step_flops(network, config.train.batch_size, facts.length, masked) / devices, seconds=seconds,
+        heads=network.num_heads // ways["heads"], remat=network.remat, accumulation=accumulation,
+        flops=train_step_flops(network, config.train.batch_size, length, masked) / topology.chips, seconds=seconds,
         parameter_bytes=_bytes_on_a_device(abstract.params), optimizer_bytes=_bytes_on_a_device(abstract.opt_state),
         batch_bytes=_bytes_on_a_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,
