@@ -13,14 +13,14 @@ from spanbert_jax.planning.plans import make_plan
 from spanbert_jax.planning.report import compare
 
 # (config, topology, rows on a chip at a time, further overrides)
-BFLOAT16 = "--config.train.gradient_dtype=bfloat16"
+ZERO1 = ("--config.mesh.zero1=True",)
+BFLOAT16 = (*ZERO1, "--config.train.gradient_dtype=bfloat16")
 PARTS = {
-    "base": [("base", "v5e:16x16", 16, ()), ("base", "v5e:16x16", 32, ()), ("base", "v5e:16x16", 32, (BFLOAT16,)),
-             ("base", "v5e:16x16", 64, ()), ("base", "v5p:8x8x16", 32, ()), ("base", "v6e:16x16", 32, ())],
-    "large": [("large", "v5e:16x16", 16, ()), ("large", "v5p:8x8x16", 32, ()), ("large", "v5p:8x8x16", 64, ()),
-              ("large", "v6e:16x16", 32, ())],
-    "scaling": [("base", topology, 32, ()) for topology in ("v5e:2x4", "v5e:8x8", "v5e:16x16", "4*v5e:16x16")]
-    + [("large", topology, 32, ()) for topology in ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x16")],
+    "large": [("large", "v6e:16x16", 32, ZERO1), ("large", "v5p:8x8x16", 32, ZERO1), ("large", "v5e:16x16", 16, ZERO1)],
+    "base": [("base", "v5e:16x16", 32, ()), ("base", "v5e:16x16", 32, ZERO1), ("base", "v6e:16x16", 32, ZERO1),
+             ("base", "v5p:8x8x16", 32, ZERO1), ("base", "v5e:16x16", 16, ZERO1), ("base", "v5e:16x16", 64, ZERO1),
+             ("base", "v5e:16x16", 32, BFLOAT16)],
+    "scaling": [("base", topology, 32, ()) for topology in ("v5e:2x4", "v5e:8x8", "v5e:16x16", "4*v5e:16x16")],
 }
 
 
