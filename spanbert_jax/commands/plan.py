@@ -14,11 +14,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import ml_collections
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from spanbert_jax.planning.hardware import Topology
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.planning.hardware import parse_topology  # takes seconds to import, which --help need not wait for
     from spanbert_jax.planning.plans import make_plan
     from spanbert_jax.planning.report import compare, describe
-    from spanbert_jax.planning.search import as_flags, is_too_large, search
+    from spanbert_jax.planning.search import is_too_large
     topologies = [parse_topology(text) for text in args.topology.split(",")]
     if args.search:
         for topology in topologies:
-            found = search(config, topology, lambda line: print(line, flush=True))
-            print(f"\n{compare([plan for _, plan in found])}\n\n{describe(found[0][1])}\n\nThe fastest that fits on "
-                  f"{topology}:\n  {as_flags(found[0][0])}")
+            print(search_words(config, topology), flush=True)
         return DONE
     plans, mistakes = [], []
     for topology in topologies:
@@ -66,12 +70,23 @@ def run(args: argparse.Namespace) -> int:
         except UserError as error:
             if len(topologies) == 1:
                 raise
-            mistakes.append(str(error))
+            mistakes.append(f"{topology}: {error}")
     if plans:
         print(describe(plans[0]) if len(topologies) == 1 else compare(plans))
     for mistake in mistakes:
         print(mistake)
     return DONE if plans and not all(map(is_too_large, plans)) else FAILED
+
+
+def search_words(config: ml_collections.ConfigDict, topology: Topology) -> str:
+    """What has been tried, the fastest that fits, and its settings to paste."""
+    from spanbert_jax.planning.report import compare, describe
+    from spanbert_jax.planning.search import as_flags, in_short, search
+    found = search(config, topology, lambda line: print(line, flush=True))
+    (overrides, plan), settings = found[0], [in_short(overrides) for overrides, _ in found]
+    what = "The fastest" if plan.estimate else "The first"  # without times they are in the order of the trials
+    return (f"\n{compare([plan for _, plan in found], settings)}\n\n{describe(plan)}\n\n{what} that fits on {topology}:\n"
+            f"  {as_flags(overrides)}")
 
 
 def budget_words(text: str) -> str:

@@ -44,11 +44,12 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def compare(plans: Sequence[Plan]) -> str:
-    """Several topologies or settings, a line for each."""
-    columns = ("topology", "chips", "rows a chip", "GiB a chip", "step ms", "MFU raw / priced", "with comm.",
+def compare(plans: Sequence[Plan], settings: Sequence[str] = ()) -> str:
+    """Several topologies, or settings if there are any, a line for each."""
+    columns = ("settings" if settings else "topology", "chips", "rows a chip", "GiB a chip", "step ms", "MFU raw / priced", "with comm.",
                "tokens/s", "run", "chip-hours")
-    return table(columns, [_row(plan) for plan in plans])
+    rows = [_row(plan) for plan in plans]
+    return table(columns, [(name, *row[1:]) for name, row in zip(settings, rows)] if settings else rows)
 
 
 def fits(plan: Plan) -> str:

@@ -74,6 +74,11 @@ def is_too_large(plan: Plan) -> bool:
     return isinstance(plan.found, TooLarge) or bool(limit) and used(plan.found) > limit
 
 
+def in_short(overrides: Overrides) -> str:
+    """Overrides by the last part of their names, for a table."""
+    return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in overrides.items() if name != "mesh.data")
+
+
 def _layouts(topology: Topology) -> Iterator[Overrides]:
     """Ways of laying out the state: whole on every chip, the optimiser's part spread, and parameters too."""
     yield {"mesh.data": -1, "mesh.fsdp": 1, "mesh.zero1": False}
