@@ -85,8 +85,8 @@ def search_words(config: ml_collections.ConfigDict, topology: Topology) -> str:
     found = search(config, topology, lambda line: print(line, flush=True))
     (overrides, plan), settings = found[0], [in_short(overrides) for overrides, _ in found]
     what = "The fastest" if plan.estimate else "The first"  # without times they are in the order of the trials
-    return (f"\n{compare([plan for _, plan in found], settings)}\n\n{describe(plan)}\n\n{what} that fits on {topology}:\n"
-            f"  {as_flags(overrides)}")
+    return "\n".join(["", compare([plan for _, plan in found], settings), "", describe(plan), "",
+                      f"{what} that fits on {topology}:", f"  {as_flags(overrides)}"])
 
 
 def budget_words(text: str) -> str:

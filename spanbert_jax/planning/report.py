@@ -46,8 +46,8 @@ def describe(plan: Plan) -> str:
 
 def compare(plans: Sequence[Plan], settings: Sequence[str] = ()) -> str:
     """Several topologies, or settings if there are any, a line for each."""
-    columns = ("settings" if settings else "topology", "chips", "rows a chip", "GiB a chip", "step ms", "MFU raw / priced", "with comm.",
-               "tokens/s", "run", "chip-hours")
+    columns = ("settings" if settings else "topology", "chips", "rows a chip", "GiB a chip", "step ms",
+               "MFU raw / priced", "with comm.", "tokens/s", "run", "chip-hours")
     rows = [_row(plan) for plan in plans]
     return table(columns, [(name, *row[1:]) for name, row in zip(settings, rows)] if settings else rows)
 
