@@ -112,6 +112,7 @@ def default_config() -> ml_collections.ConfigDict:
     mesh.data = -1  # -1: the devices that the others leave
     mesh.fsdp = 1
     mesh.tensor = 1
+    mesh.zero1 = False  # each device of the data axis keeps and updates its part of the optimiser state alone
     # Logical axis -> mesh axis or axes; an axis without a rule is replicated.
     mesh.rules = (("batch", ("data", "fsdp")), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
                   ("embed", "fsdp"))

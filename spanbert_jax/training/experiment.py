@@ -107,7 +107,7 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus,
     optimizer = make_optimizer(config.optimizer, schedule)
     return Experiment(
         config, corpus, size, mesh, model, corpus_masker(config, corpus), schedule, optimizer,
-        abstract_state(model, optimizer, mesh, rules))
+        abstract_state(model, optimizer, mesh, rules, config.mesh.zero1))
 
 
 def _with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:

@@ -37,7 +37,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     keep_freed_memory()
     use_compilation_cache()
     # On the devices there are, whatever the run had: without an optimiser's state nothing needs to be split.
-    config.mesh.update(dict(data=-1, fsdp=1, tensor=1))
+    config.mesh.update(dict(data=-1, fsdp=1, tensor=1, zero1=False))
     config.model.attention = "auto"
     config.evaluation.batch_size += -config.evaluation.batch_size % jax.device_count()  # any size gives the same
     experiment = build(config, open_corpus(config.data.path or workdir / "data"))

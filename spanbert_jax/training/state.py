@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.model import SpanBert
-from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings
+from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings, spread_over_data
 from spanbert_jax.training.skipping import Recent, no_updates
 
 
@@ -44,13 +44,19 @@ def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: ja
     return state_of(nn.unbox(init_params(model, key)), optimizer)
 
 
-def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into."""
+def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
+                   zero1: bool = False) -> TrainState:
+    """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into.
+
+    Args:
+      zero1: split the optimiser state over the data axis too.
+    """
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
     whole = NamedSharding(mesh, PartitionSpec())
-    layout = TrainState(whole, shardings, optimizer_shardings(optimizer, params, shardings, mesh),
+    kept = spread_over_data(params, shardings) if zero1 else shardings
+    layout = TrainState(whole, shardings, optimizer_shardings(optimizer, params, kept, mesh),
                         jax.tree.map(lambda _: whole, jax.eval_shape(no_updates)))
     shapes = jax.eval_shape(lambda: init_state(model, optimizer, jax.random.key(0)))
     return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

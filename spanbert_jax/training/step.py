@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining import MaskedRows, Masker
 from spanbert_jax.pretraining.objectives import Term, objective_terms, target_weights, total_loss
-from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding
+from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding, spread_over_data
 from spanbert_jax.training.skipping import is_bad, remember
 from spanbert_jax.training.state import TrainState, shardings_of
 
@@ -54,11 +54,15 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
 
 
 def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
-                       objectives: Any, accumulation: int) -> tuple[jax.Array, dict[str, Term], Any]:
+                       objectives: Any, accumulation: int, layout: Any = None,
+                       ) -> tuple[jax.Array, dict[str, Term], Any]:
     """The loss of a masked batch, its terms and its gradients, computed in `accumulation` parts.
 
     The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
     the whole's however the targets fall among them.
+
+    Args:
+      layout: shardings of the gradients; without them the compiler's own.
     """
     counts = {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
 
@@ -70,6 +74,8 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
     def add_part(index: jax.Array, part: tuple[MaskedRows, Batch]) -> tuple[jax.Array, dict[str, Term], Any]:
         key = jax.random.fold_in(dropout_key, index)
         (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
+        if layout is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, layout)
         return loss, terms, gradients
 
     if accumulation == 1:
@@ -95,6 +101,10 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
     needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
     """
     rules, skip = config.mesh.rules, config.skip
+    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
+    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+    # Each device makes the updates of its parts of the parameters.
+    parts = spread_over_data(abstract.params, layout.params) if config.mesh.zero1 else None
 
     def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
@@ -102,8 +112,11 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
             rows = mask_batch(masker, jax.random.fold_in(key, _MASKING), batch, mesh, rules)
             loss, terms, gradients = loss_and_gradients(
                 model, state.params, rows, batch, jax.random.fold_in(key, _DROPOUT), config.objectives,
-                config.train.accumulation)
+                config.train.accumulation, parts)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            if parts is not None:
+                # The updates go to all devices, and not the parameters: these are then changed where they lie.
+                updates = jax.lax.with_sharding_constraint(updates, layout.params)
             params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)
         metrics = {"loss": loss, **means(terms), "gradient_norm": gradient_norm,
@@ -121,8 +134,6 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
         metrics["parameter_norm"] = optax.tree.norm(params)
         return TrainState(state.step + 1, params, opt_state, recent), metrics
 
-    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
-    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
     return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules), everywhere),
                    out_shardings=(layout, whole), donate_argnums=0)
 

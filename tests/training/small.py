@@ -56,7 +56,7 @@ class Trainer:
                                   unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)
-        self.abstract = abstract_state(self.model, self.optimizer, self.mesh, config.mesh.rules)
+        self.abstract = abstract_state(self.model, self.optimizer, self.mesh, config.mesh.rules, config.mesh.zero1)
         self.step = make_train_step(config, self.model, self.masker, self.optimizer, schedule, self.abstract, self.mesh)
 
     def fresh(self):
