@@ -17,7 +17,8 @@ from spanbert_jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 # What a TPU pads an array to: rows and columns, the last two axes, of 32-bit numbers.
 TILE = (8, 128)
-# A parameter this large that stays whole on every device of the axis that is there to split parameters is a mistake.
+# A parameter this large that stays whole on every device of the axis that is there to split parameters is a mistake. To
+# split smaller ones saves little, and each costs messages of its own.
 LARGE = 1 << 20
 
 Rules = Sequence[tuple[str, Any]]
@@ -150,7 +151,7 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, sh
 def spread_over_data(params: Any, shardings: Any) -> Any:
     """The parameters' shardings, and one axis of each split over the data axis too: ZeRO-1's, for what updates them.
 
-    A parameter none of whose axes divides further keeps its own.
+    Small parameters (see `LARGE`), and those none of whose axes divides further, keep their own.
 
     Args:
       params: abstract parameters, without boxes.
@@ -164,7 +165,7 @@ def _spread(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
     parts = [_axes(part) for part in sharding.spec] + [()] * (len(shape) - len(sharding.spec))
     local = [size // math.prod(mesh[axis] for axis in part) for size, part in zip(shape, parts)]
     axes = [axis for axis, size in enumerate(local) if size % ways == 0]
-    if ways == 1 or not axes or any("data" in part for part in parts):
+    if ways == 1 or math.prod(shape) < LARGE or not axes or any("data" in part for part in parts):
         return sharding
     # The axis whose parts are whole tiles of a TPU, or else waste least: of a kernel [12, 768, 768] over 8 devices the
     # second, 96 rows each, and not the third, 96 of 128 lanes. Of equals the largest, and so never that of the stacked

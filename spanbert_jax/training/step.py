@@ -106,8 +106,10 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
     needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
     """
     rules, skip = config.mesh.rules, config.skip
-    # Each device sums, and updates with, its part of the gradients; the new parameters then go to all.
-    parts = spread_over_data(abstract.params, shardings_of(abstract.params)) if config.mesh.zero1 else None
+    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
+    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+    # Each device makes the updates of its parts of the parameters.
+    parts = spread_over_data(abstract.params, layout.params) if config.mesh.zero1 else None
 
     def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
@@ -117,6 +119,9 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
                 model, state.params, rows, batch, jax.random.fold_in(key, _DROPOUT), config.objectives,
                 config.train.accumulation, parts)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            if parts is not None:
+                # The updates go to all devices, and not the parameters: these are then changed where they lie.
+                updates = jax.lax.with_sharding_constraint(updates, layout.params)
             params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)
         metrics = {"loss": loss, **means(terms), "gradient_norm": gradient_norm,
@@ -134,8 +139,6 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
         metrics["parameter_norm"] = optax.tree.norm(params)
         return TrainState(state.step + 1, params, opt_state, recent), metrics
 
-    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
-    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
     return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules), everywhere),
                    out_shardings=(layout, whole), donate_argnums=0)
 

@@ -48,9 +48,10 @@ def test_a_run_leaves_what_it_says(unbroken):
 
 def test_a_run_that_goes_on_elsewhere_says_what_changed(files, tmp_path):
     run(files, tmp_path, *SHORT, CONSTANT, "--config.train.duration=5 steps")
-    output = run(files, tmp_path, *SHORT, CONSTANT, "--config.mesh.fsdp=2", devices=4)
+    output = run(files, tmp_path, *SHORT, CONSTANT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
     assert "Going on from the checkpoint of step 5" in output
     assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
+    assert "Changed since then: config.mesh.zero1: False -> True\n" in output
     assert "Changed since then: config.train.duration: '5 steps' -> '12 steps'\n" in output
     run(files, tmp_path / "unbroken", *SHORT, CONSTANT)
     got, expected = losses(tmp_path), losses(tmp_path / "unbroken")
