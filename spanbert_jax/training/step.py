@@ -53,13 +53,6 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
         left=rows.left, right=rows.right, place=rows.place, deterministic=dropout_key is None, rngs=rngs)
 
 
-def batch_loss(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
-               counts: dict[str, jax.Array], objectives: Any) -> tuple[jax.Array, dict[str, Term]]:
-    """The loss of masked rows, divided by the counts of the batch that they are a part of, and its terms."""
-    terms = objective_terms(apply_model(model, params, rows, batch, dropout_key), rows, batch["next_sentence"])
-    return total_loss(terms, counts, objectives.boundary_weight, objectives.reference_denominators), terms
-
-
 def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
                        objectives: Any, accumulation: int, layout: Any = None,
                        ) -> tuple[jax.Array, dict[str, Term], Any]:
@@ -74,7 +67,9 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
     counts = {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
 
     def loss_of(params: Any, part: tuple[MaskedRows, Batch], key: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
-        return batch_loss(model, params, *part, key, counts, objectives)
+        rows, batch = part
+        terms = objective_terms(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
+        return total_loss(terms, counts, objectives.boundary_weight, objectives.reference_denominators), terms
 
     def add_part(index: jax.Array, part: tuple[MaskedRows, Batch]) -> tuple[jax.Array, dict[str, Term], Any]:
         key = jax.random.fold_in(dropout_key, index)
