@@ -1,9 +1,15 @@
 """Eight simulated devices for every test of this process; a test takes as many of them as it needs."""
+import tempfile
+
 import jax
 import pytest
 
 from tests.runs import Files, make_files
 
+# Compiling is most of what the tests do, and few programs run long enough to be worth optimising.
+jax.config.update("jax_disable_most_optimizations", True)
+_COMPILED = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 

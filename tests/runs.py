@@ -28,8 +28,9 @@ def get_config():
     config = default_config()
     config.model.size, config.model.dtype, config.model.layers = "tiny", "float32", "scanned"
     config.model.max_positions = 64
-    config.model.dropout = config.model.attention_dropout = 0.0  # compiles in half the time
+    config.model.dropout = config.model.attention_dropout = 0.0
     config.optimizer.learning_rate, config.optimizer.warmup = 1e-3, "2 steps"
+    config.optimizer.schedule = "constant"
     config.train.duration, config.train.batch_size, config.train.log_every = "60 steps", 8, 1
     config.evaluation.every, config.evaluation.batch_size = "20 steps", 8
     config.evaluation.max_rows = 200
@@ -37,7 +38,8 @@ def get_config():
     return config
 '''
 
-DROPOUT = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1")
+# What runs have unless told otherwise. Without them all runs are one program, whatever their length, compiled once.
+USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.optimizer.schedule=linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +47,20 @@ class Files:
     """What the runs of a test start from.
 
     Attributes:
-      folder: holds config.py, texts/, corpus/ and the compiled programs, so that a restart takes seconds.
+      folder: holds config.py, texts/, corpus/ and the compiled programs, so that a restart takes seconds; and without/,
+        where PyTorch is missing, which training does not need and tensorboardX would spend a second on importing.
     """
     folder: pathlib.Path
 
     @property
     def corpus(self) -> pathlib.Path:
         return self.folder / "corpus"
+
+    def environment(self, devices: int = 1, cache: pathlib.Path | None = None) -> dict[str, str]:
+        """The variables of a process with so many simulated devices; compiled programs as in `Process`."""
+        path = f"{self.folder / 'without'}:{os.environ.get('PYTHONPATH', '')}"
+        return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path,
+                "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
 
 
 def make_files(folder: pathlib.Path) -> Files:
@@ -61,6 +70,8 @@ def make_files(folder: pathlib.Path) -> Files:
     texts.mkdir()
     for name, text in list(pydoc_data.topics.topics.items())[:40]:
         (texts / f"{name}.txt").write_text(text, encoding="utf-8")
+    (folder / "without").mkdir()
+    (folder / "without" / "torch.py").write_text("raise ImportError('not here')")
     spanbert_jax.prepare(str(texts), folder / "corpus", vocab_size=600, length=64, validation_fraction=0.1, workers=1,
                          progress=False)
     return Files(folder)
@@ -89,9 +100,7 @@ class Process:
         if processes > 1 or launcher:
             argv = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={processes}",
                     f"--devices={devices}", *launcher, "--", *argv]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
-                       "XDG_CACHE_HOME": str(cache or files.folder / "cache")}
-        self._popen = subprocess.Popen(argv, env=environment, cwd=ROOT, stderr=subprocess.STDOUT,
+        self._popen = subprocess.Popen(argv, env=files.environment(devices, cache), cwd=ROOT, stderr=subprocess.STDOUT,
                                        stdout=subprocess.PIPE, text=True, errors="replace")
         self.lines: list[str] = []
 

@@ -47,6 +47,8 @@ class ModelConfig:
       attention: how it is computed, a name in `spanbert_jax.model.attention.KINDS`; all compute the same.
       layers: "scanned" compiles one layer and loops, "unrolled" compiles each; parameters are laid out alike.
       remat: what the backward pass recomputes, a name in `spanbert_jax.model.encoder.REMAT`.
+      gradient_dtype: in which the gradients of kernels and tables are summed over the devices; each device's own sums,
+        and what comes of it, are float32 always.
     """
     vocab_size: int
     num_layers: int = 12
@@ -69,6 +71,7 @@ class ModelConfig:
     attention: str = "plain"
     layers: str = "unrolled"
     remat: str = "none"
+    gradient_dtype: str = "float32"
 
     @classmethod
     def named(cls, size: str, *, vocab_size: int, **fields) -> "ModelConfig":

@@ -10,7 +10,7 @@ from spanbert_jax.model.attention import SelfAttention
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.layers import Dense, LayerNorm, table
+from spanbert_jax.model.layers import Dense, LayerNorm, Table
 
 # What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
 REMAT = {
@@ -35,9 +35,9 @@ class Embeddings(nn.Module):
 
     def setup(self):
         config = self.config
-        self.token = table(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
-        self.position = table(config, config.max_positions, config.width, (None, "embed"))
-        self.token_type = table(config, config.token_types, config.width, (None, "embed"))
+        self.token = Table(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
+        self.position = Table(config, config.max_positions, config.width, (None, "embed"))
+        self.token_type = Table(config, config.token_types, config.width, (None, "embed"))
         self.norm = LayerNorm(config)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array, token_types: jax.Array,
@@ -115,6 +115,6 @@ class Encoder(nn.Module):
         x, _ = self.layers(x, segments, seeds)
         return x
 
-    def token_embedding(self) -> jax.Array:
+    def pieces(self) -> Table:
         """The table of piece embeddings [V, D], which the heads share."""
-        return self.embeddings.token.embedding
+        return self.embeddings.token

@@ -98,7 +98,7 @@ class EncoderModel(nn.Module):
     def _head(self, hidden: jax.Array, pooled: jax.Array | None, deterministic: bool) -> dict[str, jax.Array]:
         outputs, seed = {}, None if deterministic else seed_from(self.make_rng("dropout"))
         if self.head in ("pretraining", "masked_lm"):
-            logits = self.masked_token_head(hidden, self.encoder.token_embedding())
+            logits = self.masked_token_head(hidden, self.encoder.pieces())
             outputs["logits"] = logits[..., :self.config.vocab_size]
         if self.head == "pretraining" and self.config.next_sentence_head:
             outputs["next_sentence_logits"] = self.next_sentence_head(pooled)
@@ -125,5 +125,5 @@ class EncoderModel(nn.Module):
         Returns:
           [B, M, V] float32.
         """
-        logits = self.boundary_head(gather(hidden, left), gather(hidden, right), place, self.encoder.token_embedding())
+        logits = self.boundary_head(gather(hidden, left), gather(hidden, right), place, self.encoder.pieces())
         return logits[..., :self.config.vocab_size]

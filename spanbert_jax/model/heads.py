@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.layers import Dense, LayerNorm, table
+from spanbert_jax.model.layers import Dense, LayerNorm, Table
 
 # The logit of rows that pad the vocabulary: never drawn, never in the way of the softmax.
 PADDING_LOGIT = -1e9
@@ -23,12 +23,11 @@ class TiedOutput(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, pieces: Table) -> jax.Array:
         config = self.config
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
         bias = self.param("bias", init, (config.padded_vocab_size,), jnp.float32)
-        logits = jnp.einsum("BMD,VD->BMV", x, embedding.astype(x.dtype), preferred_element_type=jnp.float32) + bias
-        logits = nn.with_logical_constraint(logits, ("batch", None, "vocab"))
+        logits = nn.with_logical_constraint(pieces.logits(x) + bias, ("batch", None, "vocab"))
         return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits, PADDING_LOGIT)
 
 
@@ -37,9 +36,9 @@ class MaskedTokenHead(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, pieces: Table) -> jax.Array:
         x = gelu(Dense(self.config, self.config.width, ("embed", None), name="transform")(x))
-        return TiedOutput(self.config, name="output")(LayerNorm(self.config, name="norm")(x), embedding)
+        return TiedOutput(self.config, name="output")(LayerNorm(self.config, name="norm")(x), pieces)
 
 
 class BoundaryHead(nn.Module):
@@ -51,17 +50,17 @@ class BoundaryHead(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, embedding: jax.Array) -> jax.Array:
+    def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, pieces: Table) -> jax.Array:
         """Logits [B, M, V] from states [B, M, D] at the left and right boundary and places [B, M].
 
         Places past the table, which are no targets, are read as its last: out of bounds the look-up gives NaN.
         """
         config = self.config
-        places = table(config, config.boundary_positions, config.boundary_features, (None, None), "place")
+        places = Table(config, config.boundary_positions, config.boundary_features, (None, None), name="place")
         x = jnp.concatenate([left, right, places(jnp.minimum(place, config.boundary_positions - 1))], axis=-1)
         x = LayerNorm(config, name="first_norm")(gelu(Dense(config, config.width, (None, "embed"), name="first")(x)))
         x = LayerNorm(config, name="second_norm")(gelu(Dense(config, config.width, ("embed", None), name="second")(x)))
-        return TiedOutput(config, name="output")(x, embedding)
+        return TiedOutput(config, name="output")(x, pieces)
 
 
 def pooler(config: ModelConfig) -> Dense:

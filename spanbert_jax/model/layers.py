@@ -3,16 +3,32 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.functions import add_bias, normalize
+from spanbert_jax.model.products import gradient_shares, look_up, project, tied_logits
 
 
-def table(config: ModelConfig, rows: int, features: int, axes: tuple[str | None, ...],
-          name: str | None = None) -> nn.Embed:
-    """An embedding table [rows, features], drawn from N(0, initializer_range)."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(config.initializer_range), axes)
-    return nn.Embed(rows, features, dtype=config.compute_dtype, embedding_init=init, name=name)
+class Table(nn.Module):
+    """An embedding table [rows, features] drawn from N(0, initializer_range) with logical names `axes`."""
+    config: ModelConfig
+    rows: int
+    features: int
+    axes: tuple[str | None, str | None]
+
+    def setup(self):
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.config.initializer_range), self.axes)
+        self.embedding = self.param("embedding", init, (self.rows, self.features))
+        self.shares = gradient_shares(self.embedding, jnp.dtype(self.config.gradient_dtype))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """[...] integers -> [..., features], in the compute dtype."""
+        return look_up(self.embedding, self.shares, ids, self.config.compute_dtype)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Products with every row. [B, M, features] -> [B, M, rows] float32."""
+        return tied_logits(x, self.embedding, self.shares)
 
 
 class Dense(nn.Module):
@@ -24,11 +40,12 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] -> [..., features], in the compute dtype."""
-        dtype, normal = self.config.compute_dtype, nn.initializers.normal(self.config.initializer_range)
+        config, normal = self.config, nn.initializers.normal(self.config.initializer_range)
         kernel = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (x.shape[-1], self.features))
         bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:]),
                           (self.features,))
-        return add_bias(x.astype(dtype) @ kernel.astype(dtype), bias.astype(dtype))
+        y = project(x.astype(config.compute_dtype), kernel, jnp.dtype(config.gradient_dtype))
+        return add_bias(y, bias.astype(y.dtype))
 
 
 class LayerNorm(nn.Module):

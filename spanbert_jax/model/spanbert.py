@@ -53,11 +53,11 @@ class SpanBert(nn.Module):
           deterministic: without dropout.
         """
         hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)
-        embedding = self.encoder.token_embedding()
+        pieces = self.encoder.pieces()
         boundary = next_sentence = None
-        masked = self.masked_token_head(gather(hidden, positions), embedding)
+        masked = self.masked_token_head(gather(hidden, positions), pieces)
         if self.config.boundary_head:
-            boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, embedding)
+            boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, pieces)
         if self.config.next_sentence_head:
             next_sentence = self.next_sentence_head(pool(self.pooler, hidden)).astype(jnp.float32)
         return PretrainingLogits(masked, boundary, next_sentence)

@@ -91,6 +91,7 @@ def default_config() -> ml_collections.ConfigDict:
     train.duration = "2.4M steps"
     train.batch_size = 256  # rows in a step over all devices, B
     train.accumulation = 1  # parts that a step's batch is computed in
+    train.gradient_dtype = "float32"  # in which gradients are summed over the devices; "bfloat16" sends half the bytes
     train.log_every = 100  # steps
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
@@ -195,6 +196,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
     _choose(config, "model.size", tuple(SIZES))
     _choose(config, "model.dtype", ("bfloat16", "float32"))
+    _choose(config, "train.gradient_dtype", ("float32", "bfloat16"))
     _choose(config, "model.attention", ("auto", *KINDS))
     _choose(config, "model.layers", ("scanned", "unrolled"))
     _choose(config, "model.remat", tuple(REMAT))
@@ -247,4 +249,5 @@ def model_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelCon
     return ModelConfig.named(
         fields.pop("size"), vocab_size=vocab_size, boundary_head=config.objectives.boundary_weight > 0,
         boundary_positions=config.masking.max_span_positions, next_sentence_head=config.objectives.next_sentence,
+        gradient_dtype=config.train.gradient_dtype,
         **fields)

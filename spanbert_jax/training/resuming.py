@@ -25,9 +25,10 @@ def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelCo
 
     "config" and "corpus", and the "network" that both make, so that its parameters can be read without them.
     """
+    # Its parameters are the same however attention is computed and gradients are summed.
+    network = dataclasses.replace(network, attention="plain", gradient_dtype="float32")
     return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity,
-                                  # Its parameters are the same however attention is computed.
-                                  "network": dataclasses.asdict(dataclasses.replace(network, attention="plain"))}))
+                                  "network": dataclasses.asdict(network)}))
 
 
 def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> list[str]:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.checkpoints.manifest import write_manifest
+from spanbert_jax.errors import UserError
 from tests.checkpoints.states import (
     abstract_of,
     anything_goes,

@@ -10,10 +10,10 @@ import types
 
 import pytest
 
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.checkpoints import Checkpointer
-from tests.disks import small_disk
+from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 from tests.checkpoints.states import abstract_of, anything_goes, assert_same_bits, make_state
+from tests.disks import small_disk
 
 LARGE = 2 ** 15  # rows of a state of 1.3 MB
 

@@ -81,6 +81,7 @@ def test_wrong_overrides_are_told_in_a_line(override, message):
     ("--config.masking.rate=1.5", "masking.rate .*1.5"),
     ("--config.model.size=huge", "config.model.size='huge'.*'base'"),
     ("--config.model.remat=some", "config.model.remat='some'.*'names'"),
+    ("--config.train.gradient_dtype=float16", "config.train.gradient_dtype='float16'.*'float32', 'bfloat16'"),
     ("--config.optimizer.name=adamm", "config.optimizer.name='adamm'.*'adamw'"),
     ("--config.optimizer.schedule=step", "config.optimizer.schedule='step'.*'wsd'"),
     ("--config.train.duration=soon", "config.train.duration='soon'"),

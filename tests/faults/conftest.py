@@ -1,4 +1,4 @@
-"""An unbroken run, to compare broken ones with."""
+"""Unbroken runs, to compare broken ones with."""
 import pathlib
 
 import pytest
@@ -11,6 +11,14 @@ def unbroken(files, tmp_path_factory) -> pathlib.Path:
     """The workdir of a run that nothing happened to."""
     workdir = tmp_path_factory.mktemp("unbroken")
     run(files, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def unbroken_pair(files, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a run of two processes that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("pair")
+    run(files, workdir, processes=2)
     return workdir
 
 

@@ -1,4 +1,8 @@
-"""Every kind of file of the newest step damaged, one at a time: the run falls back a step and ends the same."""
+"""A kind of file after the other of the newest step damaged: the run falls back a step and ends the same.
+
+`tests/checkpoints` damages every file in every way.
+"""
+import itertools
 import os
 import pathlib
 import re
@@ -34,20 +38,18 @@ def one_of_each_kind(checkpoints: pathlib.Path, step: int) -> list[str]:
 def damaged(files, unbroken, tmp_path_factory):
     """What became of finished runs, each with one file damaged, by (damage, file): workdir, and what all said."""
     folder, workdirs, processes = tmp_path_factory.mktemp("damaged"), {}, []
-    for damage in (flip_a_bit, truncate, os.unlink):
-        for file in one_of_each_kind(unbroken / "checkpoints", 60):
-            whole = unbroken / "checkpoints" / file
-            if whole.stat().st_size or damage is os.unlink:  # of an empty file there is nothing to flip or to cut off
-                workdir = workdirs[damage.__name__, file] = folder / str(len(workdirs))
-                shutil.copytree(unbroken, workdir)
-                damage(workdir / "checkpoints" / file)
+    damages = itertools.cycle((flip_a_bit, truncate, os.unlink))
+    for file in one_of_each_kind(unbroken / "checkpoints", 60):
+        # Of an empty file there is nothing to flip or to cut off.
+        damage = next(damages) if (unbroken / "checkpoints" / file).stat().st_size else os.unlink
+        workdir = workdirs[damage.__name__, file] = folder / str(len(workdirs))
+        shutil.copytree(unbroken, workdir)
+        damage(workdir / "checkpoints" / file)
     for half in (0, 1):
         processes.append(subprocess.Popen(
             [sys.executable, "-m", "tests.faults.go_on", files.folder / "config.py", files.corpus,
              *list(workdirs.values())[half::2]],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1",
-                 "XDG_CACHE_HOME": str(files.folder / "cache")},
-            cwd=ROOT, stderr=subprocess.PIPE, text=True))
+            env=files.environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True))
     said = "".join([process.communicate()[1] for process in processes])
     assert [process.returncode for process in processes] == [0, 0], said
     return workdirs, said
@@ -56,7 +58,9 @@ def damaged(files, unbroken, tmp_path_factory):
 @pytest.mark.parametrize("damage", ["flip_a_bit", "truncate", "unlink"])
 def test_a_damaged_step_is_set_aside_and_the_run_ends_the_same(damaged, unbroken, damage):
     workdirs, said = damaged
-    for file in [file for done, file in workdirs if done == damage]:
+    files = [file for done, file in workdirs if done == damage]
+    assert len(files) >= 2
+    for file in files:
         workdir = workdirs[damage, file]
         assert_same_run(workdir, unbroken)
         assert (workdir / "checkpoints" / "60.unsound").is_dir()

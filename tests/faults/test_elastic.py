@@ -1,4 +1,5 @@
 """A run stopped on some processes and devices goes on with others."""
+import pathlib
 import shutil
 import signal
 
@@ -13,31 +14,32 @@ SETTINGS = ("--config.train.duration=34 steps", "--config.evaluation.every=0")
 
 
 @pytest.fixture(scope="module")
-def stopped(files, tmp_path_factory):
-    """Workdirs of two runs of 2 processes with 2 devices each: one stopped with more than 20 steps to go, one whole."""
+def runs(files, tmp_path_factory) -> pathlib.Path:
+    """A folder of runs: one "unbroken", and two, of "1" and of "2" processes, stopped with more than 20 steps to go."""
     folder = tmp_path_factory.mktemp("elastic")
-    run(files, folder / "unbroken", *SETTINGS, processes=2, devices=2)
-    with Process(files, folder / "stopped", *SETTINGS, processes=2, devices=2) as process:
-        process.until("step 6/")
-        process.send(signal.SIGTERM)
-        assert process.wait() == STOPPED, process.output
-    assert max(losses(folder / "stopped")) < 34 - STEPS
+    run(files, folder / "unbroken", *SETTINGS)
+    for processes in (1, 2):
+        workdir = folder / str(processes)
+        with Process(files, workdir, *SETTINGS, processes=processes) as process:
+            process.until("step 6/")
+            process.send(signal.SIGTERM)
+            assert process.wait() == STOPPED, process.output
+        assert max(losses(workdir)) < 34 - STEPS
     return folder
 
 
-@pytest.mark.parametrize("processes,devices,mesh", [
-    (1, 4, "--config.mesh.fsdp=2"), (4, 1, "--config.mesh.data=-1"), (1, 1, "--config.mesh.data=1")])
-def test_a_run_goes_on_with_other_processes_and_devices(files, stopped, tmp_path, processes, devices, mesh):
+@pytest.mark.parametrize("before,processes,devices,fsdp", [(2, 1, 4, 2), (2, 1, 1, 1), (1, 2, 1, 1)])
+def test_a_run_goes_on_with_other_processes_and_devices(files, runs, tmp_path, before, processes, devices, fsdp):
     workdir = tmp_path / "run"
-    shutil.copytree(stopped / "stopped", workdir)
-    before = losses(workdir)
-    output = run(files, workdir, *SETTINGS, mesh, processes=processes, devices=devices)
+    shutil.copytree(runs / str(before), workdir)
+    done = losses(workdir)
+    output = run(files, workdir, *SETTINGS, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices)
     # A state restored otherwise than it was saved would have been set aside, by its fingerprint.
-    assert f"Going on from the checkpoint of step {max(before)} " in output and "set aside" not in output
-    got, expected = losses(workdir), losses(stopped / "unbroken")
-    assert got.keys() == expected.keys() and before.items() <= got.items()
-    for step in sorted(got)[:len(before) + STEPS]:
+    assert f"Going on from the checkpoint of step {max(done)} " in output and "set aside" not in output
+    got, expected = losses(workdir), losses(runs / "unbroken")
+    assert got.keys() == expected.keys() and done.items() <= got.items()
+    for step in sorted(got)[:len(done) + STEPS]:
         np.testing.assert_allclose(got[step], expected[step], rtol=1e-5)
-    state, whole = final_state(workdir), final_state(stopped / "unbroken")
+    state, whole = final_state(workdir), final_state(runs / "unbroken")
     for name in state:
         np.testing.assert_allclose(state[name], whole[name], rtol=1e-2, atol=1e-4, err_msg=name)

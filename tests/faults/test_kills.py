@@ -6,9 +6,9 @@ import threading
 import time
 
 from spanbert_jax.checkpoints.folder import FOLDER, list_saving
-from tests.runs import DROPOUT, Process, assert_same_run, run
+from tests.runs import USUAL, Process, assert_same_run, run
 
-KILLS = 25
+KILLS = 12
 
 
 def until_it_saves(workdir: pathlib.Path) -> None:
@@ -21,7 +21,7 @@ def until_it_saves(workdir: pathlib.Path) -> None:
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, tmp_path, sweep):
     moments, kills = random.Random(sweep), max(sweep, KILLS)
     # Longer than all that is done between the kills; so many saves that some are hit.
-    settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *DROPOUT)
+    settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
     run(files, tmp_path / "unbroken", *settings)
     saves_hit = 0
     for _ in range(kills):

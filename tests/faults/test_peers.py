@@ -6,24 +6,11 @@ import time
 import pytest
 
 from spanbert_jax.cluster.exit_codes import retryable
-from tests.runs import Process, assert_same_run, free_port, run
+from tests.runs import Process, assert_same_run, free_port
 
 # Long enough, and rows that three processes share.
 SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6", "--config.evaluation.batch_size=6")
 SECONDS = 15
-
-
-# Of the launcher's own tests one stops a process.
-def test_the_launcher_ends_the_peers(files, tmp_path):
-    with Process(files, tmp_path, *SETTINGS, processes=3) as process:
-        process.until("loss")
-        children = process.children()
-        os.kill(children[0], signal.SIGKILL)
-        began = time.monotonic()
-        status = process.wait()
-        assert time.monotonic() - began < SECONDS
-    assert retryable(status), process.output
-    assert not any(os.path.exists(f"/proc/{child}") for child in children)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -41,14 +28,16 @@ def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number
     assert all(map(retryable, statuses)), (statuses, first.output, second.output)
 
 
-def test_the_launcher_starts_a_run_again_after_a_kill(files, tmp_path):
-    run(files, tmp_path / "unbroken", "--config.train.duration=20 steps", processes=2)
-    with Process(files, tmp_path / "broken", "--config.train.duration=20 steps", processes=2,
-                 launcher=("--restarts=1",)) as process:
+# That it ends them in time, killed or hung, the launcher's own tests show.
+def test_the_launcher_ends_the_peers_and_starts_the_run_again(files, unbroken_pair, tmp_path):
+    with Process(files, tmp_path, processes=2, launcher=("--restarts=1",)) as process:
         process.until("step 12/")
-        os.kill(process.children()[1], signal.SIGKILL)
+        children = process.children()
+        os.kill(children[1], signal.SIGKILL)
+        process.until("restart 1 of 1")
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
         assert process.wait() == 0, process.output
-    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+    assert_same_run(tmp_path, unbroken_pair)
 
 
 def test_processes_started_with_different_settings_are_refused(files, tmp_path):

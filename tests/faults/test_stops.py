@@ -7,24 +7,24 @@ import threading
 import pytest
 
 from spanbert_jax.cluster.exit_codes import STOPPED
-from tests.runs import DROPOUT, Process, assert_same_run, evaluations, losses, run
+from tests.runs import Process, assert_same_run, evaluations, losses, run
 
 
-def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, tmp_path, sweep):
-    settings = [f"--config.train.duration={10 * max(sweep, 4)} steps", "--config.checkpoint.every=1000 steps", *DROPOUT]
-    run(files, tmp_path / "unbroken", *settings)
-    moments, stops, status = random.Random(sweep), 0, STOPPED
-    while status == STOPPED:
-        with Process(files, tmp_path / "broken", *settings) as process:
-            process.until("loss")
-            timer = threading.Timer(moments.uniform(0, 0.4), process.send, [signal.SIGTERM])
-            timer.start()
-            status = process.wait()
-            timer.cancel()
-        stops += status == STOPPED
-        assert status in (0, STOPPED), process.output
-    assert stops >= 2
-    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, unbroken, tmp_path, sweep):
+    moments, stops, wanted = random.Random(sweep), 0, max(sweep, 4)
+    while stops < wanted:
+        workdir, status = tmp_path / str(stops), STOPPED
+        while status == STOPPED:
+            with Process(files, workdir, "--config.checkpoint.every=1000 steps") as process:
+                process.until("loss")
+                timer = threading.Timer(moments.uniform(0, 0.4), process.send, [signal.SIGTERM])
+                if stops < wanted:
+                    timer.start()
+                status = process.wait()
+                timer.cancel()
+            stops += status == STOPPED
+            assert status in (0, STOPPED), process.output
+        assert_same_run(workdir, unbroken)
 
 
 def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, sweep):
@@ -40,21 +40,21 @@ def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, swe
     assert not list(tmp_path.glob("checkpoints/*unsound*"))
 
 
-def test_two_processes_stop_together_whoever_is_told(files, tmp_path, sweep):
-    moments, stops = random.Random(sweep), max(sweep, 2)
-    duration = f"--config.train.duration={30 * stops} steps"
-    run(files, tmp_path / "unbroken", duration, processes=2)
-    for stop in range(stops):
-        with Process(files, tmp_path / "broken", duration, processes=2) as process:
-            process.until("loss")
-            # All are told, and then one alone.
-            tell = (process.send, [signal.SIGTERM]) if stop % 2 else (os.kill, [process.children()[1], signal.SIGTERM])
-            threading.Timer(moments.uniform(0, 0.4), *tell).start()
-            assert process.wait() == STOPPED, process.output
-        steps = [int(path.name) for path in (tmp_path / "broken" / "checkpoints").iterdir() if path.name.isdigit()]
-        assert max(steps) == max(losses(tmp_path / "broken")) < 30 * stops
-    run(files, tmp_path / "broken", duration, processes=2)
-    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+def test_two_processes_stop_together_whoever_is_told(files, unbroken_pair, tmp_path, sweep):
+    moments = random.Random(sweep)
+    for number in range(max(1, sweep // 2)):
+        workdir = tmp_path / str(number)
+        for all_are_told in (True, False):
+            with Process(files, workdir, processes=2) as process:
+                process.until("loss")
+                children = process.children()
+                tell = (process.send, [signal.SIGTERM]) if all_are_told else (os.kill, [children[1], signal.SIGTERM])
+                threading.Timer(moments.uniform(0, 0.4), *tell).start()
+                assert process.wait() == STOPPED, process.output
+            steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+            assert max(steps) == max(losses(workdir)) < 60
+        run(files, workdir, processes=2)
+        assert_same_run(workdir, unbroken_pair)
 
 
 # At step 20 it compiles the evaluation, at step 40 it is in the middle of it.
@@ -94,8 +94,14 @@ def test_a_stop_during_preparation_is_heard_and_leaves_nothing(files, unbroken, 
 
 
 def test_the_time_limit_saves_and_stops(files, tmp_path):
-    output = run(files, tmp_path, "--config.train.duration=100000 steps", "--config.checkpoint.every=0",
-                 "--time-limit=12s", status=STOPPED)
-    assert "time limit" in output
-    steps = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
-    assert steps == [str(max(losses(tmp_path)))]
+    seconds = 8
+    while True:
+        workdir = tmp_path / str(seconds)
+        output = run(files, workdir, "--config.train.duration=100000 steps", "--config.checkpoint.every=0",
+                     f"--time-limit={seconds}s", status=STOPPED)
+        assert "time limit" in output
+        if losses(workdir):
+            break
+        seconds *= 2  # a slow machine has not come to its first step
+    steps = [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    assert steps == [str(max(losses(workdir)))]

@@ -65,7 +65,7 @@ def test_a_run_continues_another(files, trained, tmp_path):
 def test_it_goes_on_without_what_it_began_from(files, trained, tmp_path):
     source = tmp_path / "source"
     assert main(["import", "--from", str(trained), "--out", str(source)]) == 0
-    arguments = (*SHORT, f"--config.init_from={source}", "--config.optimizer.schedule=constant")
+    arguments = (*SHORT, f"--config.init_from={source}")
     run(files, tmp_path / "unbroken", *arguments)
     run(files, tmp_path / "run", *arguments, "--config.train.duration=2 steps")
     shutil.rmtree(source)

@@ -85,17 +85,17 @@ def test_every_process_traces_itself(files, tmp_path):
 
 
 def test_a_stop_ends_a_trace_and_the_run_may_go_on_with_another(files, tmp_path):
-    settings = ["--config.train.duration=60 steps", "--config.optimizer.schedule=constant"]
-    with Process(files, tmp_path, *settings, "--config.profile=2-60") as process:
+    duration = "--config.train.duration=20 steps"
+    with Process(files, tmp_path, duration, "--config.profile=2-20") as process:
         process.until("step 4/")
         process.send(signal.SIGTERM)
         assert process.wait() == STOPPED, process.output
     stopped = max(losses(tmp_path))
     assert traced_steps(tmp_path, f"steps_2-{stopped}") == list(range(2, stopped + 1))
     assert "Goodput" in process.output
-    output = run(files, tmp_path, *settings, f"--config.profile={stopped}")
+    output = run(files, tmp_path, duration, f"--config.profile={stopped}")
     assert "none of these steps is to come" in output and len(traces(tmp_path)) == 1
-    assert "Changed since then: config.profile: '2-60' -> " in output and "(1 restart)" in output
+    assert "Changed since then: config.profile: '2-20' -> " in output and "(1 restart)" in output
 
 
 def test_a_disk_that_does_not_take_the_trace_does_not_end_the_training(files, unbroken, tmp_path):

@@ -1,11 +1,13 @@
 """What may change between a checkpoint and the steps to come."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.model import ModelConfig
 from spanbert_jax.training import default_config
-from spanbert_jax.training.resuming import check_changes
+from spanbert_jax.training.resuming import check_changes, describe
 
 CORPUS = {"tokenizer": "abc", "length": 64, "content": "123", "settings": {"blocks": "sentences"}}
 
@@ -36,10 +38,10 @@ def test_harmless_changes_are_listed(change):
 
 
 @pytest.mark.parametrize("change", [
-    {"seed": 1}, {"train__batch_size": 8}, {"train__accumulation": 2}, {"optimizer__learning_rate": 1.0},
-    {"optimizer__name": "lamb"}, {"masking__scheme": "token"}, {"objectives__boundary_weight": 0.5},
-    {"model__dropout": 0.0}, {"model__dtype": "float32"}, {"corpus": {"length": 128}}, {"corpus": {"content": "456"}},
-    {"corpus": {"settings": {"blocks": "pairs"}}}])
+    {"seed": 1}, {"train__batch_size": 8}, {"train__accumulation": 2}, {"train__gradient_dtype": "bfloat16"},
+    {"optimizer__learning_rate": 1.0}, {"optimizer__name": "lamb"}, {"masking__scheme": "token"},
+    {"objectives__boundary_weight": 0.5}, {"model__dropout": 0.0}, {"model__dtype": "float32"},
+    {"corpus": {"length": 128}}, {"corpus": {"content": "456"}}, {"corpus": {"settings": {"blocks": "pairs"}}}])
 def test_harmful_changes_are_refused_unless_forced(change):
     with pytest.raises(UserError, match=r"checkpoint of step 5: .* -> .*--force"):
         check_changes(5, described(), described(**change), force=False)
@@ -71,3 +73,10 @@ def test_a_field_that_did_not_exist_had_its_default():
     before = described()
     del before["config"]["skip"], before["config"]["masking"]["scheme"]
     assert check_changes(5, before, described(), force=False) == []
+
+
+def test_a_checkpoint_tells_the_network_apart_from_how_it_is_computed():
+    corpus = SimpleNamespace(identity=CORPUS)
+    plain = describe(default_config(), corpus, ModelConfig(vocab_size=100))
+    other = ModelConfig(vocab_size=100, attention="splash", gradient_dtype="bfloat16")
+    assert describe(default_config(), corpus, other) == plain

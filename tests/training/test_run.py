@@ -13,7 +13,6 @@ from tests.runs import evaluations, losses, run
 
 SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",
          "--config.checkpoint.keep=1", "--config.checkpoint.keep_every=10 steps")
-CONSTANT = "--config.optimizer.schedule=constant"
 
 
 def steps_in(workdir) -> list[int]:
@@ -46,18 +45,18 @@ def test_a_run_leaves_what_it_says(unbroken):
     assert "spanbert-jax evaluate --workdir" in output
 
 
-def test_a_run_that_goes_on_elsewhere_says_what_changed(files, tmp_path):
-    run(files, tmp_path, *SHORT, CONSTANT, "--config.train.duration=5 steps")
-    output = run(files, tmp_path, *SHORT, CONSTANT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
+def test_a_run_that_goes_on_elsewhere_says_what_changed_and_is_evaluated_anywhere(files, unbroken, tmp_path):
+    run(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
+    output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
     assert "Going on from the checkpoint of step 5" in output
     assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
     assert "Changed since then: config.mesh.zero1: False -> True\n" in output
     assert "Changed since then: config.train.duration: '5 steps' -> '12 steps'\n" in output
-    run(files, tmp_path / "unbroken", *SHORT, CONSTANT)
-    got, expected = losses(tmp_path), losses(tmp_path / "unbroken")
+    got, expected = losses(tmp_path), losses(unbroken[0])
     assert [got[step] for step in range(1, 6)] == [expected[step] for step in range(1, 6)]
     for step in range(6, 13):
         np.testing.assert_allclose(got[step], expected[step], rtol=1e-5)
+    assert json.loads(run(files, tmp_path, "--json", verb="evaluate").splitlines()[-1])["step"] == 12
 
 
 def test_a_finished_run_does_nothing_more(files, unbroken):
@@ -102,7 +101,7 @@ def test_evaluate_alters_nothing_of_an_unsound_checkpoint(files, unbroken, tmp_p
     (["--config.model.size=mini"], "checkpoint of step 12: .* config.model.size: 'tiny' -> 'mini'; .*--force"),
     (["--config.model.size=mini", "--force"], "checkpoint of step 12: "),
     (["--config.seed=3", "--config.train.batch_size=16"], "config.seed: 0 -> 3; config.train.batch_size: 8 -> 16"),
-    (["--config.train.duration=30 steps"], "config.train.duration"),
+    (["--config.optimizer.schedule=linear", "--config.train.duration=30 steps"], "config.train.duration"),
     (["--config.masking.scheme=annotated", "--force"], "prepared without annotations")])
 def test_what_would_make_it_another_run_is_refused(files, unbroken, changes, said):
     workdir = unbroken[0]
@@ -127,7 +126,7 @@ def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
 
 
 def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_path):
-    settings = ["--config.train.duration=2 steps", "--config.optimizer.schedule=constant"]
+    settings = ["--config.train.duration=2 steps"]
     run(files, tmp_path, *settings)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "checkpoints")
@@ -141,14 +140,9 @@ def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
         assert "another run is using it" in run(files, tmp_path, status=2)
 
 
-def test_a_run_on_a_mesh_is_evaluated_on_the_devices_there_are(files, tmp_path):
-    run(files, tmp_path, "--config.train.duration=2 steps", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=4)
-    assert json.loads(run(files, tmp_path, "--json", verb="evaluate").splitlines()[-1])["step"] == 2
-
-
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_path):
-    run(files, tmp_path, "--config.train.duration=5 steps", CONSTANT)
-    output = run(files, tmp_path, CONSTANT, "--config.optimizer.learning_rate=1e30", "--force", status=1)
+    run(files, tmp_path, "--config.train.duration=5 steps")
+    output = run(files, tmp_path, "--config.optimizer.learning_rate=1e30", "--force", status=1)
     last = output.strip().splitlines()[-1]
     assert "not finite" in last and "gradient norm" in last and "rows [" in last
     assert steps_in(tmp_path) == [5]
@@ -156,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_p
 
 def test_bad_updates_are_left_out_until_there_are_too_many_and_a_resumed_run_decides_the_same(files, tmp_path):
     # Deviations so few that many an ordinary update counts as bad.
-    settings = [CONSTANT, "--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
+    settings = ["--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
     output = run(files, tmp_path / "unbroken", *settings, status=1)
     assert "3 bad updates in a row" in output.strip().splitlines()[-1]
     whole = losses(tmp_path / "unbroken")

@@ -1,0 +1,71 @@
+"""The module, whose kernels run on each device's rows and heads, against plain attention on one device."""
+import contextlib
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spanbert_jax.model import ModelConfig
+from spanbert_jax.model.attention import SelfAttention, attention_kind, paired_heads
+from spanbert_jax.training import default_config
+from spanbert_jax.training.mesh import make_mesh
+from tests.model.attention.calls import TOLERANCE, make_call
+
+# Heads and rows of the least size that the kernel takes.
+CONFIG = ModelConfig(vocab_size=1, width=256, num_heads=4, dtype="float32", attention_dropout=0.2)
+SEED = jnp.asarray([5, 6], jnp.uint32)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Input [8, 128, 256], segments, a gradient of the output, and parameters."""
+    calls = [make_call(attention_kind(CONFIG), 128, 4, "float32", seed) for seed in range(4)]
+    x, above, segments = (jnp.concatenate([getattr(call, name)[:2] for call in calls])
+                          for name in ("query", "value", "segments"))
+    params = nn.unbox(SelfAttention(CONFIG).init(jax.random.key(0), x[:1], segments[:1], None))
+    return x, segments, above * (segments > 0)[..., None], params
+
+
+def computed(case, attention: str, seed: jax.Array | None) -> dict[str, np.ndarray]:
+    """The output where there is a token, and the gradients of the input and the parameters, by name."""
+    x, segments, above, params = case
+    module = SelfAttention(dataclasses.replace(CONFIG, attention=attention))
+
+    @jax.jit
+    def run(x, params):
+        output, pull = jax.vjp(lambda x, params: module.apply(params, x, segments, seed), x, params)
+        return {"output": output * (segments > 0)[..., None], "gradients": pull(above)}
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(run(x, params))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def plain(case):
+    """What plain attention computes on one device, by seed."""
+    return {seed is None: computed(case, "plain", seed) for seed in (SEED, None)}
+
+
+@pytest.mark.parametrize("attention,mesh,seed", [
+    ("plain", (2, 2, 2), SEED), ("paired_heads", None, SEED), ("paired_heads", (8, 1, 1), SEED),
+    ("paired_heads", (2, 2, 2), SEED), ("paired_heads", (2, 2, 2), None)])
+def test_every_mesh_computes_the_same(case, plain, attention, mesh, seed, monkeypatch):
+    # Interpreted as a program of arrays: as one of a TPU, devices wait for each other, each on a core of its own.
+    monkeypatch.setattr(paired_heads.pl, "pallas_call", functools.partial(paired_heads.pl.pallas_call, interpret=True))
+    with contextlib.ExitStack() as stack:
+        if mesh:
+            config = default_config().mesh
+            config.update(dict(zip(("data", "fsdp", "tensor"), mesh)))
+            stack.enter_context(jax.set_mesh(make_mesh(config)))
+            stack.enter_context(nn.logical_axis_rules(config.rules))
+        got = computed(case, attention, seed)
+    assert got.keys() == plain[seed is None].keys()
+    for name, expected in plain[seed is None].items():
+        # A key's bias shifts all scores of a query alike: its gradient is rounding noise around zero.
+        if "'key']['bias'" not in name:
+            np.testing.assert_allclose(got[name], expected, atol=TOLERANCE["float32"] * np.abs(expected).max(),
+                                       err_msg=name)
