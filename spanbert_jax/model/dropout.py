@@ -21,7 +21,7 @@ _FIRST, _SECOND = np.uint32(0x21F0AAAD), np.uint32(0x735A2D97)
 
 
 def rate_threshold(rate: float) -> int:
-    """The rate in 256ths, as it is applied: 0.1 becomes 26/256 = 0.1016. An element whose eight bits are less goes."""
+    """The rate in 256ths, as it is applied: 0.1 becomes 26/256 = 0.1016."""
     return min(round(rate * 256), 255)
 
 
@@ -64,10 +64,10 @@ def keep_mask(seeds: jax.Array, rows: int, columns: int, rate: float) -> jax.Arr
     """Booleans [*matrices, T, J], True where an element is kept, for matrices of T rows and J columns.
 
     Element (t, j) of a matrix is decided by byte j // Q, from the top, of the word of position t Q + j mod Q; Q is
-    J / 4 rounded up.
+    J / 4 rounded up. It is kept if that byte, as a signed number, is no less than `rate_threshold` - 128.
 
     Args:
-      seeds: [*matrices, 2].
+      seeds: [*matrices, 2], such as `split_seed` gives. One more in the first word is the same mask moved by a position.
     """
     seeds = seeds[..., None, None, :]
     quarter = -(-columns // ELEMENTS_PER_WORD)

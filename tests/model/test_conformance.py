@@ -79,8 +79,8 @@ def run(config, weights, vectors):
     return jax.jit(jax.value_and_grad(forward, has_aux=True))(params), rows
 
 
-@pytest.mark.parametrize("layers,remat", [("scanned", "none"), ("unrolled", "none"), ("scanned", "names"),
-                                          ("unrolled", "full"), ("scanned", "dots")])
+# That the others compute the same, `test_encoder` shows.
+@pytest.mark.parametrize("layers,remat", [("unrolled", "none"), ("scanned", "names")])
 def test_agrees_with_the_reference(weights, vectors, layers, remat):
     config = model_config(layers=layers, remat=remat)
     ((loss, (logits, terms, intermediates)), gradients), rows = run(config, weights, vectors)

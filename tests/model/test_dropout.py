@@ -42,8 +42,9 @@ def test_a_mask_is_what_it_is_defined_to_be(rows, columns, rate, threshold):
 def test_a_split_seed_gives_seeds_that_all_differ():
     split = np.asarray(jax.vmap(lambda seed: split_seed(seed, (64, 16)))(seeds_of(24)), np.uint64).reshape(-1, 2)
     assert len(np.unique(split[:, 0] << np.uint64(32) | split[:, 1])) == 24 * 64 * 16
-    # And their bits are like those of any other random words.
-    ones = np.unpackbits(split.astype(np.uint32).view(np.uint8), axis=1).sum(axis=0)
+    # And their bits are like those of any other random words, and so are those in which the two words differ.
+    words = np.column_stack([split, split[:, 0] ^ split[:, 1]]).astype(np.uint32)
+    ones = np.unpackbits(words.view(np.uint8), axis=1).sum(axis=0)
     assert np.abs(ones - len(split) / 2).max() < 5 * np.sqrt(len(split) / 4)
 
 
@@ -132,6 +133,7 @@ def test_what_is_kept_is_scaled_and_its_gradient_is_that_of_what_was_kept(dtype)
 
 def test_matrices_are_dropped_each_under_its_own_seed():
     x, seeds = jnp.ones((2, 3, 16, 16)), seeds_of(2, 3)
+    np.testing.assert_array_equal(drop(x, jnp.asarray(SEED), 0.5), drop_matrices(x, seeds, 0.5))
     together = drop_matrices(x, seeds, 0.5)
     for row, head in np.ndindex(2, 3):
         np.testing.assert_array_equal(together[row, head], drop_matrices(x[row, head], seeds[row, head], 0.5))

@@ -4,6 +4,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from spanbert_jax.planning.compiler.hlo import array_bytes
 from spanbert_jax.training.mesh import batch_sharding, votes
@@ -30,7 +31,7 @@ def compile_and_run(gradient_dtype: str, folder):
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in make_rows(0).items()}
     with jax.set_mesh(trainer.mesh):
         trainer.step = trainer.step.lower(trainer.abstract, batch, votes(trainer.mesh, False)).compile(
-            {"xla_dump_to": str(folder), "xla_dump_hlo_pass_re": "spmd-partitioning"})
+            compiler_options={"xla_dump_to": str(folder), "xla_dump_hlo_pass_re": "spmd-partitioning"})
     text = next(folder.glob("*after_spmd-partitioning*.txt")).read_text()
     sizes = {"f32": 0, "bf16": 0}
     for kind in re.findall(r" = (\S+) all-reduce\(", text):
@@ -41,7 +42,13 @@ def compile_and_run(gradient_dtype: str, folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return {dtype: compile_and_run(dtype, tmp_path_factory.mktemp(dtype)) for dtype in ("float32", "bfloat16")}
+    # What comes out of the cache of compiled programs is not dumped.
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield {dtype: compile_and_run(dtype, tmp_path_factory.mktemp(dtype)) for dtype in ("float32", "bfloat16")}
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()
 
 
 def test_bfloat16_halves_the_bytes_and_each_parameter_is_summed_once(runs):
