@@ -67,7 +67,7 @@ def keep_mask(seeds: jax.Array, rows: int, columns: int, rate: float) -> jax.Arr
     J / 4 rounded up. It is kept if that byte, as a signed number, is no less than `rate_threshold` - 128.
 
     Args:
-      seeds: [*matrices, 2], such as `split_seed` gives. One more in the first word is the same mask moved by a position.
+      seeds: [*matrices, 2], such as `split_seed` gives; one more in the first word is the same mask moved by a place.
     """
     seeds = seeds[..., None, None, :]
     quarter = -(-columns // ELEMENTS_PER_WORD)
