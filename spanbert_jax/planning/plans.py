@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
@@ -17,7 +18,7 @@ from spanbert_jax.training.config import model_config
 from spanbert_jax.training.durations import RunSize
 
 # What has no say in the program of a step, or none in what that needs.
-_WITHOUT_SAY = ("data", "evaluation", "checkpoint", "profile", "init_from", "seed")
+_WITHOUT_SAY = ("data", "evaluation", "checkpoint", "profile", "init_from", "seed", "train.duration", "train.log_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +63,7 @@ def make_plan(config: ml_collections.ConfigDict, topology: Topology) -> Plan:
     config, facts = workload(config)
     size = RunSize(config.train.batch_size, facts.length, facts.rows)
     steps = size.steps("config.train.duration", config.train.duration)
-    # The schedule is a part of the program, but its numbers do not change what it needs.
-    settings = {**{name: value for name, value in config.to_dict().items() if name not in _WITHOUT_SAY}, "train": {
-        name: config.train[name] for name in config.train if name not in ("duration", "log_every")}}
-    said = ask(topology, {"config": settings, "facts": dataclasses.asdict(dataclasses.replace(facts, rows=0))})
+    said = ask(topology, {"config": _deciding(config), "facts": dataclasses.asdict(dataclasses.replace(facts, rows=0))})
     common = topology, config.train.batch_size, facts.length, steps
     if "too_large" in said:
         return Plan(*common, TooLarge(**said["too_large"]), None)
@@ -73,6 +71,15 @@ def make_plan(config: ml_collections.ConfigDict, topology: Topology) -> Plan:
         "collectives": tuple(Collective(**collective) for collective in said["compiled"]["collectives"])})
     cycles = _kernel_cycles(topology, compiled, model_config(config, facts.vocab_size))
     return Plan(*common, compiled, estimate(compiled, topology, cycles))
+
+
+def _deciding(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that decide what a step needs, and the one other batch that has to divide over the devices."""
+    settings = config.to_dict()
+    for field in _WITHOUT_SAY:
+        section, _, name = field.partition(".")
+        del (settings[section] if name else settings)[name or section]
+    return {**settings, "evaluation": {"batch_size": config.evaluation.batch_size}}
 
 
 def _kernel_cycles(topology: Topology, compiled: Compiled, network: ModelConfig) -> dict[str, float]:

@@ -26,7 +26,7 @@ def describe(plan: Plan) -> str:
     lines = [_headline(plan), "", fits(plan)]
     if isinstance(plan.found, TooLarge):
         return "\n".join(lines)
-    lines += [table(("memory a chip", "GiB"), _memory(plan)), ""]
+    lines += ["", table(("memory a chip", "GiB"), _memory(plan)), ""]
     if plan.estimate:
         lines += [table(("estimate", "raw", "memory-priced"), _times(plan)), ""]
     if collectives := _collectives(plan.found.collectives, plan.topology):

@@ -74,5 +74,7 @@ def test_a_cpu_is_planned_for_and_says_what_it_would_take(tmp_path, monkeypatch,
     assert "all-reduce over 2" in said
     assert main([*command, "--topology", "cpu:3"]) == 2
     assert "4 rows do not divide over the 3 devices" in capsys.readouterr().err
+    assert main([*command, "--topology", "cpu:2", "--config.evaluation.batch_size=7"]) == 2
+    assert "config.evaluation.batch_size: 7 rows do not divide over the 2 devices" in capsys.readouterr().err
     assert main([*command, "--topology", "cpu:2", "--config.train.duration=2 epochs"]) == 2
     assert "config.train.duration='2 epochs': how long an epoch is cannot be known" in capsys.readouterr().err
