@@ -68,11 +68,11 @@ def expected():
 
 def test_values_are_those_of_the_plain_formulas():
     params, ids = values()
-    for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 1e-3)):
+    for dtype, tolerance in ((jnp.float32, 4e-6), (jnp.bfloat16, 1e-3)):
         np.testing.assert_allclose(ours(params, ids, dtype, jnp.float32), plain(params, ids, dtype), rtol=tolerance)
 
 
-@pytest.mark.parametrize("gradient_dtype,tolerance", [(jnp.float32, 1e-6), (jnp.bfloat16, 2 ** -8)])
+@pytest.mark.parametrize("gradient_dtype,tolerance", [(jnp.float32, 4e-6), (jnp.bfloat16, 2 ** -8)])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
 def test_gradients_are_those_of_the_plain_formulas(expected, shape, gradient_dtype, tolerance):
     assert_close(gradients_on_mesh(shape, jnp.float32, gradient_dtype), expected, tolerance)
