@@ -37,6 +37,8 @@ def describe(plan: Plan) -> str:
     if plan.estimate:
         network = f", {chip.network / 1e9:.3g} GB/s a chip between slices" if plan.topology.slices > 1 else ""
         lines += [METHOD.format(link=f"{chip.link / 1e9:.0f}", network=network)]
+        if plan.found.silent:
+            lines += [f"Not counted: {', '.join(f'{kind} ({runs:,.0f})' for kind, runs in plan.found.silent.items())}."]
     elif chip.platform == "gpu":
         lines += ["The compiler for GPUs counts no cycles, so there is no estimate of the time."]
     else:
