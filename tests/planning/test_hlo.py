@@ -58,6 +58,9 @@ ENTRY %main (p: bf16[8,128], q: f32[100]) -> bf16[8,128] {
   %start = (s32[], bf16[8,128]) tuple(%p, %kept)
   %loop = (s32[], bf16[8,128]) while(%start), condition=%condition, body=%body, metadata={op_name="transpose(jvp(a))"}
   %alone = (f32[10]{0}, f32[30]{0}) all-reduce(%near, %beside), channel_id=8, replica_groups=mesh['x'=4,'y'=2] {'y'}
+  %sent = (f32[2,128]{1,0}, u32[], token[]) send(%q, %q), channel_id=5, a={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %busy = bf16[8,128]{1,0} fusion(%p, %p), calls=%product
+  %sent-done = token[] send-done(%sent), channel_id=5
   %listed = f32[64]{0} all-gather(%q), channel_id=9, replica_groups={{0,4},{1,5},{2,6},{3,7}}, dimensions={0}
   ROOT %last = bf16[8,128]{1,0} get-tuple-element(%loop), index=1
 }
@@ -81,12 +84,17 @@ def test_kernels_are_told_by_name_whatever_they_carry_along(program):
 
 def test_collectives_are_found_inside_fusions_and_in_each_way_of_writing_groups(program):
     found = {one.kind + str(one.bytes): one for one in program.collectives(5, slice_size=4)}
-    assert set(found) == {"all-reduce400", "all-reduce160", "all-gather256"}
+    assert set(found) == {"all-reduce400", "all-reduce160", "all-gather256", "all-reduce1024"}
     # The rows of 0..7 as [4, 2], transposed: 0, 2, 4, 6.
     fused, alone, listed = found["all-reduce400"], found["all-reduce160"], found["all-gather256"]
     assert (fused.group, fused.overlapped, fused.crosses_slices) == (4, True, True)
     assert (alone.group, alone.overlapped, alone.crosses_slices) == (2, False, False)
     assert (listed.group, listed.overlapped, listed.crosses_slices) == (2, False, True)
+
+
+def test_what_is_sent_to_other_slices_is_a_collective_between_them(program):
+    between, = (one for one in program.collectives(5, slice_size=4, slices=2) if one.bytes == 1024)
+    assert (between.kind, between.group, between.crosses_slices, between.overlapped) == ("all-reduce", 2, True, True)
 
 
 def test_a_product_inside_a_fusion_is_seen(program):

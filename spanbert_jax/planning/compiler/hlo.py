@@ -21,6 +21,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^{}]*\}|%?[\w.\-]+)")
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
 _GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_SLICE_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 # Of a permutation these are pairs (from, to).
 _GROUP_LIST = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
 
@@ -132,14 +133,19 @@ class Program:
         types = [instruction.type, *(known[name].type for name in instruction.operands if name in known)]
         return sum(array_bytes(kind, hbm_only=True) for kind in types)
 
-    def collectives(self, unknown_trips: float, slice_size: int) -> list[Collective]:
+    def collectives(self, unknown_trips: float, slice_size: int, slices: int = 1) -> list[Collective]:
         """The collectives, each once, however many instructions the compiler has spread it over.
 
         Args:
           slice_size: devices of a slice, which are numbered one after the other.
+          slices: how many of them; between TPU slices the compiler sends to the host, which is read from that.
         """
         found: dict[str, Collective] = {}
-        for _, instruction, times in self.runs(unknown_trips):
+        for computation, instruction, times in self.runs(unknown_trips):
+            if instruction.opcode == "send" and (kind := _SLICE_TRANSFER.search(instruction.text)):
+                found[instruction.name] = Collective(
+                    kind[1].lower().replace("_", "-"), array_bytes(instruction.type.split("[]", 1)[0]), slices, True,
+                    self._is_beside_products(computation, instruction.name), times)
             for part, inner in ((instruction, False), *((part, True) for part in self.inside(instruction))):
                 kind = next((kind for kind in COLLECTIVES if part.opcode in (kind, f"{kind}-start")), None)
                 if kind is None:
@@ -154,6 +160,14 @@ class Program:
                 found.setdefault(channel[1] if channel else part.name,
                                  Collective(kind, size, len(group), crosses, overlapped, times))
         return list(found.values())
+
+    def _is_beside_products(self, computation: str, sent: str) -> bool:
+        """Whether a matrix product is scheduled between an operation that sends and the one that waits for it."""
+        lines = list(self.computations[computation].values())
+        begin = next(index for index, line in enumerate(lines) if line.name == sent)
+        end = next((index for index, line in enumerate(lines) if line.opcode == "send-done" and sent in line.operands),
+                   begin)
+        return any(self.has_matrix_product(line) for line in lines[begin:end])
 
 
 def array_bytes(kind: str, hbm_only: bool = False) -> int:

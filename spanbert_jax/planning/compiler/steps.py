@@ -145,7 +145,7 @@ def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topol
         batch_bytes=_bytes_on_a_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,
         product_cycles=products, other_cycles=others, other_cycles_by_memory=by_memory, kernels=kernels, silent=silent,
-        collectives=tuple(program.collectives(trips, topology.slice_size)))
+        collectives=tuple(program.collectives(trips, topology.slice_size, topology.slices)))
 
 
 def _bytes_on_a_device(tree: Any) -> int:
