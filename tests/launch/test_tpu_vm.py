@@ -28,11 +28,12 @@ class Play:
     """A folder with a stand-in for gcloud on its PATH.
 
     Attributes:
+      started: processes of the script.
       calls: what it has been called with so far.
     """
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.started = folder, []
         (folder / "bin").mkdir()
         gcloud = folder / "bin" / "gcloud"
         gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {STAND_IN} {folder} "$@"\n')
@@ -44,8 +45,10 @@ class Play:
 
     def start(self, *arguments):
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return subprocess.Popen([ROOT / "launch" / "tpu_vm.sh", *arguments], cwd=self.folder, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path})
+        process = subprocess.Popen([ROOT / "launch" / "tpu_vm.sh", *arguments], cwd=self.folder, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path})
+        self.started.append(process)
+        return process
 
     def run(self, *arguments):
         """Exit status, what was printed, and the lines of complaint."""
@@ -67,7 +70,10 @@ class Play:
 
 @pytest.fixture
 def play(tmp_path):
-    return Play(tmp_path)
+    play = Play(tmp_path)
+    yield play
+    for process in play.started:  # one that a test has given up on would go on asking for ever
+        process.kill()
 
 
 SET_OUT = ["scp", "ssh", "ssh", "ssh"]  # the checkout, its installation, forgetting, the start
