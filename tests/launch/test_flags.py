@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from spanbert_jax.planning.compiler.devices import environment
+from spanbert_jax.planning.hardware import parse_topology
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A chain of matrix products trained on eight chips that share the rows out; compiled for TPUs, on a machine without.
 TPU_STEP = """
@@ -34,8 +37,6 @@ x = jax.ShapeDtypeStruct((8 * 2048, 2048), jnp.bfloat16)
 program = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere).lower(layers, x).compile().as_text()
 print("fused", len(re.findall(r"calls=%async_collective_fusion", program)))
 """
-TPU_VARIABLES = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-                 "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
 
 def run(script, flags="/dev/null", **variables):
@@ -46,7 +47,7 @@ def run(script, flags="/dev/null", **variables):
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the TPU compiler (pip install libtpu)")
 def test_the_tpu_compiler_overlaps_the_sums_of_gradients_by_these_flags():
-    results = [run(TPU_STEP, flags, **TPU_VARIABLES) for flags in ("/dev/null", "launch/tpu_flags.sh")]
+    results = [run(TPU_STEP, flags, **environment(parse_topology("v5e:2x2"))) for flags in ("/dev/null", "launch/tpu_flags.sh")]
     assert [result.returncode for result in results] == [0, 0], results[1].stderr[-2000:]
     without, with_flags = (int(result.stdout.split()[-1]) for result in results)
     assert without == 0 and with_flags >= 3, "of four, the last one has nothing left to run beside"

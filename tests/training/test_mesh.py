@@ -2,7 +2,6 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,20 +11,21 @@ import pytest
 from jax.sharding import AxisType
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.planning.compiler.devices import environment
+from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.training import default_config
 from spanbert_jax.training.mesh import batch_sharding, local_rows, make_mesh
 
-# What the compiler for TPUs wants to know where there is none.
-NO_TPU = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-          "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+TWO_SLICES = parse_topology("2*v5e:2x2")
 # Prints the slice of every device of a mesh over those of two v5e slices.
 ON_TPU = """
 import json
 import numpy as np
-from jax.experimental import topologies
+from spanbert_jax.planning.compiler.devices import reach_devices
+from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.training import default_config
 from spanbert_jax.training.mesh import make_mesh
-devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=2).devices
+devices = reach_devices(parse_topology("2*v5e:2x2"))
 config = default_config().mesh
 config.fsdp = 2
 print(json.dumps(np.vectorize(lambda device: device.slice_index)(make_mesh(config, devices).devices).tolist()))
@@ -87,6 +87,6 @@ def test_slices_that_do_not_divide_the_data_axis_are_refused(axes, data):
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu, which knows TPUs, is not installed")
 def test_slices_of_tpus():
-    output = subprocess.run([sys.executable, "-c", ON_TPU], env={**os.environ, **NO_TPU}, check=True,
+    output = subprocess.run([sys.executable, "-c", ON_TPU], env=environment(TWO_SLICES), check=True,
                             capture_output=True, text=True, timeout=120).stdout
     assert json.loads(output.splitlines()[-1]) == [[[0], [0]], [[0], [0]], [[1], [1]], [[1], [1]]]
