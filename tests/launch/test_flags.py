@@ -47,7 +47,8 @@ def run(script, flags="/dev/null", **variables):
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the TPU compiler (pip install libtpu)")
 def test_the_tpu_compiler_overlaps_the_sums_of_gradients_by_these_flags():
-    results = [run(TPU_STEP, flags, **environment(parse_topology("v5e:2x2"))) for flags in ("/dev/null", "launch/tpu_flags.sh")]
+    variables = environment(parse_topology("v5e:2x2"))
+    results = [run(TPU_STEP, flags, **variables) for flags in ("/dev/null", "launch/tpu_flags.sh")]
     assert [result.returncode for result in results] == [0, 0], results[1].stderr[-2000:]
     without, with_flags = (int(result.stdout.split()[-1]) for result in results)
     assert without == 0 and with_flags >= 3, "of four, the last one has nothing left to run beside"
