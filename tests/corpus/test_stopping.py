@@ -139,7 +139,9 @@ def test_waiting_for_the_corpus_of_another_process(books, tmp_path, vocabulary, 
 
 
 def test_waiting_is_ended_by_a_signal(tmp_path):
-    script = ("import sys; from spanbert_jax.corpus import preparation; "
+    # A shell starts what runs in its background deaf to SIGINT, and these tests may run there.
+    script = ("import signal, sys; from spanbert_jax.corpus import preparation; "
+              "signal.signal(signal.SIGINT, signal.default_int_handler); "
               "preparation.time.sleep = lambda seconds: (print('waiting', flush=True), sys.stdin.read()); "
               "preparation.wait_for_corpus(sys.argv[1])")
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "none")], stdout=subprocess.PIPE,
