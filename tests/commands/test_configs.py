@@ -106,7 +106,7 @@ def test_wrong_values_and_combinations_are_refused_before_any_work(override, mes
         validate(load("quickstart.py", override))
 
 
-@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate"])
 def test_help_of_each_verb_has_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
@@ -116,4 +116,4 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
 
 def test_unknown_verb_is_told(capsys):
     assert main(["trian"]) == 2
-    assert "unknown verb 'trian'; allowed: prepare, train, evaluate" in capsys.readouterr().err
+    assert "unknown verb 'trian'; allowed: plan, prepare, train, evaluate" in capsys.readouterr().err
