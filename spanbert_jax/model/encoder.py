@@ -60,7 +60,7 @@ class Layer(nn.Module):
         attended = checkpoint_name(attended, "attention_output")
         x = LayerNorm(config, name="attention_norm")(x + drop(attended, seeds[1], rate))
         # [B, S, D] -> [B, S, F] -> [B, S, D]
-        inner = Dense(config, config.feed_forward, ("embed", "mlp"), name="feed_forward_in")(x)
+        inner = Dense(config, config.feed_forward, ("embed", "mlp"), activated=True, name="feed_forward_in")(x)
         inner = nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
         outer = Dense(config, config.width, ("mlp", "embed"), name="feed_forward_out")(gelu(inner))
         outer = checkpoint_name(outer, "layer_output")

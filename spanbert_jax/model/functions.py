@@ -12,17 +12,26 @@ import jax
 import jax.numpy as jnp
 
 
-@jax.custom_vjp
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """[..., D] and [D] added."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def add_bias(x: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+    """[..., D] and [D] added.
+
+    Args:
+      activated: whether an activation follows. What comes back through one is computed at the end of a product, where
+        its rows can be summed along with it; other gradients are read once more.
+    """
     return x + bias
 
 
-def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return gradient, _sum_of_rows(gradient).astype(gradient.dtype)
+def _add_bias_backward(activated: bool, _: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if activated:
+        total = jnp.sum(gradient.astype(jnp.float32), axis=tuple(range(gradient.ndim - 1)))
+    else:
+        total = _sum_of_rows(gradient)
+    return gradient, total.astype(gradient.dtype)
 
 
-add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+add_bias.defvjp(lambda x, bias, activated: (x + bias, None), _add_bias_backward)
 
 
 def _sum_of_rows(x: jax.Array) -> jax.Array:

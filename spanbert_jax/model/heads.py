@@ -37,7 +37,7 @@ class MaskedTokenHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, pieces: Table) -> jax.Array:
-        x = gelu(Dense(self.config, self.config.width, ("embed", None), name="transform")(x))
+        x = gelu(Dense(self.config, self.config.width, ("embed", None), activated=True, name="transform")(x))
         return TiedOutput(self.config, name="output")(LayerNorm(self.config, name="norm")(x), pieces)
 
 
@@ -58,8 +58,10 @@ class BoundaryHead(nn.Module):
         config = self.config
         places = Table(config, config.boundary_positions, config.boundary_features, (None, None), name="place")
         x = jnp.concatenate([left, right, places(jnp.minimum(place, config.boundary_positions - 1))], axis=-1)
-        x = LayerNorm(config, name="first_norm")(gelu(Dense(config, config.width, (None, "embed"), name="first")(x)))
-        x = LayerNorm(config, name="second_norm")(gelu(Dense(config, config.width, ("embed", None), name="second")(x)))
+        first = Dense(config, config.width, (None, "embed"), activated=True, name="first")
+        second = Dense(config, config.width, ("embed", None), activated=True, name="second")
+        x = LayerNorm(config, name="first_norm")(gelu(first(x)))
+        x = LayerNorm(config, name="second_norm")(gelu(second(x)))
         return TiedOutput(config, name="output")(x, pieces)
 
 

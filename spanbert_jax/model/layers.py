@@ -32,20 +32,32 @@ class Table(nn.Module):
 
 
 class Dense(nn.Module):
-    """A projection with bias; kernel [in, features] drawn from N(0, initializer_range) with logical names `axes`."""
+    """A projection with bias; kernel [in, features] drawn from N(0, initializer_range) with logical names `axes`.
+
+    Attributes:
+      activated: whether an activation follows, as `functions.add_bias` wants to know.
+    """
     config: ModelConfig
     features: int
     axes: tuple[str | None, str | None]
+    activated: bool = False
 
     @nn.compact
+    def parameters(self, width: int) -> tuple[jax.Array, jax.Array]:
+        """The kernel [width, features] and the bias [features], for input so wide."""
+        normal, zeros = nn.initializers.normal(self.config.initializer_range), nn.initializers.zeros_init()
+        return (self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (width, self.features)),
+                self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,)))
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] -> [..., features], in the compute dtype."""
-        config, normal = self.config, nn.initializers.normal(self.config.initializer_range)
-        kernel = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (x.shape[-1], self.features))
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:]),
-                          (self.features,))
-        y = project(x.astype(config.compute_dtype), kernel, jnp.dtype(config.gradient_dtype))
-        return add_bias(y, bias.astype(y.dtype))
+        return dense(self.config, x, *self.parameters(x.shape[-1]), self.activated)
+
+
+def dense(config: ModelConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
+    """What `Dense` computes, with parameters of any origin. [..., in], [in, out], [out] -> [..., out]."""
+    y = project(x.astype(config.compute_dtype), kernel, jnp.dtype(config.gradient_dtype))
+    return add_bias(y, bias.astype(y.dtype), activated)
 
 
 class LayerNorm(nn.Module):

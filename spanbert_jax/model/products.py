@@ -27,7 +27,8 @@ def project(x: jax.Array, kernel: jax.Array, gradient_dtype: jnp.dtype) -> jax.A
 
 
 def _project(x: jax.Array, kernel: jax.Array, gradient_dtype: jnp.dtype) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    kernel = kernel.astype(x.dtype)
+    # Rounded once, here: a TPU's compiler would fuse it to each product and round again for each of its tiles of rows.
+    kernel = jax.lax.optimization_barrier(kernel.astype(x.dtype))
     return x @ kernel, (x, kernel)
 
 

@@ -37,16 +37,20 @@ def assert_as_formula(function, formula, above: jax.Array, *inputs: jax.Array, t
         assert_near(got, right, above.dtype.name)
 
 
+@pytest.mark.parametrize("activated", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_adding_a_bias(dtype):
+def test_adding_a_bias(dtype, activated):
     x, bias, above = arrays(dtype, (6, 50, 40), (40,), (6, 50, 40))
-    assert_as_formula(add_bias, lambda x, bias: x + bias, above, x, bias, types=(dtype, dtype))
+    assert_as_formula(lambda x, bias: add_bias(x, bias, activated), lambda x, bias: x + bias, above, x, bias,
+                      types=(dtype, dtype))
 
 
-def test_the_gradient_of_a_bias_is_summed_in_float32():
+@pytest.mark.parametrize("activated", [False, True])
+def test_the_gradient_of_a_bias_is_summed_in_float32(activated):
     # In bfloat16 a sum of ones stays at 256.
-    _, pull = jax.vjp(add_bias, jnp.zeros((30, 100, 8), jnp.bfloat16), jnp.zeros(8, jnp.bfloat16))
-    np.testing.assert_allclose(np.asarray(pull(jnp.ones((30, 100, 8), jnp.bfloat16))[1], np.float32), 3000, rtol=4e-3)
+    x, bias = jnp.zeros((30, 100, 8), jnp.bfloat16), jnp.zeros(8, jnp.bfloat16)
+    _, pull = jax.vjp(lambda x, bias: add_bias(x, bias, activated), x, bias)
+    np.testing.assert_allclose(np.asarray(pull(jnp.ones_like(x))[1], np.float32), 3000, rtol=4e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -94,7 +98,7 @@ def test_layer_norm_of_equal_numbers_is_its_bias():
 
 def test_each_keeps_one_array_of_the_size_of_its_result_at_most():
     (x, bias), (scale,) = arrays("bfloat16", (8, 32, 64), (64,)), arrays("float32", (64,))
-    functions = (lambda x: add_bias(x, bias), 0), (gelu, 1), (lambda x: normalize(x, scale, scale, EPSILON), 1)
+    functions = (lambda x: add_bias(x, bias, False), 0), (gelu, 1), (lambda x: normalize(x, scale, scale, EPSILON), 1)
     for function, large in functions:
         kept = [leaf for leaf in jax.tree.leaves(jax.vjp(function, x)[1]) if leaf.size >= x.size]
         assert len(kept) == large and all(leaf.dtype == x.dtype for leaf in kept)

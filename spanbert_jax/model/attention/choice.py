@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, bool]] = {
 
 
 def implementation(name: str) -> ModuleType:
-    """The file of a kind, which has `attend` and all but the plain one `reason_against`.
+    """The file of a kind, which has `attend`, all but the plain one `reason_against`, and some `join`.
 
     Imported when it is used: most machines need one of them alone, and kernels take their time to import.
     """

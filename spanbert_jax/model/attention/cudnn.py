@@ -23,8 +23,6 @@ def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
 
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """As `plain.attend`, to rounding. Returns the context [B, S, D]."""
-    heads = (*call.query.shape[:2], -1, kind.head_width)
     context = jax.nn.dot_product_attention(
-        call.query.reshape(heads), call.key.reshape(heads), call.value.reshape(heads),
-        mask=attention_mask(call.segments), implementation="cudnn")
-    return checkpoint_name(context.reshape(call.query.shape), "context")
+        *call.heads(kind.head_width), mask=attention_mask(call.segments), implementation="cudnn")
+    return checkpoint_name(context.reshape(*context.shape[:2], -1), "context")

@@ -1,14 +1,16 @@
 """A TPU kernel for rows of up to 512 positions and heads 64 wide: two heads side by side fill the 128 lanes.
 
 One step of the grid computes one pair of heads of one row, all of it in VMEM: the scores of a row are never written to
-memory. Queries, keys and values stay as the projections make them, [B, S, D]: nothing is transposed or padded. A head
-is picked out of its pair by zeroing the other's 64 lanes, which costs the matrix unit nothing, as it works on 128 at a
-time. The backward pass computes the scores anew; besides the projections it is given the context alone, which the
-output projection keeps for itself anyway. Dropout draws the mask that `dropout.keep_mask` draws.
+memory. Queries, keys and values stay as the projection makes them, [B, S, 3 D] with those of a pair side by side:
+nothing is transposed or padded. A head is picked out of its pair by zeroing the other's 64 lanes, which costs the
+matrix unit nothing, as it works on 128 at a time. The backward pass computes the scores anew; besides the projections
+it is given the context alone, which the output projection keeps for itself anyway. Dropout draws the mask that
+`dropout.keep_mask` draws.
 """
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,12 @@ def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
     return ""
 
 
+def join(parts: Sequence[jax.Array]) -> jax.Array:
+    """What belongs to queries, keys and values, in one array, pair of heads by pair. Three [..., D] -> [..., 3 D]."""
+    pairs = [part.reshape(*part.shape[:-1], -1, LANES) for part in parts]
+    return jnp.stack(pairs, axis=-2).reshape(*parts[0].shape[:-1], -1)
+
+
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """As `plain.attend`, with its dropout, to rounding, but that padding looks at padding, which saves a twentieth.
 
@@ -44,7 +52,7 @@ def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    return _run(_forward, call, kind, [], outputs=1)[0]
+    return _run(_forward, call, kind, [])
 
 
 def _attend_forward(call: AttentionCall, kind: AttentionKind) -> tuple[jax.Array, tuple[AttentionCall, jax.Array]]:
@@ -56,71 +64,83 @@ def _attend_forward(call: AttentionCall, kind: AttentionKind) -> tuple[jax.Array
 def _attend_backward(kind: AttentionKind, kept: tuple[AttentionCall, jax.Array],
                      gradient: jax.Array) -> tuple[AttentionCall]:
     call, context = kept
-    return AttentionCall(*_run(_backward, call, kind, [context, gradient], outputs=3), None, None),
+    return AttentionCall((_run(_backward, call, kind, [context, gradient]),), None, None),
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _run(kernel, call: AttentionCall, kind: AttentionKind, more: list[jax.Array], outputs: int) -> list[jax.Array]:
-    """Runs a kernel over the grid (row, pair of heads); its arrays are blocks [S, 128] of arrays [B, S, D]."""
-    rows, length, width = call.query.shape
+def _run(kernel, call: AttentionCall, kind: AttentionKind, more: list[jax.Array]) -> jax.Array:
+    """Runs a kernel over the grid (row, pair of heads).
+
+    Its arrays are blocks of arrays [B, S, D] and [B, S, 3 D], [S, 128] and [S, 384]. The forward pass makes one of the
+    first kind, the backward pass, which is given `more`, one of the second.
+    """
+    projections, = call.projections
+    rows, length, width = projections.shape
     threshold = 0 if call.seeds is None else rate_threshold(kind.dropout)
     seeds = call.seeds if threshold else jnp.zeros((1, 1, 2), jnp.uint32)
-    pair = pl.BlockSpec((None, length, LANES), lambda row, pair, *_: (row, 0, pair))
+    pair, triple = (pl.BlockSpec((None, length, lanes), lambda row, pair, *_: (row, 0, pair))
+                    for lanes in (LANES, 3 * LANES))
     segments = call.segments.astype(jnp.int32)
     return pl.pallas_call(
         functools.partial(kernel, threshold=threshold, clamp=kind.clamp),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1, grid=(rows, width // LANES),
+            num_scalar_prefetch=1, grid=(rows, width // (3 * LANES)),
             in_specs=[pl.BlockSpec((None, length, 1), lambda row, *_: (row, 0, 0)),
-                      pl.BlockSpec((None, 1, length), lambda row, *_: (row, 0, 0)), *[pair] * (3 + len(more))],
-            out_specs=[pair] * outputs),
-        out_shape=[jax.ShapeDtypeStruct(call.query.shape, call.query.dtype)] * outputs,
+                      pl.BlockSpec((None, 1, length), lambda row, *_: (row, 0, 0)), triple, *[pair] * len(more)],
+            out_specs=triple if more else pair),
+        out_shape=jax.ShapeDtypeStruct((rows, length, width if more else width // 3), projections.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         name=f"paired_attention{kernel.__name__}",
-    )(seeds, segments[:, :, None], segments[:, None, :], call.query, call.key, call.value, *more)
+    )(seeds, segments[:, :, None], segments[:, None, :], projections, *more)
 
 
-def _forward(seeds, query_segments, key_segments, query, key, value, context, *, threshold: int, clamp: bool) -> None:
+def _forward(seeds, query_segments, key_segments, projections, context, *, threshold: int, clamp: bool) -> None:
     """The context of a pair of heads. Softmax is divided by its sum after the product with the values, not before."""
-    left, scaled = _left_lanes(query.shape), _scaled(query[...])
+    query, key, value = _parts(projections)
+    left, scaled = _left_lanes(query.shape), _scaled(query)
     visible = query_segments[...] == key_segments[...]
     halves = []
     for head, lanes in enumerate((left, ~left)):
-        scores = _dot(jnp.where(lanes, scaled, 0).astype(query.dtype), key[...], 1, 1)
+        scores = _dot(jnp.where(lanes, scaled, 0).astype(query.dtype), key, 1, 1)
         weights, total, _ = _softmax(scores, visible, clamp)
         if threshold:
             weights = jnp.where(_keep(seeds, head, scores.shape, threshold), weights, 0)
-        halves.append(_dot(weights.astype(value.dtype), value[...], 1, 0) * (_scale(threshold) / total))
+        halves.append(_dot(weights.astype(value.dtype), value, 1, 0) * (_scale(threshold) / total))
     context[...] = jnp.where(left, *halves).astype(context.dtype)
 
 
-def _backward(seeds, query_segments, key_segments, query, key, value, context, gradient, query_gradient, key_gradient,
-              value_gradient, *, threshold: int, clamp: bool) -> None:
+def _backward(seeds, query_segments, key_segments, projections, context, gradient, projections_gradient, *,
+              threshold: int, clamp: bool) -> None:
     """The gradients of a pair of heads. What divides a row's softmax is left to the smaller arrays of its products."""
+    query, key, value = _parts(projections)
     dtype = query.dtype
-    left, scaled, above = _left_lanes(query.shape), _scaled(query[...]), gradient[...].astype(jnp.float32)
+    left, scaled, above = _left_lanes(query.shape), _scaled(query), gradient[...].astype(jnp.float32)
     visible = query_segments[...] == key_segments[...]
     # Its sum over a head's lanes is the sum over keys of each probability times its gradient.
     product = above * context[...].astype(jnp.float32)
     halves, key_sum, value_sum = [], 0.0, 0.0
     for head, lanes in enumerate((left, ~left)):
         own, own_above = jnp.where(lanes, scaled, 0), jnp.where(lanes, above, 0) * _scale(threshold)
-        weights, total, inside = _softmax(_dot(own.astype(dtype), key[...], 1, 1), visible, clamp)
+        weights, total, inside = _softmax(_dot(own.astype(dtype), key, 1, 1), visible, clamp)
         kept = weights
         if threshold:
             kept = jnp.where(_keep(seeds, head, weights.shape, threshold), weights, 0)
         mean = jnp.sum(jnp.where(lanes, product, 0), axis=1, keepdims=True)
-        back = kept * _dot(own_above.astype(dtype), value[...], 1, 1) - weights * mean
+        back = kept * _dot(own_above.astype(dtype), value, 1, 1) - weights * mean
         back = (back if inside is None else jnp.where(inside, back, 0)).astype(dtype)
         share = 1 / total
         value_sum += _dot(kept.astype(dtype), (own_above * share).astype(dtype), 0, 0)
         key_sum += _dot(back, (own * share).astype(dtype), 0, 0)
-        halves.append(_dot(back, key[...], 1, 0) * (share * HEAD_WIDTH ** -0.5))
-    query_gradient[...] = jnp.where(left, *halves).astype(dtype)
-    key_gradient[...] = key_sum.astype(dtype)
-    value_gradient[...] = value_sum.astype(dtype)
+        halves.append(_dot(back, key, 1, 0) * (share * HEAD_WIDTH ** -0.5))
+    for part, sums in enumerate((jnp.where(left, *halves), key_sum, value_sum)):
+        projections_gradient[:, part * LANES:(part + 1) * LANES] = sums.astype(dtype)
+
+
+def _parts(projections) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Query, key and value of a pair of heads."""
+    return tuple(projections[:, part * LANES:(part + 1) * LANES] for part in range(3))
 
 
 def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:

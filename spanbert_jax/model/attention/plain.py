@@ -31,12 +31,11 @@ def attention_mask(segments: jax.Array) -> jax.Array:
 
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """Scaled dot-product attention, softmax in float32. Returns the context [B, S, D]."""
-    heads = (*call.query.shape[:2], -1, kind.head_width)
-    query, key, value = (flat.reshape(heads) for flat in (call.query, call.key, call.value))
+    query, key, value = call.heads(kind.head_width)
     scores = jnp.einsum("BTNH,BSNH->BNTS", query * kind.head_width ** -0.5, key).astype(jnp.float32)
     if kind.clamp:
         scores = jnp.clip(scores, -CLAMP, CLAMP)
     scores = jnp.where(attention_mask(call.segments), scores, MASKED_SCORE)
     probabilities = drop_matrices(jax.nn.softmax(scores).astype(query.dtype), call.seeds, kind.dropout)
-    context = jnp.einsum("BNTS,BSNH->BTNH", probabilities, value).reshape(call.query.shape)
-    return checkpoint_name(context, "context")
+    context = jnp.einsum("BNTS,BSNH->BTNH", probabilities, value)
+    return checkpoint_name(context.reshape(*query.shape[:2], -1), "context")

@@ -12,7 +12,7 @@ from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.attention.choice import KINDS, implementation
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import split_seed
-from spanbert_jax.model.layers import Dense
+from spanbert_jax.model.layers import Dense, dense
 
 
 class SelfAttention(nn.Module):
@@ -24,16 +24,22 @@ class SelfAttention(nn.Module):
         """The context of every position. Without a seed [2] there is no dropout."""
         config = self.config
 
-        def project(name: str) -> jax.Array:
-            flat = checkpoint_name(Dense(config, config.width, ("embed", "heads"), name=name)(x), "projections")
+        way, kind = implementation(config.attention), attention_kind(config)
+        parts = [Dense(config, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])
+                 for name in ("query", "key", "value")]
+        if hasattr(way, "join"):
+            # One product: the narrower they are, the less of a matrix unit's time they fill.
+            parts = [tuple(map(way.join, zip(*parts)))]
+
+        def project(kernel: jax.Array, bias: jax.Array) -> jax.Array:
+            flat = checkpoint_name(dense(config, x, kernel, bias), "projections")
             return nn.with_logical_constraint(flat, ("batch", "sequence", "heads"))
 
         seeds = None if seed is None else split_seed(seed, (x.shape[0], config.num_heads))
-        call = AttentionCall(project("query"), project("key"), project("value"), segments, seeds)
-        kind = attention_kind(config)
+        call = AttentionCall(tuple(project(*part) for part in parts), segments, seeds)
 
         def attend(call: AttentionCall) -> jax.Array:
-            return implementation(config.attention).attend(call, kind)
+            return way.attend(call, kind)
 
         _, is_kernel = KINDS[config.attention]
         context = _on_each_device(attend, call) if is_kernel else attend(call)
@@ -52,7 +58,7 @@ def _on_each_device(attend: Callable[[AttentionCall], jax.Array], call: Attentio
         return attend(call)
     flat = nn.logical_to_mesh_axes(("batch", None, "heads"))
     rows, _, heads = flat
-    parts = AttentionCall(flat, flat, flat, PartitionSpec(rows), PartitionSpec(rows, heads))
+    parts = AttentionCall((flat,) * len(call.projections), PartitionSpec(rows), PartitionSpec(rows, heads))
     if call.seeds is None:
         parts = parts._replace(seeds=None)
     return jax.shard_map(attend, mesh=mesh, in_specs=(parts,), out_specs=flat, check_vma=False)(call)

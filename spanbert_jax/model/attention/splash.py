@@ -26,20 +26,15 @@ def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
 
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """As `plain.attend`, but that padding looks at padding; what it computes is never used. Returns [B, S, D]."""
-    rows, length, _ = call.query.shape
-
-    def heads_first(flat: jax.Array) -> jax.Array:
-        return flat.reshape(rows, length, -1, kind.head_width).swapaxes(1, 2)
-
-    query = heads_first(call.query) * kind.head_width ** -0.5
+    query, key, value = (array.swapaxes(1, 2) for array in call.heads(kind.head_width))
+    rows, heads, length, _ = query.shape
     block = max(size for size in range(LANES, min(BLOCK, length) + 1, LANES) if length % size == 0)
     sizes = kernels.BlockSizes(
         block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
         block_kv_dkv_compute=block, use_fused_bwd_kernel=True)
     kernel = kernels.make_splash_mha_single_device(
-        masks.MultiHeadMask([masks.FullMask((length, length))] * query.shape[1]), block_sizes=sizes,
+        masks.MultiHeadMask([masks.FullMask((length, length))] * heads), block_sizes=sizes,
         residual_checkpoint_name="context")
     segments = call.segments.astype(jnp.int32)
-    context = jax.vmap(kernel)(query, heads_first(call.key), heads_first(call.value),
-                               kernels.SegmentIds(segments, segments))
-    return context.swapaxes(1, 2).reshape(call.query.shape)
+    context = jax.vmap(kernel)(query * kind.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
+    return context.swapaxes(1, 2).reshape(rows, length, -1)

@@ -32,18 +32,19 @@ def compile_attention(name: str, length: int, kind: AttentionKind, device: jax.D
     """
     mesh = Mesh(np.array([device]), ("one",))
     wide = jax.ShapeDtypeStruct((ROWS, length, HEADS * kind.head_width), jnp.bfloat16)
+    way, projections = implementation(name), (wide, wide, wide)
+    if hasattr(way, "join"):
+        projections = (jax.eval_shape(way.join, projections),)
     segments = jax.ShapeDtypeStruct((ROWS, length), jnp.uint8)
     seeds = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if kind.dropout else None
 
-    def both(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array, seeds: Any,
-             gradient: jax.Array) -> Any:
-        context, back = jax.vjp(lambda *arrays: implementation(name).attend(
-            AttentionCall(*arrays, segments, seeds), kind), query, key, value)
+    def both(projections: Any, segments: jax.Array, seeds: Any, gradient: jax.Array) -> Any:
+        context, back = jax.vjp(lambda arrays: way.attend(AttentionCall(arrays, segments, seeds), kind), projections)
         return context, back(gradient)
 
     spread = jax.shard_map(both, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
     with jax.set_mesh(mesh):
-        jax.jit(spread).lower(wide, wide, wide, segments, seeds, wide).compile()
+        jax.jit(spread).lower(projections, segments, seeds, wide).compile()
 
 
 def kernel_cycles(dump: pathlib.Path) -> dict[str, float]:

@@ -32,30 +32,38 @@ def make_call(kind: AttentionKind, length: int, heads: int, dtype: str, seed: in
     segments[1] = 1
     flat = (jnp.asarray(array.reshape(3, length, -1), dtype) for array in (query, key, value))
     seeds = split_seed(jnp.asarray([seed, 7], jnp.uint32), (3, heads)) if kind.dropout else None
-    return AttentionCall(*flat, jnp.asarray(segments), seeds)
+    return AttentionCall(tuple(flat), jnp.asarray(segments), seeds)
 
 
 def gradient_above(call: AttentionCall, seed: int = 1) -> jax.Array:
     """A gradient of the context, which for padding is zero, since nothing uses what it computes."""
-    above = np.random.default_rng(seed).normal(size=call.query.shape)
-    return jnp.asarray(above * (np.asarray(call.segments) > 0)[..., None], call.query.dtype)
+    value = call.projections[-1]
+    above = np.random.default_rng(seed).normal(size=value.shape)
+    return jnp.asarray(above * (np.asarray(call.segments) > 0)[..., None], value.dtype)
+
+
+def attend(module: ModuleType, call: AttentionCall, kind: AttentionKind) -> jax.Array:
+    """The context [B, S, D] by a way of computing attention, of queries, keys and values joined if it wants."""
+    if hasattr(module, "join"):
+        call = call._replace(projections=(module.join(call.projections),))
+    return module.attend(call, kind)
 
 
 def computed(module: ModuleType, call: AttentionCall, kind: AttentionKind, above: jax.Array) -> list[np.ndarray]:
     """The context of a way of computing attention, and its gradients of query, key and value, all [B, S, D]."""
     arrays = _program(module, kind)(call, above)
-    assert {array.dtype for array in arrays} == {call.query.dtype}
+    assert {array.dtype for array in arrays} == {above.dtype}
     return [np.asarray(array, np.float64) for array in arrays]
 
 
 def by_definition(call: AttentionCall, kind: AttentionKind, above: jax.Array) -> list[np.ndarray]:
     """The same in float64, from the definition of softmax(Q K' / sqrt(H)) V and of its derivatives."""
-    rows, length, _ = call.query.shape
+    rows, length, _ = above.shape
 
     def heads_first(flat: jax.Array) -> np.ndarray:
         return np.asarray(flat, np.float64).reshape(rows, length, -1, kind.head_width).swapaxes(1, 2)
 
-    query, key, value, above = (heads_first(flat) for flat in (*call[:3], above))
+    query, key, value, over = (heads_first(flat) for flat in (*call.projections, above))
     scores = query @ key.swapaxes(2, 3) / kind.head_width ** 0.5
     limit = 1e4 if kind.clamp else np.inf
     inside = np.abs(scores) < limit
@@ -63,11 +71,11 @@ def by_definition(call: AttentionCall, kind: AttentionKind, above: jax.Array) ->
     weights = np.exp(scores - scores.max(axis=3, keepdims=True))
     weights /= weights.sum(axis=3, keepdims=True)
     kept = 1.0 if call.seeds is None else keep_mask(call.seeds, length, length, kind.dropout) * kept_scale(kind.dropout)
-    back = above @ value.swapaxes(2, 3) * kept
+    back = over @ value.swapaxes(2, 3) * kept
     back = weights * (back - np.sum(back * weights, axis=3, keepdims=True)) * inside / kind.head_width ** 0.5
     weights = weights * kept
-    arrays = weights @ value, back @ key, back.swapaxes(2, 3) @ query, weights.swapaxes(2, 3) @ above
-    return [array.swapaxes(1, 2).reshape(call.query.shape) for array in arrays]
+    arrays = weights @ value, back @ key, back.swapaxes(2, 3) @ query, weights.swapaxes(2, 3) @ over
+    return [array.swapaxes(1, 2).reshape(above.shape) for array in arrays]
 
 
 def assert_as_defined(module: ModuleType, call: AttentionCall, kind: AttentionKind) -> None:
@@ -77,7 +85,7 @@ def assert_as_defined(module: ModuleType, call: AttentionCall, kind: AttentionKi
         lambda *arguments: computed(module, *arguments), by_definition))
     assert np.isfinite(context).all()
     real = (np.asarray(call.segments) > 0)[..., None]
-    assert_near([context * real, *gradients], [right * real, *right_gradients], call.query.dtype.name)
+    assert_near([context * real, *gradients], [right * real, *right_gradients], above.dtype.name)
 
 
 def assert_near(arrays: list[np.ndarray], right: list[np.ndarray], dtype: str) -> None:
@@ -91,14 +99,14 @@ def tpu_kernels(module: ModuleType, call: AttentionCall, kind: AttentionKind) ->
     """How many kernels a TPU is given for a context and its gradients: lowered for one, on any machine."""
     device = jax.sharding.AbstractDevice("TPU v5 lite", num_cores=1, platform="tpu")
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)):
-        lowered = _program(module, kind).trace(call, call.query).lower(lowering_platforms=("tpu",))
+        lowered = _program(module, kind).trace(call, call.projections[0]).lower(lowering_platforms=("tpu",))
     return lowered.as_text().count("@tpu_custom_call")
 
 
 def _program(module: ModuleType, kind: AttentionKind) -> Callable[[AttentionCall, jax.Array], tuple[jax.Array, ...]]:
     """The context of a call and, given the gradient of the context, those of query, key and value."""
     def run(call: AttentionCall, above: jax.Array) -> tuple[jax.Array, ...]:
-        context, pull = jax.vjp(lambda *flat: module.attend(AttentionCall(*flat, *call[3:]), kind), *call[:3])
+        context, pull = jax.vjp(lambda *flat: attend(module, call._replace(projections=flat), kind), *call.projections)
         return context, *pull(above)
 
     return jax.jit(run)

@@ -6,9 +6,9 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from spanbert_jax.model.attention import paired_heads
-from spanbert_jax.model.attention.call import AttentionKind
+from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.encoder import REMAT
-from tests.model.attention.calls import assert_as_defined, make_call, tpu_kernels
+from tests.model.attention.calls import assert_as_defined, attend, make_call, tpu_kernels
 
 WIDTH = paired_heads.HEAD_WIDTH
 
@@ -41,10 +41,10 @@ def test_it_drops_the_share_that_it_is_told(rate, share):
     kind = AttentionKind(WIDTH, rate)
     call = make_call(kind, 128, 4, "float32")
     # Each of a row's 128 keys counts alike, and each context is the share of them that is kept, scaled to average 1.
-    call = call._replace(query=jnp.zeros_like(call.query), value=jnp.ones_like(call.value),
-                         segments=jnp.ones_like(call.segments))
+    query, key, value = call.projections
+    call = AttentionCall((jnp.zeros_like(query), key, jnp.ones_like(value)), jnp.ones_like(call.segments), call.seeds)
     with pltpu.force_tpu_interpret_mode():
-        context = np.asarray(paired_heads.attend(call, kind), np.float64)
+        context = np.asarray(attend(paired_heads, call, kind), np.float64)
     kept = context.reshape(3, 128, 4, WIDTH)[..., 0] * 128 * (1 - share)
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-3)
     elements = 3 * 4 * 128 * 128
@@ -58,9 +58,9 @@ def test_recomputation_keeps_the_context_and_does_not_run_the_kernel_again():
     call = make_call(kind, 128, 2, "float32")
 
     def runs(policy: str) -> list[int]:
-        layer = jax.checkpoint(lambda call: paired_heads.attend(call, kind), policy=REMAT[policy])
-        gradient = jax.grad(lambda query: jnp.sum(layer(call._replace(query=query))))
-        program = str(jax.make_jaxpr(gradient)(call.query))
+        layer = jax.checkpoint(lambda call: attend(paired_heads, call, kind), policy=REMAT[policy])
+        gradient = jax.grad(lambda projections: jnp.sum(layer(call._replace(projections=projections))))
+        program = str(jax.make_jaxpr(gradient)(call.projections))
         return [program.count(f"name=paired_attention_{name}") for name in ("forward", "backward")]
 
     assert runs("names") == [1, 1]

@@ -29,11 +29,11 @@ def test_clipping_changes_what_exceeds_the_limit_and_nothing_else():
     call = make_call(kind, 30, 3, "float32")
     above = gradient_above(call)
     clipped, free = (computed(plain, call, kind, above)[0] for kind in (kind, kind._replace(clamp=False)))
-    far = np.asarray(call.query).reshape(3, 30, 3, 8)[..., 0] != 0
+    far = np.asarray(call.projections[0]).reshape(3, 30, 3, 8)[..., 0] != 0
     changed = np.any((clipped != free).reshape(far.shape + (8,)), axis=-1)
     assert changed[:2][far[:2]].all() and not changed[~far].any()
     # Where every score is clipped to one side, all of a segment count alike.
-    mean = np.asarray(call.value, np.float64)[1].mean(axis=0).reshape(3, 8)
+    mean = np.asarray(call.projections[2], np.float64)[1].mean(axis=0).reshape(3, 8)
     for position, head in np.argwhere(far[1]):
         np.testing.assert_allclose(clipped[1, position].reshape(3, 8)[head], mean[head], atol=1e-6)
 

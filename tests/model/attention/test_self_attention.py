@@ -24,8 +24,8 @@ SEED = jnp.asarray([5, 6], jnp.uint32)
 def case():
     """Input [8, 128, 256], segments, a gradient of the output, and parameters."""
     calls = [make_call(attention_kind(CONFIG), 128, 4, "float32", seed) for seed in range(4)]
-    x, above, segments = (jnp.concatenate([getattr(call, name)[:2] for call in calls])
-                          for name in ("query", "value", "segments"))
+    x, above, segments = (jnp.concatenate([part[:2] for part in parts]) for parts in zip(
+        *((call.projections[0], call.projections[2], call.segments) for call in calls)))
     params = nn.unbox(SelfAttention(CONFIG).init(jax.random.key(0), x[:1], segments[:1], None))
     return x, segments, above * (segments > 0)[..., None], params
 
