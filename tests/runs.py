@@ -60,7 +60,8 @@ class Files:
         """The variables of a process with so many simulated devices; compiled programs as in `Process`."""
         path = f"{self.folder / 'without'}:{os.environ.get('PYTHONPATH', '')}"
         return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path,
-                "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
+                # As in conftest: few of these programs run for longer than they take to compile.
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
 
 
 def make_files(folder: pathlib.Path) -> Files:

@@ -8,7 +8,7 @@ import time
 from spanbert_jax.checkpoints.folder import FOLDER, list_saving
 from tests.runs import USUAL, Process, assert_same_run, run
 
-KILLS = 25
+KILLS = 12
 
 
 def until_it_saves(workdir: pathlib.Path) -> None:
@@ -24,19 +24,18 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, t
     settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
     run(files, tmp_path / "unbroken", *settings)
     saves_hit = 0
-    for _ in range(kills):
+    for number in range(kills):
         with Process(files, tmp_path / "broken", *settings) as process:
-            # One kill in four comes as soon as a save has begun, since saves can be too short to be hit by chance; one
-            # in two while it steps and saves; the others while it starts and reads its checkpoint.
-            kind, seconds = moments.random(), 0.0
-            if kind < 0.8:
+            # One kill in three comes as soon as a save has begun, since saves can be too short to be hit by chance; one
+            # while it steps and saves; one while it starts and reads its checkpoint.
+            kind = number % 3
+            if kind < 2:
                 process.until("loss")
-            if kind < 0.25:
+            if kind == 0:
                 until_it_saves(tmp_path / "broken")
+                process.send(signal.SIGKILL)
             else:
-                seconds = moments.uniform(0, 0.3 if kind < 0.8 else 4)
-            timer = threading.Timer(seconds, process.send, [signal.SIGKILL])
-            timer.start()
+                threading.Timer(moments.uniform(0, 0.3 if kind == 1 else 4), process.send, [signal.SIGKILL]).start()
             assert process.wait() == -signal.SIGKILL, process.output
         saves_hit += bool(list((tmp_path / "broken").glob("checkpoints/*.saving*")))
     assert saves_hit

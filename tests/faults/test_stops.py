@@ -94,7 +94,7 @@ def test_a_stop_during_preparation_is_heard_and_leaves_nothing(files, unbroken, 
 
 
 def test_the_time_limit_saves_and_stops(files, tmp_path):
-    seconds = 8
+    seconds = 12
     while True:
         workdir = tmp_path / str(seconds)
         output = run(files, workdir, "--config.train.duration=100000 steps", "--config.checkpoint.every=0",
