@@ -17,9 +17,10 @@ KINDS: dict[str, tuple[str, bool]] = {
 
 
 def implementation(name: str) -> ModuleType:
-    """The file of a kind, which has `attend`, all but the plain one `reason_against`, and some `join`.
+    """The file of a kind, imported when it is used: most need one alone, and kernels take their time to import.
 
-    Imported when it is used: most machines need one of them alone, and kernels take their time to import.
+    It has `attend`; `reason_against`, all but the plain one; and `join`, if it takes what belongs to queries, keys and
+    values in one array.
     """
     return importlib.import_module(f"spanbert_jax.model.attention.{name}")
 

@@ -23,7 +23,6 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array, segments: jax.Array, seed: jax.Array | None) -> jax.Array:
         """The context of every position. Without a seed [2] there is no dropout."""
         config = self.config
-
         way, kind = implementation(config.attention), attention_kind(config)
         parts = [Dense(config, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])
                  for name in ("query", "key", "value")]
