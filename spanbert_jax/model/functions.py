@@ -47,8 +47,8 @@ def _sum_of_rows(x: jax.Array) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU, by the error function, as in BERT.
 
-    Its derivative is computed along with it and kept instead of its input: the compiler puts both at the end of the
-    product that makes the input, where left alone it computes the error function again for each of three products.
+    Its derivative is computed along with it, at the end of the product that makes its input, and kept instead of that.
+    An accelerator's compiler may still compute it again where that is cheaper than to read it.
     """
     return jax.nn.gelu(x, approximate=False)
 

@@ -10,7 +10,7 @@ import sys
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import make_plan
-from spanbert_jax.planning.report import compare
+from spanbert_jax.planning.report import compare, describe
 
 # (config, topology, rows on a chip at a time, further overrides)
 ZERO1 = ("--config.mesh.zero1=True",)
@@ -34,10 +34,7 @@ def main(parts: list[str]) -> None:
                 f"--config.train.batch_size={rows * topology.chips}",
                 f"--config.evaluation.batch_size={topology.chips}", *overrides])
             plans.append(make_plan(config, topology))
-            print(f"{name} {' '.join(overrides)} {compare(plans[-1:]).splitlines()[-1]}", flush=True)
-            for one in getattr(plans[-1].found, "collectives", ()):
-                if one.bytes > 1e5:
-                    print("   ", one, flush=True)
+            print(f"{name} {' '.join(overrides)}\n{describe(plans[-1])}\n", flush=True)
         print(f"{part}\n{compare(plans)}\n", flush=True)
 
 
