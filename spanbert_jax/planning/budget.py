@@ -13,8 +13,8 @@ LENGTH, VOCAB_SIZE = 512, 28_996
 # 15% of a row's tokens without [CLS] and [SEP].
 MASKED = 77
 # Share of a chip's peak that a step is taken to reach, communication included: the lower of the two estimates of `plan`
-# for base and large on TPUs, rounded down. The rate on H100 is an assumption.
-UTILIZATION = {"v4": 0.40, "v5e": 0.42, "v5p": 0.40, "v6e": 0.22, "h100": 0.35}
+# for base and large on whole slices, rounded down. The rates on v4 and H100 are assumptions.
+UTILIZATION = {"v4": 0.40, "v5e": 0.52, "v5p": 0.48, "v6e": 0.23, "h100": 0.35}
 # Narrower networks than base are taken to reach as much less as they are narrower: their products are too small.
 _FULL_WIDTH = 768
 # AdamW in float32: parameter, two means and a gradient.

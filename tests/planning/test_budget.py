@@ -52,7 +52,7 @@ def test_the_largest_size_that_gets_there_is_named():
         return choice and choice.size
 
     assert named("32 v5e chips, 3 days, 20B tokens") == "large"
-    assert named("8 v5e chips, 1 days, 100B tokens") in ("mini", "small", "medium")
+    assert named("8 v5e chips, 1 days, 200B tokens") in ("mini", "small", "medium")
     assert named("1 v5e chips, 1 minute, 20B tokens") is None
 
 
