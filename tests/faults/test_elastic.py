@@ -28,7 +28,7 @@ def runs(files, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-@pytest.mark.parametrize("before,processes,devices,fsdp", [(2, 1, 4, 2), (2, 1, 1, 1), (1, 2, 1, 1)])
+@pytest.mark.parametrize("before,processes,devices,fsdp", [(2, 1, 4, 2), (1, 2, 1, 1)])
 def test_a_run_goes_on_with_other_processes_and_devices(files, runs, tmp_path, before, processes, devices, fsdp):
     workdir = tmp_path / "run"
     shutil.copytree(runs / str(before), workdir)

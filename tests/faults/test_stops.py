@@ -11,7 +11,7 @@ from tests.runs import Process, assert_same_run, evaluations, losses, run
 
 
 def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, unbroken, tmp_path, sweep):
-    moments, stops, wanted = random.Random(sweep), 0, max(sweep, 4)
+    moments, stops, wanted = random.Random(sweep), 0, max(sweep, 3)
     while stops < wanted:
         workdir, status = tmp_path / str(stops), STOPPED
         while status == STOPPED:
@@ -29,7 +29,7 @@ def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, 
 
 def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, sweep):
     moments = random.Random(sweep)
-    for _ in range(max(sweep, 5)):
+    for _ in range(max(sweep, 4)):
         with Process(files, tmp_path) as process:
             # Once Python itself has started: imports, the checkpoint, compilation, and the first steps.
             timer = threading.Timer(moments.uniform(0.4, 4), process.send, [signal.SIGTERM])

@@ -67,7 +67,8 @@ def test_without_its_compiler_one_line_says_how_to_install_it(topology, how, mon
 
 def test_a_cpu_is_planned_for_and_says_what_it_would_take(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    command = ["plan", "--config", "configs/quickstart.py", "--config.data.length=32", "--config.train.batch_size=4"]
+    command = ["plan", "--config", "configs/quickstart.py", "--config.data.length=32", "--config.train.batch_size=4",
+               "--config.model.layers=scanned"]
     assert main([*command, "--topology", "cpu:2"]) == 0
     said = capsys.readouterr().out
     assert "cpu:2: 2 devices" in said and "4 rows of 32 tokens a step, 2 a device at a time" in said
