@@ -142,7 +142,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
     if not plan.estimate:
         return (*row, *["-"] * 6)
     slow, fast = plan.seconds(raw=True), plan.seconds(raw=False)
-    return (*row, f"{1e3 * fast:.0f}-{1e3 * slow:.0f}",
+    return (*row, f"{_milliseconds(fast)}-{_milliseconds(slow)}",
             f"{plan.utilization(True):.1%} / {plan.utilization(False):.1%}",
             f"{plan.utilization(True, True):.1%} / {plan.utilization(False, True):.1%}",
             f"{count(plan.batch_size * plan.length / slow)}-{count(plan.batch_size * plan.length / fast)}",
@@ -164,6 +164,10 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
 def _gib(size: float) -> str:
