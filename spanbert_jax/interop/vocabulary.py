@@ -23,6 +23,7 @@ class Transplant:
 
     @property
     def drawn(self) -> int:
+        """Pieces of which nothing was known."""
         return sum(not ids for ids in self.sources)
 
     def apply(self, rows: np.ndarray, deviation: float, seed: int) -> np.ndarray:

@@ -71,6 +71,7 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
+        """What is known of such a chip."""
         return CHIPS[self.kind]
 
     @property
@@ -81,6 +82,7 @@ class Topology:
 
     @property
     def chips(self) -> int:
+        """Of all slices together."""
         return self.slices * math.prod(self.shape)
 
     def __str__(self) -> str:

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
+
+import jax
 
 from spanbert_jax.model.attention.call import AttentionKind
 
@@ -23,6 +26,11 @@ def implementation(name: str) -> ModuleType:
     values in one array.
     """
     return importlib.import_module(f"spanbert_jax.model.attention.{name}")
+
+
+def lay_out(way: ModuleType, parts: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """What belongs to queries, keys and values, as an implementation takes it: three arrays, or one of all of them."""
+    return (way.join(parts),) if hasattr(way, "join") else tuple(parts)
 
 
 def reason_against(name: str, platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:

@@ -1,6 +1,7 @@
 """Multi-head self-attention."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
-from spanbert_jax.model.attention.choice import KINDS, implementation
+from spanbert_jax.model.attention.choice import KINDS, implementation, lay_out
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import split_seed
 from spanbert_jax.model.layers import Dense, dense
@@ -23,23 +24,19 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array, segments: jax.Array, seed: jax.Array | None) -> jax.Array:
         """The context of every position. Without a seed [2] there is no dropout."""
         config = self.config
-        way, kind = implementation(config.attention), attention_kind(config)
-        parts = [Dense(config, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])
-                 for name in ("query", "key", "value")]
-        if hasattr(way, "join"):
-            # One product: the narrower they are, the less of a matrix unit's time they fill.
-            parts = [tuple(map(way.join, zip(*parts)))]
+        way = implementation(config.attention)
+        parameters = [Dense(config, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])
+                      for name in ("query", "key", "value")]
+        # Joined, one product makes all three: the narrower they are, the less of a matrix unit's time they fill.
+        kernels, biases = (lay_out(way, parts) for parts in zip(*parameters))
 
         def project(kernel: jax.Array, bias: jax.Array) -> jax.Array:
             flat = checkpoint_name(dense(config, x, kernel, bias), "projections")
             return nn.with_logical_constraint(flat, ("batch", "sequence", "heads"))
 
         seeds = None if seed is None else split_seed(seed, (x.shape[0], config.num_heads))
-        call = AttentionCall(tuple(project(*part) for part in parts), segments, seeds)
-
-        def attend(call: AttentionCall) -> jax.Array:
-            return way.attend(call, kind)
-
+        call = AttentionCall(tuple(map(project, kernels, biases)), segments, seeds)
+        attend = functools.partial(way.attend, kind=attention_kind(config))
         _, is_kernel = KINDS[config.attention]
         context = _on_each_device(attend, call) if is_kernel else attend(call)
         return Dense(config, config.width, ("heads", "embed"), name="output")(context)

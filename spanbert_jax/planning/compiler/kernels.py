@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from spanbert_jax.model.attention import AttentionCall, AttentionKind, implementation
+from spanbert_jax.model.attention import AttentionCall, AttentionKind, implementation, lay_out
 from spanbert_jax.planning.compiler.steps import kernel_name
 
 # The most even: both cores of a chip that has two get as many.
@@ -32,9 +32,8 @@ def compile_attention(name: str, length: int, kind: AttentionKind, device: jax.D
     """
     mesh = Mesh(np.array([device]), ("one",))
     wide = jax.ShapeDtypeStruct((ROWS, length, HEADS * kind.head_width), jnp.bfloat16)
-    way, projections = implementation(name), (wide, wide, wide)
-    if hasattr(way, "join"):
-        projections = (jax.eval_shape(way.join, projections),)
+    way = implementation(name)
+    projections = jax.eval_shape(lambda *parts: lay_out(way, parts), wide, wide, wide)
     segments = jax.ShapeDtypeStruct((ROWS, length), jnp.uint8)
     seeds = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if kind.dropout else None
 

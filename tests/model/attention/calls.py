@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.choice import lay_out
 from spanbert_jax.model.dropout import keep_mask, kept_scale, split_seed
 
 # Of the largest number of an array.
@@ -43,10 +44,8 @@ def gradient_above(call: AttentionCall, seed: int = 1) -> jax.Array:
 
 
 def attend(module: ModuleType, call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    """The context [B, S, D] by a way of computing attention, of queries, keys and values joined if it wants."""
-    if hasattr(module, "join"):
-        call = call._replace(projections=(module.join(call.projections),))
-    return module.attend(call, kind)
+    """The context [B, S, D] by a way of computing attention, given its arrays as it takes them."""
+    return module.attend(call._replace(projections=lay_out(module, call.projections)), kind)
 
 
 def computed(module: ModuleType, call: AttentionCall, kind: AttentionKind, above: jax.Array) -> list[np.ndarray]:
