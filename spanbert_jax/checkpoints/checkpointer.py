@@ -36,6 +36,7 @@ class Checkpointer:
 
     Attributes:
       failures: saves that failed since it was opened.
+      best: the step that scored best so far, which the next saves keep too; 0 for none.
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, tries: int = 3,
@@ -54,7 +55,7 @@ class Checkpointer:
         Raises:
           UserError: when the folder cannot be made, or is not seen by all processes.
         """
-        self.failures = 0
+        self.failures = self.best = 0
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
         self._say = say if is_first() else (lambda line: None)
@@ -111,7 +112,8 @@ class Checkpointer:
             self._tell_failure(step, obstacle)
             self._record(step, obstacle)
             return
-        save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step),
+        best = self.best  # as it is now: of the next one there is nothing on disk when this save ends
+        save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step, best),
                     fail=lambda reason: self._tell_failure(step, reason))
         begun = save.begin(state, about)
         self._pending = step, save
@@ -280,15 +282,15 @@ class Checkpointer:
         needed = math.ceil(size * (1 + _SPARE_SHARE)) + _SPARE_BYTES
         return f"{_gigabytes(needed)} are needed and {_gigabytes(free)} are free" if free < needed else None
 
-    def _finish(self, step: int) -> None:
+    def _finish(self, step: int, best: int) -> None:
         """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
         if not is_first():
             return
         write_manifest(names.manifest_path(self._folder, step), names.saving_path(self._folder, step), step,
-                       self._keep, self._keep_every)
+                       self._keep, self._keep_every, best)
         names.publish(self._folder, step)
         steps = self.steps()
-        for old in sorted(set(steps) - kept(steps, self._keep, self._keep_every).keys()):
+        for old in sorted(set(steps) - kept(steps, self._keep, self._keep_every, best).keys()):
             try:
                 names.remove(self._folder, old)
             except OSError as error:

@@ -20,7 +20,7 @@ from spanbert_jax.checkpoints.folder import sync
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = min(16, os.cpu_count() or 1)
-_FIELDS = {"step": int, "saved_at": int, "keep": int, "keep_every": int, "files": dict}
+_FIELDS = {"step": int, "saved_at": int, "keep": int, "keep_every": int, "best": int, "files": dict}
 
 
 class ManifestError(Exception):
@@ -36,16 +36,19 @@ class Manifest:
       saved_at: when, in seconds since 1970.
       keep: the number of newest steps that the run keeps.
       keep_every: and the steps it keeps for good.
+      best: and the step that scored best so far; 0 for none.
       files: the size in bytes and the CRC-32 of each file, by its path in the step's folder.
     """
     step: int
     saved_at: int
     keep: int
     keep_every: int
+    best: int
     files: dict[str, tuple[int, int]]
 
 
-def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, keep: int, keep_every: int) -> None:
+def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, keep: int, keep_every: int,
+                   best: int = 0) -> None:
     """Reads every file of a step, brings it to the disk, and writes the manifest so that it is never seen half-written.
 
     Raises:
@@ -59,7 +62,7 @@ def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, kee
     files = {file: (size, checksum) for (file, size), checksum in zip(sizes.items(), checksums)}
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", encoding="utf-8") as out:
-        out.write(_render(dataclasses.asdict(Manifest(step, int(time.time()), keep, keep_every, files))))
+        out.write(_render(dataclasses.asdict(Manifest(step, int(time.time()), keep, keep_every, best, files))))
         out.flush()
         os.fsync(out.fileno())
     os.replace(temporary, path)
@@ -84,6 +87,7 @@ def read_manifest(path: pathlib.Path, step: int) -> Manifest:
         unchanged = False
     if not unchanged:
         raise ManifestError("contents differ")
+    body = {"best": 0} | body if isinstance(body, dict) else body  # older ones do without
     _check_types(body)
     if body["step"] != step:
         raise ManifestError(f"is of step {body['step']}")

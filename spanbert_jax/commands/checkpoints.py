@@ -63,7 +63,7 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
     steps = names.list_steps(folder)
     manifests = {step: _manifest(folder, step) for step in steps}
     newest = next((manifest for manifest in reversed(manifests.values()) if manifest), None)
-    reasons = kept(steps, newest.keep, newest.keep_every) if newest else {}
+    reasons = kept(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
     listed = []
     for step, manifest in manifests.items():
         unsound = verify(folder / str(step), names.manifest_path(folder, step), step, full=full, on_bytes=on_bytes)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from
-from spanbert_jax.model.encoder import Encoder
+from spanbert_jax.model.encoder import Encoder, position_ids
 from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, classifier, gather, pool, pooler
 
 HEADS = (None, "pretraining", "masked_lm", "question_answering", "sequence_classification", "token_classification")
@@ -21,9 +21,9 @@ class Outputs(NamedTuple):
 
     Attributes:
       last_hidden_state: [B, S, D] in the compute dtype.
-      pooler_output: [B, D], of a network with a pooler.
-      logits: [B, S, V] of "pretraining" and "masked_lm", [B, labels] of "sequence_classification", [B, S, labels] of
-        "token_classification".
+      pooler_output: [B, D], of a network with a pooler; [B, K, D] of rows of several texts.
+      logits: [B, S, V] of "pretraining" and "masked_lm", [B, labels] of "sequence_classification" ([B, K, labels] of
+        rows of several texts), [B, S, labels] of "token_classification".
       next_sentence_logits: [B, 2] of "pretraining" where there is such a head; class 0 is the continuation.
       start_logits, end_logits: [B, S] of "question_answering".
     """
@@ -53,6 +53,11 @@ class EncoderModel(nn.Module):
         by_head = {None: self.config.pooler, "pretraining": self.config.next_sentence_head}
         return by_head.get(self.head, self.head == "sequence_classification")
 
+    @property
+    def smallest_inputs(self) -> dict[str, jax.Array]:
+        """What the parameters can be initialised with."""
+        return {"input_ids": jnp.ones((1, 1), jnp.int32)}
+
     def setup(self):
         config, head = self.config, self.head
         if head not in HEADS:
@@ -72,27 +77,35 @@ class EncoderModel(nn.Module):
             self.classification_head = classifier(config, len(self.labels))
 
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array | None = None,
-                 token_type_ids: jax.Array | None = None, deterministic: bool = True) -> Outputs:
+                 token_type_ids: jax.Array | None = None, deterministic: bool = True,
+                 first: jax.Array | None = None) -> Outputs:
         """Hidden states and what the head makes of them.
 
         Args:
           input_ids: [B, S] piece ids, S at most `config.max_positions`.
           attention_mask: [B, S], 0 where nobody is to look; all 1 if not given. Positions are counted from the start of
-            the row whatever is masked.
+            the row whatever is masked. With `first`, the numbers of the texts: 0 for padding, k + 1 in text k.
           token_type_ids: [B, S], 0 or 1; all 0 if not given.
           deterministic: without dropout; with it, give `rngs={"dropout": key}`.
+          first: [B, K] where each text begins, of rows of several texts: none looks into another, and each has its own
+            positions from 0 on. A row of them may be longer than `config.max_positions`, its texts may not.
 
         Raises:
           ValueError: when S is larger than the table of positions.
         """
-        if input_ids.shape[1] > self.config.max_positions:
-            raise ValueError(f"rows of {input_ids.shape[1]} positions: the network has {self.config.max_positions}")
         ones = jnp.ones_like(input_ids)
-        segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
         token_types = 0 * ones if token_type_ids is None else token_type_ids
-        positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
+        if first is not None:
+            # Padding counts on from the last text, and may run out of the table, where a look-up gives NaN.
+            segments, most = attention_mask, self.config.max_positions - 1
+            positions = jnp.minimum(position_ids(segments), most)
+        elif input_ids.shape[1] > self.config.max_positions:
+            raise ValueError(f"rows of {input_ids.shape[1]} positions: the network has {self.config.max_positions}")
+        else:
+            segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
+            positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
         hidden = self.encoder(input_ids, segments, token_types, positions=positions, deterministic=deterministic)
-        pooled = pool(self.pooler, hidden) if self.has_pooler else None
+        pooled = pool(self.pooler, hidden, first) if self.has_pooler else None
         return Outputs(hidden, pooled, **self._head(hidden, pooled, deterministic))
 
     def _head(self, hidden: jax.Array, pooled: jax.Array | None, deterministic: bool) -> dict[str, jax.Array]:

@@ -70,9 +70,12 @@ def pooler(config: ModelConfig) -> Dense:
     return Dense(config, config.width, ("embed", None))
 
 
-def pool(layer: Dense, hidden: jax.Array) -> jax.Array:
-    """One vector a row, from its first position through the pooler. [B, S, D] -> [B, D]."""
-    return jnp.tanh(layer(hidden[:, 0]))
+def pool(layer: Dense, hidden: jax.Array, first: jax.Array | None = None) -> jax.Array:
+    """One vector a row, from its first position through the pooler. [B, S, D] -> [B, D].
+
+    With `first` [B, K], where the texts of a row begin, one vector a text: [B, K, D].
+    """
+    return jnp.tanh(layer(hidden[:, 0] if first is None else gather(hidden, first)))
 
 
 def classifier(config: ModelConfig, classes: int) -> Dense:

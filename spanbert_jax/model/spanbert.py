@@ -29,6 +29,13 @@ class SpanBert(nn.Module):
     """SpanBERT for pretraining. The heads run at the M masked positions of a row and nowhere else."""
     config: ModelConfig
 
+    @property
+    def smallest_inputs(self) -> dict[str, jax.Array | bool]:
+        """What the parameters can be initialised with."""
+        one, zero = jnp.ones((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
+        return dict(tokens=one, segments=one, token_types=zero, positions=zero, left=zero, right=zero, place=zero,
+                    deterministic=True)
+
     def setup(self):
         self.encoder = Encoder(self.config)
         self.masked_token_head = MaskedTokenHead(self.config)

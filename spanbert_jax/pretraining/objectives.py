@@ -15,7 +15,7 @@ from spanbert_jax.pretraining.masking import MaskedRows
 class Term(NamedTuple):
     """One objective's sums over its targets: float32 scalars that add up over devices and microbatches."""
     loss: jax.Array  # nats
-    correct: jax.Array
+    correct: jax.Array | None  # None where no guess is right or wrong, as in regression
     count: jax.Array
 
 

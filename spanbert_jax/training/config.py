@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
@@ -21,6 +21,8 @@ from spanbert_jax.training.schedules import SCHEDULES
 
 # Fields of `config.model` that its size gives, where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
+# Sections of the config that other runs do without.
+PRETRAINING = ("data", "masking", "objectives")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -85,6 +87,8 @@ def default_config() -> ml_collections.ConfigDict:
     optimizer.weight_decay = 0.01
     optimizer.decay_mask = "all"
     optimizer.clip_norm = 1.0  # 0 does not clip
+    optimizer.freeze = ""  # parameters that stay as they are: regular expressions, see training/parameter_scales.py
+    optimizer.layer_decay = 1.0  # factor on the learning rate from each layer to the one below it
     optimizer.options = ""  # further arguments of an optax optimiser: "momentum=0.9,nesterov=True"
 
     config.train = train = ml_collections.ConfigDict()
@@ -152,7 +156,8 @@ def _value(name: str, text: str, kind: type) -> Any:
     raise UserError(f"config argument {name}={text}: not a {kind.__name__}")
 
 
-def _require(holds: bool, field: str, value: Any, allowed: str) -> None:
+def require(holds: bool, field: str, value: Any, allowed: str) -> None:
+    """Raises UserError, naming a field of the config, where something does not hold of its value."""
     if not holds:
         raise UserError(f"config.{field}={value!r}: {allowed}")
 
@@ -160,41 +165,37 @@ def _require(holds: bool, field: str, value: Any, allowed: str) -> None:
 def _choose(config: ml_collections.ConfigDict, field: str, allowed: Any) -> None:
     room, name = field.split(".")
     value = config[room][name]
-    _require(value in allowed, field, value, f"allowed are {', '.join(map(repr, allowed))}")
+    require(value in allowed, field, value, f"allowed are {', '.join(map(repr, allowed))}")
 
 
-def _check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Checks the numbers that one field alone decides on."""
+def check_ranges(config: ml_collections.ConfigDict, at_least_one: Iterable[str] = (), shares: Iterable[str] = (),
+                 not_negative: Iterable[str] = ()) -> None:
+    """Checks the numbers that one field alone decides on: those of every run, and further ones by name."""
     def check(field: str, holds: Callable[[Any], bool], allowed: str) -> None:
         value = functools.reduce(lambda section, name: section[name], field.split("."), config)
-        _require(holds(value), field, value, allowed)
+        require(holds(value), field, value, allowed)
 
-    for field in ("model.dropout", "model.attention_dropout", "data.validation_fraction",
-                  "data.short_sequence_probability"):
+    for field in ("model.dropout", "model.attention_dropout", *shares):
         check(field, lambda value: 0 <= value < 1, "must be at least 0 and below 1")
     for field in ("train.batch_size", "train.accumulation", "train.log_every", "evaluation.batch_size",
-                  "evaluation.max_rows", "checkpoint.keep", "checkpoint.tries", "data.length", "model.max_positions",
-                  "model.boundary_features", "model.token_types"):
+                  "checkpoint.keep", "checkpoint.tries", *at_least_one):
         check(field, lambda value: value >= 1, "must be at least 1")
     for field in ("optimizer.b1", "optimizer.b2", "optimizer.final_fraction"):
         check(field, lambda value: 0 <= value <= 1, "must be at least 0 and at most 1")
-    for field in (*(f"model.{name}" for name in SHAPE), "seed", "optimizer.eps", "optimizer.weight_decay",
-                  "optimizer.clip_norm", "objectives.boundary_weight", "skip.stop_after"):
+    for field in ("seed", "optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm", "skip.stop_after",
+                  *not_negative):
         check(field, lambda value: value >= 0, "must be at least 0")
-    for field in ("optimizer.learning_rate", "skip.deviations", "model.layer_norm_epsilon"):
+    for field in ("optimizer.learning_rate", "optimizer.layer_decay", "skip.deviations"):
         check(field, lambda value: value > 0, "must be above 0")
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks every field, and the combinations of them, before any work is done.
+def validate_run(config: ml_collections.ConfigDict) -> None:
+    """Checks the sections that every run has, whatever it learns.
 
     Raises:
       UserError: one line with the field, its value and what is allowed.
     """
-    data, train, mesh = config.data, config.train, config.mesh
-    validate_masking(masking_spec(config))
-    _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
-    _choose(config, "model.size", tuple(SIZES))
+    train, mesh = config.train, config.mesh
     _choose(config, "model.dtype", ("bfloat16", "float32"))
     _choose(config, "train.gradient_dtype", ("float32", "bfloat16"))
     _choose(config, "model.attention", ("auto", *KINDS))
@@ -203,34 +204,53 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choose(config, "optimizer.schedule", tuple(SCHEDULES))
     _choose(config, "optimizer.name", optimizer_names())
     _choose(config, "optimizer.decay_mask", ("all", "kernels"))
-    _check_ranges(config)
     parse_steps(config.profile)
-    network = model_config(config, vocab_size=1)
-    _require(network.width % network.num_heads == 0, "model.num_heads", config.model.num_heads,
-             f"{network.num_heads} heads do not divide the width {network.width}; set model.num_heads or model.width")
-    _require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
-             f"must be a multiple of train.accumulation={train.accumulation}")
-    _require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
-             "objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
-    _require(bool(data.path) or data.length <= config.model.max_positions, "data.length", data.length,
-             f"must be at most model.max_positions={config.model.max_positions}")
-    _require(not (data.pack and data.blocks == "pairs"), "data.pack", True, "pairs are not packed; set it to False")
-    _require(bool(data.path) != bool(data.sources), "data.path", data.path,
-             "give either a prepared corpus here or data.sources, not both and not neither")
-    _require(not data.path or not (data.tokenizer or data.vocab_size), "data.path", data.path,
-             "a prepared corpus has its own tokenizer; leave data.tokenizer and data.vocab_size empty")
-    _require(bool(data.path) or bool(data.tokenizer) != bool(data.vocab_size), "data.tokenizer", data.tokenizer,
-             "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
+    require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
+            f"must be a multiple of train.accumulation={train.accumulation}")
     for axis in ("data", "fsdp", "tensor"):
-        _require(mesh[axis] >= 1 or (mesh[axis] == -1 and axis == "data"), f"mesh.{axis}", mesh[axis],
-                 "must be at least 1 (mesh.data may be -1: the devices that are left)")
+        require(mesh[axis] >= 1 or (mesh[axis] == -1 and axis == "data"), f"mesh.{axis}", mesh[axis],
+                "must be at least 1 (mesh.data may be -1: the devices that are left)")
     example = RunSize(batch_size=1, length=1, rows=1)
-    _require(example.steps("config.train.duration", train.duration) > 0, "train.duration", train.duration,
-             "must be longer than nothing")
+    require(example.steps("config.train.duration", train.duration) > 0, "train.duration", train.duration,
+            "must be longer than nothing")
     example = RunSize(batch_size=1, length=1, rows=1, total_steps=1)
     for room, name in (("optimizer", "warmup"), ("optimizer", "decay"), ("evaluation", "every"),
                        ("checkpoint", "every"), ("checkpoint", "keep_every")):
         example.steps(f"config.{room}.{name}", config[room][name])
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every field of a pretraining run, and the combinations of them, before any work is done.
+
+    Raises:
+      UserError: one line with the field, its value and what is allowed.
+    """
+    data = config.data
+    validate_masking(masking_spec(config))
+    _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
+    _choose(config, "model.size", tuple(SIZES))
+    check_ranges(
+        config, shares=("data.validation_fraction", "data.short_sequence_probability"),
+        at_least_one=("evaluation.max_rows", "data.length", "model.max_positions", "model.boundary_features",
+                      "model.token_types"),
+        not_negative=(*(f"model.{name}" for name in SHAPE), "objectives.boundary_weight"))
+    require(config.model.layer_norm_epsilon > 0, "model.layer_norm_epsilon", config.model.layer_norm_epsilon,
+            "must be above 0")
+    validate_run(config)
+    network = model_config(config, vocab_size=1)
+    require(network.width % network.num_heads == 0, "model.num_heads", config.model.num_heads,
+            f"{network.num_heads} heads do not divide the width {network.width}; set model.num_heads or model.width")
+    require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
+            "objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
+    require(bool(data.path) or data.length <= config.model.max_positions, "data.length", data.length,
+            f"must be at most model.max_positions={config.model.max_positions}")
+    require(not (data.pack and data.blocks == "pairs"), "data.pack", True, "pairs are not packed; set it to False")
+    require(bool(data.path) != bool(data.sources), "data.path", data.path,
+            "give either a prepared corpus here or data.sources, not both and not neither")
+    require(not data.path or not (data.tokenizer or data.vocab_size), "data.path", data.path,
+            "a prepared corpus has its own tokenizer; leave data.tokenizer and data.vocab_size empty")
+    require(bool(data.path) or bool(data.tokenizer) != bool(data.vocab_size), "data.tokenizer", data.tokenizer,
+            "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
 
 
 def masking_spec(config: ml_collections.ConfigDict) -> MaskingSpec:

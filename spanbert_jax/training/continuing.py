@@ -5,14 +5,13 @@ import pathlib
 from typing import Any
 
 import ml_collections
+from tokenizers import Tokenizer
 
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.text import load_tokenizer
 from spanbert_jax.training.config import SHAPE, default_config
-from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
 
 # What the weights decide.
@@ -49,8 +48,6 @@ def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml
     return config
 
 
-def initial_params(experiment: Experiment) -> dict[str, Any]:
+def initial_params(config: ml_collections.ConfigDict, model: EncoderModel, tokenizer: Tokenizer) -> dict[str, Any]:
     """The parameters that a run begins with, in float32 on the host; what had to be made anew is logged."""
-    pretrained = open_pretrained(experiment.config.init_from)
-    model = EncoderModel(experiment.model.config, "pretraining")
-    return adapted_params(pretrained, model, load_tokenizer(experiment.corpus.tokenizer_path), experiment.config.seed)
+    return adapted_params(open_pretrained(config.init_from), model, tokenizer, config.seed)

@@ -12,7 +12,6 @@ import rich.progress
 import rich.table
 
 from spanbert_jax.cluster.agreement import is_first
-from spanbert_jax.model import train_step_flops
 from spanbert_jax.training.experiment import Experiment, parameter_count
 from spanbert_jax.training.mesh import parameter_name
 
@@ -49,20 +48,16 @@ def parameter_table(params: Any) -> rich.table.Table:
 
 def introduce(console: rich.console.Console, experiment: Experiment) -> None:
     """Says what is about to run."""
-    corpus, params, config = experiment.corpus, experiment.abstract.params, experiment.config
-    flops = train_step_flops(experiment.model.config, config.train.batch_size, corpus.length,
-                             experiment.masker.max_masked)
+    learning, params = experiment.learning, experiment.abstract.params
+    first, *others = learning.introduction()
     console.print(parameter_table(params))
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(
         f"{parameter_count(experiment.model.config, params):,} parameters; mesh {mesh}{processes}; "
-        f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
-        f"{config.train.batch_size} rows a step, {experiment.size.total_steps:,} steps, "
-        f"{quantity(flops, 'FLOP')} a step")
-    if not corpus.num_rows["validation"]:
-        console.print("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
-                      "document to have some.")
+        f"{first}, {experiment.size.total_steps:,} steps, {quantity(learning.flops, 'FLOP')} a step")
+    for words in others:
+        console.print(words)
 
 
 def quantity(value: float, unit: str) -> str:

@@ -16,13 +16,13 @@ class RunSize:
     """What turns a duration into steps.
 
     Attributes:
-      batch_size: rows in a step.
+      batch_size: rows in a step, or examples, of which there may be several in a row: then on average.
       length: tokens in a row; a step is batch_size x length tokens, padding counted: the literature's "256 x 512".
-      rows: rows in an epoch.
+      rows: rows, or examples, in an epoch.
       total_steps: of the whole run, for percentages; None while that itself is being worked out.
     """
-    batch_size: int
-    length: int
+    batch_size: float
+    length: float
     rows: int
     total_steps: int | None = None
 

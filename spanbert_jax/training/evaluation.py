@@ -15,8 +15,10 @@ from spanbert_jax.corpus import Corpus, RowSource
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining import MaskedRows, Masker
 from spanbert_jax.pretraining.objectives import Term, objective_terms, score
+from spanbert_jax.training.masked_rows import apply_model, mask_batch
 from spanbert_jax.training.mesh import Rules, batch_sharding, global_array, local_rows
-from spanbert_jax.training.step import Batch, apply_model, mask_batch, means
+from spanbert_jax.training.objective import Batch
+from spanbert_jax.training.step import means
 
 # Longer spans, and later places in a span, are counted together with this one.
 LONGEST = 10

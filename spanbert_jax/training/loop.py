@@ -12,11 +12,9 @@ import numpy as np
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import any_process, from_first
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
-from spanbert_jax.corpus import RowOrder, RowSource, batches
+from spanbert_jax.corpus import RowOrder, batches
 from spanbert_jax.errors import RunFailed, UserError
-from spanbert_jax.model import train_step_flops
 from spanbert_jax.training import display
-from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.goodput import Account
 from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows, votes
@@ -33,6 +31,7 @@ class Loop:
     Attributes:
       state, step: what is trained, and the batches that it has seen.
       evaluation: figures of the last evaluation; None without one.
+      best: the step that scored best and its score; None without one, or where no best is chosen.
       stopping: whether the processes have agreed to stop.
     """
 
@@ -47,22 +46,17 @@ class Loop:
           stop: of this process, deferred.
           account: is charged with what the time goes into.
         """
-        config, corpus = experiment.config, experiment.corpus
+        config, learning = experiment.config, experiment.learning
         self.state, self.step, self.evaluation, self.stopping = state, step, None, False
-        self._experiment, self._config = experiment, config
+        self._experiment, self._config, self._learning = experiment, config, learning
         self._checkpointer, self._about = checkpointer, about
         self._writer, self._progress, self._stop = writer, progress, stop
         self._account, self._profiler = account, profiler
         self._total = experiment.size.total_steps
         self._evaluate_every = experiment.steps("evaluation", "every")
         self._save_every = experiment.steps("checkpoint", "every")
-        self._step_fn = make_train_step(config, experiment.model, experiment.masker, experiment.optimizer,
-                                        experiment.schedule, experiment.abstract, experiment.mesh)
-        self._flops = train_step_flops(experiment.model.config, config.train.batch_size, corpus.length,
-                                       experiment.masker.max_masked)
-        self._validation = RowSource(corpus, "validation") if corpus.num_rows["validation"] else None
-        self._evaluate_batch = make_evaluate_batch(experiment.model, experiment.masker, log_unigram(corpus),
-                                                   experiment.mesh, config.mesh.rules)
+        self._step_fn = make_train_step(config, learning.objective, experiment.optimizer, experiment.schedule,
+                                        experiment.abstract, experiment.mesh)
         self._votes = {vote: votes(experiment.mesh, vote) for vote in (False, True)}
         self._timer = Timer(lambda: account.spent("steps", "data"))
         self._compiled: dict[Callable, Callable] = {}
@@ -70,6 +64,8 @@ class Loop:
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
         # The step whose evaluation is written already: not so if a stop has cut it short, and then it is made up for.
         self._evaluated = step if from_first(writer.evaluated(step)) else None
+        self.best = from_first(writer.best(learning.metric)) if learning.metric else None
+        checkpointer.best = self.best[0] if self.best else 0
 
     @property
     def finished(self) -> bool:
@@ -112,11 +108,11 @@ class Loop:
 
     def _train(self) -> None:
         """The order of things in a step."""
-        config, corpus = self._config, self._experiment.corpus
-        source = RowSource(corpus, "train")
-        order = RowOrder(len(source), config.train.batch_size, config.seed)
+        config, size = self._config, self._learning.rows_per_step
+        source = self._learning.open_rows()
+        order = RowOrder(len(source), size, config.seed)
         sharding = batch_sharding(self._experiment.mesh, config.mesh.rules)
-        places = local_rows(sharding, config.train.batch_size)
+        places = local_rows(sharding, size)
         start = self.step
         with contextlib.closing(batches(source, order, start, places)) as feed:
             while True:
@@ -126,18 +122,20 @@ class Loop:
                 if evaluate or save or self._profiler.turns(self.step):
                     self._finish_pending()
                 self._profiler.stop_after(self.step)
+                # Just before the end, where it is evaluated anyway, once is enough.
+                evaluate = evaluate and self._total - self.step >= self._evaluate_every / 2
                 if evaluate and not self._ends() and self.step != self._evaluated:
                     self._evaluate()
                 if self._ends():
                     self._finish_pending()
                     return
-                if save and self.step > start:
+                if (save or self._is_best()) and self.step > start:
                     self._save()
                 # Only then step, and log the update before.
                 with self._profiler.step(self.step + 1):
                     with self._account.during("data"):
                         _, indices, rows = next(feed)
-                    batch = {name: global_array(sharding, values, places, config.train.batch_size)
+                    batch = {name: global_array(sharding, values, places, size)
                              for name, values in rows.items()}
                     self.state, metrics = self._call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
                     self.step += 1
@@ -172,7 +170,7 @@ class Loop:
         del figures["stop"]
         self._check(step, indices, figures)
         self._timer.lap(figures["tokens"])
-        figures |= self._timer.speeds(self._flops)
+        figures |= self._timer.speeds(self._learning.flops)
         log = step % self._config.train.log_every == 0 or step == self._total
         self._progress.show(step, figures, log)
         if log:
@@ -198,25 +196,30 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Evaluates the state; a stop cuts it short. A run that had finished before only says it again."""
-        if self._validation is None:
+        if not self._learning.can_evaluate:
             return
 
         def stop() -> bool:
             self.stopping = any_process(bool(self._stop))
             return self.stopping
 
-        evaluation, mesh = self._config.evaluation, self._experiment.mesh
         with self._account.during("evaluation"):
-            figures = evaluate_params(
-                lambda *arguments: self._call(self._evaluate_batch, *arguments), self.state.params, self._validation,
-                evaluation.batch_size, evaluation.max_rows, mesh, self._config.mesh.rules, on_batch=stop)
+            figures = self._learning.evaluate(self.state.params, self._call, stop)
         if figures is None:
             return
         self.evaluation = figures
         if self.step != self._evaluated:
             self._writer.write(self.step, "evaluation", figures)
         self._evaluated = self.step
-        self._progress.say(f"step {self.step:,}: held-out {display.evaluation_words(figures)}")
+        self._progress.say(f"step {self.step:,}: held-out {self._learning.words(figures)}")
+        metric = self._learning.metric
+        if metric and (self.best is None or figures[metric] > self.best[1]):
+            self.best = self.step, figures[metric]
+            self._checkpointer.best = self.step
+
+    def _is_best(self) -> bool:
+        """Whether the state is the one that has scored best so far."""
+        return self.best is not None and self.best[0] == self.step
 
     def _save(self) -> None:
         with self._account.during("checkpoint"):

@@ -77,13 +77,18 @@ def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(batch_axes(rules)))
 
 
+def batch_ways(mesh: Mesh, rules: Rules) -> int:
+    """Devices that the rows of a batch are split over."""
+    return math.prod(mesh.shape[axis] for axis in batch_axes(rules))
+
+
 def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
     """Refuses a number of rows that the data axes do not divide.
 
     Raises:
       UserError: naming `field`.
     """
-    ways = math.prod(mesh.shape[axis] for axis in batch_axes(rules))
+    ways = batch_ways(mesh, rules)
     if rows % ways:
         raise UserError(f"{field}: {rows} rows do not divide over the {ways} devices of the data axes "
                         f"{batch_axes(rules)}; use a multiple of {ways}")

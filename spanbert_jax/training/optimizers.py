@@ -1,4 +1,4 @@
-"""Optimisers: the reference's AdamW, and every optimiser of optax by its name."""
+"""Optimisers: the reference's two, and every optimiser of optax by its name."""
 from __future__ import annotations
 
 import ast
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.training.parameter_scales import is_stacked, parameter_scales
 
 # These take a number for a learning rate, or search for one, and so cannot follow a schedule.
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
@@ -25,8 +26,9 @@ class AdamWState(NamedTuple):
 
 
 def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
-          mask: Callable[[optax.Params], Any] | None = None) -> optax.GradientTransformation:
-    """AdamW as the reference computes it.
+          mask: Callable[[optax.Params], Any] | None = None, bias_correction: bool = True,
+          ) -> optax.GradientTransformation:
+    """AdamW as the reference computes it in pretraining.
 
     It differs from optax.adamw in where epsilon stands: the step is lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) +
     eps), so that epsilon is not divided by the bias correction. Decay takes lr * weight_decay of each parameter.
@@ -34,6 +36,7 @@ def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weigh
     Args:
       learning_rate: from the count of updates done.
       mask: from the parameters to booleans, True where decay applies; None decays all, as the reference.
+      bias_correction: without it the step is lr * m / (sqrt(v) + eps).
     """
     def init(params: optax.Params) -> AdamWState:
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
@@ -43,7 +46,7 @@ def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weigh
         rate, count = learning_rate(state.count), optax.safe_increment(state.count)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
-        size = rate * jnp.sqrt(1 - b2 ** count) / (1 - b1 ** count)
+        size = rate * jnp.sqrt(1 - b2 ** count) / (1 - b1 ** count) if bias_correction else rate
         decays = mask(params) if mask else jax.tree.map(lambda _: True, params)
         updates = jax.tree.map(
             lambda m, v, p, decay: -size * m / (jnp.sqrt(v) + eps) - (rate * weight_decay * p if decay else 0),
@@ -53,33 +56,56 @@ def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weigh
     return optax.GradientTransformation(init, update)
 
 
+def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
+              mask: Callable[[optax.Params], Any] | None = None, max_norm: float = 1.0) -> optax.GradientTransformation:
+    """The reference's optimiser in fine-tuning: Adam without bias correction, each tensor's gradient clipped by itself.
+
+    Its tensors are those of single layers, here stacked, so each layer of a stack is clipped alone. The reference's
+    epsilon is 1e-6, and its first update has a learning rate of 0, which is mended here.
+
+    Args:
+      learning_rate, mask: as `adamw` takes them.
+      max_norm: of each tensor's gradient.
+    """
+    def clip(path: Any, gradient: jax.Array) -> jax.Array:
+        axes = tuple(range(int(is_stacked(path)), gradient.ndim))
+        norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axes, keepdims=True))
+        return gradient * jnp.minimum(1.0, max_norm / (norm + 1e-6))
+
+    clipped = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(clip, updates))
+    return optax.chain(clipped, adamw(learning_rate, b1, b2, eps, weight_decay, mask, bias_correction=False))
+
+
 def decay_kernels(params: optax.Params) -> Any:
     """True for kernels and tables, False for biases and layer norms: usual in fine-tuning."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
+_OWN = {"adamw": adamw, "bert_adam": bert_adam}
+
+
 def optimizer_names() -> tuple[str, ...]:
-    """"adamw", which is ours, and every optimiser that optax makes from a learning rate."""
+    """"adamw" and "bert_adam", which are ours, and every optimiser that optax makes from a learning rate."""
     def makes_optimizer(name: str) -> bool:
         value = getattr(optax, name)
         return inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters
 
-    return tuple(name for name in sorted(dir(optax)) if makes_optimizer(name)
-                 and not name.startswith(("scale_by", "_")) and name not in _WITHOUT_SCHEDULE)
+    return *_OWN, *(name for name in sorted(dir(optax)) if makes_optimizer(name) and name not in _OWN
+                    and not name.startswith(("scale_by", "_")) and name not in _WITHOUT_SCHEDULE)
 
 
 def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Global-norm clip, then the optimiser of a config's `optimizer` section.
+    """Global-norm clip, then the optimiser of a config's `optimizer` section; frozen parameters have no part in either.
 
     b1, b2, eps and weight_decay go to the optimisers that take them; the others get their own arguments by `options`.
 
     Raises:
       UserError: when the optimiser does not take an option, or takes no weight decay and some is asked for.
     """
-    factory = adamw if config.name == "adamw" else getattr(optax, config.name)
+    factory = _OWN.get(config.name) or getattr(optax, config.name)
     takes = inspect.signature(factory).parameters
     options = _options(config.options)
-    allowed = [name for name in takes if name not in ("learning_rate", "mask")]
+    allowed = [name for name in takes if name not in ("learning_rate", "mask", "bias_correction")]
     unknown = [name for name in options if name not in allowed]
     if unknown:
         raise UserError(f"config.optimizer.options={config.options!r}: {config.name} takes no {unknown[0]!r}; "
@@ -94,7 +120,8 @@ def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTrans
     if "b1" in takes:  # of Adam's family; elsewhere eps is another quantity
         defaults |= {name: config[name] for name in ("b1", "b2", "eps") if name in takes}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, factory(schedule, **(defaults | options)))
+    before, after = parameter_scales(config.freeze, config.layer_decay)
+    return optax.chain(*before, *clip, factory(schedule, **(defaults | options)), *after)
 
 
 def _options(text: str) -> dict[str, Any]:

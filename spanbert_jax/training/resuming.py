@@ -9,7 +9,6 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.cluster.agreement import any_process, from_first
-from spanbert_jax.corpus import Corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import ModelConfig
 from spanbert_jax.training.config import default_config
@@ -20,14 +19,15 @@ _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "tra
              "model.layers", "model.remat")
 
 
-def describe(config: ml_collections.ConfigDict, corpus: Corpus, network: ModelConfig) -> dict[str, Any]:
+def describe(config: ml_collections.ConfigDict, identity: Mapping[str, Any], network: ModelConfig) -> dict[str, Any]:
     """What a checkpoint remembers of its run, as JSON gives it back.
 
-    "config" and "corpus", and the "network" that both make, so that its parameters can be read without them.
+    "config", under "corpus" the identity of what is learned from, and the "network" that both make, so that its
+    parameters can be read without them.
     """
     # Its parameters are the same however attention is computed and gradients are summed.
     network = dataclasses.replace(network, attention="plain", gradient_dtype="float32")
-    return json.loads(json.dumps({"config": config.to_dict(), "corpus": corpus.identity,
+    return json.loads(json.dumps({"config": config.to_dict(), "corpus": identity,
                                   "network": dataclasses.asdict(network)}))
 
 
@@ -46,7 +46,9 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     if not told or "tokenizer" not in before["corpus"]:
         raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
                         "not one of this program's; give another workdir")
-    fields = {"config": (_flat(default_config().to_dict()) | _flat(before["config"]), _flat(now["config"])),
+    config = _flat(now["config"])
+    defaults = {field: value for field, value in _flat(default_config().to_dict()).items() if field in config}
+    fields = {"config": (defaults | _flat(before["config"]), config),
               "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
     if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:
         raise UserError(f"checkpoint of step {step}: it was trained with another tokenizer than that of this corpus, "

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
-import shutil
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,25 +20,18 @@ from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.config import validate
-from spanbert_jax.training.continuing import initial_params, with_network
-from spanbert_jax.training.experiment import (
-    Experiment,
-    build,
-    check_devices,
-    find_corpus,
-    parameter_count,
-    use_compilation_cache,
-)
+from spanbert_jax.training.continuing import with_network
+from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count, use_compilation_cache
 from spanbert_jax.training.goodput import Account, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.pretraining import build, find_corpus
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, state_from
 from spanbert_jax.training.stored_config import save_config
 from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter
 
-TOKENIZER_FILE = "tokenizer.json"
 OLD_METRICS = "metrics.old.jsonl"
 
 
@@ -80,17 +73,30 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
       SavesFailed: when checkpoints could not be saved.
       Stopped: on a signal or the time limit outside the steps, as during preparation or compilation; nothing is lost.
     """
-    began, account = time.monotonic(), Account()
     validate(config)
     workdir = pathlib.Path(workdir)
     config = with_network(config, workdir)
+    check_devices(config)
+    return run(lambda: build(config, find_corpus(config, workdir)), workdir, force, time_limit)
+
+
+def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time_limit: float,
+        conclude: Callable[[Experiment, Loop], None] = lambda experiment, loop: None) -> RunResult:
+    """Runs an experiment, or goes on with it; `train` says the rest.
+
+    Args:
+      make: the experiment, from data that it may have to prepare first.
+      conclude: is called when all steps are done, before the workdir is let go.
+    """
+    began, account = time.monotonic(), Account()
     keep_freed_memory()
     use_compilation_cache()
-    check_devices(config)
     with StopRequest(time_limit) as stop, hold(workdir) if is_first() else contextlib.nullcontext():
-        experiment = build(config, find_corpus(config, workdir))
+        experiment = make()
         with jax.set_mesh(experiment.mesh):
             loop = _run(experiment, workdir, stop, force, account)
+            if loop.finished:
+                conclude(experiment, loop)
     parameters = parameter_count(experiment.model.config, experiment.abstract.params)
     return RunResult(workdir, loop.step, loop.finished, parameters, time.monotonic() - began, loop.evaluation)
 
@@ -99,7 +105,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
-    about = describe(config, experiment.corpus, experiment.model.config)
+    about = describe(config, experiment.learning.identity, experiment.model.config)
     require_same_everywhere(about, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
@@ -159,7 +165,7 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
     try:
         if new and (workdir / METRICS_FILE).exists():
             (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
-        shutil.copyfile(experiment.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
+        experiment.learning.furnish(workdir)
         save_config(workdir, experiment.config)
     except OSError as error:
         raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give "
@@ -167,6 +173,6 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
 
 
 def _fresh(experiment: Experiment) -> TrainState:
-    if experiment.config.init_from:
-        return state_from(initial_params(experiment), experiment.optimizer, experiment.abstract)
+    if (params := experiment.learning.initial_params()) is not None:
+        return state_from(params, experiment.optimizer, experiment.abstract)
     return create_state(experiment.model, experiment.optimizer, experiment.abstract, experiment.config.seed)

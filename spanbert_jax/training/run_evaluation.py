@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
 import rich.progress
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.corpus import RowSource, open_corpus
+from spanbert_jax.corpus import open_corpus
 from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
-from spanbert_jax.training.evaluation import evaluate_params, log_unigram, make_evaluate_batch
-from spanbert_jax.training.experiment import Experiment, build, use_compilation_cache
+from spanbert_jax.training.experiment import use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
+from spanbert_jax.training.pretraining import build
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.stored_config import load_config
 
@@ -39,24 +40,19 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     # On the devices there are, whatever the run had: without an optimiser's state nothing needs to be split.
     config.mesh.update(dict(data=-1, fsdp=1, tensor=1, zero1=False))
     config.model.attention = "auto"
+    config.evaluation.max_rows = sys.maxsize
     config.evaluation.batch_size += -config.evaluation.batch_size % jax.device_count()  # any size gives the same
     experiment = build(config, open_corpus(config.data.path or workdir / "data"))
-    if not experiment.corpus.num_rows["validation"]:
-        raise UserError(f"{experiment.corpus.path} has no validation rows; prepare it from more than one document")
+    learning = experiment.learning
+    if not learning.can_evaluate:
+        raise UserError(f"{learning.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.newest_sound(step)
-        about = describe(config, experiment.corpus, experiment.model.config)
+        about = describe(config, learning.identity, experiment.model.config)
         check_changes(chosen, checkpointer.about(chosen), about, force=True)
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
-        return {"step": chosen, **_evaluate(experiment, params)}
-
-
-def _evaluate(experiment: Experiment, params: Any) -> dict[str, Any]:
-    rules, batch_size = experiment.config.mesh.rules, experiment.config.evaluation.batch_size
-    source = RowSource(experiment.corpus, "validation")
-    evaluate_batch = make_evaluate_batch(
-        experiment.model, experiment.masker, log_unigram(experiment.corpus), experiment.mesh, rules)
-    with rich.progress.Progress(console=display.make_console(), transient=True) as bar:
-        task = bar.add_task("evaluating", total=-(-len(source) // batch_size))
-        return evaluate_params(evaluate_batch, params, source, batch_size, len(source), experiment.mesh, rules,
-                               on_batch=lambda: bar.advance(task))
+        with rich.progress.Progress(console=display.make_console(), transient=True) as bar:
+            task = bar.add_task("evaluating", total=-(-len(learning.held_out) // config.evaluation.batch_size))
+            figures = learning.evaluate(params, lambda function, *arguments: function(*arguments),
+                                        lambda: bar.advance(task))
+        return {"step": chosen, **figures}

@@ -9,30 +9,36 @@ import optax
 
 from spanbert_jax.errors import UserError
 
-# (step counted from 1, steps in all, steps of the last phase, final fraction) -> share of the peak after warm-up.
-Shape = Callable[[jax.Array, int, int, float], jax.Array]
+# (step counted from 1, steps in all, of warm-up, of the last phase, final fraction) -> share of the peak past warm-up.
+Shape = Callable[[jax.Array, int, int, int, float], jax.Array]
 
 
-def _linear(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+def _linear(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
     """Down a straight line drawn from step 0, as the reference: just after warm-up it is already below the peak."""
     return final + (1 - final) * (total - step) / total
 
 
-def _cosine(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+def _triangular(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
+    """Down a straight line from the peak at the end of warm-up: fine-tuning's, in the reference and elsewhere."""
+    return final + (1 - final) * (total - step) / max(total - warmup, 1)
+
+
+def _cosine(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
     return final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
 
 
-def _constant(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+def _constant(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
     return jnp.ones_like(step)
 
 
-def _wsd(step: jax.Array, total: int, decay: int, final: float) -> jax.Array:
+def _wsd(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
     """Warm-up, stable, decay: the last phase falls as 1 - sqrt (Hagele et al., 2024)."""
     progress = jnp.maximum(step - (total - decay), 0) / max(decay, 1)
     return 1 - (1 - final) * jnp.sqrt(progress)
 
 
-SCHEDULES: dict[str, Shape] = {"linear": _linear, "cosine": _cosine, "constant": _constant, "wsd": _wsd}
+SCHEDULES: dict[str, Shape] = {
+    "linear": _linear, "triangular": _triangular, "cosine": _cosine, "constant": _constant, "wsd": _wsd}
 
 
 def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, decay: int, final: float) -> optax.Schedule:
@@ -60,6 +66,6 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
 
     def schedule(count: jax.Array) -> jax.Array:
         step = jnp.minimum(jnp.asarray(count, jnp.float32) + 1, total)
-        return peak * jnp.where(step <= warmup, step / max(warmup, 1), shape(step, total, decay, final))
+        return peak * jnp.where(step <= warmup, step / max(warmup, 1), shape(step, total, warmup, decay, final))
 
     return schedule

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.model import SpanBert
+from spanbert_jax.model import EncoderModel, SpanBert
 from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings, spread_over_data
 from spanbert_jax.training.skipping import Recent, no_updates
 
@@ -27,11 +27,9 @@ class TrainState:
     recent: Recent
 
 
-def init_params(model: SpanBert, key: jax.Array) -> Any:
+def init_params(model: SpanBert | EncoderModel, key: jax.Array) -> Any:
     """Fresh parameters, each boxed with the logical names of its axes."""
-    one = jnp.ones((1, 1), jnp.int32)
-    return model.init(key, one, one, 0 * one, positions=0 * one, left=0 * one, right=0 * one, place=0 * one,
-                      deterministic=True)["params"]
+    return model.init(key, **model.smallest_inputs)["params"]
 
 
 def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -39,12 +37,12 @@ def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), no_updates())
 
 
-def init_state(model: SpanBert, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+def init_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """The state before the first update of fresh parameters."""
     return state_of(nn.unbox(init_params(model, key)), optimizer)
 
 
-def abstract_state(model: SpanBert, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
+def abstract_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
                    zero1: bool = False) -> TrainState:
     """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into.
 
@@ -68,7 +66,7 @@ def shardings_of(abstract: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
-def create_state(model: SpanBert, optimizer: optax.GradientTransformation, abstract: TrainState,
+def create_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, abstract: TrainState,
                  seed: int) -> TrainState:
     """A fresh state, made where it is to live: no device ever holds more than its part."""
     make = jax.jit(lambda key: init_state(model, optimizer, key), out_shardings=shardings_of(abstract))

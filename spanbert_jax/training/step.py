@@ -1,4 +1,4 @@
-"""One update: mask, predict, differentiate, step. One jitted, sharded function that gives its state's memory back."""
+"""One update: draw, predict, differentiate, step. One jitted, sharded function that gives its state's memory back."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.model import SpanBert
-from spanbert_jax.pretraining import MaskedRows, Masker
-from spanbert_jax.pretraining.objectives import Term, objective_terms, target_weights, total_loss
-from spanbert_jax.training.mesh import AXES, Rules, batch_axes, batch_sharding, spread_over_data
+from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
+from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.skipping import is_bad, remember
 from spanbert_jax.training.state import TrainState, shardings_of
 
-Batch = dict[str, jax.Array]
 # What the two uses of randomness in a step fold into its key.
 _MASKING, _DROPOUT = 0, 1
 
@@ -27,36 +25,9 @@ def step_key(seed: int, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
 
 
-def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: Rules,
-               first: jax.Array | int = 0) -> MaskedRows:
-    """Masks a batch, each row under a key of its own, on the devices that hold the rows.
-
-    Row i of the batch is masked under `key` folded with `first` + i.
-
-    The masker loops until its last row is done; inside `shard_map` that concerns a device's own rows alone, and nothing
-    is said between devices. A row's mask depends on the key and its index, not on the mesh.
-    """
-    def mask(index: jax.Array, rows: Batch) -> MaskedRows:
-        return masker(jax.vmap(lambda i: jax.random.fold_in(key, i))(index), rows)
-
-    rows = PartitionSpec(batch_axes(rules))
-    spread = jax.shard_map(mask, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False)
-    return spread(first + jnp.arange(len(batch["tokens"])), batch)
-
-
-def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
-                dropout_key: jax.Array | None = None) -> Any:
-    """The logits of masked rows; without a key, without dropout."""
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return model.apply(
-        {"params": params}, rows.inputs, batch["segments"], batch["token_types"], positions=rows.positions,
-        left=rows.left, right=rows.right, place=rows.place, deterministic=dropout_key is None, rngs=rngs)
-
-
-def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch, dropout_key: jax.Array,
-                       objectives: Any, accumulation: int, layout: Any = None,
-                       ) -> tuple[jax.Array, dict[str, Term], Any]:
-    """The loss of a masked batch, its terms and its gradients, computed in `accumulation` parts.
+def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_key: jax.Array, accumulation: int,
+                       layout: Any = None) -> tuple[jax.Array, dict[str, Term], Any]:
+    """The loss of what was drawn from a batch, its terms and its gradients, computed in `accumulation` parts.
 
     The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
     the whole's however the targets fall among them.
@@ -64,14 +35,13 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
     Args:
       layout: shardings of the gradients; without them the compiler's own.
     """
-    counts = {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
+    counts = objective.counts(inputs)
 
-    def loss_of(params: Any, part: tuple[MaskedRows, Batch], key: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
-        rows, batch = part
-        terms = objective_terms(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
-        return total_loss(terms, counts, objectives.boundary_weight, objectives.reference_denominators), terms
+    def loss_of(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
+        terms = objective.terms(params, part, key)
+        return objective.loss(terms, counts), terms
 
-    def add_part(index: jax.Array, part: tuple[MaskedRows, Batch]) -> tuple[jax.Array, dict[str, Term], Any]:
+    def add_part(index: jax.Array, part: Any) -> tuple[jax.Array, dict[str, Term], Any]:
         key = jax.random.fold_in(dropout_key, index)
         (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
         if layout is not None:
@@ -79,9 +49,9 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
         return loss, terms, gradients
 
     if accumulation == 1:
-        return add_part(0, (rows, batch))
+        return add_part(0, inputs)
     # Row r goes to part r mod accumulation: every device then has its share of each part already.
-    parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), (rows, batch))
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), inputs)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                          jax.eval_shape(lambda: add_part(0, jax.tree.map(lambda x: x[0], parts))))
     total, _ = jax.lax.scan(
@@ -90,12 +60,12 @@ def loss_and_gradients(model: SpanBert, params: Any, rows: MaskedRows, batch: Ba
     return total
 
 
-def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: optax.GradientTransformation,
+def make_train_step(config: Any, objective: Objective, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
                     ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted update: from a state, which is donated, a batch and `mesh.votes` on whether to stop.
 
-    Its metrics are scalars: "loss", "masked_loss", "masked_accuracy" and so on by objective (means over targets),
+    Its metrics are scalars: "loss", "masked_loss", "masked_accuracy" and so on by term (means over targets),
     "gradient_norm", "parameter_norm", "learning_rate", "tokens" (real ones, not padding), "stop" (whether any process
     voted for it: with the figures that all read anyway, all know it at the same step, and no further message is
     needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
@@ -109,10 +79,9 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
     def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
             key = step_key(config.seed, state.step)
-            rows = mask_batch(masker, jax.random.fold_in(key, _MASKING), batch, mesh, rules)
+            inputs = objective.draw(jax.random.fold_in(key, _MASKING), batch)
             loss, terms, gradients = loss_and_gradients(
-                model, state.params, rows, batch, jax.random.fold_in(key, _DROPOUT), config.objectives,
-                config.train.accumulation, parts)
+                objective, state.params, inputs, jax.random.fold_in(key, _DROPOUT), config.train.accumulation, parts)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             if parts is not None:
                 # The updates go to all devices, and not the parameters: these are then changed where they lie.
@@ -139,10 +108,12 @@ def make_train_step(config: Any, model: SpanBert, masker: Masker, optimizer: opt
 
 
 def means(terms: dict[str, Term]) -> dict[str, jax.Array]:
-    """Mean loss and accuracy by objective, of sums on the device or on the host."""
+    """Mean loss and accuracy by term, of sums on the device or on the host."""
     metrics = {}
     for name, term in terms.items():
         # A count is a whole number: without targets the mean is 0.
         count = term.count + (term.count == 0)
-        metrics |= {f"{name}_loss": term.loss / count, f"{name}_accuracy": term.correct / count}
+        metrics[f"{name}_loss"] = term.loss / count
+        if term.correct is not None:
+            metrics[f"{name}_accuracy"] = term.correct / count
     return metrics

@@ -46,11 +46,11 @@ class MetricsWriter:
         """
         self._say, self._failing = say, False
         self._workdir = pathlib.Path(workdir)
-        self._evaluated: set[int] = set()
+        self._evaluated: dict[int, Mapping[str, Any]] = {}
         self._lines: _GrowingFile | None = None
         if is_first():
             kept = _lines_up_to(self._workdir / METRICS_FILE, first_step)
-            self._evaluated = {figures["step"] for _, figures in kept if figures.get("kind") == "evaluation"}
+            self._evaluated = {figures["step"]: figures for _, figures in kept if figures.get("kind") == "evaluation"}
             self._lines = _GrowingFile(self._workdir / METRICS_FILE, [line for line, _ in kept])
             self._board = _GrowingFile(_board_file(self._workdir), [], _board_start(first_step + 1), make_folder=True)
             self._flush()
@@ -71,7 +71,7 @@ class MetricsWriter:
         if self._lines is None:
             return
         if kind == "evaluation":
-            self._evaluated.add(step)
+            self._evaluated[step] = figures
         self._lines.append(json.dumps({"step": step, "kind": kind, **figures}).encode() + b"\n")
         values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in figures.items()
                   if isinstance(value, (int, float))]
@@ -81,6 +81,13 @@ class MetricsWriter:
     def evaluated(self, step: int) -> bool:
         """Whether the figures of an evaluation after `step` updates have been written. Only the first process knows."""
         return step in self._evaluated
+
+    def best(self, metric: str) -> tuple[int, float] | None:
+        """The step whose evaluation had the highest figure of a name, the first of equals, and the figure. Only the
+        first process knows."""
+        scored = [(figures[metric], -step) for step, figures in self._evaluated.items()
+                  if isinstance(figures.get(metric), (int, float))]
+        return (-max(scored)[1], max(scored)[0]) if scored else None
 
     def _flush(self) -> None:
         if self._lines is None:

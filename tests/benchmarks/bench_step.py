@@ -23,10 +23,11 @@ from spanbert_jax.text import SpecialIds
 from spanbert_jax.training import default_config
 from spanbert_jax.training.config import masking_spec, model_config
 from spanbert_jax.training.host_memory import keep_freed_memory
+from spanbert_jax.training.masked_rows import mask_batch, pretraining_objective
 from spanbert_jax.training.mesh import make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
-from spanbert_jax.training.step import make_train_step, mask_batch
+from spanbert_jax.training.step import make_train_step
 
 VOCABULARY = 28_996
 
@@ -58,7 +59,8 @@ class Ours:
                              special=SpecialIds(0, 100, 101, 102, 103), unigram=np.ones(VOCABULARY, np.int64))
         abstract = abstract_state(self.model, optimizer, mesh, rules)
         self.state = create_state(self.model, optimizer, abstract, 0)
-        self.step = make_train_step(config, self.model, masker, optimizer, schedule, abstract, mesh)
+        objective = pretraining_objective(self.model, masker, config.objectives, mesh, rules)
+        self.step = make_train_step(config, objective, optimizer, schedule, abstract, mesh)
         self.batch = {name: jnp.asarray(values) for name, values in make_rows(args.rows, args.length).items()}
         self.votes = votes(mesh, False)
         self.mask = jax.jit(lambda key, batch: mask_batch(masker, key, batch, mesh, rules))

@@ -8,6 +8,7 @@ from spanbert_jax.pretraining import make_masker
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training import default_config
 from spanbert_jax.training.config import masking_spec, model_config
+from spanbert_jax.training.masked_rows import pretraining_objective
 from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
@@ -57,7 +58,8 @@ class Trainer:
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)
         self.abstract = abstract_state(self.model, self.optimizer, self.mesh, config.mesh.rules, config.mesh.zero1)
-        self.step = make_train_step(config, self.model, self.masker, self.optimizer, schedule, self.abstract, self.mesh)
+        self.objective = pretraining_objective(self.model, self.masker, config.objectives, self.mesh, config.mesh.rules)
+        self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract, self.mesh)
 
     def fresh(self):
         """The state before the first update."""

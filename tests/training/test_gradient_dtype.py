@@ -8,7 +8,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from spanbert_jax.planning.compiler.hlo import array_bytes
 from spanbert_jax.training.mesh import batch_sharding, votes
-from spanbert_jax.training.step import loss_and_gradients, mask_batch
+from spanbert_jax.training.step import loss_and_gradients
 from tests.training.small import Trainer, losses, make_rows, small_config
 
 STEPS = 4
@@ -74,9 +74,8 @@ def test_parts_are_added_in_float32(accumulation):
     trainer = trainer_of("bfloat16")
 
     def gradients(params, batch):
-        rows = mask_batch(trainer.masker, jax.random.key(0), batch, trainer.mesh, trainer.config.mesh.rules)
-        return loss_and_gradients(trainer.model, params, rows, batch, jax.random.key(1), trainer.config.objectives,
-                                  accumulation)[2]
+        inputs = trainer.objective.draw(jax.random.key(0), batch)
+        return loss_and_gradients(trainer.objective, params, inputs, jax.random.key(1), accumulation)[2]
 
     with jax.set_mesh(trainer.mesh):
         got = jax.eval_shape(gradients, trainer.abstract.params, make_rows(0))

@@ -90,3 +90,71 @@ def test_what_an_optimizer_does_not_take_is_refused(fields, message):
     config.update(fields)
     with pytest.raises(UserError, match=message):
         make_optimizer(config, optax.constant_schedule(0.1))
+
+
+LAYERS = {"encoder": {"embeddings": {"token": {"embedding": np.ones((4, 2), np.float32)}},
+                      "layers": {"norm": {"scale": np.ones((3, 2), np.float32)}}},
+          "head": {"kernel": np.ones((2, 2), np.float32)}}
+
+
+def updates_of(**fields):
+    """The first updates of plain gradient descent at rate 1 with gradients of 1."""
+    config = default_config().optimizer
+    config.update(dict(name="sgd", weight_decay=0.0, clip_norm=0.0) | fields)
+    optimizer = make_optimizer(config, optax.constant_schedule(1.0))
+    return optimizer.update(jax.tree.map(np.ones_like, LAYERS), optimizer.init(LAYERS), LAYERS)[0]
+
+
+def test_layer_decay_slows_each_layer_more_than_the_one_above():
+    updates = updates_of(layer_decay=0.5)
+    assert (updates["head"]["kernel"] == -1).all()
+    np.testing.assert_allclose(updates["encoder"]["layers"]["norm"]["scale"][:, 0], [-1 / 8, -1 / 4, -1 / 2])
+    assert (updates["encoder"]["embeddings"]["token"]["embedding"] == -1 / 16).all()
+
+
+def test_frozen_parameters_have_no_update_and_no_part_in_the_norm():
+    updates = updates_of(freeze="encoder/embeddings, encoder/layers/[01]/", clip_norm=1.0)
+    assert not np.any(updates["encoder"]["embeddings"]["token"]["embedding"])
+    scale = np.asarray(updates["encoder"]["layers"]["norm"]["scale"])
+    assert not scale[:2].any() and scale[2].all()
+    assert float(optax.tree.norm(updates)) == pytest.approx(1.0)
+
+
+def test_decay_does_not_move_what_is_frozen():
+    updates = updates_of(name="adamw", weight_decay=0.1, freeze="head")
+    assert not np.any(updates["head"]["kernel"]) and np.all(updates["encoder"]["layers"]["norm"]["scale"])
+
+
+@pytest.mark.parametrize("freeze,message", [
+    ("encoder/layers/7/", "'encoder/layers/7/' matches no parameter"), ("encoder,head", "nothing is left to train"),
+    ("enc(", "is not a regular expression")])
+def test_freezing_nothing_or_everything_is_refused(freeze, message):
+    with pytest.raises(UserError, match=f"config.optimizer.freeze.*{message}"):
+        updates_of(freeze=freeze)
+
+
+def test_bert_adam_is_adam_without_bias_correction_and_with_a_clip_for_each_tensor():
+    random = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda p: (3 * random.normal(size=p.shape)).astype(np.float32), LAYERS)
+    config = default_config().optimizer
+    config.update(dict(name="bert_adam", eps=1e-6, weight_decay=0.01, decay_mask="kernels", clip_norm=0.0))
+    optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+    params, state = LAYERS, optimizer.init(LAYERS)
+    for _ in range(3):
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+
+    def by_definition(value, gradient, decay):
+        gradient, m, v = gradient * min(1, 1 / (np.linalg.norm(gradient) + 1e-6)), 0.0, 0.0
+        for _ in range(3):
+            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient ** 2
+            value = value - 0.1 * (m / (np.sqrt(v) + 1e-6) + decay * value)
+        return value
+
+    for layer in range(3):  # each layer of a stack is a tensor of its own there
+        np.testing.assert_allclose(
+            params["encoder"]["layers"]["norm"]["scale"][layer],
+            by_definition(np.ones(2), gradients["encoder"]["layers"]["norm"]["scale"][layer], 0.0), rtol=1e-4)
+    np.testing.assert_allclose(
+        params["head"]["kernel"], by_definition(np.ones((2, 2)), gradients["head"]["kernel"], 0.01), rtol=1e-4)
+

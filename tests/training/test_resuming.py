@@ -1,6 +1,5 @@
 """What may change between a checkpoint and the steps to come."""
 import copy
-from types import SimpleNamespace
 
 import pytest
 
@@ -76,7 +75,6 @@ def test_a_field_that_did_not_exist_had_its_default():
 
 
 def test_a_checkpoint_tells_the_network_apart_from_how_it_is_computed():
-    corpus = SimpleNamespace(identity=CORPUS)
-    plain = describe(default_config(), corpus, ModelConfig(vocab_size=100))
+    plain = describe(default_config(), CORPUS, ModelConfig(vocab_size=100))
     other = ModelConfig(vocab_size=100, attention="splash", gradient_dtype="bfloat16")
-    assert describe(default_config(), corpus, other) == plain
+    assert describe(default_config(), CORPUS, other) == plain

@@ -23,6 +23,12 @@ def test_linear_counts_from_step_zero_as_the_reference():
     np.testing.assert_allclose(rates("linear")[10:], expected, rtol=1e-5, atol=1e-7)
 
 
+def test_triangular_falls_from_the_end_of_the_warmup_as_in_fine_tuning():
+    # (1 - x) / (1 - warmup) at x = n / total, from the peak at the end of the warm-up to 0.
+    expected = [2.0 * (1 - n / 100) / (1 - 0.1) for n in range(10, 101)]
+    np.testing.assert_allclose(rates("triangular")[9:], expected, rtol=1e-5, atol=1e-7)
+
+
 def test_cosine_and_constant():
     expected = [1.0 * (1 + math.cos(math.pi * n / 100)) for n in range(11, 101)]
     np.testing.assert_allclose(rates("cosine")[10:], expected, rtol=1e-5, atol=1e-6)
@@ -36,7 +42,7 @@ def test_warmup_stable_decay():
     np.testing.assert_allclose(got[80:], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
+@pytest.mark.parametrize("name", ["linear", "triangular", "cosine", "wsd"])
 def test_ends_at_the_final_fraction(name):
     assert rates(name, final=0.25)[-1] == pytest.approx(0.5)
 

@@ -12,8 +12,8 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.model import ModelConfig, SpanBert
 from spanbert_jax.training import default_config, mesh
-from spanbert_jax.training.experiment import build
 from spanbert_jax.training.optimizers import make_optimizer
+from spanbert_jax.training.pretraining import build
 from spanbert_jax.training.state import abstract_state
 from tests.training.small import Trainer, small_config
 

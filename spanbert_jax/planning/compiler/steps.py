@@ -12,13 +12,13 @@ import jax
 import ml_collections
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.model import train_step_flops
 from spanbert_jax.planning.compiler.activations import activation_bytes
 from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_votes, stand_in
 from spanbert_jax.planning.hardware import Chip, Topology
-from spanbert_jax.training.experiment import Experiment, build, check_devices, parameter_count
+from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
 from spanbert_jax.training.mesh import mesh_axes
+from spanbert_jax.training.pretraining import build
 from spanbert_jax.training.step import make_train_step
 
 # Of the masker's loop, whose end depends on the text: about three tokens to a span.
@@ -97,7 +97,7 @@ def compile_step(config: ml_collections.ConfigDict, facts: Facts, topology: Topo
     """
     check_devices(config, devices)
     experiment = build(config, stand_in(facts, config), devices)
-    step = make_train_step(config, experiment.model, experiment.masker, experiment.optimizer, experiment.schedule,
+    step = make_train_step(config, experiment.learning.objective, experiment.optimizer, experiment.schedule,
                            experiment.abstract, experiment.mesh)
     batch = abstract_batch(experiment)
     began = time.monotonic()
@@ -128,19 +128,19 @@ def _size(text: str) -> float:
 
 
 def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> Compiled:
-    config, network, length = experiment.config, experiment.model.config, experiment.corpus.length
+    config, network, learning = experiment.config, experiment.model.config, experiment.learning
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
-    abstract, accumulation, masked = experiment.abstract, config.train.accumulation, experiment.masker.max_masked
+    abstract, accumulation, masked = experiment.abstract, config.train.accumulation, learning.masker.max_masked
     ways = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
             for name in ("batch", "heads")}
     trips = masked / _MASKED_PER_TRIP
     kernels, silent = _uncounted(program, trips)
     products, others, by_memory = _cycles(program, topology.chip, trips)
     return Compiled(
-        rows=config.train.batch_size // accumulation // ways["batch"], length=length,
+        rows=config.train.batch_size // accumulation // ways["batch"], length=learning.length,
         parameters=parameter_count(network, abstract.params), attention=network.attention,
         heads=network.num_heads // ways["heads"], remat=network.remat, accumulation=accumulation,
-        flops=train_step_flops(network, config.train.batch_size, length, masked) / topology.chips, seconds=seconds,
+        flops=learning.flops / topology.chips, seconds=seconds,
         parameter_bytes=_bytes_on_a_device(abstract.params), optimizer_bytes=_bytes_on_a_device(abstract.opt_state),
         batch_bytes=_bytes_on_a_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,

@@ -80,7 +80,7 @@ def stand_in(facts: Facts, config: ml_collections.ConfigDict) -> Corpus:
 
 def abstract_batch(experiment: Experiment) -> dict[str, Any]:
     """A batch as the loader gives it, as shapes with shardings."""
-    rows, length = experiment.config.train.batch_size, experiment.corpus.length
+    rows, length = experiment.learning.rows_per_step, experiment.learning.length
     sharding = batch_sharding(experiment.mesh, experiment.config.mesh.rules)
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
