@@ -120,7 +120,7 @@ def _format_of(path: str, format: str) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str, faults: Faults) -> Iterator[BinaryIO]:
+def open_file(path: str, faults: Faults) -> Iterator[BinaryIO]:
     """Opens a file, through gzip if its first bytes say so, past a byte-order mark."""
     with open(path, "rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -136,7 +136,7 @@ def _open(path: str, faults: Faults) -> Iterator[BinaryIO]:
             yield stream
 
 
-def _decode(data: bytes, place: str, faults: Faults) -> str:
+def decode(data: bytes, place: str, faults: Faults) -> str:
     """UTF-8 with `\\n` line ends; what is not UTF-8 becomes U+FFFD, which the tokenizer drops."""
     try:
         text = data.decode("utf-8")
@@ -151,7 +151,7 @@ def _decode(data: bytes, place: str, faults: Faults) -> str:
 
 def _blocks(path: str, faults: Faults) -> Iterator[str]:
     """Yields the text of a file in blocks of bounded size that end at a line end, else at a space, else anywhere."""
-    with _open(path, faults) as stream:
+    with open_file(path, faults) as stream:
         rest, ended = b"", b"\n"
         while data := stream.read(MAX_DOCUMENT_CHARACTERS - len(rest)):
             ended = data[-1:]
@@ -159,10 +159,10 @@ def _blocks(path: str, faults: Faults) -> Iterator[str]:
             cut = len(data)
             if len(data) == MAX_DOCUMENT_CHARACTERS:
                 cut = max(data.rfind(b"\n"), -1) + 1 or data.rfind(b" ") + 1 or _character_end(data)
-            yield _decode(data[:cut], path, faults)
+            yield decode(data[:cut], path, faults)
             rest = data[cut:]
         if rest:
-            yield _decode(rest, path, faults)
+            yield decode(rest, path, faults)
         if ended != b"\n":
             faults.add("files without a last newline", path)
 
@@ -215,21 +215,19 @@ def _read_blank_lines(file: SourceFile, fields: Fields, faults: Faults) -> Itera
 
 
 def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
-    with _open(file.path, faults) as stream:
+    with open_file(file.path, faults) as stream:
         number, data = 0, b"\n"
         for number, data in enumerate(stream, 1):
             if data.isspace():
                 continue
             place = f"{file.name or file.path}:{number}"
-            record = _parse(_decode(data, file.path, faults), place)
+            record = parse_line(decode(data, file.path, faults), place)
             text = record.get(fields.text)
             if not isinstance(text, str):
                 have = ", ".join(list(record)[:8])
                 raise UserError(f"{place}: field {fields.text!r} is {'missing' if text is None else 'not a text'} "
                                 f"(fields here: {have}); name the text's field with --text-field")
-            if _SURROGATE.search(text):
-                faults.add("half characters (lone surrogates) replaced", place, len(_SURROGATE.findall(text)))
-                text = _SURROGATE.sub("\ufffd", text)
+            text = whole_characters(text, place, faults)
             units = () if fields.annotations is None else _units(record, fields.annotations, len(text), place)
             yield from divide(Document(text, file.name or file.path, number, units), faults)
         if not data.endswith(b"\n"):
@@ -238,7 +236,15 @@ def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
             faults.add("empty files", file.path)
 
 
-def _parse(line: str, place: str) -> dict:
+def whole_characters(text: str, place: str, faults: Faults) -> str:
+    """A text without lone surrogates, which JSON can spell and no tokenizer takes."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    faults.add("half characters (lone surrogates) replaced", place, len(_SURROGATE.findall(text)))
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def parse_line(line: str, place: str) -> dict:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -284,7 +290,7 @@ def _read_tfds(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Doc
             raise UserError(f"tfds:{file.path}: feature {fields.text!r} is missing (features here: "
                             f"{', '.join(record)}); name the text's feature with --text-field")
         text = record[fields.text]
-        text = _decode(text, file.path, faults) if isinstance(text, bytes) else str(text)
+        text = decode(text, file.path, faults) if isinstance(text, bytes) else str(text)
         yield from divide(Document(text, f"tfds:{file.path}", index + 1, ()), faults)
 
 

@@ -7,10 +7,11 @@ from spanbert_jax.text.tokenizer import (
     SpecialIds,
     load_tokenizer,
     lowers_case,
+    of_plain_text,
     special_ids,
     train_tokenizer,
     word_start_table,
 )
 
 __all__ = ["CONTINUATION", "MIN_VOCAB_SIZE", "SPECIAL_PIECES", "SpecialIds", "line_spans", "load_tokenizer",
-           "lowers_case", "sentence_spans", "special_ids", "train_tokenizer", "word_start_table"]
+           "lowers_case", "of_plain_text", "sentence_spans", "special_ids", "train_tokenizer", "word_start_table"]

@@ -93,6 +93,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     return _build({piece: i for i, piece in enumerate(pieces[:vocab_size])}, lowercase)
 
 
+def of_plain_text(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy for which what a text spells like a special piece, such as [SEP], is words."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.encode_special_tokens = True
+    return copy
+
+
 def lowers_case(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer makes capital letters small, by whatever normalizer."""
     return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"

@@ -1,0 +1,191 @@
+"""Files of words with tags: CoNLL's columns and JSON lines; and plain text, in JSON lines, to predict tags for."""
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tokenizers import Regex, pre_tokenizers
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import reading
+
+Span = tuple[int, int]
+
+_BLANKS = " \t"
+_DOCUMENT = "-DOCSTART-"
+_COMMENT = "# "
+_TAG = re.compile(r"O|[BIES]-\S.*")
+_INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and the number of its place in a word
+_TAG_FIELDS = ("tags", "ner_tags")
+# As BERT's tokenizer divides text: at white space, around punctuation, around Chinese characters.
+_SPLITTER = pre_tokenizers.Sequence([
+    pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")])
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """Words and their tags; see `protocol.Example`.
+
+    Attributes:
+      words: at least one.
+      tags: one a word, as the file has them; None where they are not known.
+      line: of the first word, where each further one stands on the next line; None where they share a line.
+      text: that the words were found in, and
+      offsets: where: first character and the one after the last. Without text both are None.
+    """
+    id: str
+    where: str
+    group: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    line: int | None = None
+    text: str | None = None
+    offsets: tuple[Span, ...] | None = None
+
+    def place(self, word: int) -> str:
+        """Where a word stands, for messages."""
+        if self.line is None:
+            return f"{self.where}, word {word + 1} ({self.words[word]})"
+        return f"{self.where.removesuffix(f':{self.line}')}:{self.line + word}"
+
+    def located(self) -> tuple[str, tuple[Span, ...]]:
+        """Text and offsets; without a text, the words joined by single spaces."""
+        if self.text is not None and self.offsets is not None:
+            return self.text, self.offsets
+        offsets, end = [], -1
+        for word in self.words:
+            offsets.append((end + 1, end + 1 + len(word)))
+            end = offsets[-1][1]
+        return " ".join(self.words), tuple(offsets)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Where a line has word and tag; columns are counted from 0, and from -1 backwards.
+
+    Attributes:
+      strip_index: whether a word ends in the number of its place in a longer word, to be taken off, as in Weibo's
+        files, where each character is a word.
+    """
+    word: int = 0
+    tag: int = -1
+    strip_index: bool = False
+
+
+def read_sentences(path: str, columns: Columns, faults: Faults, labelled: bool = True) -> Iterator[Sentence]:
+    """Yields the sentences of a file one after the other.
+
+    A file whose name ends in .jsonl, .jsonlines or .ndjson has a sentence a line: {"tokens": [...], "tags": [...]}, or
+    "ner_tags", or without tags {"text": "..."}; "id" is optional. Any other has a word a line with its tag, and a blank
+    line between sentences; columns are separated by tabs where a line has a tab, else by spaces. A line that begins
+    with -DOCSTART- begins a document. A line that begins with "# ", does not end in a tag and stands before a sentence
+    is a comment.
+
+    Args:
+      labelled: whether there must be tags; else they are taken where a sentence has them all.
+
+    Raises:
+      UserError: naming file and line: a column or field is missing, or what should be a tag is none.
+    """
+    if reading.is_json_lines(path):
+        for where, record in reading.json_lines(path, faults):
+            sentence = sentence_of(record, where, labelled)
+            if sentence.words:
+                yield sentence
+            else:
+                faults.add("sentences without words, left out", where)
+    else:
+        yield from _of_columns(path, columns, faults, labelled)
+
+
+def _of_columns(path: str, columns: Columns, faults: Faults, labelled: bool) -> Iterator[Sentence]:
+    words: list[str] = []
+    tags: list[str | None] = []
+    count, document, line = 0, "", ""
+    for number, line in _and_a_blank_line(path, faults):
+        where, line = f"{path}:{number}", line.rstrip(_BLANKS)
+        new_document = line.startswith(_DOCUMENT)
+        if words and (not line or new_document):
+            first, count = number - len(words), count + 1
+            whole = tuple(tags) if None not in tags else None
+            yield Sentence(str(count), f"{path}:{first}", document or f"{path}:{first}", tuple(words), whole, first)
+            words, tags = [], []
+        if new_document:
+            document = where
+        elif line and not words and line.startswith(_COMMENT) and not _TAG.fullmatch(line.split()[-1]):
+            faults.add("lines of comment, passed over", where)
+        elif line:
+            word, tag = _fields(line, columns, where, labelled)
+            words.append(word)
+            tags.append(tag)
+
+
+def _and_a_blank_line(path: str, faults: Faults) -> Iterator[tuple[int, str]]:
+    number = 0
+    for number, line in reading.lines(path, faults):
+        yield number, line
+    yield number + 1, ""
+
+
+def _fields(line: str, columns: Columns, where: str, labelled: bool) -> tuple[str, str | None]:
+    """Word and tag of a line; the tag is None where none need be and none is."""
+    fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line)
+    at = {name: column + (len(fields) if column < 0 else 0)
+          for name, column in (("word", columns.word), ("tag", columns.tag))}
+    lacks_tag = not 0 <= at["tag"] < len(fields) or at["tag"] == at["word"]
+    if not 0 <= at["word"] < len(fields) or labelled and lacks_tag:
+        raise UserError(f"{where}: too few columns ({len(fields)}) in {line!r:.80}: a word is needed in column "
+                        f"{columns.word} and its tag in column {columns.tag} (config.task.word_column, tag_column)")
+    word = _word(fields[at["word"]], columns, where)
+    return word, None if lacks_tag else _tag(fields[at["tag"]], where, labelled)
+
+
+def _word(word: str, columns: Columns, where: str) -> str:
+    if not word:
+        raise UserError(f"{where}: no word in column {columns.word}; mend the line, or leave it empty")
+    if not columns.strip_index:
+        return word
+    match = _INDEXED.fullmatch(word)
+    if not match:
+        raise UserError(f"{where}: {word!r} does not end in a number, which config.task.strip_word_index takes off; "
+                        "unset it")
+    return match[1]
+
+
+def _tag(tag: Any, where: str, labelled: bool) -> str | None:
+    if isinstance(tag, str) and _TAG.fullmatch(tag):
+        return tag
+    if labelled:
+        raise UserError(f"{where}: {tag!r:.80} is not a tag: allowed are O, and B- or I- before the type of an entity "
+                        "(E- and S- too in BIOES)")
+    return None
+
+
+def sentence_of(record: Mapping[str, Any], where: str, labelled: bool = False) -> Sentence:
+    """The sentence of a JSON object, as `read_sentences` describes it; it may have no words."""
+    id = str(reading.field(record, "id", where, (str, int))) if "id" in record else where.rpartition(":")[2]
+    text, offsets, tags = None, None, None
+    if "tokens" not in record and "text" in record and not labelled:
+        text = reading.field(record, "text", where)
+        offsets = tuple(span for _, span in _SPLITTER.pre_tokenize_str(text))
+        words = tuple(text[start:end] for start, end in offsets)
+    else:
+        words = tuple(reading.field(record, "tokens", where, list))
+        if not all(isinstance(word, str) for word in words):
+            raise UserError(f"{where}: 'tokens' must be a list of words; it is {list(words)!r:.80}")
+        tags = _tags(record, len(words), where, labelled)
+    return Sentence(id, where, where, words, tags, None, text, offsets)
+
+
+def _tags(record: Mapping[str, Any], count: int, where: str, labelled: bool) -> tuple[str, ...] | None:
+    name = next((name for name in _TAG_FIELDS if name in record), None)
+    if name is None and not labelled:
+        return None
+    values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], where, list)
+    if len(values) != count:
+        raise UserError(f"{where}: {len(values)} tags for {count} words; give one tag a word")
+    tags = tuple(_tag(value, where, labelled) for value in values)
+    return None if None in tags else tags

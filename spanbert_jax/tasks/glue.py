@@ -1,0 +1,114 @@
+"""The tasks of GLUE: where the texts and classes stand in the official TSV files, the metric, and the submission."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import reading
+from spanbert_jax.tasks.protocol import Example, Prediction
+
+_BINARY = ("0", "1")
+_ENTAILMENT = ("entailment", "not_entailment")
+_INFERENCE = ("contradiction", "entailment", "neutral")
+
+
+@dataclasses.dataclass(frozen=True)
+class GlueTask:
+    """One task.
+
+    Attributes:
+      submissions: name of the submitted file without ".tsv", by a part of the name of the file that was read; the
+        first that fits is taken, and "" fits every one.
+      text, second, label: names of the columns; `second` is "" where there is one text.
+      labels: the classes in the reference's order; none for regression.
+      metric: by which the better of two networks is told.
+      id: the column that numbers the lines; files without it go by line numbers.
+      headerless: the columns of files whose first line is not `test_header`, and already an example.
+      test_header: the first line of files that have one, where others do not.
+      broken: whether the official files have lines with a wrong number of fields, which are to be passed over.
+      undecided: what stands for the label where the annotators did not agree.
+    """
+    submissions: Mapping[str, str]
+    text: str
+    second: str
+    label: str
+    labels: tuple[str, ...]
+    metric: str
+    id: str = "index"
+    headerless: tuple[str, ...] = ()
+    test_header: tuple[str, ...] = ()
+    broken: bool = False
+    undecided: str | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether numbers are predicted."""
+        return not self.labels
+
+
+TASKS = {
+    "cola": GlueTask({"": "CoLA"}, "sentence", "", "label", _BINARY, "matthews",
+                     headerless=("source", "label", "star", "sentence"), test_header=("index", "sentence")),
+    "sst2": GlueTask({"": "SST-2"}, "sentence", "", "label", _BINARY, "accuracy"),
+    "mrpc": GlueTask({"": "MRPC"}, "#1 String", "#2 String", "Quality", _BINARY, "accuracy_f1"),
+    "stsb": GlueTask({"": "STS-B"}, "sentence1", "sentence2", "score", (), "pearson_spearman"),
+    "qqp": GlueTask({"": "QQP"}, "question1", "question2", "is_duplicate", _BINARY, "accuracy_f1", id="id",
+                    broken=True),
+    "mnli": GlueTask({"diagnostic": "AX", "mismatched": "MNLI-mm", "": "MNLI-m"}, "sentence1", "sentence2",
+                     "gold_label", _INFERENCE, "accuracy", undecided="-"),
+    "qnli": GlueTask({"": "QNLI"}, "question", "sentence", "label", _ENTAILMENT, "accuracy"),
+    "rte": GlueTask({"": "RTE"}, "sentence1", "sentence2", "label", _ENTAILMENT, "accuracy"),
+    "wnli": GlueTask({"": "WNLI"}, "sentence1", "sentence2", "label", _BINARY, "accuracy"),
+    "ax": GlueTask({"": "AX"}, "sentence1", "sentence2", "label", _INFERENCE, "matthews"),
+}
+
+
+def rows(path: str, task: GlueTask, faults: Faults, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file:line" and the fields by name of each line of an official TSV file, where quotes mean nothing.
+
+    Args:
+      labelled: for training and scoring: lines that are broken or have no agreed label are then left out and counted.
+
+    Raises:
+      UserError: when the file cannot be read, or a line has more or fewer fields than there are columns.
+    """
+    columns: tuple[str, ...] = ()
+    for number, line in reading.lines(path, faults):
+        where, fields = f"{path}:{number}", line.split("\t")
+        if not line:
+            continue
+        if not columns:
+            has_header = not task.headerless or tuple(fields) == task.test_header
+            columns = tuple(fields) if has_header else task.headerless
+            if has_header:
+                continue
+        if len(fields) != len(columns):
+            if not (task.broken and labelled):
+                raise UserError(f"{where}: {len(fields)} fields where there are {len(columns)} columns "
+                                f"({', '.join(columns)}); mend the line")
+            faults.add("lines with a wrong number of fields, left out", where)
+            continue
+        record = dict(zip(columns, fields))
+        if labelled and task.undecided is not None and record.get(task.label) == task.undecided:
+            faults.add("examples without an agreed label, left out", where)
+            continue
+        yield where, record
+
+
+def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """The files to submit, by name: a line for each example, classes by name and numbers with three decimals."""
+    files: dict[str, list[str]] = {}
+    for example, prediction in zip(examples, predictions, strict=True):
+        value = f"{prediction['value']:.3f}" if task.regression else prediction["label"]
+        name = f"{_submitted_as(task, example.where)}.tsv"
+        files.setdefault(name, ["index\tprediction"]).append(f"{example.id}\t{value}")
+    return {name: "\n".join([*lines, ""]) for name, lines in files.items()}
+
+
+def _submitted_as(task: GlueTask, where: str) -> str:
+    file = pathlib.PurePath(where.rpartition(":")[0]).name
+    return next(name for part, name in task.submissions.items() if part in file)

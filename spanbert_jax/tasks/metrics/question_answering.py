@@ -1,0 +1,110 @@
+"""Exact match and F1 of answers as SQuAD's official scripts define them, and thresholds of "no answer"."""
+from __future__ import annotations
+
+import collections
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Ideographs, kana, and the marks that repeat or lengthen one of them.
+_CJK = re.compile("([\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+                  "\U00020000-\U0003ffff])")
+
+Scores = tuple[float, float]  # exact match and F1, 0 to 1
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text is written without white space between words: has more ideographs and kana than white space."""
+    return len(_CJK.findall(text)) > len(text.split())
+
+
+def answer_tokens(text: str, unspaced: bool = False) -> list[str]:
+    """Words of an answer in small letters, without ASCII punctuation and English articles, as the official scripts do.
+
+    Args:
+      unspaced: the answer is from a text without white space between words, of which the official scripts would make
+        one word a sentence. So each ideograph and kana is a token, and letters and digits between them are words, as
+        for CMRC 2018; punctuation of all scripts is left out. (CMRC's own F1 goes by the longest common run of tokens,
+        and this one by common tokens.)
+    """
+    text = text.lower().translate(_NO_PUNCTUATION)
+    if unspaced:
+        text = "".join(c for c in _CJK.sub(r" \1 ", text) if unicodedata.category(c)[0] != "P")
+    return _ARTICLES.sub(" ", text).split()
+
+
+def answer_scores(gold: Sequence[str], predicted: str, null_answers: bool, unspaced: bool = False) -> Scores:
+    """The scores of an answer against the best of those that count as right.
+
+    Args:
+      gold: none where the question is impossible; the empty text is right then.
+      null_answers: the definition of SQuAD 2.0, which is that of 1.1 but for answers without words: they count as no
+        answer, and two of them agree.
+      unspaced: as `answer_tokens` has it.
+    """
+    found = answer_tokens(predicted, unspaced)
+    right = [answer_tokens(text, unspaced) for text in gold]
+    if null_answers:
+        right = list(filter(None, right))
+    null_answers = null_answers or not right
+    right = right or [[]]
+    return (max(float(tokens == found) for tokens in right),
+            max(_f1(tokens, found, null_answers) for tokens in right))
+
+
+def _f1(gold: list[str], predicted: list[str], null_answers: bool) -> float:
+    common = sum((collections.Counter(gold) & collections.Counter(predicted)).values())
+    if not common:
+        return float(null_answers and gold == predicted)
+    precision, recall = common / len(predicted), common / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def mean_figures(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]:
+    """Means in percent, "exact" and "f1", and over how many questions, "total"; nothing where there are none."""
+    if not scores:
+        return {}
+    exact, f1 = (100.0 * sum(values) / len(scores) for values in zip(*scores))
+    return {f"{prefix}exact": exact, f"{prefix}f1": f1, f"{prefix}total": len(scores)}
+
+
+def null_figures(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str, float]:
+    """Means over the questions with answers, "HasAns_...", and without, "NoAns_...", where there are any.
+
+    Args:
+      possible: whether a question has answers.
+    """
+    pairs = list(zip(scores, possible, strict=True))
+    return (mean_figures([score for score, has_answer in pairs if has_answer], "HasAns_")
+            | mean_figures([score for score, has_answer in pairs if not has_answer], "NoAns_"))
+
+
+def threshold_figures(scores: Sequence[Scores], possible: Sequence[bool], best: Sequence[str],
+                      null_odds: Sequence[float]) -> dict[str, float]:
+    """What the best thresholds reach, in percent: "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh".
+
+    Args:
+      scores: of the best answer to each question, were there one.
+      possible: whether a question has answers.
+      best: those answers.
+      null_odds: by how much "no answer" is better; above a threshold, no answer is given.
+    """
+    figures = {}
+    for name, values in zip(("exact", "f1"), zip(*scores)):
+        figures[f"best_{name}"], figures[f"best_{name}_thresh"] = _best_threshold(values, possible, best, null_odds)
+    return figures
+
+
+def _best_threshold(scores: Sequence[float], possible: Sequence[bool], best: Sequence[str],
+                    null_odds: Sequence[float]) -> tuple[float, float]:
+    """The official algorithm: one question after the other is given its answer, the least doubtful first."""
+    total = reached = sum(not has_answer for has_answer in possible)
+    threshold = 0.0
+    for i in sorted(range(len(scores)), key=null_odds.__getitem__):
+        total += scores[i] if possible[i] else -bool(best[i])
+        if total > reached:
+            reached, threshold = total, null_odds[i]
+    return 100.0 * reached / len(scores), threshold

@@ -1,0 +1,208 @@
+"""Files of relations between two entities of a sentence: TACRED's JSON and the text of SemEval-2010 Task 8."""
+from __future__ import annotations
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.corpus.readers import open_file
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import reading
+
+FORMATS = ("auto", "tacred", "semeval")
+_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
+_NUMBERED = re.compile(r"([0-9]+)\t(.*)")
+_ENTITY_TAG = re.compile(r"(</?e[12]>)")
+_ENTITY_TAGS = ("<e1>", "</e1>", "<e2>", "</e2>")
+
+Span = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """A sentence with two entities; see `protocol.Example`.
+
+    Attributes:
+      tokens: the words of the sentence.
+      subject, object: numbers of the first and the last word of each, both inclusive.
+      subject_type, object_type: empty where the file gives none.
+      relation: its name; None where it is not known.
+    """
+    id: str
+    where: str
+    group: str
+    tokens: tuple[str, ...]
+    subject: Span
+    object: Span
+    subject_type: str
+    object_type: str
+    relation: str | None
+
+
+def read_relations(path: str, format: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
+    """Yields the relations of a file one after the other.
+
+    TACRED's records stand in one JSON array or one on each line. PTB brackets (-LRB- and so on) become brackets, as in
+    the reference. In SemEval's text e1 is the subject and e2 the object, words are divided at white space and at the
+    tags of the entities, and there are no types. What repeats another relation word for word is left out and counted.
+
+    Args:
+      format: one of FORMATS; "auto" goes by the first character, which is [ or { in JSON.
+      labelled: whether every relation must be named.
+
+    Raises:
+      UserError: naming file, line or record, and id: what is wrong in it, or that an id stands for two relations.
+    """
+    first = _first_character(path)
+    if format == "semeval" or format == "auto" and first not in "[{":
+        relations = _semeval(path, faults, labelled)
+    elif first == "{":
+        relations = (relation_of(record, where, labelled) for where, record in reading.json_lines(path, faults))
+    else:
+        records = enumerate(reading.json_items(path, "", faults), 1)
+        relations = (relation_of(record, f"{path}: record {number}", labelled) for number, record in records)
+    for relation in _different(relations, faults):
+        if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
+            faults.add("relations whose entities overlap", f"{relation.where} (id {relation.id})")
+        yield relation
+
+
+def _first_character(path: str) -> str:
+    """The first that is not white space; a line break where there is none, or what is there cannot be read.
+
+    The error is left to whoever then reads the file.
+    """
+    try:
+        with open_file(path, Faults()) as stream:
+            while block := stream.read(1024):
+                if block.strip():
+                    return block.strip()[:1].decode(errors="replace")
+    except (OSError, EOFError, zlib.error):
+        pass
+    return "\n"
+
+
+def _different(relations: Iterable[Relation], faults: Faults) -> Iterator[Relation]:
+    """Leaves out what repeats another relation; hashes are kept, which are shorter than what they stand for."""
+    seen: dict[int, tuple[str, int]] = {}
+    for relation in relations:
+        content = hash(dataclasses.replace(relation, where="", group=""))
+        first, known = seen.setdefault(hash(relation.id), (relation.where, content))
+        if first == relation.where:
+            yield relation
+        elif known == content:
+            faults.add("relations that repeat another word for word, left out", f"{relation.where} (id {relation.id})")
+        else:
+            raise UserError(f"{relation.where}: id {relation.id!r} is that of another relation, {first}; give each its "
+                            "own")
+
+
+def relation_of(record: Any, where: str, labelled: bool) -> Relation:
+    """The relation of a record of TACRED."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: {record!r:.80} where an object with 'id', 'token' and so on is needed, as in TACRED")
+    id = str(reading.field(record, "id", where, (str, int)))
+    place = f"{where}: id {id!r}"
+    words = reading.field(record, "token", place, list)
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"{place}: field 'token' must be a list of words, at least one; it is {words!r:.80}")
+    group = where if record.get("docid") is None else str(reading.field(record, "docid", place, (str, int)))
+    words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
+    relation = record.get("relation")
+    if labelled or relation is not None:
+        relation = reading.field(record, "relation", place)
+    return Relation(id, where, group, words, _span(record, "subj", len(words), place),
+                    _span(record, "obj", len(words), place), reading.field(record, "subj_type", place),
+                    reading.field(record, "obj_type", place), _named(relation, place))
+
+
+def _span(record: dict[str, Any], name: str, count: int, place: str) -> Span:
+    first, last = (reading.field(record, f"{name}_{end}", place, int) for end in ("start", "end"))
+    if not 0 <= first <= last < count:
+        raise UserError(f"{place}: {name}_start is {first} and {name}_end {last}: they are numbers of words from 0 to "
+                        f"{count - 1}, the first one not after the last; mend the record")
+    return first, last
+
+
+def _named(relation: str | None, place: str) -> str | None:
+    if relation is not None and not relation.strip():
+        raise UserError(f"{place}: the name of the relation is empty; name it")
+    return relation
+
+
+def tagged(text: str, id: str, where: str, relation: str | None = None) -> Relation:
+    """The relation of a sentence in which <e1>, </e1>, <e2> and </e2> tag subject and object, without types."""
+    words, subject, object = _entities(text, f"{where}: id {id!r}")
+    return Relation(id, where, where, words, subject, object, "", "", relation)
+
+
+def located(record: Mapping[str, Any], where: str) -> Relation:
+    """The relation of {"text", "subject", "object"}, the last two as [first character, the one after the last], with
+    "subject_type" and "object_type" where entities have types."""
+    text, spans = reading.field(record, "text", where), {}
+    for name in ("subject", "object"):
+        match reading.field(record, name, where, (list, tuple)):
+            case [int() as start, int() as end] if 0 <= start < end <= len(text):
+                spans[name] = start, end
+            case value:
+                raise UserError(f"{where}: {name} is {value!r:.80}: give [start, end], characters of the text of "
+                                f"{len(text)}")
+    cuts = sorted({0, len(text), *spans["subject"], *spans["object"]})
+    words: list[str] = []
+    numbers = {0: 0}  # of words before a character
+    for start, end in zip(cuts, cuts[1:]):
+        words += text[start:end].split()
+        numbers[end] = len(words)
+    inside = {name: (numbers[start], numbers[end] - 1) for name, (start, end) in spans.items()}
+    for name, (first, last) in inside.items():
+        if first > last:
+            raise UserError(f"{where}: {name} {spans[name]} is white space; give the characters of an entity")
+    return Relation(where, where, where, tuple(words), inside["subject"], inside["object"],
+                    record.get("subject_type", ""), record.get("object_type", ""), None)
+
+
+def _semeval(path: str, faults: Faults, labelled: bool) -> Iterator[Relation]:
+    for where, id, text, relation in _blocks(path, faults):
+        place = f"{where}: id {id!r}"
+        if labelled and relation is None:
+            raise UserError(f"{place}: no relation on the line after the sentence; give one, Other if there is none")
+        yield tagged(text, id, where, relation)
+
+
+def _blocks(path: str, faults: Faults) -> Iterator[tuple[str, str, str, str | None]]:
+    """Yields place, number and sentence, without its quotes, of each block, and its relation if there is one."""
+    block: tuple[str, str, str] | None = None
+    relation = None
+    for number, line in reading.lines(path, faults):
+        if match := _NUMBERED.fullmatch(line):
+            if block:
+                yield *block, relation
+            text = match[2].strip()
+            quoted = len(text) > 1 and text[0] == text[-1] == '"'
+            block, relation = (f"{path}:{number}", match[1], text[1:-1] if quoted else text), None
+        elif line.strip() and not line.startswith("Comment"):
+            if block is None or relation is not None:
+                raise UserError(f"{path}:{number}: {line!r:.80} is no line of SemEval-2010 Task 8: those are a number, "
+                                "a tab and a sentence; its relation; a comment; a blank line")
+            relation = line.strip()
+    if block:
+        yield *block, relation
+
+
+def _entities(text: str, place: str) -> tuple[tuple[str, ...], Span, Span]:
+    """The words of a sentence with tags, and which of them the entities are."""
+    parts = _ENTITY_TAG.split(text)
+    words: list[str] = []
+    bounds: dict[str, int] = {}
+    for part in parts:
+        if part in _ENTITY_TAGS:
+            bounds[part] = len(words)
+        else:
+            words += part.split()
+    once = all(parts.count(tag) == 1 for tag in _ENTITY_TAGS)
+    if not once or bounds["<e1>"] >= bounds["</e1>"] or bounds["<e2>"] >= bounds["</e2>"]:
+        raise UserError(f"{place}: the sentence needs <e1>words</e1> and <e2>words</e2>, each once: {text!r:.120}")
+    return tuple(words), (bounds["<e1>"], bounds["</e1>"] - 1), (bounds["<e2>"], bounds["</e2>"] - 1)

@@ -1,0 +1,178 @@
+"""Files of tagged words: columns of every kind, JSON lines, plain text, every fault told in a line, real files."""
+import collections
+import json
+
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.column_files import Columns, read_sentences
+from tests.paths import DATA, needs_data
+
+
+def read(path, labelled=True, **columns):
+    faults = Faults()
+    return list(read_sentences(str(path), Columns(**columns), faults, labelled)), faults
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+    return write
+
+
+def lines(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_columns_and_blank_lines(write):
+    path = write("train.conll", "\n\nAnn\tB-PER\nLee\tI-PER\n\n\t\n \nsleeps\tO\n.\tO")
+    sentences, faults = read(path)
+    assert [(one.words, one.tags) for one in sentences] == [
+        (("Ann", "Lee"), ("B-PER", "I-PER")), (("sleeps", "."), ("O", "O"))]
+    assert [one.where for one in sentences] == [f"{path}:3", f"{path}:8"]
+    assert [sentences[1].place(word) for word in (0, 1)] == [f"{path}:8", f"{path}:9"]
+    assert [one.id for one in sentences] == ["1", "2"]
+    assert sentences[0].group != sentences[1].group
+    assert not faults.counts
+
+
+@pytest.mark.parametrize("text, columns", [
+    ("Ann NNP I-NP B-PER\nsleeps VBZ I-VP O\n", {}),
+    ("Ann\tB-PER\tO\t\nsleeps\tO\tO\t\n", {"tag": 1}),
+    ("B-PER\tAnn\nO\tsleeps\n", {"word": -1, "tag": 0}),
+    ("1\tAnn \tB-PER\n2\tsleeps \tO\n", {"word": 1, "tag": 2}),
+    ("Ann   B-PER\r\nsleeps   O\r\n", {}),
+])
+def test_where_the_columns_stand(write, text, columns):
+    (sentence,), _ = read(write("train.txt", text), **columns)
+    assert (sentence.words, sentence.tags) == (("Ann", "sleeps"), ("B-PER", "O"))
+
+
+def test_words_may_hold_spaces_where_there_are_tabs(write):
+    (sentence,), _ = read(write("train.tsv", "New York\tS-LOC\n\xa0\tO\n"))
+    assert sentence.words == ("New York", "\xa0")
+
+
+def test_documents(write):
+    path = write("train.txt", "a O\n\n-DOCSTART- -X- O O\n\nb O\n\nc O\n-DOCSTART- O\nd O\n")
+    sentences, _ = read(path)
+    assert [one.words for one in sentences] == [("a",), ("b",), ("c",), ("d",)]
+    assert [one.group for one in sentences] == [f"{path}:{line}" for line in (1, 3, 3, 8)]
+
+
+def test_comments_are_passed_over_and_counted(write):
+    path = write("train.txt", "# id 7 domain=en\nAnn _ _ B-PER\n# _ _ O\n\n# _ _ B-X\n# a\nb O\n")
+    with pytest.raises(UserError, match="train.txt:6: 'a' is not a tag"):
+        read(path)
+    path = write("train.txt", "# id 7 domain=en\n# a\nAnn _ _ B-PER\n# _ _ O\n\n# _ _ B-X\n#\tO\n")
+    sentences, faults = read(path)
+    assert [one.words for one in sentences] == [("Ann", "#"), ("#", "#")]
+    assert faults.counts == {"lines of comment, passed over": 2}
+    assert sentences[0].place(1) == f"{path}:4"
+
+
+def test_numbers_at_the_end_of_words(write):
+    path = write("weibo.conll", "科0\tO\n技1\tO\n20\tO\n110\tO\nS10\tO\n\ufffd\ufffd0\tO\n".encode())
+    assert read(path, strip_index=True)[0][0].words == ("科", "技", "2", "1", "S", "\ufffd\ufffd")
+    assert read(path)[0][0].words == ("科0", "技1", "20", "110", "S10", "\ufffd\ufffd0")
+    with pytest.raises(UserError, match="plain.conll:2: 'Ann' does not end in a number.*strip_word_index"):
+        read(write("plain.conll", "a1\tO\nAnn\tO\n"), strip_index=True)
+
+
+@pytest.mark.parametrize("text, columns, told", [
+    ("Ann B-PER\nsleeps\n", {}, [":2", "too few columns (1)", "'sleeps'", "tag_column"]),
+    ("Ann B-PER\n", {"tag": 2}, [":1", "too few columns (2)"]),
+    ("Ann B-PER\n", {"word": 5}, [":1", "too few columns (2)"]),
+    ("Ann B-PER\n", {"word": -3}, [":1", "too few columns (2)"]),
+    ("Ann\tO\nsleeps\t\n", {}, [":2", "too few columns (1)"]),
+    ("Ann\tO\n\tO\n", {}, [":2", "no word in column 0"]),
+    ("Ann O\nsleeps V\n", {}, [":2", "'V' is not a tag", "B- or I-"]),
+    ("Ann U-PER\n", {}, [":1", "'U-PER'"]),
+    ("Ann B-\n", {}, [":1", "'B-'"]),
+    ("Ann o\n", {}, [":1", "'o'"]),
+])
+def test_faults_of_columns_are_told_in_a_line(write, text, columns, told):
+    with pytest.raises(UserError) as error:
+        read(write("train.conll", text), **columns)
+    message = str(error.value)
+    assert all(part in message for part in ["train.conll", *told]), message
+    assert "\n" not in message
+
+
+def test_tags_need_not_be_there_where_they_are_to_be_predicted(write):
+    path = write("test.conll", "Ann\nsleeps\n\nAnn B-PER\nLee I-PER\n\nAnn NNP\nLee B-PER\n\nno O\ntag\n")
+    sentences, _ = read(path, labelled=False)
+    assert [one.words for one in sentences] == [("Ann", "sleeps"), ("Ann", "Lee"), ("Ann", "Lee"), ("no", "tag")]
+    assert [one.tags for one in sentences] == [None, ("B-PER", "I-PER"), None, None]
+
+
+def test_json_lines(write):
+    path = write("train.jsonl", lines({"tokens": ["Ann", "New York"], "tags": ["B-PER", "O"]},
+                                      {"id": 7, "tokens": ["Lee"], "ner_tags": ["S-PER"]}, {"tokens": [], "tags": []}))
+    sentences, faults = read(path)
+    assert [(one.id, one.words, one.tags) for one in sentences] == [
+        ("1", ("Ann", "New York"), ("B-PER", "O")), ("7", ("Lee",), ("S-PER",))]
+    assert sentences[0].located() == ("Ann New York", ((0, 3), (4, 12)))
+    assert sentences[0].place(1) == f"{path}:1, word 2 (New York)"
+    assert dict(faults.counts) == {"sentences without words, left out": 1}
+    assert faults.places["sentences without words, left out"] == [f"{path}:3"]
+
+
+def test_words_of_plain_text(write):
+    texts = ["Ann's U.S. trip\n(2x): très bon", "我在 IBM工作。", " ", "a\ud800b"]
+    sentences, faults = read(write("test.jsonl", lines(*({"text": text} for text in texts))), labelled=False)
+    assert [one.words for one in sentences] == [
+        ("Ann", "'", "s", "U", ".", "S", ".", "trip", "(", "2x", ")", ":", "très", "bon"),
+        ("我", "在", "IBM", "工", "作", "。"), ("a\ufffdb",)]
+    for one in sentences:
+        text, offsets = one.located()
+        assert text == one.text and tuple(text[start:end] for start, end in offsets) == one.words
+    assert [one.text for one in sentences[:2]] == texts[:2]
+    assert faults.counts == {"sentences without words, left out": 1, "half characters (lone surrogates) replaced": 1}
+
+
+@pytest.mark.parametrize("record, told", [
+    ({"text": "Ann sleeps"}, ["'tokens'"]),
+    ({"tokens": ["Ann"]}, ["'tags'"]),
+    ({"tokens": ["Ann", 1], "tags": ["O", "O"]}, ["'tokens'", "words"]),
+    ({"tokens": ["Ann", "Lee"], "tags": ["O"]}, ["1 tags for 2 words"]),
+    ({"tokens": ["Ann"], "ner_tags": [3]}, ["3 is not a tag"]),
+    ({"tokens": "Ann", "tags": ["O"]}, ["'tokens'", "list"]),
+    ({"id": None, "tokens": ["Ann"], "tags": ["O"]}, ["'id'"]),
+])
+def test_faults_of_json_lines_are_told_in_a_line(write, record, told):
+    with pytest.raises(UserError) as error:
+        read(write("train.jsonl", lines({"tokens": ["a"], "tags": ["O"]}, record)))
+    message = str(error.value)
+    assert all(part in message for part in ["train.jsonl:2: ", *told]), message
+    assert "\n" not in message
+
+
+@needs_data
+@pytest.mark.parametrize("name, count", [("wnut17-train", 3394), ("wnut17-dev", 1009), ("weibo-zh-train", 1350),
+                                         ("weibo-zh-dev", 270)])
+def test_whole_real_files(name, count):
+    path = DATA / "ner" / f"{name}.conll"
+    sentences, faults = read(path, strip_index=name.startswith("weibo"))
+    assert len(sentences) == count and not faults.counts
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    words, tags = ([item for one in sentences for item in getattr(one, field)] for field in ("words", "tags"))
+    assert collections.Counter(tags) == collections.Counter(tag for _, tag in rows)
+    if name.startswith("wnut"):
+        assert words == [word for word, _ in rows]
+    else:
+        assert len(words) == len(rows)
+        assert all(row.startswith(word) and row[len(word):].isdigit() for word, (row, _) in zip(words, rows))
+        assert {len(word) for word in words if word != "\ufffd\ufffd"} == {1}
+
+
+@needs_data
+def test_a_real_file_with_more_columns():
+    path = next(iter(sorted((DATA / "litbank" / "entities_tsv").iterdir())))
+    sentences, faults = read(path, tag=1)
+    assert len(sentences) > 20 and not faults.counts
+    assert sum(len(one.words) for one in sentences) == sum(bool(line.strip()) for line in open(path, encoding="utf-8"))

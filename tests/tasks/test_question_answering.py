@@ -1,0 +1,385 @@
+"""Question answering: windows, targets and the loss against plain definitions, and the way from logits to answers."""
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from transformers import BertTokenizer
+from transformers.data.processors import squad as peer
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import Outputs
+from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks import question_answering as module
+from spanbert_jax.tasks.metrics.question_answering import answer_tokens
+from spanbert_jax.tasks.question_answering import answer_pieces, best_windows, window_starts
+from spanbert_jax.tasks.question_files import Question
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from tests.paths import DATA, needs_data
+
+CASED = DATA / "vocab" / "bert-base-cased-vocab.txt"
+WORDS = ["cat", "dog", "ran", "sat", "who", "the", "##s", "##ting", "in", "12", "1", "2", ".", "[", "]", "SEP", "MASK"]
+CONTEXT = "the cat sat . the dogs ran in the sitting . the cat ran"
+
+
+def task(length=384, facts=None, **settings):
+    return make_task("question_answering", {"length": length, **settings}, facts)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    pieces = [*SPECIAL_PIECES, *WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    file.write_text("".join(f"{piece}\n" for piece in dict.fromkeys(pieces)))
+    return load_tokenizer(file, lowercase=False)
+
+
+def question(*answers, context=CONTEXT, text="who ran", name="q1", **fields):
+    fields = {"gold": tuple(answer for answer, _ in answers)} | fields
+    return Question(name, "file:1", "g", text, context, tuple(answers), **fields)
+
+
+def make(the_task, examples, tokenizer, labelled=True):
+    faults = Faults()
+    return the_task.features(examples, tokenizer, faults, labelled), faults
+
+
+def gold_logits(features, height=20.0, seed=0):
+    """Noise, and by far the highest logits where training aims at."""
+    logits = np.random.default_rng(seed).normal(size=(2, len(features.tokens))).astype(np.float32)
+    for row, name in zip(logits, ("start", "end")):
+        row[features.starts[:-1] + features.columns[name]] += height
+    return {"start_logits": logits[0], "end_logits": logits[1]}
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"stride": 0}, "config.task.stride is 0: it must be at least 1"),
+    ({"question_length": 0}, "config.task.question_length is 0"),
+    ({"max_answer_length": -1}, "config.task.max_answer_length is -1"),
+    ({"n_best": 0}, "config.task.n_best is 0"),
+    ({"length": 195}, "config.task.stride is 128: .*leave 128 pieces of context"),
+    ({"length": 60}, "leave -7 pieces")])
+def test_settings_without_meaning(settings, message):
+    with pytest.raises(UserError, match=message):
+        task(**settings)
+    task(length=196)
+
+
+@pytest.mark.parametrize("room, stride", [(1, 1), (5, 1), (5, 4), (7, 3), (10, 5), (12, 11), (60, 7)])
+def test_windows_by_their_definition(room, stride):
+    """Windows begin every `stride` pieces until one reaches the end; most context is as the reference says."""
+    for count in [*range(40), 100, 101, 257]:
+        windows, begin = [], 0
+        while not windows or windows[-1][1] < count:
+            windows.append((begin, min(begin + room, count)))
+            begin += stride
+        assert list(window_starts(count, room, stride)) == [window[0] for window in windows]
+        best = best_windows(count, room, stride)
+        assert len(best) == count
+        for piece in range(count):
+            scores = [min(piece - a, b - 1 - piece) + 0.01 * (b - a) if a <= piece < b else -math.inf
+                      for a, b in windows]
+            assert best[piece] == scores.index(max(scores))
+
+
+@needs_data
+def test_features_are_those_of_the_transformers_library():
+    """Its SQuAD features, made word by word with Google's tokenizer: windows, targets and places of most context."""
+    the_task = task(length=100, stride=30, question_length=12)
+    examples = list(the_task.read(str(DATA / "squad-v1.1-train.json"), Faults()))[::150]
+    features, _ = make(the_task, examples, load_tokenizer(CASED))
+    peer.squad_convert_example_to_features_init(BertTokenizer(str(CASED), do_lower_case=False))
+    windows = features.by_example(len(examples))
+    assert len(features) > 2 * len(examples) > 80
+    for example, own in zip(examples, windows):
+        text, start = example.answers[0]
+        theirs = peer.squad_convert_example_to_features(
+            peer.SquadExample(example.id, example.question, example.context, text, start, ""), 100, 30, 12,
+            "max_length", True)
+        assert len(theirs) == len(own)
+        for window, other in zip(own, theirs):
+            at = features.of(window)
+            length = at.stop - at.start
+            assert features.tokens[at].tolist() == other.input_ids[:length] and not any(other.attention_mask[length:])
+            assert features.token_types[at].tolist() == other.token_type_ids[:length]
+            assert (features.columns["start"][window], features.columns["end"][window]) == (
+                other.start_position, other.end_position)
+            owned = [position for position, most in other.token_is_max_context.items() if most]
+            assert np.flatnonzero(features.pieces["max_context"][at]).tolist() == owned
+
+
+def test_a_feature_piece_by_piece(tokenizer):
+    features, faults = make(task(length=13, stride=4, question_length=4), [question(("dogs", 18))], tokenizer)
+    pieces = [tokenizer.id_to_token(int(i)) for i in features.tokens]
+    chunks = [text.split() for text in (
+        "the cat sat . the dog ##s ran", "the dog ##s ran in the s ##i", "in the s ##i ##t ##ting . the",
+        "##t ##ting . the cat ran")]
+    assert not faults.counts and len(features) == 4
+    for window, chunk in enumerate(chunks):
+        at = features.of(window)
+        assert pieces[at] == ["[CLS]", "who", "ran", "[SEP]", *chunk, "[SEP]"]
+        assert features.token_types[at].tolist() == [0] * 4 + [1] * (len(chunk) + 1)
+        ends = features.pieces["char_end"][at][4:-1]
+        texts = [CONTEXT[a:b] for a, b in zip(features.pieces["char_start"][at][4:-1], ends)]
+        assert texts == [piece.removeprefix("##") for piece in chunk]
+        outside = [0, 1, 2, 3, -1]
+        assert not any(features.pieces[name][at][outside].any() for name in ("char_start", "char_end", "max_context"))
+    assert features.columns["start"].tolist() == [9, 5, 0, 0] and features.columns["end"].tolist() == [10, 6, 0, 0]
+    assert features.columns["weight"].tolist() == [1, 1, 1, 1]
+    assert int(features.pieces["max_context"].sum()) == 18  # each piece in one window
+
+
+def test_an_answer_that_no_window_holds_whole_is_nowhere(tokenizer):
+    whole, _ = make(task(length=13, stride=4, question_length=4), [question((CONTEXT[:39], 0))], tokenizer)
+    assert not whole.columns["start"].any() and not whole.columns["end"].any() and whole.columns["weight"].all()
+
+
+def test_special_pieces_in_texts_are_words(tokenizer):
+    example = question(("[SEP]", 4), context="cat [SEP] [MASK] dog", text="who [SEP] [CLS]")
+    features, _ = make(task(), [example], tokenizer)
+    special = special_ids(tokenizer)
+    assert (features.tokens == special.sep).sum() == 2 and (features.tokens == special.cls).sum() == 1
+    assert special.mask not in features.tokens
+    prediction, = task().decode([example], features, gold_logits(features))
+    assert prediction["answer"] == "[SEP]"
+    assert tokenizer.encode("[SEP]", add_special_tokens=False).ids == [special.sep]  # the caller's is what it was
+
+
+def test_long_questions_are_cut_and_counted(tokenizer):
+    example = question(text="who ran in the cat")
+    features, faults = make(task(length=20, stride=4, question_length=3), [example], tokenizer)
+    assert [tokenizer.id_to_token(int(i)) for i in features.tokens[:6]] == ["[CLS]", "who", "ran", "in", "[SEP]", "the"]
+    assert faults.counts == {module.CUT: 1} and faults.places[module.CUT] == ["file:1 (id 'q1')"]
+
+
+@pytest.mark.parametrize("example, targets, weight, fault", [
+    (question(("cat", 4)), ("cat",), 1, None),
+    (question(("dog", 18)), ("dog",), 1, None),
+    (question(("ran", 52), ("cat", 4)), ("ran",), 1, None),
+    (question(("ting", 37), ("cat", 4)), ("ting",), 1, None),
+    (question(("og", 19), ("cat", 4)), ("cat",), 1, module.ELSEWHERE),
+    (question(("at", 9), context="the cat sat . at at", text="who"), ("at",), 1, module.ELSEWHERE),
+    (question(("o", 19)), ("dog",), 1, module.WIDENED),
+    (question(("at .", 9)), ("sat .",), 1, module.WIDENED),
+    (question((" cat ", 3)), ("cat",), 1, None),
+    (question(("\u0007", 3), context="the\u0007 cat"), (), 0, module.NO_PIECES),
+    (question(("\u0007cat", 4), context="the \u0007cat"), ("cat",), 1, None),
+    (question(gold=("cow",)), (), 0, None),
+    (question(impossible=True), (), 1, None),
+    (question(("cat", 4), text=""), (), 0, module.NO_QUESTION),
+    (question(("cat", 4), text=" \u0007"), (), 0, module.NO_QUESTION),
+    (question(context="", gold=("cat",)), (), 0, module.NO_CONTEXT),
+    (question(context=" \n", impossible=True), (), 1, module.NO_CONTEXT)])
+def test_what_training_aims_at(tokenizer, example, targets, weight, fault):
+    features, faults = make(task(null_answers=True), [example], tokenizer)
+    assert len(features) == 1 and features.columns["weight"].tolist() == [weight]
+    start, end = int(features.columns["start"][0]), int(features.columns["end"][0])
+    begin, stop = features.pieces["char_start"][start], features.pieces["char_end"][end]
+    assert (start, end) == (0, 0) if not targets else example.context[begin:stop] == targets[0]
+    assert faults.counts == ({fault: 1} if fault else {})
+
+
+def test_the_nearest_place_with_whole_words(tokenizer):
+    example = question(("2", 15), context="2 cat the cat 12 . 2", text="who")
+    features, faults = make(task(), [example], tokenizer)
+    assert features.pieces["char_start"][features.columns["start"][0]] == 19
+    assert faults.places == {module.ELSEWHERE: ["file:1 (id 'q1')"]}
+
+
+def test_what_is_never_given_is_counted(tokenizer):
+    for longest, fault in ((3, {}), (2, {module.LONG: 1})):
+        _, faults = make(task(max_answer_length=longest), [question(("the cat sat", 0))], tokenizer)
+        assert faults.counts == fault
+    _, faults = make(task(), [question(impossible=True)], tokenizer)
+    assert faults.counts == {module.NOT_ALLOWED: 1}
+
+
+def test_unlabelled_features_have_no_targets(tokenizer):
+    examples = [question(("cat", 4)), question(name="q2")]
+    features, faults = make(task(), examples, tokenizer, labelled=False)
+    assert features.columns == {} and not faults.counts and features.example.tolist() == [0, 1]
+    assert features.pieces.keys() == {"char_start", "char_end", "max_context"}
+    nothing, _ = make(task(), [], tokenizer)
+    assert len(nothing) == 0 and nothing.columns.keys() == {"start", "end", "weight"}
+
+
+def test_pieces_of_an_answer_when_pieces_share_a_character():
+    """As where a syllable is taken apart, and where characters between two pieces are dropped."""
+    characters = np.array([(0, 1), (0, 1), (0, 1), (1, 2), (4, 5), (4, 5)])
+    assert answer_pieces(characters, 0, 1) == (0, 2) and answer_pieces(characters, 1, 2) == (3, 3)
+    assert answer_pieces(characters, 1, 4) == (3, 3) and answer_pieces(characters, 2, 5) == (4, 5)
+    assert answer_pieces(characters, 2, 4) is None and answer_pieces(characters, 5, 9) is None
+
+
+def packed_batch():
+    """Three rows: two texts and padding, one text, three texts of which one does not count."""
+    lengths, size, most = [[5, 7], [12], [4, 3, 4]], 14, 3
+    segments, first = np.zeros((3, size), np.int32), np.zeros((3, most), np.int32)
+    weights = np.zeros((3, most), np.float32)
+    for row, texts in enumerate(lengths):
+        at = 0
+        for k, length in enumerate(texts):
+            segments[row, at:at + length], first[row, k], weights[row, k] = k + 1, at, 1
+            at += length
+    start = np.array([[1, 3, 0], [0, 0, 0], [2, 0, 1]], np.int32)
+    end = np.array([[4, 3, 0], [11, 0, 0], [3, 0, 2]], np.int32)
+    counted = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1]], np.float32)
+    return {"segments": segments, "first": first, "weights": weights, "start": start, "end": end, "weight": counted}
+
+
+def expected_terms(logits, batch):
+    """Loss and hits of each text alone."""
+    loss, hits, count = 0.0, 0, 0
+    for row, k in zip(*np.nonzero(batch["weights"] * batch["weight"])):
+        own = np.flatnonzero(batch["segments"][row] == k + 1)
+        right = True
+        for values, name in zip(logits, ("start", "end")):
+            target = batch[name][row, k]
+            loss -= log_softmax(values[row, own].astype(np.float64))[target] / 2
+            right &= int(np.argmax(values[row, own])) == target
+        hits += right
+        count += 1
+    return loss, hits, count
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_of_packed_rows_is_that_of_each_text_alone(seed):
+    batch, the_task = packed_batch(), task()
+    logits = np.random.default_rng(seed).normal(0, 3, (2, 3, 14)).astype(np.float32)
+    for row, k, both in ((0, 1, True), (1, 0, True), (2, 0, False), (2, 1, True)):  # (2, 1) does not count
+        at = batch["first"][row, k]
+        logits[0, row, at + batch["start"][row, k]] = 50
+        logits[1, row, at + batch["end"][row, k]] = 50 if both else -50
+    loss, hits, count = expected_terms(logits, batch)
+    assert count == 5 and 2 <= hits < count
+    # What is outside of all texts plays no part, whatever it is.
+    logits[:, batch["segments"] == 0] = 1e4
+    term = jax.jit(lambda start, end, batch: the_task.loss(Outputs(None, start_logits=start, end_logits=end), batch))(
+        *logits, batch)
+    np.testing.assert_allclose(term.loss, loss, rtol=1e-5)
+    assert (float(term.correct), float(term.count)) == (hits, count)
+    assert all(value.dtype == jnp.float32 and value.shape == () for value in term)
+
+
+def test_gradient_is_finite_and_stays_in_the_texts_that_count():
+    batch, the_task = packed_batch(), task()
+    logits = np.random.default_rng(1).normal(size=(2, 3, 14)).astype(np.float32)
+    gradient = jax.grad(lambda logits: the_task.loss(
+        Outputs(None, start_logits=logits[0], end_logits=logits[1]), batch).loss)(jnp.asarray(logits))
+    counts = np.zeros((3, 14), bool)
+    for row, k in zip(*np.nonzero(batch["weight"])):
+        counts[row] |= batch["segments"][row] == k + 1
+    assert np.isfinite(gradient).all() and (np.asarray(gradient != 0) == counts).all()
+
+
+@needs_data
+@pytest.mark.parametrize("name, vocabulary", [
+    ("squad-v1.1-train.json", "cased"), ("cmrc2018-zh-train.json", "chinese")])
+def test_logits_of_the_targets_give_the_answers(name, vocabulary):
+    """All questions. Chinese answers are often longer than 30 pieces, and so is then what may be given."""
+    the_task = task(length=384, stride=128)
+    examples = list(the_task.read(str(DATA / name), Faults()))
+    tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
+    the_task.learn(examples, tokenizer)
+    features, faults = make(the_task, examples, tokenizer)
+    predictions = the_task.decode(examples, features, gold_logits(features))
+    missed = [example.id for example, prediction in zip(examples, predictions)
+              if answer_tokens(prediction["answer"]) not in map(answer_tokens, example.gold)]
+    assert len(missed) <= 0.005 * len(examples) and len(missed) <= faults.counts[module.LONG]
+    for example, prediction in zip(examples, predictions):
+        assert prediction["id"] == example.id
+        assert prediction["answer"] == example.context[prediction["start"]:prediction["end"]]
+    figures = the_task.score(examples, predictions)
+    assert figures["total"] == len(examples) and figures["exact"] >= 99.5 and figures["f1"] >= figures["exact"]
+    assert figures[the_task.metric] == figures["f1"]
+
+
+@needs_data
+def test_targets_of_lower_cased_text_give_the_text_as_it_was():
+    """XQuAD in German, whose accents the uncased vocabulary strips, in many overlapping windows."""
+    the_task = task(length=200, stride=32, max_answer_length=60)
+    examples = list(the_task.read(str(DATA / "xquad.de.json"), Faults()))
+    features, faults = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
+    predictions = the_task.decode(examples, features, gold_logits(features))
+    missed = [example.id for example, prediction in zip(examples, predictions)
+              if prediction["answer"] != example.gold[0]]
+    assert len(missed) <= sum(faults.counts.values()) <= 0.005 * len(examples) < len(examples) < len(features) / 3
+
+
+@needs_data
+def test_a_tuned_threshold_reaches_the_best_f1():
+    the_task = task(length=384, null_answers=True)
+    examples = list(the_task.read(str(DATA / "squad-v2.0-train.json"), Faults()))[::6]
+    features, _ = make(the_task, examples, load_tokenizer(CASED))
+    logits = gold_logits(features, height=6.0)
+    for values in logits.values():
+        values[features.starts[:-1]] += 6  # a network that says "no answer" too often
+    before = the_task.decode(examples, features, logits)
+    assert the_task.facts == {}
+    the_task.tune(examples, before)
+    after = task(length=384, null_answers=True, facts=json.loads(json.dumps(the_task.facts))).decode(
+        examples, features, logits)
+    first, then = the_task.score(examples, before), the_task.score(examples, after)
+    assert then["f1"] == pytest.approx(first["best_f1"], abs=1e-6) and then["f1"] > first["f1"] + 1
+    assert then["HasAns_f1"] > first["HasAns_f1"] and then["NoAns_f1"] <= first["NoAns_f1"]
+    assert then["HasAns_total"] + then["NoAns_total"] == then["total"] == len(examples)
+    assert {name: then[name] for name in then if name.startswith("best")} == {
+        name: first[name] for name in first if name.startswith("best")}
+    assert all((prediction["answer"] == "") == (prediction["null_odds"] > the_task.facts["null_threshold"])
+               for prediction in after)
+
+
+def test_without_no_answer_nothing_is_tuned(tokenizer):
+    the_task, examples = task(), [question(("cat", 4))]
+    features, _ = make(the_task, examples, tokenizer)
+    predictions = the_task.decode(examples, features, gold_logits(features))
+    the_task.tune(examples, predictions)
+    assert the_task.facts == {} and the_task.score(examples, predictions) == {"exact": 100, "f1": 100, "total": 1}
+
+
+@pytest.mark.parametrize("null_answers", [True, False])
+def test_files_in_the_official_layouts(tokenizer, null_answers):
+    the_task = task(null_answers=null_answers, n_best=3)
+    examples = [question(("cat", 4), name="a"), question(impossible=True, name="b"), question(context="", name="c")]
+    features, _ = make(the_task, examples, tokenizer)
+    predictions = the_task.decode(examples, features, gold_logits(features))
+    files = {name: json.loads(text) for name, text in the_task.files(examples, predictions).items()}
+    assert files["predictions.json"]["a"] == "cat" and files["predictions.json"]["c"] == ""
+    assert (files["predictions.json"]["b"] == "") == null_answers
+    assert ("null_odds.json" in files) == null_answers
+    if null_answers:
+        odds = files["null_odds.json"]
+        assert odds["a"] < 0 < odds["b"] and odds.keys() == {"a", "b", "c"}
+    nbest = files["nbest_predictions.json"]
+    assert nbest.keys() == {"a", "b", "c"} and nbest["a"][0]["text"] == "cat"
+    for entries in nbest.values():
+        assert all(entry.keys() == {"text", "probability", "start_logit", "end_logit"} for entry in entries)
+        assert sum(entry["probability"] for entry in entries) == pytest.approx(1)
+        assert len({entry["text"] for entry in entries}) == len(entries) <= 3 + null_answers
+
+
+def test_answers_from_texts_without_white_space_are_scored_by_the_character():
+    examples = [question(("紅楼夢", 0), context="紅楼夢は小説である。"),
+                question(("元朝", 12), context="the name is 元朝 in it")]
+    figures = task().score(examples, [{"answer": "《紅楼》"}, {"answer": "元"}])
+    assert figures["f1"] == pytest.approx(100 * (0.8 + 0) / 2)  # the second is a word of English text
+
+
+def test_a_context_of_a_million_characters(tokenizer):
+    words = ["the cat sat in the sitting ."] * 36_000
+    words[30_000] = "the dogs ran ."
+    context = " ".join(words)
+    assert len(context) > 1_000_000
+    example = question(("dogs", context.index("dogs")), context=context)
+    the_task = task(length=384, stride=128)
+    features, faults = make(the_task, [example, question(("dogs", context.index("dogs")), context=context, name="q2")],
+                            tokenizer)
+    count = len(tokenizer.encode(context, add_special_tokens=False).ids)
+    assert not faults.counts and len(features) == 2 * (1 + math.ceil((count - 379) / 128))
+    assert features.pieces["max_context"].sum() == 2 * count
+    prediction, _ = the_task.decode([example, example], features, gold_logits(features))
+    assert (prediction["answer"], prediction["start"]) == ("dogs", context.index("dogs"))

@@ -1,0 +1,309 @@
+"""Files of questions: the layouts, where answers are, and what is wrong with a file, in one line."""
+import gzip
+import json
+import re
+
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import question_files as files
+from spanbert_jax.tasks.question_files import read_questions
+from tests.paths import DATA, needs_data
+
+CONTEXT = "The cat sat on the mat. A cat and a dog sat there."
+
+
+def squad(tmp_path, *questions, context=CONTEXT, title="Cats"):
+    """A file with one article of one paragraph."""
+    path = tmp_path / "squad.json"
+    article = {"title": title, "paragraphs": [{"context": context, "qas": list(questions)}]}
+    path.write_text(json.dumps({"version": "1.1", "data": [article]}))
+    return str(path)
+
+
+def qa(name, *answers, **fields):
+    return {"id": name, "question": "Who?", **fields,
+            "answers": [{"text": text, "answer_start": start} for text, start in answers]}
+
+
+def lines(tmp_path, *records, name="questions.jsonl"):
+    path = tmp_path / name
+    opened = gzip.open(path, "wt") if name.endswith(".gz") else open(path, "w")
+    with opened as stream:
+        stream.write("".join(record if isinstance(record, str) else json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def read(path, labelled=True):
+    faults = Faults()
+    return list(read_questions(path, faults, labelled)), faults
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["squad-v1.1-train.json", "squad-v2.0-train.json", "xquad.de.json", "xquad.zh.json",
+                                  "cmrc2018-zh-train.json"])
+def test_real_files_are_what_json_says(name):
+    questions, faults = read(str(DATA / name))
+    articles = json.loads((DATA / name).read_text())["data"]
+    expected = [(record, paragraph, article) for article in articles for paragraph in article["paragraphs"]
+                for record in paragraph["qas"]]
+    assert not faults.counts and len(questions) == len(expected)
+    for question, (record, paragraph, article) in zip(questions, expected):
+        assert question.id == record["id"] and question.group == article["title"] or not article["title"]
+        assert (question.question, question.context) == (record["question"], paragraph["context"])
+        assert question.answers == tuple((answer["text"], answer["answer_start"]) for answer in record["answers"])
+        assert question.gold == tuple(answer["text"] for answer in record["answers"])
+        assert question.impossible == record.get("is_impossible", False)
+        assert all(question.context.startswith(text, start) for text, start in question.answers)
+
+
+@needs_data
+def test_an_article_at_a_time(tmp_path):
+    """What comes first is there before what follows is even looked at."""
+    text = (DATA / "squad-v1.1-train.json").read_text()
+    path = tmp_path / "cut.json"
+    path.write_text(text[:len(text) // 2])
+    questions, count = read_questions(str(path), Faults()), 0
+    with pytest.raises(UserError, match="cut.json: not JSON"):
+        for question in questions:
+            count += 1
+    assert count > 2_000
+
+
+def test_articles_without_a_title_are_told_apart_by_their_number(tmp_path):
+    path = tmp_path / "untitled.json"
+    first, second = ([{"context": CONTEXT, "qas": [qa(name, ("cat", 4))]}] for name in "ab")
+    path.write_text(json.dumps({"data": [{"paragraphs": first}, {"paragraphs": second, "title": ""}]}))
+    questions, _ = read(str(path))
+    assert [question.group for question in questions] == ["1", "2"]
+    assert questions[1].where == f"{path}: article 2, paragraph 1, question 1"
+
+
+def test_plausible_answers_are_no_answers(tmp_path):
+    record = qa("a", is_impossible=True, plausible_answers=[{"text": "cat", "answer_start": 4}])
+    (question,), faults = read(squad(tmp_path, record))
+    assert question.impossible and question.answers == question.gold == () and not faults.counts
+
+
+@pytest.mark.parametrize("text, start, found, fault", [
+    ("cat", 4, 4, None),
+    ("cat", 5, 4, files.MOVED),
+    ("cat", 15, 4, files.MOVED),  # 11 from the one at 4 and from the one at 26
+    ("cat", 16, 26, files.MOVED),
+    ("sat", 30, 40, files.MOVED),
+    ("dog", 0, 36, files.MOVED),
+    ("cat", -1, 4, files.OUTSIDE),
+    ("cat", 10_000, 26, files.OUTSIDE),
+    ("cow", 4, None, files.NOWHERE),
+    ("cow", 10_000, None, files.NOWHERE),
+    ("Cat", 4, None, files.NOWHERE),
+    ("", 4, None, files.EMPTY),
+    (" \n", 4, None, files.EMPTY)])
+def test_answers_are_looked_for_where_they_are_nearest(tmp_path, text, start, found, fault):
+    (question,), faults = read(squad(tmp_path, qa("q7", (text, start))))
+    assert question.answers == (() if found is None else ((text, found),))
+    assert question.gold == (text,) and not question.impossible
+    assert faults.counts == ({fault: 1} if fault else {})
+    for places in faults.places.values():
+        assert places == [f"{tmp_path}/squad.json: article 1, paragraph 1, question 1 (id 'q7')"]
+
+
+def test_places_may_overlap(tmp_path):
+    (question,), _ = read(squad(tmp_path, qa("a", ("aa", 3)), context="baaabbaa"))
+    assert question.answers == (("aa", 2),)
+
+
+def test_a_lost_answer_leaves_the_others(tmp_path):
+    (question,), faults = read(squad(tmp_path, qa("a", ("cow", 4), ("dog", 36))))
+    assert question.answers == (("dog", 36),) and question.gold == ("cow", "dog")
+    assert faults.counts == {files.NOWHERE: 1}
+
+
+def test_impossible_questions(tmp_path):
+    records = [qa("none"), qa("said", is_impossible=True), qa("both", ("cat", 4), is_impossible=True),
+               {"id": "bare", "question": "Who?", "is_impossible": True}]
+    questions, faults = read(squad(tmp_path, *records))
+    assert all(question.impossible and question.gold == question.answers == () for question in questions)
+    assert faults.counts == {files.UNANSWERED: 1, files.CONTRADICTORY: 1}
+    assert "'none'" in faults.places[files.UNANSWERED][0] and "'both'" in faults.places[files.CONTRADICTORY][0]
+
+
+def test_unlabelled_questions(tmp_path):
+    path = squad(tmp_path, {"id": "a", "question": "Who?"}, qa("b", ("cat", 4)), qa("c"))
+    questions, faults = read(path, labelled=False)
+    assert [question.gold for question in questions] == [(), ("cat",), ()]
+    assert not faults.counts and not any(question.impossible for question in questions)
+    with pytest.raises(UserError, match=r"article 1, paragraph 1, question 1 \(id 'a'\): no field 'answers'"):
+        read(path)
+
+
+def test_json_lines_in_both_forms(tmp_path):
+    both = {"question": "Who?", "context": CONTEXT}
+    path = lines(
+        tmp_path, {**both, "answers": {"text": ["cat", "dog"], "answer_start": [4, 36]}},
+        "\n", {**both, "id": 7, "answers": [{"text": "mat", "answer_start": 19}]},
+        {**both, "id": None, "title": "Dogs", "header": "any other field",
+         "answers": {"text": [], "answer_start": []}})
+    questions, faults = read(path)
+    assert [question.id for question in questions] == ["1", "7", "4"]
+    assert [question.answers for question in questions] == [(("cat", 4), ("dog", 36)), (("mat", 19),), ()]
+    assert [question.where for question in questions] == [f"{path}:{n}" for n in (1, 3, 4)]
+    assert questions[0].group == questions[1].group and questions[2].group == "Dogs"
+    assert questions[2].impossible and faults.counts == {files.UNANSWERED: 1}
+
+
+def mrqa(**fields):
+    return {"context": CONTEXT, "qas": [{"qid": "m1", "question": "Who?", "answers": ["The Cat", "tomcat"], **fields}]}
+
+
+def test_mrqa(tmp_path):
+    detected = [{"text": "dog", "char_spans": [[36, 38]]},
+                {"text": "the cat", "char_spans": [[26, 28], [0, 6], [0, 6]]}]
+    path = lines(tmp_path, {"header": {"dataset": "X"}}, mrqa(detected_answers=detected), name="x.jsonl.gz")
+    (question,), faults = read(path)
+    assert question.id == "m1" and question.where == f"{path}:2, question 1" and not faults.counts
+    # Ends are inclusive; the context's spelling counts in it, and what is right is told by "answers" alone.
+    assert question.answers == (("The cat", 0), ("cat", 26), ("dog", 36))
+    assert question.gold == ("The Cat", "tomcat")
+
+
+@pytest.mark.parametrize("detected, found, fault", [
+    ([{"text": "dog", "char_spans": [[35, 37]]}], (("dog", 36),), files.MOVED),
+    ([{"text": "dog", "char_spans": [[36, 39]]}], (("dog", 36),), None),  # the space after it is no other answer
+    ([{"text": "dog", "char_spans": [[900, 902]]}], (("dog", 36),), files.OUTSIDE),
+    ([{"text": "dog", "char_spans": [[-14, -12]]}], (("dog", 36),), files.OUTSIDE),
+    ([{"text": "cow", "char_spans": [[0, 2]]}], (), files.NOWHERE),
+    ([{"text": "dog", "char_spans": []}], (), files.NOWHERE),
+    ([], (), files.NOWHERE)])
+def test_spans_of_mrqa_that_are_elsewhere(tmp_path, detected, found, fault):
+    (question,), faults = read(lines(tmp_path, mrqa(detected_answers=detected)))
+    assert tuple((text.strip(), start) for text, start in question.answers) == found
+    assert question.gold == ("The Cat", "tomcat") and not question.impossible
+    assert faults.counts == ({fault: 1} if fault else {})
+
+
+def test_unlabelled_mrqa(tmp_path):
+    path = lines(tmp_path, {"context": CONTEXT, "qas": [{"id": "a", "question": "Who?"}, mrqa()["qas"][0]]})
+    questions, faults = read(path, labelled=False)
+    assert [question.gold for question in questions] == [(), ("The Cat", "tomcat")] and not faults.counts
+    assert questions[0].group == questions[1].group
+
+
+def test_contexts_of_mrqa_are_groups(tmp_path):
+    records = [{"context": context, "qas": [{"qid": f"{number}", "question": "Who?"}]}
+               for number, context in enumerate([CONTEXT, "Dogs.", CONTEXT])]
+    questions, _ = read(lines(tmp_path, *records), labelled=False)
+    assert questions[0].group == questions[2].group != questions[1].group
+
+
+def test_half_characters_are_replaced_and_counted(tmp_path):
+    """Python's JSON gives them, and no tokenizer takes them. Offsets are what they were."""
+    path = lines(tmp_path, '{"question": "Who\\ud800?", "context": "a \\udc00 cat", '
+                           '"answers": [{"text": "cat", "answer_start": 4}]}\n')
+    (question,), faults = read(path)
+    assert (question.question, question.context) == ("Who\ufffd?", "a \ufffd cat")
+    assert question.answers == (("cat", 4),) and sum(faults.counts.values()) == 2
+
+
+def test_empty_texts_are_kept(tmp_path):
+    (question,), _ = read(lines(tmp_path, {"question": "", "context": ""}), labelled=False)
+    assert (question.question, question.context) == ("", "")
+
+
+def test_given_questions():
+    given = files.given_question({"question": "Who?", "context": CONTEXT}, "input 3")
+    assert given == files.Question("input 3", "input 3", "input 3", "Who?", CONTEXT)
+    for inputs, message in (("Who?", "'Who\\?' is a text alone; give 'question' and 'context'"),
+                            ({"question": "Who?"}, "no field 'context'; there are 'question'"),
+                            ({"question": 5, "context": ""}, "field 'question' is 5")):
+        with pytest.raises(UserError, match=f"^input 3: {message}"):
+            files.given_question(inputs, "input 3")
+
+
+def one(paragraphs=None, **article):
+    return {"data": [{"paragraphs": [{"context": CONTEXT, "qas": [qa("a", ("cat", 4))]}]},
+                     article if paragraphs is None else {"paragraphs": paragraphs}]}
+
+
+@pytest.mark.parametrize("content, message", [
+    (one(title="X"), "article 2: no field 'paragraphs'; there are 'title'"),
+    (one([{"context": CONTEXT}]), "article 2, paragraph 1: no field 'qas'"),
+    (one([{"qas": []}]), "article 2, paragraph 1: no field 'context'"),
+    (one([{"context": CONTEXT, "qas": [{"question": "Who?"}]}]), "article 2, paragraph 1, question 1: no field 'id'"),
+    (one([{"context": CONTEXT, "qas": [{"id": "x7", "answers": []}]}]),
+     "article 2, paragraph 1, question 1 (id 'x7'): no field 'question'"),
+    (one([{"context": CONTEXT, "qas": [{"id": "x7", "question": "Who?"}]}]),
+     "article 2, paragraph 1, question 1 (id 'x7'): no field 'answers'"),
+    (one([{"context": CONTEXT, "qas": [{"id": "x7", "question": "Who?", "answers": [{"text": "cat"}]}]}]),
+     "(id 'x7'), answer 1: no field 'answer_start'"),
+    (one([{"context": CONTEXT, "qas": [qa("x7", ("cat", "4"))]}]), "(id 'x7'), answer 1: field 'answer_start' is '4'"),
+    (one([{"context": CONTEXT, "qas": [qa("x7", ("cat", True))]}]), "field 'answer_start' is True"),
+    (one([{"context": CONTEXT, "qas": [qa("x7", (None, 4))]}]), "(id 'x7'), answer 1: field 'text' is None"),
+    (one([{"context": CONTEXT, "qas": [{"id": "x7", "question": "Who?", "answers": "cat"}]}]),
+     "(id 'x7'): field 'answers' is 'cat'"),
+    (one([{"context": CONTEXT, "qas": [qa("x7", is_impossible="no")]}]), "(id 'x7'): field 'is_impossible' is 'no'"),
+    (one([{"context": CONTEXT, "qas": ["Who?"]}]), "paragraph 1, question 1: 'Who?' where an object is wanted"),
+    (one([{"context": 5, "qas": []}]), "article 2, paragraph 1: field 'context' is 5"),
+    (one([[]]), "article 2, paragraph 1: [] where an object is wanted"),
+    ({"data": [7]}, "article 1: 7 where an object is wanted"),
+    ({"version": "1.1"}, 'not an object with an array "data"'),
+    ([], 'not an object with an array "data"')])
+def test_malformed_articles(tmp_path, content, message):
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}.*{re.escape(message)}") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("record, message", [
+    ({"question": "Who?", "answers": []}, ":1: no field 'context'"),
+    ({"context": CONTEXT, "answers": []}, ":1 (id '1'): no field 'question'"),
+    ({"context": CONTEXT, "question": "Who?", "id": [1]}, ":1: field 'id' is [1]"),
+    ({"context": CONTEXT, "question": "Who?", "answers": ["cat"]}, "answer 1: 'cat' where an object is wanted"),
+    ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"]}}, "answers: no field 'answer_start'"),
+    ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4, 5]}},
+     "(id '1'): 1 answers in 'text' and 2 in 'answer_start'"),
+    ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4.5]}},
+     "field 'answer_start' is 4.5"),
+    (mrqa(), ":1, question 1 (id 'm1'): no field 'detected_answers'"),
+    (mrqa(answers=[7], detected_answers=[]), "(id 'm1'): field 'answers' has 7 where a text is wanted"),
+    (mrqa(detected_answers=[{"text": "cat"}]), "(id 'm1'), detected answer 1: no field 'char_spans'"),
+    (mrqa(detected_answers=[{"text": "cat", "char_spans": [[4, 5, 6]]}]), "'char_spans' has [4, 5, 6]; a span is"),
+    (mrqa(detected_answers=[{"text": "cat", "char_spans": [4, 6]}]), "'char_spans' has 4; a span is"),
+    ({"context": CONTEXT, "qas": [{"question": "Who?"}]}, ":1, question 1: no field 'id'"),
+    ({"qas": []}, ":1: no field 'context'"),
+    ("[1, 2]\n", ":1: a JSON list, not an object"),
+    ("{\n", ":1: not a JSON line")])
+def test_malformed_lines(tmp_path, record, message):
+    path = lines(tmp_path, record)
+    with pytest.raises(UserError, match=f"^{re.escape(path)}.*{re.escape(message)}") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_that_come_twice(tmp_path):
+    path = squad(tmp_path, qa("a", ("cat", 4)), qa("b", ("cat", 4)), qa("a", ("mat", 19)))
+    with pytest.raises(UserError, match="question 3: id 'a' is that of .*article 1, paragraph 1, question 1 too"):
+        read(path)
+    both = {"question": "Who?", "context": CONTEXT}
+    path = lines(tmp_path, {**both, "id": "2"}, both)
+    with pytest.raises(UserError, match=f"{path}:2: id '2' is that of {path}:1 too"):
+        read(path, labelled=False)
+
+
+def test_ids_with_the_same_hash_are_two(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "hash", lambda name: 1, raising=False)
+    questions, _ = read(squad(tmp_path, qa("a", ("cat", 4)), qa("b", ("cat", 4)), qa("c", ("cat", 4))))
+    assert [question.id for question in questions] == ["a", "b", "c"]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match="missing.json: cannot be read"):
+        read(str(tmp_path / "missing.json"))
+    path = lines(tmp_path, *[mrqa(qid=number, detected_answers=[]) for number in range(50)], name="cut.jsonl.gz")
+    data = open(path, "rb").read()
+    open(path, "wb").write(data[:len(data) - 20])
+    with pytest.raises(UserError, match="cut.jsonl.gz: broken gzip file"):
+        read(path)

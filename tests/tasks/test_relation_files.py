@@ -1,0 +1,233 @@
+"""Files of relations: both layouts against what they say, every fault told in a line, real files read whole."""
+import collections
+import gzip
+import json
+import re
+
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.relation_files import read_relations
+from tests.paths import DATA, needs_data
+
+RECORD = {"id": "a1", "docid": "d", "token": ["Ann", "-LRB-", "born", "-rrb-", "in", "New", "York"], "subj_start": 0,
+          "subj_end": 0, "obj_start": 5, "obj_end": 6, "subj_type": "PERSON", "obj_type": "CITY", "relation": "born_in"}
+SEMEVAL = ('1\t"A <e1>tin of <b>fish</b></e1>-like \\"food\\" in the <e2>tin</e2>."\n'
+           'Content-Container(e1,e2)\nComment: no\n\n'
+           '23\t"The <e2>cook</e2>, his (<e1>knife</e1>)"\nInstrument-Agency(e1,e2)\nComment:\n')
+
+
+def read(path, format="auto", labelled=True):
+    faults = Faults()
+    return list(read_relations(str(path), format, faults, labelled)), faults
+
+
+def write(path, content):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def semeval(tmp_path):
+    return write(tmp_path / "train.txt", SEMEVAL)
+
+
+def test_fields_of_tacred(tmp_path):
+    (relation,), faults = read(write(tmp_path / "train.json", [RECORD]))
+    assert relation.tokens == ("Ann", "(", "born", ")", "in", "New", "York")
+    assert (relation.subject, relation.object) == ((0, 0), (5, 6))
+    assert (relation.subject_type, relation.object_type, relation.relation) == ("PERSON", "CITY", "born_in")
+    assert (relation.id, relation.group) == ("a1", "d")
+    assert not faults.counts
+
+
+@pytest.mark.parametrize("bracket, meant", list(zip("LRB RRB LSB RSB LCB RCB".split(), "()[]{}")))
+def test_brackets_of_the_penn_treebank_are_undone(tmp_path, bracket, meant):
+    record = {**RECORD, "token": [f"-{bracket}-", f"-{bracket.lower()}-", f"x-{bracket}-", "a", "b", "c", "d"]}
+    (relation,), _ = read(write(tmp_path / "train.json", [record]))
+    assert relation.tokens[:3] == (meant, meant, f"x-{bracket}-")
+
+
+def test_an_array_zipped_or_not_and_lines_give_the_same(tmp_path):
+    records = [{**RECORD, "id": f"r{number}", "docid": f"d{number}"} for number in range(3)]
+    found = [read(write(tmp_path / "a.json", records))[0],
+             read(write(tmp_path / "a.json.gz", gzip.compress(json.dumps(records).encode())))[0],
+             read(write(tmp_path / "a.txt", "\n".join(map(json.dumps, records))))[0],
+             read(write(tmp_path / "b.json", "  \n" + json.dumps(records, indent=1)), "tacred")[0]]
+    assert [[(one.id, one.group, one.tokens, one.relation) for one in relations] for relations in found[1:]] == [
+        [(one.id, one.group, one.tokens, one.relation) for one in found[0]]] * 3
+    assert [one.id for one in found[0]] == ["r0", "r1", "r2"]
+
+
+def test_relations_without_a_document_stand_each_on_their_own(tmp_path):
+    records = [{key: value for key, value in {**RECORD, "id": id}.items() if key != "docid"} for id in ("a", "b")]
+    relations, _ = read(write(tmp_path / "train.json", records))
+    assert len({relation.group for relation in relations}) == 2
+
+
+def test_relations_need_not_be_named_where_they_are_to_be_predicted(tmp_path):
+    unnamed = {key: value for key, value in RECORD.items() if key != "relation"}
+    records = [unnamed, {**unnamed, "id": "b", "relation": None}, {**RECORD, "id": "c"}]
+    relations, _ = read(write(tmp_path / "test.json", records), labelled=False)
+    assert [relation.relation for relation in relations] == [None, None, "born_in"]
+
+
+def test_fields_of_semeval(semeval):
+    (first, second), faults = read(semeval)
+    assert first.tokens == ("A", "tin", "of", "<b>fish</b>", "-like", '\\"food\\"', "in", "the", "tin", ".")
+    assert (first.subject, first.object) == ((1, 3), (8, 8))
+    assert (first.id, first.relation, first.where) == ("1", "Content-Container(e1,e2)", f"{semeval}:1")
+    assert second.tokens == ("The", "cook", ",", "his", "(", "knife", ")")
+    assert (second.subject, second.object) == ((5, 5), (1, 1))
+    assert (second.id, second.subject_type, second.object_type) == ("23", "", "")
+    assert first.group != second.group
+    assert not faults.counts
+
+
+def test_semeval_with_carriage_returns(tmp_path, semeval):
+    plain, _ = read(semeval)
+    other, faults = read(write(tmp_path / "crlf.txt", SEMEVAL.replace("\n", "\r\n").encode()), "semeval")
+    assert [(one.tokens, one.subject, one.object, one.relation) for one in other] == [
+        (one.tokens, one.subject, one.object, one.relation) for one in plain]
+    assert faults.counts == {"files with carriage returns": 7}
+
+
+def test_sentences_of_semeval_without_relations(tmp_path):
+    text = '8001\t"The <e1>cat</e1> on the <e2>mat</e2>."\n8002\t"A <e1>b</e1> <e2>c</e2>"\n'
+    relations, _ = read(write(tmp_path / "TEST_FILE.txt", text), labelled=False)
+    assert [(one.id, one.relation) for one in relations] == [("8001", None), ("8002", None)]
+    with pytest.raises(UserError, match=r"TEST_FILE.txt:1: id '8001'.*no relation"):
+        read(tmp_path / "TEST_FILE.txt")
+
+
+def changed(**fields):
+    return [{**RECORD, "id": "first"}, {**RECORD, **fields}]
+
+
+def without(field):
+    return [{key: value for key, value in RECORD.items() if key != field}]
+
+
+@pytest.mark.parametrize("content, told", [
+    (changed(subj_start=7, subj_end=7), ["record 2", "'a1'", "subj_start is 7", "from 0 to 6"]),
+    (changed(obj_end=7), ["record 2", "'a1'", "obj_end 7"]),
+    (changed(obj_start=-1), ["record 2", "'a1'", "obj_start is -1"]),
+    (changed(subj_start=3, subj_end=2), ["record 2", "'a1'", "subj_start is 3", "subj_end 2"]),
+    (changed(subj_start="0"), ["record 2", "'a1'", "'subj_start'", "int"]),
+    (changed(token=[]), ["record 2", "'a1'", "'token'", "at least one"]),
+    (changed(token=["a", 1]), ["record 2", "'a1'", "'token'", "words"]),
+    (changed(token="a b c d e f g"), ["record 2", "'a1'", "'token'", "list"]),
+    (changed(relation=None), ["record 2", "'a1'", "'relation'"]),
+    (changed(relation=" "), ["record 2", "'a1'", "name of the relation is empty"]),
+    (changed(id="first", relation="other"), ["record 2", "'first'", "record 1"]),
+    (changed(id="first", obj_start=6), ["record 2", "'first'", "record 1"]),
+    (without("id"), ["record 1", "'id'"]),
+    *[(without(field), ["record 1", "'a1'", f"'{field}'"])
+      for field in ("token", "subj_start", "obj_end", "subj_type", "obj_type", "relation")],
+    ([["a"]], ["record 1", "'token'"]),
+    ({"P31": [RECORD]}, [":1", "'id'"]),
+    ({"data": [RECORD]}, [":1", "'id'"]),
+    ("[1, 2]", ["record 1", "'token'"]),
+    ('[{"id": "a1", ', ["not JSON"]),
+    ('{"id": "a1"', [":1", "JSON"]),
+])
+def test_faults_of_tacred_are_told_in_a_line(tmp_path, content, told):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path / "train.json", content))
+    message = str(error.value)
+    assert all(part in message for part in ["train.json", *told]), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text, told", [
+    ('7\t"The <e1>cat</e1> on the mat."\nOther\n', [":1", "'7'", "<e2>words</e2>"]),
+    ('7\t"A <e1>cat</e1> <e1>cat</e1> <e2>mat</e2>."\nOther\n', [":1", "'7'", "each once"]),
+    ('7\t"A </e1>cat<e1> on a <e2>mat</e2>."\nOther\n', [":1", "'7'", "<e1>words</e1>"]),
+    ('7\t"A <e1>cat</e1> on a <e2> </e2>."\nOther\n', [":1", "'7'", "<e2>words</e2>"]),
+    ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nComment:\n', [":1", "'7'", "no relation"]),
+    ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\nAnother\n', [":3", "'Another'"]),
+    ('word\tO\n', [":1", "'word\\tO'", "SemEval"]),
+    ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\n\n7\t"A <e1>dog</e1> <e2>mat</e2>"\nOther\n', [":4", "'7'", ":1;"]),
+])
+def test_faults_of_semeval_are_told_in_a_line(tmp_path, text, told):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path / "train.txt", text))
+    message = str(error.value)
+    assert all(part in message for part in ["train.txt", *told]), message
+    assert "\n" not in message
+
+
+def test_formats_asked_for_are_not_guessed(tmp_path, semeval):
+    with pytest.raises(UserError, match="not JSON"):
+        read(semeval, "tacred")
+    with pytest.raises(UserError, match="no line of SemEval"):
+        read(write(tmp_path / "train.json", [RECORD]), "semeval")
+
+
+@pytest.mark.parametrize("content", [None, gzip.compress(b"[" + b" " * 10_000)[:-20]])
+def test_files_that_cannot_be_read(tmp_path, content):
+    if content:
+        write(tmp_path / "gone.json", content)
+    with pytest.raises(UserError, match="gone.json: (cannot be read|broken gzip)"):
+        read(tmp_path / "gone.json")
+
+
+def test_repeated_relations_are_left_out_and_counted(tmp_path):
+    relations, faults = read(write(tmp_path / "train.json", [RECORD, {**RECORD, "id": "b"}, RECORD]))
+    assert [relation.id for relation in relations] == ["a1", "b"]
+    assert faults.counts == {"relations that repeat another word for word, left out": 1}
+    assert "record 3 (id a1)" in faults.places["relations that repeat another word for word, left out"][0]
+
+
+def test_overlapping_entities_are_kept_and_counted(tmp_path):
+    spans = [(0, 1, 1, 2), (1, 2, 0, 1), (0, 6, 3, 3), (0, 0, 1, 1), (5, 6, 3, 4)]
+    records = [{**RECORD, "id": str(number), **dict(zip(("subj_start", "subj_end", "obj_start", "obj_end"), span))}
+               for number, span in enumerate(spans)]
+    relations, faults = read(write(tmp_path / "train.json", records))
+    assert len(relations) == 5 and faults.counts == {"relations whose entities overlap": 3}
+
+
+def test_halves_of_characters_are_replaced_and_counted(tmp_path):
+    record = {**RECORD, "token": ["\ud800a", *RECORD["token"][1:]]}
+    (relation,), faults = read(write(tmp_path / "train.jsonl", record))
+    assert relation.tokens[0] == "\ufffda" and sum(faults.counts.values()) == 1
+
+
+@needs_data
+def test_a_whole_real_file_of_tacred():
+    path = DATA / "re" / "redocred-tacred-style-train.json.gz"
+    with gzip.open(path) as stream:
+        records = {record["id"]: record for record in json.load(stream)}
+    relations, faults = read(path)
+    assert faults.counts == {"relations that repeat another word for word, left out": 90}
+    assert [relation.id for relation in relations] == list(records)
+    for relation in relations:
+        record = records[relation.id]
+        assert relation.tokens == tuple(record["token"]) and relation.relation == record["relation"]
+        assert relation.subject == (record["subj_start"], record["subj_end"])
+        assert relation.object_type == record["obj_type"] and relation.group == record["docid"]
+
+
+@needs_data
+def test_a_whole_real_file_of_semeval():
+    path = DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"
+    text = path.read_text()
+    relations, faults = read(path)
+    assert [relation.id for relation in relations] == [str(number) for number in range(1, 8001)]
+    assert not faults.counts
+    named = re.findall(r"^(?:Other|[A-Z]\w+-[A-Z]\w+\(e[12],e[12]\))$", text, re.MULTILINE)
+    assert collections.Counter(relation.relation for relation in relations) == collections.Counter(named)
+    for name, span in (("e1", "subject"), ("e2", "object")):
+        meant = re.findall(rf'^\d+\t".*<{name}>(.*)</{name}>.*"$', text, re.MULTILINE)
+        ends = [(relation, getattr(relation, span)) for relation in relations]
+        assert [" ".join(relation.tokens[first:last + 1]) for relation, (first, last) in ends] == meant
+
+
+@needs_data
+def test_a_real_file_of_another_layout():
+    with pytest.raises(UserError, match=r"fewrel-val_wiki-16rel.json.gz:1: no field 'id'"):
+        read(DATA / "re" / "fewrel-val_wiki-16rel.json.gz")

