@@ -1,6 +1,7 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
 `prepare`, `train`, `evaluate` and `fill` do what the verbs of the command line do; `load_config` reads a config file;
+`finetune` trains for a task, and `pipeline` gives a fine-tuned network as a function of texts.
 `from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and out.
 """
 import importlib
@@ -10,7 +11,8 @@ from typing import Any
 _PUBLIC = {"prepare": "spanbert_jax.corpus", "train": "spanbert_jax.training", "evaluate": "spanbert_jax.training",
            "load_config": "spanbert_jax.commands.configs", "UserError": "spanbert_jax.errors",
            "from_pretrained": "spanbert_jax.interop", "load_tokenizer": "spanbert_jax.interop",
-           "save_pretrained": "spanbert_jax.interop", "fill": "spanbert_jax.tasks.filling"}
+           "save_pretrained": "spanbert_jax.interop", "fill": "spanbert_jax.tasks.filling",
+           "finetune": "spanbert_jax.finetuning.run", "pipeline": "spanbert_jax.prediction.pipeline"}
 
 __all__ = list(_PUBLIC)
 

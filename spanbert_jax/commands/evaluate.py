@@ -1,12 +1,16 @@
-"""Measure a trained network on the held-out rows of its corpus, under a mask that is always the same.
+"""Measure a network: a pretrained one on the held-out rows of its corpus, under a mask that is always the same; one
+fine-tuned for a task on labelled files.
 
   spanbert-jax evaluate --workdir runs/quickstart
   spanbert-jax evaluate --workdir runs/quickstart --step 1000 --json
+  spanbert-jax evaluate --workdir runs/squad --input dev-v1.1.json --out predictions/squad
 """
 from __future__ import annotations
 
 import argparse
 import json
+import pathlib
+import sys
 
 import rich.console
 
@@ -17,12 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of the training run")
     parser.add_argument("--step", type=int, help="of the checkpoint; the newest if not given")
+    parser.add_argument("--input", metavar="FILES",
+                        help="labelled files, folders or globs, separated by commas, for a fine-tuned network")
+    parser.add_argument("--out", metavar="DIR", help="directory to be made for its predictions in the official formats")
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     joining.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
+    if args.input:
+        return _score(args)
+    if (results := pathlib.Path(args.workdir, "results.json")).is_file():
+        print(results.read_text(encoding="utf-8"), end="")
+        return 0
     joining.join(args)
     from spanbert_jax.cluster.agreement import is_first
     from spanbert_jax.training import evaluate
@@ -36,4 +48,20 @@ def run(args: argparse.Namespace) -> int:
     print(f"step {figures['step']:,}: {figures['masked_tokens']:,} masked tokens of held-out documents: "
           f"{evaluation_words(figures)}")
     rich.console.Console(highlight=False).print(accuracy_table(figures))
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    """Scores a fine-tuned network."""
+    from spanbert_jax.prediction.scoring import score_files
+    from spanbert_jax.training.experiment import use_compilation_cache
+    use_compilation_cache()
+    figures, faults = score_files(args.workdir, args.input, args.out)
+    for fault, count in faults.counts.items():
+        print(f"{count:,} {fault}: {', '.join(faults.places[fault])}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:24} {value:,.4f}" if isinstance(value, float) else f"{name:24} {value:,}")
     return 0

@@ -19,8 +19,10 @@ from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 VERBS = {
     "plan": "say what a run needs and how long it takes, before it is paid for",
     "prepare": "turn text into rows to train on",
-    "train": "pretrain what a config describes, or go on with it",
-    "evaluate": "measure a trained network on held-out rows",
+    "train": "pretrain or fine-tune what a config describes, or go on with it",
+    "sweep": "fine-tune with several seeds and settings, and say which is best",
+    "evaluate": "measure a trained network on held-out rows, or a fine-tuned one on labelled files",
+    "predict": "predict with a fine-tuned network, for files of any size",
     "checkpoints": "list the checkpoints of a run and whether they are sound",
     "import": "bring weights in: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
     "export": "take a trained network out: Hugging Face, reference, TensorFlow, ONNX, StableHLO",

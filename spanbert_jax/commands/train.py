@@ -1,4 +1,4 @@
-"""Pretrain what a config describes. Stopped at any point, the same command goes on.
+"""Pretrain or fine-tune what a config describes. Stopped at any point, the same command goes on.
 
   spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
   spanbert-jax train --config configs/base.py:scheme=whole_word,sbo=false --workdir runs/whole_word \\
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -61,8 +62,11 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
     config = load_config(args.config, args.overrides)
     joining.join(args)
-    from spanbert_jax.cluster.agreement import is_first
-    from spanbert_jax.training import train  # takes seconds to import, which `--help` need not wait for
+    from spanbert_jax.cluster.agreement import is_first  # takes seconds to import, which `--help` need not wait for
+    if "task" in config:
+        from spanbert_jax.finetuning.run import finetune as train
+    else:
+        from spanbert_jax.training import train
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
     result = train(config, args.workdir, force=args.force, time_limit=left)
     if is_first():
@@ -79,6 +83,8 @@ def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
             return "Stopped before the first step; nothing is saved yet. Run the same command again to begin."
         return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
                 "on from there.")
+    if "task" in config:
+        return _closing_words_of_task(config, result)
     size = "" if config.init_from or any(config.model[name] for name in SHAPE) else f"{config.model.size} "
     begun = f", begun from {config.init_from}" if config.init_from else ""
     lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
@@ -103,4 +109,20 @@ def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
         "  spanbert-jax train --config configs/base.py --config.data.path=corpora/mine --workdir runs/base",
         "      the published model on your own text",
     ]
+    return "\n".join(lines)
+
+
+def _closing_words_of_task(config: ml_collections.ConfigDict, result: RunResult) -> str:
+    from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
+    results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+    lines = [f"Made: a network of {result.parameters:,} parameters for {config.task.name}, begun from "
+             f"{config.init_from} and trained for {result.step:,} steps; that of step {results['step']:,} is in "
+             f"{result.workdir / MODEL_FOLDER}."]
+    for part in ("dev", "test"):
+        if part in results:
+            figures = ", ".join(f"{name} {value:,.4g}" for name, value in results[part].items())
+            lines.append(f"How good on {part}: {figures}.")
+    lines += ["Next:",
+              f"  spanbert-jax predict --model {result.workdir / MODEL_FOLDER} --input FILE --output predictions.jsonl",
+              f"  spanbert-jax evaluate --workdir {result.workdir} --input FILE"]
     return "\n".join(lines)

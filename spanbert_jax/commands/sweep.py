@@ -1,0 +1,83 @@
+"""Fine-tune with several seeds and settings, and say which is best. Stopped at any point, the same command goes on.
+
+  spanbert-jax sweep --config configs/sentiment.py --seeds 3 --workdir runs/sentiment
+  spanbert-jax sweep --config configs/squad.py --workdir runs/grid --seeds 2 \\
+      --grid optimizer.learning_rate=1e-5,2e-5,3e-5 --grid train.batch_size=16,32
+
+Every setting is run with every seed, one after the other, each in a workdir of its own. What is held back is the same
+in all of them. The table has the mean and the standard deviation over the seeds, the best setting by the dev metric
+first.
+"""
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import rich.console
+import rich.table
+
+from spanbert_jax.cluster.exit_codes import DONE, STOPPED
+from spanbert_jax.commands import train
+from spanbert_jax.commands.configs import load_config
+
+if TYPE_CHECKING:
+    from spanbert_jax.finetuning.sweep import Row
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this verb."""
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file of a task")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="where the runs' workdirs go")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N",
+                        help="run each setting with so many seeds, from the config's on (default: %(default)s)")
+    parser.add_argument("--grid", action="append", default=[], type=axis, metavar="FIELD=VALUE,VALUE",
+                        help="field of the config and the values to try; may be given for several fields")
+
+
+def axis(text: str) -> tuple[str, list[str]]:
+    """A field and its values."""
+    field, _, values = text.partition("=")
+    if not field or not all(values.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as optimizer.learning_rate=1e-5,2e-5")
+    return field.removeprefix("config."), values.split(",")
+
+
+parse = train.parse
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs all, and prints the table."""
+    from spanbert_jax.errors import UserError
+    from spanbert_jax.finetuning.sweep import sweep
+    config = load_config(args.config, args.overrides)
+    if "task" not in config:
+        raise UserError(f"--config={args.config}: a config of pretraining; a sweep is over runs of a task")
+    if args.seeds < 1:
+        raise UserError(f"--seeds={args.seeds}: must be at least 1")
+
+    def make_config(overrides: Sequence[str]):
+        return load_config(args.config, [*args.overrides, *overrides])
+
+    rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds),
+                 pathlib.Path(args.workdir))
+    if rows is None:
+        print("Stopped and saved. Run the same command again to go on from there.")
+        return STOPPED
+    console = rich.console.Console(highlight=False, markup=False)
+    console.print(table_of(rows, args.seeds))
+    return DONE
+
+
+def table_of(rows: Sequence[Row], seeds: int) -> rich.table.Table:
+    """Settings with mean and deviation of each part."""
+    parts = list(rows[0].scores)
+    table = rich.table.Table(*rows[0].settings, *parts, title=f"{seeds} seeds", title_justify="left")
+    for row in rows:
+        cells = []
+        for part in parts:
+            deviation = row.deviation(part)
+            cells.append(f"{row.mean(part):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}"))
+        table.add_row(*row.settings.values(), *cells)
+    return table

@@ -1,0 +1,67 @@
+"""The data of a run: the parts' examples, and their features packed into rows."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import ml_collections
+from tokenizers import Tokenizer
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import task_of
+from spanbert_jax.finetuning.feature_cache import cached_features
+from spanbert_jax.finetuning.parts import read_parts
+from spanbert_jax.tasks.packing import PackedRows, pack, row_length
+from spanbert_jax.tasks.protocol import Example, Task
+from spanbert_jax.tasks.reading import files_of, stamps
+from spanbert_jax.text import special_ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a run of a task learns from and is measured by.
+
+    Attributes:
+      task: with its facts learned.
+      examples, rows: by part; "train", and "dev" and "test" where there are any.
+      faults: what had to be mended or left out.
+      identity: what the rows are; a checkpoint remembers it.
+    """
+    task: Task
+    tokenizer: Tokenizer
+    examples: dict[str, list[Example]]
+    rows: dict[str, PackedRows]
+    faults: Faults
+    identity: dict[str, Any]
+
+
+def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dataset:
+    """Reads, divides, and makes features and rows; the same whenever and wherever it is done.
+
+    Raises:
+      UserError: naming file, line and id of what is wrong.
+    """
+    task, faults = task_of(config), Faults()
+    examples = read_parts(config, task, faults)
+    task.learn(examples["train"], tokenizer)
+    name, text, facts = config.task.name, tokenizer.to_str(), dict(task.facts)
+    fractions = [config.task.dev_fraction, config.task.test_fraction, config.task.split_seed]
+    rows, pad = {}, special_ids(tokenizer).pad
+    for part, of_part in examples.items():
+        paths = config.task[part] or config.task.train
+        divided = [] if part != "train" and config.task[part] else fractions
+        key = [name, task.settings, facts, text, stamps(paths), part, divided]
+        features = cached_features(files_of(paths)[0], key, faults,
+                                   lambda found, chosen=of_part: task.features(chosen, tokenizer, found))
+        if part == "train" and not len(features):
+            raise UserError(f"config.task.train={config.task.train!r}: none of its examples can be trained on")
+        # One length for all parts, so that a row of each is compiled for once.
+        length = max(row_length(features.lengths), rows["train"].length if rows else 0)
+        rows[part] = pack(features, length, pad, task.targets, config.seed)
+    identity = {"tokenizer": hashlib.sha256(text.encode()).hexdigest(), "facts": facts, "length": rows["train"].length,
+                "examples": {part: len(of_part) for part, of_part in examples.items()},
+                "files": {part: [stamp[1] for stamp in stamps(config.task[part])] for part in examples
+                          if config.task[part]}}
+    return Dataset(task, tokenizer, examples, rows, faults, identity)

@@ -1,0 +1,92 @@
+"""Features kept beside the data that they were made of, so that a second run need not make them again."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import spanbert_jax.tasks
+from spanbert_jax.cache import cache_folder
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.tasks.features import Features
+
+_FOLDER = ".spanbert_features"
+_FAULTS = "faults.json"
+
+
+def cached_features(data: str, key: Any, faults: Faults, make: Callable[[Faults], Features]) -> Features:
+    """The features of a key from the disk, or made and left there for the next time, as far as the disk takes them.
+
+    They lie in a hidden folder beside the data, or in the user's cache folder where that cannot be written.
+
+    Args:
+      data: a file that they are made of.
+      key: all that decides them besides the code of the tasks, as JSON holds it.
+      faults: gets those of making them, whether they are made now or not.
+    """
+    name = hashlib.sha256(json.dumps([_code(), key], sort_keys=True).encode()).hexdigest()[:24]
+    folders = [pathlib.Path(data).absolute().parent / _FOLDER, cache_folder() / "features"]
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+            return _read(folder / name, faults)
+    found = Faults()
+    features = make(found)
+    faults.merge(found)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            _write(folder / name, features, found)
+            break
+    return features
+
+
+def _code() -> str:
+    """What the tasks' code is: features made by another are not taken."""
+    digest = hashlib.sha256()
+    for file in sorted(pathlib.Path(spanbert_jax.tasks.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(folder: pathlib.Path, faults: Faults) -> Features:
+    stored = json.loads((folder / _FAULTS).read_text(encoding="utf-8"))
+
+    def array(*parts: str) -> np.ndarray:
+        return np.load(folder / f"{'.'.join(parts)}.npy", mmap_mode="r", allow_pickle=False)
+
+    features = Features(
+        *(array(field) for field in ("example", "starts", "tokens", "token_types")),
+        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "pieces")})
+    if len(features.tokens) != features.starts[-1]:
+        raise ValueError("cut short")
+    for fault, count in stored["counts"].items():
+        for place in stored["places"][fault]:
+            faults.add(fault, place, 0)
+        faults.counts[fault] += count
+    return features
+
+
+def _write(folder: pathlib.Path, features: Features, faults: Faults) -> None:
+    """Writes features so that they are never seen half-written."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        for field in dataclasses.fields(features):
+            value = getattr(features, field.name)
+            for name, array in value.items() if isinstance(value, dict) else [("", value)]:
+                np.save(partial / f"{'.'.join(filter(None, (field.name, name)))}.npy", array)
+        (partial / _FAULTS).write_text(json.dumps({
+            "columns": list(features.columns), "pieces": list(features.pieces), "counts": faults.counts,
+            "places": faults.places}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""A task as what a run learns."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.finetuning.dataset import Dataset
+from spanbert_jax.model import EncoderModel, ModelConfig, train_step_flops
+from spanbert_jax.prediction.model_folder import TASK_FILE, describe_task
+from spanbert_jax.prediction.outputs import apply, has_entry_per_text, head_outputs, inputs_of
+from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.tasks.packing import PackedRows, Unpacked, split_rows
+from spanbert_jax.tasks.protocol import Prediction, Task
+from spanbert_jax.training.continuing import initial_params
+from spanbert_jax.training.learning import Call
+from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows
+from spanbert_jax.training.objective import Batch, Objective
+from spanbert_jax.training.tracking import write_text
+
+_TERM = "task"
+
+
+def task_objective(model: EncoderModel, task: Task) -> Objective:
+    """The task's loss, divided by the number of its targets in the whole batch."""
+    def terms(params: Any, batch: Batch, key: jax.Array | None) -> dict[str, Term]:
+        return {_TERM: task.loss(apply(model, params, batch, key), batch)}
+
+    def counts(batch: Batch) -> dict[str, jax.Array]:
+        # How many targets there are does not depend on what the network says, so that it need not be asked.
+        shapes = jax.eval_shape(lambda key: apply(model, nn.unbox(model.init(key, **model.smallest_inputs))["params"],
+                                                  batch), jax.random.key(0))
+        return {_TERM: task.loss(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), batch).count}
+
+    def loss(terms: Mapping[str, Term], counts: Mapping[str, jax.Array]) -> jax.Array:
+        return terms[_TERM].loss / jnp.maximum(counts[_TERM], 1.0)
+
+    return Objective(lambda key, batch: batch, counts, terms, loss)
+
+
+class TaskLearning:
+    """A `training.learning.Learning`; see there."""
+
+    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderModel, mesh: Mesh,
+                 rows_per_step: int):
+        rows = dataset.rows["train"]
+        self.dataset, self.task, self.metric = dataset, dataset.task, dataset.task.metric
+        self.rows_per_step, self.length = rows_per_step, rows.length
+        self.objective = task_objective(model, self.task)
+        self.flops = train_step_flops(model.config, rows_per_step, rows.length, 0)
+        self.identity = dataset.identity
+        self.can_evaluate = "dev" in dataset.rows
+        self._config, self._model, self._mesh = config, model, mesh
+
+    @property
+    def plain_model(self) -> EncoderModel:
+        """The network with attention as it can be computed anywhere."""
+        return self._model.clone(config=dataclasses.replace(self._model.config, attention=ModelConfig.attention))
+
+    def open_rows(self) -> PackedRows:
+        return self.dataset.rows["train"]
+
+    def initial_params(self) -> Any:
+        return initial_params(self._config, self._model, self.dataset.tokenizer)
+
+    def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
+        predictions = self.predict("dev", params, call, stop)
+        return None if predictions is None else self.task.score(self.dataset.examples["dev"], predictions)
+
+    def predict(self, part: str, params: Any, call: Call, stop: Callable[[], bool | None],
+                ) -> list[Prediction] | None:
+        """The predictions for a part; the task is tuned by those for "dev". None if `stop` has ended it."""
+        rows, examples = self.dataset.rows[part], self.dataset.examples[part]
+        unpacked = Unpacked(rows, has_entry_per_text(self._model))
+        sharding = batch_sharding(self._mesh, self._config.mesh.rules)
+        size = self._config.evaluation.batch_size
+        places = local_rows(sharding, size)
+        for numbers in split_rows(rows, size):
+            batch = {name: global_array(sharding, values, places, size)
+                     for name, values in inputs_of(rows.rows(numbers[places])).items()}
+            unpacked.add(numbers, jax.device_get(call(self._outputs, params, batch)))
+            if stop():
+                return None
+        predictions = self.task.decode(examples, rows.features, unpacked.outputs)
+        facts = dict(self.task.facts)
+        if part == "dev":
+            self.task.tune(examples, predictions)
+        if self.task.facts != facts:
+            predictions = self.task.decode(examples, rows.features, unpacked.outputs)
+        return predictions
+
+    @functools.cached_property
+    def _outputs(self) -> Callable:
+        rules = self._config.mesh.rules
+
+        def outputs(params: Any, batch: Batch) -> dict[str, jax.Array]:
+            with nn.logical_axis_rules(rules):
+                return head_outputs(self._model)(params, batch)
+
+        return jax.jit(outputs, in_shardings=(None, batch_sharding(self._mesh, rules)),
+                       out_shardings=NamedSharding(self._mesh, PartitionSpec()))
+
+    def words(self, figures: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))
+
+    def introduction(self) -> list[str]:
+        rows, parts = self.dataset.rows["train"], self.dataset.examples
+        held_back = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
+        words = [f"{len(parts['train']):,} training examples{f' ({held_back})' * bool(held_back)} as "
+                 f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} pieces, "
+                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
+        words += [f"{count:,} {fault}: {', '.join(self.dataset.faults.places[fault])}"
+                  for fault, count in self.dataset.faults.counts.items()]
+        if not self.can_evaluate:
+            words.append("There are no dev examples, so nothing is evaluated and the last checkpoint is the one taken; "
+                         "give config.task.dev or config.task.dev_fraction to have the best.")
+        return words
+
+    def furnish(self, workdir: pathlib.Path) -> None:
+        self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
+        text = json.dumps(describe_task(self._config.task.name, self.task), indent=2, ensure_ascii=False)
+        write_text(workdir / TASK_FILE, text + "\n")
+
+
+def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset, ways: int) -> int:
+    """Rows that hold `config.train.batch_size` examples on average.
+
+    Args:
+      ways: devices that a batch is split over; the rows of each part of a batch are a multiple of it.
+    """
+    wanted = config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])
+    multiple = ways * config.train.accumulation
+    return max(1, math.floor(wanted / multiple + 0.5)) * multiple

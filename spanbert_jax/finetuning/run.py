@@ -1,0 +1,119 @@
+"""A fine-tuning run: training as in pretraining, then the best network with its task, predictions and scores."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import validate
+from spanbert_jax.finetuning.dataset import Dataset, make_dataset
+from spanbert_jax.finetuning.learning import TaskLearning, rows_per_step
+from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
+from spanbert_jax.prediction.model_folder import MODEL_FOLDER, FineTuned, save_model
+from spanbert_jax.training.continuing import with_network
+from spanbert_jax.training.durations import RunSize
+from spanbert_jax.training.experiment import Experiment, assemble, with_attention
+from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.mesh import batch_ways, check_batch, make_mesh
+from spanbert_jax.training.run import RunResult, run
+from spanbert_jax.training.tracking import write_text
+
+RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
+_TOKENIZER_FILE = "tokenizer.json"
+
+
+def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
+             time_limit: float = 0.0) -> RunResult:
+    """Fine-tunes what a config describes, or goes on where a run in `workdir` stopped.
+
+    Besides what every run leaves there, the workdir gets `model/` with the best network by the dev metric and its task,
+    `results.json` with the scores of each held-back part, and `predictions/PART/` in the task's official formats.
+
+    Args:
+      force, time_limit: as `training.train` takes them.
+
+    Raises:
+      as `training.train` does.
+    """
+    validate(config)
+    workdir = pathlib.Path(workdir)
+    config = with_network(config, workdir)
+    make_mesh(config.mesh)  # refused before the data is read
+    return run(lambda: build(config, workdir), workdir, force, time_limit,
+               conclude=lambda experiment, loop: conclude(experiment, loop, workdir))
+
+
+def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experiment:
+    """The parts of a fine-tuning run.
+
+    Raises:
+      UserError: when data, config and devices do not go together.
+    """
+    mesh, rules = make_mesh(config.mesh), config.mesh.rules
+    check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
+    if config.task.length > config.model.max_positions:
+        raise UserError(f"config.task.length={config.task.length}: the network of {config.init_from} has "
+                        f"{config.model.max_positions} positions; take at most so many")
+    # A run that has begun has its tokenizer: what it began from need not be there any more.
+    own = workdir / _TOKENIZER_FILE
+    tokenizer = load_tokenizer(own if own.exists() else config.init_from)
+    dataset = make_dataset(config, tokenizer)
+    rows = dataset.rows["train"]
+    network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
+                             rows.length)
+    model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)
+    count = rows_per_step(config, dataset, batch_ways(mesh, rules))
+    examples = count * len(dataset.examples["train"]) / len(rows)  # in a step, on average
+    size = RunSize(examples, count * rows.length / examples, len(dataset.examples["train"]))
+    return assemble(config, TaskLearning(config, dataset, model, mesh, count), model, mesh, size)
+
+
+def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
+    """The network that a config asks for, without the heads of pretraining; attention is plain where "auto"."""
+    fields = {name: value for name, value in config.model.items() if name not in ("size", "boundary_features")}
+    if fields["attention"] == "auto":
+        del fields["attention"]
+    return ModelConfig(vocab_size=vocab_size, boundary_head=False, gradient_dtype=config.train.gradient_dtype, **fields)
+
+
+def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
+    """Writes what a finished run is for: the network, its task, scores and predictions."""
+    learning, step = experiment.learning, loop.step
+    params = loop.state.params
+    if loop.best and loop.best[0] != step:
+        step = loop.best[0]
+        with Checkpointer(workdir, read_only=True) as checkpointer:
+            params = checkpointer.restore_params(step, experiment.abstract.params)
+    results: dict[str, Any] = {"step": step}
+    for part in ("dev", "test"):
+        if part in learning.dataset.examples:
+            results[part] = _measure(learning, part, params, workdir / PREDICTIONS_FOLDER / part)
+    if jax.process_count() > 1:
+        params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
+            experiment.mesh, jax.sharding.PartitionSpec()))(params)
+    if is_first():
+        name = experiment.config.task.name
+        model = learning.plain_model
+        save_model(workdir / MODEL_FOLDER, FineTuned(name, learning.task, model, params, learning.dataset.tokenizer))
+        write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+
+
+def _measure(learning: TaskLearning, part: str, params: Any, folder: pathlib.Path) -> dict[str, float]:
+    """Scores a part, and writes its predictions."""
+    dataset: Dataset = learning.dataset
+    predictions = learning.predict(part, params, lambda function, *arguments: function(*arguments), lambda: None)
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+        for name, text in {"predictions.jsonl": lines,
+                           **learning.task.files(dataset.examples[part], predictions)}.items():
+            write_text(folder / name, text)
+    return learning.task.score(dataset.examples[part], predictions)

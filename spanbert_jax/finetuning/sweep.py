@@ -1,0 +1,110 @@
+"""Several seeds, and a grid of settings, one run after the other. Stopped or killed, the same call goes on."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from spanbert_jax.checkpoints import FOLDER
+from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import task_of, validate
+from spanbert_jax.finetuning.run import RESULTS_FILE, finetune
+from spanbert_jax.training.stored_config import load_config
+from spanbert_jax.training.tracking import write_text
+
+SWEEP_FILE = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The runs of one setting of the grid.
+
+    Attributes:
+      settings: field of the config -> its value, as text.
+      scores: the task's metric by part, "dev" and "test", one number a seed.
+    """
+    settings: dict[str, str]
+    scores: dict[str, list[float]]
+
+    def mean(self, part: str) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.scores[part])
+
+    def deviation(self, part: str) -> float | None:
+        """The sample standard deviation over the seeds; None of one seed."""
+        return statistics.stdev(self.scores[part]) if len(self.scores[part]) > 1 else None
+
+
+def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], grid: Mapping[str, Sequence[str]],
+          seeds: Sequence[int], workdir: pathlib.Path, say: Callable[[str], None] = print) -> list[Row] | None:
+    """Runs every setting of a grid with every seed, each in a workdir of its own below `workdir`.
+
+    A finished run keeps its model, scores and predictions, gives up its checkpoints, and is not done again.
+
+    Args:
+      make_config: the config with overrides such as "--config.seed=1".
+      grid: fields of the config, such as "optimizer.learning_rate", each with the values to try, as text.
+      seeds: of the runs; what is held back is the same for all.
+      say: is told what is going on.
+
+    Returns:
+      A row for each setting, the best by the dev metric first; None if it was stopped: the same call goes on.
+
+    Raises:
+      UserError: when a setting is wrong, before anything is run.
+    """
+    settings = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    runs = {(number, seed): make_config([f"--config.{field}={value}" for field, value in one.items()]
+                                        + [f"--config.seed={seed}"])
+            for number, one in enumerate(settings) for seed in seeds}
+    for config in runs.values():
+        validate(config)
+    results: dict[tuple[int, int], dict[str, Any]] = {}
+    for count, ((number, seed), config) in enumerate(runs.items(), 1):
+        name = ",".join(f"{field}={value}" for field, value in {**settings[number], "seed": seed}.items())
+        say(f"Run {count} of {len(runs)}: {name}")
+        found = _finished(workdir / name, config)
+        if found is None:
+            if not finetune(config, workdir / name).finished:
+                return None
+            found = _finished(workdir / name, config)
+            if is_first():
+                shutil.rmtree(workdir / name / FOLDER, ignore_errors=True)
+        results[number, seed] = found
+    metric = task_of(next(iter(runs.values()))).metric
+    rows = [Row(one, {part: [results[number, seed][part][metric] for seed in seeds]
+                      for part in ("dev", "test") if part in results[number, seeds[0]]})
+            for number, one in enumerate(settings)]
+    if rows and "dev" in rows[0].scores:
+        rows.sort(key=lambda row: -row.mean("dev"))
+    if is_first():
+        summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
+        write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
+    return rows
+
+
+def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """The results of a run of a config that has finished.
+
+    Raises:
+      UserError: when they are those of another config.
+    """
+    file = workdir / RESULTS_FILE
+    if not file.is_file():
+        return None
+    # What the network is was taken from where it began, and is not what was asked for.
+    stored, asked = ({name: value for name, value in json.loads(one.to_json_best_effort()).items() if name != "model"}
+                     for one in (load_config(workdir), config))
+    if stored != asked:
+        different = [name for name in asked if stored.get(name) != asked[name]]
+        raise UserError(f"{workdir}: finished with another config (sections that differ: {', '.join(different)}); give "
+                        "another workdir")
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Fine-tuned networks at work: stored with their task, run over files and texts."""

@@ -1,0 +1,101 @@
+"""Predictions for files of any size, in constant memory. Stopped or killed, the same call goes on."""
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.prediction.model_folder import MODEL_FOLDER, TASK_FILE, load_model
+from spanbert_jax.prediction.predictor import GROUP, Predictor
+from spanbert_jax.tasks.protocol import Example
+from spanbert_jax.tasks.reading import files_of, stamps
+
+
+def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
+                  dtype: str = "float32", on_examples: Callable[[int], None] = lambda count: None) -> Faults:
+    """Writes the predictions for the examples of some files as JSON lines, in their order.
+
+    Until it is whole, what is written lies in OUTPUT.partial. The same call goes on from there; the result is the same
+    as without an interruption.
+
+    Args:
+      model: the directory that fine-tuning has written, or the workdir that holds it.
+      inputs: files, folders or globs, separated by commas.
+      output: must not exist.
+      batch_size: rows computed at once; it changes no result.
+      dtype: of the computation.
+      on_examples: is told how many examples are done, now and then.
+
+    Returns:
+      What in the files was mended or cut, counted.
+
+    Raises:
+      UserError: naming file, line and id; what was predicted before stays in OUTPUT.partial.
+    """
+    output = pathlib.Path(output).expanduser()
+    if output.exists():
+        raise UserError(f"{output}: there already, and nothing is overwritten; give another file, or remove it")
+    files = files_of(inputs)
+    fine_tuned = load_model(model, dtype)
+    predictor, faults = Predictor(fine_tuned, batch_size), Faults()
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        done = _begin(partial, _identity(model, inputs, dtype))
+        on_examples(done)
+        examples = (example for file in files for example in fine_tuned.task.read(file, faults, labelled=False))
+        with open(partial, "r+b") as out:
+            out.seek(0, os.SEEK_END)
+            for group in _groups(itertools.islice(examples, done, None)):
+                lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, faults)]
+                out.write("".join(f"{line}\n" for line in lines).encode())
+                out.flush()
+                done += len(group)
+                on_examples(done)
+            os.fsync(out.fileno())
+        partial.rename(output)
+        _note(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{partial}: cannot be written ({error.strerror}); mend that, and run the same again to go "
+                        "on") from None
+    return faults
+
+
+def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:
+    while group := list(itertools.islice(examples, GROUP)):
+        yield group
+
+
+def _identity(model: str | os.PathLike, inputs: str, dtype: str) -> str:
+    """What has to be the same for a prediction to be gone on with."""
+    folder = pathlib.Path(model).expanduser()
+    folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
+    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    return hashlib.sha256(json.dumps([stamps(inputs), weights, dtype]).encode()).hexdigest()
+
+
+def _note(partial: pathlib.Path) -> pathlib.Path:
+    """The file beside a partial output that says what it is of."""
+    return partial.with_name(partial.name + ".of")
+
+
+def _begin(partial: pathlib.Path, identity: str) -> int:
+    """How many examples are done already; the partial output then ends with the last whole group."""
+    note = _note(partial)
+    if not (partial.exists() and note.exists() and note.read_text(encoding="utf-8") == identity):
+        partial.write_bytes(b"")
+        note.write_text(identity, encoding="utf-8")
+        return 0
+    done, end, position = 0, 0, 0
+    with open(partial, "r+b") as lines:
+        for number, line in enumerate(lines, 1):
+            position += len(line)
+            if number % GROUP == 0 and line.endswith(b"\n"):
+                done, end = number, position
+    os.truncate(partial, end)
+    return done

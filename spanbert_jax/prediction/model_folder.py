@@ -1,0 +1,87 @@
+"""A fine-tuned network stored with its task: a directory of transformers, and task.json in it."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop.exporting import save_pretrained
+from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
+from spanbert_jax.model import EncoderModel
+from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks.protocol import Task
+
+TASK_FILE = "task.json"
+MODEL_FOLDER = "model"
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A network that can do a task."""
+    name: str
+    task: Task
+    model: EncoderModel
+    params: Any
+    tokenizer: Tokenizer
+
+
+def describe_task(name: str, task: Task) -> dict[str, Any]:
+    """A task with what it has learned, as JSON holds it."""
+    return {"task": name, "settings": task.settings, "facts": task.facts}
+
+
+def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
+    """Writes a network and its task, in place of those that are there.
+
+    Raises:
+      UserError: when the disk does not take it; then what was there is still there.
+    """
+    new = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        save_pretrained(fine_tuned.model, fine_tuned.params, new, fine_tuned.tokenizer)
+        text = json.dumps(describe_task(fine_tuned.name, fine_tuned.task), indent=2, ensure_ascii=False)
+        (new / TASK_FILE).write_text(text + "\n", encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        new.rename(directory)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); make room, and run the same "
+                        "again") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load_model(directory: str | pathlib.Path, dtype: str = "float32") -> FineTuned:
+    """A network and its task from the directory that fine-tuning has written, or the workdir that holds it.
+
+    Args:
+      dtype: of the computation.
+
+    Raises:
+      UserError: naming the file that is missing or wrong.
+    """
+    folder = pathlib.Path(directory).expanduser()
+    if (folder / MODEL_FOLDER / TASK_FILE).is_file():
+        folder = folder / MODEL_FOLDER
+    name, task = _read_task(folder / TASK_FILE)
+    pretrained = open_pretrained(folder, dtype)
+    model = pretrained.model(task.head)
+    if pretrained.head != task.head or task.labels and task.labels != model.labels:
+        raise UserError(f"{folder}: its network does not go with the task in {TASK_FILE}; fetch both again")
+    return FineTuned(name, task, model, load_params(pretrained, model), load_tokenizer(folder))
+
+
+def _read_task(file: pathlib.Path) -> tuple[str, Task]:
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return stored["task"], make_task(stored["task"], stored["settings"], stored["facts"])
+    except FileNotFoundError:
+        raise UserError(f"{file.parent}: no fine-tuned network here ({TASK_FILE} is missing); give the directory "
+                        f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not a task as fine-tuning writes it ({error}); fetch it again") from None

@@ -1,0 +1,70 @@
+"""A fine-tuned network as a function of texts."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.prediction.model_folder import FineTuned, load_model
+from spanbert_jax.prediction.predictor import GROUP, Predictor
+from spanbert_jax.tasks.protocol import Prediction
+from spanbert_jax.tasks.reading import whole
+
+
+class Pipeline:
+    """Calls of it give predictions: one for one input, a list for a list."""
+
+    def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
+        self.task, self._predictor = fine_tuned.task, Predictor(fine_tuned, batch_size)
+
+    def __call__(self, inputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
+                 **fields: Any) -> Prediction | list[Prediction]:
+        """Predicts.
+
+        Args:
+          inputs: a text, or the fields of an input by name, as they stand in a line of a JSON lines file of the task;
+            or a list of these.
+          **fields: of a single input.
+
+        Returns:
+          What the task decodes, without the id.
+
+        Raises:
+          UserError: when a field is missing or wrong.
+        """
+        if (inputs is None) == (not fields):
+            raise UserError("give either an input, or its fields by name")
+        one = inputs is None or isinstance(inputs, (str, Mapping))
+        listed = [fields if inputs is None else inputs] if one else list(inputs)
+        faults = Faults()
+        examples = []
+        for number, item in enumerate(listed, 1):
+            where = f"input {number}"
+            examples.append(self.task.example(whole(item, where, faults), where, faults))
+        predictions = []
+        for first in range(0, len(examples), GROUP):
+            predictions += self._predictor(examples[first:first + GROUP], faults)
+        for prediction in predictions:
+            del prediction["id"]
+        return predictions[0] if one else predictions
+
+
+def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype: str = "float32") -> Pipeline:
+    """A fine-tuned network as a function of texts.
+
+    Args:
+      task: "question-answering", "text-classification", "relation-extraction", "token-classification": must be the task
+        that the network was trained for.
+      model: the directory that fine-tuning has written, or the workdir that holds it.
+      batch_size: rows computed at once; it changes no result.
+      dtype: of the computation.
+
+    Raises:
+      UserError: when there is no such network, or it does another task.
+    """
+    fine_tuned = load_model(model, dtype)
+    if task.replace("-", "_") != fine_tuned.name:
+        raise UserError(f"task {task!r}: the network in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")
+    return Pipeline(fine_tuned, batch_size)

@@ -1,0 +1,81 @@
+"""Predictions for examples, compiled once for each of a few row lengths, and the same however many rows go at once."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.model import EncoderModel
+from spanbert_jax.prediction.model_folder import FineTuned
+from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
+from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack
+from spanbert_jax.tasks.protocol import Example, Prediction
+from spanbert_jax.text import special_ids
+
+# Examples that are packed into rows together, by those who predict for many. Scores depend on it in their last bits.
+GROUP = 256
+# Row lengths that programs are compiled for; longer ones are multiples of the last.
+_BUCKETS = (32, 64, 128, 256, 384, 512)
+_SHORTEST = 8  # pieces that a text in a packed row has on average, at least
+# Pieces that a program computes at a time. Sums are rounded otherwise in products of another shape, so this decides the
+# last bits of a result, and the number of rows that are asked for at once does not.
+_PIECES_AT_A_TIME = {"cpu": 1024}
+_PIECES_ELSEWHERE = 16_384
+
+
+class Predictor:
+    """A fine-tuned network that predicts on this process's first device."""
+
+    def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
+        """`batch_size`: rows that are sent to the device at once; it changes speed and memory, and no result."""
+        self.task, self._fine_tuned, self._batch_size = fine_tuned.task, fine_tuned, batch_size
+        self._pad = special_ids(fine_tuned.tokenizer).pad
+        self._compute = _in_chunks(fine_tuned.model)
+
+    def __call__(self, examples: Sequence[Example], faults: Faults) -> list[Prediction]:
+        """The prediction of each example. What they are predicted with depends on all that come in one call, as to the
+        last bits of scores, and on nothing else."""
+        features = self.task.features(examples, self._fine_tuned.tokenizer, faults, labelled=False)
+        length = _bucket(int(features.lengths.max(initial=1)))
+        rows = pack(features, length, self._pad, most=length // _SHORTEST)
+        return self.task.decode(examples, features, self._outputs(rows))
+
+    def _outputs(self, rows: PackedRows) -> dict[str, np.ndarray]:
+        pieces = _PIECES_AT_A_TIME.get(jax.default_backend(), _PIECES_ELSEWHERE)
+        chunk = max(1, pieces // rows.length) if len(rows) > 1 else 1
+        at_once = max(1, self._batch_size // chunk)
+        unpacked = Unpacked(rows, has_entry_per_text(self._fine_tuned.model))
+        for first in range(0, len(rows), at_once * chunk):
+            numbers = np.arange(first, first + at_once * chunk)
+            numbers[numbers >= len(rows)] = -1
+            count = -(-int(np.sum(numbers >= 0)) // chunk)
+            batch = {name: values.reshape(at_once, chunk, *values.shape[1:])
+                     for name, values in inputs_of(rows.rows(numbers)).items()}
+            outputs = jax.device_get(self._compute(self._fine_tuned.params, batch, count))
+            unpacked.add(numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()})
+        return unpacked.outputs
+
+
+def _bucket(longest: int) -> int:
+    return next((length for length in _BUCKETS if length >= longest), -(-longest // _BUCKETS[-1]) * _BUCKETS[-1])
+
+
+def _in_chunks(model: EncoderModel) -> Callable[[Any, Mapping[str, jax.Array], int], dict[str, jax.Array]]:
+    """A jitted function from parameters, chunks of rows and how many of the chunks are real to the outputs."""
+    outputs_of = head_outputs(model)
+
+    @jax.jit
+    def compute(params: Any, batch: Mapping[str, jax.Array], count: int) -> dict[str, jax.Array]:
+        def chunk(index: int) -> dict[str, jax.Array]:
+            return outputs_of(params, {name: values[index] for name, values in batch.items()})
+
+        chunks = batch["tokens"].shape[0]
+        blank = {name: jnp.zeros((chunks, *leaf.shape), leaf.dtype) for name, leaf in jax.eval_shape(chunk, 0).items()}
+        return jax.lax.fori_loop(0, count, lambda index, done: {
+            name: done[name].at[index].set(values) for name, values in chunk(index).items()}, blank)
+
+    return compute

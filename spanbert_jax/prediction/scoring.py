@@ -1,0 +1,44 @@
+"""How good a fine-tuned network is on labelled files."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.interop.output import new_directory
+from spanbert_jax.prediction.model_folder import load_model
+from spanbert_jax.prediction.predictor import GROUP, Predictor
+from spanbert_jax.tasks.protocol import Prediction
+from spanbert_jax.tasks.reading import files_of
+
+
+def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | None = None, *,
+                batch_size: int = 32) -> tuple[dict[str, Any], Faults]:
+    """Predicts for labelled files, and scores.
+
+    Args:
+      model: the directory that fine-tuning has written, or the workdir that holds it.
+      inputs: files, folders or globs, separated by commas.
+      out: a directory to be made for the predictions, as JSON lines and in the task's official formats.
+      batch_size: rows computed at once.
+
+    Returns:
+      The task's figures, and what was mended or left out.
+
+    Raises:
+      UserError: naming file, line and id.
+    """
+    fine_tuned, faults = load_model(model), Faults()
+    predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    examples = [example for file in files_of(inputs) for example in task.read(file, faults)]
+    predictions: list[Prediction] = []
+    for first in range(0, len(examples), GROUP):
+        predictions += predictor(examples[first:first + GROUP], faults)
+    if out is not None:
+        lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+        with new_directory(pathlib.Path(out)) as folder:
+            for name, text in {"predictions.jsonl": lines, **task.files(examples, predictions)}.items():
+                (folder / name).write_text(text, encoding="utf-8")
+    return task.score(examples, predictions), faults
