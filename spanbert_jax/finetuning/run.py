@@ -14,15 +14,15 @@ from spanbert_jax.cluster.agreement import is_first
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.finetuning.dataset import Dataset, make_dataset
-from spanbert_jax.finetuning.learning import TaskLearning, rows_per_step
+from spanbert_jax.finetuning.learning import TaskLearning
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, FineTuned, save_model
-from spanbert_jax.training.continuing import with_network
+from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, assemble, with_attention
 from spanbert_jax.training.loop import Loop
-from spanbert_jax.training.mesh import batch_ways, check_batch, make_mesh
+from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, run
 from spanbert_jax.training.tracking import write_text
 
@@ -45,7 +45,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, f
     """
     validate(config)
     workdir = pathlib.Path(workdir)
-    config = with_network(config, workdir)
+    config = with_network(config, workdir, TAKEN_WITH_POSITIONS)
     make_mesh(config.mesh)  # refused before the data is read
     return run(lambda: build(config, workdir), workdir, force, time_limit,
                conclude=lambda experiment, loop: conclude(experiment, loop, workdir))
@@ -70,10 +70,10 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
                              rows.length)
     model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)
-    count = rows_per_step(config, dataset, batch_ways(mesh, rules))
-    examples = count * len(dataset.examples["train"]) / len(rows)  # in a step, on average
-    size = RunSize(examples, count * rows.length / examples, len(dataset.examples["train"]))
-    return assemble(config, TaskLearning(config, dataset, model, mesh, count), model, mesh, size)
+    learning = TaskLearning(config, dataset, model, mesh)
+    examples = learning.rows_per_step * len(dataset.examples["train"]) / len(rows)  # in a step, on average
+    size = RunSize(examples, learning.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
+    return assemble(config, learning, model, mesh, size)
 
 
 def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
+from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.prediction.predictor import GROUP, Predictor
-from spanbert_jax.tasks.protocol import Example
+from spanbert_jax.tasks.protocol import Example, Task
 from spanbert_jax.tasks.reading import files_of, stamps
 
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
-                  dtype: str = "float32", on_examples: Callable[[int], None] = lambda count: None) -> Faults:
+                  dtype: str = "float32", official: str | os.PathLike | None = None,
+                  on_examples: Callable[[int], None] = lambda count: None) -> Faults:
     """Writes the predictions for the examples of some files as JSON lines, in their order.
 
     Until it is whole, what is written lies in OUTPUT.partial. The same call goes on from there; the result is the same
@@ -29,6 +31,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       output: must not exist.
       batch_size: rows computed at once; it changes no result.
       dtype: of the computation.
+      official: a directory to be made for the predictions in the task's official formats, for which all are held in
+        memory.
       on_examples: is told how many examples are done, now and then.
 
     Returns:
@@ -40,6 +44,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     output = pathlib.Path(output).expanduser()
     if output.exists():
         raise UserError(f"{output}: there already, and nothing is overwritten; give another file, or remove it")
+    if official is not None:
+        check_free(official)
     files = files_of(inputs)
     fine_tuned = load_model(model, dtype)
     predictor, faults = Predictor(fine_tuned, batch_size), Faults()
@@ -63,7 +69,18 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     except OSError as error:
         raise UserError(f"{partial}: cannot be written ({error.strerror}); mend that, and run the same again to go "
                         "on") from None
+    if official is not None:
+        _write_official(fine_tuned.task, files, output, pathlib.Path(official))
     return faults
+
+
+def _write_official(task: Task, files: list[str], output: pathlib.Path, official: pathlib.Path) -> None:
+    examples = [example for file in files for example in task.read(file, Faults(), labelled=False)]
+    with open(output, encoding="utf-8") as lines:
+        predictions = [json.loads(line) for line in lines]
+    with new_directory(official) as folder:
+        for name, text in task.files(examples, predictions).items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:

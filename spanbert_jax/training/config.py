@@ -21,8 +21,8 @@ from spanbert_jax.training.schedules import SCHEDULES
 
 # Fields of `config.model` that its size gives, where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
-# Sections of the config that other runs do without.
-PRETRAINING = ("data", "masking", "objectives")
+# Sections and fields that other runs do without.
+_PRETRAINING = {"": ("data", "masking", "objectives"), "evaluation": ("max_rows",)}
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -121,6 +121,15 @@ def default_config() -> ml_collections.ConfigDict:
     # Logical axis -> mesh axis or axes; an axis without a rule is replicated.
     mesh.rules = (("batch", ("data", "fsdp")), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
                   ("embed", "fsdp"))
+    return config
+
+
+def shared_defaults() -> ml_collections.ConfigDict:
+    """The fields that every run has, whatever it learns."""
+    config = default_config()
+    for section, fields in _PRETRAINING.items():
+        for field in fields:
+            del (config[section] if section else config)[field]
     return config
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -14,14 +15,19 @@ from spanbert_jax.model import EncoderModel
 from spanbert_jax.training.config import SHAPE, default_config
 from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
 
-# What the weights decide.
+# What the weights decide; a run may have other positions, but for one that has no use for more.
 _TAKEN = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")
+TAKEN_WITH_POSITIONS = (*_TAKEN, "max_positions")
 
 
-def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
+def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path,
+                 taken: Sequence[str] = _TAKEN) -> ml_collections.ConfigDict:
     """A config whose `model` says what the network of `config.init_from` is; without that, the config as it is.
 
     A run that has begun remembers it: what it began from need not be there any more.
+
+    Args:
+      taken: the fields that the weights decide.
 
     Raises:
       UserError: when there are no such weights, or the config asks for a network of another shape.
@@ -30,18 +36,18 @@ def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml
         return config
     given, config = config.model, config.copy_and_resolve_references()
     if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).init_from == config.init_from:
-        config.model.update({name: stored.model[name] for name in (*_TAKEN, "clamp_attention")})
+        config.model.update({name: stored.model[name] for name in (*taken, "clamp_attention")})
     else:
         try:
             network = open_pretrained(config.init_from).config
         except UserError as error:
             raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
-        config.model.update({name: getattr(network, name) for name in _TAKEN})
+        config.model.update({name: getattr(network, name) for name in taken})
         if not network.boundary_head:
             config.model.boundary_features = given.boundary_features
         config.model.clamp_attention = given.clamp_attention or network.clamp_attention
     defaults = default_config().model
-    for name in _TAKEN:
+    for name in taken:
         if given[name] not in (defaults[name], config.model[name]):
             raise UserError(f"config.model.{name}={given[name]}: it is {config.model[name]} in {config.init_from}, "
                             "from which this run begins; leave it out")

@@ -19,7 +19,8 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows of given numbers [B]: arrays [B, ...] by name, "segments" [B, S] among them, 0 for padding."""
+        """The rows of given numbers [B]: arrays [B, ...] by name, "segments" [B, S] among them, 0 for padding; all of a
+        row -1 is padding, where there is any."""
 
 
 class Learning(Protocol):
@@ -28,6 +29,7 @@ class Learning(Protocol):
     Attributes:
       objective: what a step minimises.
       rows_per_step: B, over all devices.
+      padding_rows: rows of padding that a batch has besides, so that it divides over the devices.
       length: S, positions in a row.
       flops: model floating-point operations of a step.
       identity: what the rows and, under "tokenizer", the ids in them are; a checkpoint remembers it.
@@ -36,6 +38,7 @@ class Learning(Protocol):
     """
     objective: Objective
     rows_per_step: int
+    padding_rows: int
     length: int
     flops: float
     identity: dict[str, Any]

@@ -108,9 +108,9 @@ class Loop:
 
     def _train(self) -> None:
         """The order of things in a step."""
-        config, size = self._config, self._learning.rows_per_step
-        source = self._learning.open_rows()
-        order = RowOrder(len(source), size, config.seed)
+        config, learning = self._config, self._learning
+        source, size = learning.open_rows(), learning.rows_per_step + learning.padding_rows
+        order = RowOrder(len(source), learning.rows_per_step, config.seed, learning.padding_rows)
         sharding = batch_sharding(self._experiment.mesh, config.mesh.rules)
         places = local_rows(sharding, size)
         start = self.step

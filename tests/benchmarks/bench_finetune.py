@@ -1,0 +1,305 @@
+"""Fine-tuning beside that of transformers and torch: what both score on the same data, and how long they train.
+
+  python -m tests.benchmarks.bench_finetune --config configs/squad.py:small=true --seeds 3 --workdir runs/compare
+  python -m tests.benchmarks.bench_finetune --config configs/sentiment.py:small=true --seeds 3 --workdir runs/rates \\
+      --sides theirs --config.optimizer.learning_rate=5e-5
+
+Only the training differs. Parts and features, the weights to begin from, the loss, AdamW and its rates, the clipping,
+dropout, the steps at which the dev part is scored, decoding and scoring are the same on both sides: float32, all cores.
+New heads, dropout and order are each side's own. config.init_from has to be a folder that transformers reads too.
+
+Theirs is the usual program, done with care: BertFor... with its default attention, the features shuffled anew in every
+epoch, batches padded to their longest feature, torch's fused AdamW, which is the Trainer's default, and the state that
+scored best kept in memory. Its softmax over positions leaves padding out, as ours does. Of its schedule, transformers'
+own, the first update has a rate of 0, and of ours the last.
+
+Updates: ours takes a fixed number of rows an update, each with several features packed into it, and as many updates as
+config.train.duration makes of that. Theirs makes the same number of updates over the same epochs: its shuffled epochs
+are one stream, cut so that each update has as many features as ours on average, rounded up or down.
+
+Time: that of training steps, with the batches they wait for, by the examples that went through, which are questions in
+question answering. Evaluation, compilation and the calls that save do not count; what of our saving goes on beside the
+steps slows them, and so does. Both sides' processes keep freed memory.
+
+Sides take turns seed by seed, each in a process of its own. What is done is kept in the workdir, as SIDE-SEED.json.
+Stopped at any point, the same command goes on: ours from its last checkpoint, theirs with the seed that it was at.
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ml_collections
+import numpy as np
+import rich.console
+import rich.table
+
+from spanbert_jax.checkpoints import FOLDER
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.train import parse
+from spanbert_jax.finetuning.config import task_of, validate
+from spanbert_jax.finetuning.run import RESULTS_FILE, build, finetune
+from spanbert_jax.tasks.features import Features
+from spanbert_jax.training.config import require
+from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.experiment import Experiment
+from spanbert_jax.training.host_memory import keep_freed_memory
+from spanbert_jax.training.tracking import read_metrics, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+SIDES = {"ours": "ours", "theirs": "transformers"}
+CLASSES = {"question_answering": "BertForQuestionAnswering", "text_classification": "BertForSequenceClassification"}
+# What theirs does; with other values of these the sides would differ in more than the training program.
+_FIXED = {"model.dtype": "float32", "optimizer.name": "adamw", "optimizer.schedule": "triangular",
+          "optimizer.final_fraction": 0.0, "optimizer.decay_mask": "kernels", "optimizer.freeze": "",
+          "optimizer.layer_decay": 1.0, "optimizer.options": "", "train.accumulation": 1, "skip.stop_after": 0}
+
+
+def make_config(path: str, overrides: Sequence[str], seed: int) -> ml_collections.ConfigDict:
+    """The config of a seed.
+
+    Raises:
+      UserError: when it is wrong, or asks for what only ours does.
+    """
+    config = load_config(path, [*overrides, f"--config.seed={seed}"])
+    validate(config)
+    for field, value in _FIXED.items():
+        section, name = field.split(".")
+        require(config[section][name] == value, field, config[section][name], f"theirs is written for {value!r} alone")
+    require(config.task.name in CLASSES and not config.task.get("regression"), "task.name", config.task.name,
+            f"theirs is written for {' and '.join(CLASSES)} alone, and for no regression")
+    require(bool(config.task.dev or config.task.dev_fraction), "task.dev", "", "name files, or hold a part back")
+    return config
+
+
+def run_side(side: str, path: str, overrides: Sequence[str], seed: int, workdir: pathlib.Path) -> None:
+    """Trains one side with one seed, and leaves its record; without one if it was stopped."""
+    keep_freed_memory()
+    config, folder = make_config(path, overrides, seed), workdir / f"{side}-{seed}"
+    experiment = build(with_network(config, folder, TAKEN_WITH_POSITIONS), folder)
+    figures = ours(config, folder) if side == "ours" else theirs(experiment)
+    if figures is not None:
+        figures |= {"config": plain(config), "cores": len(os.sched_getaffinity(0)), "sizes": sizes(experiment),
+                    "examples": experiment.size.total_steps * experiment.size.batch_size}
+        write_text(workdir / f"{side}-{seed}.json", json.dumps(figures, indent=2) + "\n")
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def sizes(experiment: Experiment) -> str:
+    """How much is trained on and measured by, in words."""
+    size, learning = experiment.size, experiment.learning
+    parts, rows, per_step = learning.dataset.examples, learning.dataset.rows["train"], learning.rows_per_step
+    return (f"{', '.join(f'{len(examples):,} {part}' for part, examples in parts.items())} examples; "
+            f"{len(rows.features):,} features of {rows.features.lengths.mean():.0f} pieces to train on; "
+            f"{size.total_steps:,} updates of {size.batch_size:.1f} examples: {per_step} rows of {rows.length} pieces, "
+            f"{rows.filled:.0%} full, or {per_step * len(rows.features) / len(rows):.1f} features")
+
+
+def plain(config: ml_collections.ConfigDict) -> Any:
+    """A config as JSON gives it back."""
+    return json.loads(config.to_json_best_effort())
+
+
+def ours(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+    """Scores by part and seconds in steps; None if it was stopped."""
+    import jax
+    if not finetune(config, folder).finished:
+        return None
+    spent = [line for line in read_metrics(folder) if line["kind"] == "goodput"][-1]
+    return {"scores": json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")),
+            "seconds": spent["steps_seconds"] + spent["data_seconds"], "with": f"jax {jax.__version__}"}
+
+
+def theirs(experiment: Experiment) -> dict[str, Any]:
+    """The same of transformers."""
+    import torch
+    import transformers
+    transformers.logging.set_verbosity_error()  # it warns of the new head
+    config, dataset, metric = experiment.config, experiment.learning.dataset, experiment.learning.metric
+    features, total = dataset.rows["train"].features, experiment.size.total_steps
+    torch.manual_seed(config.seed)
+    model = getattr(transformers, CLASSES[config.task.name]).from_pretrained(
+        config.init_from, num_labels=len(dataset.task.labels) or 2, hidden_dropout_prob=config.model.dropout,
+        attention_probs_dropout_prob=config.model.attention_dropout)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.optimizer.weight_decay), lr=config.optimizer.learning_rate,
+        betas=(config.optimizer.b1, config.optimizer.b2), eps=config.optimizer.eps, fused=True)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, experiment.steps("optimizer", "warmup"), total)
+    every, best, seconds = experiment.steps("evaluation", "every"), None, 0.0
+    for step, chosen in enumerate(batches(experiment), 1):
+        began = time.perf_counter()
+        model.train()
+        inputs = inputs_of(features, chosen)
+        loss = loss_of(model(**inputs), inputs["attention_mask"], features, chosen)
+        loss.backward()
+        if config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        seconds += time.perf_counter() - began
+        # As `training.loop` has it: just before the end, where it is evaluated anyway, once is enough.
+        if step == total or every and step % every == 0 and total - step >= every / 2:
+            score = scores_of(model, experiment, "dev")[metric]
+            print(f"theirs, seed {config.seed}: step {step:,} of {total:,}: {metric} {score:.2f}, loss "
+                  f"{loss.item():.3f}, {seconds / step:.3f} s a step", flush=True)
+            if best is None or score > best[0]:
+                best = score, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best[1])
+    scores = {part: scores_of(model, experiment, part) for part in ("dev", "test") if part in dataset.examples}
+    return {"scores": scores, "seconds": seconds, "with": f"transformers {transformers.__version__}, "
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads"}
+
+
+def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Kernels and tables, which decay, and biases and layer norms, which do not."""
+    names = dict(model.named_parameters())
+    still = {name for name in names if name.endswith("bias") or "LayerNorm" in name}
+    return [{"params": [value for name, value in names.items() if name not in still], "weight_decay": decay},
+            {"params": [names[name] for name in sorted(still)], "weight_decay": 0.0}]
+
+
+def batches(experiment: Experiment) -> Iterator[np.ndarray]:
+    """The features of each update, as many as there are in our rows on average; epochs run on into one another."""
+    rows, per_step, total = (experiment.learning.dataset.rows["train"], experiment.learning.rows_per_step,
+                             experiment.size.total_steps)
+    count, random = len(rows.features), np.random.default_rng(experiment.config.seed)
+    ends = [step * per_step * count // len(rows) for step in range(total + 1)]
+    stream = np.concatenate([random.permutation(count) for _ in range(-(-ends[-1] // count))])
+    for start, end in zip(ends[:-1], ends[1:]):
+        yield stream[start:end]
+
+
+def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]:
+    """Some features [B], padded to the longest of them."""
+    import torch
+
+    def padded(values: np.ndarray) -> torch.Tensor:
+        pieces = [torch.from_numpy(values[features.of(feature)].astype(np.int64)) for feature in chosen.tolist()]
+        return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
+
+    tokens, lengths = padded(features.tokens), torch.from_numpy(features.lengths[chosen])
+    return {"input_ids": tokens, "token_type_ids": padded(features.token_types),
+            "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
+
+
+def loss_of(outputs: Any, mask: torch.Tensor, features: Features, chosen: np.ndarray) -> torch.Tensor:
+    """The task's loss: a mean over the features [B] of weight 1."""
+    import torch
+
+    def column(name: str) -> torch.Tensor:
+        return torch.from_numpy(features.columns[name][chosen])
+
+    def losses(logits: torch.Tensor, name: str) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, column(name).long(), reduction="none")
+
+    if "label" in features.columns:
+        values = losses(outputs.logits, "label")
+    else:
+        start, end = (logits.masked_fill(mask == 0, torch.finfo(logits.dtype).min)
+                      for logits in (outputs.start_logits, outputs.end_logits))
+        values = (losses(start, "start") + losses(end, "end")) / 2
+    weight = column("weight")
+    return (values * weight).sum() / weight.sum().clamp(min=1)
+
+
+def scores_of(model: torch.nn.Module, experiment: Experiment, part: str) -> dict[str, float]:
+    """The figures of a part, decoded and scored as ours; the task is tuned by the dev part."""
+    dataset = experiment.learning.dataset
+    task, examples, features = dataset.task, dataset.examples[part], dataset.rows[part].features
+    outputs = outputs_of(model, features, experiment.config.evaluation.batch_size)
+    predictions = task.decode(examples, features, outputs)
+    if part == "dev":
+        task.tune(examples, predictions)
+        predictions = task.decode(examples, features, outputs)
+    return task.score(examples, predictions)
+
+
+def outputs_of(model: torch.nn.Module, features: Features, size: int) -> dict[str, np.ndarray]:
+    """What the network says of all features, `size` at a time, laid out as `Task.decode` takes it."""
+    import torch
+    model.eval()
+    order, found = np.argsort(-features.lengths, kind="stable"), {}
+    for start in range(0, len(order), size):
+        chosen = order[start:start + size]
+        with torch.inference_mode():
+            outputs = model(**inputs_of(features, chosen))
+        for name, values in ((name, value.numpy()) for name, value in outputs.items()):
+            if name == "logits":
+                found.setdefault(name, np.zeros((len(features), values.shape[1]), np.float32))[chosen] = values
+                continue
+            flat = found.setdefault(name, np.zeros(len(features.tokens), np.float32))
+            for feature, row in zip(chosen.tolist(), values):
+                flat[features.of(feature)] = row[:features.lengths[feature]]
+    return found
+
+
+def records(workdir: pathlib.Path, side: str, seeds: int) -> list[dict[str, Any]]:
+    """What there is of a side."""
+    files = [workdir / f"{side}-{seed}.json" for seed in range(seeds)]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def report(workdir: pathlib.Path, seeds: int, metric: str) -> None:
+    """Prints the table."""
+    found = {side: records(workdir, side, seeds) for side in SIDES}
+    speeds = {side: statistics.median(1000 * one["seconds"] / one["examples"] for one in ones)
+              for side, ones in found.items() if ones}
+    table = rich.table.Table("side", "with", "cores", "seeds", f"dev {metric}", f"test {metric}",
+                             "s per 1,000 training examples", "times transformers")
+    for side, ones in found.items():
+        if not ones:
+            continue
+        scores = [[one["scores"][part][metric] for one in ones if part in one["scores"]] for part in ("dev", "test")]
+        cells = [f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+                 if values else "-" for values in scores]
+        ratio = f"{speeds['theirs'] / speeds[side]:.2f}" if "theirs" in speeds else "-"
+        table.add_row(SIDES[side], *("; ".join(sorted({str(one[key]) for one in ones})) for key in ("with", "cores")),
+                      str(len(ones)), *cells, f"{speeds[side]:.2f}", ratio)
+    console = rich.console.Console(width=160)
+    console.print(table)
+    for sizes in sorted({one["sizes"] for ones in found.values() for one in ones}):
+        console.print(sizes)
+
+
+def main() -> None:
+    """Runs what is not there yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sides", default="ours,theirs")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    args = parse(parser, None)
+    context = multiprocessing.get_context("spawn")  # neither side finds what the other has done to the process
+    signal.signal(signal.SIGTERM, lambda *_: [child.terminate() for child in multiprocessing.active_children()])
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    for seed in range(args.seeds):
+        config = make_config(args.config, args.overrides, seed)
+        for side in args.sides.split(","):
+            file = args.workdir / f"{side}-{seed}.json"
+            if not file.exists():
+                child = context.Process(target=run_side, args=(side, args.config, args.overrides, seed, args.workdir))
+                child.start()
+                child.join()
+            if not file.exists():
+                parser.exit(1, f"{side}, seed {seed}: not finished; the same command goes on\n")
+            if json.loads(file.read_text(encoding="utf-8"))["config"] != plain(config):
+                parser.error(f"{file}: of another config; give another workdir")
+    report(args.workdir, args.seeds, task_of(config).metric)
+
+
+if __name__ == "__main__":
+    main()

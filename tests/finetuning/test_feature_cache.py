@@ -1,0 +1,73 @@
+"""Features kept on disk: taken again only where nothing has changed and nothing is damaged."""
+import collections
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.finetuning import feature_cache
+from spanbert_jax.finetuning.feature_cache import cached_features
+from tests.tasks.test_packing import make_features
+
+
+class Maker:
+    def __init__(self, length: int = 5):
+        self.calls, self.length = 0, length
+
+    def __call__(self, faults):
+        self.calls += 1
+        faults.add("texts cut", "file:7", 3)
+        return make_features([self.length, 9])
+
+
+@pytest.fixture
+def data(tmp_path):
+    file = tmp_path / "data" / "train.jsonl"
+    file.parent.mkdir()
+    file.write_text("x")
+    return file
+
+
+def test_features_are_made_once_and_lie_beside_the_data(data):
+    maker, faults = Maker(), [Faults(), Faults()]
+    first, again = (cached_features(str(data), ["key", 1], found, maker) for found in faults)
+    assert maker.calls == 1
+    for name in ("example", "starts", "tokens", "token_types"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name), strict=True)
+    np.testing.assert_array_equal(first.pieces["tag"], again.pieces["tag"])
+    np.testing.assert_array_equal(first.columns["label"], again.columns["label"])
+    assert faults[0] == faults[1] == Faults(collections.Counter({"texts cut": 3}), {"texts cut": ["file:7"]})
+    assert [path.name for path in data.parent.iterdir() if path != data] == [".spanbert_features"]
+
+
+def test_another_key_or_other_code_makes_them_anew(data, monkeypatch):
+    maker = Maker()
+    for key in (["key", 1], ["key", 2], ["key", 1]):
+        cached_features(str(data), key, Faults(), maker)
+    assert maker.calls == 2
+    monkeypatch.setattr(feature_cache, "_code", lambda: "other")
+    cached_features(str(data), ["key", 1], Faults(), maker)
+    assert maker.calls == 3
+
+
+@pytest.mark.parametrize("file", ["tokens.npy", "faults.json", "columns.label.npy"])
+def test_damaged_ones_are_made_anew(data, file):
+    maker = Maker()
+    cached_features(str(data), "key", Faults(), maker)
+    stored, = (data.parent / ".spanbert_features").iterdir()
+    (stored / file).write_bytes((stored / file).read_bytes()[:-5])
+    assert len(cached_features(str(data), "key", Faults(), maker)) == 2 and maker.calls == 2
+    cached_features(str(data), "key", Faults(), maker)
+    assert maker.calls == 2  # mended
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder that cannot be written is made by POSIX permissions")
+def test_where_the_folder_cannot_be_written_the_users_cache_is_taken(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (data.parent / ".spanbert_features").write_text("in the way, also of root")
+    maker = Maker()
+    for _ in range(2):
+        cached_features(str(data), "key", Faults(), maker)
+    assert maker.calls == 1 and list(pathlib.Path(tmp_path / "cache").rglob("tokens.npy"))

@@ -1,0 +1,130 @@
+"""Fine-tuning small networks: they learn, the best is kept, stops and devices change nothing."""
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import validate
+from spanbert_jax.finetuning.run import build, finetune
+from spanbert_jax.prediction.model_folder import load_model
+from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.tracking import read_metrics
+from tests.tasks.small import MAKERS, make_start, small_config, write
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return make_start(tmp_path_factory.mktemp("network") / "network")
+
+
+def config_of(name, start, folder, count=160, **settings):
+    train, dev = (write(folder / f"{part}.jsonl", MAKERS[name](count if part == "train" else 40, seed))
+                  for seed, part in enumerate(("train", "dev")))
+    config = small_config(name, start, train, dev=dev, **settings)
+    return config
+
+
+@pytest.mark.parametrize("name,duration,least", [
+    ("text_classification", 100, 90), ("question_answering", 150, 80), ("relation_extraction", 200, 80),
+    ("token_classification", 150, 90)])
+def test_each_task_is_learned_and_its_files_are_written(name, duration, least, start, tmp_path):
+    config = config_of(name, start, tmp_path, count=400)
+    config.train.duration = f"{duration} steps"
+    config.evaluation.every = config.checkpoint.every = "50 percent"
+    config.evaluation.batch_size = config.train.batch_size = 32
+    result = finetune(config, tmp_path / "run")
+    assert result.finished and result.step == duration
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    fine_tuned = load_model(tmp_path / "run")
+    assert results["dev"][fine_tuned.task.metric] >= least
+    # The best of the evaluations, and the predictions that it gave.
+    evaluations = {line["step"]: line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"}
+    assert results["dev"][fine_tuned.task.metric] == max(line[fine_tuned.task.metric] for line in evaluations.values())
+    lines = (tmp_path / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 40 and all("id" in json.loads(line) for line in lines)
+
+
+def test_the_best_checkpoint_by_the_dev_metric_is_taken(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path)
+    config.optimizer.schedule, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
+    config.train.duration, config.checkpoint.every = "40 steps", "1000 steps"
+    config.evaluation.every = "5 steps"
+    finetune(config, tmp_path / "run")
+    scores = {line["step"]: line["accuracy"] for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert best < 40 and json.loads((tmp_path / "run" / "results.json").read_text())["step"] == best
+    assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir()} == {best, 40}
+
+
+def weights(workdir):
+    return jax.tree.leaves(load_model(workdir).params)
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
+    config = config_of("text_classification", start, tmp_path)
+    config.model.dropout = 0.1
+    finetune(config, tmp_path / "whole")
+
+    def ends(loop):
+        loop.stopping = loop.step == 13
+        return loop.stopping
+
+    monkeypatch.setattr(Loop, "_ends", ends)
+    result = finetune(config, tmp_path / "run")
+    assert not result.finished and result.step == 13 and not (tmp_path / "run" / "results.json").exists()
+    monkeypatch.undo()
+    assert finetune(config, tmp_path / "run").finished
+    for ours, theirs in zip(weights(tmp_path / "run"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # A finished run says its results again and alters nothing.
+    before = (tmp_path / "run" / "results.json").read_text()
+    assert finetune(config, tmp_path / "run").finished and (tmp_path / "run" / "results.json").read_text() == before
+
+
+def test_devices_change_nothing_but_rounding(start, tmp_path):
+    losses = {}
+    for data, fsdp, tensor in ((8, 1, 1), (2, 2, 2)):
+        config = config_of("question_answering", start, tmp_path)
+        config.train.batch_size, config.train.duration = 64, "8 steps"
+        config.mesh.update(dict(data=data, fsdp=fsdp, tensor=tensor))
+        result = finetune(config, tmp_path / f"run{data}")
+        losses[data] = [line["loss"] for line in read_metrics(result.workdir) if line["kind"] == "train"]
+    assert len(losses[8]) == 8
+    np.testing.assert_allclose(losses[8], losses[2], rtol=2e-4)
+
+
+def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path, count=400)
+    config.train.batch_size, config.train.duration = 64, "2 epochs"
+    experiment = build(with_network(config, tmp_path, TAKEN_WITH_POSITIONS), tmp_path)
+    learning = experiment.learning
+    rows = learning.dataset.rows["train"]
+    assert rows.filled >= 0.9
+    examples = learning.rows_per_step * 400 / len(rows)
+    assert abs(examples - 64) <= 0.5 * 400 / len(rows)
+    assert (learning.rows_per_step + learning.padding_rows) % jax.device_count() == 0
+    assert experiment.size.total_steps == round(2 * 400 / examples)
+
+
+@pytest.mark.parametrize("fields,message", [
+    ({"init_from": ""}, "config.init_from='': a task begins from weights"),
+    ({"task.train": ""}, "config.task.train='': name the files"),
+    ({"task.dev_fraction": 0.1}, "give files or task.dev_fraction, not both"),
+    ({"task.dev_fraction": 1.0}, "config.task.dev_fraction=1.0: must be at least 0 and below 1"),
+    ({"task.length": 0}, "config.task.length=0"), ({"task.metric": "guess"}, "config.task.metric is 'guess'"),
+    ({"optimizer.layer_decay": 0.0}, "config.optimizer.layer_decay=0.0: must be above 0"),
+    ({"optimizer.schedule": "steep"}, "config.optimizer.schedule='steep'")])
+def test_wrong_fields_are_refused_before_any_work(fields, message):
+    config = small_config("text_classification", "nowhere", "nothing.jsonl", dev="dev.jsonl")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        validate(config)
+
+
+def test_a_length_beyond_the_network_is_refused(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path, length=200)
+    with pytest.raises(UserError, match="config.task.length=200: the network of .* has 128 positions"):
+        finetune(config, tmp_path / "run")

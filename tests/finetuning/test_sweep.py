@@ -1,0 +1,95 @@
+"""Seeds and grids: each run once, stopped and continued, and a table that is right."""
+import json
+import statistics
+
+import jax
+import pytest
+
+from spanbert_jax.commands.main import main
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning import sweep as module
+from spanbert_jax.finetuning.sweep import Row, sweep
+from tests.tasks.small import make_start, texts, write
+
+CONFIG = '''
+from tests.tasks.small import small_config
+
+def get_config():
+    config = small_config("text_classification", {start!r}, {train!r}, dev_fraction=0.2, test_fraction=0.2)
+    config.train.duration, config.evaluation.every = "4 steps", "2 steps"
+    config.evaluation.batch_size = config.train.batch_size = {devices}
+    return config
+'''
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    start, train = make_start(folder / "network"), write(folder / "train.jsonl", texts(60))
+    (folder / "config.py").write_text(CONFIG.format(start=start, train=train, devices=jax.device_count()))
+    return str(folder / "config.py")
+
+
+def test_a_grid_with_seeds_is_run_once_and_ends_in_a_table(config_file, tmp_path, capsys, monkeypatch):
+    command = ["sweep", "--config", config_file, "--workdir", str(tmp_path), "--seeds", "2",
+               "--grid", "optimizer.learning_rate=1e-3,5e-3"]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    stored = json.loads((tmp_path / "sweep.json").read_text())
+    assert stored["metric"] == "accuracy" and stored["seeds"] == [0, 1] and len(stored["rows"]) == 2
+    means = []
+    for row in stored["rows"]:
+        runs = [tmp_path / f"optimizer.learning_rate={row['settings']['optimizer.learning_rate']},seed={seed}"
+                for seed in (0, 1)]
+        results = [json.loads((run / "results.json").read_text()) for run in runs]
+        assert row["scores"] == {part: [result[part]["accuracy"] for result in results] for part in ("dev", "test")}
+        mean, deviation = statistics.mean(row["scores"]["dev"]), statistics.stdev(row["scores"]["dev"])
+        assert f"{mean:.2f} ± {deviation:.2f}" in table
+        means.append(mean)
+        assert all((run / "model" / "task.json").is_file() and not (run / "checkpoints").exists() for run in runs)
+    assert means == sorted(means, reverse=True)
+    # Seeds change the run and not what is held back.
+    ids = [[json.loads(line)["id"] for line in (run / "predictions" / "dev" / "predictions.jsonl").open()]
+           for run in tmp_path.iterdir() if run.is_dir()]
+    assert len(ids) == 4 and all(one == ids[0] for one in ids)
+    monkeypatch.setattr(module, "finetune", None)  # is not called again
+    assert main(command) == 0 and capsys.readouterr().out == table
+
+
+def test_a_stopped_sweep_goes_on(config_file, tmp_path, monkeypatch):
+    from spanbert_jax.commands.configs import load_config
+    real, done = module.finetune, []
+
+    def stopping(config, workdir):
+        done.append(workdir.name)
+        result = real(config, workdir)
+        return result if len(done) != 2 else type("Stopped", (), {"finished": False})
+
+    monkeypatch.setattr(module, "finetune", stopping)
+
+    def make_config(overrides):
+        return load_config(config_file, overrides)
+
+    said = []
+    assert sweep(make_config, {}, [0, 1, 2], tmp_path, said.append) is None and done == ["seed=0", "seed=1"]
+    row, = sweep(make_config, {}, [0, 1, 2], tmp_path, said.append)
+    assert done[2:] == ["seed=2"] and len(row.scores["dev"]) == 3 and said[-1] == "Run 3 of 3: seed=2"
+    with pytest.raises(UserError, match="seed=0: finished with another config .*train"):
+        sweep(lambda overrides: make_config([*overrides, "--config.train.log_every=2"]), {}, [0], tmp_path)
+
+
+def test_mistakes_are_told_before_anything_is_run(config_file, tmp_path, capsys):
+    command = ["sweep", "--config", config_file, "--workdir", str(tmp_path / "new")]
+    assert main([*command, "--grid", "optimizer.learning_rate=1e-3,-1"]) == 2
+    assert "config.optimizer.learning_rate=-1.0" in capsys.readouterr().err
+    assert main([*command, "--grid", "optimizer.rate=1"]) == 2
+    assert "has no field 'rate'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert main(["sweep", "--config", "configs/quickstart.py", "--workdir", str(tmp_path)]) == 2
+
+
+def test_mean_and_deviation():
+    row = Row({}, {"dev": [70.0, 72.0, 77.0], "test": [50.0]})
+    assert row.mean("dev") == 73 and row.deviation("dev") == pytest.approx(13 ** 0.5) and row.deviation("test") is None
+
+

@@ -1,0 +1,212 @@
+"""Predicting: the same whatever the batch size and whatever interrupts it, from files and from Python."""
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.commands.main import main
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.interop import load_tokenizer
+from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.model import DEFAULT_LABELS
+from spanbert_jax.prediction import files, predictor
+from spanbert_jax.prediction.files import predict_files
+from spanbert_jax.prediction.model_folder import FineTuned, load_model, save_model
+from spanbert_jax.prediction.scoring import score_files
+from spanbert_jax.tasks import TASKS, make_task
+from tests.tasks.small import MAKERS, make_start, write
+
+SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length": 16},
+            "text_classification": {"length": 32},
+            "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A random network for each task, stored."""
+    folder = tmp_path_factory.mktemp("models")
+    start = make_start(folder / "start")
+    found = {}
+    for name in TASKS:
+        task = make_task(name, SETTINGS[name])
+        examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), Faults()))
+        tokenizer = load_tokenizer(start)
+        task.learn(examples, tokenizer)
+        model = open_pretrained(start).model(task.head, task.labels or DEFAULT_LABELS)
+        params = nn.unbox(model.init(jax.random.key(1), **model.smallest_inputs))["params"]
+        save_model(folder / name / "model", FineTuned(name, task, model, params, tokenizer))
+        found[name] = folder / name
+    return found
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Few examples in a group and few pieces in a program, so that there are several of both."""
+    monkeypatch.setattr(files, "GROUP", 16)
+    monkeypatch.setitem(predictor._PIECES_AT_A_TIME, "cpu", 128)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
+    data = write(tmp_path / "data.jsonl", MAKERS[name](50, seed=7))
+    for size in (1, 6, 64):
+        predict_files(models[name], data, tmp_path / f"{size}.jsonl", batch_size=size)
+    results = [(tmp_path / f"{size}.jsonl").read_bytes() for size in (1, 6, 64)]
+    assert results[0] == results[1] == results[2] and len(results[0].splitlines()) == 50
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("left", [b"", b'{"id": "half'])
+def test_a_killed_prediction_goes_on_to_the_same_result(left, models, tmp_path, small_groups, monkeypatch):
+    data, name = write(tmp_path / "data.jsonl", MAKERS["text_classification"](50, seed=7)), "text_classification"
+    predict_files(models[name], data, tmp_path / "whole.jsonl")
+    calls = []
+
+    def kill(count):
+        calls.append(count)
+        if count == 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(models[name], data, tmp_path / "out.jsonl", on_examples=kill)
+    assert calls == [0, 16, 32] and not (tmp_path / "out.jsonl").exists()
+    with open(tmp_path / "out.jsonl.partial", "ab") as partial:
+        partial.write(left)
+    calls.clear()
+    predict_files(models[name], data, tmp_path / "out.jsonl", batch_size=8, on_examples=calls.append)
+    assert calls == [32, 48, 50]
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, small_groups):
+    name, data = "text_classification", write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
+    for extra in ("", ".of"):
+        (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
+    predict_files(models[name], data, tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
+    with pytest.raises(UserError, match="there already, and nothing is overwritten"):
+        predict_files(models[name], data, tmp_path / "out.jsonl")
+
+
+def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, small_groups):
+    records = MAKERS["text_classification"](40)
+    data = write(tmp_path / "data.jsonl", records)
+    with open(data, "a") as file:
+        file.write("{\n")
+    with pytest.raises(UserError, match="data.jsonl:41: not a JSON line"):
+        predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 32
+
+
+def test_scores_of_files_and_official_formats(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["question_answering"](30, seed=3))
+    figures, faults = score_files(models["question_answering"], data, tmp_path / "out")
+    assert figures["total"] == 30 and 0 <= figures["f1"] <= 100 and not faults.counts
+    answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
+
+
+def test_the_verbs(models, tmp_path, capsys):
+    model, data = str(models["question_answering"]), write(tmp_path / "data.jsonl", MAKERS["question_answering"](20))
+    command = ["predict", "--model", model, "--input", data, "--output", str(tmp_path / "out.jsonl")]
+    assert main([*command, "--official", str(tmp_path / "official")]) == 0
+    assert "20 predictions in " in capsys.readouterr().out
+    assert {"predictions.json", "nbest_predictions.json"} == {path.name for path in (tmp_path / "official").iterdir()}
+    assert main(["evaluate", "--workdir", model, "--input", data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 20
+    assert main([*command, "--batch-size", "0"]) == 2 and main(command) == 2
+    assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
+
+
+INPUTS = {
+    "question-answering": {"question": "what is the colour ?", "context": "the red house ."},
+    "text-classification": "the red house .", "token-classification": "Ann is near the red house .",
+    "relation-extraction": "<e1>Ann</e1> is near the <e2>red</e2> house ."}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_pipelines_give_what_files_give(name, models, tmp_path):
+    call, inputs = spanbert_jax.pipeline(name, models[name.replace("-", "_")]), INPUTS[name]
+    one = call(**inputs) if isinstance(inputs, dict) else call(inputs)
+    many = call([inputs, inputs])
+    assert len(many) == 2 and many[0].keys() == one.keys() and "id" not in one
+    if name == "question-answering":
+        context = inputs["context"]
+        data = write(tmp_path / "data.jsonl", [inputs])
+        assert one["answer"] == context[one["start"]:one["end"]]
+    elif name == "token-classification":
+        data = write(tmp_path / "data.jsonl", [{"text": inputs}])
+        assert len(one["tags"]) == 7 and all(inputs[e["start"]:e["end"]] == e["text"] for e in one["entities"])
+    elif name == "text-classification":
+        data = write(tmp_path / "data.jsonl", [{"text": inputs, "id": 1}])
+        assert sum(one["scores"].values()) == pytest.approx(1)
+    else:
+        words = ["Ann", "is", "near", "the", "red", "house", "."]
+        record = {"id": 1, "token": words, "subj_start": 0, "subj_end": 0, "obj_start": 4, "obj_end": 4,
+                  "subj_type": "", "obj_type": ""}
+        data = write(tmp_path / "data.jsonl", [record])
+        text = " ".join(words)
+        at = text.index("red")
+        for same in (record, {"text": text, "subject": [0, 3], "object": [at, at + 3]}):
+            assert call(same)["scores"] == pytest.approx(one["scores"], abs=1e-6)
+    predict_files(models[name.replace("-", "_")], data, tmp_path / "out.jsonl")
+    stored = json.loads((tmp_path / "out.jsonl").read_text())
+    del stored["id"]
+    assert json.dumps(stored) == json.dumps(one)
+
+
+@pytest.mark.parametrize("inputs,message", [
+    ({"subject": [0, 3], "object": [5, 9], "text": "short"}, "object is .5, 9.: give .start, end."),
+    ({"subject": [0, 3], "text": "a text"}, "no field 'object'"), ("no tags", "needs <e1>words</e1>"),
+    ({"subject": [0, 1], "object": [1, 2], "text": "a b"}, "object .1, 2. is white space")])
+def test_wrong_inputs_are_told(inputs, message, models):
+    with pytest.raises(UserError, match=f"^input 2: .*{message}"):
+        spanbert_jax.pipeline("relation-extraction", models["relation_extraction"])(
+            [INPUTS["relation-extraction"], inputs])
+
+
+def test_another_task_and_no_model_are_refused(models, tmp_path):
+    with pytest.raises(UserError, match="was trained for 'text-classification'"):
+        spanbert_jax.pipeline("question-answering", models["text_classification"])
+    with pytest.raises(UserError, match="no fine-tuned network here .task.json is missing."):
+        spanbert_jax.pipeline("question-answering", tmp_path)
+
+
+@pytest.mark.parametrize("damage,message", [
+    (lambda stored: {**stored, "task": "guessing"}, "task 'guessing': allowed are"),
+    (lambda stored: {**stored, "facts": {"labels": ["a", "b"]}}, "its network does not go with the task"),
+    (lambda stored: {"task": "text_classification"}, "not a task as fine-tuning writes it .'settings'.")])
+def test_a_damaged_task_file_is_told(damage, message, models, tmp_path):
+    fine_tuned = load_model(models["text_classification"])
+    save_model(tmp_path / "model", fine_tuned)
+    file = tmp_path / "model" / "task.json"
+    file.write_text(json.dumps(damage(json.loads(file.read_text()))))
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
+
+
+def test_a_stored_model_is_read_back_and_replaced_whole(models, tmp_path):
+    fine_tuned = load_model(models["token_classification"])
+    for _ in range(2):
+        save_model(tmp_path / "model", fine_tuned)
+    again = load_model(tmp_path / "model")
+    assert again.task.facts == fine_tuned.task.facts and again.task.settings == fine_tuned.task.settings
+    for ours, theirs in zip(jax.tree.leaves(again.params), jax.tree.leaves(fine_tuned.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_context_of_a_million_characters(models):
+    context = "the old house . " * 62_500 + "red"
+    answer = spanbert_jax.pipeline("question-answering", models["question_answering"])(
+        question="what is the colour ?", context=context)
+    assert answer["answer"] == context[answer["start"]:answer["end"]] and len(context) > 1_000_000

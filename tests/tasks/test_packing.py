@@ -1,0 +1,102 @@
+"""Features in packed rows: all there, none mixed, hardly any padding, and the network's outputs the same."""
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
+from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.packing import FULL, PackedRows, Unpacked, pack, row_length, split_rows
+
+
+def make_features(lengths, seed: int = 0) -> Features:
+    random, made = np.random.default_rng(seed), FeatureList()
+    for number, length in enumerate(lengths):
+        tokens = random.integers(5, 90, length)
+        made.add(number, tokens, random.integers(0, 2, length), {"label": number},
+                 {"tag": np.arange(length) + 100 * number})
+    return made.features({"label": np.int32}, {"tag": np.int32})
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_every_feature_is_in_one_row_with_its_targets(seed):
+    features = make_features(np.random.default_rng(3).integers(2, 30, 200))
+    rows = pack(features, 32, 0, ("label", "tag"), seed)
+    batch = rows.rows(np.arange(len(rows)))
+    assert batch["tokens"].shape == (len(rows), 32) and batch["first"].shape == (len(rows), rows.texts)
+    found = {}
+    for row in range(len(rows)):
+        for slot in range(rows.texts):
+            inside = batch["segments"][row] == slot + 1
+            if batch["weights"][row, slot]:
+                label = int(batch["label"][row, slot])
+                assert label not in found
+                found[label] = tuple(batch[name][row, inside] for name in ("tokens", "token_types", "tag"))
+                assert np.flatnonzero(inside)[0] == batch["first"][row, slot]
+            else:
+                assert not inside.any()
+    assert sorted(found) == list(range(200))
+    for label, (tokens, types, tags) in found.items():
+        place = features.of(label)
+        np.testing.assert_array_equal(tokens, features.tokens[place])
+        np.testing.assert_array_equal(types, features.token_types[place])
+        np.testing.assert_array_equal(tags, features.pieces["tag"][place])
+    padding = batch["segments"] == 0
+    assert not batch["tokens"][padding].any() and not batch["tag"][padding].any()
+
+
+def test_the_order_depends_on_the_seed_alone():
+    features = make_features(np.full(100, 10))
+    first, again, other = (pack(features, 32, 0, seed=seed).row for seed in (5, 5, 6))
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("name,lengths", [
+    ("short", np.random.default_rng(0).gamma(3, 6, 2000).astype(int) + 2),
+    ("windows", np.minimum(np.random.default_rng(1).normal(180, 60, 2000).astype(int).clip(20), 384)),
+    ("nearly all of one length, over half a row", np.random.default_rng(2).integers(260, 280, 500)),
+    ("whole rows", np.full(300, 512))])
+def test_rows_are_nine_tenths_full(name, lengths):
+    features = make_features(lengths)
+    length = row_length(features.lengths)
+    assert length % 32 == 0 and length >= lengths.max()
+    assert pack(features, length, 0, seed=0).filled >= FULL
+
+
+def test_padding_rows_are_empty_and_rows_are_split_whole():
+    rows = pack(make_features([5] * 7), 32, 0, most=2)
+    batches = split_rows(rows, 3)
+    assert [list(batch) for batch in batches] == [[0, 1, 2], [3, -1, -1]]
+    batch = rows.rows(batches[1])
+    assert batch["segments"][0].any() and not batch["segments"][1:].any() and not batch["weights"][1:].any()
+
+
+HEADS = {"question_answering": (), "sequence_classification": ("a", "b", "c"), "token_classification": ("O", "B-X")}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_packed_outputs_are_those_of_each_text_alone(head):
+    config = ModelConfig(vocab_size=100, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=24,
+                         boundary_head=False, dtype="float32", initializer_range=0.3)
+    model = EncoderModel(config, head, HEADS[head] or ("x",))
+    params = nn.unbox(model.init(jax.random.key(0), **model.smallest_inputs))["params"]
+    features = make_features(np.random.default_rng(4).integers(2, 24, 40))
+    outputs = {}
+    for name, rows in (("alone", PackedRows(features, [[number] for number in range(40)], 24, 0)),
+                       ("packed", pack(features, 64, 0, seed=1))):  # a row is longer than the table of positions
+        unpacked, compute = Unpacked(rows, has_entry_per_text(model)), jax.jit(head_outputs(model))
+        for numbers in split_rows(rows, 6):
+            unpacked.add(numbers, jax.device_get(compute(params, inputs_of(rows.rows(numbers)))))
+        outputs[name] = unpacked.outputs
+    # By transformers' way of calling, a text a row with a mask.
+    for number in range(0, 40, 7):
+        place = features.of(number)
+        plain = model.apply({"params": params}, features.tokens[None, place], None, features.token_types[None, place])
+        for name, value in outputs["alone"].items():
+            expected = getattr(plain, name)[0]
+            got = value[number] if has_entry_per_text(model) else value[place]
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+    for name, value in outputs["alone"].items():
+        np.testing.assert_allclose(outputs["packed"][name], value, atol=1e-5)
+        assert np.abs(value).max() > 0.1
