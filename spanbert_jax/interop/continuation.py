@@ -55,7 +55,9 @@ def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Token
       UserError: when it is not clear what the old ids mean, or a tensor does not fit.
     """
     pretrained.tensors.check_ties()
-    config, old = model.config, pretrained.config
+    config, old, tensors = model.config, pretrained.config, pretrained.tensors
+    if (model.head, model.labels) != (pretrained.head, pretrained.labels):
+        tensors = tensors.without("classifier")  # of other classes
     # Number of rows, and which of the old ones they are.
     positions = np.arange(config.max_positions) % old.max_positions
     places = np.minimum(np.arange(config.boundary_positions), old.boundary_positions - 1)
@@ -67,7 +69,7 @@ def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Token
     if plan := _plan_vocabulary(pretrained, tokenizer):
         for name in _BY_PIECE:
             changes[name] = config.vocab_size, lambda rows: plan.apply(rows, config.initializer_range, seed)
-    return weights.load(model, _Adapted(pretrained.tensors, changes), seed)
+    return weights.load(model, _Adapted(tensors, changes), seed)
 
 
 def _plan_vocabulary(pretrained: Pretrained, tokenizer: Tokenizer) -> Transplant | None:

@@ -8,6 +8,7 @@ import pytest
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.finetuning.run import build, finetune
+from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.prediction.model_folder import load_model
 from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.loop import Loop
@@ -122,6 +123,30 @@ def test_wrong_fields_are_refused_before_any_work(fields, message):
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         validate(config)
+
+
+def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path)
+    config.train.duration = "4 steps"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
+        finetune(config, tmp_path / "run")
+    with pytest.raises(UserError, match="a run of a task that has not finished"):
+        open_pretrained(tmp_path / "run")
+    finetune(config, tmp_path / "run")
+    assert open_pretrained(tmp_path / "run").labels == ("blue", "green", "red")
+    # The same classes go on from the trained head, others begin anew.
+    (tmp_path / "tags").mkdir()
+    other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags")
+    other.train.duration = "2 steps"
+    assert finetune(other, tmp_path / "other").finished
+    again = config.copy_and_resolve_references()
+    again.init_from, again.train.duration = str(tmp_path / "run"), "1 steps"
+    again.optimizer.learning_rate = 1e-12
+    finetune(again, tmp_path / "again")
+    heads = [load_model(tmp_path / name).params["classification_head"]["kernel"] for name in ("run", "again")]
+    np.testing.assert_allclose(*heads, rtol=1e-6)
 
 
 def test_a_length_beyond_the_network_is_refused(start, tmp_path):

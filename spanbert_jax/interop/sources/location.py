@@ -38,7 +38,9 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):
         return _unpack(path)
     if path.exists():
-        return path
+        # Of a run of a task, what it has made is meant.
+        made = path / "model"
+        return made if (path / "task.json").is_file() and is_workdir(path) and made.is_dir() else path
     name = str(name_or_path)
     if name in SHORT_NAMES or (name.count("/") <= 1 and not name.startswith((".", "/", "~"))
                                and not name.endswith((*_WEIGHT_ENDINGS, *_ARCHIVE_ENDINGS))):

@@ -56,6 +56,9 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
     with Checkpointer(path, read_only=True) as checkpointer:
         chosen = checkpointer.newest_sound(step)
         about = checkpointer.about(chosen)
+        if "task" in about.get("config", {}):
+            raise UserError(f"{path}: a run of a task that has not finished; start its command again, and what it "
+                            f"makes will be in {path / 'model'}")
         try:
             config = ModelConfig(**about["network"])
         except (KeyError, TypeError):
