@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print(budget_words(args.budget))
         return DONE
     config = load_config(args.config, args.overrides)
+    if "task" in config:
+        raise UserError(f"--config={args.config}: a config of a task; plans are of pretraining, which takes days")
     os.environ["JAX_PLATFORMS"] = "cpu"  # no device of this machine is needed, so none is taken
     from spanbert_jax.planning.hardware import parse_topology  # takes seconds to import, which --help need not wait for
     from spanbert_jax.planning.plans import make_plan

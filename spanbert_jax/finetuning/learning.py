@@ -110,7 +110,8 @@ class TaskLearning:
                        out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
     def words(self, figures: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))
+        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items()
+                         if isinstance(value, float) and "/" not in name)  # by type, of which there may be many
 
     def introduction(self) -> list[str]:
         rows, parts = self.dataset.rows["train"], self.dataset.examples

@@ -12,14 +12,12 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.prediction.model_folder import FineTuned
 from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
-from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack
+from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack, rounded_length
 from spanbert_jax.tasks.protocol import Example, Prediction
 from spanbert_jax.text import special_ids
 
 # Examples that are packed into rows together, by those who predict for many. Scores depend on it in their last bits.
 GROUP = 256
-# Row lengths that programs are compiled for; longer ones are multiples of the last.
-_BUCKETS = (32, 64, 128, 256, 384, 512)
 _SHORTEST = 8  # pieces that a text in a packed row has on average, at least
 # Pieces that a program computes at a time. Sums are rounded otherwise in products of another shape, so this decides the
 # last bits of a result, and the number of rows that are asked for at once does not.
@@ -40,7 +38,7 @@ class Predictor:
         """The prediction of each example. What they are predicted with depends on all that come in one call, as to the
         last bits of scores, and on nothing else."""
         features = self.task.features(examples, self._fine_tuned.tokenizer, faults, labelled=False)
-        length = _bucket(int(features.lengths.max(initial=1)))
+        length = rounded_length(int(features.lengths.max(initial=1)))
         rows = pack(features, length, self._pad, most=length // _SHORTEST)
         return self.task.decode(examples, features, self._outputs(rows))
 
@@ -58,10 +56,6 @@ class Predictor:
             outputs = jax.device_get(self._compute(self._fine_tuned.params, batch, count))
             unpacked.add(numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()})
         return unpacked.outputs
-
-
-def _bucket(longest: int) -> int:
-    return next((length for length in _BUCKETS if length >= longest), -(-longest // _BUCKETS[-1]) * _BUCKETS[-1])
 
 
 def _in_chunks(model: EncoderModel) -> Callable[[Any, Mapping[str, jax.Array], int], dict[str, jax.Array]]:

@@ -13,7 +13,8 @@ from spanbert_jax.tasks.features import Features
 # Of the positions of the rows that training computes at least so many are to be pieces.
 FULL = 0.9
 _MOST_TEXTS = 255  # numbers of texts are uint8, and 0 is padding
-_MULTIPLE = 32
+# Lengths of short rows; those of longer ones are multiples of the last, which fills the lanes of an accelerator.
+_LENGTHS = (32, 64, 128)
 _LONGER = (1, 1.5, 2, 3, 4)
 
 
@@ -100,16 +101,21 @@ def pack(features: Features, length: int, pad: int, targets: Sequence[str] = (),
     return PackedRows(features, [order[items].tolist() for items in bins], length, pad, targets, most)
 
 
+def rounded_length(least: int) -> int:
+    """The least row length that programs are compiled for and that is no less than `least`."""
+    return next((length for length in _LENGTHS if length >= least), -(-least // _LENGTHS[-1]) * _LENGTHS[-1])
+
+
 def row_length(lengths: np.ndarray) -> int:
     """The least row length, of those tried, at which rows are `FULL`, or else the one at which they are fullest.
 
-    It is a multiple of 32, and longer than the longest feature where features of much the same length would leave rows
-    half empty.
+    It is 32, 64 or a multiple of 128, and longer than the longest feature needs where features of much the same length
+    would leave rows half empty.
     """
     longest = int(lengths.max(initial=1))
     best = (0.0, 0)
     for factor in _LONGER:
-        length = math.ceil(longest * factor / _MULTIPLE) * _MULTIPLE
+        length = rounded_length(math.ceil(longest * factor))
         filled = float(lengths.sum()) / (length * max(1, len(best_fit(lengths, length, _MOST_TEXTS))))
         if filled >= FULL:
             return length

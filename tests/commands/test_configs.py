@@ -6,6 +6,7 @@ import pytest
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import validate as validate_task
 from spanbert_jax.training.config import masking_spec, model_config, validate
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -45,6 +46,38 @@ def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary
     network = model_config(config, 1000)
     assert (config.masking.scheme, config.masking.span_upper) == (scheme, upper)
     assert (network.boundary_head, network.next_sentence_head) == (boundary, next_sentence)
+
+
+@pytest.mark.parametrize("name,task,length,epochs", [
+    ("squad.py", "question_answering", 512, 4), ("squad.py:version=2", "question_answering", 512, 4),
+    ("mrqa.py", "question_answering", 512, 4), ("sentiment.py", "text_classification", 128, 10),
+    ("intent.py", "text_classification", 128, 10), ("glue.py:task=cola", "text_classification", 128, 4),
+    ("glue.py:task=mnli,data=glue", "text_classification", 128, 10), ("tacred.py", "relation_extraction", 128, 10),
+    ("semeval.py", "relation_extraction", 128, 10), ("ner.py", "token_classification", 128, 10)])
+def test_published_hyperparameters_of_tasks(name, task, length, epochs):
+    config = load(name, "--config.task.train=files")
+    validate_task(config)
+    assert (config.task.name, config.task.length, config.train.duration) == (task, length, f"{epochs} epochs")
+    assert (config.optimizer.learning_rate, config.train.batch_size) == (2e-5, 32)
+    assert (config.optimizer.warmup, config.optimizer.weight_decay) == ("10 percent", 0.01)
+    if task == "question_answering":
+        assert (config.task.stride, config.task.question_length, config.task.max_answer_length) == (128, 64, 30)
+        assert config.task.null_answers == ("version=2" in name)
+
+
+@pytest.mark.parametrize("name", ["squad", "sentiment", "intent", "tacred", "semeval", "ner"])
+def test_small_variants_of_tasks_are_valid(name, monkeypatch):
+    monkeypatch.setenv("SPANBERT_DATA", "/data")
+    config = load(f"{name}.py:small=true")
+    validate_task(config)
+    assert config.task.train.startswith("/data/") and pathlib.Path(config.init_from, "model.safetensors").is_file()
+
+
+def test_an_unknown_task_of_glue_and_a_plan_of_a_task_are_refused(capsys):
+    with pytest.raises(UserError, match="config argument task=snli: allowed are cola"):
+        load("glue.py:task=snli")
+    assert main(["plan", "--config", str(CONFIGS / "ner.py"), "--topology", "cpu:1"]) == 2
+    assert "a config of a task; plans are of pretraining" in capsys.readouterr().err
 
 
 def test_overrides_reach_nested_fields():
@@ -106,7 +139,7 @@ def test_wrong_values_and_combinations_are_refused_before_any_work(override, mes
         validate(load("quickstart.py", override))
 
 
-@pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate", "predict", "sweep"])
 def test_help_of_each_verb_has_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
@@ -116,4 +149,4 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
 
 def test_unknown_verb_is_told(capsys):
     assert main(["trian"]) == 2
-    assert "unknown verb 'trian'; allowed: plan, prepare, train, evaluate" in capsys.readouterr().err
+    assert "unknown verb 'trian'; allowed: plan, prepare, train, sweep, evaluate, predict" in capsys.readouterr().err
