@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 import spanbert_jax.tasks
+import spanbert_jax.text
 from spanbert_jax.cache import cache_folder
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.tasks.features import Features
@@ -49,10 +51,11 @@ def cached_features(data: str, key: Any, faults: Faults, make: Callable[[Faults]
 
 
 def _code() -> str:
-    """What the tasks' code is: features made by another are not taken."""
-    digest = hashlib.sha256()
-    for file in sorted(pathlib.Path(spanbert_jax.tasks.__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
+    """What the code of the tasks and their tokenizer is: features made by another are not taken."""
+    digest = hashlib.sha256(tokenizers.__version__.encode())
+    for room in (spanbert_jax.tasks, spanbert_jax.text):
+        for file in sorted(pathlib.Path(room.__file__).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

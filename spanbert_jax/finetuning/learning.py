@@ -118,7 +118,8 @@ class TaskLearning:
         held_back = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
         words = [f"{len(parts['train']):,} training examples{f' ({held_back})' * bool(held_back)} as "
                  f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} pieces, "
-                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
+                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step with "
+                 f"{self.rows_per_step * len(parts['train']) / len(rows):.1f} examples on average"]
         words += [f"{count:,} {fault}: {', '.join(self.dataset.faults.places[fault])}"
                   for fault, count in self.dataset.faults.counts.items()]
         if not self.can_evaluate:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import ml_collections
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.cluster.agreement import from_first, is_first
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.finetuning.dataset import Dataset, make_dataset
@@ -28,6 +29,7 @@ from spanbert_jax.training.tracking import write_text
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
 _TOKENIZER_FILE = "tokenizer.json"
+logger = logging.getLogger("spanbert_jax")
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
@@ -86,12 +88,15 @@ def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfi
 
 def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
     """Writes what a finished run is for: the network, its task, scores and predictions."""
-    learning, step = experiment.learning, loop.step
-    params = loop.state.params
+    learning, step, params = experiment.learning, loop.step, loop.state.params
     if loop.best and loop.best[0] != step:
-        step = loop.best[0]
         with Checkpointer(workdir, read_only=True) as checkpointer:
-            params = checkpointer.restore_params(step, experiment.abstract.params)
+            if loop.best[0] in from_first(checkpointer.steps()):
+                step = loop.best[0]
+                params = checkpointer.restore_params(step, experiment.abstract.params)
+            else:
+                logger.warning("the best checkpoint, that of step %s, could not be saved: the last one is taken",
+                               f"{loop.best[0]:,}")
     results: dict[str, Any] = {"step": step}
     for part in ("dev", "test"):
         if part in learning.dataset.examples:

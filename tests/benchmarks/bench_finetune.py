@@ -19,7 +19,9 @@ are one stream, cut so that each update has as many features as ours on average,
 
 Time: that of training steps, with the batches they wait for, by the examples that went through, which are questions in
 question answering. Evaluation, compilation and the calls that save do not count; what of our saving goes on beside the
-steps slows them, and so does. Both sides' processes keep freed memory.
+steps slows them, and so does. Both sides' processes keep freed memory. The machine should have nothing else to do:
+torch's threads wait for one another at every operation, and other work slows them far more than ours. The table says
+how many cores others used.
 
 Sides take turns seed by seed, each in a process of its own. What is done is kept in the workdir, as SIDE-SEED.json.
 Stopped at any point, the same command goes on: ours from its last checkpoint, theirs with the seed that it was at.
@@ -89,12 +91,23 @@ def run_side(side: str, path: str, overrides: Sequence[str], seed: int, workdir:
     keep_freed_memory()
     config, folder = make_config(path, overrides, seed), workdir / f"{side}-{seed}"
     experiment = build(with_network(config, folder, TAKEN_WITH_POSITIONS), folder)
+    began, others = time.perf_counter(), seconds_of_others()
     figures = ours(config, folder) if side == "ours" else theirs(experiment)
-    if figures is not None:
-        figures |= {"config": plain(config), "cores": len(os.sched_getaffinity(0)), "sizes": sizes(experiment),
-                    "examples": experiment.size.total_steps * experiment.size.batch_size}
-        write_text(workdir / f"{side}-{seed}.json", json.dumps(figures, indent=2) + "\n")
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    if figures is None:
+        return
+    others = (seconds_of_others() - others) / (time.perf_counter() - began)
+    figures |= {"config": plain(config), "sizes": sizes(experiment),
+                "cores": len(os.sched_getaffinity(0)), "cores_of_others": others,
+                "examples": experiment.size.total_steps * experiment.size.batch_size}
+    write_text(workdir / f"{side}-{seed}.json", json.dumps(figures, indent=2) + "\n")
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def seconds_of_others() -> float:
+    """Core seconds that went to other processes, and to other guests of the machine, since it started."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, pathlib.Path("/proc/stat").read_text().split()[1:9])
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - time.process_time()
 
 
 def sizes(experiment: Experiment) -> str:
@@ -126,13 +139,9 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
     """The same of transformers."""
     import torch
     import transformers
-    transformers.logging.set_verbosity_error()  # it warns of the new head
-    config, dataset, metric = experiment.config, experiment.learning.dataset, experiment.learning.metric
-    features, total = dataset.rows["train"].features, experiment.size.total_steps
+    config, learning, total = experiment.config, experiment.learning, experiment.size.total_steps
     torch.manual_seed(config.seed)
-    model = getattr(transformers, CLASSES[config.task.name]).from_pretrained(
-        config.init_from, num_labels=len(dataset.task.labels) or 2, hidden_dropout_prob=config.model.dropout,
-        attention_probs_dropout_prob=config.model.attention_dropout)
+    model = make_model(experiment)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.optimizer.weight_decay), lr=config.optimizer.learning_rate,
         betas=(config.optimizer.b1, config.optimizer.b2), eps=config.optimizer.eps, fused=True)
@@ -140,28 +149,47 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
     every, best, seconds = experiment.steps("evaluation", "every"), None, 0.0
     for step, chosen in enumerate(batches(experiment), 1):
         began = time.perf_counter()
-        model.train()
-        inputs = inputs_of(features, chosen)
-        loss = loss_of(model(**inputs), inputs["attention_mask"], features, chosen)
-        loss.backward()
-        if config.optimizer.clip_norm:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.item()
+        loss = update(model, optimizer, schedule, learning.dataset.rows["train"].features, chosen,
+                      config.optimizer.clip_norm)
         seconds += time.perf_counter() - began
         # As `training.loop` has it: just before the end, where it is evaluated anyway, once is enough.
         if step == total or every and step % every == 0 and total - step >= every / 2:
-            score = scores_of(model, experiment, "dev")[metric]
-            print(f"theirs, seed {config.seed}: step {step:,} of {total:,}: {metric} {score:.2f}, loss "
-                  f"{loss.item():.3f}, {seconds / step:.3f} s a step", flush=True)
+            score = scores_of(model, experiment, "dev")[learning.metric]
+            print(f"theirs, seed {config.seed}: step {step:,} of {total:,}: {learning.metric} {score:.2f}, "
+                  f"loss {loss:.3f}, {seconds / step:.3f} s a step", flush=True)
             if best is None or score > best[0]:
                 best = score, copy.deepcopy(model.state_dict())
     model.load_state_dict(best[1])
-    scores = {part: scores_of(model, experiment, part) for part in ("dev", "test") if part in dataset.examples}
-    return {"scores": scores, "seconds": seconds, "with": f"transformers {transformers.__version__}, "
-            f"torch {torch.__version__}, {torch.get_num_threads()} threads"}
+    return {"scores": {part: scores_of(model, experiment, part) for part in ("dev", "test")
+                       if part in learning.dataset.examples},
+            "seconds": seconds, "with": f"transformers {transformers.__version__}, torch {torch.__version__}, "
+                                        f"{torch.get_num_threads()} threads"}
+
+
+def make_model(experiment: Experiment) -> torch.nn.Module:
+    """The network of `config.init_from` with a new head."""
+    import transformers
+    transformers.logging.set_verbosity_error()  # it warns of the new head
+    config, labels = experiment.config, experiment.learning.task.labels
+    return getattr(transformers, CLASSES[config.task.name]).from_pretrained(
+        config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=config.model.dropout,
+        attention_probs_dropout_prob=config.model.attention_dropout)
+
+
+def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, features: Features,
+           chosen: np.ndarray, clip_norm: float) -> float:
+    """A training step on some features. Returns its loss."""
+    import torch
+    model.train()
+    inputs = inputs_of(features, chosen)
+    loss = loss_of(model(**inputs), inputs["attention_mask"], features, chosen)
+    loss.backward()
+    if clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
 
 
 def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -247,32 +275,36 @@ def outputs_of(model: torch.nn.Module, features: Features, size: int) -> dict[st
     return found
 
 
-def records(workdir: pathlib.Path, side: str, seeds: int) -> list[dict[str, Any]]:
-    """What there is of a side."""
-    files = [workdir / f"{side}-{seed}.json" for seed in range(seeds)]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-
-
 def report(workdir: pathlib.Path, seeds: int, metric: str) -> None:
-    """Prints the table."""
-    found = {side: records(workdir, side, seeds) for side in SIDES}
-    speeds = {side: statistics.median(1000 * one["seconds"] / one["examples"] for one in ones)
-              for side, ones in found.items() if ones}
-    table = rich.table.Table("side", "with", "cores", "seeds", f"dev {metric}", f"test {metric}",
+    """Prints the table of what there is."""
+    files = {side: [workdir / f"{side}-{seed}.json" for seed in range(seeds)] for side in SIDES}
+    found = {side: [json.loads(file.read_text(encoding="utf-8")) for file in of_side if file.exists()]
+             for side, of_side in files.items()}
+    found = {side: records for side, records in found.items() if records}
+    speeds = {side: statistics.median(1000 * record["seconds"] / record["examples"] for record in records)
+              for side, records in found.items()}
+    table = rich.table.Table("side", "with", "cores (others used)", "seeds", f"dev {metric}", f"test {metric}",
                              "s per 1,000 training examples", "times transformers")
-    for side, ones in found.items():
-        if not ones:
-            continue
-        scores = [[one["scores"][part][metric] for one in ones if part in one["scores"]] for part in ("dev", "test")]
-        cells = [f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
-                 if values else "-" for values in scores]
-        ratio = f"{speeds['theirs'] / speeds[side]:.2f}" if "theirs" in speeds else "-"
-        table.add_row(SIDES[side], *("; ".join(sorted({str(one[key]) for one in ones})) for key in ("with", "cores")),
-                      str(len(ones)), *cells, f"{speeds[side]:.2f}", ratio)
+    for side, records in found.items():
+        cores = {str(record["cores"]) for record in records}
+        most = max(record["cores_of_others"] for record in records)
+        table.add_row(
+            SIDES[side], "; ".join(sorted({record["with"] for record in records})),
+            f"{', '.join(sorted(cores))} (at most {most:.2f})", str(len(records)),
+            *(mean([record["scores"][part][metric] for record in records if part in record["scores"]])
+              for part in ("dev", "test")),
+            f"{speeds[side]:.2f}", f"{speeds['theirs'] / speeds[side]:.2f}" if "theirs" in speeds else "-")
     console = rich.console.Console(width=160)
     console.print(table)
-    for sizes in sorted({one["sizes"] for ones in found.values() for one in ones}):
-        console.print(sizes)
+    for words in sorted({record["sizes"] for records in found.values() for record in records}):
+        console.print(words)
+
+
+def mean(values: list[float]) -> str:
+    """A mean and the sample deviation, in words."""
+    if not values:
+        return "-"
+    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:

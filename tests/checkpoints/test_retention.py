@@ -17,9 +17,13 @@ def test_newest_and_every_so_many_are_kept(keep, keep_every, expected):
 
 
 @pytest.mark.parametrize("best,expected", [
-    (10, {10: "best score", 35: "newest 1"}), (35, {35: "newest 1, best score"}), (7, {35: "newest 1"})])
+    (10, {10: "best score", 35: "newest 1"}), (35, {35: "newest 1, best score"})])
 def test_the_best_is_kept_too(best, expected):
     assert kept([20, 5, 35, 10, 30], 1, 0, best) == expected
+
+
+def test_all_are_kept_while_the_best_is_not_saved():
+    assert kept([20, 5], 1, 0, best=7) == {5: "the best is not saved", 20: "newest 1, the best is not saved"}
 
 
 def test_thousands_are_told_with_a_comma():
