@@ -36,7 +36,7 @@ class Checkpointer:
 
     Attributes:
       failures: saves that failed since it was opened.
-      best: the step that scored best so far, which the next saves keep too; 0 for none.
+      bests: the steps that each scored better than all before. The last of them that is stored is kept.
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, tries: int = 3,
@@ -55,7 +55,7 @@ class Checkpointer:
         Raises:
           UserError: when the folder cannot be made, or is not seen by all processes.
         """
-        self.failures = self.best = 0
+        self.failures, self.bests = 0, []
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
         self._say = say if is_first() else (lambda line: None)
@@ -112,8 +112,7 @@ class Checkpointer:
             self._tell_failure(step, obstacle)
             self._record(step, obstacle)
             return
-        best = self.best  # as it is now: of the next one there is nothing on disk when this save ends
-        save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step, best),
+        save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step),
                     fail=lambda reason: self._tell_failure(step, reason))
         begun = save.begin(state, about)
         self._pending = step, save
@@ -282,10 +281,11 @@ class Checkpointer:
         needed = math.ceil(size * (1 + _SPARE_SHARE)) + _SPARE_BYTES
         return f"{_gigabytes(needed)} are needed and {_gigabytes(free)} are free" if free < needed else None
 
-    def _finish(self, step: int, best: int) -> None:
+    def _finish(self, step: int) -> None:
         """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
         if not is_first():
             return
+        best = max(({step, *self.steps()} & {*self.bests}), default=0)
         write_manifest(names.manifest_path(self._folder, step), names.saving_path(self._folder, step), step,
                        self._keep, self._keep_every, best)
         names.publish(self._folder, step)

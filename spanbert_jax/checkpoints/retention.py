@@ -11,8 +11,7 @@ def kept(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dic
       steps: that there are.
       keep: how many of the newest are kept.
       keep_every: of every so many steps the first that was saved is kept for good; 0 keeps none.
-      best: the one that scored best so far; 0 for none. If it could not be saved, all are kept: the one that was the
-        best before is among them.
+      best: the one that scored best so far; 0 for none.
     """
     newest = set(sorted(steps)[-keep:] if keep else [])
     reasons, period = {}, 0
@@ -23,8 +22,6 @@ def kept(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dic
             why.append(f"every {keep_every:,} steps")
         if step == best:
             why.append("best score")
-        if best and best not in steps:
-            why.append("the best is not saved")
         if why:
             reasons[step] = ", ".join(why)
     return reasons

@@ -15,6 +15,7 @@ import sys
 import rich.console
 
 from spanbert_jax.commands import joining
+from spanbert_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
-    if args.input:
-        return _score(args)
-    if (results := pathlib.Path(args.workdir, "results.json")).is_file():
-        print(results.read_text(encoding="utf-8"), end="")
-        return 0
+    of_task = (pathlib.Path(args.workdir) / "task.json").is_file() or args.input
+    if of_task and args.step is not None:
+        raise UserError(f"--step {args.step}: a fine-tuned network is that of its best step; leave it out")
+    if args.out and not args.input:
+        raise UserError(f"--out {args.out}: there are predictions of --input alone; give it")
+    if of_task:
+        return _score(args) if args.input else _say_results(args)
     joining.join(args)
     from spanbert_jax.cluster.agreement import is_first
     from spanbert_jax.training import evaluate
@@ -48,6 +51,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"step {figures['step']:,}: {figures['masked_tokens']:,} masked tokens of held-out documents: "
           f"{evaluation_words(figures)}")
     rich.console.Console(highlight=False).print(accuracy_table(figures))
+    return 0
+
+
+def _say_results(args: argparse.Namespace) -> int:
+    """Prints what a finished run has found itself to be worth."""
+    try:
+        results = json.loads((pathlib.Path(args.workdir) / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{args.workdir}: a run of a task that has not finished; start its command again, or give its "
+                        "model by --workdir and labelled files by --input") from None
+    print(json.dumps(results, indent=None if args.json else 2))
     return 0
 
 

@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     if "task" not in config:
         raise UserError(f"--config={args.config}: a config of pretraining; a sweep is over runs of a task")
+    fields = [field for field, _ in args.grid]
+    if len(set(fields)) < len(fields) or "seed" in fields:
+        raise UserError(f"--grid: fields {', '.join(fields)}: give each field once, and seeds by --seeds")
     if args.seeds < 1:
         raise UserError(f"--seeds={args.seeds}: must be at least 1")
 
@@ -77,7 +80,9 @@ def table_of(rows: Sequence[Row], seeds: int) -> rich.table.Table:
     for row in rows:
         cells = []
         for part in parts:
-            deviation = row.deviation(part)
-            cells.append(f"{row.mean(part):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}"))
+            deviation, failed = row.deviation(part), seeds - len(row.scores[part])
+            words = [f"{row.mean(part):.2f}" if row.scores[part] else "", f"± {deviation:.2f}" if deviation else "",
+                     f"({failed} failed)" if failed else ""]
+            cells.append(" ".join(filter(None, words)))
         table.add_row(*row.settings.values(), *cells)
     return table

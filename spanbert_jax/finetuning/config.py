@@ -25,7 +25,7 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
       **settings: fields of `config.task` that differ from the defaults.
 
     Raises:
-      UserError: when there is no such task.
+      UserError: when there is no such task, or it has no such field.
     """
     config = shared_defaults()
     config.task = task = ml_collections.ConfigDict()
@@ -40,6 +40,8 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
     task.split_seed = 0  # of what is held back, which is the same for every seed of the run
     task.length = 128  # pieces in a feature at most
     task.update(task_class(name).defaults())
+    if unknown := [field for field in settings if field not in task]:
+        raise UserError(f"default_task_config({name!r}): no field {unknown[0]!r}; there are {', '.join(task)}")
     task.update(settings)
 
     config.optimizer.learning_rate = 2e-5

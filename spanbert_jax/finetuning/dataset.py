@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import ml_collections
+import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.corpus.documents import Faults
@@ -13,6 +14,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.parts import read_parts
+from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.packing import PackedRows, pack, row_length
 from spanbert_jax.tasks.protocol import Example, Task
 from spanbert_jax.tasks.reading import files_of, stamps
@@ -37,6 +39,14 @@ class Dataset:
     identity: dict[str, Any]
 
 
+def _digest(features: Features) -> str:
+    """What tells features from others."""
+    digest = hashlib.sha256()
+    for array in (features.starts, features.tokens, *features.columns.values(), *features.pieces.values()):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dataset:
     """Reads, divides, and makes features and rows; the same whenever and wherever it is done.
 
@@ -47,12 +57,11 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
     examples = read_parts(config, task, faults)
     task.learn(examples["train"], tokenizer)
     name, text, facts = config.task.name, tokenizer.to_str(), dict(task.facts)
-    fractions = [config.task.dev_fraction, config.task.test_fraction, config.task.split_seed]
     rows, pad = {}, special_ids(tokenizer).pad
     for part, of_part in examples.items():
         paths = config.task[part] or config.task.train
-        divided = [] if part != "train" and config.task[part] else fractions
-        key = [name, task.settings, facts, text, stamps(paths), part, divided]
+        # Which of the files' examples these are, too.
+        key = [name, task.settings, facts, text, stamps(paths), [example.where for example in of_part]]
         features = cached_features(files_of(paths)[0], key, faults,
                                    lambda found, chosen=of_part: task.features(chosen, tokenizer, found))
         if part == "train" and not len(features):
@@ -61,7 +70,5 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
         length = max(row_length(features.lengths), rows["train"].length if rows else 0)
         rows[part] = pack(features, length, pad, task.targets, config.seed)
     identity = {"tokenizer": hashlib.sha256(text.encode()).hexdigest(), "facts": facts, "length": rows["train"].length,
-                "examples": {part: len(of_part) for part, of_part in examples.items()},
-                "files": {part: [stamp[1] for stamp in stamps(config.task[part])] for part in examples
-                          if config.task[part]}}
+                "features": {part: _digest(of_part.features) for part, of_part in rows.items()}}
     return Dataset(task, tokenizer, examples, rows, faults, identity)

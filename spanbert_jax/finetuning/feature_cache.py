@@ -38,7 +38,8 @@ def cached_features(data: str, key: Any, faults: Faults, make: Callable[[Faults]
     name = hashlib.sha256(json.dumps([_code(), key], sort_keys=True).encode()).hexdigest()[:24]
     folders = [pathlib.Path(data).absolute().parent / _FOLDER, cache_folder() / "features"]
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        # Not there, or damaged.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
             return _read(folder / name, faults)
     found = Faults()
     features = make(found)

@@ -28,6 +28,8 @@ from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.tracking import write_text
 
 _TERM = "task"
+# How far the examples in a step may be from what is asked for without a word.
+_ROUNDING = 0.15
 
 
 def task_objective(model: EncoderModel, task: Task) -> Objective:
@@ -48,7 +50,11 @@ def task_objective(model: EncoderModel, task: Task) -> Objective:
 
 
 class TaskLearning:
-    """A `training.learning.Learning`; see there."""
+    """A `training.learning.Learning`; see there.
+
+    Attributes:
+      latest: the dev predictions of the last evaluation; None without one.
+    """
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderModel, mesh: Mesh):
         rows = dataset.rows["train"]
@@ -59,6 +65,7 @@ class TaskLearning:
         self.flops = train_step_flops(model.config, self.rows_per_step, rows.length, 0)
         self.identity = dataset.identity
         self.can_evaluate = "dev" in dataset.rows
+        self.latest: list[Prediction] | None = None
         self._config, self._model, self._mesh = config, model, mesh
 
     @property
@@ -73,8 +80,8 @@ class TaskLearning:
         return initial_params(self._config, self._model, self.dataset.tokenizer)
 
     def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
-        predictions = self.predict("dev", params, call, stop)
-        return None if predictions is None else self.task.score(self.dataset.examples["dev"], predictions)
+        self.latest = self.predict("dev", params, call, stop)
+        return None if self.latest is None else self.task.score(self.dataset.examples["dev"], self.latest)
 
     def predict(self, part: str, params: Any, call: Call, stop: Callable[[], bool | None],
                 ) -> list[Prediction] | None:
@@ -118,8 +125,11 @@ class TaskLearning:
         held_back = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
         words = [f"{len(parts['train']):,} training examples{f' ({held_back})' * bool(held_back)} as "
                  f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} pieces, "
-                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step with "
-                 f"{self.rows_per_step * len(parts['train']) / len(rows):.1f} examples on average"]
+                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
+        examples, asked = self.rows_per_step * len(parts["train"]) / len(rows), self._config.train.batch_size
+        if abs(examples / asked - 1) > _ROUNDING:
+            words.append(f"config.train.batch_size={asked} is met by {examples:.1f} examples a step, no better, for a "
+                         f"row holds {len(parts['train']) / len(rows):.1f}.")
         words += [f"{count:,} {fault}: {', '.join(self.dataset.faults.places[fault])}"
                   for fault, count in self.dataset.faults.counts.items()]
         if not self.can_evaluate:

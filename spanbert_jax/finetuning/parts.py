@@ -8,22 +8,9 @@ import ml_collections
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks.protocol import Example, Task
-from spanbert_jax.tasks.reading import files_of
+from spanbert_jax.tasks.protocol import Example, Task, read_all
 
 PARTS = ("train", "dev", "test")
-
-
-def read(task: Task, paths: str, faults: Faults, labelled: bool = True) -> list[Example]:
-    """All examples of some files.
-
-    Raises:
-      UserError: when a file is wrong, or there is no example.
-    """
-    examples = [example for file in files_of(paths) for example in task.read(file, faults, labelled)]
-    if not examples:
-        raise UserError(f"{paths}: no example in it; is it of another format?")
-    return examples
 
 
 def read_parts(config: ml_collections.ConfigDict, task: Task, faults: Faults) -> dict[str, list[Example]]:
@@ -34,10 +21,10 @@ def read_parts(config: ml_collections.ConfigDict, task: Task, faults: Faults) ->
     """
     settings = config.task
     fractions = {part: settings[f"{part}_fraction"] for part in PARTS[1:] if settings[f"{part}_fraction"]}
-    parts = hold_back(read(task, settings.train, faults), fractions, settings.split_seed)
+    parts = hold_back(read_all(task, settings.train, faults), fractions, settings.split_seed)
     for part in PARTS[1:]:
         if settings[part]:
-            parts[part] = read(task, settings[part], faults)
+            parts[part] = read_all(task, settings[part], faults)
     for part, examples in parts.items():
         if not examples:
             raise UserError(f"config.task: no example is left for {part}; there are too few documents to divide, so "

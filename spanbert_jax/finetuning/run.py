@@ -14,17 +14,19 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import from_first, is_first
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import validate
-from spanbert_jax.finetuning.dataset import Dataset, make_dataset
+from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.learning import TaskLearning
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, FineTuned, save_model
+from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, assemble, with_attention
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, run
+from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
 from spanbert_jax.training.tracking import write_text
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
@@ -66,7 +68,8 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
                         f"{config.model.max_positions} positions; take at most so many")
     # A run that has begun has its tokenizer: what it began from need not be there any more.
     own = workdir / _TOKENIZER_FILE
-    tokenizer = load_tokenizer(own if own.exists() else config.init_from)
+    begun = own.exists() and (workdir / CONFIG_FILE).exists() and load_config(workdir).init_from == config.init_from
+    tokenizer = load_tokenizer(own if begun else config.init_from)
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
@@ -89,18 +92,19 @@ def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfi
 def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
     """Writes what a finished run is for: the network, its task, scores and predictions."""
     learning, step, params = experiment.learning, loop.step, loop.state.params
-    if loop.best and loop.best[0] != step:
-        with Checkpointer(workdir, read_only=True) as checkpointer:
-            if loop.best[0] in from_first(checkpointer.steps()):
-                step = loop.best[0]
-                params = checkpointer.restore_params(step, experiment.abstract.params)
-            else:
-                logger.warning("the best checkpoint, that of step %s, could not be saved: the last one is taken",
-                               f"{loop.best[0]:,}")
+    with Checkpointer(workdir, read_only=True) as checkpointer:
+        stored = [best for best in loop.bests if best in from_first(checkpointer.steps())]
+        if stored and stored[-1] != step:
+            step = stored[-1]
+            params = checkpointer.restore_params(step, experiment.abstract.params)
+    if loop.bests and step != loop.bests[-1]:
+        logger.warning("the best checkpoint, that of step %s, could not be saved: that of step %s is taken",
+                       f"{loop.bests[-1]:,}", f"{step:,}")
     results: dict[str, Any] = {"step": step}
     for part in ("dev", "test"):
         if part in learning.dataset.examples:
-            results[part] = _measure(learning, part, params, workdir / PREDICTIONS_FOLDER / part)
+            at_hand = learning.latest if part == "dev" and step == loop.step else None
+            results[part] = _measure(learning, part, params, at_hand, workdir / PREDICTIONS_FOLDER / part)
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
@@ -111,10 +115,12 @@ def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
-def _measure(learning: TaskLearning, part: str, params: Any, folder: pathlib.Path) -> dict[str, float]:
-    """Scores a part, and writes its predictions."""
-    dataset: Dataset = learning.dataset
-    predictions = learning.predict(part, params, lambda function, *arguments: function(*arguments), lambda: None)
+def _measure(learning: TaskLearning, part: str, params: Any, predictions: list[Prediction] | None,
+             folder: pathlib.Path) -> dict[str, float]:
+    """Scores a part, and writes its predictions, which are made unless they are at hand."""
+    dataset = learning.dataset
+    if predictions is None:
+        predictions = learning.predict(part, params, lambda function, *arguments: function(*arguments), lambda: None)
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import shutil
 import statistics
@@ -13,8 +14,7 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.cluster.agreement import is_first
-from spanbert_jax.errors import UserError
+from spanbert_jax.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.finetuning.config import task_of, validate
 from spanbert_jax.finetuning.run import RESULTS_FILE, finetune
 from spanbert_jax.training.stored_config import load_config
@@ -29,14 +29,14 @@ class Row:
 
     Attributes:
       settings: field of the config -> its value, as text.
-      scores: the task's metric by part, "dev" and "test", one number a seed.
+      scores: the task's metric by part, "dev" and "test", one number a seed; none of runs that failed.
     """
     settings: dict[str, str]
     scores: dict[str, list[float]]
 
     def mean(self, part: str) -> float:
-        """Over the seeds."""
-        return statistics.fmean(self.scores[part])
+        """Over the seeds; -inf where every run has failed."""
+        return statistics.fmean(self.scores[part]) if self.scores[part] else -math.inf
 
     def deviation(self, part: str) -> float | None:
         """The sample standard deviation over the seeds; None of one seed."""
@@ -47,7 +47,8 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
           seeds: Sequence[int], workdir: pathlib.Path, say: Callable[[str], None] = print) -> list[Row] | None:
     """Runs every setting of a grid with every seed, each in a workdir of its own below `workdir`.
 
-    A finished run keeps its model, scores and predictions, gives up its checkpoints, and is not done again.
+    A finished run keeps its model, scores and predictions, gives up its checkpoints, and is not done again. One whose
+    loss is not finite has failed; the others go on.
 
     Args:
       make_config: the config with overrides such as "--config.seed=1".
@@ -72,22 +73,23 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
         name = ",".join(f"{field}={value}" for field, value in {**settings[number], "seed": seed}.items())
         say(f"Run {count} of {len(runs)}: {name}")
         found = _finished(workdir / name, config)
-        if found is None:
-            if not finetune(config, workdir / name).finished:
+        try:
+            if found is None and not finetune(config, workdir / name).finished:
                 return None
-            found = _finished(workdir / name, config)
-            if is_first():
-                shutil.rmtree(workdir / name / FOLDER, ignore_errors=True)
-        results[number, seed] = found
+            results[number, seed] = found or _finished(workdir / name, config)
+            shutil.rmtree(workdir / name / FOLDER, ignore_errors=True)
+        except SavesFailed:
+            raise
+        except RunFailed as error:  # by what the setting asks for; others may do better
+            say(f"failed: {error}")
     metric = task_of(next(iter(runs.values()))).metric
-    rows = [Row(one, {part: [results[number, seed][part][metric] for seed in seeds]
-                      for part in ("dev", "test") if part in results[number, seeds[0]]})
-            for number, one in enumerate(settings)]
-    if rows and "dev" in rows[0].scores:
+    parts = [part for part in ("dev", "test") if any(part in result for result in results.values())]
+    rows = [Row(one, {part: [results[number, seed][part][metric] for seed in seeds if (number, seed) in results]
+                      for part in parts}) for number, one in enumerate(settings)]
+    if "dev" in parts:
         rows.sort(key=lambda row: -row.mean("dev"))
-    if is_first():
-        summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
-        write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
+    summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
+    write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
     return rows
 
 

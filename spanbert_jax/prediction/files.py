@@ -1,9 +1,11 @@
 """Predictions for files of any size, in constant memory. Stopped or killed, the same call goes on."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -12,9 +14,11 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, TASK_FILE, load_model
-from spanbert_jax.prediction.predictor import GROUP, Predictor
-from spanbert_jax.tasks.protocol import Example, Task
+from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.tasks.protocol import Example, Task, read_all
 from spanbert_jax.tasks.reading import files_of, stamps
+
+logger = logging.getLogger("spanbert_jax")
 
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
@@ -36,7 +40,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       on_examples: is told how many examples are done, now and then.
 
     Returns:
-      What in the files was mended or cut, counted.
+      What in the files was mended or cut, counted by this call.
 
     Raises:
       UserError: naming file, line and id; what was predicted before stays in OUTPUT.partial.
@@ -44,39 +48,47 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     output = pathlib.Path(output).expanduser()
     if output.exists():
         raise UserError(f"{output}: there already, and nothing is overwritten; give another file, or remove it")
-    if official is not None:
-        check_free(official)
-    files = files_of(inputs)
-    fine_tuned = load_model(model, dtype)
-    predictor, faults = Predictor(fine_tuned, batch_size), Faults()
-    partial = output.with_name(output.name + ".partial")
-    try:
+    files, partial = files_of(inputs), output.with_name(output.name + ".partial")
+    fine_tuned, faults = load_model(model, dtype), Faults()
+    predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    with _telling(partial):
         output.parent.mkdir(parents=True, exist_ok=True)
         done = _begin(partial, _identity(model, inputs, dtype))
+    if official is not None and not done:
+        check_free(official)
+        if not task.files([], []):
+            raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
+    on_examples(done)
+    examples = (example for file in files for example in task.read(file, faults, labelled=False))
+    for group in _groups(itertools.islice(examples, done, None)):
+        lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, faults)]
+        with _telling(partial), open(partial, "ab") as out:
+            out.write("".join(f"{line}\n" for line in lines).encode())
+        done += len(group)
         on_examples(done)
-        examples = (example for file in files for example in fine_tuned.task.read(file, faults, labelled=False))
-        with open(partial, "r+b") as out:
-            out.seek(0, os.SEEK_END)
-            for group in _groups(itertools.islice(examples, done, None)):
-                lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, faults)]
-                out.write("".join(f"{line}\n" for line in lines).encode())
-                out.flush()
-                done += len(group)
-                on_examples(done)
+    if official is not None and not pathlib.Path(official).is_dir():
+        _write_official(task, inputs, partial, pathlib.Path(official))
+    with _telling(partial):
+        with open(partial, "rb") as out:
             os.fsync(out.fileno())
         partial.rename(output)
         _note(partial).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{partial}: cannot be written ({error.strerror}); mend that, and run the same again to go "
-                        "on") from None
-    if official is not None:
-        _write_official(fine_tuned.task, files, output, pathlib.Path(official))
     return faults
 
 
-def _write_official(task: Task, files: list[str], output: pathlib.Path, official: pathlib.Path) -> None:
-    examples = [example for file in files for example in task.read(file, Faults(), labelled=False)]
-    with open(output, encoding="utf-8") as lines:
+@contextlib.contextmanager
+def _telling(partial: pathlib.Path) -> Iterator[None]:
+    """Turns what the disk says into a line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{partial}: cannot be written ({error.strerror}); mend that, and run the same again to go "
+                        "on") from None
+
+
+def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:
+    examples = read_all(task, inputs, Faults(), labelled=False)
+    with open(partial, encoding="utf-8") as lines:
         predictions = [json.loads(line) for line in lines]
     with new_directory(official) as folder:
         for name, text in task.files(examples, predictions).items():
@@ -84,7 +96,8 @@ def _write_official(task: Task, files: list[str], output: pathlib.Path, official
 
 
 def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    while group := list(itertools.islice(examples, GROUP)):
+    size = group_size()
+    while group := list(itertools.islice(examples, size)):
         yield group
 
 
@@ -105,14 +118,16 @@ def _begin(partial: pathlib.Path, identity: str) -> int:
     """How many examples are done already; the partial output then ends with the last whole group."""
     note = _note(partial)
     if not (partial.exists() and note.exists() and note.read_text(encoding="utf-8") == identity):
+        if partial.exists():
+            logger.warning("%s is of another model or input, or of none: begun anew", partial)
         partial.write_bytes(b"")
         note.write_text(identity, encoding="utf-8")
         return 0
-    done, end, position = 0, 0, 0
+    done, end, position, size = 0, 0, 0, group_size()
     with open(partial, "r+b") as lines:
         for number, line in enumerate(lines, 1):
             position += len(line)
-            if number % GROUP == 0 and line.endswith(b"\n"):
+            if number % size == 0 and line.endswith(b"\n"):
                 done, end = number, position
     os.truncate(partial, end)
     return done

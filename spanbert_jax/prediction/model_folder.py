@@ -41,14 +41,17 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     Raises:
       UserError: when the disk does not take it; then what was there is still there.
     """
-    new = directory.with_name(f".{directory.name}.new")
+    new, old = (directory.with_name(f".{directory.name}.{which}") for which in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     try:
         save_pretrained(fine_tuned.model, fine_tuned.params, new, fine_tuned.tokenizer)
         text = json.dumps(describe_task(fine_tuned.name, fine_tuned.task), indent=2, ensure_ascii=False)
         (new / TASK_FILE).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
         new.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); make room, and run the same "
                         "again") from None
@@ -79,9 +82,14 @@ def load_model(directory: str | pathlib.Path, dtype: str = "float32") -> FineTun
 def _read_task(file: pathlib.Path) -> tuple[str, Task]:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        return stored["task"], make_task(stored["task"], stored["settings"], stored["facts"])
+        if not isinstance(stored["settings"]["length"], int):
+            raise ValueError("length is no whole number")
+        task = make_task(stored["task"], stored["settings"], stored["facts"])
+        if task.head.endswith("classification") and not task.labels:
+            raise ValueError("it names no labels")
+        return stored["task"], task
     except FileNotFoundError:
         raise UserError(f"{file.parent}: no fine-tuned network here ({TASK_FILE} is missing); give the directory "
                         f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not a task as fine-tuning writes it ({error}); fetch it again") from None

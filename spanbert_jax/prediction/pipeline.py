@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.prediction.model_folder import FineTuned, load_model
-from spanbert_jax.prediction.predictor import GROUP, Predictor
+from spanbert_jax.prediction.predictor import Predictor, group_size
 from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.reading import whole
 
@@ -25,7 +26,7 @@ class Pipeline:
 
         Args:
           inputs: a text, or the fields of an input by name, as they stand in a line of a JSON lines file of the task;
-            or a list of these.
+            or a list of these. What had to be cut or mended in them is warned of.
           **fields: of a single input.
 
         Returns:
@@ -36,16 +37,20 @@ class Pipeline:
         """
         if (inputs is None) == (not fields):
             raise UserError("give either an input, or its fields by name")
-        one = inputs is None or isinstance(inputs, (str, Mapping))
+        one = not isinstance(inputs, (list, tuple))
         listed = [fields if inputs is None else inputs] if one else list(inputs)
         faults = Faults()
         examples = []
         for number, item in enumerate(listed, 1):
             where = f"input {number}"
+            if not isinstance(item, (str, Mapping)):
+                raise UserError(f"{where}: {item!r:.80} is neither a text nor fields by name")
             examples.append(self.task.example(whole(item, where, faults), where, faults))
         predictions = []
-        for first in range(0, len(examples), GROUP):
-            predictions += self._predictor(examples[first:first + GROUP], faults)
+        for first in range(0, len(examples), group := group_size()):
+            predictions += self._predictor(examples[first:first + group], faults)
+        for fault, count in faults.counts.items():
+            warnings.warn(f"{count:,} {fault}: {', '.join(faults.places[fault])}", stacklevel=2)
         for prediction in predictions:
             del prediction["id"]
         return predictions[0] if one else predictions
@@ -64,6 +69,8 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
     Raises:
       UserError: when there is no such network, or it does another task.
     """
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
     fine_tuned = load_model(model, dtype)
     if task.replace("-", "_") != fine_tuned.name:
         raise UserError(f"task {task!r}: the network in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")

@@ -12,39 +12,50 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.prediction.model_folder import FineTuned
 from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
-from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack, rounded_length
+from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack, row_length
 from spanbert_jax.tasks.protocol import Example, Prediction
 from spanbert_jax.text import special_ids
 
-# Examples that are packed into rows together, by those who predict for many. Scores depend on it in their last bits.
-GROUP = 256
 _SHORTEST = 8  # pieces that a text in a packed row has on average, at least
-# Pieces that a program computes at a time. Sums are rounded otherwise in products of another shape, so this decides the
-# last bits of a result, and the number of rows that are asked for at once does not.
-_PIECES_AT_A_TIME = {"cpu": 1024}
-_PIECES_ELSEWHERE = 16_384
+# Pieces that a program computes at a time, and examples whose features are packed into rows together: enough to fill
+# most of the programs. Sums are rounded otherwise in products of another shape, so these decide the last bits of a
+# result, and the number of rows that are asked for at once does not.
+_SIZES = {"cpu": (1024, 512)}
+_SIZES_ELSEWHERE = (16_384, 8192)
+
+
+def group_size() -> int:
+    """How many examples are to be predicted for together, by those who have many."""
+    return _sizes()[1]
+
+
+def _sizes() -> tuple[int, int]:
+    return _SIZES.get(jax.default_backend(), _SIZES_ELSEWHERE)
 
 
 class Predictor:
     """A fine-tuned network that predicts on this process's first device."""
 
     def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
-        """`batch_size`: rows that are sent to the device at once; it changes speed and memory, and no result."""
+        """`batch_size`: rows that are sent to the device at once, as many at least as a program computes at a time; it
+        changes speed and memory, and no result."""
         self.task, self._fine_tuned, self._batch_size = fine_tuned.task, fine_tuned, batch_size
         self._pad = special_ids(fine_tuned.tokenizer).pad
         self._compute = _in_chunks(fine_tuned.model)
 
-    def __call__(self, examples: Sequence[Example], faults: Faults) -> list[Prediction]:
-        """The prediction of each example. What they are predicted with depends on all that come in one call, as to the
-        last bits of scores, and on nothing else."""
-        features = self.task.features(examples, self._fine_tuned.tokenizer, faults, labelled=False)
-        length = rounded_length(int(features.lengths.max(initial=1)))
+    def __call__(self, examples: Sequence[Example], faults: Faults, labelled: bool = False) -> list[Prediction]:
+        """The prediction of each example; the last bits of its scores depend on what comes in the same call.
+
+        Args:
+          labelled: whether the examples are, so that labels which the network cannot give are counted.
+        """
+        features = self.task.features(examples, self._fine_tuned.tokenizer, faults, labelled)
+        length = row_length(features.lengths)
         rows = pack(features, length, self._pad, most=length // _SHORTEST)
         return self.task.decode(examples, features, self._outputs(rows))
 
     def _outputs(self, rows: PackedRows) -> dict[str, np.ndarray]:
-        pieces = _PIECES_AT_A_TIME.get(jax.default_backend(), _PIECES_ELSEWHERE)
-        chunk = max(1, pieces // rows.length) if len(rows) > 1 else 1
+        chunk = max(1, _sizes()[0] // rows.length) if len(rows) > 1 else 1
         at_once = max(1, self._batch_size // chunk)
         unpacked = Unpacked(rows, has_entry_per_text(self._fine_tuned.model))
         for first in range(0, len(rows), at_once * chunk):

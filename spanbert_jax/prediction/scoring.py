@@ -7,11 +7,10 @@ import pathlib
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.interop.output import new_directory
+from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.prediction.model_folder import load_model
-from spanbert_jax.prediction.predictor import GROUP, Predictor
-from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.tasks.reading import files_of
+from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.tasks.protocol import read_all
 
 
 def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | None = None, *,
@@ -30,12 +29,13 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     Raises:
       UserError: naming file, line and id.
     """
+    if out is not None:
+        check_free(out)
     fine_tuned, faults = load_model(model), Faults()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
-    examples = [example for file in files_of(inputs) for example in task.read(file, faults)]
-    predictions: list[Prediction] = []
-    for first in range(0, len(examples), GROUP):
-        predictions += predictor(examples[first:first + GROUP], faults)
+    examples, predictions, group = read_all(task, inputs, faults), [], group_size()
+    for first in range(0, len(examples), group):
+        predictions += predictor(examples[first:first + group], faults, labelled=True)
     if out is not None:
         lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
         with new_directory(pathlib.Path(out)) as folder:

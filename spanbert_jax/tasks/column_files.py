@@ -93,7 +93,7 @@ def read_sentences(path: str, columns: Columns, faults: Faults, labelled: bool =
     if reading.is_json_lines(path):
         for where, record in reading.json_lines(path, faults):
             sentence = sentence_of(record, where, labelled)
-            if sentence.words:
+            if sentence.words or not labelled:  # each input has its prediction
                 yield sentence
             else:
                 faults.add("sentences without words, left out", where)

@@ -9,9 +9,11 @@ import jax
 from tokenizers import Tokenizer
 
 from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term
 from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.reading import files_of
 
 Prediction = dict[str, Any]
 
@@ -85,6 +87,9 @@ class Task(abc.ABC):
           UserError: when a field is missing or wrong.
         """
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raises UserError where examples of several files do not go together, as by their ids in official files."""
+
     def learn(self, examples: Sequence[Example], tokenizer: Tokenizer) -> None:
         """Fills `facts` from the training examples."""
 
@@ -132,3 +137,16 @@ class Task(abc.ABC):
     def files(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The predictions in the task's official formats: name of a file -> its text."""
         return {}
+
+
+def read_all(task: Task, paths: str, faults: Faults, labelled: bool = True) -> list[Example]:
+    """All examples of the files, folders and globs of a list, separated by commas.
+
+    Raises:
+      UserError: when a file is wrong, there is no example, or two have one id where that matters.
+    """
+    examples = [example for file in files_of(paths) for example in task.read(file, faults, labelled)]
+    if not examples:
+        raise UserError(f"{paths}: no example in it; is it of another format?")
+    task.check(examples)
+    return examples

@@ -79,6 +79,14 @@ class QuestionAnswering(Task):
         """As `question_files.given_question` has it."""
         return given_question(inputs, where)
 
+    def check(self, examples: Sequence[Question]) -> None:
+        """Official files of predictions go by ids, so no two questions may have one."""
+        places: dict[str, str] = {}
+        for example in examples:
+            if (first := places.setdefault(example.id, example.where)) != example.where:
+                raise UserError(f"{example.where}: id {example.id!r} is that of {first} too; predictions go by the "
+                                "ids, so give each question its own, or one file at a time")
+
     def learn(self, examples: Sequence[Question], tokenizer: Tokenizer) -> None:
         """Stores how long answers may be, where the settings leave it open."""
         answers = [text for example in examples for text, _ in example.answers[:1]]
@@ -194,8 +202,13 @@ class QuestionAnswering(Task):
 
     def tune(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> None:
         """Where no answer may be given, keeps the null_odds above which doing so gives the best F1."""
-        if self.settings["null_answers"] and examples:
-            self.facts["null_threshold"] = self._threshold_figures(examples, predictions)["best_f1_thresh"]
+        if not self.settings["null_answers"] or not examples:
+            return
+        figures, odds = self._threshold_figures(examples, predictions), [p["null_odds"] for p in predictions]
+        self.facts["null_threshold"] = figures["best_f1_thresh"]
+        nothing = 100.0 * sum(not example.gold for example in examples) / len(examples)
+        if figures["best_f1"] <= nothing:  # no answer to any is best, for which the official threshold of 0 may not do
+            self.facts["null_threshold"] = min(0.0, min(odds) - 1)
 
     def score(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Exact match and F1 of SQuAD, in percent, of the answers as they were given.

@@ -3,14 +3,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
-from spanbert_jax.tasks.reading import field, is_json_lines, json_items, json_lines
+from spanbert_jax.tasks.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
 
+_TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
+Part = tuple[tuple[str | int, ...], Any]  # of a JSON document: place and value
 MOVED = "answers that are not where they are said to begin, moved to the nearest place that has their text"
 OUTSIDE = "answers said to begin outside their context, moved to the nearest place that has their text"
 NOWHERE = "answers that are not in their context, left out of training"
@@ -45,7 +47,7 @@ class Question:
 
 
 def read_questions(path: str, faults: Faults, labelled: bool = True) -> Iterator[Question]:
-    """Yields the questions of a file; an article, or a line, is in memory at a time.
+    """Yields the questions of a file; a paragraph, or a line, is in memory at a time.
 
     Args:
       path: JSON lines by its name (.jsonl, .jsonl.gz, ...), each line a context with "qas" as in MRQA, or a question;
@@ -54,8 +56,12 @@ def read_questions(path: str, faults: Faults, labelled: bool = True) -> Iterator
       labelled: whether every question must have answers, or be marked as impossible.
 
     Raises:
-      UserError: the file cannot be read, a field is missing or of another type, or an id comes twice.
+      UserError: the file cannot be read, a field is missing or of another type, or, where questions are labelled, an
+        id comes twice.
     """
+    if not labelled:  # predictions for a file of any size leave no room to remember them
+        yield from _questions(path, faults, labelled)
+        return
     seen = set()  # of 8-byte hashes; a repeated one sends for the ids themselves
     for question in _questions(path, faults, labelled):
         key = hash(question.id)
@@ -85,15 +91,45 @@ def _questions(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
 
 
 def _articles(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
-    """The layout of SQuAD: data > paragraphs > qas. CMRC 2018 and XQuAD have it too, with or without titles."""
-    for number, article in enumerate(json_items(path, "data", faults), 1):
-        where = f"{path}: article {number}"
-        group = str(_object(article, where).get("title") or number)
-        for at, paragraph in _objects(article, "paragraphs", where, "paragraph"):
-            context = field(paragraph, "context", at)
-            for here, record in _objects(paragraph, "qas", at, "question"):
-                name = str(field(record, "id", here, (str, int)))
-                yield _question(record, name, here, group, context, faults, labelled)
+    """The layout of SQuAD: data > paragraphs > qas. CMRC 2018 and XQuAD have it too, with or without titles.
+
+    A title that comes after the paragraphs is not known in time: the article then goes by its number.
+    """
+    group = ""
+    for place, value in _layout_checked(path, json_parts(path, (_TITLE, _PARAGRAPH), faults)):
+        if len(place) == len(_TITLE):
+            group = str(value or place[1] + 1)
+            continue
+        at = f"{path}: article {place[1] + 1}, paragraph {place[3] + 1}"
+        context = field(_object(value, at), "context", at)
+        for here, record in _objects(value, "qas", at, "question"):
+            name = str(field(record, "id", here, (str, int)))
+            yield _question(record, name, here, group, context, faults, labelled)
+
+
+def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
+    """Yields titles, an empty one where an article begins, and paragraphs, of a document that has the layout."""
+    where, lacking = "", ""
+    for place, value in parts:
+        if len(place) == 2:
+            if lacking:
+                raise UserError(lacking)
+            where = f"{path}: article {place[1] + 1}"
+            if value is not BEGINS_OBJECT:
+                raise UserError(f"{where} is no object; is the file of another format?")
+            lacking = f"{where}: no field 'paragraphs'; is the file of another format?"
+            yield (*place, "title"), ""
+        elif place[2:] == ("paragraphs",):
+            if value is not BEGINS_ARRAY:
+                raise UserError(f"{where}: field 'paragraphs' is not of type list")
+            lacking = ""
+        elif len(place) > 2:
+            yield place, value
+        elif place == ("data",) and value is BEGINS_ARRAY:
+            where = path
+    if lacking or not where:
+        raise UserError(lacking or f'{path}: the JSON in it is not an object with an array "data"; is it of another '
+                        "format?")
 
 
 def _lines(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:

@@ -7,17 +7,18 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ijson
 
 from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.corpus.readers import decode, open_file, parse_line, resolve, whole_characters
+from spanbert_jax.corpus.readers import PYTHON, decode, open_file, parse_line, resolve, whole_characters
 from spanbert_jax.errors import UserError
 
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MOST_CHARACTERS = 1 << 27  # in a field of a table
+_DEEPEST = 64  # levels of JSON in JSON
 
 
 def is_json_lines(path: str) -> bool:
@@ -42,7 +43,11 @@ def files_of(paths: str) -> list[str]:
     Raises:
       UserError: when there is none.
     """
-    return [file.path for file in resolve([path.strip() for path in paths.split(",") if path.strip()], "documents")]
+    named = [path.strip() for path in paths.split(",") if path.strip()]
+    for name in named:
+        if name == PYTHON or name.startswith("tfds:"):
+            raise UserError(f"{name}: no file of examples; give files, folders or globs")
+    return [file.path for file in resolve(named, "documents")]
 
 
 def stamps(paths: str) -> list[tuple[str, int, int]]:
@@ -57,8 +62,18 @@ def lines(path: str, faults: Faults) -> Iterator[tuple[int, str]]:
       UserError: when it cannot be read.
     """
     with _telling(path), open_file(path, faults) as stream:
-        for number, data in enumerate(stream, 1):
-            yield number, decode(data, path, faults).rstrip("\n")
+        for number, line in enumerate(_decoded(stream, path, faults), 1):
+            yield number, line.rstrip("\n")
+
+
+def _decoded(stream: Iterable[bytes], path: str, faults: Faults) -> Iterator[str]:
+    """Yields lines; their carriage returns are counted once a file."""
+    returns = False
+    for data in stream:
+        returns = returns or b"\r" in data
+        yield decode(data.replace(b"\r\n", b"\n"), path, faults)
+    if returns:
+        faults.add("files with carriage returns", path)
 
 
 def json_lines(path: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,7 +85,10 @@ def json_lines(path: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]
     for number, line in lines(path, faults):
         if line.strip():
             where = f"{path}:{number}"
-            yield where, whole(parse_line(line, where), where, faults)
+            try:
+                yield where, whole(parse_line(line, where), where, faults)
+            except RecursionError:
+                raise UserError(f"{where}: not a JSON line (far too many levels deep); mend it") from None
 
 
 def whole(value: Any, where: str, faults: Faults) -> Any:
@@ -93,73 +111,156 @@ def json_items(path: str, array: str, faults: Faults) -> Iterator[Any]:
     Raises:
       UserError: when the file cannot be read, is no JSON, or has no such array.
     """
-    found = False
-    with _telling(path), open_file(path, faults) as stream:
-        try:
-            for item in ijson.items(stream, f"{array}.item" if array else "item", use_float=True):
-                found = True
-                yield whole(item, path, faults)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not JSON ({_explain(path, faults) or error}); fetch or write it again") from None
-    if not found and not _has_array(path, array, faults):
+    wanted, found = (array, "*") if array else ("*",), False
+    for place, value in json_parts(path, [wanted], faults):
+        found = found or len(place) == len(wanted) or value is BEGINS_ARRAY
+        if len(place) == len(wanted):
+            yield value
+    if not found:
         shape = f'an object with an array "{array}"' if array else "an array"
         raise UserError(f"{path}: the JSON in it is not {shape}; is it of another format?")
 
 
+# What `json_parts` gives of an object or an array that holds what is wanted, where it begins.
+BEGINS_OBJECT, BEGINS_ARRAY = object(), object()
+
+
+def json_parts(path: str, wanted: Sequence[Sequence[str]],
+               faults: Faults) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yields place and value of the parts of a JSON document that are wanted, holding one of them in memory at a time.
+
+    What stands on the way to them comes too, where it begins: BEGINS_OBJECT or BEGINS_ARRAY, or what else is there.
+
+    Args:
+      wanted: places of parts: keys from the outermost inwards; "*" is any entry of an array. ("data", "*", "title") is
+        the title of each entry of the array "data".
+
+    Raises:
+      UserError: when the file cannot be read, or is no JSON.
+    """
+    with _telling(path), open_file(path, faults) as stream:
+        try:
+            for place, value in _parts(ijson.basic_parse(stream, use_float=True), wanted):
+                yield place, whole(value, path, faults)
+        except (ijson.JSONError, UnicodeDecodeError, _TooDeep) as error:
+            raise UserError(f"{path}: not JSON ({_explain(path, faults) or ' '.join(str(error).split())}); fetch or "
+                            "write it again") from None
+
+
+class _TooDeep(Exception):
+    """JSON so deep in other JSON that it is damaged, or meant to do damage."""
+
+
+def _parts(events: Iterable[tuple[str, Any]],
+           wanted: Sequence[Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    begins = {"start_map": BEGINS_OBJECT, "start_array": BEGINS_ARRAY}
+    keys: list[str | int] = []  # of what is open: the key or the number of the entry that has come last
+    builder, inside = None, 0  # of the part that is being read, and how many of its containers are open
+    for event, value in events:
+        ends = event in ("end_map", "end_array")
+        if event == "map_key":
+            keys[-1] = value
+        elif not ends and keys and isinstance(keys[-1], int):
+            keys[-1] += 1
+        if builder is None and not ends and event != "map_key":
+            if any(len(keys) == len(place) and _is_on_the_way(keys, place) for place in wanted):
+                builder = ijson.ObjectBuilder()
+            elif any(_is_on_the_way(keys, place) for place in wanted):
+                yield tuple(keys), begins.get(event, value)
+        if builder is not None:
+            builder.event(event, value)
+        if event in begins:
+            keys.append("" if event == "start_map" else -1)
+            inside += builder is not None
+            if len(keys) > _DEEPEST:
+                raise _TooDeep(f"more than {_DEEPEST} levels deep")
+        elif ends:
+            keys.pop()
+            inside -= builder is not None
+        if builder is not None and not inside and event != "map_key":
+            yield tuple(keys), builder.value
+            builder = None
+
+
+def _is_on_the_way(keys: Sequence[str | int], place: Sequence[str]) -> bool:
+    return len(keys) <= len(place) and all(
+        isinstance(key, int) if name == "*" else key == name for key, name in zip(keys, place))
+
+
 def _explain(path: str, faults: Faults) -> str:
     """Line and column of what is wrong, which the reader of streams does not tell."""
-    with open_file(path, faults) as stream:
-        try:
+    try:
+        with open_file(path, faults) as stream:
             json.loads(stream.read())
-        except ValueError as error:
-            return str(error)
+    except RecursionError:
+        return f"more than {_DEEPEST} levels deep"
+    except ValueError as error:
+        return " ".join(str(error).split())
     return ""
 
 
-def _has_array(path: str, array: str, faults: Faults) -> bool:
-    with open_file(path, faults) as stream:
-        return any((prefix, event) == (array, "start_array") for prefix, event, _ in ijson.parse(stream))
+def table(path: str, faults: Faults, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file:line" and the fields by name of each row of a table.
 
-
-def table(path: str, faults: Faults, names: Iterable[str] = (), delimiter: str | None = None,
-          quoting: bool | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file:line" and the fields by name of each row of a CSV, TSV or JSON lines file.
+    A file whose name ends in .tsv or .txt has tabs between fields, and quotes mean nothing, as in GLUE; one in JSON has
+    an object a line, or all in an array; any other is CSV, where quotes hold a field together.
 
     Args:
       names: of the columns, in a file whose first line does not give them.
-      delimiter: a tab where the file's name ends in .tsv or .txt, else a comma, if not given.
-      quoting: whether quotes hold a field together; if not given, they do in CSV and do not in TSV, as in GLUE.
 
     Raises:
-      UserError: when the file cannot be read, or a row has more or fewer fields than there are columns.
+      UserError: when the file cannot be read, a row has more or fewer fields than there are columns, or two columns
+        have one name.
     """
-    if is_json_lines(path):
+    kind = path.lower().removesuffix(".gz")
+    if is_json_lines(path) or kind.endswith(".json") and first_character(path) != "[":
         yield from json_lines(path, faults)
-        return
-    if delimiter is None:
-        delimiter = "\t" if path.lower().removesuffix(".gz").endswith((".tsv", ".txt")) else ","
-    quoting = delimiter != "\t" if quoting is None else quoting
+    elif kind.endswith(".json"):
+        for number, record in enumerate(json_items(path, "", faults), 1):
+            if not isinstance(record, dict):
+                raise UserError(f"{path}: record {number} is {record!r:.80}; give each its fields by name")
+            yield f"{path}:{number}", record
+    else:
+        yield from _delimited(path, faults, list(names), tabs=kind.endswith((".tsv", ".txt")))
+
+
+def _delimited(path: str, faults: Faults, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(_MOST_CHARACTERS)
     with _telling(path), open_file(path, faults) as stream:
-        text = (decode(line, path, faults) for line in stream)
-        rows = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
-                          strict=quoting)
-        columns, end = list(names), 0
+        rows = csv.reader(_decoded(stream, path, faults), delimiter="\t" if tabs else ",",
+                          quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
+        end = 0
         try:
             for row in rows:
                 where, end = f"{path}:{end + 1}", rows.line_num
                 if not row:
                     faults.add("blank lines passed over", where)
-                    continue
-                if not columns:
+                elif not columns:
                     columns = [name.strip() for name in row]
-                    continue
-                if len(row) != len(columns):
+                    if len(set(columns)) < len(columns):
+                        raise UserError(f"{where}: two columns of one name ({', '.join(columns)}); rename one")
+                elif len(row) != len(columns):
                     raise UserError(f"{where}: {len(row)} fields where there are {len(columns)} columns "
                                     f"({', '.join(columns)}); mend the line")
-                yield where, dict(zip(columns, row))
+                else:
+                    yield where, dict(zip(columns, row))
         except csv.Error as error:
             raise UserError(f"{path}:{end + 1}: {error}; mend the line, or write it as JSON lines") from None
+
+
+def first_character(path: str) -> str:
+    """The first of a file that is not white space; a line break where there is none, or it cannot be read.
+
+    The error is left to whoever then reads the file.
+    """
+    try:
+        with open_file(path, Faults()) as stream:
+            while block := stream.read(1024):
+                if block.strip():
+                    return block.strip()[:1].decode(errors="replace")
+    except (OSError, EOFError, zlib.error):
+        pass
+    return "\n"
 
 
 def field(record: dict[str, Any], name: str, where: str, kind: type | tuple[type, ...] = str) -> Any:

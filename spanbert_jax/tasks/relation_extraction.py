@@ -28,6 +28,7 @@ _ALLOWED = {"format": FORMATS, "marking": marking.MARKINGS, "markers": marking.M
 _NEGATIVES = ("no_relation", "NA", "Other")
 _AUTO = "auto"
 _BEST = 5
+_SHORTEST = 8
 
 
 class RelationExtraction(Task):
@@ -58,6 +59,9 @@ class RelationExtraction(Task):
         for field, allowed in _ALLOWED.items():
             if self.settings[field] not in allowed:
                 raise UserError(f"config.task.{field} is {self.settings[field]!r}: allowed are {', '.join(allowed)}")
+        if self.settings.get("length", _SHORTEST) < _SHORTEST:
+            raise UserError(f"config.task.length is {self.settings['length']}: at least {_SHORTEST} are needed, for "
+                            "[CLS], [SEP] and the entities")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
         """Yields the relations of a file, as `relation_files.read_relations` has it."""

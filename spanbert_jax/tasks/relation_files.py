@@ -3,12 +3,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.corpus.readers import open_file
 from spanbert_jax.errors import UserError
 from spanbert_jax.tasks import reading
 
@@ -47,7 +45,8 @@ def read_relations(path: str, format: str, faults: Faults, labelled: bool = True
 
     TACRED's records stand in one JSON array or one on each line. PTB brackets (-LRB- and so on) become brackets, as in
     the reference. In SemEval's text e1 is the subject and e2 the object, words are divided at white space and at the
-    tags of the entities, and there are no types. What repeats another relation word for word is left out and counted.
+    tags of the entities, and there are no types. Where relations are
+    named, what repeats another word for word is left out and counted.
 
     Args:
       format: one of FORMATS; "auto" goes by the first character, which is [ or { in JSON.
@@ -56,7 +55,7 @@ def read_relations(path: str, format: str, faults: Faults, labelled: bool = True
     Raises:
       UserError: naming file, line or record, and id: what is wrong in it, or that an id stands for two relations.
     """
-    first = _first_character(path)
+    first = reading.first_character(path)
     if format == "semeval" or format == "auto" and first not in "[{":
         relations = _semeval(path, faults, labelled)
     elif first == "{":
@@ -64,25 +63,10 @@ def read_relations(path: str, format: str, faults: Faults, labelled: bool = True
     else:
         records = enumerate(reading.json_items(path, "", faults), 1)
         relations = (relation_of(record, f"{path}: record {number}", labelled) for number, record in records)
-    for relation in _different(relations, faults):
+    for relation in _different(relations, faults) if labelled else relations:
         if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
             faults.add("relations whose entities overlap", f"{relation.where} (id {relation.id})")
         yield relation
-
-
-def _first_character(path: str) -> str:
-    """The first that is not white space; a line break where there is none, or what is there cannot be read.
-
-    The error is left to whoever then reads the file.
-    """
-    try:
-        with open_file(path, Faults()) as stream:
-            while block := stream.read(1024):
-                if block.strip():
-                    return block.strip()[:1].decode(errors="replace")
-    except (OSError, EOFError, zlib.error):
-        pass
-    return "\n"
 
 
 def _different(relations: Iterable[Relation], faults: Faults) -> Iterator[Relation]:

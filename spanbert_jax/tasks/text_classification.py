@@ -78,8 +78,8 @@ class TextClassification(Task):
             raise UserError(f"config.task.columns has a name twice ({', '.join(columns)}): give each column its own")
         for field in ("text", "second", "id", "group"):
             if columns and settings[field] and settings[field] not in columns:
-                raise UserError(f"config.task.{field} is {settings[field]!r}, which is not one of config.task.columns "
-                                f"({', '.join(columns)})")
+                raise UserError(f"config.task.{field} is {settings[field]!r}, which is not one of config.task.columns: "
+                                f"{tuple(columns)}")
 
     def _check_glue_alone(self) -> None:
         for field, default in self.defaults().items():
@@ -107,7 +107,8 @@ class TextClassification(Task):
         settings, task = self.settings, self._glue
         rows = glue.rows(path, task, faults, labelled) if task else reading.table(path, faults, settings["columns"])
         text, second, label = self._columns
-        ids, labels = _Ids(task.id if task else settings["id"], bool(task)), _Labels(label, self._regression, task)
+        ids = _Ids(task.id if task else settings["id"], bool(task), labelled)
+        labels = _Labels(label, self._regression, task)
         for where, record in rows:
             id = ids(record, where)
             yield Text(id, where, _name(record, settings["group"], where) if settings["group"] else where,
@@ -255,10 +256,11 @@ def _name(record: dict[str, Any], column: str, where: str) -> str:
 
 
 class _Ids:
-    """Names of the examples of a file, none of them given twice; line numbers where there is no column of them."""
+    """Names of the examples of a file; line numbers where there is no column of them. None is given twice where the
+    file is labelled; for files of any size there is no room to remember them."""
 
-    def __init__(self, column: str, optional: bool):
-        self._column, self._optional = column, optional
+    def __init__(self, column: str, optional: bool, unique: bool):
+        self._column, self._optional, self._unique = column, optional, unique
         self._lines: dict[int, str] = {}  # by the hash of the id, which is shorter than some ids
 
     def __call__(self, record: dict[str, Any], where: str) -> str:
@@ -266,7 +268,7 @@ class _Ids:
         if not self._column or self._optional and self._column not in record:
             return line
         id = _name(record, self._column, where)
-        if (first := self._lines.setdefault(hash(id), line)) != line:
+        if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:
             raise UserError(f"{where}: id {id!r} is that of {path}:{first} already; give each example its own")
         return id
 

@@ -31,7 +31,7 @@ class Loop:
     Attributes:
       state, step: what is trained, and the batches that it has seen.
       evaluation: figures of the last evaluation; None without one.
-      best: the step that scored best and its score; None without one, or where no best is chosen.
+      bests: the steps that each scored better than all before; none where no best is chosen.
       stopping: whether the processes have agreed to stop.
     """
 
@@ -64,8 +64,9 @@ class Loop:
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
         # The step whose evaluation is written already: not so if a stop has cut it short, and then it is made up for.
         self._evaluated = step if from_first(writer.evaluated(step)) else None
-        self.best = from_first(writer.best(learning.metric)) if learning.metric else None
-        checkpointer.best = self.best[0] if self.best else 0
+        bests = from_first(writer.bests(learning.metric)) if learning.metric else []
+        self.bests, self._best_score = [step for step, _ in bests], bests[-1][1] if bests else -math.inf
+        checkpointer.bests = self.bests
 
     @property
     def finished(self) -> bool:
@@ -213,13 +214,13 @@ class Loop:
         self._evaluated = self.step
         self._progress.say(f"step {self.step:,}: held-out {self._learning.words(figures)}")
         metric = self._learning.metric
-        if metric and (self.best is None or figures[metric] > self.best[1]):
-            self.best = self.step, figures[metric]
-            self._checkpointer.best = self.step
+        if metric and figures[metric] > self._best_score:
+            self._best_score = figures[metric]
+            self.bests.append(self.step)
 
     def _is_best(self) -> bool:
         """Whether the state is the one that has scored best so far."""
-        return self.best is not None and self.best[0] == self.step
+        return self.bests[-1:] == [self.step]
 
     def _save(self) -> None:
         with self._account.during("checkpoint"):

@@ -16,7 +16,7 @@ from spanbert_jax.training.config import default_config
 # Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
 # data is judged by the corpus, wherever it lies.
 _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "train.log_every", "model.attention",
-             "model.layers", "model.remat")
+             "model.layers", "model.remat", "task.train", "task.dev", "task.test")
 
 
 def describe(config: ml_collections.ConfigDict, identity: Mapping[str, Any], network: ModelConfig) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class RunResult:
       finished: whether that is all of them; if not, the run was stopped and the same call goes on.
       parameters: of the network.
       seconds: of this call.
-      evaluation: figures of the last evaluation as in `evaluation.summarize`; None without validation rows.
+      evaluation: figures of the last evaluation, as what is learned gives them; None without held-out rows.
     """
     workdir: pathlib.Path
     step: int

@@ -82,12 +82,15 @@ class MetricsWriter:
         """Whether the figures of an evaluation after `step` updates have been written. Only the first process knows."""
         return step in self._evaluated
 
-    def best(self, metric: str) -> tuple[int, float] | None:
-        """The step whose evaluation had the highest figure of a name, the first of equals, and the figure. Only the
-        first process knows."""
-        scored = [(figures[metric], -step) for step, figures in self._evaluated.items()
-                  if isinstance(figures.get(metric), (int, float))]
-        return (-max(scored)[1], max(scored)[0]) if scored else None
+    def bests(self, metric: str) -> list[tuple[int, float]]:
+        """The steps whose evaluation had a higher figure of a name than all before, and the figure. Only the first
+        process knows."""
+        found: list[tuple[int, float]] = []
+        for step, figures in sorted(self._evaluated.items()):
+            value = figures.get(metric)
+            if isinstance(value, (int, float)) and (not found or value > found[-1][1]):
+                found.append((step, value))
+        return found
 
     def _flush(self) -> None:
         if self._lines is None:

@@ -55,6 +55,15 @@ def remake_manifest(workdir, step: int) -> None:
     write_manifest(folder / f"integrity-{step}.json", folder / str(step), step, 2, 0)
 
 
+def test_the_last_best_that_is_stored_is_kept(tmp_path):
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        for step, bests in ((1, [1]), (2, [1]), (3, [1, 9]), (4, [1, 4]), (5, [1, 4])):  # step 9 could not be saved
+            checkpointer.bests = bests
+            checkpointer.save(step, make_state(step), {})
+            checkpointer.wait()
+            assert checkpointer.steps() == {1: [1], 2: [1, 2], 3: [1, 3], 4: [4], 5: [4, 5]}[step]
+
+
 @pytest.mark.parametrize("saved_on,restored_on", [(1, 1), (8, 8), (8, 1), (1, 4), (2, 8)])
 def test_a_state_comes_back_on_any_number_of_devices(tmp_path, saved_on, restored_on):
     with Checkpointer(tmp_path) as checkpointer:

@@ -22,10 +22,6 @@ def test_the_best_is_kept_too(best, expected):
     assert kept([20, 5, 35, 10, 30], 1, 0, best) == expected
 
 
-def test_all_are_kept_while_the_best_is_not_saved():
-    assert kept([20, 5], 1, 0, best=7) == {5: "the best is not saved", 20: "newest 1, the best is not saved"}
-
-
 def test_thousands_are_told_with_a_comma():
     assert kept([2000], 1, 1000) == {2000: "newest 1, every 1,000 steps"}
 

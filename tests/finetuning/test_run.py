@@ -1,12 +1,13 @@
 """Fine-tuning small networks: they learn, the best is kept, stops and devices change nothing."""
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.finetuning.config import validate
+from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.finetuning.config import default_task_config, validate
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.prediction.model_folder import load_model
@@ -108,6 +109,42 @@ def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
     assert abs(examples - 64) <= 0.5 * 400 / len(rows)
     assert (learning.rows_per_step + learning.padding_rows) % jax.device_count() == 0
     assert experiment.size.total_steps == round(2 * 400 / examples)
+
+
+def test_a_workdir_whose_run_saved_nothing_takes_no_tokenizer_over(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path)
+    config.optimizer.learning_rate, config.train.duration = 1e35, "3 steps"
+    with pytest.raises(RunFailed):
+        finetune(config, tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(start, other)
+    (other / "tokenizer.json").unlink()
+    lines = (other / "vocab.txt").read_text().splitlines()
+    lines[5], lines[6] = lines[6], lines[5]  # "red" and "blue"
+    (other / "vocab.txt").write_text("\n".join(lines) + "\n")
+    config.optimizer.learning_rate, config.init_from = 1e-3, str(other)
+    finetune(config, tmp_path / "run")
+    assert load_model(tmp_path / "run").tokenizer.token_to_id("red") == 6
+
+
+def test_two_questions_with_one_id_are_refused(start, tmp_path):
+    config = config_of("question_answering", start, tmp_path)
+    config.task.dev = f"{config.task.dev},{config.task.dev}".replace("dev.jsonl", "dev2.jsonl", 1)
+    shutil.copy(tmp_path / "dev.jsonl", tmp_path / "dev2.jsonl")
+    with pytest.raises(UserError, match="dev.jsonl:1: id 'q0' is that of .*dev2.jsonl:1 too"):
+        finetune(config, tmp_path / "run")
+
+
+def test_a_field_that_a_task_has_not_is_refused():
+    with pytest.raises(UserError, match="no field 'lenght'; there are columns, dev"):
+        default_task_config("text_classification", lenght=64)
+
+
+def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
+    config = config_of("text_classification", start, tmp_path)
+    config.train.batch_size, config.train.duration = 1, "1 steps"
+    finetune(config, tmp_path / "run")
+    assert "config.train.batch_size=1 is met by " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("fields,message", [

@@ -88,6 +88,25 @@ def test_mistakes_are_told_before_anything_is_run(config_file, tmp_path, capsys)
     assert main(["sweep", "--config", "configs/quickstart.py", "--workdir", str(tmp_path)]) == 2
 
 
+def test_a_setting_that_fails_does_not_end_the_others(config_file, tmp_path, capsys):
+    command = ["sweep", "--config", config_file, "--workdir", str(tmp_path),
+               "--grid", "optimizer.learning_rate=1e-3,1e35"]
+    for _ in range(2):  # nor does it the next time
+        assert main(command) == 0
+        table = capsys.readouterr().out
+        assert "failed: step 1: not finite" in table and "(1 failed)" in table
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert [row["settings"]["optimizer.learning_rate"] for row in rows] == ["1e-3", "1e35"]
+    assert rows[1]["scores"] == {"dev": [], "test": []}
+
+
+@pytest.mark.parametrize("grid", [["optimizer.learning_rate=1e-3", "optimizer.learning_rate=1e-4"], ["seed=1,2"]])
+def test_fields_are_given_once_and_seeds_by_their_flag(grid, config_file, tmp_path, capsys):
+    flags = [word for one in grid for word in ("--grid", one)]
+    assert main(["sweep", "--config", config_file, "--workdir", str(tmp_path), *flags]) == 2
+    assert "give each field once, and seeds by --seeds" in capsys.readouterr().err
+
+
 def test_mean_and_deviation():
     row = Row({}, {"dev": [70.0, 72.0, 77.0], "test": [50.0]})
     assert row.mean("dev") == 73 and row.deviation("dev") == pytest.approx(13 ** 0.5) and row.deviation("test") is None

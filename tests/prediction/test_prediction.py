@@ -1,5 +1,7 @@
 """Predicting: the same whatever the batch size and whatever interrupts it, from files and from Python."""
+import contextlib
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -13,7 +15,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import DEFAULT_LABELS
-from spanbert_jax.prediction import files, predictor
+from spanbert_jax.prediction import predictor
 from spanbert_jax.prediction.files import predict_files
 from spanbert_jax.prediction.model_folder import FineTuned, load_model, save_model
 from spanbert_jax.prediction.scoring import score_files
@@ -46,8 +48,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Few examples in a group and few pieces in a program, so that there are several of both."""
-    monkeypatch.setattr(files, "GROUP", 16)
-    monkeypatch.setitem(predictor._PIECES_AT_A_TIME, "cpu", 128)
+    monkeypatch.setitem(predictor._SIZES, "cpu", (128, 16))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -125,6 +126,57 @@ def test_the_verbs(models, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["total"] == 20
     assert main([*command, "--batch-size", "0"]) == 2 and main(command) == 2
     assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
+
+
+def test_labels_that_were_not_trained_on_are_counted(models, tmp_path, capsys):
+    records = MAKERS["text_classification"](10)
+    records[3]["label"] = "pink"
+    data = write(tmp_path / "data.jsonl", records)
+    assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
+    told = capsys.readouterr()
+    assert "1 examples of a class that was not trained on" in told.err and "data.jsonl:4" in told.err
+    assert "accuracy" in told.out
+
+
+def test_flags_that_mean_nothing_are_refused(models, tmp_path, capsys):
+    model, data = models["text_classification"], write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    empty = write(tmp_path / "empty.jsonl", [])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.json").write_text("{}")
+    for command, message in (
+            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned network"),
+            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out .*: there are predictions of --input"),
+            (["evaluate", "--workdir", tmp_path / "run"], "a run of a task that has not finished"),
+            (["evaluate", "--workdir", model, "--input", empty], "no example in it"),
+            (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
+             "text_classification has no official format")):
+        assert main([str(word) for word in command]) == 2
+        told = capsys.readouterr().err
+        assert re.search(message, told) and told.count("\n") == 1
+
+
+def test_official_files_are_made_by_a_call_that_goes_on(models, tmp_path, small_groups):
+    data, name = write(tmp_path / "data.jsonl", MAKERS["question_answering"](20)), "question_answering"
+
+    def kill(count):
+        if count == 16:
+            raise Killed
+
+    for on_examples in (kill, lambda count: None):
+        with pytest.raises(Killed) if on_examples is kill else contextlib.nullcontext():
+            predict_files(models[name], data, tmp_path / "out.jsonl", official=tmp_path / "official",
+                          on_examples=on_examples)
+    assert len(json.loads((tmp_path / "official" / "predictions.json").read_text())) == 20
+
+
+def test_what_a_pipeline_cuts_is_warned_of(models):
+    call = spanbert_jax.pipeline("text-classification", models["text_classification"])
+    with pytest.warns(UserWarning, match="1 texts longer than config.task.length, cut at the end: input 2"):
+        call(["red", "the " * 100])
+    with pytest.raises(UserError, match="input 1: 5 is neither a text nor fields by name"):
+        call([5])
+    with pytest.raises(UserError, match="dtype='int8': allowed are"):
+        spanbert_jax.pipeline("text-classification", models["text_classification"], dtype="int8")
 
 
 INPUTS = {

@@ -383,3 +383,12 @@ def test_a_context_of_a_million_characters(tokenizer):
     assert features.pieces["max_context"].sum() == 2 * count
     prediction, _ = the_task.decode([example, example], features, gold_logits(features))
     assert (prediction["answer"], prediction["start"]) == ("dogs", context.index("dogs"))
+
+
+def test_no_answer_at_all_is_tuned_for_where_it_is_best(tokenizer):
+    """The official threshold is then 0, by which questions whose odds are below it would be answered."""
+    the_task = task(length=60, stride=8, question_length=8, null_answers=True)
+    examples = [question(name=f"q{number}", impossible=True) for number in range(4)]
+    predictions = [{"best_answer": "cat", "answer": "cat", "null_odds": -float(odds)} for odds in (5, 2, 4, 3)]
+    the_task.tune(examples, predictions)
+    assert all(prediction["null_odds"] > the_task.facts["null_threshold"] for prediction in predictions)

@@ -1,0 +1,85 @@
+"""Files that are read a part at a time: against the json module, and against what is meant to do harm."""
+import gzip
+import json
+
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import reading
+
+DOCUMENT = {"version": "1", "data": [{"a": 1.5, "b": [1, {"data": [2]}]}, [], {}, "text", None, [[["deep"]]]],
+            "other": {"data": [3]}}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_entries_are_those_of_json(zipped, tmp_path):
+    file = tmp_path / "file.json"
+    text = json.dumps(DOCUMENT).encode()
+    file.write_bytes(gzip.compress(text) if zipped else text)
+    assert list(reading.json_items(str(file), "data", Faults())) == DOCUMENT["data"]
+    file.write_text(json.dumps(DOCUMENT["data"]))
+    assert list(reading.json_items(str(file), "", Faults())) == DOCUMENT["data"]
+    file.write_text("[]")
+    assert list(reading.json_items(str(file), "", Faults())) == []
+
+
+def test_parts_come_with_their_places_and_what_is_on_the_way(tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps({"data": [{"title": "X", "parts": [{"n": 1}, {"n": 2}]}, 5, {"parts": 7}]}))
+    found = list(reading.json_parts(str(file), [("data", "*", "title"), ("data", "*", "parts", "*")], Faults()))
+    begins, array = reading.BEGINS_OBJECT, reading.BEGINS_ARRAY
+    assert found == [
+        ((), begins), (("data",), array), (("data", 0), begins), (("data", 0, "title"), "X"),
+        (("data", 0, "parts"), array), (("data", 0, "parts", 0), {"n": 1}), (("data", 0, "parts", 1), {"n": 2}),
+        (("data", 1), 5), (("data", 2), begins), (("data", 2, "parts"), 7)]
+
+
+@pytest.mark.parametrize("text,message", [
+    ('{"data": [1, 2', "not JSON .*line 1 column 15"), ("", "not JSON"), ('{"data": 5}', 'not an object with an array'),
+    ('{"date": []}', "not an object with an array"), ('{"data": [NaN]}', "not JSON"),
+    ('{"data": ' + "[" * 100_000, "not JSON .more than 64 levels deep"),
+    ('{"data": [' + '{"a":' * 3000, "not JSON .more than 64 levels deep")])
+def test_what_is_no_such_document_is_told_in_a_line(text, message, tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"^{file}: .*{message}") as error:
+        list(reading.json_items(str(file), "data", Faults()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
+    file = tmp_path / "file.jsonl"
+    file.write_text('{"a": 1}\n{"a": ' + "[" * 5000 + "]" * 5000 + "}\n")
+    with pytest.raises(UserError, match=f"^{file}:2: not a JSON line"):
+        list(reading.json_lines(str(file), Faults()))
+
+
+@pytest.mark.parametrize("name,text", [
+    ("a.csv", 'text,label\n"a, ""b""\nc",x\nd,y\n'), ("a.csv", '\ufefftext,label\r\n"a, ""b""\r\nc",x\r\nd,y\r\n'),
+    ("a.jsonl", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n\n{"text": "d", "label": "y"}\n'),
+    ("a.json", '[{"text": "a, \\"b\\"\\nc", "label": "x"}, {"text": "d", "label": "y"}]'),
+    ("a.json", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n{"text": "d", "label": "y"}\n')])
+def test_tables_of_every_kind(name, text, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(text.encode())
+    faults = Faults()
+    rows = [row for _, row in reading.table(str(file), faults)]
+    assert rows == [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d", "label": "y"}]
+    assert faults.counts.get("files with carriage returns", 0) == ("\r" in text)
+
+
+@pytest.mark.parametrize("text,message", [
+    ("text,text\na,b\n", ":1: two columns of one name"), ("text,label\na\n", ":2: 1 fields where there are 2 columns"),
+    ('text,label\n"a,b\n', ":2: unexpected end of data")])
+def test_wrong_tables_are_told_with_their_line(text, message, tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"^{file}{message}"):
+        list(reading.table(str(file), Faults()))
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    for name in ("python", "tfds:wiki", str(tmp_path / "nothing*.jsonl")):
+        with pytest.raises(UserError, match="no file of examples|no such file"):
+            reading.files_of(name)
