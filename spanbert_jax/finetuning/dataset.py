@@ -15,9 +15,9 @@ from spanbert_jax.finetuning.config import task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.parts import read_parts
 from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.files.reading import files_of, stamps
 from spanbert_jax.tasks.packing import PackedRows, pack, row_length
 from spanbert_jax.tasks.protocol import Example, Task
-from spanbert_jax.tasks.reading import files_of, stamps
 from spanbert_jax.text import special_ids
 
 

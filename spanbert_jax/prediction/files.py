@@ -15,8 +15,8 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.tasks.files.reading import files_of, stamps
 from spanbert_jax.tasks.protocol import Example, Task, read_all
-from spanbert_jax.tasks.reading import files_of, stamps
 
 logger = logging.getLogger("spanbert_jax")
 

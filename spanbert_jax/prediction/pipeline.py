@@ -10,8 +10,8 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.prediction.model_folder import FineTuned, load_model
 from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.tasks.files.reading import whole
 from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.tasks.reading import whole
 
 
 class Pipeline:

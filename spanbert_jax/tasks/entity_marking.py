@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks.relation_files import Relation
+from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.text import SpecialIds, special_ids
 
 MARKINGS = ("ner", "text", "text_ner", "ner_text")

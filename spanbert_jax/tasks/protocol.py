@@ -13,7 +13,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.reading import files_of
+from spanbert_jax.tasks.files.reading import files_of
 
 Prediction = dict[str, Any]
 

@@ -19,9 +19,9 @@ from spanbert_jax.pretraining.objectives import Term
 from spanbert_jax.pretraining.objectives import score as cross_entropy
 from spanbert_jax.tasks.answers import Limits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.files.questions import Question, given_question, read_questions
 from spanbert_jax.tasks.metrics import question_answering as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.tasks.question_files import Question, given_question, read_questions
 from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
 
 CUT = "questions cut at config.task.question_length pieces"
@@ -72,11 +72,11 @@ class QuestionAnswering(Task):
                 f"feature, and windows have to overlap; take a stride below {room}, or a larger length")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Question]:
-        """As `question_files.read_questions` has it."""
+        """As `files.questions.read_questions` has it."""
         return read_questions(path, faults, labelled)
 
     def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Question:
-        """As `question_files.given_question` has it."""
+        """As `files.questions.given_question` has it."""
         return given_question(inputs, where)
 
     def check(self, examples: Sequence[Question]) -> None:

@@ -17,9 +17,9 @@ from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term, score
 from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, read_relations, relation_of, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.tasks.relation_files import FORMATS, Relation, located, read_relations, relation_of, tagged
 from spanbert_jax.tasks.word_pieces import word_pieces
 from spanbert_jax.text import special_ids
 
@@ -64,12 +64,12 @@ class RelationExtraction(Task):
                             "[CLS], [SEP] and the entities")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
-        """Yields the relations of a file, as `relation_files.read_relations` has it."""
+        """Yields the relations of a file, as `files.relations.read_relations` has it."""
         return read_relations(path, self.settings["format"], faults, labelled)
 
     def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Relation:
         """Of a sentence with <e1>, </e1>, <e2> and </e2> around subject and object; of a record of TACRED; or of
-        {"text", "subject", "object"}, as `relation_files.located` has it."""
+        {"text", "subject", "object"}, as `files.relations.located` has it."""
         if isinstance(inputs, str):
             return tagged(inputs, where, where)
         return relation_of({**inputs, "id": where}, where, False) if "token" in inputs else located(inputs, where)

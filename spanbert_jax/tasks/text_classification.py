@@ -16,8 +16,8 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining import objectives
-from spanbert_jax.tasks import glue, reading
 from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
@@ -54,7 +54,8 @@ class TextClassification(Task):
         columns: their names, for a table whose first line does not give them.
         regression: whether labels are numbers.
         metric: by which the better of two networks is told: one of `metrics.CLASSIFICATION` or `metrics.REGRESSION`.
-        glue: a task of `glue.TASKS`, or ""; it settles all of the above but `group`, and files are the official ones.
+        glue: a task of `files.glue.TASKS`, or ""; it settles all of the above but `group`, and files are the official
+          ones.
         """
         return {"text": "text", "second": "", "label": "label", "id": "", "group": "", "columns": (),
                 "regression": False, "metric": "accuracy", "glue": ""}

@@ -14,8 +14,8 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term, score
-from spanbert_jax.tasks.column_files import Columns, Sentence, read_sentences, sentence_of
 from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.files.columns import Columns, Sentence, read_sentences, sentence_of
 from spanbert_jax.tasks.metrics.tagging import Entity, entities, tagging_figures
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.tasks.word_pieces import word_pieces
@@ -41,7 +41,7 @@ class TokenClassification(Task):
 
         word_column, tag_column: of files in columns, counted from 0, or backwards from -1.
         strip_word_index: whether words of such files end in a number that is to be taken off; see
-          `column_files.Columns`.
+          `files.columns.Columns`.
         """
         return {"word_column": 0, "tag_column": -1, "strip_word_index": False}
 
@@ -55,7 +55,7 @@ class TokenClassification(Task):
                             "a piece and [SEP]")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Sentence]:
-        """Yields the sentences of a file, as `column_files.read_sentences` has it."""
+        """Yields the sentences of a file, as `files.columns.read_sentences` has it."""
         columns = Columns(*(self.settings[name] for name in ("word_column", "tag_column", "strip_word_index")))
         return read_sentences(path, columns, faults, labelled)
 

@@ -5,7 +5,7 @@ import pytest
 from spanbert_jax.errors import UserError
 from spanbert_jax.tasks import entity_marking
 from spanbert_jax.tasks.entity_marking import CUT, LOST, MARKINGS, Marked, assign_markers, fit, marker_ids, marker_names
-from spanbert_jax.tasks.relation_files import Relation
+from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 
 WORDS = ["Ann", "Lee", "was", "born", "in", "New", "York", "City", "##ish", "(", ")", "subject", "object", "per",

@@ -15,9 +15,9 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks import question_answering as module
+from spanbert_jax.tasks.files.questions import Question
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 from spanbert_jax.tasks.question_answering import answer_pieces, best_windows, window_starts
-from spanbert_jax.tasks.question_files import Question
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 

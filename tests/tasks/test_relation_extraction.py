@@ -12,7 +12,7 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
-from spanbert_jax.tasks.relation_files import Relation
+from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 

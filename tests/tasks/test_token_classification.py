@@ -12,7 +12,7 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
-from spanbert_jax.tasks.column_files import Sentence
+from spanbert_jax.tasks.files.columns import Sentence
 from spanbert_jax.tasks.metrics.tagging import tagging_figures
 from spanbert_jax.tasks.token_classification import windows
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids

@@ -10,7 +10,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks import reading
+from spanbert_jax.tasks.files import reading
 
 Span = tuple[int, int]
 

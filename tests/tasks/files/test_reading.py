@@ -6,7 +6,7 @@ import pytest
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks import reading
+from spanbert_jax.tasks.files import reading
 
 DOCUMENT = {"version": "1", "data": [{"a": 1.5, "b": [1, {"data": [2]}]}, [], {}, "text", None, [[["deep"]]]],
             "other": {"data": [3]}}

@@ -5,7 +5,7 @@ import pytest
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks import glue
+from spanbert_jax.tasks.files import glue
 from spanbert_jax.tasks.text_classification import TextClassification
 
 PARSES = "genre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2"

@@ -6,7 +6,7 @@ import pytest
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks.column_files import Columns, read_sentences
+from spanbert_jax.tasks.files.columns import Columns, read_sentences
 from tests.paths import DATA, needs_data
 
 

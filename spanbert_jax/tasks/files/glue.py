@@ -8,7 +8,7 @@ from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks import reading
+from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.protocol import Example, Prediction
 
 _BINARY = ("0", "1")

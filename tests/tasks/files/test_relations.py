@@ -8,7 +8,7 @@ import pytest
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks.relation_files import read_relations
+from spanbert_jax.tasks.files.relations import read_relations
 from tests.paths import DATA, needs_data
 
 RECORD = {"id": "a1", "docid": "d", "token": ["Ann", "-LRB-", "born", "-rrb-", "in", "New", "York"], "subj_start": 0,

@@ -8,8 +8,8 @@ from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
-from spanbert_jax.tasks.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
 
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
 Part = tuple[tuple[str | int, ...], Any]  # of a JSON document: place and value

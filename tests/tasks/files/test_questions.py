@@ -7,8 +7,8 @@ import pytest
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
-from spanbert_jax.tasks import question_files as files
-from spanbert_jax.tasks.question_files import read_questions
+from spanbert_jax.tasks.files import questions as files
+from spanbert_jax.tasks.files.questions import read_questions
 from tests.paths import DATA, needs_data
 
 CONTEXT = "The cat sat on the mat. A cat and a dog sat there."
