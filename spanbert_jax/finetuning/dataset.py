@@ -16,7 +16,7 @@ from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.parts import read_parts
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import files_of, stamps
-from spanbert_jax.tasks.packing import PackedRows, pack, row_length
+from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
 from spanbert_jax.tasks.protocol import Example, Task
 from spanbert_jax.text import special_ids
 
@@ -57,18 +57,20 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
     examples = read_parts(config, task, faults)
     task.learn(examples["train"], tokenizer)
     name, text, facts = config.task.name, tokenizer.to_str(), dict(task.facts)
-    rows, pad = {}, special_ids(tokenizer).pad
+    made: dict[str, Features] = {}
     for part, of_part in examples.items():
         paths = config.task[part] or config.task.train
         # Which of the files' examples these are, too.
         key = [name, task.settings, facts, text, stamps(paths), [example.where for example in of_part]]
-        features = cached_features(files_of(paths)[0], key, faults,
-                                   lambda found, chosen=of_part: task.features(chosen, tokenizer, found))
-        if part == "train" and not len(features):
-            raise UserError(f"config.task.train={config.task.train!r}: none of its examples can be trained on")
-        # One length for all parts, so that a row of each is compiled for once.
-        length = max(row_length(features.lengths), rows["train"].length if rows else 0)
-        rows[part] = pack(features, length, pad, task.targets, config.seed)
+        made[part] = cached_features(files_of(paths)[0], key, faults,
+                                     lambda found, chosen=of_part: task.features(chosen, tokenizer, found))
+    if not len(made["train"]):
+        raise UserError(f"config.task.train={config.task.train!r}: none of its examples can be trained on")
+    # Rows of one shape for all parts, so that each program is compiled once.
+    lengths = np.concatenate([features.lengths for features in made.values()])
+    length = row_length(lengths)
+    rows = {part: pack(features, length, special_ids(tokenizer).pad, task.targets, config.seed,
+                       most_texts(lengths, length)) for part, features in made.items()}
     identity = {"tokenizer": hashlib.sha256(text.encode()).hexdigest(), "facts": facts, "length": rows["train"].length,
                 "features": {part: _digest(of_part.features) for part, of_part in rows.items()}}
     return Dataset(task, tokenizer, examples, rows, faults, identity)

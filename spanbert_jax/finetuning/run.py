@@ -23,6 +23,7 @@ from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, assemble, with_attention
+from spanbert_jax.training.learning import Call
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, run
@@ -104,7 +105,7 @@ def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
     for part in ("dev", "test"):
         if part in learning.dataset.examples:
             at_hand = learning.latest if part == "dev" and step == loop.step else None
-            results[part] = _measure(learning, part, params, at_hand, workdir / PREDICTIONS_FOLDER / part)
+            results[part] = _measure(learning, part, params, loop.call, at_hand, workdir / PREDICTIONS_FOLDER / part)
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
@@ -115,12 +116,12 @@ def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
-def _measure(learning: TaskLearning, part: str, params: Any, predictions: list[Prediction] | None,
+def _measure(learning: TaskLearning, part: str, params: Any, call: Call, predictions: list[Prediction] | None,
              folder: pathlib.Path) -> dict[str, float]:
     """Scores a part, and writes its predictions, which are made unless they are at hand."""
     dataset = learning.dataset
     if predictions is None:
-        predictions = learning.predict(part, params, lambda function, *arguments: function(*arguments), lambda: None)
+        predictions = learning.predict(part, params, call, lambda: None)
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)

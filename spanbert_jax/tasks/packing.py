@@ -91,19 +91,23 @@ def pack(features: Features, length: int, pad: int, targets: Sequence[str] = (),
     Args:
       length: S, at least that of the longest feature.
       seed: of the order that features of one length are taken in; without it that of the features.
-      most: texts in a row, of which every row then has so many entries; if not given, twice as many as fill a row.
+      most: texts in a row, of which every row then has so many entries; as `most_texts` has it, if not given.
     """
     lengths = features.lengths
     order = np.arange(len(lengths)) if seed is None else np.random.default_rng(seed).permutation(len(lengths))
-    # Rows of very many very short texts would widen every array that has an entry for each text of a row.
-    twice = math.ceil(2 * length / max(1.0, float(lengths.mean()))) if len(lengths) else 1
-    bins = best_fit(lengths[order], length, min(_MOST_TEXTS, most or twice))
+    bins = best_fit(lengths[order], length, most or most_texts(lengths, length))
     return PackedRows(features, [order[items].tolist() for items in bins], length, pad, targets, most)
 
 
 def rounded_length(least: int) -> int:
     """The least row length that programs are compiled for and that is no less than `least`."""
     return next((length for length in _LENGTHS if length >= least), -(-least // _LENGTHS[-1]) * _LENGTHS[-1])
+
+
+def most_texts(lengths: np.ndarray, length: int) -> int:
+    """Texts to have in a row at most: twice as many as fill it. Rows of very many very short ones would widen every
+    array that has an entry for each text of a row."""
+    return min(_MOST_TEXTS, math.ceil(2 * length / max(1.0, float(lengths.mean())))) if len(lengths) else 1
 
 
 def row_length(lengths: np.ndarray) -> int:

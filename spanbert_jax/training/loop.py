@@ -138,7 +138,7 @@ class Loop:
                         _, indices, rows = next(feed)
                     batch = {name: global_array(sharding, values, places, size)
                              for name, values in rows.items()}
-                    self.state, metrics = self._call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
+                    self.state, metrics = self.call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
                     self.step += 1
                     self._finish_pending()
                 self._pending = self.step, indices, metrics
@@ -149,7 +149,7 @@ class Loop:
             self.stopping = bool(self._stop)
         return self.stopping or self.step >= self._total
 
-    def _call(self, function: Callable, *arguments: Any) -> Any:
+    def call(self, function: Callable, *arguments: Any) -> Any:
         """Calls a jitted function, compiling it first if need be; a process on its own may stop meanwhile."""
         def compile() -> Callable:
             with jax.set_mesh(self._experiment.mesh):  # which is the thread's own
@@ -205,7 +205,7 @@ class Loop:
             return self.stopping
 
         with self._account.during("evaluation"):
-            figures = self._learning.evaluate(self.state.params, self._call, stop)
+            figures = self._learning.evaluate(self.state.params, self.call, stop)
         if figures is None:
             return
         self.evaluation = figures
