@@ -14,7 +14,7 @@ from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.config import check_ranges, require, shared_defaults, validate_run
 
 # Fields of `config.task` that every task has.
-COMMON = ("name", "train", "dev", "test", "dev_fraction", "test_fraction", "split_seed", "length")
+COMMON = ("name", "train", "dev", "test", "dev_fraction", "test_fraction", "split_seed", "length", "tokenizer")
 
 
 def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
@@ -38,6 +38,7 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
     task.dev_fraction = 0.0
     task.test_fraction = 0.0
     task.split_seed = 0  # of what is held back, which is the same for every seed of the run
+    task.tokenizer = ""  # vocab.txt, tokenizer.json or a folder with one, where none comes with init_from
     task.length = 128  # pieces in a feature at most
     task.update(task_class(name).defaults())
     if unknown := [field for field in settings if field not in task]:

@@ -70,7 +70,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
     # A run that has begun has its tokenizer: what it began from need not be there any more.
     own = workdir / _TOKENIZER_FILE
     begun = own.exists() and (workdir / CONFIG_FILE).exists() and load_config(workdir).init_from == config.init_from
-    tokenizer = load_tokenizer(own if begun else config.init_from)
+    tokenizer = load_tokenizer(own if begun else config.task.tokenizer or config.init_from)
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,

@@ -1,5 +1,6 @@
 """Fine-tuning small networks: they learn, the best is kept, stops and devices change nothing."""
 import json
+import pathlib
 import shutil
 
 import jax
@@ -125,6 +126,19 @@ def test_a_workdir_whose_run_saved_nothing_takes_no_tokenizer_over(start, tmp_pa
     config.optimizer.learning_rate, config.init_from = 1e-3, str(other)
     finetune(config, tmp_path / "run")
     assert load_model(tmp_path / "run").tokenizer.token_to_id("red") == 6
+
+
+def test_weights_without_a_tokenizer_take_the_one_that_is_given(start, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(pathlib.Path(start, name), bare)
+    config = config_of("text_classification", str(bare), tmp_path)
+    config.train.duration = "1 steps"
+    with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
+        finetune(config, tmp_path / "run")
+    config.task.tokenizer = start
+    assert finetune(config, tmp_path / "run").finished
 
 
 def test_two_questions_with_one_id_are_refused(start, tmp_path):
