@@ -4,9 +4,9 @@
       --config.task.train=train/NewsQA.jsonl.gz --config.task.dev=dev/NewsQA.jsonl.gz
 
 Published (appendix B): rate 2e-5 (searched as for SQuAD), 32 questions, 4 epochs, windows of 512 pieces, 128 from one
-to the next; five evaluations an epoch. The paper divides each official dev set into halves, to choose by one and measure
-by the other; --config.task.dev_fraction holds back a part of the training contexts instead. F1 of SpanBERT-base:
-NewsQA 70.4, TriviaQA 79.2, SearchQA 82.9, HotpotQA 81.0, Natural Questions 80.6.
+to the next; five evaluations an epoch. The paper divides each official dev set into halves, to choose by one and to
+measure by the other; --config.task.dev_fraction holds back a part of the training contexts instead. The authors' F1
+with SpanBERT-base: NewsQA 70.4, TriviaQA 79.2, SearchQA 82.9, HotpotQA 81.0, Natural Questions 80.6.
 """
 import ml_collections
 

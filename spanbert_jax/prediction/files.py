@@ -66,7 +66,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
             out.write("".join(f"{line}\n" for line in lines).encode())
         done += len(group)
         on_examples(done)
-    if official is not None and not pathlib.Path(official).is_dir():
+    if official is not None and not (pathlib.Path(official).is_dir() and any(pathlib.Path(official).iterdir())):
         _write_official(task, inputs, partial, pathlib.Path(official))
     with _telling(partial):
         with open(partial, "rb") as out:
