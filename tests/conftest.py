@@ -10,6 +10,7 @@ from tests.runs import Files, make_files
 jax.config.update("jax_disable_most_optimizations", True)
 _COMPILED = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -91,10 +91,9 @@ def test_mistakes_are_told_before_anything_is_run(config_file, tmp_path, capsys)
 def test_a_setting_that_fails_does_not_end_the_others(config_file, tmp_path, capsys):
     command = ["sweep", "--config", config_file, "--workdir", str(tmp_path),
                "--grid", "optimizer.learning_rate=1e-3,1e35"]
-    for _ in range(2):  # nor does it the next time
-        assert main(command) == 0
-        table = capsys.readouterr().out
-        assert "failed: step 1: not finite" in table and "(1 failed)" in table
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "failed: step 1: not finite" in table and "(1 failed)" in table
     rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
     assert [row["settings"]["optimizer.learning_rate"] for row in rows] == ["1e-3", "1e35"]
     assert rows[1]["scores"] == {"dev": [], "test": []}
