@@ -81,8 +81,8 @@ def table_of(rows: Sequence[Row], seeds: int) -> rich.table.Table:
         cells = []
         for part in parts:
             deviation, failed = row.deviation(part), seeds - len(row.scores[part])
-            words = [f"{row.mean(part):.2f}" if row.scores[part] else "", "" if deviation is None else f"± {deviation:.2f}",
-                     f"({failed} failed)" if failed else ""]
+            words = [f"{row.mean(part):.2f}" if row.scores[part] else "",
+                     "" if deviation is None else f"± {deviation:.2f}", f"({failed} failed)" if failed else ""]
             cells.append(" ".join(filter(None, words)))
         table.add_row(*row.settings.values(), *cells)
     return table
