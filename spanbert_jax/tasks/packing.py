@@ -1,7 +1,6 @@
 """Features packed into rows, several a row: next to nothing is computed on padding, and nothing else changes."""
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -134,21 +133,19 @@ def split_rows(rows: PackedRows, batch: int) -> list[np.ndarray]:
     return list(numbers.reshape(-1, batch))
 
 
-@dataclasses.dataclass
 class Unpacked:
-    """Outputs of rows put back where their features lie: [n, ...] or [T, ...].
+    """Outputs of rows put back where their features lie.
 
     Attributes:
-      rows: that the outputs are of.
-      per_text: whether an output has an entry for each text of a row, or for each position.
+      outputs: by name, [n, ...] or [T, ...].
     """
-    rows: PackedRows
-    per_text: bool
 
-    def __post_init__(self) -> None:
+    def __init__(self, rows: PackedRows, per_text: bool):
+        """`per_text`: whether an output has an entry for each text of a row, or for each position."""
         self.outputs: dict[str, np.ndarray] = {}
-        self._order = np.argsort(self.rows.row, kind="stable")
-        self._sorted = self.rows.row[self._order]
+        self._rows, self._per_text = rows, per_text
+        self._order = np.argsort(rows.row, kind="stable")
+        self._sorted = rows.row[self._order]
 
     def add(self, numbers: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Takes the outputs [R, K or S, ...] of the rows of some numbers, ascending, -1 for padding at the end."""
@@ -156,13 +153,13 @@ class Unpacked:
         if not len(real):
             return
         chosen = self._order[slice(*np.searchsorted(self._sorted, [real[0], real[-1] + 1]))]
-        place = self.rows.row[chosen] - real[0]
+        place = self._rows.row[chosen] - real[0]
         for name, values in outputs.items():
-            count = len(self.rows.features) if self.per_text else len(self.rows.features.tokens)
+            count = len(self._rows.features) if self._per_text else len(self._rows.features.tokens)
             into = self.outputs.setdefault(name, np.zeros((count, *values.shape[2:]), values.dtype))
-            if self.per_text:
-                into[chosen] = values[place, self.rows.slot[chosen]]
+            if self._per_text:
+                into[chosen] = values[place, self._rows.slot[chosen]]
                 continue
-            for feature, row, column in zip(chosen.tolist(), place.tolist(), self.rows.column[chosen].tolist()):
-                source = self.rows.features.of(feature)
+            for feature, row, column in zip(chosen.tolist(), place.tolist(), self._rows.column[chosen].tolist()):
+                source = self._rows.features.of(feature)
                 into[source] = values[row, column:column + source.stop - source.start]
