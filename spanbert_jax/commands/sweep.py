@@ -50,6 +50,7 @@ parse = train.parse
 def run(args: argparse.Namespace) -> int:
     """Runs all, and prints the table."""
     from spanbert_jax.errors import UserError
+    from spanbert_jax.finetuning.config import task_of
     from spanbert_jax.finetuning.sweep import sweep
     config = load_config(args.config, args.overrides)
     if "task" not in config:
@@ -69,14 +70,15 @@ def run(args: argparse.Namespace) -> int:
         print("Stopped and saved. Run the same command again to go on from there.")
         return STOPPED
     console = rich.console.Console(highlight=False, markup=False)
-    console.print(table_of(rows, args.seeds))
+    console.print(table_of(rows, args.seeds, task_of(config).metric))
     return DONE
 
 
-def table_of(rows: Sequence[Row], seeds: int) -> rich.table.Table:
+def table_of(rows: Sequence[Row], seeds: int, metric: str) -> rich.table.Table:
     """Settings with mean and deviation of each part."""
     parts = list(rows[0].scores)
-    table = rich.table.Table(*rows[0].settings, *parts, title=f"{seeds} seeds", title_justify="left")
+    table = rich.table.Table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds",
+                             title_justify="left")
     for row in rows:
         cells = []
         for part in parts:

@@ -35,6 +35,7 @@ def test_a_grid_with_seeds_is_run_once_and_ends_in_a_table(config_file, tmp_path
                "--grid", "optimizer.learning_rate=1e-3,5e-3"]
     assert main(command) == 0
     table = capsys.readouterr().out
+    assert "accuracy, 2 seeds" in table
     stored = json.loads((tmp_path / "sweep.json").read_text())
     assert stored["metric"] == "accuracy" and stored["seeds"] == [0, 1] and len(stored["rows"]) == 2
     means = []
