@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -53,26 +54,25 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
     with _telling(partial):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _begin(partial, _identity(model, inputs, dtype))
-    if official is not None and not done:
-        check_free(official)
-        if not task.files([], []):
-            raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
-    on_examples(done)
-    examples = (example for file in files for example in task.read(file, faults, labelled=False))
-    for group in _groups(itertools.islice(examples, done, None)):
-        lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, faults)]
-        with _telling(partial), open(partial, "ab") as out:
-            out.write("".join(f"{line}\n" for line in lines).encode())
-        done += len(group)
+    with _alone(partial):
+        with _telling(partial):
+            done = _begin(partial, _identity(model, inputs, dtype))
+        if official is not None and not done:
+            check_free(official)
+            if not task.files([], []):
+                raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)
-    if official is not None and not (pathlib.Path(official).is_dir() and any(pathlib.Path(official).iterdir())):
-        _write_official(task, inputs, partial, pathlib.Path(official))
-    with _telling(partial):
-        with open(partial, "rb") as out:
-            os.fsync(out.fileno())
-        partial.rename(output)
-        _note(partial).unlink(missing_ok=True)
+        examples = (example for file in files for example in task.read(file, faults, labelled=False))
+        for group in _groups(itertools.islice(examples, done, None)):
+            lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, faults)]
+            with _telling(partial), open(partial, "ab") as out:
+                out.write("".join(f"{line}\n" for line in lines).encode())
+            done += len(group)
+            on_examples(done)
+        if official is not None and not (pathlib.Path(official).is_dir() and any(pathlib.Path(official).iterdir())):
+            _write_official(task, inputs, partial, pathlib.Path(official))
+        with _telling(partial):
+            _finish(partial, output)
     return faults
 
 
@@ -84,6 +84,29 @@ def _telling(partial: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{partial}: cannot be written ({error.strerror}); mend that, and run the same again to go "
                         "on") from None
+
+
+@contextlib.contextmanager
+def _alone(partial: pathlib.Path) -> Iterator[None]:
+    """Keeps other calls on this machine from writing the same output."""
+    with _telling(partial):
+        note = open(_note(partial), "a", encoding="utf-8")
+    with note:
+        try:
+            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{partial}: another prediction is being written to it; wait for that, or give another "
+                            "output") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def _finish(partial: pathlib.Path, output: pathlib.Path) -> None:
+    with open(partial, "rb") as out:
+        os.fsync(out.fileno())
+    partial.rename(output)
+    _note(partial).unlink(missing_ok=True)
 
 
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:
@@ -117,7 +140,7 @@ def _note(partial: pathlib.Path) -> pathlib.Path:
 def _begin(partial: pathlib.Path, identity: str) -> int:
     """How many examples are done already; the partial output then ends with the last whole group."""
     note = _note(partial)
-    if not (partial.exists() and note.exists() and note.read_text(encoding="utf-8") == identity):
+    if not (partial.exists() and note.read_text(encoding="utf-8") == identity):
         if partial.exists():
             logger.warning("%s is of another model or input, or of none: begun anew", partial)
         partial.write_bytes(b"")

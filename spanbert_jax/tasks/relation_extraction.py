@@ -154,7 +154,8 @@ class RelationExtraction(Task):
 
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "relation", "score", "scores"}: the likeliest relation, its probability, and the five likeliest."""
+        """{"id", "relation", "score", "scores", "subject", "object"}: the likeliest relation, its probability, the five
+        likeliest, and between what it holds: text and characters, as `Relation.entities` has them."""
         logits = np.asarray(outputs["logits"], np.float64)
         odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
         probabilities = odds / odds.sum(axis=-1, keepdims=True)
@@ -163,7 +164,7 @@ class RelationExtraction(Task):
         for example, order, row in zip(examples, best.tolist(), probabilities, strict=True):
             scores = {self.labels[index]: float(row[index]) for index in order}
             predictions.append({"id": example.id, "relation": self.labels[order[0]], "score": float(row[order[0]]),
-                                "scores": scores})
+                                "scores": scores, **example.entities()})
         return predictions
 
     def score(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, float]:

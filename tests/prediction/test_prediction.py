@@ -1,5 +1,6 @@
 """Predicting: the same whatever the batch size and whatever interrupts it, from files and from Python."""
 import contextlib
+import fcntl
 import json
 import re
 
@@ -95,6 +96,16 @@ def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, sma
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
     with pytest.raises(UserError, match="there already, and nothing is overwritten"):
         predict_files(models[name], data, tmp_path / "out.jsonl")
+
+
+def test_an_output_that_is_being_written_is_left_alone(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
+    (tmp_path / "out.jsonl.partial").write_text("of another one\n")
+    with open(tmp_path / "out.jsonl.partial.of", "w") as note:
+        fcntl.flock(note, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="out.jsonl.partial: another prediction is being written to it"):
+            predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl.partial").read_text() == "of another one\n"
 
 
 def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, small_groups):
@@ -208,6 +219,8 @@ def test_pipelines_give_what_files_give(name, models, tmp_path):
         data = write(tmp_path / "data.jsonl", [record])
         text = " ".join(words)
         at = text.index("red")
+        assert one["subject"] == {"text": "Ann", "start": 0, "end": 3}
+        assert one["object"] == {"text": "red", "start": at, "end": at + 3}
         for same in (record, {"text": text, "subject": [0, 3], "object": [at, at + 3]}):
             assert call(same)["scores"] == pytest.approx(one["scores"], abs=1e-6)
     predict_files(models[name.replace("-", "_")], data, tmp_path / "out.jsonl")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ class Relation:
       subject, object: numbers of the first and the last word of each, both inclusive.
       subject_type, object_type: empty where the file gives none.
       relation: its name; None where it is not known.
+      text: the sentence; None where the file gives words alone.
+      characters: of subject and object in the text, ends not included.
     """
     id: str
     where: str
@@ -38,6 +41,19 @@ class Relation:
     subject_type: str
     object_type: str
     relation: str | None
+    text: str | None = None
+    characters: tuple[Span, Span] | None = None
+
+    def entities(self) -> dict[str, dict[str, Any]]:
+        """"subject" and "object" as {"text", "start", "end"}: characters of the text, or of the words joined by single
+        spaces."""
+        text, characters = self.text, self.characters
+        if text is None or characters is None:
+            starts = list(itertools.accumulate((len(word) + 1 for word in self.tokens), initial=0))
+            text = " ".join(self.tokens)
+            characters = tuple((starts[first], starts[last + 1] - 1) for first, last in (self.subject, self.object))
+        return {name: {"text": text[start:end], "start": start, "end": end}
+                for name, (start, end) in zip(("subject", "object"), characters)}
 
 
 def read_relations(path: str, format: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
@@ -119,8 +135,9 @@ def _named(relation: str | None, place: str) -> str | None:
 
 def tagged(text: str, id: str, where: str, relation: str | None = None) -> Relation:
     """The relation of a sentence in which <e1>, </e1>, <e2> and </e2> tag subject and object, without types."""
-    words, subject, object = _entities(text, f"{where}: id {id!r}")
-    return Relation(id, where, where, words, subject, object, "", "", relation)
+    plain, characters = _untagged(text, f"{where}: id {id!r}")
+    words, (subject, object) = _words(plain, characters)
+    return Relation(id, where, where, words, subject, object, "", "", relation, plain, characters)
 
 
 def located(record: Mapping[str, Any], where: str) -> Relation:
@@ -134,18 +151,25 @@ def located(record: Mapping[str, Any], where: str) -> Relation:
             case value:
                 raise UserError(f"{where}: {name} is {value!r:.80}: give [start, end], characters of the text of "
                                 f"{len(text)}")
-    cuts = sorted({0, len(text), *spans["subject"], *spans["object"]})
+    characters = spans["subject"], spans["object"]
+    for name, (start, end) in spans.items():
+        if not text[start:end].strip():
+            raise UserError(f"{where}: {name} {spans[name]} is white space; give the characters of an entity")
+    words, (subject, object) = _words(text, characters)
+    return Relation(where, where, where, words, subject, object, record.get("subject_type", ""),
+                    record.get("object_type", ""), None, text, characters)
+
+
+def _words(text: str, characters: tuple[Span, Span]) -> tuple[tuple[str, ...], tuple[Span, Span]]:
+    """A sentence divided at white space and at the bounds of its entities, and which of the words these are."""
+    cuts = sorted({0, len(text), *itertools.chain(*characters)})
     words: list[str] = []
     numbers = {0: 0}  # of words before a character
     for start, end in zip(cuts, cuts[1:]):
         words += text[start:end].split()
         numbers[end] = len(words)
-    inside = {name: (numbers[start], numbers[end] - 1) for name, (start, end) in spans.items()}
-    for name, (first, last) in inside.items():
-        if first > last:
-            raise UserError(f"{where}: {name} {spans[name]} is white space; give the characters of an entity")
-    return Relation(where, where, where, tuple(words), inside["subject"], inside["object"],
-                    record.get("subject_type", ""), record.get("object_type", ""), None)
+    subject, object = ((numbers[start], numbers[end] - 1) for start, end in characters)
+    return tuple(words), (subject, object)
 
 
 def _semeval(path: str, faults: Faults, labelled: bool) -> Iterator[Relation]:
@@ -176,17 +200,22 @@ def _blocks(path: str, faults: Faults) -> Iterator[tuple[str, str, str, str | No
         yield *block, relation
 
 
-def _entities(text: str, place: str) -> tuple[tuple[str, ...], Span, Span]:
-    """The words of a sentence with tags, and which of them the entities are."""
+def _untagged(text: str, place: str) -> tuple[str, tuple[Span, Span]]:
+    """A sentence without its tags, and the characters of the entities that they were around."""
     parts = _ENTITY_TAG.split(text)
-    words: list[str] = []
-    bounds: dict[str, int] = {}
+    plain, bounds = "", {}
     for part in parts:
         if part in _ENTITY_TAGS:
-            bounds[part] = len(words)
+            bounds[part] = len(plain)
         else:
-            words += part.split()
+            plain += part
     once = all(parts.count(tag) == 1 for tag in _ENTITY_TAGS)
-    if not once or bounds["<e1>"] >= bounds["</e1>"] or bounds["<e2>"] >= bounds["</e2>"]:
+    if not (once and all(plain[bounds[f"<{name}>"]:bounds[f"</{name}>"]].strip() for name in ("e1", "e2"))):
         raise UserError(f"{place}: the sentence needs <e1>words</e1> and <e2>words</e2>, each once: {text!r:.120}")
-    return tuple(words), (bounds["<e1>"], bounds["</e1>"] - 1), (bounds["<e2>"], bounds["</e2>"] - 1)
+    return plain, tuple(_without_space(plain, bounds[f"<{name}>"], bounds[f"</{name}>"]) for name in ("e1", "e2"))
+
+
+def _without_space(text: str, start: int, end: int) -> Span:
+    """The stretch of characters without white space at its ends."""
+    inside = text[start:end]
+    return start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip())

@@ -42,6 +42,8 @@ def test_fields_of_tacred(tmp_path):
     assert (relation.subject, relation.object) == ((0, 0), (5, 6))
     assert (relation.subject_type, relation.object_type, relation.relation) == ("PERSON", "CITY", "born_in")
     assert (relation.id, relation.group) == ("a1", "d")
+    assert relation.entities() == {"subject": {"text": "Ann", "start": 0, "end": 3},
+                                   "object": {"text": "New York", "start": len("Ann ( born ) in "), "end": 24}}
     assert not faults.counts
 
 
@@ -86,6 +88,7 @@ def test_fields_of_semeval(semeval):
     assert (second.id, second.subject_type, second.object_type) == ("23", "", "")
     assert first.group != second.group
     assert not faults.counts
+    assert first.entities()["subject"] == {"text": "tin of <b>fish</b>", "start": 2, "end": 20}
 
 
 def test_semeval_with_carriage_returns(tmp_path, semeval):
@@ -221,8 +224,12 @@ def test_a_whole_real_file_of_semeval():
     assert not faults.counts
     named = re.findall(r"^(?:Other|[A-Z]\w+-[A-Z]\w+\(e[12],e[12]\))$", text, re.MULTILINE)
     assert collections.Counter(relation.relation for relation in relations) == collections.Counter(named)
+    tagged = re.findall(r'^\d+\t"(.*)"$', text, re.MULTILINE)
     for name, span in (("e1", "subject"), ("e2", "object")):
         meant = re.findall(rf'^\d+\t".*<{name}>(.*)</{name}>.*"$', text, re.MULTILINE)
+        for relation, sentence, words in zip(relations, tagged, meant, strict=True):
+            entity, plain = relation.entities()[span], re.sub(r"</?e[12]>", "", sentence)
+            assert entity["text"] == words == plain[entity["start"]:entity["end"]]
         ends = [(relation, getattr(relation, span)) for relation in relations]
         assert [" ".join(relation.tokens[first:last + 1]) for relation, (first, last) in ends] == meant
 
