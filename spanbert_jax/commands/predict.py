@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--official", metavar="DIR",
                         help="directory to be made for them in the task's official formats too: SQuAD's, GLUE's")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
-                        help="rows computed at once; any number gives the same predictions (default: %(default)s)")
+                        help="rows sent to each device at once; any number gives the same predictions "
+                             "(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the computation (default: %(default)s)")
 

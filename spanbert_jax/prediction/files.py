@@ -34,7 +34,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       model: the directory that fine-tuning has written, or the workdir that holds it.
       inputs: files, folders or globs, separated by commas.
       output: must not exist.
-      batch_size: rows computed at once; it changes no result.
+      batch_size: rows sent to each device at once; it changes no result.
       dtype: of the computation.
       official: a directory to be made for the predictions in the task's official formats, for which all are held in
         memory.

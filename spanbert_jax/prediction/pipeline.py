@@ -63,7 +63,7 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
       task: "question-answering", "text-classification", "relation-extraction", "token-classification": must be the task
         that the network was trained for.
       model: the directory that fine-tuning has written, or the workdir that holds it.
-      batch_size: rows computed at once; it changes no result.
+      batch_size: rows sent to each device at once; it changes no result.
       dtype: of the computation.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.model import EncoderModel
@@ -22,6 +23,7 @@ _SHORTEST = 8  # pieces that a text in a packed row has on average, at least
 # result, and the number of rows that are asked for at once does not.
 _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
+_DEVICES = "devices"
 
 
 def group_size() -> int:
@@ -34,14 +36,17 @@ def _sizes() -> tuple[int, int]:
 
 
 class Predictor:
-    """A fine-tuned network that predicts on this process's first device."""
+    """A fine-tuned network that predicts on all devices of this process."""
 
     def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
-        """`batch_size`: rows that are sent to the device at once, as many at least as a program computes at a time; it
+        """`batch_size`: rows that are sent to each device at once, as many at least as a program computes at a time; it
         changes speed and memory, and no result."""
         self.task, self._fine_tuned, self._batch_size = fine_tuned.task, fine_tuned, batch_size
         self._pad = special_ids(fine_tuned.tokenizer).pad
-        self._compute = _in_chunks(fine_tuned.model)
+        devices = np.array(jax.local_devices())
+        self._devices, mesh = len(devices), Mesh(devices, _DEVICES)
+        self._params = jax.device_put(fine_tuned.params, NamedSharding(mesh, PartitionSpec()))
+        self._compute = _in_chunks(fine_tuned.model, mesh)
 
     def __call__(self, examples: Sequence[Example], faults: Faults, labelled: bool = False) -> list[Prediction]:
         """The prediction of each example; the last bits of its scores depend on what comes in the same call.
@@ -56,31 +61,37 @@ class Predictor:
 
     def _outputs(self, rows: PackedRows) -> dict[str, np.ndarray]:
         chunk = max(1, _sizes()[0] // rows.length) if len(rows) > 1 else 1
-        at_once = max(1, self._batch_size // chunk)
+        chunks = max(1, self._batch_size // chunk)  # of a device
+        at_once = self._devices * chunks * chunk
         unpacked = Unpacked(rows, has_entry_per_text(self._fine_tuned.model))
-        for first in range(0, len(rows), at_once * chunk):
-            numbers = np.arange(first, first + at_once * chunk)
+        for first in range(0, len(rows), at_once):
+            numbers = np.arange(first, first + at_once)
             numbers[numbers >= len(rows)] = -1
-            count = -(-int(np.sum(numbers >= 0)) // chunk)
-            batch = {name: values.reshape(at_once, chunk, *values.shape[1:])
+            batch = {name: values.reshape(-1, chunk, *values.shape[1:])
                      for name, values in inputs_of(rows.rows(numbers)).items()}
-            outputs = jax.device_get(self._compute(self._fine_tuned.params, batch, count))
+            real = np.any(numbers.reshape(self._devices, chunks, chunk) >= 0, axis=2).sum(axis=1)
+            outputs = jax.device_get(self._compute(self._params, batch, real))
             unpacked.add(numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()})
         return unpacked.outputs
 
 
-def _in_chunks(model: EncoderModel) -> Callable[[Any, Mapping[str, jax.Array], int], dict[str, jax.Array]]:
-    """A jitted function from parameters, chunks of rows and how many of the chunks are real to the outputs."""
+def _in_chunks(model: EncoderModel, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array], jax.Array],
+                                                            dict[str, jax.Array]]:
+    """A jitted function from parameters, chunks of rows and how many chunks of each device are real to the outputs.
+
+    Each device has its share of the chunks and does one after the other.
+    """
     outputs_of = head_outputs(model)
 
-    @jax.jit
-    def compute(params: Any, batch: Mapping[str, jax.Array], count: int) -> dict[str, jax.Array]:
+    def compute(params: Any, batch: Mapping[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
         def chunk(index: int) -> dict[str, jax.Array]:
             return outputs_of(params, {name: values[index] for name, values in batch.items()})
 
         chunks = batch["tokens"].shape[0]
         blank = {name: jnp.zeros((chunks, *leaf.shape), leaf.dtype) for name, leaf in jax.eval_shape(chunk, 0).items()}
-        return jax.lax.fori_loop(0, count, lambda index, done: {
+        return jax.lax.fori_loop(0, count[0], lambda index, done: {
             name: done[name].at[index].set(values) for name, values in chunk(index).items()}, blank)
 
-    return compute
+    share = PartitionSpec(_DEVICES)
+    return jax.jit(jax.shard_map(compute, mesh=mesh, in_specs=(PartitionSpec(), share, share), out_specs=share,
+                                 check_vma=False))

@@ -21,7 +21,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       model: the directory that fine-tuning has written, or the workdir that holds it.
       inputs: files, folders or globs, separated by commas.
       out: a directory to be made for the predictions, as JSON lines and in the task's official formats.
-      batch_size: rows computed at once.
+      batch_size: rows sent to each device at once.
 
     Returns:
       The task's figures, and what was mended or left out.

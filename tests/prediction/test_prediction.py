@@ -62,6 +62,15 @@ def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
     assert not list(tmp_path.glob("*.partial*"))
 
 
+def test_no_number_of_devices_changes_a_result(models, tmp_path, small_groups, monkeypatch):
+    data = write(tmp_path / "data.jsonl", MAKERS["token_classification"](50, seed=7))
+    some = jax.devices()
+    for count in (1, 3):
+        monkeypatch.setattr(jax, "local_devices", lambda: some[:count])
+        predict_files(models["token_classification"], data, tmp_path / f"{count}.jsonl", batch_size=2)
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes()
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
