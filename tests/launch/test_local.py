@@ -222,7 +222,7 @@ def test_a_dry_run_prints_the_processes_and_starts_none(tmp_path):
 def test_any_number_of_devices_computes_the_same_losses(files, tmp_path):
     settings = ("--config.train.duration=6 steps", "--config.evaluation.max_rows=32")
     expected = None
-    for processes, devices, fsdp in ((1, 1, 1), (1, 2, 1), (1, 4, 2), (2, 4, 2)):
+    for processes, devices, fsdp in ((1, 1, 1), (1, 4, 2), (2, 4, 2)):
         workdir = tmp_path / f"{processes}x{devices}"
         train(files, workdir, *settings, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices,
               launcher=("--restarts=0",))
