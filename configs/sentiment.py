@@ -8,7 +8,7 @@ Files are CSV, TSV or JSON lines with the columns "text" and "label"; others are
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/sentiment.py:small=true --workdir runs/sentiment
 
-Takes about four minutes; accuracy with seed 0: 84.4 on dev and 82.9 on test, 15% of the reviews each.
+Takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev and 82.3 ± 0.7 on test, 15% of the reviews each.
 """
 import ml_collections
 
