@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def table_of(rows: Sequence[Row], seeds: int, metric: str) -> rich.table.Table:
     """Settings with mean and deviation of each part."""
     parts = list(rows[0].scores)
-    table = rich.table.Table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds",
-                             title_justify="left")
+    table = rich.table.Table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds", title_justify="left")
     for row in rows:
         cells = []
         for part in parts:
