@@ -47,8 +47,7 @@ class Files:
     """What the runs of a test start from.
 
     Attributes:
-      folder: holds config.py, texts/, corpus/ and the compiled programs, so that a restart takes seconds; and without/,
-        where PyTorch is missing, which training does not need and tensorboardX would spend a second on importing.
+      folder: holds config.py, texts/, corpus/ and the compiled programs, so that a restart takes seconds.
     """
     folder: pathlib.Path
 
@@ -58,8 +57,7 @@ class Files:
 
     def environment(self, devices: int = 1, cache: pathlib.Path | None = None) -> dict[str, str]:
         """The variables of a process with so many simulated devices; compiled programs as in `Process`."""
-        path = f"{self.folder / 'without'}:{os.environ.get('PYTHONPATH', '')}"
-        return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path,
+        return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
                 # As in conftest: few of these programs run for longer than they take to compile.
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
 
@@ -71,8 +69,6 @@ def make_files(folder: pathlib.Path) -> Files:
     texts.mkdir()
     for name, text in list(pydoc_data.topics.topics.items())[:40]:
         (texts / f"{name}.txt").write_text(text, encoding="utf-8")
-    (folder / "without").mkdir()
-    (folder / "without" / "torch.py").write_text("raise ImportError('not here')")
     spanbert_jax.prepare(str(texts), folder / "corpus", vocab_size=600, length=64, validation_fraction=0.1, workers=1,
                          progress=False)
     return Files(folder)

@@ -12,12 +12,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-
 from spanbert_jax.cluster.agreement import is_first
 from spanbert_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def _without_torch():
+    """Hides torch. tensorboardX imports it wherever it is, which takes as long as all that a run imports together."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import masked_crc32c
 
 METRICS_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 

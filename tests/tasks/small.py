@@ -28,7 +28,7 @@ def make_start(folder: pathlib.Path) -> str:
     config = ModelConfig(vocab_size=tokenizer.get_vocab_size(), num_layers=2, width=32, num_heads=2, feed_forward=64,
                          max_positions=128, boundary_head=False, dtype="float32", initializer_range=0.3)
     model = EncoderModel(config)
-    params = nn.unbox(model.init(jax.random.key(0), **model.smallest_inputs))["params"]
+    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0)))["params"]
     save_pretrained(model, params, folder / "start", tokenizer)
     return str(folder / "start")
 

@@ -80,7 +80,7 @@ def test_packed_outputs_are_those_of_each_text_alone(head):
     config = ModelConfig(vocab_size=100, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=24,
                          boundary_head=False, dtype="float32", initializer_range=0.3)
     model = EncoderModel(config, head, HEADS[head] or ("x",))
-    params = nn.unbox(model.init(jax.random.key(0), **model.smallest_inputs))["params"]
+    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0)))["params"]
     features = make_features(np.random.default_rng(4).integers(2, 24, 40))
     outputs = {}
     for name, rows in (("alone", PackedRows(features, [[number] for number in range(40)], 24, 0)),

@@ -243,3 +243,8 @@ def test_a_text_is_there_whole_or_not_at_all(tmp_path):
             write_text(disk / "config.json", "x" * 100_000)
         assert json.loads((disk / "config.json").read_text()) == {"a": 1}
         assert sorted(path.name for path in disk.iterdir()) == ["config.json", "filler"]
+
+
+def test_a_run_does_not_wait_for_torch_and_leaves_it_to_others():
+    subprocess.run([sys.executable, "-c", "import sys, spanbert_jax.training.run; assert 'torch' not in sys.modules\n"
+                    "import torch; assert torch.ones(2).sum() == 2"], check=True)
