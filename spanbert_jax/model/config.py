@@ -86,6 +86,40 @@ class ModelConfig:
         return math.ceil(self.vocab_size / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
     @property
+    def norm_first(self) -> bool:
+        """Whether layers normalise their input, and not what they have added to it."""
+        return False
+
+    @property
+    def exact_gelu(self) -> bool:
+        """Whether the GELU is that of BERT."""
+        return True
+
+    @property
     def compute_dtype(self) -> jnp.dtype:
         """The dtype of activations."""
         return jnp.dtype(self.dtype)
+
+
+DECODERS = ("bert", "gpt2")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(ModelConfig):
+    """A decoder that attends to an encoder; heads of pretraining do not count.
+
+    Attributes:
+      kind: one of `DECODERS`. "bert" has the encoder's blocks, and a transform before its output; "gpt2" normalises
+        first and once more in the end, has GELU by tanh, and no types, and its output is its piece embeddings alone.
+      memory_width: D of the encoder. Where that is another, a projection stands in between.
+    """
+    kind: str = "bert"
+    memory_width: int = 768
+
+    @property
+    def norm_first(self) -> bool:
+        return self.kind == "gpt2"
+
+    @property
+    def exact_gelu(self) -> bool:
+        return self.kind == "bert"

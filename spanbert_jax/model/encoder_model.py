@@ -22,12 +22,12 @@ class Outputs(NamedTuple):
     Attributes:
       last_hidden_state: [B, S, D] in the compute dtype.
       pooler_output: [B, D], of a network with a pooler; [B, K, D] of rows of several texts.
-      logits: [B, S, V] of "pretraining" and "masked_lm", [B, labels] of "sequence_classification" ([B, K, labels] of
-        rows of several texts), [B, S, labels] of "token_classification".
+      logits: [B, S, V] of "pretraining" and "masked_lm", [B, T, V] of a decoder, [B, labels] of
+        "sequence_classification" ([B, K, labels] of rows of several texts), [B, S, labels] of "token_classification".
       next_sentence_logits: [B, 2] of "pretraining" where there is such a head; class 0 is the continuation.
       start_logits, end_logits: [B, S] of "question_answering".
     """
-    last_hidden_state: jax.Array
+    last_hidden_state: jax.Array | None = None
     pooler_output: jax.Array | None = None
     logits: jax.Array | None = None
     next_sentence_logits: jax.Array | None = None

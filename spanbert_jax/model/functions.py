@@ -64,6 +64,11 @@ def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 gelu.defvjp(_gelu, lambda derivative, gradient: (gradient * derivative,))
 
 
+def tanh_gelu(x: jax.Array) -> jax.Array:
+    """The GELU by a hyperbolic tangent, as in GPT-2."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """Layer norm over the last axis, computed in float32. [..., D], [D], [D] -> [..., D], in the type of x."""

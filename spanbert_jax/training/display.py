@@ -12,7 +12,7 @@ import rich.progress
 import rich.table
 
 from spanbert_jax.cluster.agreement import is_first
-from spanbert_jax.training.experiment import Experiment, parameter_count
+from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.mesh import parameter_name
 
 # Wide enough for the table where the output goes to a file, which has no width of its own.
@@ -54,7 +54,7 @@ def introduce(console: rich.console.Console, experiment: Experiment) -> None:
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(
-        f"{parameter_count(experiment.model.config, params):,} parameters; mesh {mesh}{processes}; "
+        f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; "
         f"{first}, {experiment.size.total_steps:,} steps, {quantity(learning.flops, 'FLOP')} a step")
     for words in others:
         console.print(words)

@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 
 from spanbert_jax.cache import cache_folder
 from spanbert_jax.errors import UserError
-from spanbert_jax.model import EncoderModel, ModelConfig, SpanBert
+from spanbert_jax.model import ModelConfig
 from spanbert_jax.model.attention import attention_kind, choose, reason_against
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.learning import Learning
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.schedules import learning_rate_schedule
-from spanbert_jax.training.state import TrainState, abstract_state
+from spanbert_jax.training.state import Network, TrainState, abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,16 @@ class Experiment:
     learning: Learning
     size: RunSize
     mesh: Mesh
-    model: SpanBert | EncoderModel
+    model: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     abstract: TrainState
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network."""
+        configs = [getattr(self.model, name) for name in ("config", "decoder_config") if hasattr(self.model, name)]
+        return parameter_count(self.abstract.params, *configs)
 
     def steps(self, room: str, name: str) -> int:
         """The duration in a field of the config, in steps."""
@@ -56,7 +62,7 @@ def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def assemble(config: ml_collections.ConfigDict, learning: Learning, model: SpanBert | EncoderModel, mesh: Mesh,
+def assemble(config: ml_collections.ConfigDict, learning: Learning, model: Network, mesh: Mesh,
              size: RunSize) -> Experiment:
     """The parts of a run of given learning, and its optimiser.
 
@@ -91,12 +97,11 @@ def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, le
     return dataclasses.replace(network, attention=name)
 
 
-def parameter_count(config: ModelConfig, params: Any) -> int:
-    """Parameters of the network, without the rows that pad its vocabulary."""
-    padding = config.padded_vocab_size - config.vocab_size
-    leaves = jax.tree_util.tree_leaves(params)
-    return sum(leaf.size // leaf.shape[0] * (leaf.shape[0] - padding) if leaf.shape[0] == config.padded_vocab_size
-               else leaf.size for leaf in leaves)
+def parameter_count(params: Any, *configs: ModelConfig) -> int:
+    """Parameters of networks, without the rows that pad their vocabularies."""
+    rows = {config.padded_vocab_size: config.vocab_size for config in configs}
+    return sum(leaf.size // leaf.shape[0] * rows.get(leaf.shape[0], leaf.shape[0])
+               for leaf in jax.tree_util.tree_leaves(params))
 
 
 def use_compilation_cache() -> None:

@@ -12,12 +12,12 @@ import optax
 from spanbert_jax.errors import UserError
 from spanbert_jax.training.mesh import parameter_name
 
-_LAYERS = ("encoder", "layers")
+_STACKS = (("encoder", "layers"), ("decoder", "layers"))
 
 
 def is_stacked(path: Any) -> bool:
     """Whether a parameter is that of all layers, stacked on its first axis."""
-    return tuple(key.key for key in path[:2]) == _LAYERS
+    return tuple(key.key for key in path[:2]) in _STACKS
 
 
 def layer_names(path: Any, count: int) -> list[str]:
@@ -25,7 +25,7 @@ def layer_names(path: Any, count: int) -> list[str]:
     name = parameter_name(path)
     if not is_stacked(path):
         return [name]
-    prefix = "/".join(_LAYERS)
+    prefix = parameter_name(path[:2])
     return [f"{prefix}/{layer}{name.removeprefix(prefix)}" for layer in range(count)]
 
 
@@ -36,8 +36,9 @@ def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.Gradie
     Args:
       freeze: regular expressions, separated by commas, that match names of `layer_names` from their beginning: frozen
         parameters have neither gradients nor updates.
-      layer_decay: the updates of layer l of L, counted from 1, are multiplied by layer_decay ** (L + 1 - l), those of
-        the embeddings by layer_decay ** (L + 1), and those of the heads stay. It is usual for ELECTRA and DeBERTa.
+      layer_decay: the updates of layer l of L of the encoder, counted from 1, are multiplied by
+        layer_decay ** (L + 1 - l), those of its embeddings by layer_decay ** (L + 1), and those of heads and decoders
+        stay. It is usual for ELECTRA and DeBERTa.
     """
     patterns = [pattern.strip() for pattern in freeze.split(",") if pattern.strip()]
     before = [_scaled(lambda params: _trained(params, patterns))] if patterns else []

@@ -21,7 +21,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.config import validate
 from spanbert_jax.training.continuing import with_network
-from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count, use_compilation_cache
+from spanbert_jax.training.experiment import Experiment, check_devices, use_compilation_cache
 from spanbert_jax.training.goodput import Account, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
@@ -97,8 +97,8 @@ def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time
             loop = _run(experiment, workdir, stop, force, account)
             if loop.finished:
                 conclude(experiment, loop)
-    parameters = parameter_count(experiment.model.config, experiment.abstract.params)
-    return RunResult(workdir, loop.step, loop.finished, parameters, time.monotonic() - began, loop.evaluation)
+    seconds = time.monotonic() - began
+    return RunResult(workdir, loop.step, loop.finished, experiment.parameters, seconds, loop.evaluation)
 
 
 def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool, account: Account) -> Loop:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.model import EncoderModel, SpanBert
+from spanbert_jax.model import EncoderDecoder, EncoderModel, SpanBert, without_shared
 from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings, spread_over_data
 from spanbert_jax.training.skipping import Recent, no_updates
+
+Network = SpanBert | EncoderModel | EncoderDecoder
 
 
 @flax.struct.dataclass
@@ -27,9 +29,10 @@ class TrainState:
     recent: Recent
 
 
-def init_params(model: SpanBert | EncoderModel, key: jax.Array) -> Any:
+def init_params(model: Network, key: jax.Array) -> Any:
     """Fresh parameters, each boxed with the logical names of its axes."""
-    return model.init(key, **model.smallest_inputs)["params"]
+    params = model.init(key, **model.smallest_inputs)["params"]
+    return without_shared(params) if isinstance(model, EncoderDecoder) and model.shared else params
 
 
 def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -37,12 +40,12 @@ def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), no_updates())
 
 
-def init_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+def init_state(model: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """The state before the first update of fresh parameters."""
     return state_of(nn.unbox(init_params(model, key)), optimizer)
 
 
-def abstract_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
+def abstract_state(model: Network, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
                    zero1: bool = False) -> TrainState:
     """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into.
 
@@ -66,7 +69,7 @@ def shardings_of(abstract: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
-def create_state(model: SpanBert | EncoderModel, optimizer: optax.GradientTransformation, abstract: TrainState,
+def create_state(model: Network, optimizer: optax.GradientTransformation, abstract: TrainState,
                  seed: int) -> TrainState:
     """A fresh state, made where it is to live: no device ever holds more than its part."""
     make = jax.jit(lambda key: init_state(model, optimizer, key), out_shardings=shardings_of(abstract))

@@ -16,7 +16,7 @@ from spanbert_jax.training.state import init_params
 def test_parameters_are_those_of_the_real_network(size):
     network = ModelConfig.named(size, vocab_size=28_996)
     params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(network), jax.random.key(0))))
-    assert count_parameters(network) == parameter_count(network, params)
+    assert count_parameters(network) == parameter_count(params, network)
 
 
 def test_a_budget_is_read_in_any_order_and_unit():

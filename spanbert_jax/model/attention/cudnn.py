@@ -24,5 +24,5 @@ def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """As `plain.attend`, to rounding. Returns the context [B, S, D]."""
     context = jax.nn.dot_product_attention(
-        *call.heads(kind.head_width), mask=attention_mask(call.segments), implementation="cudnn")
+        *call.heads(kind.head_width), mask=attention_mask(call.segments, call.segments), implementation="cudnn")
     return checkpoint_name(context.reshape(*context.shape[:2], -1), "context")

@@ -138,7 +138,7 @@ def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topol
     products, others, by_memory = _cycles(program, topology.chip, trips)
     return Compiled(
         rows=config.train.batch_size // accumulation // ways["batch"], length=learning.length,
-        parameters=parameter_count(network, abstract.params), attention=network.attention,
+        parameters=parameter_count(abstract.params, network), attention=network.attention,
         heads=network.num_heads // ways["heads"], remat=network.remat, accumulation=accumulation,
         flops=learning.flops / topology.chips, seconds=seconds,
         parameter_bytes=_bytes_on_a_device(abstract.params), optimizer_bytes=_bytes_on_a_device(abstract.opt_state),
