@@ -1,0 +1,1 @@
+"""Writing texts piece by piece: greedy, by beam search and by sampling."""

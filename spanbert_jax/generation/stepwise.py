@@ -1,0 +1,76 @@
+"""A network that writes, one position after the other."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from spanbert_jax.model import EncoderDecoder, complete
+from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCache, Surroundings, laid_out
+
+
+class Written(NamedTuple):
+    """What has been computed of the positions so far, of K hypotheses for each of B sources.
+
+    Attributes:
+      layers: a cache for each layer, of B K hypotheses.
+      memory_visible: booleans [B, 1, 1, S].
+    """
+    layers: tuple[LayerCache, ...]
+    memory_visible: jax.Array
+
+
+def by_layer(params: Any) -> Any:
+    """Parameters of an `EncoderDecoder` as a `Writer` takes them, to be made once: each layer has arrays of its own.
+
+    Of stacked ones every step would copy what it needs.
+    """
+    params = complete(params)
+    decoder = params["decoder"]
+    count = len(jax.tree.leaves(decoder["layers"])[0])
+    apart = [jax.tree.map(lambda stacked, layer=layer: stacked[layer], decoder["layers"]) for layer in range(count)]
+    return {**params, "decoder": {**decoder, "layers": apart}}
+
+
+class Writer:
+    """A network that writes one position at a time, given its parameters `by_layer`."""
+
+    def __init__(self, model: EncoderDecoder, params: Any):
+        # The encoder runs once, where a loop over stacked layers copies least.
+        self._encoder = model.clone(config=dataclasses.replace(model.config, layers="scanned"))
+        self._params, self._layers, self.config = params, params["decoder"]["layers"], model.decoder_config
+        self._decoder, self._layer = Decoder(self.config), DecoderLayer(self.config)
+
+    def begin(self, tokens: jax.Array, segments: jax.Array, hypotheses: int, length: int) -> Written:
+        """Reads sources [B, S], segments 0 for padding; nothing is written yet, and there is room for `length`."""
+        memory = self._encoder.apply({"params": self._params}, tokens, segments, method=EncoderDecoder.encode)
+        heads = self.config.num_heads
+        blank = jnp.zeros((len(tokens) * hypotheses, length, heads, self.config.width // heads),
+                          self.config.compute_dtype)
+        attention = Attention(self.config)
+        layers = tuple(LayerCache(*laid_out(blank, blank), *laid_out(*attention.apply(
+            {"params": layer["memory_attention"]}, memory, method=Attention.keys_and_values)))
+            for layer in self._layers)
+        return Written(layers, (segments != 0)[:, None, None, :])
+
+    def step(self, written: Written, tokens: jax.Array, step: jax.Array) -> tuple[jax.Array, Written]:
+        """What follows pieces [B, K] at position `step`: logits [B, K, V] float32."""
+        params = {"params": self._params["decoder"]}
+        x = self._decoder.apply(params, tokens, step, method=Decoder.embed)
+        visible, layers = jnp.arange(written.layers[0].key.shape[-1]) <= step, []
+        for layer, cache in zip(self._layers, written.layers, strict=True):
+            around = Surroundings(visible, written.memory_visible, cache=cache, step=step)
+            x, cache = self._layer.apply({"params": layer}, x, around, None)
+            layers.append(cache)
+        logits = self._decoder.apply(params, x, method=Decoder.logits)[..., :self.config.vocab_size]
+        return logits, written._replace(layers=tuple(layers))
+
+
+def select(written: Written, hypotheses: jax.Array) -> Written:
+    """Goes on from some hypotheses of each source, by number [B, K]."""
+    count, width = hypotheses.shape
+    rows = (jnp.arange(count)[:, None] * width + hypotheses).reshape(-1)
+    return written._replace(layers=tuple(cache._replace(key=cache.key[rows], value=cache.value[rows])
+                                         for cache in written.layers))
