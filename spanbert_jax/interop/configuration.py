@@ -22,6 +22,9 @@ _FIELDS = {
     "attention_dropout": "attention_probs_dropout_prob", "layer_norm_epsilon": "layer_norm_eps",
     "initializer_range": "initializer_range", "clamp_attention": "clamp_attention",
 }
+# The type of a network with a decoder.
+PAIR = "encoder-decoder"
+PREFIX = "prefix"
 _SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _SMALL = ("layer_norm_eps", "initializer_range")
 # What must be so, where it is said at all.
@@ -39,6 +42,8 @@ _HEAD_WIDTH = 64
 def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path | None]:
     """The config that lies in a directory and its file; nothing where there is none.
 
+    Of an encoder with a decoder it is the encoder's, and `PREFIX` what the names of its tensors begin with.
+
     Raises:
       UserError: when it is not a JSON object, or describes another architecture.
     """
@@ -51,6 +56,8 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
         raise UserError(f"{file}: not JSON ({error}); fetch it again") from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: not a JSON object; it should describe a BERT network")
+    if values.get("model_type") == PAIR and isinstance(values.get("encoder"), dict):
+        values = {**values["encoder"], PREFIX: "encoder."}
     for field, allowed in _REQUIRED.items():
         if values.get(field, allowed) not in (allowed, None):
             raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: classic BERT, as "

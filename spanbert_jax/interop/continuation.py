@@ -14,7 +14,7 @@ from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import Pretrained, find_tokenizer
 from spanbert_jax.interop.vocabulary import Transplant, transplant
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import Decoder, EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
@@ -40,8 +40,9 @@ class _Adapted:
         return self._changes[name][1](value) if name in self._changes else value
 
 
-def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
-    """Parameters of `model`, which has the shape of the pretrained network, to continue pretraining from.
+def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokenizer: Tokenizer,
+                   seed: int) -> dict[str, Any]:
+    """Parameters of `model`, which has the shape of the pretrained network, or fewer layers, to go on from.
 
     Heads that do not come with the weights are new. Positions beyond the old ones repeat those from the first on;
     places of the boundary head beyond the old ones repeat the last. Pieces that are new get the mean of the rows of
@@ -56,7 +57,7 @@ def initial_params(pretrained: Pretrained, model: EncoderModel, tokenizer: Token
     """
     pretrained.tensors.check_ties()
     config, old, tensors = model.config, pretrained.config, pretrained.tensors
-    if (model.head, model.labels) != (pretrained.head, pretrained.labels):
+    if isinstance(model, Decoder) or (model.head, model.labels) != (pretrained.head, pretrained.labels):
         tensors = tensors.without("classifier")  # of other classes
     # Number of rows, and which of the old ones they are.
     positions = np.arange(config.max_positions) % old.max_positions

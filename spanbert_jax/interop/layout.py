@@ -1,8 +1,8 @@
 """Where Hugging Face's tensors lie in our parameters.
 
 Names and layouts are those of BertModel under the prefix "bert.", with its heads; the boundary head has the reference's
-names. Kernels are transposed, since PyTorch's linear layers hold [out, in]; layers are stacked on a leading axis; rows
-that pad our vocabulary have no counterpart.
+names. A decoder has the same ones, whatever its kind. Kernels are transposed, since PyTorch's linear layers hold
+[out, in]; layers are stacked on a leading axis; rows that pad our vocabulary have no counterpart.
 """
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import Decoder, EncoderModel
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 _LAYER = "bert.encoder.layer.{}."
@@ -34,6 +33,12 @@ _MODULES = {
     "encoder/layers/feed_forward_in": _LAYER + "intermediate.dense",
     "encoder/layers/feed_forward_out": _LAYER + "output.dense",
     "encoder/layers/feed_forward_norm": _LAYER + "output.LayerNorm",
+    "encoder/layers/memory_attention/query": _LAYER + "crossattention.self.query",
+    "encoder/layers/memory_attention/key": _LAYER + "crossattention.self.key",
+    "encoder/layers/memory_attention/value": _LAYER + "crossattention.self.value",
+    "encoder/layers/memory_attention/output": _LAYER + "crossattention.output.dense",
+    "encoder/layers/memory_attention_norm": _LAYER + "crossattention.output.LayerNorm",
+    "encoder/norm": "bert.encoder.LayerNorm",
     "pooler": "bert.pooler.dense",
     "masked_token_head/transform": "cls.predictions.transform.dense",
     "masked_token_head/norm": "cls.predictions.transform.LayerNorm",
@@ -80,6 +85,11 @@ class Leaf:
         return self.path[-1]
 
     @property
+    def module(self) -> str:
+        """The part of the network that it belongs to and that may be missing as a whole."""
+        return "memory_attention" if "memory_attention" in "/".join(self.path) else self.path[0]
+
+    @property
     def tensor_shape(self) -> tuple[int, ...]:
         """The shape of each of its tensors."""
         shape = self.shape[1:] if self.stacked else self.shape
@@ -94,24 +104,24 @@ class Leaf:
 
 
 @functools.cache
-def leaves(model: EncoderModel) -> tuple[Leaf, ...]:
+def leaves(model: EncoderModel | Decoder) -> tuple[Leaf, ...]:
     """The parameters of a network, in a fixed order."""
-    one = jnp.ones((1, 1), jnp.int32)
-    shapes = nn.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), one)["params"]))
+    shapes = nn.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), **model.smallest_inputs)["params"]))
     return tuple(leaf_of(tuple(key.key for key in path), leaf.shape, model.config.vocab_size)
                  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes))
 
 
 def leaf_of(path: tuple[str, ...], shape: tuple[int, ...], vocab_size: int) -> Leaf:
     """The parameter at a path; KeyError where there is none. `vocab_size` is V without padding."""
-    stacked = path[:2] == ("encoder", "layers")
-    name = f"{_MODULES['/'.join(path[:-1])]}.{_LEAVES[path[-1]]}"
+    stacked, module = "layers" in path[:2], "/".join(path[:-1])
+    module = _MODULES[module if module in _MODULES else f"encoder/{module}"]  # a decoder's own, as an encoder's
+    name = f"{module}.{_LEAVES[path[-1]]}"
     names = tuple(name.format(layer) for layer in range(shape[0])) if stacked else (name,)
-    vocabulary = path[1:3] == ("embeddings", "token") or path[1:] == ("output", "bias")
+    vocabulary = path[-3:-1] == ("embeddings", "token") or path[1:] == ("output", "bias")
     return Leaf(path, shape, names, stacked, vocab_size if vocabulary else None)
 
 
-def build(model: EncoderModel, make: Callable[[Leaf], Any]) -> dict[str, Any]:
+def build(model: EncoderModel | Decoder, make: Callable[[Leaf], Any]) -> dict[str, Any]:
     """A tree of parameters, each made from its `Leaf`."""
     tree: dict[str, Any] = {}
     for leaf in leaves(model):
@@ -122,7 +132,7 @@ def build(model: EncoderModel, make: Callable[[Leaf], Any]) -> dict[str, Any]:
     return tree
 
 
-def tensors(model: EncoderModel, params: Any) -> Iterator[tuple[str, np.ndarray]]:
+def tensors(model: EncoderModel | Decoder, params: Any) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a network's parameters, each contiguous, by name. One parameter at a time leaves the device."""
     for leaf in leaves(model):
         value = params

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -29,34 +29,44 @@ _PARTS = ("query", "key", "value")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stored:
-    """A tensor as it is stored: in which file, under which name, and which third of it where three are fused."""
+class Stored:
+    """A tensor as it is stored.
+
+    Attributes:
+      file, name: in which file, under which name.
+      part: which of how many parts of its leading axis, where several tensors are fused; None for all of it.
+      turned: whether it is stored the other way round, [in, out], so that its axes have to be exchanged first.
+    """
     file: Tensors
     name: str
-    third: int | None = None
+    part: tuple[int, int] | None = None
+    turned: bool = False
 
     def __str__(self) -> str:
         return f"{self.file.path}: {self.name}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape, or that of its third.
+        """Its shape, or that of its part.
 
         Raises:
-          UserError: when it has no thirds.
+          UserError: when it has no such parts.
         """
         shape = tuple(self.file.shapes[self.name])
-        if self.third is None:
+        shape = shape[::-1] if self.turned else shape
+        if self.part is None:
             return shape
-        if not shape or shape[0] % 3:
-            raise UserError(f"{self} is {list(shape)}; three projections in one tensor need a leading axis that "
-                            "divides by 3")
-        return (shape[0] // 3, *shape[1:])
+        count = self.part[1]
+        if not shape or shape[0] % count:
+            raise UserError(f"{self} is {list(self.file.shapes[self.name])}; {count} projections in one tensor need an "
+                            f"axis of outputs that divides by {count}")
+        return (shape[0] // count, *shape[1:])
 
     def read(self) -> np.ndarray:
-        """The tensor, or its third, in the dtype that it is stored in."""
+        """The tensor, or its part, in the dtype that it is stored in."""
         value = self.file.read(self.name)
-        return value if self.third is None else np.split(value, 3)[self.third]
+        value = value.T if self.turned else value
+        return value if self.part is None else np.split(value, self.part[1])[self.part[0]]
 
 
 class NamedTensors:
@@ -66,14 +76,20 @@ class NamedTensors:
       path: of the files, or of their directory.
     """
 
-    def __init__(self, path: pathlib.Path, files: Sequence[Tensors]):
+    def __init__(self, path: pathlib.Path, files: Sequence[Tensors], prefix: str = "",
+                 rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]] | None = None):
         """Finds the names.
 
+        Args:
+          prefix: of the names of those that are meant.
+          rename: gives the tensors by name of `layout`; as BERT has them, if not given.
+
         Raises:
-          UserError: when it is no BERT, or two tensors claim one name.
+          UserError: when it is another network, or two tensors claim one name.
         """
         self.path = path
-        self._entries = _canonical(path, [_Stored(file, name) for file in files for name in file.shapes])
+        stored = [Stored(file, name) for file in files for name in file.shapes if name.startswith(prefix)]
+        self._entries = (rename or _canonical)(path, stored)
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -115,13 +131,13 @@ class NamedTensors:
                                 "output layer repeats the piece embeddings can be read")
 
 
-def _canonical(path: pathlib.Path, stored: Sequence[_Stored]) -> dict[str, _Stored]:
+def _canonical(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
     """Names of `layout`, and the tensors that are stored for them."""
     root = _root(path, [tensor.name for tensor in stored])
     outer = root.removesuffix("bert.")
-    entries: dict[str, _Stored] = {}
+    entries: dict[str, Stored] = {}
 
-    def add(name: str, tensor: _Stored) -> None:
+    def add(name: str, tensor: Stored) -> None:
         if name in entries:
             raise UserError(f"{entries[name]} and {tensor} are the same tensor of the network; remove one of them")
         entries[name] = tensor
@@ -130,7 +146,7 @@ def _canonical(path: pathlib.Path, stored: Sequence[_Stored]) -> dict[str, _Stor
         name = _rename(tensor.name, root, outer)
         if fused := _FUSED.fullmatch(name):
             for third, part in enumerate(_PARTS):
-                add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, third=third))
+                add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, part=(third, len(_PARTS))))
         else:
             add(name, tensor)
     for name, twin in _TWINS.items():

@@ -100,8 +100,9 @@ def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:
     files = weight_files(path)
     if (sidecar := directory_of(path) / BOUNDARY_FILE).is_file() and path.is_dir():
         files.append(sidecar)
-    tensors = NamedTensors(files[0] if len(files) == 1 else path, [_open_file(file) for file in files])
     values, file = configuration.read_values(directory_of(path))
+    tensors = NamedTensors(files[0] if len(files) == 1 else path, [open_file(file) for file in files],
+                           values.get(configuration.PREFIX, ""))
     config = configuration.network(tensors, values, file, dtype)
     if foreign := tensors.foreign():
         logger.warning("%s: left out, since the network has no place for them: %s%s", path, ", ".join(foreign[:3]),
@@ -110,7 +111,7 @@ def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:
                       configuration.stored_labels(tensors, values, file))
 
 
-def _open_file(file: pathlib.Path) -> Tensors:
+def open_file(file: pathlib.Path) -> Tensors:
     """Imports what a format needs only where a file of it is opened."""
     if file.name == PARAMS_FILE:
         return OwnFile(SafetensorsFile(file))

@@ -47,13 +47,15 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
     """Finds what each piece of `new` is in `old`: the same piece, or the pieces that `old` cuts it into."""
     known, pieces = old.get_vocab(with_added_tokens=True), new.get_vocab(with_added_tokens=True)
     inside = _inside_words(old)
-    unknown = known["[UNK]"]
+    unknown, byte_level = known["[UNK]"], isinstance(new.model, models.BPE)
 
     def cut(piece: str) -> tuple[int, ...]:
+        if piece in SPECIAL_PIECES:
+            return (known[piece],) if piece in known else ()
+        if byte_level:
+            piece = _of_bytes(new.decode([pieces[piece]]))
         if piece in known:
             return (known[piece],)
-        if piece in SPECIAL_PIECES:
-            return ()
         body = piece.removeprefix(CONTINUATION) if len(piece) > len(CONTINUATION) else piece
         if body == piece:
             ids = old.encode(piece, add_special_tokens=False).ids
@@ -63,8 +65,13 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
         return () if unknown in ids else tuple(ids)
 
     sources = tuple(map(cut, sorted(pieces, key=pieces.get)))
-    kept = sum(piece in known for piece in pieces)
+    kept = sum(len(ids) == 1 for ids in sources) if byte_level else sum(piece in known for piece in pieces)
     return Transplant(sources, kept, sum(map(bool, sources)) - kept)
+
+
+def _of_bytes(text: str) -> str:
+    """The text of a byte-level piece as WordPiece writes it: with a mark where it goes on in a word."""
+    return text.strip() if not text[:1].isalnum() else CONTINUATION + text
 
 
 def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,15 +13,16 @@ import numpy as np
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.layout import Leaf, build, leaves
 from spanbert_jax.interop.naming import NamedTensors
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import Decoder, EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
 _THREADS = min(8, os.cpu_count() or 1)
 _BLOCK = 64  # rows of a kernel that are turned at once
 _ALIGNMENT = 64  # bytes
+_BODY = ("bert.embeddings.", "bert.encoder.")
 
 
-def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
+def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
          finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
     """The parameters of a network from tensors; heads that are not there are initialised, and the log says which.
 
@@ -32,15 +33,15 @@ def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
     Raises:
       UserError: naming file and tensor: one is missing, has another shape, or holds a number that is not finite.
     """
-    there = {leaf.path[0] for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
-    new = {leaf.path[0] for leaf in leaves(model)} - there
+    there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
+    new = {leaf.module for leaf in leaves(model)} - there
     for module in sorted(new):
         logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
-    _check_biases(model, tensors)
+    _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors)
     random, missing = np.random.default_rng(seed), []
 
     def make(leaf: Leaf) -> Any:
-        if leaf.path[0] in new:
+        if leaf.module in new:
             return finish(fresh(leaf, model.config.initializer_range, random))
         array = _aligned(leaf.shape)
         array[leaf.rows or len(array):] = 0
@@ -55,13 +56,13 @@ def load(model: EncoderModel, tensors: NamedTensors, seed: int = 0,
     return params
 
 
-def _check_biases(model: EncoderModel, tensors: NamedTensors) -> None:
+def _check_biases(parts: Sequence[Leaf], tensors: NamedTensors) -> None:
     """That biases are missing on purpose: those of a projection in every layer, those of the layer norms in all.
 
     Raises:
       UserError: naming one that others like it have.
     """
-    biases = [leaf.names for leaf in leaves(model) if leaf.kind == "bias" and leaf.path[0] == "encoder"]
+    biases = [leaf.names for leaf in parts if leaf.kind == "bias" and leaf.names[0].startswith(_BODY)]
     norms = [name for names in biases for name in names if "LayerNorm" in name]
     for group in (norms, *biases):
         there = [name in tensors.shapes for name in group]

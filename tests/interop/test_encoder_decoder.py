@@ -1,0 +1,121 @@
+"""Encoders with decoders going to transformers and coming back, and what is said of directories that are none."""
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from spanbert_jax.errors import UserError
+from spanbert_jax.generation.search import write
+from spanbert_jax.generation.settings import Settings
+from spanbert_jax.generation.stepwise import Writer, by_layer
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
+from tests.transformers_pairs import (
+    END,
+    KINDS,
+    PAD,
+    SOURCE_PIECES,
+    START,
+    TARGET_PIECES,
+    save_pair,
+    torch,
+    transformers,
+)
+
+
+@pytest.mark.parametrize("kind,width", KINDS)
+def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
+    theirs, folder = save_pair(tmp_path / "theirs", kind, width)
+    model, params = load_encoder_decoder(folder)
+    save_encoder_decoder(model, params, tmp_path / "ours", start=START, end=END, pad=PAD)
+    again, loading = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(loading.values())
+    stored, expected = again.state_dict(), theirs.state_dict()
+    assert stored.keys() == expected.keys()
+    for name, value in expected.items():
+        if not name.startswith("encoder.pooler."):  # which nothing here reads
+            np.testing.assert_array_equal(stored[name].numpy(), value.numpy(), err_msg=name)
+    back, same = load_encoder_decoder(tmp_path / "ours")
+    assert back == model
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
+    _, folder = save_pair(tmp_path / "theirs", kind, 32)
+    model, params = load_encoder_decoder(folder)
+    params = jax.tree.map(lambda leaf: leaf * 1.01, params)  # not what came in
+    save_encoder_decoder(model, params, tmp_path / "ours", start=START, end=END, pad=PAD)
+    theirs = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours").eval()
+    random = np.random.default_rng(0)
+    tokens = random.integers(3, SOURCE_PIECES, (4, 9))
+    targets = random.integers(3, TARGET_PIECES, (4, 7))
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor(tokens), decoder_input_ids=torch.tensor(targets)).logits.numpy()
+        written = theirs.generate(torch.tensor(tokens), max_new_tokens=15, num_beams=1, do_sample=False).numpy()[:, 1:]
+    ones = np.ones_like(tokens)
+    found = jax.jit(model.apply)({"params": params}, tokens, ones, targets, np.ones_like(targets))
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+    settings = Settings(START, END, PAD, 15)
+    pieces, _ = jax.jit(lambda tokens, ones: write(Writer(model, by_layer(params)), tokens, ones, settings))(tokens, ones)
+    np.testing.assert_array_equal(np.asarray(pieces)[:, :written.shape[1]], np.where(
+        np.cumsum(written == END, axis=1) - (written == END) > 0, PAD, written))
+
+
+def test_a_gpt2_of_its_own_is_a_decoder_without_attention_to_an_encoder(tmp_path):
+    network = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=TARGET_PIECES, n_embd=32, n_layer=2, n_head=4, n_positions=16))
+    network.save_pretrained(tmp_path)
+    config, tensors, bridge = open_decoder(tmp_path, 24, "float32")
+    assert bridge is None
+    assert (config.kind, config.num_layers, config.width, config.feed_forward, config.memory_width) == (
+        "gpt2", 2, 32, 128, 24)
+    value = network.transformer.h[1].attn.c_attn.weight.detach().numpy()
+    np.testing.assert_array_equal(tensors.read("bert.encoder.layer.1.attention.self.key.weight"), value[:, 32:64].T)
+    assert not any("crossattention" in name for name in tensors.shapes) and not tensors.foreign()
+
+
+def change(folder, section, **fields):
+    values = json.loads((folder / "config.json").read_text())
+    (values[section] if section else values).update(fields)
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("kind,section,fields,message", [
+    ("bert", "", {"model_type": "t5"}, "config.json: it is of bert with bert; a BERT with a BERT or a GPT-2"),
+    ("bert", "decoder", {"model_type": "llama"}, "it is of bert with llama"),
+    ("bert", "decoder", {"num_hidden_layers": 4}, "num_hidden_layers is 4, but the tensors of .* have 3"),
+    ("gpt2", "decoder", {"activation_function": "relu"}, "activation_function is 'relu'; only 'gelu_new' can be read"),
+    ("gpt2", "decoder", {"n_layer": 4}, "n_layer is 4, but the tensors have 3"),
+    ("gpt2", "decoder", {"n_head": 5}, "n_head is 5, and has to divide n_embd=32"),
+    ("gpt2", "encoder", {"hidden_size": 33}, "hidden_size is 33, but the tensors")])
+def test_configs_that_do_not_go_are_told(kind, section, fields, message, tmp_path):
+    save_pair(tmp_path / "network", kind, 32)
+    change(tmp_path / "network", section, **fields)
+    with pytest.raises(UserError, match=message) as told:
+        load_encoder_decoder(tmp_path / "network")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("missing,message", [
+    ("decoder.transformer.h.1.crossattention.c_attn.weight", "crossattention.self.key.weight is missing"),
+    ("enc_to_dec_proj.weight", "the encoder is 32 wide and the decoder 48, and enc_to_dec_proj between them"),
+    ("decoder.transformer.wte.weight", "not the weights of a GPT-2")])
+def test_tensors_that_are_missing_are_told(missing, message, tmp_path):
+    save_pair(tmp_path / "network", "gpt2", 48)
+    file = tmp_path / "network" / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop("decoder.lm_head.weight", None)
+    del tensors[missing]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(UserError, match=message):
+        load_encoder_decoder(tmp_path / "network")
+
+
+def test_no_directory_of_a_network_is_told(tmp_path):
+    with pytest.raises(UserError, match="no config.json in it; give the directory of an EncoderDecoderModel"):
+        load_encoder_decoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="config.json: not the config of an EncoderDecoderModel"):
+        load_encoder_decoder(tmp_path)
