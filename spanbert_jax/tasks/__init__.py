@@ -13,6 +13,9 @@ TASKS = {
     "text_classification": ("text_classification", "TextClassification"),
     "relation_extraction": ("relation_extraction", "RelationExtraction"),
     "token_classification": ("token_classification", "TokenClassification"),
+    "extractive_summarization": ("extractive_summarization", "ExtractiveSummarization"),
+    "summarization": ("summarization", "Summarization"),
+    "translation": ("translation", "Translate"),
 }
 
 

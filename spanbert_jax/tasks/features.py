@@ -9,6 +9,27 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
+class Texts:
+    """Pieces of n texts one after the other, T in all.
+
+    Attributes:
+      starts: [n + 1] int64: where each text's pieces begin, and T.
+      tokens: [T] int32 piece ids.
+    """
+    starts: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[n] pieces in each text."""
+        return np.diff(self.starts)
+
+    def of(self, text: int) -> np.ndarray:
+        """A text's pieces."""
+        return self.tokens[self.starts[text]:self.starts[text + 1]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Features:
     """Pieces for the network to read, n features one after the other, T pieces in all.
 
@@ -19,6 +40,8 @@ class Features:
       token_types: [T] uint8.
       columns: arrays [n, ...] by name, an entry for each feature.
       pieces: arrays [T, ...] by name, an entry for each piece.
+      labels: what is to be written for each feature, from the piece that begins every text to the one that ends it;
+        None where nothing is written, or it is not known.
     """
     example: np.ndarray
     starts: np.ndarray
@@ -26,6 +49,7 @@ class Features:
     token_types: np.ndarray
     columns: dict[str, np.ndarray]
     pieces: dict[str, np.ndarray]
+    labels: Texts | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -54,10 +78,12 @@ class FeatureList:
         self._token_types: list[np.ndarray] = []
         self._columns: dict[str, list[Any]] = {}
         self._pieces: dict[str, list[np.ndarray]] = {}
+        self._labels: list[np.ndarray] = []
 
     def add(self, example: int, tokens: Sequence[int], token_types: Sequence[int],
-            columns: Mapping[str, Any] | None = None, pieces: Mapping[str, Sequence[Any]] | None = None) -> None:
-        """Adds a feature; every one has the same names of columns and pieces."""
+            columns: Mapping[str, Any] | None = None, pieces: Mapping[str, Sequence[Any]] | None = None,
+            labels: Sequence[int] | None = None) -> None:
+        """Adds a feature; every one has the same names of columns and pieces, and labels if any has."""
         self._examples.append(example)
         self._tokens.append(np.asarray(tokens, np.int32))
         self._token_types.append(np.asarray(token_types, np.uint8))
@@ -67,6 +93,8 @@ class FeatureList:
             if len(values) != len(tokens):
                 raise ValueError(f"{name}: {len(values)} entries for {len(tokens)} pieces")
             self._pieces.setdefault(name, []).append(np.asarray(values))
+        if labels is not None:
+            self._labels.append(np.asarray(labels, np.int32))
 
     def features(self, columns: Mapping[str, Any] | None = None, pieces: Mapping[str, Any] | None = None) -> Features:
         """All that were added.
@@ -77,9 +105,12 @@ class FeatureList:
         def flat(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
             return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
 
-        starts = np.cumsum([0, *map(len, self._tokens)], dtype=np.int64)
+        def starts(arrays: list[np.ndarray]) -> np.ndarray:
+            return np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+
+        labels = Texts(starts(self._labels), flat(self._labels, np.int32)) if self._labels else None
         return Features(
-            np.asarray(self._examples, np.int32), starts,
+            np.asarray(self._examples, np.int32), starts(self._tokens),
             flat(self._tokens, np.int32), flat(self._token_types, np.uint8),
             {name: np.asarray(self._columns.get(name, []), dtype) for name, dtype in (columns or {}).items()},
-            {name: flat(self._pieces.get(name, []), dtype) for name, dtype in (pieces or {}).items()})
+            {name: flat(self._pieces.get(name, []), dtype) for name, dtype in (pieces or {}).items()}, labels)

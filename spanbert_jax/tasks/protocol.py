@@ -38,12 +38,14 @@ class Task(abc.ABC):
       head: the head of the network, one of `model.HEADS`.
       metric: the figure of `score` by which of two networks the better is told; higher is better.
       targets: names of the columns and pieces of the features that `loss` reads.
+      free: names of settings that a trained network may be used with another value of.
       settings: the task's own fields of `config.task`, with their values, and "length": pieces in a feature at most.
       facts: what the model has to remember of its training, as JSON holds it: class names, markers, thresholds.
     """
     head: ClassVar[str]
     metric: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]
+    free: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None):
         """`facts` as a trained model has stored them; without them `learn` is to be called before `features`."""

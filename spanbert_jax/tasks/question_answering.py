@@ -46,6 +46,7 @@ class QuestionAnswering(Task):
     head = "question_answering"
     metric = "f1"
     targets = ("start", "end", "weight")
+    free = ("n_best",)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

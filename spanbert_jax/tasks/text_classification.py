@@ -108,12 +108,13 @@ class TextClassification(Task):
         settings, task = self.settings, self._glue
         rows = glue.rows(path, task, faults, labelled) if task else reading.table(path, faults, settings["columns"])
         text, second, label = self._columns
-        ids = _Ids(task.id if task else settings["id"], bool(task), labelled)
+        ids = reading.Ids(task.id if task else settings["id"], bool(task), labelled)
         labels = _Labels(label, self._regression, task)
         for where, record in rows:
             id = ids(record, where)
-            yield Text(id, where, _name(record, settings["group"], where) if settings["group"] else where,
-                       _text(record, text, where, faults), _text(record, second, where, faults) if second else None,
+            group = reading.name_field(record, settings["group"], where) if settings["group"] else where
+            yield Text(id, where, group, _text(record, text, where, faults),
+                       _text(record, second, where, faults) if second else None,
                        labels(record, where, id) if labelled else None)
 
     def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Text:
@@ -250,28 +251,6 @@ def _text(record: dict[str, Any], column: str, where: str, faults: Faults) -> st
     if not text.strip():
         faults.add("empty texts", where)
     return text
-
-
-def _name(record: dict[str, Any], column: str, where: str) -> str:
-    return str(reading.field(record, column, where, (str, int)))
-
-
-class _Ids:
-    """Names of the examples of a file; line numbers where there is no column of them. None is given twice where the
-    file is labelled; for files of any size there is no room to remember them."""
-
-    def __init__(self, column: str, optional: bool, unique: bool):
-        self._column, self._optional, self._unique = column, optional, unique
-        self._lines: dict[int, str] = {}  # by the hash of the id, which is shorter than some ids
-
-    def __call__(self, record: dict[str, Any], where: str) -> str:
-        path, _, line = where.rpartition(":")
-        if not self._column or self._optional and self._column not in record:
-            return line
-        id = _name(record, self._column, where)
-        if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:
-            raise UserError(f"{where}: id {id!r} is that of {path}:{first} already; give each example its own")
-        return id
 
 
 class _Labels:

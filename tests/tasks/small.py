@@ -79,8 +79,18 @@ def tagged(count: int, seed: int = 0) -> list[dict]:
             for words in sentences(count, seed)]
 
 
+def documents(count: int, seed: int = 0) -> list[dict]:
+    """Documents of two sentences; the summary is the one that names Eve, whom the other does not."""
+    random, made, found = np.random.default_rng(seed), iter(sentences(2 * count, seed)), []
+    for chosen in random.integers(0, 2, count):
+        both = [" ".join(name if word in NAMES else word for word in next(made))
+                for name in (("Eve", "Ann") if chosen == 0 else ("Ann", "Eve"))]
+        found.append({"document": both, "summary": both[chosen]})
+    return found
+
+
 MAKERS = {"text_classification": texts, "question_answering": questions, "relation_extraction": relations,
-          "token_classification": tagged}
+          "token_classification": tagged, "extractive_summarization": documents}
 
 
 def write(path: pathlib.Path, records: list[dict]) -> str:

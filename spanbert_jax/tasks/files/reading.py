@@ -276,3 +276,30 @@ def field(record: dict[str, Any], name: str, where: str, kind: type | tuple[type
         wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise UserError(f"{where}: field {name!r} is {value!r}, which is not of type {wanted}"[:300])
     return value
+
+
+def name_field(record: dict[str, Any], column: str, where: str) -> str:
+    """A field that names something: a text or a whole number.
+
+    Raises:
+      UserError: when it is missing or of another type.
+    """
+    return str(field(record, column, where, (str, int)))
+
+
+class Ids:
+    """Names of the examples of a file; line numbers where there is no column of them. None is given twice where the
+    file is labelled; for files of any size there is no room to remember them."""
+
+    def __init__(self, column: str, optional: bool, unique: bool):
+        self._column, self._optional, self._unique = column, optional, unique
+        self._lines: dict[int, str] = {}  # by the hash of the id, which is shorter than some ids
+
+    def __call__(self, record: dict[str, Any], where: str) -> str:
+        path, _, line = where.rpartition(":")
+        if not self._column or self._optional and self._column not in record:
+            return line
+        id = name_field(record, self._column, where)
+        if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:
+            raise UserError(f"{where}: id {id!r} is that of {path}:{first} already; give each example its own")
+        return id

@@ -171,7 +171,7 @@ def test_formats_asked_for_are_not_guessed(tmp_path, semeval):
         read(write(tmp_path / "train.json", [RECORD]), "semeval")
 
 
-@pytest.mark.parametrize("content", [None, gzip.compress(b"[" + b" " * 10_000)[:-20]])
+@pytest.mark.parametrize("content", [None, gzip.compress(b"[" + b" " * 10_000, mtime=0)[:-20]])
 def test_files_that_cannot_be_read(tmp_path, content):
     if content:
         write(tmp_path / "gone.json", content)

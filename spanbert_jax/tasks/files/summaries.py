@@ -1,0 +1,118 @@
+"""Files of documents with their summaries: CSV, TSV, JSON lines and JSON arrays."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.files import reading
+from spanbert_jax.text import sentence_spans
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text and its summaries; see `protocol.Example`.
+
+    Attributes:
+      sentences: as the file gives them; None where it gives one text.
+      text: the file's, or its sentences joined by single spaces.
+      summaries: any of which is right; none where they are not known.
+    """
+    id: str
+    where: str
+    group: str
+    sentences: tuple[str, ...] | None
+    text: str
+    summaries: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """The text, as a task that writes names it."""
+        return self.text
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The summaries, as a task that writes names them."""
+        return self.summaries
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First character of each sentence in the text and the one after its last; found by punctuation where the file
+        does not give sentences."""
+        if self.sentences is None:
+            return sentence_spans(self.text)
+        spans, start = [], 0
+        for sentence in self.sentences:
+            spans.append((start, start + len(sentence)))
+            start += len(sentence) + 1
+        return spans
+
+
+def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, faults: Faults,
+                   labelled: bool = True) -> Iterator[Document]:
+    """Yields the documents of a file one after the other; see `reading.table` for its layouts.
+
+    Args:
+      source: name of the field with the text, or in JSON a list of sentences.
+      target: name of that with the summary, or in JSON a list of several, any of which is right.
+      id_field: name of that with the document's id; "" for the number of its line.
+      group_field: name of that by which held-back parts are made; "" where every document stands on its own.
+      labelled: whether there must be summaries, and documents that lack text or summary are left out; otherwise
+        summaries are not looked at.
+
+    Raises:
+      UserError: naming file, line and id: a field is missing or of another type, or an id is there twice.
+    """
+    ids = reading.Ids(id_field, optional=False, unique=labelled)
+    for where, record in reading.table(path, faults):
+        id = ids(record, where)
+        told, counted = f"{where}: id {id!r}", f"{where} (id {id!r})"
+        sentences, text = _source(record, source, told)
+        summaries = _summaries(record, target, told, counted, faults) if labelled else ()
+        missing = "text" if not text.strip() else "a summary" if labelled and not summaries else ""
+        if missing:
+            faults.add(f"documents without {missing}{', left out' if labelled else ''}", counted)
+        if not (missing and labelled):  # without labels each input has its prediction
+            group = reading.name_field(record, group_field, where) if group_field else where
+            yield Document(id, where, group, sentences, text, summaries)
+
+
+def document_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: Faults) -> Document:
+    """A document without a summary: of a text, or of a text or list of sentences under the name that it has in files.
+
+    Raises:
+      UserError: when it is missing or of another type.
+    """
+    sentences, text = _source({source: inputs} if isinstance(inputs, str) else inputs, source, where)
+    if not text.strip():
+        faults.add("documents without text", where)
+    return Document(where, where, where, sentences, text, ())
+
+
+def _source(record: Mapping[str, Any], name: str, where: str) -> tuple[tuple[str, ...] | None, str]:
+    """Sentences, where they are given, and text."""
+    texts = _texts(record, name, where)
+    return (None, texts) if isinstance(texts, str) else (texts, " ".join(texts))
+
+
+def _summaries(record: Mapping[str, Any], name: str, where: str, counted: str, faults: Faults) -> tuple[str, ...]:
+    """Those that are not empty."""
+    texts = _texts(record, name, where)
+    texts = (texts,) if isinstance(texts, str) else texts
+    kept = tuple(text for text in texts if text.strip())
+    if kept and len(kept) < len(texts):
+        faults.add("empty summaries beside others, left out", counted, len(texts) - len(kept))
+    return kept
+
+
+def _texts(record: Mapping[str, Any], name: str, where: str) -> str | tuple[str, ...]:
+    value = reading.field(record, name, where, (str, list))
+    if isinstance(value, str):
+        return value
+    for number, entry in enumerate(value, 1):
+        if not isinstance(entry, str):
+            raise UserError(f"{where}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, or "
+                            "a list of nothing but texts")
+    return tuple(value)

@@ -1,0 +1,97 @@
+"""Files of texts with their translations: tables, JSON lines, and plain files of two languages line by line."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.files import reading
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A text and its translations; see `protocol.Example`.
+
+    Attributes:
+      group: the source's words, so that a sentence that comes again is never both trained on and held back.
+      targets: none where none is known.
+    """
+    id: str
+    where: str
+    group: str
+    source: str
+    targets: tuple[str, ...]
+
+
+def read_translations(path: str, source: str, target: str, columns: tuple[str, ...], faults: Faults,
+                      labelled: bool = True) -> Iterator[Translation]:
+    """Yields the pairs of a file one after the other.
+
+    A file whose name ends in .SOURCE, such as news.en, has a text a line; the translations are in the file with .TARGET
+    in its place. Others are tables or JSON lines as `reading.table` has them. Pairs of which a side is empty are left
+    out and counted; without `labelled`, an empty source gives an empty translation.
+
+    Args:
+      source, target: names of the columns, or endings of the files' names.
+      columns: of a table of tabs or commas whose first line does not name them.
+
+    Raises:
+      UserError: naming file and line of what is wrong, as where the two files have different numbers of lines.
+    """
+    plain = path.removesuffix(".gz").endswith(f".{source}")
+    if plain:
+        pairs = _parallel(path, source, target, faults, labelled)
+    else:
+        pairs = _table(path, source, target, columns, faults, labelled)
+    for where, text, written in pairs:
+        id = where.rpartition(":")[2]
+        if not text.strip() or written is not None and not written.strip():
+            faults.add("pairs with an empty source or target, left out" if labelled else "empty sources", where)
+            if labelled:
+                continue
+        yield Translation(id, where, _words(text), text, () if written is None else (written,))
+
+
+def translation_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: Faults) -> Translation:
+    """What a caller gives to be translated: a text, or a text by the name of its column."""
+    text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, where)
+    if not text.strip():
+        faults.add("empty sources", where)
+    return Translation(where, where, where, text, ())
+
+
+def _words(text: str) -> str:
+    """What two texts have in common that are nearly the same."""
+    return " ".join(re.findall(r"\w+", text.lower())) or text
+
+
+def _table(path: str, source: str, target: str, columns: tuple[str, ...], faults: Faults,
+           labelled: bool) -> Iterator[tuple[str, str, str | None]]:
+    for where, record in reading.table(path, faults, columns):
+        text = reading.field(record, source, where)
+        yield where, text, reading.field(record, target, where) if labelled else None
+
+
+def _parallel(path: str, source: str, target: str, faults: Faults,
+              labelled: bool) -> Iterator[tuple[str, str, str | None]]:
+    zipped = ".gz" if path.endswith(".gz") else ""
+    other = f"{path.removesuffix('.gz').removesuffix(source)}{target}{zipped}"
+    if not labelled:
+        yield from ((f"{path}:{number}", text, None) for number, text in reading.lines(path, faults))
+        return
+    if not os.path.exists(other):
+        raise UserError(f"{path}: its translations, {other}, are not there; put them beside it, or set "
+                        "config.task.source and target to the endings of both names")
+    missing = (0, None)
+    for (number, text), (_, written) in itertools.zip_longest(
+            reading.lines(path, faults), reading.lines(other, faults), fillvalue=missing):
+        if text is None or written is None:
+            shorter, longer = (path, other) if text is None else (other, path)
+            raise UserError(f"{shorter}: it has fewer lines than {longer}; each line needs its translation in the same "
+                            "line of the other file")
+        yield f"{path}:{number}", text, written

@@ -1,0 +1,118 @@
+"""Sources with what is to be written of them, packed into rows of two lengths."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.packing import FULL, PackedRows, rounded_length
+
+_LONGER = (1, 1.5, 2, 3, 4, 6, 8)
+_SHORTEST = 16  # rows of labels are a multiple of it
+_OPEN = 256  # rows that are looked at for room
+_MOST_TEXTS = 64
+
+
+class PackedPairs(PackedRows):
+    """Features in rows of S positions, and their labels in rows of T: a `training.learning.Rows`.
+
+    Besides what `PackedRows` have, a row has "labels", "previous" and "label_segments" [T]: the pieces to be written,
+    the piece before each, and the number of its text in the row, as "segments" has it, 0 for padding.
+
+    Attributes:
+      label_length: T.
+    """
+
+    def __init__(self, features: Features, bins: Sequence[Sequence[int]], length: int, label_length: int, pad: int):
+        super().__init__(features, bins, length, pad)
+        self.label_length = label_length
+
+    @property
+    def filled(self) -> float:
+        """The share of positions that are pieces."""
+        used = len(self.features.tokens) + int(written(self.features).sum())
+        return used / max(1, len(self) * (self.length + self.label_length))
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows by number [R]; a number of -1 gives a row of padding."""
+        batch, labels = super().rows(indices), self.features.labels
+        shape = (len(indices), self.label_length)
+        batch |= {"labels": np.full(shape, self._pad, np.int32), "previous": np.full(shape, self._pad, np.int32),
+                  "label_segments": np.zeros(shape, np.uint8)}
+        for place, row in enumerate(np.asarray(indices).tolist()):
+            start = 0
+            for slot, feature in enumerate(self._bins[row].tolist() if row >= 0 else []):
+                pieces = labels.of(feature)
+                end = start + len(pieces) - 1
+                batch["labels"][place, start:end], batch["previous"][place, start:end] = pieces[1:], pieces[:-1]
+                batch["label_segments"][place, start:end] = slot + 1
+                start = end
+        return batch
+
+
+def written(features: Features) -> np.ndarray:
+    """[n] pieces to write for each feature: all of its labels but the first, which begins every text."""
+    return features.labels.lengths - 1
+
+
+def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:
+    """The least lengths S and T of those tried at which rows are `FULL`, or else those at which they are fullest.
+
+    Args:
+      parts: all that is to go into rows of these lengths.
+    """
+    sources, labels = (np.concatenate([lengths(features) for features in parts])
+                       for lengths in (lambda features: features.lengths, written))
+    best = (0.0, 0, 0)
+    for factor in _LONGER:
+        length = rounded_length(math.ceil(int(sources.max(initial=1)) * factor))
+        share = length * labels.sum() / max(1, sources.sum())
+        label_length = math.ceil(max(share, int(labels.max(initial=1))) / _SHORTEST) * _SHORTEST
+        count = len(best_fit_pairs(sources, labels, length, label_length))
+        filled = float(sources.sum() + labels.sum()) / ((length + label_length) * max(1, count))
+        if filled >= FULL:
+            return length, label_length
+        best = max(best, (filled, -length, -label_length))
+    return -best[1], -best[2]
+
+
+def pack_pairs(features: Features, length: int, label_length: int, pad: int, seed: int) -> PackedPairs:
+    """Packs features into few rows of S = `length` and T = `label_length`; `seed` is of the order of equal ones."""
+    order = np.random.default_rng(seed).permutation(len(features))
+    bins = best_fit_pairs(features.lengths[order], written(features)[order], length, label_length)
+    return PackedPairs(features, [order[items].tolist() for items in bins], length, label_length, pad)
+
+
+def best_fit_pairs(first: np.ndarray, second: np.ndarray, capacity: int, second_capacity: int) -> list[list[int]]:
+    """Puts items of two lengths into bins of two capacities: the largest first, each where it leaves least room.
+
+    Args:
+      first, second: [n] lengths of the items, each at most its capacity.
+
+    Returns:
+      Bins of item indices, items within a bin and bins by their first item in ascending order.
+    """
+    sizes = np.stack([first / capacity, second / second_capacity], axis=1)
+    bins: list[list[int]] = []
+    rooms = np.zeros((0, 2))  # of the open bins, as shares
+    numbers: list[int] = []
+    for item in np.argsort(-sizes.max(axis=1), kind="stable").tolist():
+        fits = np.flatnonzero((rooms >= sizes[item] - 1e-9).all(axis=1))
+        if len(fits):
+            place = int(fits[np.argmin(rooms[fits].sum(axis=1))])
+        else:
+            if len(numbers) == _OPEN:  # the fullest is closed
+                place = int(np.argmin(rooms.min(axis=1)))
+                rooms = np.delete(rooms, place, axis=0)
+                del numbers[place]
+            place = len(numbers)
+            rooms = np.append(rooms, [[1.0, 1.0]], axis=0)
+            numbers.append(len(bins))
+            bins.append([])
+        bins[numbers[place]].append(item)
+        rooms[place] -= sizes[item]
+        if len(bins[numbers[place]]) == _MOST_TEXTS:
+            rooms[place] = -1.0
+    return sorted(sorted(items) for items in bins)

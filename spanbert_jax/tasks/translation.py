@@ -1,0 +1,52 @@
+"""Texts in another language."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.files.translations import Translation, read_translations, translation_of
+from spanbert_jax.tasks.metrics.translation import TOKENIZERS, translation_figures
+from spanbert_jax.tasks.protocol import Prediction
+from spanbert_jax.tasks.writing import Writing
+
+
+class Translate(Writing):
+    """Writes a text in another language."""
+    field = "translation"
+    metric = "bleu"
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Fields of `config.task`, besides those of `Writing`.
+
+        source, target: names of the columns, or endings of the names of plain files, such as "en" and "de".
+        columns: their names, for a table whose first line does not give them.
+        bleu_tokenizer: as `metrics.translation` has it.
+        """
+        return {**super().defaults(), "source": "source", "target": "target", "columns": (), "bleu_tokenizer": "auto"}
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.settings["bleu_tokenizer"] not in TOKENIZERS:
+            raise UserError(f"config.task.bleu_tokenizer is {self.settings['bleu_tokenizer']!r}: allowed are "
+                            f"{', '.join(TOKENIZERS)}")
+        if self.settings["source"] == self.settings["target"]:
+            raise UserError(f"config.task.source and target are both {self.settings['source']!r}: give each its own")
+
+    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Translation]:
+        """Yields the pairs of a file, as `files.translations.read_translations` has it."""
+        return read_translations(path, *(self.settings[name] for name in ("source", "target", "columns")), faults,
+                                 labelled)
+
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Translation:
+        """Of a text, or of a text by the name of its column."""
+        return translation_of(inputs, self.settings["source"], where, faults)
+
+    def score(self, examples: Sequence[Translation], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """BLEU and chrF; and what copying the source would have, "copy/bleu" and "copy/chrf"."""
+        references, tokenizer = [example.targets for example in examples], self.settings["bleu_tokenizer"]
+        figures = translation_figures([prediction[self.field] for prediction in predictions], references, tokenizer)
+        copied = translation_figures([example.source for example in examples], references, tokenizer)
+        return figures | {f"copy/{name}": copied[name] for name in ("bleu", "chrf")}

@@ -1,0 +1,193 @@
+"""What tasks have in common whose answers are texts that a decoder writes."""
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from tokenizers import Tokenizer
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.generation.settings import Settings
+from spanbert_jax.model import Outputs
+from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.tasks.features import FeatureList, Features
+from spanbert_jax.tasks.protocol import Example, Prediction, Task
+from spanbert_jax.text import of_plain_text, special_ids
+from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
+
+_BATCH = 1024  # texts that are tokenised at once
+_SHORTEST = 3  # of sources: [CLS], a piece, [SEP]
+# Where decoders come from besides directories of GPT-2.
+DECODERS = ("encoder", "shared", "random")
+
+
+class Pair(Example, Protocol):
+    """Attributes:
+      source: the text to read.
+      targets: texts any of which is right, the first of them the one to learn from; empty where none is known.
+    """
+    source: str
+    targets: tuple[str, ...]
+
+
+class Writing(Task):
+    """Reads a text and writes another.
+
+    Facts: "target_tokenizer", the tokenizer of what is written, as JSON, where it is not that of what is read.
+
+    Attributes:
+      field: name of what is written, in predictions.
+    """
+    head = "encoder_decoder"
+    targets = ()
+    free = ("min_length", "beams", "length_penalty", "early_stopping", "no_repeat_ngram", "sample", "temperature",
+            "top_k", "top_p", "seed")
+    field: str
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Fields of `config.task`.
+
+        target_length: pieces to write at most, the one that ends a text among them.
+        decoder: what the decoder begins as: "encoder", a copy of the encoder; "shared", the encoder itself; "random";
+          or a directory of a GPT-2, or of an EncoderDecoderModel, with its tokenizer. Attention to the encoder is new
+          but for the last.
+        decoder_layers: how many, the lowest of those that there are; 0 for all.
+        target_vocabulary: "" for that of what is read; a tokenizer's file or directory; or a number, of byte-level
+          pieces that are trained on the targets to learn from. A decoder of a directory has its own.
+        label_smoothing: probability that is spread over the whole vocabulary.
+        beams, length_penalty, early_stopping, no_repeat_ngram, min_length, sample, temperature, top_k, top_p: as
+          `generation.Settings` has them.
+        seed: of what is drawn.
+        """
+        return {"target_length": 64, "decoder": "encoder", "decoder_layers": 0, "target_vocabulary": "",
+                "label_smoothing": 0.1, "beams": 4, "length_penalty": 1.0, "early_stopping": False,
+                "no_repeat_ngram": 0, "min_length": 0, "sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+                "seed": 0}
+
+    def check_settings(self) -> None:
+        settings = self.settings
+        for field, holds, allowed in (
+                ("target_length", settings["target_length"] >= 2, "at least 2"),
+                ("decoder_layers", settings["decoder_layers"] >= 0, "at least 0"),
+                ("label_smoothing", 0 <= settings["label_smoothing"] < 1, "from 0 to below 1"),
+                ("beams", settings["beams"] >= 1, "at least 1"),
+                ("no_repeat_ngram", settings["no_repeat_ngram"] >= 0, "at least 0"),
+                ("min_length", 0 <= settings["min_length"] < settings["target_length"], "below target_length"),
+                ("temperature", settings["temperature"] > 0, "above 0"),
+                ("top_k", settings["top_k"] >= 0, "at least 0"),
+                ("top_p", 0 < settings["top_p"] <= 1, "above 0 and at most 1"),
+                ("length", settings.get("length", _SHORTEST) >= _SHORTEST, f"at least {_SHORTEST}"),
+                ("sample", not (settings["sample"] and settings["beams"] > 1), "with beams=1 alone"),
+                ("target_vocabulary", settings["decoder"] in DECODERS or not settings["target_vocabulary"],
+                 "empty where the decoder is that of a directory, which has its own"),
+                ("target_vocabulary", settings["decoder"] != "shared" or not settings["target_vocabulary"],
+                 "empty where the decoder is the encoder itself")):
+            if not holds:
+                raise UserError(f"config.task.{field} is {settings[field]!r}; it must be {allowed}")
+
+    def learn(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> None:
+        """Stores the tokenizer of what is written, where it is not that of what is read."""
+        wanted, decoder = str(self.settings["target_vocabulary"]), self.settings["decoder"]
+        if decoder not in DECODERS:
+            found = load_target_tokenizer(decoder)
+        elif wanted.isdigit():
+            found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
+        elif wanted:
+            found = load_target_tokenizer(wanted)
+        else:
+            return
+        self.facts["target_tokenizer"] = found.to_str()
+
+    def target_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer of what is written, given that of what is read."""
+        return self._own_tokenizer or tokenizer
+
+    @functools.cached_property
+    def _own_tokenizer(self) -> Tokenizer | None:
+        stored = self.facts.get("target_tokenizer")
+        return Tokenizer.from_str(stored) if stored else None
+
+    def generation(self, tokenizer: Tokenizer) -> Settings:
+        """How texts are written."""
+        ids = target_ids(self.target_tokenizer(tokenizer))
+        return Settings(ids.start, ids.end, ids.pad, self.settings["target_length"],
+                        **{name: self.settings[name] for name in self.free if name != "seed"})
+
+    def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, faults: Faults,
+                 labelled: bool = True) -> Features:
+        """One feature an example: [CLS], the source, [SEP]; and as labels the first target between start and end.
+
+        What is too long is cut at the end. What a text spells like a special piece is text.
+        """
+        special, room, made = special_ids(tokenizer), self.settings["length"] - 2, FeatureList()
+        target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
+        reader, writer = of_plain_text(tokenizer), of_plain_text(target)
+        for start in range(0, len(examples), _BATCH):
+            batch = examples[start:start + _BATCH]
+            sources = _encode(reader, [example.source for example in batch])
+            written = _encode(writer, [example.targets[0] for example in batch]) if labelled else [None] * len(batch)
+            for number, (example, source, labels) in enumerate(zip(batch, sources, written, strict=True), start):
+                if len(source) > room:
+                    faults.add("sources longer than config.task.length, cut at the end", _place(example))
+                tokens = [special.cls, *source[:room], special.sep]
+                if labels is not None:
+                    labels = self._label(example, labels, ids.unknown, faults)
+                    labels = [ids.start, *labels, ids.end]
+                made.add(number, tokens, [0] * len(tokens), labels=labels)
+        return made.features()
+
+    def _label(self, example: Pair, pieces: list[int], unknown: int | None, faults: Faults) -> list[int]:
+        room = self.settings["target_length"] - 1
+        if len(pieces) > room:
+            faults.add("targets longer than config.task.target_length, cut at the end", _place(example))
+        if unknown is not None and unknown in pieces:
+            faults.add("targets with words that the target vocabulary lacks, learned as [UNK]", _place(example))
+        if not pieces:
+            faults.add("targets of which the target vocabulary makes nothing", _place(example))
+        return pieces[:room]
+
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+        """Cross-entropy of each piece given those before it, smoothed."""
+        chances = jax.nn.log_softmax(outputs.logits)
+        weights = (batch["label_segments"] != 0).astype(jnp.float32)
+        right = jnp.take_along_axis(chances, batch["labels"][..., None], axis=-1)[..., 0]
+        smoothing = self.settings["label_smoothing"]
+        losses = -(1 - smoothing) * right - smoothing * jnp.mean(chances, axis=-1)
+        correct = (right >= jnp.max(chances, axis=-1)).astype(jnp.float32)
+        return Term(jnp.sum(losses * weights), jnp.sum(correct * weights), jnp.sum(weights))
+
+    def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
+        """{"id", `field`, "score"}: what is written, and how good the search holds it to be.
+
+        Of an empty source nothing is written; "note" says so, or that the network's scores are not finite.
+
+        Args:
+          outputs: "texts" and "scores", n of each.
+        """
+        predictions = []
+        for example, text, score in zip(examples, outputs["texts"], outputs["scores"], strict=True):
+            note = ("the source is empty" if not example.source.strip() else
+                    "the network's scores are not finite" if not math.isfinite(score) else "")
+            written = text if example.source.strip() else ""
+            rest = {"score": None, "note": note} if note else {"score": score}
+            predictions.append({"id": example.id, self.field: written, **rest})
+        return predictions
+
+    def files(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> dict[str, str]:
+        """What is written, one a line, as `FIELD.txt`."""
+        lines = [" ".join(prediction[self.field].split()) + "\n" for prediction in predictions]
+        return {f"{self.field}.txt": "".join(lines)}
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _place(example: Pair) -> str:
+    return f"{example.where} (id {example.id})"

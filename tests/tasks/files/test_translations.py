@@ -1,0 +1,90 @@
+"""Files of translations: tables, JSON lines, plain files side by side, and every fault told in a line."""
+import gzip
+import json
+
+import pytest
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks.files.translations import read_translations, translation_of
+from tests.paths import DATA, needs_data
+
+PAIRS = [("A house.", "Ein Haus."), ("Two  trees", "Zwei Bäume"), ("a house", "das Haus")]
+
+
+def read(path, source="source", target="target", columns=(), labelled=True):
+    faults = Faults()
+    return list(read_translations(str(path), source, target, columns, faults, labelled)), faults
+
+
+def test_every_layout_gives_the_same_pairs(tmp_path):
+    rows = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
+    (tmp_path / "named.tsv").write_text("en\tde\n" + rows, encoding="utf-8")
+    (tmp_path / "bare.tsv.gz").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps({"en": a, "de": b}) + "\n" for a, b in PAIRS))
+    (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source, _ in PAIRS))
+    (tmp_path / "plain.de").write_text("".join(f"{target}\n" for _, target in PAIRS), encoding="utf-8")
+    for name in ("named.tsv", "bare.tsv.gz", "lines.jsonl", "plain.en"):
+        found, faults = read(tmp_path / name, "en", "de", ("en", "de") if name.startswith("bare") else ())
+        assert [(one.source, *one.targets) for one in found] == PAIRS and not faults.counts
+    # Sentences of the same words are held back together.
+    assert found[0].group == found[2].group != found[1].group
+    assert [one.id for one in found] == ["1", "2", "3"] and found[1].where == f"{tmp_path / 'plain.en'}:2"
+
+
+def test_sources_alone_are_enough_to_translate(tmp_path):
+    (tmp_path / "plain.en").write_text("one\n\ntwo\n")
+    found, faults = read(tmp_path / "plain.en", "en", "de", labelled=False)
+    assert [(one.source, one.targets) for one in found] == [("one", ()), ("", ()), ("two", ())]
+    assert faults.counts == {"empty sources": 1} and faults.places["empty sources"] == [f"{tmp_path / 'plain.en'}:2"]
+    (tmp_path / "lines.jsonl").write_text('{"en": "one"}\n')
+    assert read(tmp_path / "lines.jsonl", "en", "de", labelled=False)[0][0].targets == ()
+
+
+def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
+    (tmp_path / "lines.tsv").write_text("en\tde\none\teins\n \tzwei\nthree\t\n")
+    found, faults = read(tmp_path / "lines.tsv", "en", "de")
+    assert [one.source for one in found] == ["one"]
+    assert faults.counts == {"pairs with an empty source or target, left out": 2}
+
+
+@pytest.mark.parametrize("lines,others,message", [
+    (3, 2, "plain.de: it has fewer lines than .*plain.en"), (2, 3, "plain.en: it has fewer lines than .*plain.de")])
+def test_unequal_numbers_of_lines_are_told(lines, others, message, tmp_path):
+    (tmp_path / "plain.en").write_text("a\n" * lines)
+    (tmp_path / "plain.de").write_text("b\n" * others)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "plain.en", "en", "de")
+
+
+@pytest.mark.parametrize("name,content,message", [
+    ("plain.en", "a\n", "plain.en: its translations, .*plain.de, are not there"),
+    ("lines.jsonl", '{"en": "a"}\n', "lines.jsonl:1: no field 'de'"),
+    ("lines.jsonl", '{"en": 3, "de": "b"}\n', "field 'en' is 3, which is not of type str"),
+    ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 fields where there are 2 columns"),
+    ("lines.jsonl", "{\n", "lines.jsonl:1: not a JSON line")])
+def test_faults_are_told_in_a_line(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as told:
+        read(tmp_path / name, "en", "de")
+    assert "\n" not in str(told.value)
+
+
+def test_inputs_of_callers():
+    faults = Faults()
+    assert translation_of("a text", "en", "input 1", faults).source == "a text"
+    assert translation_of({"en": "a text"}, "en", "input 1", faults).source == "a text" and not faults.counts
+    assert translation_of(" ", "en", "input 2", faults).source == " "
+    assert faults.places == {"empty sources": ["input 2"]}
+    with pytest.raises(UserError, match="input 3: no field 'en'"):
+        translation_of({"de": "ein Text"}, "en", "input 3", faults)
+
+
+@needs_data
+@pytest.mark.parametrize("name,count", [("bible-kjv-rv1909.en-es.tsv.gz", 29_506), ("debian-mt.en-ja.tsv.gz", None)])
+def test_whole_real_files(name, count):
+    with gzip.open(DATA / name, "rt", encoding="utf-8") as lines:
+        expected = [tuple(line.rstrip("\n").split("\t")) for line in lines]
+    found, faults = read(DATA / name, columns=("source", "target"))
+    assert [(one.source, *one.targets) for one in found] == expected and not faults.counts
+    assert count in (None, len(found))

@@ -1,0 +1,254 @@
+"""Extractive summaries: features piece by piece, windows, the loss, what is chosen, how many, and figures."""
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from scipy.special import log_softmax, softmax
+
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.config import validate
+from spanbert_jax.model import Outputs
+from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence_windows
+from spanbert_jax.tasks.files.summaries import Document
+from spanbert_jax.tasks.metrics.rouge import greedy_oracle
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from tests.paths import DATA, needs_data
+from tests.runs import ROOT
+
+CUT = "sentences longer than config.task.length, cut at the end"
+NOTHING = "sentences that the tokenizer makes nothing of, never chosen"
+NO_WORD = "documents that share no word with their summary, trained on with no sentence to choose"
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A tokenizer of whose letters each is a word."""
+    file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *"abcdefghijklmnop.[]", "sep"]))
+    return load_tokenizer(file)
+
+
+def make(facts=None, **settings):
+    return make_task("extractive_summarization", {"length": 64, **settings}, facts)
+
+
+def document(sentences, *summaries, id="1"):
+    """Of sentences, or of a text."""
+    given = None if isinstance(sentences, str) else tuple(sentences)
+    return Document(id, f"f:{id}", f"f:{id}", given, sentences if given is None else " ".join(given), summaries)
+
+
+def pieces(tokenizer, features, feature):
+    return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.of(feature)]]
+
+
+def test_features_piece_by_piece(letters):
+    faults = Faults()
+    examples = [document(["a b", "\x00", "c [SEP]", "d"], "d a b", "n"), document("e f. g\n\nh", "h", id="2"),
+                document(["o"], "p", id="3")]
+    features = make(sentences=2).features(examples, letters, faults)
+    assert features.example.tolist() == [0, 1, 2]
+    assert [pieces(letters, features, feature) for feature in range(3)] == [
+        "[CLS] a b [SEP] [CLS] c [ sep ] [SEP] [CLS] d [SEP]".split(),
+        "[CLS] e f . g [SEP] [CLS] h [SEP]".split(), "[CLS] o [SEP]".split()]
+    # The second sentence has no pieces, but its number.
+    assert features.pieces["sentence"].tolist() == [
+        0, -1, -1, -1, 2, -1, -1, -1, -1, -1, 3, -1, -1, 0, -1, -1, -1, -1, -1, 1, -1, -1, 0, -1, -1]
+    assert features.token_types.tolist() == [0] * 4 + [1] * 6 + [0] * 3 + [0] * 6 + [1] * 3 + [0] * 3
+    starts = features.pieces["sentence"] >= 0
+    assert features.pieces["label"][starts].tolist() == [1, 0, 1, 0, 1, 0] and features.pieces["label"].sum() == 3
+    np.testing.assert_array_equal(features.pieces["label_weight"], starts)
+    assert {name: array.dtype for name, array in features.pieces.items()} == {
+        "sentence": "int32", "label": "int32", "label_weight": "float32"}
+    assert faults.counts == {NOTHING: 1, NO_WORD: 1} and faults.places[NOTHING] == ["f:1 (id '1')"]
+    unlabelled = make().features(examples, letters, Faults(), labelled=False)
+    assert list(unlabelled.pieces) == ["sentence"]
+    np.testing.assert_array_equal(unlabelled.pieces["sentence"], features.pieces["sentence"])
+
+
+def test_long_documents_by_hand(letters):
+    """Four sentences of four pieces with theirs, of which two fit; and one that fits nowhere."""
+    faults = Faults()
+    examples = [document(["a b", "c d", "e f", "g h"]), document(["a b", "a b c d e f g h i j", "k"], id="2")]
+    features = make(length=9).features(examples, letters, faults, labelled=False)
+    assert ["".join(piece for piece in pieces(letters, features, feature) if len(piece) == 1)
+            for feature in range(len(features))] == ["abcd", "cdef", "efgh", "ab", "abcdefg", "k"]
+    found = [features.pieces["sentence"][features.of(feature)] for feature in range(len(features))]
+    # Each has a sentence before it or one after it, and never both: it counts where it comes first.
+    assert [of_one[of_one >= 0].tolist() for of_one in found] == [[0, 1], [2], [3], [0], [1], [2]]
+    assert faults.counts == {CUT: 1} and faults.places == {CUT: ["f:2 (id '2')"]}
+    assert features.lengths.max() == 9 and features.example.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("room, longest", [(64, 20), (64, 64), (30, 10), (512, 60), (3, 3)])
+def test_windows_give_each_sentence_the_most_context(room, longest):
+    random = np.random.default_rng(room + longest)
+    for count in (1, 2, 3, 10, 100):
+        sizes = random.integers(3, longest + 1, count)
+        windows, chosen = sentence_windows(sizes, room)
+        assert windows[0][0] == 0 and windows[-1][1] == count and len(chosen) == count
+        for begin, end in windows:
+            assert begin < end and sizes[begin:end].sum() <= room
+        for (begin, end), (later, later_end) in zip(windows, windows[1:]):
+            assert begin < later <= end < later_end  # nothing is passed over, and something is new in each
+            assert sizes[begin:end + 1].sum() > room  # no further sentence fits
+            # At least half of the sentences come again, unless what is new leaves no room for them.
+            halved = later <= (begin + end + 1) // 2
+            assert halved or sizes[later - 1:later_end].sum() > room or later_end == count
+
+        def context(sentence, window):
+            begin, end = window
+            return min(sizes[begin:sentence].sum(), sizes[sentence + 1:end].sum())
+        for sentence, number in enumerate(chosen):
+            around = [context(sentence, window) for window in windows if window[0] <= sentence < window[1]]
+            begin, end = windows[number]
+            assert begin <= sentence < end and context(sentence, windows[number]) == max(around)
+
+
+@needs_data
+def test_real_documents_longer_than_a_feature():
+    """Each sentence is read once, and is labelled as the oracle has it."""
+    tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
+    task = make(length=100, source="source", target="target", id="paper_id", sentences=2)
+    examples = list(task.read(str(DATA / "scitldr" / "SciTLDR-A-dev.jsonl"), Faults()))[::8]
+    faults = Faults()
+    features = task.features(examples, tokenizer, faults)
+    assert features.lengths.max() <= 100 and len(features) > 2 * len(examples)
+    cut = 0
+    for number, owned in enumerate(features.by_example(len(examples))):
+        sentences = list(examples[number].sentences)
+        at = np.concatenate([np.arange(len(features.tokens))[features.of(feature)] for feature in owned])
+        at = at[features.pieces["sentence"][at] >= 0]
+        read = features.pieces["sentence"][at]
+        assert sorted(read) == list(range(len(sentences)))
+        assert {tokenizer.id_to_token(int(token)) for token in features.tokens[at]} == {"[CLS]"}
+        for sentence, start in zip(read, at):
+            expected = tokenizer.encode(sentences[sentence], add_special_tokens=False).ids[:98]
+            assert features.tokens[start + 1:start + 1 + len(expected)].tolist() == expected
+        chosen = read[features.pieces["label"][at] == 1]
+        assert sorted(chosen) == greedy_oracle(sentences, examples[number].summaries, 2)
+        cut += sum(len(tokenizer.encode(text, add_special_tokens=False).ids) > 98 for text in sentences)
+    assert features.pieces["label_weight"].sum() == sum(len(example.sentences) for example in examples)
+    assert faults.counts[CUT] == cut
+
+
+def test_loss_on_packed_rows_is_that_of_numpy():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(3, 20, 2)).astype(np.float32) * 3
+    weight = (random.random((3, 20)) < 0.3).astype(np.float32)
+    label = random.integers(0, 2, (3, 20)) * (weight > 0)
+    batch = {"label": jnp.asarray(label, jnp.int32), "label_weight": jnp.asarray(weight)}
+    term = jax.jit(lambda logits, batch: make().loss(Outputs(None, logits=logits), batch))(jnp.asarray(logits), batch)
+    counted = [tuple(at) for at in np.argwhere(weight)]
+    assert float(term.loss) == pytest.approx(sum(-log_softmax(logits[at].astype(np.float64))[label[at]]
+                                                 for at in counted), rel=1e-5)
+    assert float(term.correct) == sum(logits[at].argmax() == label[at] for at in counted)
+    assert float(term.count) == len(counted) > 0 and {leaf.dtype for leaf in term} == {jnp.dtype("float32")}
+
+
+def logits_of(features, odds, seed=0):
+    """Logits [T, 2] with these log odds of each sentence of each document, and anything where none counts."""
+    logits = np.random.default_rng(seed).normal(0, 5, (len(features.tokens), 2)).astype(np.float32)
+    example = np.repeat(features.example, features.lengths)
+    for at in np.flatnonzero(features.pieces["sentence"] >= 0):
+        logits[at, 1] = logits[at, 0] + odds[example[at]][features.pieces["sentence"][at]]
+    return logits
+
+
+def test_predictions(letters):
+    task = make(sentences=2, length=9)
+    examples = [document(["a b", "c d", "\x00", "e f", "g h"]), document(" i j. K\nl", id="2"),
+                document("", id="3"), document(["m"], id="4"), document(["\x00"], id="5")]
+    features = task.features(examples, letters, Faults(), labelled=False)
+    odds = [[-1, 0.5, 99, -2, 3], [2, -700], [], [-1], [99]]
+    logits = logits_of(features, odds)
+    first, text, empty, one, unread = predictions = task.decode(examples, features, {"logits": logits})
+    assert json.loads(json.dumps(predictions)) == predictions and [p["id"] for p in predictions] == list("12345")
+    probabilities = [1 / (1 + np.exp(-odd)) for odd in odds[0]]
+    probabilities[2] = 0
+    assert first["scores"] == pytest.approx(probabilities, rel=1e-5)
+    assert first["summary"] == "c d g h" and "note" not in first
+    assert [(s["sentence"], s["start"], s["end"], s["text"]) for s in first["sentences"]] == [
+        (1, 4, 7, "c d"), (4, 14, 17, "g h")]
+    assert [s["score"] for s in first["sentences"]] == [first["scores"][1], first["scores"][4]]
+    assert text["summary"] == "i j. K\nl" and text["sentences"][1]["start"] == 6
+    assert one["summary"] == "m" and one["scores"] == pytest.approx([softmax([0, -1])[1]])
+    for nothing, count in ((empty, 0), (unread, 1)):
+        assert (nothing["summary"], nothing["sentences"], nothing["scores"]) == ("", [], [0.0] * count)
+        assert nothing["note"] == "there is no sentence that can be read"
+    assert task.files(examples, predictions) == {"summaries.txt": "c d g h\ni j. K l\n\nm\n\n"}
+    assert task.files([], []) == {"summaries.txt": ""}
+
+
+def test_scores_that_are_not_finite_are_told(letters):
+    task, examples = make(), [document(["a", "b"]), document(["c"], id="2")]
+    features = task.features(examples, letters, Faults(), labelled=False)
+    logits = logits_of(features, [[np.nan, 1], [np.inf]])
+    broken, whole = task.decode(examples, features, {"logits": logits})
+    assert broken["note"] == "the network's scores are not finite" and broken["summary"] == "b"
+    assert whole["summary"] == "c" and "note" not in whole and whole["scores"] == [1.0]
+
+
+def test_the_best_sentences():
+    assert best_sentences([0.1, 0.9, 0.2, 0.9], 1) == [1] and best_sentences([0.1, 0.9, 0.2, 0.95], 3) == [1, 2, 3]
+    assert best_sentences([0.0, 0.5, 0.0], 2) == [1] and best_sentences([], 2) == []
+
+
+def predicted(scores):
+    return {"scores": scores}
+
+
+@pytest.mark.parametrize("summary, scores, best", [
+    ("a b", [0.9, 0.4, 0.1], 1), ("a b c d", [0.9, 0.4, 0.1], 2), ("a b c d e f", [0.9, 0.4, 0.1], 3),
+    ("c d e f", [0.1, 0.4, 0.5], 2), ("p", [0.1, 0.4, 0.5], 1)])
+def test_how_many_are_chosen_is_tuned(summary, scores, best, letters):
+    task, examples = make(sentences=3), [document(["a b", "c d", "e f"], summary)]
+    task.tune(examples, [predicted(scores)])
+    assert task.facts == {"sentences": best} == json.loads(json.dumps(task.facts))
+    again = make(task.facts, sentences=3)
+    features = again.features(examples, letters, Faults(), labelled=False)
+    (prediction,) = again.decode(examples, features, {"logits": logits_of(features, [np.array(scores)])})
+    assert len(prediction["sentences"]) == best
+
+
+def test_figures_and_those_of_the_lead():
+    sentences = [["one two", "three four five", "six"], ["seven eight", "nine ten", "a b"], ["c"]]
+    examples = [document(of_one, *summaries) for of_one, summaries in zip(
+        sentences, (("four five six", "x"), ("eight nine",), ("c", "d c")))]
+    summaries = ["three four five six", "seven eight", "c"]
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    for facts, lead in ((None, 2), ({"sentences": 1}, 1)):
+        found = make(facts, sentences=2).score(examples, [{"summary": summary} for summary in summaries])
+        expected = {}
+        for prefix, texts in (("", summaries), ("lead/", [" ".join(of_one[:lead]) for of_one in sentences])):
+            scores = [scorer.score_multi(example.summaries, text) for example, text in zip(examples, texts)]
+            expected |= {f"{prefix}rouge_{kind.lower()}": 100 * np.mean([score[f"rouge{kind}"].fmeasure
+                                                                         for score in scores]) for kind in "12L"}
+        assert found == pytest.approx(expected) and make().metric in found
+    assert found["rouge_1"] != found["lead/rouge_1"]
+
+
+@pytest.mark.parametrize("settings, told", [
+    ({"source": ""}, "source is empty"), ({"target": ""}, "target is empty"),
+    ({"sentences": 0}, "sentences is 0: it must be at least 1"), ({"length": 2}, "length is 2: at least 3")])
+def test_settings_without_meaning(settings, told):
+    with pytest.raises(UserError, match=f"config.task.{told}"):
+        make(**settings)
+
+
+def test_the_config(monkeypatch):
+    monkeypatch.setenv("SPANBERT_DATA", str(DATA))
+    file = str(ROOT / "configs" / "summarization_extractive.py")
+    config = load_config(file, ["--config.task.train=files"])
+    validate(config)
+    assert (config.task.length, config.task.sentences, config.train.duration) == (512, 3, "3 epochs")
+    small = load_config(f"{file}:small=true", [])
+    validate(small)
+    assert (small.task.source, small.task.target) == ("source", "target")
+    assert small.task.train == str(DATA / "scitldr" / "SciTLDR-A-train.jsonl")

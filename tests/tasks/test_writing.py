@@ -1,0 +1,185 @@
+"""Tasks that write: features piece by piece, tokenizers of what is written, the loss against NumPy, predictions."""
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.model import Outputs
+from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks.files.translations import Translation
+from spanbert_jax.tasks.packing_pairs import pack_pairs
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, of_plain_text, special_ids
+from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
+from tests.paths import DATA, needs_data
+
+WORDS = ["a", "house", "tree", "##s", "and", "two", "[", "]", "SE", "##P", "."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *WORDS]))
+    return load_tokenizer(file, lowercase=False)
+
+
+def pair(number, source, target=None):
+    return Translation(str(number), f"f:{number}", str(number), source, () if target is None else (target,))
+
+
+def translate(**settings):
+    return make_task("translation", {"length": 12, "target_length": 6, **settings})
+
+
+def pieces(tokenizer, ids):
+    return " ".join(tokenizer.id_to_token(int(piece)) for piece in ids)
+
+
+def test_features_piece_by_piece(tokenizer):
+    task, faults = translate(), Faults()
+    examples = [pair(1, "a house and trees .", "two trees"), pair(2, "[SEP] ", "a")]
+    features = task.features(examples, tokenizer, faults)
+    assert pieces(tokenizer, features.tokens[features.of(0)]) == "[CLS] a house and tree ##s . [SEP]"
+    assert pieces(tokenizer, features.labels.of(0)) == "[CLS] two tree ##s [SEP]"
+    # What spells like a special piece is text.
+    assert pieces(tokenizer, features.tokens[features.of(1)]) == "[CLS] [ SE ##P ] [SEP]"
+    assert not features.token_types.any() and not faults.counts
+    assert task.features(examples, tokenizer, Faults(), labelled=False).labels is None
+
+
+def test_what_is_cut_or_unknown_is_counted(tokenizer):
+    task, faults = translate(), Faults()
+    examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b")]
+    features = task.features(examples, tokenizer, faults)
+    assert features.lengths.tolist() == [12, 3, 3, 3] and features.labels.lengths.tolist() == [3, 7, 4, 2]
+    assert pieces(tokenizer, features.labels.of(2)) == "[CLS] a [UNK] [SEP]"
+    assert faults.places == {
+        "sources longer than config.task.length, cut at the end": ["f:1 (id 1)"],
+        "targets longer than config.task.target_length, cut at the end": ["f:2 (id 2)"],
+        "targets with words that the target vocabulary lacks, learned as [UNK]": ["f:3 (id 3)"],
+        "targets of which the target vocabulary makes nothing": ["f:4 (id 4)"]}
+
+
+def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
+    texts = ["Y dijo Dios: «Sea la luz»; y fué la luz.", "日本語  [SEP]", " two  spaces"] * 20
+    tokenizer = train_target_tokenizer(texts, 400)
+    assert tokenizer.get_vocab_size() <= 400
+    assert target_ids(tokenizer) == (2, 3, 0, None)
+    for text in [*texts, "Новое 😀"]:
+        ids = of_plain_text(tokenizer).encode(text, add_special_tokens=False).ids
+        assert min(ids) >= len(SPECIAL_PIECES) and tokenizer.decode(ids) == text
+    assert train_target_tokenizer(texts, 400).get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(UserError, match="config.task.target_vocabulary is 300: at least 320"):
+        train_target_tokenizer(texts, 300)
+
+
+def test_a_trained_target_vocabulary_is_remembered(tokenizer):
+    task = translate(target_vocabulary="330")
+    examples = [pair(number, "a house", "Ein Bärenhaus") for number in range(5)]
+    task.learn(examples, tokenizer)
+    facts = json.loads(json.dumps(task.facts))
+    again = make_task("translation", task.settings, facts)
+    target = again.target_tokenizer(tokenizer)
+    features = again.features(examples[:1], tokenizer, Faults())
+    labels = features.labels.of(0).tolist()
+    assert labels[0] == 2 and labels[-1] == 3 and target.decode(labels[1:-1]).startswith("Ein")
+    assert translate().target_tokenizer(tokenizer) is tokenizer
+
+
+def test_the_tokenizer_of_a_gpt2(tmp_path):
+    import transformers
+    from tokenizers import ByteLevelBPETokenizer
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(["the house and the tree"] * 30, vocab_size=300, special_tokens=["<|endoftext|>"],
+                                show_progress=False)
+    trained.save_model(str(tmp_path))
+    ours, theirs = load_target_tokenizer(tmp_path), transformers.GPT2TokenizerFast.from_pretrained(str(tmp_path))
+    text = "the tree, and a müll"
+    assert ours.encode(text).ids == theirs(text)["input_ids"] and ours.decode(ours.encode(text).ids) == text
+    end = theirs.eos_token_id
+    assert target_ids(ours) == (end, end, end, None)
+
+
+def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
+    task = translate(label_smoothing=0.2)
+    examples = [pair(1, "a house", "two trees"), pair(2, "a", "a house and a tree"), pair(3, "trees", "a")]
+    features = task.features(examples, tokenizer, Faults())
+    rows = pack_pairs(features, 32, 16, special_ids(tokenizer).pad, seed=0)
+    batch = rows.rows(np.arange(len(rows)))
+    logits = np.random.default_rng(0).normal(size=(*batch["labels"].shape, 16)).astype(np.float32)
+    term = jax.jit(lambda logits, batch: task.loss(Outputs(logits=logits), batch))(jnp.asarray(logits), batch)
+    chances, loss, correct, count = log_softmax(logits.astype(np.float64), axis=-1), 0.0, 0, 0
+    for feature in range(3):
+        labels, row = features.labels.of(feature), rows.row[feature]
+        start = np.flatnonzero(batch["label_segments"][row] == rows.slot[feature] + 1)[0]
+        for place, label in enumerate(labels[1:], start):
+            loss -= 0.8 * chances[row, place, label] + 0.2 * chances[row, place].mean()
+            correct += logits[row, place].argmax() == label
+            count += 1
+    assert float(term.loss) == pytest.approx(loss, rel=1e-5)
+    assert (float(term.correct), float(term.count)) == (correct, count)
+
+
+def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokenizer):
+    task = translate()
+    examples = [pair(1, "a house", "ein Haus"), pair(2, "a tree", "ein Baum"), pair(3, " ", "")]
+    features = task.features(examples, tokenizer, Faults(), labelled=False)
+    outputs = {"texts": ["ein Haus", "ein", "und"], "scores": [-0.5, float("nan"), -3.0]}
+    predictions = task.decode(examples, features, outputs)
+    assert predictions == [{"id": "1", "translation": "ein Haus", "score": -0.5},
+                           {"id": "2", "translation": "ein", "score": None,
+                            "note": "the network's scores are not finite"},
+                           {"id": "3", "translation": "", "score": None, "note": "the source is empty"}]
+    json.dumps(predictions, allow_nan=False)
+    assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n"}
+
+
+def test_figures_are_those_of_sacrebleu_and_copying_is_the_baseline(tokenizer):
+    import sacrebleu
+    task = translate()
+    targets = ["ein großes Haus steht dort am Wald", "zwei Bäume stehen hier vor dem Haus"]
+    guesses = ["ein Haus steht dort am Wald", "zwei Bäume stehen dort vor dem Haus"]
+    examples = [pair(1, "a house", targets[0]), pair(2, targets[1], targets[1])]
+    figures = task.score(examples, [{"id": "1", "translation": guess} for guess in guesses])
+    assert figures["bleu"] == pytest.approx(sacrebleu.corpus_bleu(guesses, [targets]).score)
+    assert figures["chrf"] == pytest.approx(sacrebleu.corpus_chrf(guesses, [targets]).score)
+    assert "version:" in figures["bleu_signature"] and "tok:13a" in figures["bleu_signature"]
+    assert figures["copy/bleu"] == pytest.approx(sacrebleu.corpus_bleu(["a house", targets[1]], [targets]).score)
+
+
+@pytest.mark.parametrize("text,tokenizer", [("我们在家里", "zh"), ("これは本です", "char"), ("ein Haus", "13a")])
+def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
+    figures = translate().score([pair(1, "a", text)], [{"id": "1", "translation": text}])
+    assert f"tok:{tokenizer}" in figures["bleu_signature"] and figures["chrf"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("settings,message", [
+    ({"beams": 0}, "config.task.beams is 0; it must be at least 1"), ({"target_length": 1}, "target_length is 1"),
+    ({"label_smoothing": 1.0}, "label_smoothing is 1.0"), ({"top_p": 0.0}, "top_p is 0.0"),
+    ({"sample": True, "beams": 2}, "sample is True; it must be with beams=1 alone"),
+    ({"decoder": "models/gpt2", "target_vocabulary": "500"}, "empty where the decoder is that of a directory"),
+    ({"decoder": "shared", "target_vocabulary": "500"}, "empty where the decoder is the encoder itself"),
+    ({"bleu_tokenizer": "moses"}, "bleu_tokenizer is 'moses': allowed are"),
+    ({"source": "en", "target": "en"}, "source and target are both 'en'")])
+def test_settings_without_a_meaning_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        translate(**settings)
+
+
+@needs_data
+def test_real_translations_are_learned_whole():
+    tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
+    task = make_task("translation", {"length": 128, "target_length": 128, "target_vocabulary": "2000",
+                                     "columns": ("source", "target")})
+    faults = Faults()
+    examples = list(task.read(str(DATA / "bible-kjv-rv1909.en-es.tsv.gz"), faults))[:3000]
+    task.learn(examples, tokenizer)
+    features, target = task.features(examples, tokenizer, faults), task.target_tokenizer(tokenizer)
+    whole = [number for number in range(3000) if features.labels.lengths[number] < 129]
+    assert len(whole) > 2950
+    for number in whole:
+        assert target.decode(features.labels.of(number)[1:-1].tolist()) == examples[number].targets[0]
