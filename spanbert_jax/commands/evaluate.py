@@ -14,7 +14,7 @@ import sys
 
 import rich.console
 
-from spanbert_jax.commands import joining
+from spanbert_jax.commands import joining, task_settings
 from spanbert_jax.errors import UserError
 
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="FILES",
                         help="labelled files, folders or globs, separated by commas, for a fine-tuned network")
     parser.add_argument("--out", metavar="DIR", help="directory to be made for its predictions in the official formats")
+    task_settings.add_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     joining.add_arguments(parser)
 
@@ -34,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     of_task = (pathlib.Path(args.workdir) / "task.json").is_file() or args.input
     if of_task and args.step is not None:
         raise UserError(f"--step {args.step}: a fine-tuned network is that of its best step; leave it out")
-    if args.out and not args.input:
-        raise UserError(f"--out {args.out}: there are predictions of --input alone; give it")
+    for flag, value in (("--out", args.out), ("--set", args.set)):
+        if value and not args.input:
+            raise UserError(f"{flag}: it is for predictions of --input; give that too")
     if of_task:
         return _score(args) if args.input else _say_results(args)
     joining.join(args)
@@ -70,12 +72,13 @@ def _score(args: argparse.Namespace) -> int:
     from spanbert_jax.prediction.scoring import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
-    figures, faults = score_files(args.workdir, args.input, args.out)
+    figures, faults = score_files(args.workdir, args.input, args.out, settings=dict(args.set))
     for fault, count in faults.counts.items():
         print(f"{count:,} {fault}: {', '.join(faults.places[fault])}", file=sys.stderr)
     if args.json:
         print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            print(f"{name:24} {value:,.4f}" if isinstance(value, float) else f"{name:24} {value:,}")
+            shown = value if isinstance(value, str) else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+            print(f"{name:24} {shown}")
     return 0

@@ -2,6 +2,7 @@
 
   spanbert-jax predict --model runs/squad --input questions.json --output answers.jsonl
   spanbert-jax predict --model runs/sentiment/model --input 'reviews/*.jsonl.gz' --output labels.jsonl
+  spanbert-jax predict --model runs/en-de --input texts.en --output texts.jsonl --official texts-de --set beams=8
 
 The input is of any format that the task trains on; what is to be predicted may be missing from it. The output is JSON
 lines, one a prediction, in the input's order, with scores, and with places counted in characters of the input's text.
@@ -13,6 +14,8 @@ import argparse
 import sys
 import time
 
+from spanbert_jax.commands import task_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
@@ -21,12 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="FILES", help="files, folders or globs, separated by commas")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to be made")
     parser.add_argument("--official", metavar="DIR",
-                        help="directory to be made for them in the task's official formats too: SQuAD's, GLUE's")
+                        help="directory to be made for them in the task's official formats too: SQuAD's, GLUE's, plain "
+                             "lines of what is written")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
                         help="rows sent to each device at once; any number gives the same predictions "
                              "(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the computation (default: %(default)s)")
+    task_settings.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                   file=sys.stderr, flush=True)
 
     faults = predict_files(args.model, args.input, args.output, batch_size=args.batch_size, dtype=args.dtype,
-                           official=args.official, on_examples=show)
+                           settings=dict(args.set), official=args.official, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for fault, count in faults.counts.items():

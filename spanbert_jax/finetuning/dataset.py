@@ -17,8 +17,12 @@ from spanbert_jax.finetuning.parts import read_parts
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import files_of, stamps
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
+from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.protocol import Example, Task
+from spanbert_jax.tasks.writing import Writing
 from spanbert_jax.text import special_ids
+
+_LONG = 1000  # characters of a fact; checkpoints remember only that a longer one is the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Dataset:
 def _digest(features: Features) -> str:
     """What tells features from others."""
     digest = hashlib.sha256()
-    for array in (features.starts, features.tokens, *features.columns.values(), *features.pieces.values()):
+    labels = (features.labels.starts, features.labels.tokens) if features.labels else ()
+    for array in (features.starts, features.tokens, *features.columns.values(), *features.pieces.values(), *labels):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
@@ -66,11 +71,20 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
                                      lambda found, chosen=of_part: task.features(chosen, tokenizer, found))
     if not len(made["train"]):
         raise UserError(f"config.task.train={config.task.train!r}: none of its examples can be trained on")
-    # Rows of one shape for all parts, so that each program is compiled once.
-    lengths = np.concatenate([features.lengths for features in made.values()])
-    length = row_length(lengths)
-    rows = {part: pack(features, length, special_ids(tokenizer).pad, task.targets, config.seed,
-                       most_texts(lengths, length)) for part, features in made.items()}
-    identity = {"tokenizer": hashlib.sha256(text.encode()).hexdigest(), "facts": facts, "length": rows["train"].length,
+    rows = _rows(task, made, special_ids(tokenizer).pad, config.seed)
+    short = {name: value if len(str(value)) < _LONG else hashlib.sha256(str(value).encode()).hexdigest()
+             for name, value in facts.items()}
+    identity = {"tokenizer": hashlib.sha256(text.encode()).hexdigest(), "facts": short, "length": rows["train"].length,
                 "features": {part: _digest(of_part.features) for part, of_part in rows.items()}}
     return Dataset(task, tokenizer, examples, rows, faults, identity)
+
+
+def _rows(task: Task, made: dict[str, Features], pad: int, seed: int) -> dict[str, PackedRows]:
+    """Rows of one shape for all parts, so that each program is compiled once."""
+    if isinstance(task, Writing):
+        lengths = row_lengths(list(made.values()))
+        return {part: pack_pairs(features, *lengths, pad, seed) for part, features in made.items()}
+    lengths = np.concatenate([features.lengths for features in made.values()])
+    length = row_length(lengths)
+    return {part: pack(features, length, pad, task.targets, seed, most_texts(lengths, length))
+            for part, features in made.items()}

@@ -19,7 +19,7 @@ import spanbert_jax.tasks
 import spanbert_jax.text
 from spanbert_jax.cache import cache_folder
 from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.features import Features, Texts
 
 _FOLDER = ".spanbert_features"
 _FAULTS = "faults.json"
@@ -68,9 +68,11 @@ def _read(folder: pathlib.Path, faults: Faults) -> Features:
 
     features = Features(
         *(array(field) for field in ("example", "starts", "tokens", "token_types")),
-        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "pieces")})
-    if len(features.tokens) != features.starts[-1]:
-        raise ValueError("cut short")
+        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "pieces")},
+        labels=Texts(array("labels", "starts"), array("labels", "tokens")) if stored["labels"] else None)
+    for texts in filter(None, (features, features.labels)):
+        if len(texts.tokens) != texts.starts[-1]:
+            raise ValueError("cut short")
     for fault, count in stored["counts"].items():
         for place in stored["places"][fault]:
             faults.add(fault, place, 0)
@@ -85,11 +87,12 @@ def _write(folder: pathlib.Path, features: Features, faults: Faults) -> None:
     try:
         for field in dataclasses.fields(features):
             value = getattr(features, field.name)
-            for name, array in value.items() if isinstance(value, dict) else [("", value)]:
+            arrays = value if isinstance(value, dict) else vars(value) if isinstance(value, Texts) else {"": value}
+            for name, array in arrays.items() if value is not None else ():
                 np.save(partial / f"{'.'.join(filter(None, (field.name, name)))}.npy", array)
         (partial / _FAULTS).write_text(json.dumps({
-            "columns": list(features.columns), "pieces": list(features.pieces), "counts": faults.counts,
-            "places": faults.places}), encoding="utf-8")
+            "columns": list(features.columns), "pieces": list(features.pieces), "labels": features.labels is not None,
+            "counts": faults.counts, "places": faults.places}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:

@@ -15,11 +15,14 @@ from spanbert_jax.cluster.agreement import from_first, is_first
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.finetuning.dataset import make_dataset
+from spanbert_jax.finetuning.decoders import with_decoder
 from spanbert_jax.finetuning.learning import TaskLearning
+from spanbert_jax.finetuning.writing import WritingLearning
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.tasks.protocol import Prediction
+from spanbert_jax.tasks.writing import Writing
 from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, assemble, with_attention
@@ -75,8 +78,12 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
     rows = dataset.rows["train"]
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
                              rows.length)
-    model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)
-    learning = TaskLearning(config, dataset, model, mesh)
+    if isinstance(dataset.task, Writing):
+        model = with_decoder(config, network, dataset.task, tokenizer)
+        learning = WritingLearning(config, dataset, model, mesh)
+    else:
+        model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)
+        learning = TaskLearning(config, dataset, model, mesh)
     examples = learning.rows_per_step * len(dataset.examples["train"]) / len(rows)  # in a step, on average
     size = RunSize(examples, learning.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
     return assemble(config, learning, model, mesh, size)

@@ -9,13 +9,15 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.output import check_free, new_directory
+from spanbert_jax.prediction.generator import make_predictor
 from spanbert_jax.prediction.model_folder import MODEL_FOLDER, TASK_FILE, load_model
-from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.prediction.predictor import group_size
 from spanbert_jax.tasks.files.reading import files_of, stamps
 from spanbert_jax.tasks.protocol import Example, Task, read_all
 
@@ -23,7 +25,8 @@ logger = logging.getLogger("spanbert_jax")
 
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
-                  dtype: str = "float32", official: str | os.PathLike | None = None,
+                  dtype: str = "float32", settings: Mapping[str, Any] | None = None,
+                  official: str | os.PathLike | None = None,
                   on_examples: Callable[[int], None] = lambda count: None) -> Faults:
     """Writes the predictions for the examples of some files as JSON lines, in their order.
 
@@ -35,7 +38,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       inputs: files, folders or globs, separated by commas.
       output: must not exist.
       batch_size: rows sent to each device at once; it changes no result.
-      dtype: of the computation.
+      dtype, settings: as `load_model` has them.
       official: a directory to be made for the predictions in the task's official formats, for which all are held in
         memory.
       on_examples: is told how many examples are done, now and then.
@@ -50,13 +53,13 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     if output.exists():
         raise UserError(f"{output}: there already, and nothing is overwritten; give another file, or remove it")
     files, partial = files_of(inputs), output.with_name(output.name + ".partial")
-    fine_tuned, faults = load_model(model, dtype), Faults()
-    predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    fine_tuned, faults = load_model(model, dtype, settings), Faults()
+    predictor, task = make_predictor(fine_tuned, batch_size), fine_tuned.task
     with _telling(partial):
         output.parent.mkdir(parents=True, exist_ok=True)
     with _alone(partial):
         with _telling(partial):
-            done = _begin(partial, _identity(model, inputs, dtype))
+            done = _begin(partial, _identity(model, inputs, dtype, settings))
         if official is not None and not done:
             check_free(official)
             if not task.files([], []):
@@ -124,12 +127,12 @@ def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:
         yield group
 
 
-def _identity(model: str | os.PathLike, inputs: str, dtype: str) -> str:
+def _identity(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None) -> str:
     """What has to be the same for a prediction to be gone on with."""
     folder = pathlib.Path(model).expanduser()
     folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return hashlib.sha256(json.dumps([stamps(inputs), weights, dtype]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stamps(inputs), weights, dtype, dict(settings or {})]).encode()).hexdigest()
 
 
 def _note(partial: pathlib.Path) -> pathlib.Path:

@@ -5,16 +5,20 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import EncoderDecoder, EncoderModel
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import Task
+from spanbert_jax.tasks.writing import Writing
+from spanbert_jax.text.targets import target_ids
 
 TASK_FILE = "task.json"
 MODEL_FOLDER = "model"
@@ -25,7 +29,7 @@ class FineTuned:
     """A network that can do a task."""
     name: str
     task: Task
-    model: EncoderModel
+    model: EncoderModel | EncoderDecoder
     params: Any
     tokenizer: Tokenizer
 
@@ -44,7 +48,7 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     new, old = (directory.with_name(f".{directory.name}.{which}") for which in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     try:
-        save_pretrained(fine_tuned.model, fine_tuned.params, new, fine_tuned.tokenizer)
+        _save_network(fine_tuned, new)
         text = json.dumps(describe_task(fine_tuned.name, fine_tuned.task), indent=2, ensure_ascii=False)
         (new / TASK_FILE).write_text(text + "\n", encoding="utf-8")
         shutil.rmtree(old, ignore_errors=True)
@@ -59,24 +63,58 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def load_model(directory: str | pathlib.Path, dtype: str = "float32") -> FineTuned:
+def _save_network(fine_tuned: FineTuned, folder: pathlib.Path) -> None:
+    model, params, tokenizer = fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer
+    if isinstance(model, EncoderModel):
+        save_pretrained(model, params, folder, tokenizer)
+        return
+    target = fine_tuned.task.target_tokenizer(tokenizer)
+    ids = target_ids(target)
+    save_encoder_decoder(model, params, folder, start=ids.start, end=ids.end, pad=ids.pad, tokenizer=tokenizer,
+                         target_tokenizer=None if target is tokenizer else target)
+
+
+def load_model(directory: str | pathlib.Path, dtype: str = "float32",
+               settings: Mapping[str, Any] | None = None) -> FineTuned:
     """A network and its task from the directory that fine-tuning has written, or the workdir that holds it.
 
     Args:
       dtype: of the computation.
+      settings: those of the task's `free` ones that are to be others than in training.
 
     Raises:
-      UserError: naming the file that is missing or wrong.
+      UserError: naming the file that is missing or wrong, or the setting that cannot be so.
     """
     folder = pathlib.Path(directory).expanduser()
     if (folder / MODEL_FOLDER / TASK_FILE).is_file():
         folder = folder / MODEL_FOLDER
     name, task = _read_task(folder / TASK_FILE)
+    if settings:
+        task = make_task(name, {**task.settings, **_checked(task, settings)}, task.facts)
+    if isinstance(task, Writing):
+        return FineTuned(name, task, *load_encoder_decoder(folder, dtype), load_tokenizer(folder))
     pretrained = open_pretrained(folder, dtype)
     model = pretrained.model(task.head)
     if pretrained.head != task.head or task.labels and task.labels != model.labels:
         raise UserError(f"{folder}: its network does not go with the task in {TASK_FILE}; fetch both again")
     return FineTuned(name, task, model, load_params(pretrained, model), load_tokenizer(folder))
+
+
+def _checked(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the types that they have in training."""
+    found = {}
+    for name, value in settings.items():
+        if name not in task.free:
+            raise UserError(f"setting {name!r}: a trained network of this task can be used with other values of "
+                            f"{', '.join(task.free) or 'none'}")
+        kind = type(task.settings[name])
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise UserError(f"setting {name!r} is {value!r}: it must be of type {kind.__name__}, like "
+                            f"{task.settings[name]!r}")
+        found[name] = value
+    return found
 
 
 def _read_task(file: pathlib.Path) -> tuple[str, Task]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spanbert_jax.model import EncoderModel, Outputs
+from spanbert_jax.model import EncoderDecoder, EncoderModel, Outputs, complete
 
 # What is wanted of `model.Outputs`, by head.
 _WANTED = {"question_answering": ("start_logits", "end_logits"), "sequence_classification": ("logits",),
@@ -16,12 +16,16 @@ _WANTED = {"question_answering": ("start_logits", "end_logits"), "sequence_class
 INPUTS = ("tokens", "segments", "token_types", "first")
 
 
-def apply(model: EncoderModel, params: Any, batch: Mapping[str, jax.Array],
+def apply(model: EncoderModel | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array],
           dropout_key: jax.Array | None = None) -> Outputs:
     """The outputs of packed rows; without a key, without dropout."""
-    return model.apply(
-        {"params": params}, batch["tokens"], batch["segments"], batch["token_types"], first=batch["first"],
-        deterministic=dropout_key is None, rngs={} if dropout_key is None else {"dropout": dropout_key})
+    how = dict(deterministic=dropout_key is None, rngs={} if dropout_key is None else {"dropout": dropout_key})
+    if isinstance(model, EncoderDecoder):
+        logits = model.apply({"params": complete(params)}, batch["tokens"], batch["segments"], batch["previous"],
+                             batch["label_segments"], **how)
+        return Outputs(logits=logits)
+    return model.apply({"params": params}, batch["tokens"], batch["segments"], batch["token_types"],
+                       first=batch["first"], **how)
 
 
 def head_outputs(model: EncoderModel) -> Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]:

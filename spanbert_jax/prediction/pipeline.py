@@ -8,8 +8,9 @@ from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
+from spanbert_jax.prediction.generator import make_predictor
 from spanbert_jax.prediction.model_folder import FineTuned, load_model
-from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.prediction.predictor import group_size
 from spanbert_jax.tasks.files.reading import whole
 from spanbert_jax.tasks.protocol import Prediction
 
@@ -18,7 +19,7 @@ class Pipeline:
     """Calls of it give predictions: one for one input, a list for a list."""
 
     def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
-        self.task, self._predictor = fine_tuned.task, Predictor(fine_tuned, batch_size)
+        self.task, self._predictor = fine_tuned.task, make_predictor(fine_tuned, batch_size)
 
     def __call__(self, inputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
                  **fields: Any) -> Prediction | list[Prediction]:
@@ -56,22 +57,24 @@ class Pipeline:
         return predictions[0] if one else predictions
 
 
-def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype: str = "float32") -> Pipeline:
+def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype: str = "float32",
+             **settings: Any) -> Pipeline:
     """A fine-tuned network as a function of texts.
 
     Args:
-      task: "question-answering", "text-classification", "relation-extraction", "token-classification": must be the task
-        that the network was trained for.
+      task: "question-answering", "text-classification", "relation-extraction", "token-classification",
+        "summarization", "extractive-summarization", "translation": must be the task that the network was trained for.
       model: the directory that fine-tuning has written, or the workdir that holds it.
       batch_size: rows sent to each device at once; it changes no result.
       dtype: of the computation.
+      **settings: of the task, in place of those that it was trained with, such as beams=1 where texts are written.
 
     Raises:
-      UserError: when there is no such network, or it does another task.
+      UserError: when there is no such network, it does another task, or a setting cannot be so.
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
-    fine_tuned = load_model(model, dtype)
+    fine_tuned = load_model(model, dtype, settings)
     if task.replace("-", "_") != fine_tuned.name:
         raise UserError(f"task {task!r}: the network in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")
     return Pipeline(fine_tuned, batch_size)

