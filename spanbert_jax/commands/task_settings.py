@@ -9,8 +9,8 @@ from typing import Any
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Adds `--set`."""
     parser.add_argument("--set", action="append", default=[], type=_setting, metavar="FIELD=VALUE",
-                        help="a setting of the task that is to be another than in training, such as beams=1 where texts "
-                             "are written; may be given again")
+                        help="a setting of the task that is to be another than in training, such as beams=1 where "
+                             "texts are written; may be given again")
 
 
 def _setting(text: str) -> tuple[str, Any]:

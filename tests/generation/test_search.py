@@ -36,7 +36,7 @@ def sources(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=None)
 def program(model, settings):
-    return jax.jit(lambda params, tokens, real, keys: write(Writer(model, by_layer(params)), tokens, real, settings, keys))
+    return jax.jit(lambda params, *inputs: write(Writer(model, by_layer(params)), *inputs[:2], settings, inputs[2]))
 
 
 def ours(model, params, settings, tokens, real, keys=None):

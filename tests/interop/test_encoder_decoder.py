@@ -58,7 +58,8 @@ def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
     found = jax.jit(model.apply)({"params": params}, tokens, ones, targets, np.ones_like(targets))
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
     settings = Settings(START, END, PAD, 15)
-    pieces, _ = jax.jit(lambda tokens, ones: write(Writer(model, by_layer(params)), tokens, ones, settings))(tokens, ones)
+    writer = Writer(model, by_layer(params))
+    pieces, _ = jax.jit(lambda tokens, ones: write(writer, tokens, ones, settings))(tokens, ones)
     np.testing.assert_array_equal(np.asarray(pieces)[:, :written.shape[1]], np.where(
         np.cumsum(written == END, axis=1) - (written == END) > 0, PAD, written))
 
