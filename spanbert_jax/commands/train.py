@@ -120,7 +120,8 @@ def _closing_words_of_task(config: ml_collections.ConfigDict, result: RunResult)
              f"{result.workdir / MODEL_FOLDER}."]
     for part in ("dev", "test"):
         if part in results:
-            figures = ", ".join(f"{name} {value:,.4g}" for name, value in results[part].items())
+            figures = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:,.4g}'}"
+                                for name, value in results[part].items())
             lines.append(f"How good on {part}: {figures}.")
     lines += ["Next:",
               f"  spanbert-jax predict --model {result.workdir / MODEL_FOLDER} --input FILE --output predictions.jsonl",

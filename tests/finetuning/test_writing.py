@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import spanbert_jax
+from spanbert_jax.commands.train import closing_words
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.prediction.files import predict_files
@@ -53,13 +54,16 @@ def trained(start, tmp_path_factory):
     config.train.duration, config.train.batch_size = "150 steps", 32
     config.optimizer.learning_rate = 3e-3
     config.evaluation.every = config.checkpoint.every = "50 percent"
-    assert finetune(config, folder / "run").finished
+    result = finetune(config, folder / "run")
+    assert result.finished
+    (folder / "said.txt").write_text(closing_words(config, result))
     return folder
 
 
 def test_it_learns_and_its_files_are_written(trained):
     found = results(trained / "run")
     assert found["bleu"] > 80 > 20 > found["copy/bleu"]
+    assert f"bleu_signature {found['bleu_signature']}" in (trained / "said.txt").read_text()
     evaluations = [line for line in read_metrics(trained / "run") if line["kind"] == "evaluation"]
     assert evaluations[-1]["log_likelihood"] > evaluations[0]["log_likelihood"]
     lines = (trained / "run" / "predictions" / "dev" / "translation.txt").read_text().splitlines()
