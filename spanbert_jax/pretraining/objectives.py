@@ -27,6 +27,11 @@ def score(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     return loss, (target >= jnp.max(logits, axis=-1)).astype(jnp.float32)
 
 
+def weighted_sums(losses: jax.Array, correct: jax.Array | None, weights: jax.Array) -> Term:
+    """The sums over targets of which each counts as much as its weight. All of one shape, float32."""
+    return Term(jnp.sum(losses * weights), None if correct is None else jnp.sum(correct * weights), jnp.sum(weights))
+
+
 def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.Array]:
     """Weight of each target, 1 or 0, by objective. `next_sentence` [B] is -1 where there is no label."""
     return {"masked": rows.weights, "boundary": rows.boundary_weights,
@@ -46,9 +51,7 @@ def objective_terms(logits: PretrainingLogits, rows: MaskedRows, next_sentence: 
     terms = {}
     for name, values in logits._asdict().items():
         if values is not None:
-            loss, correct = score(values, targets[name])
-            weight = weights[name]
-            terms[name] = Term(jnp.sum(loss * weight), jnp.sum(correct * weight), jnp.sum(weight))
+            terms[name] = weighted_sums(*score(values, targets[name]), weights[name])
     return terms
 
 

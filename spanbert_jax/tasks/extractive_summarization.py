@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 from tokenizers import Tokenizer
@@ -13,7 +12,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score
+from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
@@ -127,9 +126,7 @@ class ExtractiveSummarization(Task):
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
         """Cross-entropy of choosing or not choosing, at the [CLS] of each sentence where it counts."""
-        losses, correct = score(outputs.logits, batch["label"])
-        weights = batch["label_weight"]
-        return Term(jnp.sum(losses * weights), jnp.sum(correct * weights), jnp.sum(weights))
+        return weighted_sums(*score(outputs.logits, batch["label"]), batch["label_weight"])
 
     def decode(self, examples: Sequence[Document], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score
+from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
 from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, read_relations, relation_of, tagged
@@ -148,9 +148,8 @@ class RelationExtraction(Task):
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
         """Cross-entropy over the relations."""
-        losses, correct = score(outputs.logits, batch["label"])
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
-        return Term(jnp.sum(losses * weights), jnp.sum(correct * weights), jnp.sum(weights))
+        return weighted_sums(*score(outputs.logits, batch["label"]), weights)
 
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:

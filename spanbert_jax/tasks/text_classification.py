@@ -191,9 +191,8 @@ class TextClassification(Task):
         if self._regression:
             losses, correct = jnp.square(outputs.logits[..., 0] - batch["label"]), None
         else:
-            losses, right = objectives.score(outputs.logits, batch["label"])
-            correct = jnp.sum(right * weights)
-        return objectives.Term(jnp.sum(losses * weights), correct, jnp.sum(weights))
+            losses, correct = objectives.score(outputs.logits, batch["label"])
+        return objectives.weighted_sums(losses, correct, weights)
 
     def decode(self, examples: Sequence[Text], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The likeliest class, its probability, and those of all: "label", "score", "scores"; or a number: "value"."""

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score
+from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, read_sentences, sentence_of
 from spanbert_jax.tasks.metrics.tagging import Entity, entities, tagging_figures
@@ -127,9 +126,7 @@ class TokenClassification(Task):
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
         """Cross-entropy over the tags."""
-        losses, correct = score(outputs.logits, batch["tag"])
-        weights = batch["tag_weight"]
-        return Term(jnp.sum(losses * weights), jnp.sum(correct * weights), jnp.sum(weights))
+        return weighted_sums(*score(outputs.logits, batch["tag"]), batch["tag_weight"])
 
     def decode(self, examples: Sequence[Sentence], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:

@@ -14,7 +14,7 @@ from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.generation.settings import Settings
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.pretraining.objectives import Term, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.protocol import Example, Prediction, Task
 from spanbert_jax.text import of_plain_text, special_ids
@@ -160,7 +160,7 @@ class Writing(Task):
         smoothing = self.settings["label_smoothing"]
         losses = -(1 - smoothing) * right - smoothing * jnp.mean(chances, axis=-1)
         correct = (right >= jnp.max(chances, axis=-1)).astype(jnp.float32)
-        return Term(jnp.sum(losses * weights), jnp.sum(correct * weights), jnp.sum(weights))
+        return weighted_sums(losses, correct, weights)
 
     def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", `field`, "score"}: what is written, and how good the search holds it to be.
