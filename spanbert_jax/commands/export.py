@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+from spanbert_jax.errors import UserError
 from spanbert_jax.interop.formats import FORMATS
 
 
@@ -32,11 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports, and says what was written."""
-    from spanbert_jax.commands.models import describe, say_what_was_written
+    from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
     from spanbert_jax.interop.exporting import export
     from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
+    from spanbert_jax.interop.sources.location import is_encoder_decoder, locate
     check_free(args.out)
+    if is_encoder_decoder(path := locate(args.workdir)):
+        if args.format != "huggingface":
+            raise UserError(f"--format {args.format}: {path} is a network that writes; allowed is huggingface")
+        return carry_writer(path, args.out, None)
     pretrained = open_pretrained(args.workdir, step=args.step)
     model = pretrained.model(pretrained.head)
     facts, step = pretrained.facts, ""

@@ -3,15 +3,19 @@
   spanbert-jax import --from SpanBERT/spanbert-base-cased --out models/spanbert
   spanbert-jax import --from spanbert_hf_base.tar.gz --tokenizer bert-base-cased-vocab.txt --out models/spanbert
   spanbert-jax import --from uncased_L-12_H-768_A-12/bert_model.ckpt --out models/bert
+  spanbert-jax import --from bert2bert-news --task summarization --out models/news
 
 It takes directories of transformers (safetensors or pytorch_model.bin, sharded or not), the released SpanBERT archives,
-fairseq checkpoints of BERT networks, Google's TensorFlow checkpoints, single files, workdirs, and names on the Hugging
-Face hub. At the end the same inputs go through transformers and through the network here, where transformers is
-installed, and nothing is left if they disagree.
+fairseq checkpoints of BERT networks, Google's TensorFlow checkpoints, single files, workdirs, directories of an
+EncoderDecoderModel (BERT with BERT, or with GPT-2), and names on the Hugging Face hub. At the end the same inputs go
+through transformers and through the network here, where transformers is installed, and nothing is left if they
+disagree.
 """
 from __future__ import annotations
 
 import argparse
+
+from spanbert_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to be made")
     parser.add_argument("--tokenizer", metavar="FILE",
                         help="vocab.txt, tokenizer.json or a directory with one, where none comes with the weights")
+    parser.add_argument("--task", choices=("summarization", "translation"),
+                        help="what an EncoderDecoderModel is for, which predict, evaluate and pipeline then do")
 
 
 def run(args: argparse.Namespace) -> int:
     """Imports, and says what came in."""
-    from spanbert_jax.commands.models import describe, say_what_was_written
+    from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
     from spanbert_jax.interop.exporting import export
     from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
-    from spanbert_jax.interop.sources.location import is_transformers
+    from spanbert_jax.interop.sources.location import is_encoder_decoder, is_transformers, locate
     check_free(args.out)
+    if is_encoder_decoder(path := locate(args.source)):
+        return carry_writer(path, args.out, args.task)
+    if args.task:
+        raise UserError(f"--task {args.task}: {args.source} is no EncoderDecoderModel; leave it out, and fine-tune")
     pretrained = open_pretrained(args.source)
     model = pretrained.model(pretrained.head)
     print(f"{pretrained.path}: {describe(model)}")

@@ -18,6 +18,18 @@ def describe(model: EncoderModel) -> str:
             f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(words)}")
 
 
+def carry_writer(path: pathlib.Path, out: str, task: str | None) -> int:
+    """Brings a network that writes in or out, and says so."""
+    from spanbert_jax.prediction.adopting import adopt
+    fine_tuned, comparison = adopt(path, out, task)
+    config, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
+    print(f"{path}: {fine_tuned.name}, {config.num_layers} layers of width {config.width} that read and "
+          f"{decoder.num_layers} of width {decoder.width} that write, {config.vocab_size:,} and {decoder.vocab_size:,} "
+          "pieces")
+    say_what_was_written(out, comparison, "")
+    return 0
+
+
 def say_what_was_written(out: str | pathlib.Path, comparison: Comparison, why_no_tokenizer: str) -> None:
     """The last lines of such a verb."""
     if why_no_tokenizer:

@@ -12,15 +12,14 @@ from tokenizers import Tokenizer
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop import weights
 from spanbert_jax.interop.continuation import initial_params
-from spanbert_jax.interop.encoder_decoder import decoder_of, open_decoder
+from spanbert_jax.interop.encoder_decoder import open_decoder
 from spanbert_jax.interop.layout import build
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, ModelConfig, without_shared
 from spanbert_jax.tasks.writing import DECODERS, Writing
 
 
-def with_decoder(config: ml_collections.ConfigDict, network: ModelConfig, task: Writing,
-                 tokenizer: Tokenizer) -> EncoderDecoder:
+def with_decoder(network: ModelConfig, task: Writing, tokenizer: Tokenizer) -> EncoderDecoder:
     """The network that a task of writing asks for.
 
     Args:
@@ -33,7 +32,7 @@ def with_decoder(config: ml_collections.ConfigDict, network: ModelConfig, task: 
     kind, wanted = task.settings["decoder"], task.settings["decoder_layers"]
     pieces = task.target_tokenizer(tokenizer).get_vocab_size()
     if kind in DECODERS:
-        decoder = dataclasses.replace(decoder_of(network, network.width), vocab_size=pieces)
+        decoder = DecoderConfig.of(network, vocab_size=pieces)
     else:
         decoder, *_ = open_decoder(kind, network.width, network.dtype)
         if pieces > decoder.vocab_size:

@@ -79,7 +79,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
                              rows.length)
     if isinstance(dataset.task, Writing):
-        model = with_decoder(config, network, dataset.task, tokenizer)
+        model = with_decoder(network, dataset.task, tokenizer)
         learning = WritingLearning(config, dataset, model, mesh)
     else:
         model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)

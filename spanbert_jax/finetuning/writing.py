@@ -12,10 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.decoders import writing_params
-from spanbert_jax.finetuning.learning import TaskLearning
+from spanbert_jax.finetuning.learning import TaskLearning, task_objective
 from spanbert_jax.model import EncoderDecoder, decoder_step_flops
 from spanbert_jax.prediction.generator import Generator
 from spanbert_jax.prediction.model_folder import FineTuned
+from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.packing import split_rows
 from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.training.learning import Call
@@ -31,6 +32,9 @@ class WritingLearning(TaskLearning):
         rows = dataset.rows["train"]
         self.metric = "log_likelihood"
         self.flops += decoder_step_flops(model.decoder_config, self.rows_per_step, rows.label_length, rows.length)
+        # Smoothed, it would be no likelihood.
+        exact = make_task(config.task.name, {**self.task.settings, "label_smoothing": 0.0}, self.task.facts)
+        self._likelihood = task_objective(model, exact)
         self._terms = jax.jit(self._sums, in_shardings=(None, batch_sharding(mesh, config.mesh.rules)),
                               out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -39,10 +43,10 @@ class WritingLearning(TaskLearning):
 
     def _sums(self, params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with nn.logical_axis_rules(self._config.mesh.rules):
-            return self.objective.terms(params, batch, None)
+            return self._likelihood.terms(params, batch, None)
 
     def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
-        """How likely the dev targets are, given what comes before each piece, smoothed as in training."""
+        """How likely each piece of the dev targets is, given what comes before it."""
         rows, size = self.dataset.rows["dev"], self._config.evaluation.batch_size
         sharding = batch_sharding(self._mesh, self._config.mesh.rules)
         places, loss, correct, count = local_rows(sharding, size), 0.0, 0.0, 0.0

@@ -32,11 +32,12 @@ def write(writer: Writer, tokens: jax.Array, segments: jax.Array, settings: Sett
 
     Returns:
       [B, max_length] pieces without the first, which begins every text, and with padding behind the end; and [B] scores
-      as `Settings` has them, of a text that was not searched for its log-probability.
+      as `Settings` has them, of a text that was not searched for its log-probability; no number where the network
+      gives none. Nothing is written for rows of padding, and nothing waited for.
     """
     search = _beams if settings.beams > 1 else _one
-    texts, scores = search(writer, writer.begin(tokens, segments, settings.beams, settings.max_length), len(tokens),
-                           settings, keys)
+    written = writer.begin(tokens, segments, settings.beams, settings.max_length)
+    texts, scores = search(writer, written, jnp.any(segments != 0, axis=1), settings, keys)
     return texts[:, 1:], scores
 
 
@@ -45,19 +46,20 @@ def _blank(batch: int, settings: Settings) -> jax.Array:
     return texts.at[..., 0].set(settings.start)
 
 
-def _one(writer: Writer, written: Written, batch: int, settings: Settings,
+def _one(writer: Writer, written: Written, real: jax.Array, settings: Settings,
          keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """One text a source, each piece the likeliest or drawn."""
     def body(line: _Line) -> _Line:
         logits, written = writer.step(line.written, line.texts[..., line.step], line.step)
-        logits = allowed(logits, line.texts, line.step, settings)[:, 0]
-        choice = draw(logits, keys, line.step, settings) if settings.sample else _likeliest(logits)
+        open_to = allowed(logits, line.texts, line.step, settings)[:, 0]
+        choice = draw(open_to, keys, line.step, settings) if settings.sample else _likeliest(open_to)
+        logits = logits[:, 0]
         chance = jnp.take_along_axis(logits, choice[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
         texts = line.texts.at[:, 0, line.step + 1].set(jnp.where(line.ended, settings.pad, choice))
         return _Line(line.step + 1, texts, written, line.ended | (choice == settings.end),
                      line.scores + jnp.where(line.ended, 0.0, chance))
 
-    start = _Line(jnp.int32(0), _blank(batch, settings), written, jnp.zeros(batch, bool), jnp.zeros(batch))
+    start = _Line(jnp.int32(0), _blank(len(real), settings), written, ~real, jnp.zeros(len(real)))
     line = jax.lax.while_loop(lambda line: (line.step < settings.max_length) & ~jnp.all(line.ended), body, start)
     return line.texts[:, 0], line.scores
 
@@ -89,16 +91,17 @@ class _Search(NamedTuple):
     going_on: jax.Array
 
 
-def _beams(writer: Writer, written: Written, batch: int, settings: Settings, _: None) -> tuple[jax.Array, jax.Array]:
+def _beams(writer: Writer, written: Written, real: jax.Array, settings: Settings,
+           _: None) -> tuple[jax.Array, jax.Array]:
     """The best of the hypotheses that have ended when no other can, or need, be better.
 
     By the rules of transformers: of twice as many candidates as there are beams, those among the first half that end
     are kept if they are better than what is, and the best that do not end go on.
     """
-    beams, nothing = settings.beams, jnp.full((batch, settings.beams), _NONE)
-    texts = _blank(batch, settings)
+    beams, texts = settings.beams, _blank(len(real), settings)
+    nothing = jnp.full(texts.shape[:2], _NONE)
     start = _Search(jnp.int32(0), texts, nothing.at[:, 0].set(0.0), written, texts, nothing,
-                    jnp.zeros((batch, beams), bool), jnp.ones(batch, bool), jnp.bool_(True))
+                    jnp.broadcast_to(~real[:, None], nothing.shape), real, jnp.bool_(True))
 
     def goes_on(search: _Search) -> jax.Array:
         full = jnp.all(search.ended) & settings.early_stopping
@@ -125,7 +128,7 @@ def _beams(writer: Writer, written: Written, batch: int, settings: Settings, _: 
                        ended_texts, ended_scores, ended, search.open & better, ~jnp.all(ends))
 
     search = jax.lax.while_loop(goes_on, body, start)
-    return search.ended_texts[:, 0], search.ended_scores[:, 0]
+    return search.ended_texts[:, 0], jnp.where(search.ended[:, 0], search.ended_scores[:, 0], jnp.nan)
 
 
 def _candidates(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model import EncoderDecoder, complete
-from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCache, Surroundings, laid_out
+from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCache, Surroundings, by_head
 
 
 class Written(NamedTuple):
@@ -47,10 +47,10 @@ class Writer:
         """Reads sources [B, S], segments 0 for padding; nothing is written yet, and there is room for `length`."""
         memory = self._encoder.apply({"params": self._params}, tokens, segments, method=EncoderDecoder.encode)
         heads = self.config.num_heads
-        blank = jnp.zeros((len(tokens) * hypotheses, length, heads, self.config.width // heads),
+        blank = jnp.zeros((len(tokens) * hypotheses, heads, length, self.config.width // heads),
                           self.config.compute_dtype)
         attention = Attention(self.config)
-        layers = tuple(LayerCache(*laid_out(blank, blank), *laid_out(*attention.apply(
+        layers = tuple(LayerCache(blank, blank, *map(by_head, attention.apply(
             {"params": layer["memory_attention"]}, memory, method=Attention.keys_and_values)))
             for layer in self._layers)
         return Written(layers, (segments != 0)[:, None, None, :])
@@ -59,7 +59,7 @@ class Writer:
         """What follows pieces [B, K] at position `step`: logits [B, K, V] float32."""
         params = {"params": self._params["decoder"]}
         x = self._decoder.apply(params, tokens, step, method=Decoder.embed)
-        visible, layers = jnp.arange(written.layers[0].key.shape[-1]) <= step, []
+        visible, layers = jnp.arange(written.layers[0].key.shape[-2]) <= step, []
         for layer, cache in zip(self._layers, written.layers, strict=True):
             around = Surroundings(visible, written.memory_visible, cache=cache, step=step)
             x, cache = self._layer.apply({"params": layer}, x, around, None)

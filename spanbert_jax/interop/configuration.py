@@ -11,6 +11,7 @@ from typing import Any
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import NamedTensors
+from spanbert_jax.interop.sources.location import PAIR
 from spanbert_jax.model import EncoderModel, ModelConfig
 
 CONFIG_FILES = ("config.json", "bert_config.json")
@@ -22,14 +23,12 @@ _FIELDS = {
     "attention_dropout": "attention_probs_dropout_prob", "layer_norm_epsilon": "layer_norm_eps",
     "initializer_range": "initializer_range", "clamp_attention": "clamp_attention",
 }
-# The type of a network with a decoder.
-PAIR = "encoder-decoder"
 PREFIX = "prefix"
-_SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-_SMALL = ("layer_norm_eps", "initializer_range")
+_SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "attn_pdrop")
+_SMALL = ("layer_norm_eps", "layer_norm_epsilon", "initializer_range")
 # What must be so, where it is said at all.
-_REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False,
-             "add_cross_attention": False}
+_REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+_ENCODER = {"is_decoder": False, "add_cross_attention": False}
 ARCHITECTURES = {
     None: "BertModel", "masked_lm": "BertForMaskedLM", "pretraining": "BertForPreTraining",
     "question_answering": "BertForQuestionAnswering", "sequence_classification": "BertForSequenceClassification",
@@ -58,11 +57,31 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
         raise UserError(f"{file}: not a JSON object; it should describe a BERT network")
     if values.get("model_type") == PAIR and isinstance(values.get("encoder"), dict):
         values = {**values["encoder"], PREFIX: "encoder."}
-    for field, allowed in _REQUIRED.items():
-        if values.get(field, allowed) not in (allowed, None):
-            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: classic BERT, as "
-                            "SpanBERT is")
+    check_bert(values, file)
     return values, file
+
+
+def check_bert(values: Mapping[str, Any], file: pathlib.Path, decoder: bool = False) -> None:
+    """Refuses the config of another architecture than BERT's.
+
+    Args:
+      decoder: whether it is of BERT with attention to an encoder.
+
+    Raises:
+      UserError: naming the field.
+    """
+    check_required(values, file, _REQUIRED if decoder else _REQUIRED | _ENCODER, "classic BERT, as SpanBERT is")
+
+
+def check_required(values: Mapping[str, Any], file: pathlib.Path, required: Mapping[str, Any], what: str) -> None:
+    """Refuses a config that says otherwise.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for field, allowed in required.items():
+        if values.get(field, allowed) not in (allowed, None):
+            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {what}")
 
 
 def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None, dtype: str) -> ModelConfig:
@@ -80,7 +99,7 @@ def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path
         stated = values.get(theirs)
         if stated is None:
             continue
-        _check_value(file, theirs, stated)
+        check_value(file, theirs, stated)
         # Tables are sometimes padded beyond the vocabulary that the config states.
         if ours in fields and stated != fields[ours] and not (ours == "vocab_size" and stated < fields[ours]):
             raise UserError(f"{file}: {theirs} is {stated}, but the tensors of {tensors.path} have {fields[ours]}")
@@ -96,8 +115,12 @@ def network(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path
     return ModelConfig(**fields, dtype=dtype)
 
 
-def _check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
-    """Refuses what no network can have."""
+def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
+    """Refuses what no network can have, BERT or GPT-2.
+
+    Raises:
+      UserError: naming the field.
+    """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if field == "clamp_attention":
         allowed, holds = "true or false", isinstance(value, bool)
@@ -179,7 +202,7 @@ def architecture_of(model: EncoderModel) -> str:
 def to_values(model: EncoderModel) -> dict[str, Any]:
     """A network as a config.json of transformers."""
     config = model.config
-    values = {"architectures": [architecture_of(model)], **_REQUIRED}
+    values = {"architectures": [architecture_of(model)], **_REQUIRED, **_ENCODER}
     values |= {theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()}
     if model.head in ("sequence_classification", "token_classification"):
         values["id2label"] = {str(number): label for number, label in enumerate(model.labels)}

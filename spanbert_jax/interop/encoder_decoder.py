@@ -13,19 +13,19 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.generation.settings import Settings
 from spanbert_jax.interop import configuration, gpt2, layout, weights
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.output import new_directory
 from spanbert_jax.interop.pretrained import open_file
-from spanbert_jax.interop.sources.location import locate, weight_files
+from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, complete
 from spanbert_jax.text.targets import TARGET_FOLDER
 
 _BRIDGE = "enc_to_dec_proj"
-# What generation is to begin and end with, and to fill up with.
-_SPECIAL = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+_PARTS = ("encoder", "decoder")
 
 
 def load_encoder_decoder(name_or_path: str | pathlib.Path,
@@ -44,7 +44,7 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     files = [open_file(name) for name in weight_files(path)]
     tensors = NamedTensors(path, files, prefix="encoder.")
     encoder = dataclasses.replace(configuration.network(tensors, values["encoder"], file, dtype), pooler=False)
-    decoder, decoder_tensors = _decoder(path, files, values["decoder"], file, encoder.width, dtype)
+    decoder, decoder_tensors = _decoder(path, files, values["decoder"], file, dtype)
     decoder_tensors.check_ties()
     params = {"encoder": weights.load(EncoderModel(encoder), tensors, finish=jax.device_put)["encoder"],
               "decoder": weights.load(Decoder(decoder), decoder_tensors, finish=jax.device_put)}
@@ -57,25 +57,28 @@ def _read_config(path: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        kinds = values["model_type"], values["encoder"]["model_type"], values["decoder"]["model_type"]
+        kind = values["model_type"]
+        parts = [values[part]["model_type"] for part in _PARTS] if kind == PAIR else []
     except FileNotFoundError:
         raise UserError(f"{path}: no config.json in it; give the directory of an EncoderDecoderModel") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not the config of an EncoderDecoderModel ({error!r:.80})") from None
-    if kinds not in ((configuration.PAIR, "bert", "bert"), (configuration.PAIR, "bert", "gpt2")):
-        raise UserError(f"{file}: it is of {' with '.join(map(str, kinds[1:]))}; a BERT with a BERT or a GPT-2 can be "
-                        "read")
+    if kind != PAIR:
+        raise UserError(f"{file}: model_type is {kind!r}; only {PAIR!r} can be read here")
+    if parts not in (["bert", "bert"], ["bert", "gpt2"]):
+        raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; a BERT with a BERT or a GPT-2 can be read")
+    configuration.check_bert(values["encoder"], file)
     return values, file
 
 
-def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any], file: pathlib.Path, memory_width: int,
+def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any], file: pathlib.Path,
              dtype: str) -> tuple[DecoderConfig, NamedTensors]:
     if values["model_type"] == "gpt2":
         tensors = NamedTensors(path, files, prefix="decoder.", rename=gpt2.rename)
-        return gpt2.decoder_config(tensors.shapes, values, file, memory_width, dtype), tensors
+        return gpt2.decoder_config(tensors.shapes, values, file, dtype), tensors
+    configuration.check_bert(values, file, decoder=True)
     tensors = NamedTensors(path, files, prefix="decoder.")
-    network = configuration.network(tensors, values, file, dtype)
-    return decoder_of(network, memory_width), tensors
+    return DecoderConfig.of(configuration.network(tensors, values, file, dtype)), tensors
 
 
 def open_decoder(name_or_path: str | pathlib.Path, memory_width: int,
@@ -87,26 +90,24 @@ def open_decoder(name_or_path: str | pathlib.Path, memory_width: int,
       UserError: naming file and tensor.
     """
     path = locate(name_or_path)
+    file = path / "config.json"
     try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
         kind = values["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path / 'config.json'}: not the config of a GPT-2 or of an EncoderDecoderModel "
-                        f"({error!r:.80}); give the directory of one") from None
-    files = [open_file(name) for name in weight_files(path)]
-    if kind != configuration.PAIR:
+        raise UserError(f"{file}: not the config of a GPT-2 or of an EncoderDecoderModel ({error!r:.80}); give the "
+                        "directory of one") from None
+    files, bridge = [open_file(name) for name in weight_files(path)], None
+    if kind != PAIR:
         tensors = NamedTensors(path, files, rename=gpt2.rename)
-        return gpt2.decoder_config(tensors.shapes, values, path / "config.json", memory_width, dtype), tensors, None
-    values, file = _read_config(path)
-    config, tensors = _decoder(path, files, values["decoder"], file, memory_width, dtype)
-    return config, tensors, _bridge(path, files, memory_width, config.width) if memory_width != config.width else None
-
-
-def decoder_of(network: Any, memory_width: int) -> DecoderConfig:
-    """The decoder that is made of an encoder's blocks."""
-    fields = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
-    fields |= dict(boundary_head=False, next_sentence_head=False, pooler=False)
-    return DecoderConfig(**fields, kind="bert", memory_width=memory_width)
+        config = gpt2.decoder_config(tensors.shapes, values, file, dtype)
+    else:
+        values, file = _read_config(path)
+        config, tensors = _decoder(path, files, values["decoder"], file, dtype)
+        if memory_width != config.width:
+            bridge = _bridge(path, files, memory_width, config.width)
+    tensors.check_ties()
+    return config, tensors, bridge
 
 
 def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width: int) -> dict[str, Any]:
@@ -120,14 +121,13 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
     return {"kernel": weight.T, "bias": bias}
 
 
-def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, *, start: int, end: int,
-                         pad: int, tokenizer: Tokenizer | None = None,
-                         target_tokenizer: Tokenizer | None = None) -> None:
+def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, settings: Settings,
+                         tokenizer: Tokenizer | None = None, target_tokenizer: Tokenizer | None = None) -> None:
     """Writes a network that writes as a directory of transformers' EncoderDecoderModel.
 
     Args:
       directory: to be made.
-      start, end, pad: ids of the target's pieces that texts begin and end with, and that they are filled up with.
+      settings: how it writes; transformers' `generate` does by itself what they say.
       tokenizer: of the sources; lies in the directory.
       target_tokenizer: of what is written, where that is another; lies in `TARGET_FOLDER` there.
 
@@ -143,17 +143,28 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
         else:
             decoder_values = configuration.to_values(EncoderModel(decoder, "masked_lm"))
             decoder_values |= {"architectures": ["BertLMHeadModel"], "is_decoder": True, "add_cross_attention": True}
-        special = dict(zip(_SPECIAL, (start, end, pad)))
+        special = dict(decoder_start_token_id=settings.start, eos_token_id=settings.end, pad_token_id=settings.pad)
         write_json(folder / "config.json", {
-            "architectures": ["EncoderDecoderModel"], "model_type": configuration.PAIR, "is_encoder_decoder": True,
+            "architectures": ["EncoderDecoderModel"], "model_type": PAIR, "is_encoder_decoder": True,
             "encoder": configuration.to_values(EncoderModel(model.config)), "decoder": decoder_values,
             "tie_encoder_decoder": False, "torch_dtype": "float32", "vocab_size": decoder.vocab_size, **special})
-        write_json(folder / "generation_config.json", special)
+        write_json(folder / "generation_config.json", special | _generation_values(settings))
         if tokenizer is not None:
             write_tokenizer(folder, tokenizer, model.config.max_positions)
         if target_tokenizer is not None:
             (folder / TARGET_FOLDER).mkdir()
             target_tokenizer.save(str(folder / TARGET_FOLDER / "tokenizer.json"))
+
+
+def _generation_values(settings: Settings) -> dict[str, Any]:
+    """What a generation_config.json of transformers says of them. What is not used is not there, or it would warn."""
+    values = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length, num_beams=settings.beams,
+                  no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)
+    if settings.beams > 1:
+        values |= dict(length_penalty=settings.length_penalty, early_stopping=settings.early_stopping)
+    if settings.sample:
+        values |= dict(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
+    return values
 
 
 def _tensors(model: EncoderDecoder, params: Any) -> dict[str, np.ndarray]:

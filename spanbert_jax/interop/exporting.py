@@ -110,7 +110,7 @@ def _check_finite(params: Any) -> None:
 def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
              params: Any) -> Comparison:
     inputs = probe(model)
-    with _on_cpu():
+    with on_cpu():
         try:
             what, theirs = _run_either(writer, folder, original, model, inputs)
         except ImportError as error:
@@ -138,7 +138,7 @@ def _run_either(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path
     return "what was written", writer.run(folder, model, inputs)
 
 
-def _on_cpu() -> contextlib.AbstractContextManager:
+def on_cpu() -> contextlib.AbstractContextManager:
     """Where JAX has a CPU it computes there: accelerators round products of float32 by default."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])

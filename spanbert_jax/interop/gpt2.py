@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.errors import UserError
+from spanbert_jax.interop.configuration import check_required, check_value
 from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import Stored
 from spanbert_jax.model import DecoderConfig
@@ -55,7 +56,8 @@ def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
     root = next((tensor.name.removesuffix("wte.weight") for tensor in stored if tensor.name.endswith("wte.weight")),
                 None)
     if root is None:
-        raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its {len(stored)} tensors")
+        raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its {len(stored)} tensors; give a "
+                        "GPT-2, or set config.task.decoder to encoder, shared or random")
     outer, entries = root.removesuffix("transformer."), {}
     for tensor in stored:
         name = tensor.name.removeprefix(root)
@@ -92,28 +94,29 @@ def tensors(named: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def decoder_config(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any], file: pathlib.Path,
-                   memory_width: int, dtype: str) -> DecoderConfig:
+                   dtype: str) -> DecoderConfig:
     """The decoder that tensors of these shapes, under the names of `layout`, and a config.json are of.
 
     Raises:
       UserError: when they contradict each other, or it is of another architecture.
     """
-    for field, allowed in _REQUIRED.items():
-        if values.get(field, allowed) not in (allowed, None):
-            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read, as in GPT-2")
+    check_required(values, file, _REQUIRED, "as in GPT-2")
     layers = {match[1] for name in shapes if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
-    stated = {**_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
-    inner = f"{_LAYER.format(0)}intermediate.dense.weight"
-    found = {"n_layer": len(layers), "n_inner": shapes[inner][0] if inner in shapes else 0,
-             "n_positions": shapes["bert.embeddings.position_embeddings.weight"][0]}
+    positions, inner = "bert.embeddings.position_embeddings.weight", f"{_LAYER.format(0)}intermediate.dense.weight"
+    for name, theirs in ((positions, "wpe.weight"), (inner, "h.0.mlp.c_fc.weight")):
+        if name not in shapes:
+            raise UserError(f"{file.parent}: {theirs} is missing; the file is not whole, or not of a GPT-2")
+    found = {"n_layer": len(layers), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
     found["vocab_size"], found["n_embd"] = shapes[EMBEDDING]
-    for name, value in found.items():
-        if stated.setdefault(name, value) != value:
-            raise UserError(f"{file}: {name} is {stated[name]}, but the tensors have {value}")
-    if not isinstance(stated.get("n_head"), int) or not layers or found["n_embd"] % stated["n_head"]:
-        raise UserError(f"{file}: n_head is {stated.get('n_head')!r}, and has to divide n_embd={found['n_embd']}")
+    stated = {**found, **_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
+    for name in _FIELDS.values():
+        check_value(file, name, stated.get(name))
+        if found.get(name, stated[name]) != stated[name]:
+            raise UserError(f"{file}: {name} is {stated[name]}, but the tensors have {found[name]}")
+    if found["n_embd"] % stated["n_head"]:
+        raise UserError(f"{file}: n_head is {stated['n_head']}, and has to divide n_embd={found['n_embd']}")
     return DecoderConfig(**{ours: stated[theirs] for ours, theirs in _FIELDS.items()}, token_types=0, kind="gpt2",
-                         memory_width=memory_width, dtype=dtype, boundary_head=False)
+                         dtype=dtype, boundary_head=False)
 
 
 def to_values(config: DecoderConfig) -> dict[str, Any]:

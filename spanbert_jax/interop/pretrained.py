@@ -104,6 +104,8 @@ def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:
     tensors = NamedTensors(files[0] if len(files) == 1 else path, [open_file(file) for file in files],
                            values.get(configuration.PREFIX, ""))
     config = configuration.network(tensors, values, file, dtype)
+    if configuration.PREFIX in values:
+        logger.warning("%s: it has an encoder and a decoder; the encoder is taken", path)
     if foreign := tensors.foreign():
         logger.warning("%s: left out, since the network has no place for them: %s%s", path, ", ".join(foreign[:3]),
                        f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -101,20 +102,21 @@ class ModelConfig:
         return jnp.dtype(self.dtype)
 
 
-DECODERS = ("bert", "gpt2")
-
-
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig(ModelConfig):
     """A decoder that attends to an encoder; heads of pretraining do not count.
 
     Attributes:
-      kind: one of `DECODERS`. "bert" has the encoder's blocks, and a transform before its output; "gpt2" normalises
-        first and once more in the end, has GELU by tanh, and no types, and its output is its piece embeddings alone.
-      memory_width: D of the encoder. Where that is another, a projection stands in between.
+      kind: "bert" has the encoder's blocks, and a transform before its output; "gpt2" normalises first and once more in
+        the end, has GELU by tanh, and no types, and its output is its piece embeddings alone.
     """
     kind: str = "bert"
-    memory_width: int = 768
+
+    @classmethod
+    def of(cls, network: ModelConfig, **fields: Any) -> "DecoderConfig":
+        """The decoder that is made of an encoder's blocks, with other fields as given."""
+        own = {field.name: getattr(network, field.name) for field in dataclasses.fields(ModelConfig)}
+        return cls(**own | dict(boundary_head=False, next_sentence_head=False, pooler=False) | fields)
 
     @property
     def norm_first(self) -> bool:

@@ -20,7 +20,7 @@ from spanbert_jax.model.layers import Dense, LayerNorm
 
 
 class LayerCache(NamedTuple):
-    """What a layer need not compute again for the positions that come after, as `laid_out` has it.
+    """What a layer need not compute again for the positions that come after, `by_head`.
 
     Attributes:
       key, value: of the decoder's own positions, for each of R hypotheses.
@@ -32,13 +32,9 @@ class LayerCache(NamedTuple):
     memory_value: jax.Array
 
 
-def laid_out(key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[B, S, N, H] twice -> [B, N, H, S] and [B, N, S, H]: as they are multiplied, so that no step turns them round."""
-    return key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
-
-
-def _laid_back(key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return key.transpose(0, 3, 1, 2), value.swapaxes(1, 2)
+def by_head(x: jax.Array) -> jax.Array:
+    """[B, S, N, H] -> [B, N, S, H], as attention multiplies, so that no step turns a cache round; and back."""
+    return x.swapaxes(1, 2)
 
 
 class Surroundings(NamedTuple):
@@ -47,7 +43,7 @@ class Surroundings(NamedTuple):
     Attributes:
       visible: booleans that broadcast to [R, N, T, T], which of the decoder's positions see which.
       memory_visible: booleans that broadcast to [B, N, T, S].
-      memory: [B, S, E] of the encoder; None where there is a cache.
+      memory: [B, S, D] of the encoder; None where there is a cache.
       cache: of the positions before; the hidden states are then those of position `step` of T hypotheses for each
         source.
       step: a number.
@@ -69,7 +65,7 @@ class Attention(nn.Module):
         self.output = Dense(config, config.width, ("heads", "embed"))
 
     def keys_and_values(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, S, E] -> two of [B, S, N, H]."""
+        """[B, S, D] -> two of [B, S, N, H]."""
         key, value = (self._heads(layer(source)) for layer in (self.key, self.value))
         return key, value
 
@@ -101,13 +97,13 @@ class DecoderLayer(nn.Module):
             if cache is None:
                 return own(x, *own.keys_and_values(x), around.visible, seeds[0])
             alone = x.reshape(len(cache.key), 1, -1)  # each hypothesis has positions of its own before it
-            key, value = laid_out(*own.keys_and_values(alone))
-            cache = cache._replace(key=jax.lax.dynamic_update_slice_in_dim(cache.key, key, around.step, 3),
-                                   value=jax.lax.dynamic_update_slice_in_dim(cache.value, value, around.step, 2))
-            return own(alone, *_laid_back(cache.key, cache.value), around.visible, None).reshape(x.shape)
+            key, value = (jax.lax.dynamic_update_slice_in_dim(before, by_head(new), around.step, 2)
+                          for before, new in zip(cache[:2], own.keys_and_values(alone), strict=True))
+            cache = cache._replace(key=key, value=value)
+            return own(alone, by_head(key), by_head(value), around.visible, None).reshape(x.shape)
 
         def attend_to_memory(x: jax.Array) -> jax.Array:
-            key, value = other.keys_and_values(around.memory) if cache is None else _laid_back(*cache[2:])
+            key, value = other.keys_and_values(around.memory) if cache is None else map(by_head, cache[2:])
             return other(x, key, value, around.memory_visible, seeds[1])
 
         x = _add(config, "attention_norm", x, attend, seeds[2])

@@ -18,7 +18,6 @@ from spanbert_jax.model import EncoderDecoder, EncoderModel
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.tasks.writing import Writing
-from spanbert_jax.text.targets import target_ids
 
 TASK_FILE = "task.json"
 MODEL_FOLDER = "model"
@@ -69,9 +68,8 @@ def _save_network(fine_tuned: FineTuned, folder: pathlib.Path) -> None:
         save_pretrained(model, params, folder, tokenizer)
         return
     target = fine_tuned.task.target_tokenizer(tokenizer)
-    ids = target_ids(target)
-    save_encoder_decoder(model, params, folder, start=ids.start, end=ids.end, pad=ids.pad, tokenizer=tokenizer,
-                         target_tokenizer=None if target is tokenizer else target)
+    save_encoder_decoder(model, params, folder, fine_tuned.task.generation(tokenizer), tokenizer,
+                         None if target is tokenizer else target)
 
 
 def load_model(directory: str | pathlib.Path, dtype: str = "float32",
@@ -105,8 +103,8 @@ def _checked(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in settings.items():
         if name not in task.free:
-            raise UserError(f"setting {name!r}: a trained network of this task can be used with other values of "
-                            f"{', '.join(task.free) or 'none'}")
+            raise UserError(f"setting {name!r}: unknown, or fixed by training; allowed are "
+                            f"{', '.join(task.free) or 'none of this task'}")
         kind = type(task.settings[name])
         if kind is float and type(value) is int:
             value = float(value)

@@ -14,7 +14,7 @@ from spanbert_jax.prediction.model_folder import FineTuned
 from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.packing import PackedRows, Unpacked, pack, row_length
-from spanbert_jax.tasks.protocol import Example, Prediction
+from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction
 from spanbert_jax.text import special_ids
 
 _SHORTEST = 8  # pieces that a text in a packed row has on average, at least
@@ -65,7 +65,11 @@ class Predictor:
           labelled: whether the examples are, so that labels which the network cannot give are counted.
         """
         features = self.task.features(examples, self._fine_tuned.tokenizer, faults, labelled)
-        return self.task.decode(examples, features, self.outputs(features))
+        predictions = self.task.decode(examples, features, self.outputs(features))
+        for example, prediction in zip(examples, predictions, strict=True):
+            if NOT_FINITE in prediction.get("note", ""):
+                faults.add("predictions of which " + NOT_FINITE, f"{example.where} (id {example.id})")
+        return predictions
 
     def outputs(self, features: Features) -> dict[str, np.ndarray]:
         """What the network says of features, as `Task.decode` takes it."""

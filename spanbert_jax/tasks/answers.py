@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.protocol import NOT_FINITE
 
 NO_TEXT = "the context has no text in which an answer could be"
-NOT_FINITE = "the logits are not all finite"
 
 _LARGEST = float(np.finfo(np.float32).max)
 

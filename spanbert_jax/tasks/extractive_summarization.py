@@ -16,7 +16,7 @@ from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
-from spanbert_jax.tasks.protocol import Prediction, Task
+from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Task
 from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
 
 _BATCH = 256  # documents that are tokenised at once
@@ -158,7 +158,7 @@ class ExtractiveSummarization(Task):
         if not len(read):
             prediction["note"] = "there is no sentence that can be read"
         elif np.isnan(probabilities).any():
-            prediction["note"] = "the network's scores are not finite"
+            prediction["note"] = NOT_FINITE
         return prediction
 
     def tune(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> None:

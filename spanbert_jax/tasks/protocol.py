@@ -16,6 +16,8 @@ from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import files_of
 
 Prediction = dict[str, Any]
+# Stands in the "note" of a prediction that is not to be trusted.
+NOT_FINITE = "the network's scores are not finite"
 
 
 class Example(Protocol):
@@ -35,7 +37,7 @@ class Task(abc.ABC):
     """Reads examples, makes features of them, gives the loss, decodes and scores.
 
     Attributes:
-      head: the head of the network, one of `model.HEADS`.
+      head: the head of the network, one of `model.HEADS`; "encoder_decoder" of one that writes.
       metric: the figure of `score` by which of two networks the better is told; higher is better.
       targets: names of the columns and pieces of the features that `loss` reads.
       free: names of settings that a trained network may be used with another value of.
@@ -121,7 +123,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, examples: Sequence[Example], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """The prediction of each example, in order, each with "id" and whatever JSON can hold.
+        """The prediction of each example, in order, each with "id" and whatever JSON can hold; "note" of what is wrong.
 
         Args:
           features: of just these examples.
@@ -133,8 +135,8 @@ class Task(abc.ABC):
         """Chooses by labelled examples what `decode` shall do from now on, and keeps it in `facts`."""
 
     @abc.abstractmethod
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Figures of predictions against what the examples say, `metric` among them."""
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """Figures of predictions against what the examples say, `metric` among them, and what they were made by."""
 
     def files(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The predictions in the task's official formats: name of a file -> its text."""

@@ -13,12 +13,13 @@ from tokenizers import Tokenizer
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.generation.settings import Settings
+from spanbert_jax.interop.sources.location import locate
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.protocol import Example, Prediction, Task
+from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Task
 from spanbert_jax.text import of_plain_text, special_ids
-from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
+from spanbert_jax.text.targets import LEAST_TARGET_PIECES, load_target_tokenizer, target_ids, train_target_tokenizer
 
 _BATCH = 1024  # texts that are tokenised at once
 _SHORTEST = 3  # of sources: [CLS], a piece, [SEP]
@@ -62,7 +63,7 @@ class Writing(Task):
           pieces that are trained on the targets to learn from. A decoder of a directory has its own.
         label_smoothing: probability that is spread over the whole vocabulary.
         beams, length_penalty, early_stopping, no_repeat_ngram, min_length, sample, temperature, top_k, top_p: as
-          `generation.Settings` has them.
+          `generation.Settings` has them; what is said of several beams, or of drawing, does not count without.
         seed: of what is drawn.
         """
         return {"target_length": 64, "decoder": "encoder", "decoder_layers": 0, "target_vocabulary": "",
@@ -71,19 +72,22 @@ class Writing(Task):
                 "seed": 0}
 
     def check_settings(self) -> None:
-        settings = self.settings
+        settings, wanted = self.settings, str(self.settings["target_vocabulary"])
         for field, holds, allowed in (
                 ("target_length", settings["target_length"] >= 2, "at least 2"),
                 ("decoder_layers", settings["decoder_layers"] >= 0, "at least 0"),
                 ("label_smoothing", 0 <= settings["label_smoothing"] < 1, "from 0 to below 1"),
                 ("beams", settings["beams"] >= 1, "at least 1"),
                 ("no_repeat_ngram", settings["no_repeat_ngram"] >= 0, "at least 0"),
-                ("min_length", 0 <= settings["min_length"] < settings["target_length"], "below target_length"),
+                ("min_length", 0 <= settings["min_length"] < settings["target_length"],
+                 f"from 0 to below target_length={settings['target_length']}"),
                 ("temperature", settings["temperature"] > 0, "above 0"),
                 ("top_k", settings["top_k"] >= 0, "at least 0"),
                 ("top_p", 0 < settings["top_p"] <= 1, "above 0 and at most 1"),
                 ("length", settings.get("length", _SHORTEST) >= _SHORTEST, f"at least {_SHORTEST}"),
-                ("sample", not (settings["sample"] and settings["beams"] > 1), "with beams=1 alone"),
+                ("beams", settings["beams"] == 1 or not settings["sample"], "1 where sample is true"),
+                ("target_vocabulary", not wanted.isdigit() or int(wanted) >= LEAST_TARGET_PIECES,
+                 f"at least {LEAST_TARGET_PIECES} where it is a number"),
                 ("target_vocabulary", settings["decoder"] in DECODERS or not settings["target_vocabulary"],
                  "empty where the decoder is that of a directory, which has its own"),
                 ("target_vocabulary", settings["decoder"] != "shared" or not settings["target_vocabulary"],
@@ -92,10 +96,18 @@ class Writing(Task):
                 raise UserError(f"config.task.{field} is {settings[field]!r}; it must be {allowed}")
 
     def learn(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> None:
-        """Stores the tokenizer of what is written, where it is not that of what is read."""
+        """Stores the tokenizer of what is written, where it is not that of what is read.
+
+        Raises:
+          UserError: when there is none at the place that is named.
+        """
         wanted, decoder = str(self.settings["target_vocabulary"]), self.settings["decoder"]
         if decoder not in DECODERS:
-            found = load_target_tokenizer(decoder)
+            try:
+                found = load_target_tokenizer(locate(decoder))
+            except UserError as error:
+                raise UserError(f"config.task.decoder is {decoder!r}: neither {', '.join(DECODERS)} nor the directory "
+                                f"of a decoder with its tokenizer ({error})") from None
         elif wanted.isdigit():
             found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
         elif wanted:
@@ -135,6 +147,8 @@ class Writing(Task):
             for number, (example, source, labels) in enumerate(zip(batch, sources, written, strict=True), start):
                 if len(source) > room:
                     faults.add("sources longer than config.task.length, cut at the end", _place(example))
+                if example.source.strip() and not source:
+                    faults.add("sources of which the vocabulary makes nothing", _place(example))
                 tokens = [special.cls, *source[:room], special.sep]
                 if labels is not None:
                     labels = self._label(example, labels, ids.unknown, faults)
@@ -145,7 +159,7 @@ class Writing(Task):
     def _label(self, example: Pair, pieces: list[int], unknown: int | None, faults: Faults) -> list[int]:
         room = self.settings["target_length"] - 1
         if len(pieces) > room:
-            faults.add("targets longer than config.task.target_length, cut at the end", _place(example))
+            faults.add("targets longer than config.task.target_length, learned up to there", _place(example))
         if unknown is not None and unknown in pieces:
             faults.add("targets with words that the target vocabulary lacks, learned as [UNK]", _place(example))
         if not pieces:
@@ -165,18 +179,18 @@ class Writing(Task):
     def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", `field`, "score"}: what is written, and how good the search holds it to be.
 
-        Of an empty source nothing is written; "note" says so, or that the network's scores are not finite.
+        Of a source without a piece nothing is written; "note" says so, or that the network's scores are not finite.
 
         Args:
           outputs: "texts" and "scores", n of each.
         """
         predictions = []
-        for example, text, score in zip(examples, outputs["texts"], outputs["scores"], strict=True):
-            note = ("the source is empty" if not example.source.strip() else
-                    "the network's scores are not finite" if not math.isfinite(score) else "")
-            written = text if example.source.strip() else ""
+        for example, text, score, pieces in zip(examples, outputs["texts"], outputs["scores"], features.lengths,
+                                                strict=True):
+            empty = pieces < _SHORTEST
+            note = "the source is empty" if empty else NOT_FINITE if not math.isfinite(score) else ""
             rest = {"score": None, "note": note} if note else {"score": score}
-            predictions.append({"id": example.id, self.field: written, **rest})
+            predictions.append({"id": example.id, self.field: "" if empty else text, **rest})
         return predictions
 
     def files(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> dict[str, str]:

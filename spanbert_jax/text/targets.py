@@ -13,7 +13,7 @@ from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_PIECES, load_tok
 # Where it lies in the directory of a network that reads by another.
 TARGET_FOLDER = "target_tokenizer"
 _GPT2_END = "<|endoftext|>"
-_BYTES = 256
+LEAST_TARGET_PIECES = 256 + MIN_VOCAB_SIZE  # bytes, and what is not one
 
 
 class TargetIds(NamedTuple):
@@ -42,12 +42,9 @@ def target_ids(tokenizer: Tokenizer) -> TargetIds:
 def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains byte-level pieces, by byte-pair encoding as in GPT-2: any text can be written, and comes back as it was.
 
-    Raises:
-      UserError: when it is to have too few pieces.
+    Args:
+      vocab_size: at least `LEAST_TARGET_PIECES`.
     """
-    least = _BYTES + MIN_VOCAB_SIZE
-    if vocab_size < least:
-        raise UserError(f"config.task.target_vocabulary is {vocab_size}: at least {least} pieces are needed")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -68,9 +65,8 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
         folder /= TARGET_FOLDER
     if not (folder / "merges.txt").is_file() or (folder / "tokenizer.json").is_file():
         file = folder / "tokenizer.json" if folder.is_dir() else folder
-        if file.suffix == ".json" and file.is_file():
-            return _load_json(file)
-        return load_tokenizer(folder)
+        own = _load_json(file) if file.suffix == ".json" and file.is_file() else None
+        return load_tokenizer(folder) if own is None or isinstance(own.model, models.WordPiece) else own
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library raises no narrower one
@@ -86,5 +82,7 @@ def _load_json(file: pathlib.Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower one
         raise UserError(f"{file}: not a tokenizer ({error})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     target_ids(tokenizer)
     return tokenizer

@@ -20,7 +20,7 @@ from spanbert_jax.training.tracking import read_metrics
 from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
 from tests.transformers_pairs import torch, transformers
 
-SETTINGS = {"length": 16, "target_length": 10, "label_smoothing": 0.0, "beams": 2}
+SETTINGS = {"length": 48, "target_length": 10, "label_smoothing": 0.0, "beams": 2}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,12 @@ def start(tmp_path_factory):
 
 
 def pairs(count, seed=0):
-    """Sentences whose translation is their words in small pieces: the name, and the thing in the plural."""
+    """Sentences of several lengths whose translation has their name and thing."""
     random, found = np.random.default_rng(seed), []
     for _ in range(count):
         name, thing = random.choice(NAMES), random.choice(THINGS)
-        found.append({"source": f"the {thing} of {name} .", "target": f"{name} was near old {thing} {thing}"})
+        found.append({"source": f"the {thing} of {name} {'. ' * random.choice([1, 1, 30])}",
+                      "target": f"{name} was near old {thing} {thing}"})
     return found
 
 
@@ -73,11 +74,16 @@ def test_it_learns_and_its_files_are_written(trained):
 
 
 def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(trained, tmp_path):
+    for settings in ({}, {"beams": 1, "sample": True}):
+        outputs = {}
+        for size in (1, 64, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
+            output = tmp_path / f"{len(settings)} {size}.jsonl"
+            predict_files(trained / "run", str(trained / "train.jsonl"), output, batch_size=size, settings=settings)
+            outputs[size] = output.read_bytes()
+        assert outputs[1] == outputs[64] == outputs[200]
     data = str(trained / "dev.jsonl")
-    for size in (1, 7, 64):
-        predict_files(trained / "run", data, tmp_path / f"{size}.jsonl", batch_size=size)
-    whole = (tmp_path / "1.jsonl").read_bytes()
-    assert whole == (tmp_path / "7.jsonl").read_bytes() == (tmp_path / "64.jsonl").read_bytes()
+    predict_files(trained / "run", data, tmp_path / "dev.jsonl")
+    whole = (tmp_path / "dev.jsonl").read_bytes()
     assert whole == (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
     figures, _ = score_files(trained / "run", data)
     assert figures["bleu"] == results(trained / "run")["bleu"]
@@ -99,7 +105,7 @@ def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
     stored = [json.loads(line)["translation"] for line in
               (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()]
     assert len(drawn) == len(stored) and drawn != stored
-    for settings, message in (({"beam": 1}, "setting 'beam': .* other values of min_length, beams"),
+    for settings, message in (({"beam": 1}, "setting 'beam': .* allowed are min_length, beams"),
                               ({"beams": True}, "setting 'beams' is True: it must be of type int, like 2"),
                               ({"beams": 0}, "config.task.beams is 0; it must be at least 1"),
                               ({"target_length": 5}, "setting 'target_length'")):
@@ -111,15 +117,13 @@ def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
 
 def test_transformers_writes_the_same_with_what_was_saved(trained):
     folder = trained / "run" / "model"
-    fine_tuned = load_model(trained / "run")
     network = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
     sources = [record["source"] for record in pairs(8, 5)]
     call = spanbert_jax.pipeline("translation", trained / "run")
     with torch.no_grad():
         inputs = tokenizer(sources, return_tensors="pt", padding=True)
-        written = network.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=10,
-                                   num_beams=fine_tuned.task.settings["beams"], do_sample=False)
+        written = network.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])  # as its files say
     assert tokenizer.batch_decode(written, skip_special_tokens=True) == [
         prediction["translation"] for prediction in call(sources)]
 
@@ -149,6 +153,15 @@ def test_every_way_to_begin_a_decoder_runs_and_comes_back(settings, start, gpt2,
     predict_files(tmp_path / "run", str(tmp_path / "dev.jsonl"), tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == (
         tmp_path / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
+    if "target_vocabulary" not in settings:
+        return
+    # What has been learned is gone on from, with the pieces that it writes.
+    more = config_of(str(tmp_path / "run"), tmp_path, count=40, decoder=str(tmp_path / "run"))
+    begun, experiment = parameters(more, tmp_path / "more")
+    before = load_model(tmp_path / "run")
+    assert (experiment.learning.task.target_tokenizer(None).get_vocab()
+            == before.task.target_tokenizer(None).get_vocab() != before.tokenizer.get_vocab())
+    jax.tree.map(np.testing.assert_array_equal, begun, before.params)
 
 
 def parameters(config, workdir):
@@ -186,7 +199,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
     ({"decoder_layers": 3}, "decoder_layers=3: the decoder has 2; take fewer, or 0 for all"),
     ({"decoder": "shared", "decoder_layers": 1}, "or 0 for all, as where it is shared"),
     ({"target_length": 200}, "target_length=200: the decoder has 128 positions"),
-    ({"decoder": "nowhere/at/all"}, "nowhere/at/all")])
+    ({"decoder": "nowhere/at/all"}, "config.task.decoder is 'nowhere/at/all': neither encoder")])
 def test_decoders_that_do_not_go_are_told(settings, message, start, tmp_path):
     config = config_of(start, tmp_path, count=40, **settings)
     with pytest.raises(UserError, match=message):

@@ -9,7 +9,7 @@ import pytest
 
 from spanbert_jax.generation.search import write
 from spanbert_jax.generation.settings import Settings
-from spanbert_jax.generation.stepwise import Writer, by_layer
+from spanbert_jax.generation.stepwise import Writer, Written, by_layer
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from tests.transformers_pairs import END, PAD, SOURCE_PIECES, START, save_pair, torch
 
@@ -118,6 +118,67 @@ def test_what_others_are_written_with_changes_nothing(pair):
     mixed, mixed_scores = ours(model, params, settings, tokens[order], real[order])
     np.testing.assert_array_equal(mixed, pieces[order])
     np.testing.assert_allclose(mixed_scores, scores[order], rtol=1e-5)
+
+
+@with_bert
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_source_is_written_alone_and_beside_padding_as_among_others(pair, beams):
+    _, model, params = pair
+    tokens, real = sources(6)
+    settings = Settings(START, END, PAD, 12, beams=beams)
+    pieces, scores = ours(model, params, settings, tokens, real)
+    none = np.zeros_like(tokens)
+    for row in range(len(tokens)):
+        alone, alone_scores = ours(model, params, settings, tokens[row:row + 1], real[row:row + 1])
+        beside, beside_scores = ours(model, params, settings, *(
+            np.concatenate([values[row:row + 1], none[:3]]) for values in (tokens, real)))
+        np.testing.assert_array_equal(alone[0], pieces[row])
+        np.testing.assert_array_equal(beside[0], pieces[row])
+        np.testing.assert_allclose([alone_scores[0], beside_scores[0]], scores[row], rtol=1e-5)
+        assert (beside[1:] == PAD).all()
+
+
+class Counted:
+    """A writer whose network says the same of every position, and how often it was asked."""
+
+    def __init__(self, logits):
+        self.logits, self.calls = jnp.asarray(logits), []
+
+    def begin(self, tokens, segments, hypotheses, length):
+        return Written((), None)
+
+    def step(self, written, tokens, step):
+        jax.debug.callback(self.calls.append, step)
+        return jnp.broadcast_to(self.logits, (*tokens.shape, len(self.logits))), written
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_padding_is_not_waited_for(beams):
+    writer = Counted(np.zeros(9))
+    tokens, settings = np.zeros((4, 5), np.int32), Settings(START, END, PAD, 12, beams=beams)
+    for segments, asked in ((tokens, False), (np.eye(4, 5, dtype=np.int32), True)):
+        jax.jit(lambda: write(writer, tokens, segments, settings))()
+        jax.effects_barrier()
+        assert bool(writer.calls) == asked
+
+
+@pytest.mark.parametrize("beams", [1, 2, 4])
+@pytest.mark.parametrize("end", [END, 102])
+def test_a_network_that_gives_no_numbers_gives_no_score(beams, end):
+    ones = np.ones((2, 5), np.int32)
+    settings = Settings(START, end, PAD, 6, beams=beams)
+    _, scores = jax.jit(lambda: write(Counted(np.full(200, np.nan)), ones, ones, settings))()
+    assert np.isnan(scores).all()
+
+
+@with_bert
+def test_a_greedy_score_is_the_log_probability_of_the_text_whatever_rules_it_kept(pair):
+    _, model, params = pair
+    tokens, real = sources(7)
+    pieces, scores = ours(model, params, Settings(START, END, PAD, 10, 4, no_repeat_ngram=1), tokens, real)
+    for row, text in enumerate(cut(pieces)):
+        (expected,) = likelihoods(model, params, tokens[row:row + 1], real[row:row + 1], [text])[0]
+        np.testing.assert_allclose(scores[row], expected, rtol=1e-4)
 
 
 @with_bert

@@ -28,7 +28,7 @@ from tests.transformers_pairs import (
 def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
     theirs, folder = save_pair(tmp_path / "theirs", kind, width)
     model, params = load_encoder_decoder(folder)
-    save_encoder_decoder(model, params, tmp_path / "ours", start=START, end=END, pad=PAD)
+    save_encoder_decoder(model, params, tmp_path / "ours", Settings(START, END, PAD, 15))
     again, loading = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(loading.values())
     stored, expected = again.state_dict(), theirs.state_dict()
@@ -46,14 +46,14 @@ def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
     _, folder = save_pair(tmp_path / "theirs", kind, 32)
     model, params = load_encoder_decoder(folder)
     params = jax.tree.map(lambda leaf: leaf * 1.01, params)  # not what came in
-    save_encoder_decoder(model, params, tmp_path / "ours", start=START, end=END, pad=PAD)
+    save_encoder_decoder(model, params, tmp_path / "ours", Settings(START, END, PAD, 15))
     theirs = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours").eval()
     random = np.random.default_rng(0)
     tokens = random.integers(3, SOURCE_PIECES, (4, 9))
     targets = random.integers(3, TARGET_PIECES, (4, 7))
     with torch.no_grad():
         expected = theirs(input_ids=torch.tensor(tokens), decoder_input_ids=torch.tensor(targets)).logits.numpy()
-        written = theirs.generate(torch.tensor(tokens), max_new_tokens=15, num_beams=1, do_sample=False).numpy()[:, 1:]
+        written = theirs.generate(torch.tensor(tokens)).numpy()[:, 1:]  # as its files say
     ones = np.ones_like(tokens)
     found = jax.jit(model.apply)({"params": params}, tokens, ones, targets, np.ones_like(targets))
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
@@ -70,11 +70,18 @@ def test_a_gpt2_of_its_own_is_a_decoder_without_attention_to_an_encoder(tmp_path
     network.save_pretrained(tmp_path)
     config, tensors, bridge = open_decoder(tmp_path, 24, "float32")
     assert bridge is None
-    assert (config.kind, config.num_layers, config.width, config.feed_forward, config.memory_width) == (
-        "gpt2", 2, 32, 128, 24)
+    assert (config.kind, config.num_layers, config.width, config.feed_forward) == ("gpt2", 2, 32, 128)
     value = network.transformer.h[1].attn.c_attn.weight.detach().numpy()
     np.testing.assert_array_equal(tensors.read("bert.encoder.layer.1.attention.self.key.weight"), value[:, 32:64].T)
     assert not any("crossattention" in name for name in tensors.shapes) and not tensors.foreign()
+
+
+def test_a_gpt2_whose_output_is_not_its_embeddings_is_refused(tmp_path):
+    network = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=TARGET_PIECES, n_embd=32, n_layer=1, n_head=4, n_positions=16, tie_word_embeddings=False))
+    network.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="lm_head.weight differs from .*wte.weight"):
+        open_decoder(tmp_path, 32, "float32")
 
 
 def change(folder, section, **fields):
@@ -84,12 +91,17 @@ def change(folder, section, **fields):
 
 
 @pytest.mark.parametrize("kind,section,fields,message", [
-    ("bert", "", {"model_type": "t5"}, "config.json: it is of bert with bert; a BERT with a BERT or a GPT-2"),
+    ("bert", "", {"model_type": "t5"}, "config.json: model_type is 't5'; only 'encoder-decoder' can be read"),
+    ("bert", "encoder", {"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' can be read"),
+    ("bert", "decoder", {"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
     ("bert", "decoder", {"model_type": "llama"}, "it is of bert with llama"),
     ("bert", "decoder", {"num_hidden_layers": 4}, "num_hidden_layers is 4, but the tensors of .* have 3"),
     ("gpt2", "decoder", {"activation_function": "relu"}, "activation_function is 'relu'; only 'gelu_new' can be read"),
     ("gpt2", "decoder", {"n_layer": 4}, "n_layer is 4, but the tensors have 3"),
     ("gpt2", "decoder", {"n_head": 5}, "n_head is 5, and has to divide n_embd=32"),
+    ("gpt2", "decoder", {"n_head": 0}, "n_head is 0; a whole number above 0"),
+    ("gpt2", "decoder", {"resid_pdrop": "x"}, "resid_pdrop is 'x'; a number from 0 to below 1"),
+    ("gpt2", "decoder", {"layer_norm_epsilon": -1}, "layer_norm_epsilon is -1; a number above 0"),
     ("gpt2", "encoder", {"hidden_size": 33}, "hidden_size is 33, but the tensors")])
 def test_configs_that_do_not_go_are_told(kind, section, fields, message, tmp_path):
     save_pair(tmp_path / "network", kind, 32)
@@ -102,7 +114,8 @@ def test_configs_that_do_not_go_are_told(kind, section, fields, message, tmp_pat
 @pytest.mark.parametrize("missing,message", [
     ("decoder.transformer.h.1.crossattention.c_attn.weight", "crossattention.self.key.weight is missing"),
     ("enc_to_dec_proj.weight", "the encoder is 32 wide and the decoder 48, and enc_to_dec_proj between them"),
-    ("decoder.transformer.wte.weight", "not the weights of a GPT-2")])
+    ("decoder.transformer.wte.weight", "not the weights of a GPT-2"),
+    ("decoder.transformer.wpe.weight", "wpe.weight is missing")])
 def test_tensors_that_are_missing_are_told(missing, message, tmp_path):
     save_pair(tmp_path / "network", "gpt2", 48)
     file = tmp_path / "network" / "model.safetensors"
@@ -117,6 +130,6 @@ def test_tensors_that_are_missing_are_told(missing, message, tmp_path):
 def test_no_directory_of_a_network_is_told(tmp_path):
     with pytest.raises(UserError, match="no config.json in it; give the directory of an EncoderDecoderModel"):
         load_encoder_decoder(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "encoder-decoder", "encoder": 3}')
     with pytest.raises(UserError, match="config.json: not the config of an EncoderDecoderModel"):
         load_encoder_decoder(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spanbert_jax.generation.stepwise import Writer, by_layer
-from spanbert_jax.interop.encoder_decoder import decoder_of, load_encoder_decoder
-from spanbert_jax.model import EncoderDecoder, ModelConfig, complete, without_shared
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
+from spanbert_jax.model import DecoderConfig, EncoderDecoder, ModelConfig, complete, without_shared
 from tests.transformers_pairs import KINDS, SOURCE_PIECES, TARGET_PIECES, save_pair, torch
 
 LENGTHS = np.array([11, 7, 3, 9, 1])
@@ -80,7 +80,7 @@ def test_packed_texts_read_their_own_sources_alone(pair):
 def make_shared() -> tuple[EncoderDecoder, dict]:
     network = ModelConfig(SOURCE_PIECES, num_layers=2, width=32, num_heads=4, feed_forward=64, max_positions=64,
                           dtype="float32", boundary_head=False)
-    model = EncoderDecoder(network, decoder_of(network, 32), shared=True)
+    model = EncoderDecoder(network, DecoderConfig.of(network), shared=True)
     return model, nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0))["params"])
 
 

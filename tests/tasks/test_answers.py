@@ -9,6 +9,7 @@ from scipy.special import softmax
 from spanbert_jax.tasks import answers
 from spanbert_jax.tasks.answers import Limits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureList
+from spanbert_jax.tasks.protocol import NOT_FINITE
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat", "the", "cat", "ran", "on"]
 CONTEXT = " ".join(WORDS)
@@ -165,11 +166,11 @@ def test_logits_that_are_no_numbers(value, null_answers):
     finite = answer(logits, dataclasses.replace(LIMITS, null_answers=null_answers))
     logits[:, FEATURES.starts[0] + FIRST + 2] = value
     found = answer(logits, dataclasses.replace(LIMITS, null_answers=null_answers))
-    assert found["note"] == answers.NOT_FINITE and "note" not in finite
+    assert found["note"] == NOT_FINITE and "note" not in finite
     assert found["answer"] in CONTEXT and np.isfinite(found["null_odds"])
     assert sum(entry["probability"] for entry in found["n_best"]) == pytest.approx(1)
     everywhere = answer(np.full_like(logits, value), dataclasses.replace(LIMITS, null_answers=null_answers))
-    assert everywhere["note"] == answers.NOT_FINITE
+    assert everywhere["note"] == NOT_FINITE
 
 
 def test_what_is_no_number_is_not_chosen():

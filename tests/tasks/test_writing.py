@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from tokenizers import Tokenizer
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
@@ -13,6 +14,7 @@ from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
 from spanbert_jax.tasks.packing_pairs import pack_pairs
+from spanbert_jax.tasks.protocol import NOT_FINITE
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, of_plain_text, special_ids
 from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
 from tests.paths import DATA, needs_data
@@ -53,15 +55,17 @@ def test_features_piece_by_piece(tokenizer):
 
 def test_what_is_cut_or_unknown_is_counted(tokenizer):
     task, faults = translate(), Faults()
-    examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b")]
+    examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b"),
+                pair(5, "\u200b", "a")]
     features = task.features(examples, tokenizer, faults)
-    assert features.lengths.tolist() == [12, 3, 3, 3] and features.labels.lengths.tolist() == [3, 7, 4, 2]
+    assert features.lengths.tolist() == [12, 3, 3, 3, 2] and features.labels.lengths.tolist() == [3, 7, 4, 2, 3]
     assert pieces(tokenizer, features.labels.of(2)) == "[CLS] a [UNK] [SEP]"
     assert faults.places == {
         "sources longer than config.task.length, cut at the end": ["f:1 (id 1)"],
-        "targets longer than config.task.target_length, cut at the end": ["f:2 (id 2)"],
+        "targets longer than config.task.target_length, learned up to there": ["f:2 (id 2)"],
         "targets with words that the target vocabulary lacks, learned as [UNK]": ["f:3 (id 3)"],
-        "targets of which the target vocabulary makes nothing": ["f:4 (id 4)"]}
+        "targets of which the target vocabulary makes nothing": ["f:4 (id 4)"],
+        "sources of which the vocabulary makes nothing": ["f:5 (id 5)"]}
 
 
 def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
@@ -73,8 +77,6 @@ def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
         ids = of_plain_text(tokenizer).encode(text, add_special_tokens=False).ids
         assert min(ids) >= len(SPECIAL_PIECES) and tokenizer.decode(ids) == text
     assert train_target_tokenizer(texts, 400).get_vocab() == tokenizer.get_vocab()
-    with pytest.raises(UserError, match="config.task.target_vocabulary is 300: at least 320"):
-        train_target_tokenizer(texts, 300)
 
 
 def test_a_trained_target_vocabulary_is_remembered(tokenizer):
@@ -104,6 +106,22 @@ def test_the_tokenizer_of_a_gpt2(tmp_path):
     assert target_ids(ours) == (end, end, end, None)
 
 
+def test_padding_and_truncation_of_a_stored_target_tokenizer_do_not_count(tokenizer, tmp_path):
+    padded = Tokenizer.from_str(tokenizer.to_str())
+    padded.enable_padding(length=9)
+    padded.enable_truncation(4)
+    padded.save(str(tmp_path / "tokenizer.json"))
+    task = translate(target_vocabulary=str(tmp_path / "tokenizer.json"))
+    examples = [pair(1, "a", "two"), pair(2, "a", "a a a a a")]
+    task.learn(examples, tokenizer)
+    assert task.features(examples, tokenizer, Faults()).labels.lengths.tolist() == [3, 7]
+
+
+def test_a_decoder_that_is_nowhere_is_told_by_its_field(tokenizer):
+    with pytest.raises(UserError, match="config.task.decoder is './shard': neither encoder, shared, random nor"):
+        translate(decoder="./shard").learn([], tokenizer)
+
+
 def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
     task = translate(label_smoothing=0.2)
     examples = [pair(1, "a house", "two trees"), pair(2, "a", "a house and a tree"), pair(3, "trees", "a")]
@@ -126,16 +144,17 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
 
 def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokenizer):
     task = translate()
-    examples = [pair(1, "a house", "ein Haus"), pair(2, "a tree", "ein Baum"), pair(3, " ", "")]
+    examples = [pair(1, "a house", "ein Haus"), pair(2, "a tree", "ein Baum"), pair(3, " ", ""), pair(4, "\u200b")]
     features = task.features(examples, tokenizer, Faults(), labelled=False)
-    outputs = {"texts": ["ein Haus", "ein", "und"], "scores": [-0.5, float("nan"), -3.0]}
+    outputs = {"texts": ["ein Haus", "ein", "und", "so"], "scores": [-0.5, float("nan"), -3.0, -2.0]}
     predictions = task.decode(examples, features, outputs)
     assert predictions == [{"id": "1", "translation": "ein Haus", "score": -0.5},
                            {"id": "2", "translation": "ein", "score": None,
-                            "note": "the network's scores are not finite"},
-                           {"id": "3", "translation": "", "score": None, "note": "the source is empty"}]
+                            "note": NOT_FINITE},
+                           *({"id": id, "translation": "", "score": None, "note": "the source is empty"}
+                             for id in ("3", "4"))]
     json.dumps(predictions, allow_nan=False)
-    assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n"}
+    assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n\n"}
 
 
 def test_figures_are_those_of_sacrebleu_and_copying_is_the_baseline(tokenizer):
@@ -160,7 +179,9 @@ def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
 @pytest.mark.parametrize("settings,message", [
     ({"beams": 0}, "config.task.beams is 0; it must be at least 1"), ({"target_length": 1}, "target_length is 1"),
     ({"label_smoothing": 1.0}, "label_smoothing is 1.0"), ({"top_p": 0.0}, "top_p is 0.0"),
-    ({"sample": True, "beams": 2}, "sample is True; it must be with beams=1 alone"),
+    ({"sample": True, "beams": 2}, "beams is 2; it must be 1 where sample is true"),
+    ({"min_length": -1}, "min_length is -1; it must be from 0 to below target_length=6"),
+    ({"target_vocabulary": "300"}, "target_vocabulary is '300'; it must be at least 320 where it is a number"),
     ({"decoder": "models/gpt2", "target_vocabulary": "500"}, "empty where the decoder is that of a directory"),
     ({"decoder": "shared", "target_vocabulary": "500"}, "empty where the decoder is the encoder itself"),
     ({"bleu_tokenizer": "moses"}, "bleu_tokenizer is 'moses': allowed are"),

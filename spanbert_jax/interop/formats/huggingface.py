@@ -4,9 +4,10 @@ The boundary head, which transformers has no class for, lies in a file of its ow
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,22 +68,31 @@ def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers from saying anything but errors."""
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+
+
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What transformers computes, in float32 on the CPU. It has to find every tensor that it wants."""
     import torch
     import transformers
 
     architecture = getattr(transformers, architecture_of(model))
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
+    with quiet():
         network, loading = architecture.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32,
             **{"add_pooling_layer": model.has_pooler} if model.head is None else {})
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
     if loading["missing_keys"]:
         raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
     with torch.no_grad():

@@ -15,6 +15,8 @@ from spanbert_jax.interop.output import new_directory
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
+# The type, in its config.json, of a network with a decoder.
+PAIR = "encoder-decoder"
 # The weights in a directory; the first that is there.
 _TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                          "pytorch_model.bin.index.json")
@@ -57,6 +59,14 @@ def directory_of(path: pathlib.Path) -> pathlib.Path:
 def is_workdir(path: pathlib.Path) -> bool:
     """Whether a directory is that of a training run."""
     return (path / FOLDER).is_dir() and not any((path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
+
+
+def is_encoder_decoder(path: pathlib.Path) -> bool:
+    """Whether a located directory is that of an EncoderDecoderModel."""
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") == PAIR
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def is_transformers(path: pathlib.Path) -> bool:

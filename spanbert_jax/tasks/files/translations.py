@@ -34,7 +34,8 @@ def read_translations(path: str, source: str, target: str, columns: tuple[str, .
 
     A file whose name ends in .SOURCE, such as news.en, has a text a line; the translations are in the file with .TARGET
     in its place. Others are tables or JSON lines as `reading.table` has them. Pairs of which a side is empty are left
-    out and counted; without `labelled`, an empty source gives an empty translation.
+    out and counted; without `labelled`, an empty source gives an empty translation. With it, nothing is read of a file
+    of translations, such as news.de beside news.en, which a folder or glob may name too.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
@@ -43,8 +44,9 @@ def read_translations(path: str, source: str, target: str, columns: tuple[str, .
     Raises:
       UserError: naming file and line of what is wrong, as where the two files have different numbers of lines.
     """
-    plain = path.removesuffix(".gz").endswith(f".{source}")
-    if plain:
+    if labelled and os.path.exists(_beside(path, target, source)):
+        return
+    if path.removesuffix(".gz").endswith(f".{source}"):
         pairs = _parallel(path, source, target, faults, labelled)
     else:
         pairs = _table(path, source, target, columns, faults, labelled)
@@ -77,21 +79,25 @@ def _table(path: str, source: str, target: str, columns: tuple[str, ...], faults
         yield where, text, reading.field(record, target, where) if labelled else None
 
 
+def _beside(path: str, ending: str, other: str) -> str:
+    """The file beside one that ends in .ENDING, perhaps zipped, with the other ending; "" for one that does not."""
+    stem, zipped = path.removesuffix(".gz"), ".gz" if path.endswith(".gz") else ""
+    return f"{stem.removesuffix(ending)}{other}{zipped}" if stem.endswith(f".{ending}") else ""
+
+
 def _parallel(path: str, source: str, target: str, faults: Faults,
               labelled: bool) -> Iterator[tuple[str, str, str | None]]:
-    zipped = ".gz" if path.endswith(".gz") else ""
-    other = f"{path.removesuffix('.gz').removesuffix(source)}{target}{zipped}"
+    other = _beside(path, source, target)
     if not labelled:
         yield from ((f"{path}:{number}", text, None) for number, text in reading.lines(path, faults))
         return
     if not os.path.exists(other):
         raise UserError(f"{path}: its translations, {other}, are not there; put them beside it, or set "
                         "config.task.source and target to the endings of both names")
-    missing = (0, None)
-    for (number, text), (_, written) in itertools.zip_longest(
-            reading.lines(path, faults), reading.lines(other, faults), fillvalue=missing):
-        if text is None or written is None:
-            shorter, longer = (path, other) if text is None else (other, path)
-            raise UserError(f"{shorter}: it has fewer lines than {longer}; each line needs its translation in the same "
-                            "line of the other file")
+    for first, second in itertools.zip_longest(reading.lines(path, faults), reading.lines(other, faults)):
+        if first is None or second is None:
+            shorter, longer, (number, _) = (path, other, second) if first is None else (other, path, first)
+            raise UserError(f"{shorter}: it has {number - 1:,} lines, and {longer} has more; each line needs its "
+                            "translation in the same line of the other file")
+        (number, text), (_, written) = first, second
         yield f"{path}:{number}", text, written

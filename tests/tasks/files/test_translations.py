@@ -41,6 +41,15 @@ def test_sources_alone_are_enough_to_translate(tmp_path):
     assert read(tmp_path / "lines.jsonl", "en", "de", labelled=False)[0][0].targets == ()
 
 
+def test_of_a_folder_with_both_files_each_pair_is_read_once(tmp_path):
+    for ending, word in (("en", "one"), ("de", "eins"), ("fr", "un")):
+        (tmp_path / f"plain.{ending}").write_text(f"{word}\n")
+    assert read(tmp_path / "plain.de", "en", "de") == ([], Faults())
+    assert [one.source for one in read(tmp_path / "plain.de", "de", "fr")[0]] == ["eins"]
+    # What is to be translated may lie beside anything.
+    assert [one.source for one in read(tmp_path / "plain.de", "de", "en", labelled=False)[0]] == ["eins"]
+
+
 def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
     (tmp_path / "lines.tsv").write_text("en\tde\none\teins\n \tzwei\nthree\t\n")
     found, faults = read(tmp_path / "lines.tsv", "en", "de")
@@ -49,7 +58,8 @@ def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("lines,others,message", [
-    (3, 2, "plain.de: it has fewer lines than .*plain.en"), (2, 3, "plain.en: it has fewer lines than .*plain.de")])
+    (3, 2, "plain.de: it has 2 lines, and .*plain.en has more"),
+    (2, 3, "plain.en: it has 2 lines, and .*plain.de has more"), (1, 0, "plain.de: it has 0 lines")])
 def test_unequal_numbers_of_lines_are_told(lines, others, message, tmp_path):
     (tmp_path / "plain.en").write_text("a\n" * lines)
     (tmp_path / "plain.de").write_text("b\n" * others)

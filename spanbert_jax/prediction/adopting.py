@@ -1,0 +1,138 @@
+"""Networks that write, from transformers and to it: with what they are for, and compared on the way."""
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
+from spanbert_jax.interop.exporting import Comparison, on_cpu
+from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
+from spanbert_jax.interop.output import check_free
+from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.model import EncoderDecoder
+from spanbert_jax.prediction.model_folder import TASK_FILE, FineTuned, load_model, save_model
+from spanbert_jax.tasks import make_task, task_class
+from spanbert_jax.tasks.writing import Writing
+from spanbert_jax.text.targets import TARGET_FOLDER, load_target_tokenizer
+
+logger = logging.getLogger("spanbert_jax")
+# transformers' fields of generation -> ours.
+_GENERATION = {"min_new_tokens": "min_length", "num_beams": "beams", "length_penalty": "length_penalty",
+               "early_stopping": "early_stopping", "no_repeat_ngram_size": "no_repeat_ngram", "do_sample": "sample",
+               "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
+_DRAWING = ("temperature", "top_k", "top_p")
+_LENGTH = 20  # of what transformers writes where nothing is said
+
+
+def adopt(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None) -> tuple[FineTuned, Comparison]:
+    """Writes the directory of an EncoderDecoderModel again, with its task beside it as fine-tuning writes it.
+
+    Args:
+      path: the directory.
+      out: to be made.
+      name: of the task, "summarization" or "translation"; not needed where the directory says it.
+
+    Returns:
+      The network, and how far its outputs are from those of transformers on the directory at `path`.
+
+    Raises:
+      UserError: when it cannot be read, or is not for that task.
+      RunFailed: when transformers computes something else with it; then nothing is left.
+    """
+    check_free(out)
+    out = pathlib.Path(out).expanduser()
+    fine_tuned = load_model(path) if (path / TASK_FILE).is_file() else _read(path, name)
+    if name not in (None, fine_tuned.name):
+        raise UserError(f"--task {name}: the network in {path} was trained for {fine_tuned.name}; leave it out")
+    comparison = compare(path, fine_tuned.model, fine_tuned.params)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_model(out, fine_tuned)
+    return fine_tuned, comparison
+
+
+def _read(path: pathlib.Path, name: str | None) -> FineTuned:
+    """A network that was fine-tuned elsewhere; it writes as its files say."""
+    if name is None or not issubclass(task_class(name), Writing):
+        raise UserError(f"{path}: a network that writes; say what by --task summarization or translation")
+    model, params = load_encoder_decoder(path)
+    tokenizer, facts = load_tokenizer(path), {}
+    if (path / TARGET_FOLDER).is_dir() or (path / "merges.txt").is_file():
+        facts["target_tokenizer"] = load_target_tokenizer(path).to_str()
+    values = {}
+    for file in (path / "config.json", path / "generation_config.json"):
+        if file.is_file():
+            values |= json.loads(file.read_text(encoding="utf-8"))
+    settings = settings_of(values, task_class(name).defaults(), path) | {"length": model.config.max_positions}
+    task = make_task(name, settings, facts)
+    written = task.generation(tokenizer)
+    for field, ours in (("decoder_start_token_id", written.start), ("eos_token_id", written.end)):
+        if values.get(field, ours) != ours:
+            raise UserError(f"{path}: {field} is {values[field]}, and {ours} by its tokenizer; mend its files")
+    return FineTuned(name, task, model, params, tokenizer)
+
+
+def settings_of(values: Mapping[str, Any], defaults: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """A task's settings by what transformers' configs say of generation. What cannot be so here is left out and told.
+
+    Args:
+      values: of config.json and generation_config.json.
+      defaults: of the task; of what is not said, transformers' own defaults hold, which are those of one text a source.
+    """
+    values = {name: value for name, value in values.items() if value is not None}
+    settings = {**defaults, "beams": 1, "no_repeat_ngram": 0}
+    # A length counts the piece that begins a text there.
+    settings["target_length"] = values.get("max_new_tokens", values.get("max_length", _LENGTH) - 1)
+    settings["min_length"] = max(0, values.get("min_length", 0) - 1)
+    for theirs, ours in _GENERATION.items():
+        if theirs not in values or ours in _DRAWING and not values.get("do_sample"):
+            continue
+        value, kind = values[theirs], type(defaults[ours])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            logger.warning("%s: %s=%r is left out; %s stays %r", path, theirs, value, ours, settings[ours])
+            continue
+        settings[ours] = kind(value)
+    return settings
+
+
+def compare(path: pathlib.Path, model: EncoderDecoder, params: Any) -> Comparison:
+    """Logits of the same texts by transformers on a directory and by the network here, in float32 on the CPU.
+
+    Raises:
+      RunFailed: when they differ by more than is allowed.
+    """
+    random = np.random.default_rng(0)
+    lengths = [min(length, config.max_positions) for length, config in ((24, model.config), (16, model.decoder_config))]
+    tokens, targets = (random.integers(0, config.vocab_size, (3, length)) for length, config in
+                       zip(lengths, (model.config, model.decoder_config)))
+    real = (np.arange(lengths[0]) < np.linspace(lengths[0], 3, 3).astype(int)[:, None]).astype(np.int64)
+    try:
+        theirs = _run(path, tokens, real, targets)
+    except ImportError as error:
+        return Comparison(LIBRARY, None, TOLERANCE, f"{error.name} is not installed")
+    with on_cpu():
+        ours = np.asarray(jax.jit(model.apply)({"params": params}, tokens, real, targets, np.ones_like(targets)))
+    difference = float(np.max(np.abs(theirs - ours)) / max(1.0, np.max(np.abs(ours))))
+    comparison = Comparison(f"{LIBRARY} on {path}", difference, TOLERANCE)
+    if not difference <= TOLERANCE:  # NaN is no agreement either
+        raise RunFailed(f"{comparison}; nothing is written: this is a fault of the program or of a version of "
+                        f"{LIBRARY} that it does not know")
+    return comparison
+
+
+def _run(path: pathlib.Path, tokens: np.ndarray, real: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    import torch
+    import transformers
+
+    with quiet():
+        network = transformers.EncoderDecoderModel.from_pretrained(path, dtype=torch.float32).eval()
+    with torch.no_grad():
+        outputs = network(input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(real),
+                          decoder_input_ids=torch.from_numpy(targets))
+    return outputs.logits.numpy()

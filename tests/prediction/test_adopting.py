@@ -1,0 +1,95 @@
+"""Networks that write, fine-tuned elsewhere: they write the same here and there, and what does not go is told."""
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.prediction import adopting
+from spanbert_jax.tasks import task_class
+from spanbert_jax.text import SPECIAL_PIECES
+from tests.transformers_pairs import SOURCE_PIECES, TARGET_PIECES, make_pair, torch, transformers
+
+WORDS = [f"w{number}" for number in range(TARGET_PIECES - len(SPECIAL_PIECES))]
+TEXTS = ["w1 w2 w3", "w7", "w9 w8 w7 w6 w5 w4"]
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A directory as its makers publish it: a network, what generation is to be like, and BERT's tokenizer."""
+    folder = tmp_path_factory.mktemp("foreign")
+    network = make_pair("bert", 32)
+    vocab = [*SPECIAL_PIECES, *WORDS, *(f"x{number}" for number in range(SOURCE_PIECES - TARGET_PIECES))]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocab))
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
+    special = dict(decoder_start_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,
+                   pad_token_id=tokenizer.pad_token_id)
+    network.generation_config = transformers.GenerationConfig(
+        **special, num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2, max_length=12, early_stopping=True)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def spanbert(*words):
+    return subprocess.run([sys.executable, "-m", "spanbert_jax", *map(str, words)], capture_output=True, text=True)
+
+
+def written_there(folder):
+    network = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        written = network.generate(**tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False))
+    return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path):
+    came = spanbert("import", "--from", foreign, "--task", "translation", "--out", tmp_path / "in")
+    assert came.returncode == 0 and "compared on the same inputs with transformers" in came.stdout, came.stderr
+    call = spanbert_jax.pipeline("translation", tmp_path / "in")
+    expected = written_there(foreign)
+    assert [prediction["translation"] for prediction in call(TEXTS)] == expected
+    assert len(set(expected)) == len(TEXTS)
+    went = spanbert("export", "--workdir", tmp_path / "in", "--format", "huggingface", "--out", tmp_path / "out")
+    assert went.returncode == 0, went.stderr
+    assert written_there(tmp_path / "out") == expected
+
+
+def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path):
+    for words, message in (
+            (("import", "--from", foreign), "a network that writes; say what by --task"),
+            (("export", "--workdir", foreign, "--format", "onnx"), "a network that writes; allowed is huggingface")):
+        failed = spanbert(*words, "--out", tmp_path / "out")
+        assert failed.returncode == 2 and message in failed.stderr and not (tmp_path / "out").exists()
+    values = json.loads((foreign / "generation_config.json").read_text())
+    for file in foreign.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps({**values, "eos_token_id": 7}))
+    with pytest.raises(UserError, match="eos_token_id is 7, and 3 by its tokenizer"):
+        adopting.adopt(tmp_path, tmp_path / "out", "translation")
+
+
+def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatch):
+    theirs = adopting._run
+    monkeypatch.setattr(adopting, "_run", lambda *args: np.float32(1.001) * theirs(*args))
+    with pytest.raises(RunFailed, match="compared on the same inputs with transformers"):
+        adopting.adopt(foreign, tmp_path / "out", "translation")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("values,expected,told", [
+    ({}, {"target_length": 19, "beams": 1, "no_repeat_ngram": 0, "min_length": 0}, ""),
+    ({"max_new_tokens": 30, "max_length": 9, "min_length": 4, "length_penalty": 2}, {
+        "target_length": 30, "min_length": 3, "length_penalty": 2.0}, ""),
+    ({"temperature": 0.5, "do_sample": False}, {"temperature": 1.0, "sample": False}, ""),
+    ({"temperature": 0.5, "do_sample": True, "top_k": 50}, {"temperature": 0.5, "sample": True, "top_k": 50}, ""),
+    ({"early_stopping": "never", "num_beams": None}, {"early_stopping": False, "beams": 1}, "early_stopping='never'")])
+def test_settings_by_what_transformers_has_of_them(values, expected, told, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = adopting.settings_of(values, task_class("summarization").defaults(), tmp_path)
+    assert {name: found[name] for name in expected} == expected
+    assert told in caplog.text and bool(caplog.text) == bool(told)

@@ -1,0 +1,62 @@
+"""Summaries that are written: where documents come from, what is read and learned of them, and figures."""
+import json
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.errors import UserError
+from spanbert_jax.tasks import make_task
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+
+SENTENCES = ["The cat sat on the mat.", "A dog ran by."]
+
+
+def summarize(**settings):
+    return make_task("summarization", {"length": 32, "target_length": 8, **settings})
+
+
+@pytest.fixture
+def documents(tmp_path):
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (
+        {"key": "x", "text": SENTENCES, "short": ["a cat sat", "a dog ran"]},
+        {"key": "y", "text": "One dog. Two cats.", "short": "two cats"})))
+    task, faults = summarize(source="text", target="short", id="key"), Faults()
+    found = list(task.read(str(tmp_path / "d.jsonl"), faults))
+    assert not faults.counts
+    return task, found
+
+
+def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path):
+    task, found = documents
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in (
+        *SPECIAL_PIECES, *"the cat cats sat on mat a dog ran by one two .".split())))
+    tokenizer = load_tokenizer(tmp_path / "vocab.txt")
+    features = task.features(found, tokenizer, Faults())
+    text = [tokenizer.id_to_token(piece) for piece in features.tokens[features.of(0)].tolist()]
+    assert text == ["[CLS]", *"the cat sat on the mat . a dog ran by .".split(), "[SEP]"]
+    labels = [[tokenizer.id_to_token(piece) for piece in features.labels.of(number).tolist()] for number in (0, 1)]
+    assert labels == [["[CLS]", "a", "cat", "sat", "[SEP]"], ["[CLS]", "two", "cats", "[SEP]"]]
+    assert [example.id for example in found] == ["x", "y"]
+
+
+def test_figures_are_the_best_over_the_summaries_and_the_first_sentence_is_the_baseline(documents):
+    task, found = documents
+    figures = task.score(found, [{"id": "x", "summary": "the dog ran"}, {"id": "y", "summary": "two cats"}])
+    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+
+    def expected(kind, guesses):
+        return 50 * sum(max(scorer.score(summary, guess)[kind].fmeasure for summary in example.summaries)
+                        for example, guess in zip(found, guesses, strict=True))
+
+    for name, kind in (("rouge_1", "rouge1"), ("rouge_l", "rougeL")):
+        assert figures[name] == pytest.approx(expected(kind, ["the dog ran", "two cats"]))
+        assert figures[f"lead/{name}"] == pytest.approx(expected(kind, [SENTENCES[0], "One dog."]))
+
+
+def test_a_caller_gives_a_text_or_its_sentences():
+    task, faults = summarize(), Faults()
+    assert task.example("A text.", "input 1", faults).source == "A text."
+    assert task.example({"document": SENTENCES}, "input 1", faults).source == " ".join(SENTENCES)
+    with pytest.raises(UserError, match="config.task.target is empty"):
+        summarize(target="")
