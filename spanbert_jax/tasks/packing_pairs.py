@@ -32,7 +32,7 @@ class PackedPairs(PackedRows):
     @property
     def filled(self) -> float:
         """The share of positions that are pieces."""
-        used = len(self.features.tokens) + int(written(self.features).sum())
+        used = len(self.features.tokens) + int(label_lengths(self.features).sum())
         return used / max(1, len(self) * (self.length + self.label_length))
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ class PackedPairs(PackedRows):
         return batch
 
 
-def written(features: Features) -> np.ndarray:
+def label_lengths(features: Features) -> np.ndarray:
     """[n] pieces to write for each feature: all of its labels but the first, which begins every text."""
     return features.labels.lengths - 1
 
@@ -64,7 +64,7 @@ def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:
       parts: all that is to go into rows of these lengths.
     """
     sources, labels = (np.concatenate([lengths(features) for features in parts])
-                       for lengths in (lambda features: features.lengths, written))
+                       for lengths in (lambda features: features.lengths, label_lengths))
     best = (0.0, 0, 0)
     for factor in _LONGER:
         length = rounded_length(math.ceil(int(sources.max(initial=1)) * factor))
@@ -81,7 +81,7 @@ def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:
 def pack_pairs(features: Features, length: int, label_length: int, pad: int, seed: int) -> PackedPairs:
     """Packs features into few rows of S = `length` and T = `label_length`; `seed` is of the order of equal ones."""
     order = np.random.default_rng(seed).permutation(len(features))
-    bins = best_fit_pairs(features.lengths[order], written(features)[order], length, label_length)
+    bins = best_fit_pairs(features.lengths[order], label_lengths(features)[order], length, label_length)
     return PackedPairs(features, [order[items].tolist() for items in bins], length, label_length, pad)
 
 
