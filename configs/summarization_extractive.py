@@ -32,5 +32,5 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         small_start(config, "scitldr/SciTLDR-A-train.jsonl")
         config.task.source, config.task.target, config.task.id = "source", "target", "paper_id"
         config.task.sentences = 1
-        config.train.duration = "5 epochs"
+        config.optimizer.learning_rate, config.train.batch_size = 2e-4, 8
     return config

@@ -10,7 +10,8 @@ to Spanish on 29,506 verses, with a decoder of 3 layers and pieces of its own fo
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/translation.py:small=true --workdir runs/bible
 
-pair=debian is English to German on package descriptions.
+takes 50 minutes, and ends at 20.6 BLEU and 39.9 chrF on dev (a copy of the source: 0.1 and 18.0) with seed 0: sentences
+of the right kind whose content is still often wrong. pair=debian is English to German on package descriptions.
 """
 import ml_collections
 
@@ -35,6 +36,6 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         config.task.length = config.task.target_length = 64
         config.task.target_vocabulary, config.task.decoder_layers = "4000", 3
         config.optimizer.learning_rate = 5e-4
-        config.train.batch_size = 64
-        config.train.duration = "5 epochs"
+        config.train.duration, config.train.batch_size = "2 epochs", 32
+        config.evaluation.every = config.checkpoint.every = "0.5 epochs"
     return config
