@@ -53,7 +53,8 @@ class Writer:
         layers = tuple(LayerCache(blank, blank, *map(by_head, attention.apply(
             {"params": layer["memory_attention"]}, memory, method=Attention.keys_and_values)))
             for layer in self._layers)
-        return Written(layers, (segments != 0)[:, None, None, :])
+        # Without a barrier XLA turns the memory round in every step, and not once.
+        return Written(jax.lax.optimization_barrier(layers), (segments != 0)[:, None, None, :])
 
     def step(self, written: Written, tokens: jax.Array, step: jax.Array) -> tuple[jax.Array, Written]:
         """What follows pieces [B, K] at position `step`: logits [B, K, V] float32."""
