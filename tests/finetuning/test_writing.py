@@ -76,11 +76,11 @@ def test_it_learns_and_its_files_are_written(trained):
 def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(trained, tmp_path):
     for settings in ({}, {"beams": 1, "sample": True}):
         outputs = {}
-        for size in (1, 64, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
+        for size in (1, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
             output = tmp_path / f"{len(settings)} {size}.jsonl"
             predict_files(trained / "run", str(trained / "train.jsonl"), output, batch_size=size, settings=settings)
             outputs[size] = output.read_bytes()
-        assert outputs[1] == outputs[64] == outputs[200]
+        assert outputs[1] == outputs[200]
     data = str(trained / "dev.jsonl")
     predict_files(trained / "run", data, tmp_path / "dev.jsonl")
     whole = (tmp_path / "dev.jsonl").read_bytes()

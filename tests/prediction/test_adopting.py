@@ -1,13 +1,12 @@
 """Networks that write, fine-tuned elsewhere: they write the same here and there, and what does not go is told."""
 import json
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import spanbert_jax
+from spanbert_jax.commands.main import main
 from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.prediction import adopting
 from spanbert_jax.tasks import task_class
@@ -35,10 +34,6 @@ def foreign(tmp_path_factory):
     return folder
 
 
-def spanbert(*words):
-    return subprocess.run([sys.executable, "-m", "spanbert_jax", *map(str, words)], capture_output=True, text=True)
-
-
 def written_there(folder):
     network = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -47,24 +42,24 @@ def written_there(folder):
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
-def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path):
-    came = spanbert("import", "--from", foreign, "--task", "translation", "--out", tmp_path / "in")
-    assert came.returncode == 0 and "compared on the same inputs with transformers" in came.stdout, came.stderr
+def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path, capsys):
+    assert main(["import", "--from", str(foreign), "--task", "translation", "--out", str(tmp_path / "in")]) == 0
+    assert "compared on the same inputs with transformers" in capsys.readouterr().out
     call = spanbert_jax.pipeline("translation", tmp_path / "in")
     expected = written_there(foreign)
     assert [prediction["translation"] for prediction in call(TEXTS)] == expected
     assert len(set(expected)) == len(TEXTS)
-    went = spanbert("export", "--workdir", tmp_path / "in", "--format", "huggingface", "--out", tmp_path / "out")
-    assert went.returncode == 0, went.stderr
+    out = str(tmp_path / "out")
+    assert main(["export", "--workdir", str(tmp_path / "in"), "--format", "huggingface", "--out", out]) == 0
     assert written_there(tmp_path / "out") == expected
 
 
-def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path):
+def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path, capsys):
     for words, message in (
-            (("import", "--from", foreign), "a network that writes; say what by --task"),
-            (("export", "--workdir", foreign, "--format", "onnx"), "a network that writes; allowed is huggingface")):
-        failed = spanbert(*words, "--out", tmp_path / "out")
-        assert failed.returncode == 2 and message in failed.stderr and not (tmp_path / "out").exists()
+            (("import", "--from", str(foreign)), "a network that writes; say what by --task"),
+            (("export", "--workdir", str(foreign), "--format", "onnx"), "network that writes; allowed is huggingface")):
+        assert main([*words, "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
     values = json.loads((foreign / "generation_config.json").read_text())
     for file in foreign.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
