@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.interop.exporting import export
     from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
-    from spanbert_jax.interop.sources.location import is_encoder_decoder, locate
+    from spanbert_jax.interop.sources.location import encoder_decoder_at
     check_free(args.out)
-    if is_encoder_decoder(path := locate(args.workdir)):
+    if path := encoder_decoder_at(args.workdir):
         if args.format != "huggingface":
             raise UserError(f"--format {args.format}: {path} is a network that writes; allowed is huggingface")
         return carry_writer(path, args.out, None)

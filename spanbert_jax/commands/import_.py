@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.interop.exporting import export
     from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
-    from spanbert_jax.interop.sources.location import is_encoder_decoder, is_transformers, locate
+    from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
     check_free(args.out)
-    if is_encoder_decoder(path := locate(args.source)):
+    if path := encoder_decoder_at(args.source):
         return carry_writer(path, args.out, args.task)
     if args.task:
         raise UserError(f"--task {args.task}: {args.source} is no EncoderDecoderModel; leave it out, and fine-tune")

@@ -14,7 +14,7 @@ from spanbert_jax import text
 from spanbert_jax.errors import UserError
 from spanbert_jax.interop import configuration, weights
 from spanbert_jax.interop.naming import NamedTensors
-from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, weight_files
+from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files
 from spanbert_jax.interop.sources.own_file import OwnFile
 from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -82,10 +82,8 @@ def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", st
     Raises:
       UserError: in one line, naming the file: there is none, it is not whole, or no BERT.
     """
-    try:
+    with readable(name_or_path):
         return _open(locate(name_or_path), dtype, step)
-    except OSError as error:  # of a folder that may not be looked into
-        raise UserError(f"{error.filename or name_or_path}: cannot be read ({error.strerror})") from None
 
 
 def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:

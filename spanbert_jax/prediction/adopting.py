@@ -52,7 +52,6 @@ def adopt(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None) 
     if name not in (None, fine_tuned.name):
         raise UserError(f"--task {name}: the network in {path} was trained for {fine_tuned.name}; leave it out")
     comparison = compare(path, fine_tuned.model, fine_tuned.params)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_model(out, fine_tuned)
     return fine_tuned, comparison
 
@@ -67,8 +66,10 @@ def _read(path: pathlib.Path, name: str | None) -> FineTuned:
         facts["target_tokenizer"] = load_target_tokenizer(path).to_str()
     values = {}
     for file in (path / "config.json", path / "generation_config.json"):
-        if file.is_file():
-            values |= json.loads(file.read_text(encoding="utf-8"))
+        try:
+            values |= json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{file}: not a JSON object ({error}); fetch it again") from None
     settings = settings_of(values, task_class(name).defaults(), path) | {"length": model.config.max_positions}
     task = make_task(name, settings, facts)
     written = task.generation(tokenizer)
@@ -87,6 +88,9 @@ def settings_of(values: Mapping[str, Any], defaults: Mapping[str, Any], path: pa
     """
     values = {name: value for name, value in values.items() if value is not None}
     settings = {**defaults, "beams": 1, "no_repeat_ngram": 0}
+    for name in ("max_new_tokens", "max_length", "min_length"):
+        if type(values.get(name, 0)) is not int:
+            raise UserError(f"{path}: {name} is {values[name]!r}; a whole number is needed")
     # A length counts the piece that begins a text there.
     settings["target_length"] = values.get("max_new_tokens", values.get("max_length", _LENGTH) - 1)
     settings["min_length"] = max(0, values.get("min_length", 0) - 1)

@@ -1,12 +1,14 @@
 """From a name or a path to files on this machine."""
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import pathlib
 import tarfile
 import zlib
+from collections.abc import Iterator
 
 from spanbert_jax.cache import cache_folder
 from spanbert_jax.checkpoints import FOLDER
@@ -61,12 +63,28 @@ def is_workdir(path: pathlib.Path) -> bool:
     return (path / FOLDER).is_dir() and not any((path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
 
 
-def is_encoder_decoder(path: pathlib.Path) -> bool:
-    """Whether a located directory is that of an EncoderDecoderModel."""
+@contextlib.contextmanager
+def readable(name_or_path: str | pathlib.Path) -> Iterator[None]:
+    """Turns what the disk says, as of a folder that may not be looked into, into a UserError in a line."""
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") == PAIR
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or name_or_path}: cannot be read ({error.strerror})") from None
+
+
+def encoder_decoder_at(name_or_path: str | pathlib.Path) -> pathlib.Path | None:
+    """The directory of an EncoderDecoderModel, if it is one that is meant.
+
+    Raises:
+      UserError: as `locate` does, or when it cannot be looked into.
+    """
+    with readable(name_or_path):
+        path = locate(name_or_path)
+    try:
+        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return path if values["model_type"] == PAIR else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def is_transformers(path: pathlib.Path) -> bool:
