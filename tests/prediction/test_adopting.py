@@ -57,6 +57,8 @@ def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path, capsy
 def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path, capsys):
     for words, message in (
             (("import", "--from", str(foreign)), "a network that writes; say what by --task"),
+            (("import", "--from", str(foreign), "--tokenizer", "x"), "--tokenizer x: "),
+            (("export", "--workdir", str(foreign), "--format", "huggingface", "--step", "3"), "--step 3: "),
             (("export", "--workdir", str(foreign), "--format", "onnx"), "network that writes; allowed is huggingface")):
         assert main([*words, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
