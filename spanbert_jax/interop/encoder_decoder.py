@@ -40,7 +40,9 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
       UserError: in one line, naming file and tensor.
     """
     path = locate(name_or_path)
-    values, file = _read_config(path)
+    values, file = _read_config(path, "an EncoderDecoderModel")
+    if values["model_type"] != PAIR:
+        raise UserError(f"{file}: model_type is {values['model_type']!r}; only {PAIR!r} can be read here")
     files = [open_file(name) for name in weight_files(path)]
     tensors = NamedTensors(path, files, prefix="encoder.")
     encoder = dataclasses.replace(configuration.network(tensors, values["encoder"], file, dtype), pooler=False)
@@ -53,21 +55,20 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     return EncoderDecoder(encoder, decoder), params
 
 
-def _read_config(path: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
+def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib.Path]:
+    """A config.json, checked where it is that of a network with a decoder, and its file; `what` it should be of."""
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        kind = values["model_type"]
-        parts = [values[part]["model_type"] for part in _PARTS] if kind == PAIR else []
+        parts = [values[part]["model_type"] for part in _PARTS] if values["model_type"] == PAIR else None
     except FileNotFoundError:
-        raise UserError(f"{path}: no config.json in it; give the directory of an EncoderDecoderModel") from None
+        raise UserError(f"{path}: no config.json in it; give the directory of {what}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: not the config of an EncoderDecoderModel ({error!r:.80})") from None
-    if kind != PAIR:
-        raise UserError(f"{file}: model_type is {kind!r}; only {PAIR!r} can be read here")
-    if parts not in (["bert", "bert"], ["bert", "gpt2"]):
+        raise UserError(f"{file}: not the config of {what} ({error!r:.80})") from None
+    if parts not in (None, ["bert", "bert"], ["bert", "gpt2"]):
         raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; a BERT with a BERT or a GPT-2 can be read")
-    configuration.check_bert(values["encoder"], file)
+    if parts:
+        configuration.check_bert(values["encoder"], file)
     return values, file
 
 
@@ -90,19 +91,12 @@ def open_decoder(name_or_path: str | pathlib.Path, memory_width: int,
       UserError: naming file and tensor.
     """
     path = locate(name_or_path)
-    file = path / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        kind = values["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not the config of a GPT-2 or of an EncoderDecoderModel ({error!r:.80}); give the "
-                        "directory of one") from None
+    values, file = _read_config(path, "a GPT-2 or of an EncoderDecoderModel")
     files, bridge = [open_file(name) for name in weight_files(path)], None
-    if kind != PAIR:
+    if values["model_type"] != PAIR:
         tensors = NamedTensors(path, files, rename=gpt2.rename)
         config = gpt2.decoder_config(tensors.shapes, values, file, dtype)
     else:
-        values, file = _read_config(path)
         config, tensors = _decoder(path, files, values["decoder"], file, dtype)
         if memory_width != config.width:
             bridge = _bridge(path, files, memory_width, config.width)
