@@ -45,7 +45,7 @@ _PAPER = {"subword": {"scheme": "token"}, "named_entity": {"scheme": "annotated"
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """SpanBERT-base; `argument` picks a variant."""
-    variant = parse_argument(argument, scheme="geometric", sbo=True, segments=1)
+    variant = parse_argument(argument, scheme="geometric", sbo=True, segments=(1, 2))
     config = default_config()
     config.model.size = "base"
     config.model.clamp_attention = True

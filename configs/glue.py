@@ -14,19 +14,17 @@ The authors searched the rate in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5} and the batch in
 """
 import ml_collections
 
-from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.config import default_task_config
 from spanbert_jax.training import parse_argument
 
-_FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI",
-            "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
+# The folder of a task's files.
+_FOLDERS = {"rte": "RTE", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI",
+            "qnli": "QNLI", "wnli": "WNLI"}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """A task of GLUE."""
-    variant = parse_argument(argument, task="rte", data="glue_data")
-    if variant.task not in _FOLDERS:
-        raise UserError(f"config argument task={variant.task}: allowed are {', '.join(_FOLDERS)}")
+    variant = parse_argument(argument, task=tuple(_FOLDERS), data="glue_data")
     config = default_task_config("text_classification", length=128, glue=variant.task)
     config.init_from = "spanbert-base-cased"
     folder = f"{variant.data}/{_FOLDERS[variant.task]}"

@@ -24,7 +24,7 @@ from spanbert_jax.training import parse_argument
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """Question answering."""
-    variant = parse_argument(argument, version=1, small=False)
+    variant = parse_argument(argument, version=(1, 2), small=False)
     config = default_task_config("question_answering", length=512, stride=128, max_answer_length=30,
                                  null_answers=variant.version == 2)
     config.init_from = "spanbert-base-cased"

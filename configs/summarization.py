@@ -19,7 +19,7 @@ from spanbert_jax.training import parse_argument
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """Summaries of documents."""
-    variant = parse_argument(argument, small=False, data="debian")
+    variant = parse_argument(argument, small=False, data=("debian", "scitldr"))
     config = default_task_config("summarization", length=512, target_length=128)
     config.init_from = "spanbert-base-cased"
     config.optimizer.learning_rate = 5e-5

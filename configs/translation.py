@@ -18,22 +18,24 @@ import ml_collections
 from spanbert_jax.finetuning.config import default_task_config, small_start
 from spanbert_jax.training import parse_argument
 
-_PAIRS = {"bible": "bible-kjv-rv1909.en-es.tsv.gz", "debian": "debian-mt.en-de.tsv.gz"}
+# The file of a pair, and the pieces of a text.
+_PAIRS = {"bible": ("bible-kjv-rv1909.en-es.tsv.gz", 64), "debian": ("debian-mt.en-de.tsv.gz", 96)}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """Texts in another language."""
-    variant = parse_argument(argument, small=False, pair="bible")
+    variant = parse_argument(argument, small=False, pair=tuple(_PAIRS))
     config = default_task_config("translation", length=128, target_length=128)
     config.init_from = "google-bert/bert-base-multilingual-cased"
     config.optimizer.learning_rate = 5e-5
     config.train.duration = "10 epochs"
     config.evaluation.every = config.checkpoint.every = "1 epochs"
     if variant.small:
-        small_start(config, _PAIRS[variant.pair])
+        file, length = _PAIRS[variant.pair]
+        small_start(config, file)
         config.task.columns = ("source", "target")
         config.task.dev_fraction = config.task.test_fraction = 0.02
-        config.task.length = config.task.target_length = 64
+        config.task.length = config.task.target_length = length
         config.task.target_vocabulary, config.task.decoder_layers = "4000", 3
         config.optimizer.learning_rate = 5e-4
         config.train.duration, config.train.batch_size = "2 epochs", 32

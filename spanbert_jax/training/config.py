@@ -138,17 +138,21 @@ def parse_argument(argument: str | None, **defaults: Any) -> ml_collections.Conf
 
     Args:
       argument: "name=value,name=value", or None.
-      **defaults: the names that the file knows, each with its default, whose type the value must have.
+      **defaults: the names that the file knows, each with its default, whose type the value must have; or with a tuple
+        of all that is allowed, the default first.
 
     Raises:
-      UserError: when a name is unknown or a value has another type.
+      UserError: when a name is unknown, or a value has another type or is not allowed.
     """
-    values = ml_collections.ConfigDict(defaults)
+    choices = {name: default for name, default in defaults.items() if isinstance(default, tuple)}
+    values = ml_collections.ConfigDict(defaults | {name: allowed[0] for name, allowed in choices.items()})
     for part in filter(None, (argument or "").split(",")):
         name, _, text = part.partition("=")
         if name not in defaults:
             raise UserError(f"config argument {part!r}: unknown name {name!r}; allowed: {', '.join(defaults)}")
-        values[name] = _value(name, text, type(defaults[name]))
+        values[name] = _value(name, text, type(values[name]))
+        if values[name] not in choices.get(name, (values[name],)):
+            raise UserError(f"config argument {part}: allowed are {', '.join(map(str, choices[name]))}")
     return values
 
 
