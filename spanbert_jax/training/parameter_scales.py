@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -49,7 +50,8 @@ def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.Gradie
 def _scaled(scales: Any) -> optax.GradientTransformation:
     """Multiplies updates by what `scales` makes of the parameters."""
     def init(params: optax.Params) -> optax.EmptyState:
-        scales(params)  # which may refuse them
+        if isinstance(params, Mapping):  # optax asks with something else where state is kept
+            scales(params)  # which may refuse them
         return optax.EmptyState()
 
     def update(updates: optax.Updates, state: optax.EmptyState, params: optax.Params) -> tuple[Any, optax.EmptyState]:
