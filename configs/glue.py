@@ -18,8 +18,8 @@ from spanbert_jax.finetuning.config import default_task_config
 from spanbert_jax.training import parse_argument
 
 # The folder of a task's files.
-_FOLDERS = {"rte": "RTE", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI",
-            "qnli": "QNLI", "wnli": "WNLI"}
+_FOLDERS = {"rte": "RTE", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP",
+            "mnli": "MNLI", "qnli": "QNLI", "wnli": "WNLI"}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
     check_free(args.out)
     if path := encoder_decoder_at(args.source):
-        return carry_writer(path, args.out, args.task, tokenizer=args.tokenizer)
+        return carry_writer(path, args.out, args.task, args.tokenizer)
     if args.task:
         raise UserError(f"--task {args.task}: {args.source} is no EncoderDecoderModel; leave it out, and fine-tune")
     pretrained = open_pretrained(args.source)

@@ -20,10 +20,12 @@ def describe(model: EncoderModel) -> str:
             f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(words)}")
 
 
-def carry_writer(path: pathlib.Path, out: str, task: str | None, **flags: Any) -> int:
+def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None,
+                 **flags: Any) -> int:
     """Brings a network that writes in or out, and says so.
 
     Args:
+      task, tokenizer: as `prediction.adopting.adopt` has them.
       **flags: which mean nothing of it, by name.
 
     Raises:
@@ -33,7 +35,7 @@ def carry_writer(path: pathlib.Path, out: str, task: str | None, **flags: Any) -
     for name, value in flags.items():
         if value is not None:
             raise UserError(f"--{name} {value}: {path} is a network that writes, with its own; leave it out")
-    fine_tuned, comparison = adopt(path, out, task)
+    fine_tuned, comparison = adopt(path, out, task, tokenizer)
     config, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
     print(f"{path}: {fine_tuned.name}, {config.num_layers} layers of width {config.width} that read and "
           f"{decoder.num_layers} of width {decoder.width} that write, {config.vocab_size:,} and {decoder.vocab_size:,} "

@@ -14,8 +14,10 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: write FIELD=VALUE, with a number, true, false, a text or a list")
     try:
-        return name, json.loads(value.lower())
+        return name, json.loads(value.lower() if value.lower() in ("true", "false") else value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write FIELD=VALUE with a number, true or false") from None
+        return name, value

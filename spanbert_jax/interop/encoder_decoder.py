@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,10 +24,11 @@ from spanbert_jax.interop.pretrained import open_file
 from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, complete
-from spanbert_jax.text.targets import TARGET_FOLDER
+from spanbert_jax.text.targets import TARGET_FOLDER, target_ids
 
 _BRIDGE = "enc_to_dec_proj"
 _PARTS = ("encoder", "decoder")
+_TIED = "tie_encoder_decoder"
 
 
 def load_encoder_decoder(name_or_path: str | pathlib.Path,
@@ -44,6 +47,8 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     if values["model_type"] != PAIR:
         raise UserError(f"{file}: model_type is {values['model_type']!r}; only {PAIR!r} can be read here")
     files = [open_file(name) for name in weight_files(path)]
+    if values.get(_TIED):
+        files = _twice(files)
     tensors = NamedTensors(path, files, prefix="encoder.")
     encoder = dataclasses.replace(configuration.network(tensors, values["encoder"], file, dtype), pooler=False)
     decoder, decoder_tensors = _decoder(path, files, values["decoder"], file, dtype)
@@ -53,6 +58,35 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     if encoder.width != decoder.width:
         params["bridge"] = jax.device_put(_bridge(path, files, encoder.width, decoder.width))
     return EncoderDecoder(encoder, decoder), params
+
+
+@dataclasses.dataclass(frozen=True)
+class _Twice:
+    """A file of tensors, some of them under other names besides (see `sources.tensors.Tensors`)."""
+    file: Tensors
+    others: Mapping[str, str]  # the name in the file, by the other name
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self.file.path
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**self.file.shapes, **{other: self.file.shapes[name] for other, name in self.others.items()}}
+
+    def read(self, name: str) -> np.ndarray:
+        return self.file.read(self.others.get(name, name))
+
+
+def _twice(files: Sequence[Tensors]) -> list[Tensors]:
+    """Of an encoder and a decoder that are one, of which transformers stores either: both."""
+    names, found = {name for file in files for name in file.shapes}, []
+    for file in files:
+        others = {}
+        for one, other in (("encoder.", "decoder.bert."), ("decoder.bert.", "encoder.")):
+            others |= {other + name.removeprefix(one): name for name in file.shapes if name.startswith(one)}
+        found.append(_Twice(file, {other: name for other, name in others.items() if other not in names}))
+    return found
 
 
 def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib.Path]:
@@ -141,13 +175,24 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
         write_json(folder / "config.json", {
             "architectures": ["EncoderDecoderModel"], "model_type": PAIR, "is_encoder_decoder": True,
             "encoder": configuration.to_values(EncoderModel(model.config)), "decoder": decoder_values,
-            "tie_encoder_decoder": False, "torch_dtype": "float32", "vocab_size": decoder.vocab_size, **special})
+            _TIED: False, "torch_dtype": "float32", "vocab_size": decoder.vocab_size, **special})
         write_json(folder / "generation_config.json", special | _generation_values(settings))
         if tokenizer is not None:
             write_tokenizer(folder, tokenizer, model.config.max_positions)
         if target_tokenizer is not None:
-            (folder / TARGET_FOLDER).mkdir()
-            target_tokenizer.save(str(folder / TARGET_FOLDER / "tokenizer.json"))
+            _write_target_tokenizer(folder / TARGET_FOLDER, target_tokenizer, decoder.max_positions)
+
+
+def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
+    """Writes a tokenizer of any kind as transformers reads it."""
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    ids = target_ids(tokenizer)
+    start, end, pad = (tokenizer.id_to_token(id) for id in ids[:3])
+    write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, "clean_up_tokenization_spaces": False,
+        "bos_token": start, "eos_token": end, "pad_token": pad,
+        **({} if ids.unknown is None else {"unk_token": tokenizer.id_to_token(ids.unknown)})})
 
 
 def _generation_values(settings: Settings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from spanbert_jax.errors import UserError
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
+from spanbert_jax.interop.sources.location import is_workdir
 from spanbert_jax.model import EncoderDecoder, EncoderModel
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import Task
@@ -89,6 +90,9 @@ def load_model(directory: str | pathlib.Path, dtype: str = "float32",
     name, task = _read_task(folder / TASK_FILE)
     if settings:
         task = make_task(name, {**task.settings, **_checked(task, settings)}, task.facts)
+    if is_workdir(folder):
+        raise UserError(f"{folder}: a run of a task that has not finished; start its command again, and what it makes "
+                        f"will be in {folder / MODEL_FOLDER}")
     if isinstance(task, Writing):
         return FineTuned(name, task, *load_encoder_decoder(folder, dtype), load_tokenizer(folder))
     pretrained = open_pretrained(folder, dtype)
@@ -108,6 +112,8 @@ def _checked(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
         kind = type(task.settings[name])
         if kind is float and type(value) is int:
             value = float(value)
+        if kind in (tuple, list) and isinstance(value, (tuple, list)):
+            value = kind(value)
         if type(value) is not kind:
             raise UserError(f"setting {name!r} is {value!r}: it must be of type {kind.__name__}, like "
                             f"{task.settings[name]!r}")

@@ -151,6 +151,7 @@ def read_all(task: Task, paths: str, faults: Faults, labelled: bool = True) -> l
     """
     examples = [example for file in files_of(paths) for example in task.read(file, faults, labelled)]
     if not examples:
-        raise UserError(f"{paths}: no example in it; is it of another format?")
+        counted = "".join(f"; {count:,} {fault}" for fault, count in faults.counts.items())
+        raise UserError(f"{paths}: no example in it; is it of another format?{counted}")
     task.check(examples)
     return examples

@@ -18,6 +18,7 @@ class Summarization(Writing):
     """Writes the summary of a document."""
     field = "summary"
     metric = "rouge_l"
+    free = (*Writing.free, *_FIELDS)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class Translate(Writing):
     """Writes a text in another language."""
     field = "translation"
     metric = "bleu"
+    free = (*Writing.free, "source", "target", "columns", "id")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -23,22 +24,29 @@ class Translate(Writing):
 
         source, target: names of the columns, or endings of the names of plain files, such as "en" and "de".
         columns: their names, for a table whose first line does not give them.
+        id: name of the column with the id of a pair; "" for line numbers.
         bleu_tokenizer: as `metrics.translation` has it.
         """
-        return {**super().defaults(), "source": "source", "target": "target", "columns": (), "bleu_tokenizer": "auto"}
+        return {**super().defaults(), "source": "source", "target": "target", "columns": (), "id": "",
+                "bleu_tokenizer": "auto"}
 
     def check_settings(self) -> None:
         super().check_settings()
         if self.settings["bleu_tokenizer"] not in TOKENIZERS:
             raise UserError(f"config.task.bleu_tokenizer is {self.settings['bleu_tokenizer']!r}: allowed are "
                             f"{', '.join(TOKENIZERS)}")
-        if self.settings["source"] == self.settings["target"]:
-            raise UserError(f"config.task.source and target are both {self.settings['source']!r}: give each its own")
+        source, target = self.settings["source"], self.settings["target"]
+        if not source or not target or source == target:
+            raise UserError(f"config.task.source and target are {source!r} and {target!r}: give each its own name")
+        columns = tuple(self.settings["columns"])
+        if columns and (len(set(columns)) < len(columns) or source not in columns):
+            raise UserError(f"config.task.columns is {columns!r}: give each column a name of its own, {source!r} among "
+                            f"them, as in \"({source!r},{target!r})\"")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Translation]:
         """Yields the pairs of a file, as `files.translations.read_translations` has it."""
-        return read_translations(path, *(self.settings[name] for name in ("source", "target", "columns")), faults,
-                                 labelled)
+        names = (self.settings[name] for name in ("source", "target", "columns", "id"))
+        return read_translations(path, *names, faults, labelled)
 
     def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Translation:
         """Of a text, or of a text by the name of its column."""

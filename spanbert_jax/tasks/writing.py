@@ -25,6 +25,9 @@ _BATCH = 1024  # texts that are tokenised at once
 _SHORTEST = 3  # of sources: [CLS], a piece, [SEP]
 # Where decoders come from besides directories of GPT-2.
 DECODERS = ("encoder", "shared", "random")
+# Settings of `generation.Settings`, by the same names.
+_SEARCH = ("min_length", "beams", "length_penalty", "early_stopping", "no_repeat_ngram", "sample", "temperature",
+           "top_k", "top_p")
 
 
 class Pair(Example, Protocol):
@@ -46,8 +49,7 @@ class Writing(Task):
     """
     head = "encoder_decoder"
     targets = ()
-    free = ("min_length", "beams", "length_penalty", "early_stopping", "no_repeat_ngram", "sample", "temperature",
-            "top_k", "top_p", "seed")
+    free = (*_SEARCH, "seed")
     field: str
 
     @classmethod
@@ -81,9 +83,11 @@ class Writing(Task):
                 ("no_repeat_ngram", settings["no_repeat_ngram"] >= 0, "at least 0"),
                 ("min_length", 0 <= settings["min_length"] < settings["target_length"],
                  f"from 0 to below target_length={settings['target_length']}"),
-                ("temperature", settings["temperature"] > 0, "above 0"),
+                ("length_penalty", -10 <= settings["length_penalty"] <= 10, "from -10 to 10"),
+                ("temperature", 1e-3 <= settings["temperature"] <= 1e3, "from 0.001 to 1000"),
                 ("top_k", settings["top_k"] >= 0, "at least 0"),
                 ("top_p", 0 < settings["top_p"] <= 1, "above 0 and at most 1"),
+                ("seed", 0 <= settings["seed"] < 1 << 32, "from 0 to 2**32 - 1"),
                 ("length", settings.get("length", _SHORTEST) >= _SHORTEST, f"at least {_SHORTEST}"),
                 ("beams", settings["beams"] == 1 or not settings["sample"], "1 where sample is true"),
                 ("target_vocabulary", not wanted.isdigit() or int(wanted) >= LEAST_TARGET_PIECES,
@@ -111,7 +115,11 @@ class Writing(Task):
         elif wanted.isdigit():
             found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
         elif wanted:
-            found = load_target_tokenizer(wanted)
+            try:
+                found = load_target_tokenizer(wanted)
+            except UserError as error:
+                raise UserError(f"config.task.target_vocabulary is {wanted!r}: neither a number nor a tokenizer's file "
+                                f"or directory ({error})") from None
         else:
             return
         self.facts["target_tokenizer"] = found.to_str()
@@ -129,7 +137,7 @@ class Writing(Task):
         """How texts are written."""
         ids = target_ids(self.target_tokenizer(tokenizer))
         return Settings(ids.start, ids.end, ids.pad, self.settings["target_length"],
-                        **{name: self.settings[name] for name in self.free if name != "seed"})
+                        **{name: self.settings[name] for name in _SEARCH})
 
     def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, faults: Faults,
                  labelled: bool = True) -> Features:
@@ -143,27 +151,33 @@ class Writing(Task):
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             sources = _encode(reader, [example.source for example in batch])
-            written = _encode(writer, [example.targets[0] for example in batch]) if labelled else [None] * len(batch)
-            for number, (example, source, labels) in enumerate(zip(batch, sources, written, strict=True), start):
+            written = _encode(writer, [example.targets[0] for example in batch]) if labelled else [[]] * len(batch)
+            back = target.decode_batch(written, skip_special_tokens=False)
+            for number, (example, source, labels, text) in enumerate(zip(batch, sources, written, back), start):
                 if len(source) > room:
                     faults.add("sources longer than config.task.length, cut at the end", _place(example))
                 if example.source.strip() and not source:
                     faults.add("sources of which the vocabulary makes nothing", _place(example))
+                if special.unk in source:
+                    faults.add("sources with words that the vocabulary lacks, read as [UNK]", _place(example))
                 tokens = [special.cls, *source[:room], special.sep]
-                if labels is not None:
-                    labels = self._label(example, labels, ids.unknown, faults)
-                    labels = [ids.start, *labels, ids.end]
-                made.add(number, tokens, [0] * len(tokens), labels=labels)
+                if labelled:
+                    labels = [ids.start, *self._label(example, labels, text, ids.unknown, faults), ids.end]
+                made.add(number, tokens, [0] * len(tokens), labels=labels if labelled else None)
         return made.features()
 
-    def _label(self, example: Pair, pieces: list[int], unknown: int | None, faults: Faults) -> list[int]:
+    def _label(self, example: Pair, pieces: list[int], text: str, unknown: int | None, faults: Faults) -> list[int]:
+        """The pieces of a target that are learned; `text` is what they say."""
         room = self.settings["target_length"] - 1
         if len(pieces) > room:
-            faults.add("targets longer than config.task.target_length, learned up to there", _place(example))
+            faults.add("targets longer than config.task.target_length, cut at the end", _place(example))
         if unknown is not None and unknown in pieces:
-            faults.add("targets with words that the target vocabulary lacks, learned as [UNK]", _place(example))
-        if not pieces:
+            faults.add("targets with words that the target vocabulary lacks, taken for [UNK]", _place(example))
+        elif not pieces:
             faults.add("targets of which the target vocabulary makes nothing", _place(example))
+        elif text.strip() != example.targets[0].strip():
+            faults.add("targets whose capitals, accents or spaces the target vocabulary does not keep, as one of "
+                       "config.task.target_vocabulary=8000 does", _place(example))
         return pieces[:room]
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
@@ -188,7 +202,7 @@ class Writing(Task):
         for example, text, score, pieces in zip(examples, outputs["texts"], outputs["scores"], features.lengths,
                                                 strict=True):
             empty = pieces < _SHORTEST
-            note = "the source is empty" if empty else NOT_FINITE if not math.isfinite(score) else ""
+            note = "no piece in the source" if empty else NOT_FINITE if not math.isfinite(score) else ""
             rest = {"score": None, "note": note} if note else {"score": score}
             predictions.append({"id": example.id, self.field: "" if empty else text, **rest})
         return predictions

@@ -63,10 +63,12 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     folder = pathlib.Path(path).expanduser()
     if (folder / TARGET_FOLDER).is_dir():
         folder /= TARGET_FOLDER
-    if not (folder / "merges.txt").is_file() or (folder / "tokenizer.json").is_file():
-        file = folder / "tokenizer.json" if folder.is_dir() else folder
-        own = _load_json(file) if file.suffix == ".json" and file.is_file() else None
-        return load_tokenizer(folder) if own is None or isinstance(own.model, models.WordPiece) else own
+    file = folder / "tokenizer.json" if folder.is_dir() else folder
+    own = _load_json(file) if file.suffix == ".json" and file.is_file() else None
+    if own is not None and not isinstance(own.model, models.WordPiece):
+        return own
+    if not (folder / "merges.txt").is_file():  # beside BERT's tokenizer.json it is that of what is written
+        return load_tokenizer(folder)
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library raises no narrower one

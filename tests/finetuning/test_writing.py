@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import spanbert_jax
+from spanbert_jax.commands.main import main as cli
 from spanbert_jax.commands.train import closing_words
 from spanbert_jax.errors import UserError
 from spanbert_jax.finetuning.run import build, finetune
@@ -107,12 +108,22 @@ def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
     assert len(drawn) == len(stored) and drawn != stored
     for settings, message in (({"beam": 1}, "setting 'beam': .* allowed are min_length, beams"),
                               ({"beams": True}, "setting 'beams' is True: it must be of type int, like 2"),
+                              ({"beams": "few"}, "setting 'beams' is 'few': it must be of type int"),
                               ({"beams": 0}, "config.task.beams is 0; it must be at least 1"),
                               ({"target_length": 5}, "setting 'target_length'")):
         with pytest.raises(UserError, match=message):
             spanbert_jax.pipeline("translation", trained / "run", **settings)
-    failed = subprocess.run([*main, "--set", "beams=few"], capture_output=True, text=True)
-    assert failed.returncode == 2 and "'beams=few': write FIELD=VALUE" in failed.stderr
+    failed = subprocess.run([*main, "--set", "beams"], capture_output=True, text=True)
+    assert failed.returncode == 2 and "'beams': write FIELD=VALUE" in failed.stderr
+
+
+def test_other_files_than_in_training_can_be_read(trained, tmp_path):
+    sources = [json.loads(line)["source"] for line in (trained / "dev.jsonl").read_text().splitlines()]
+    (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source in sources))
+    assert cli(["predict", "--model", str(trained / "run"), "--input", str(tmp_path / "plain.en"), "--output",
+                str(tmp_path / "out.jsonl"), "--set", "source=en", "--set", "columns=[]"]) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == (
+        trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
 
 
 def test_transformers_writes_the_same_with_what_was_saved(trained):
@@ -181,6 +192,29 @@ def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):
     assert jax.tree.structure(shared) == jax.tree.structure(experiment.abstract.params)
     counts = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, begun)]
     assert counts[0] < 0.75 * counts[1]
+
+
+def test_what_is_frozen_stays_and_the_lower_a_layer_the_less_it_moves(start, tmp_path):
+    config = config_of(start, tmp_path, count=60)
+    config.train.duration, config.optimizer.layer_decay = "2 steps", 0.01
+    config.optimizer.freeze = "encoder/embeddings, decoder/layers/1/"
+    begun, _ = parameters(config, tmp_path / "run")
+    assert finetune(config, tmp_path / "run").finished
+    moved = jax.tree.map(lambda before, after: np.abs(after - before), begun, load_model(tmp_path / "run").params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(moved["encoder"]["embeddings"]))
+    kernel = moved["encoder"]["layers"]["attention"]["query"]["kernel"].mean(axis=(1, 2))
+    np.testing.assert_allclose(kernel[0] / kernel[1], 0.01, rtol=0.5)
+    kernel = moved["decoder"]["layers"]["attention"]["query"]["kernel"]
+    assert kernel[0].any() and not kernel[1].any()
+
+
+def test_a_run_that_has_not_finished_predicts_nothing(start, tmp_path, monkeypatch):
+    config = config_of(start, tmp_path, count=60)
+    config.train.duration = "12 steps"
+    monkeypatch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
+    assert not finetune(config, tmp_path / "run").finished
+    with pytest.raises(UserError, match="run: a run of a task that has not finished; start its command again, and"):
+        load_model(tmp_path / "run")
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):

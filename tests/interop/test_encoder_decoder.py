@@ -41,6 +41,25 @@ def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_an_encoder_and_a_decoder_that_are_one_come_in(sharded, tmp_path):
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig(
+        vocab_size=SOURCE_PIECES, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=16, initializer_range=0.3)).save_pretrained(tmp_path / "bert")
+    network = transformers.EncoderDecoderModel.from_encoder_decoder_pretrained(
+        tmp_path / "bert", tmp_path / "bert", tie_encoder_decoder=True).eval()
+    network.save_pretrained(tmp_path / "pair", **({"max_shard_size": "40KB"} if sharded else {}))
+    assert (len(list((tmp_path / "pair").glob("*.safetensors"))) > 1) == sharded
+    model, params = load_encoder_decoder(tmp_path / "pair")
+    tokens, targets = (np.random.default_rng(0).integers(0, SOURCE_PIECES, shape) for shape in ((3, 8), (3, 6)))
+    with torch.no_grad():
+        expected = network(input_ids=torch.from_numpy(tokens), attention_mask=torch.ones(3, 8),
+                           decoder_input_ids=torch.from_numpy(targets)).logits.numpy()
+    ours = jax.jit(model.apply)({"params": params}, tokens, np.ones_like(tokens), targets, np.ones_like(targets))
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
     _, folder = save_pair(tmp_path / "theirs", kind, 32)

@@ -56,16 +56,31 @@ def test_features_piece_by_piece(tokenizer):
 def test_what_is_cut_or_unknown_is_counted(tokenizer):
     task, faults = translate(), Faults()
     examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b"),
-                pair(5, "\u200b", "a")]
+                pair(5, "\u200b", "a"), pair(6, "a bär", "a")]
     features = task.features(examples, tokenizer, faults)
-    assert features.lengths.tolist() == [12, 3, 3, 3, 2] and features.labels.lengths.tolist() == [3, 7, 4, 2, 3]
+    assert features.lengths.tolist() == [12, 3, 3, 3, 2, 4]
+    assert features.labels.lengths.tolist() == [3, 7, 4, 2, 3, 3]
     assert pieces(tokenizer, features.labels.of(2)) == "[CLS] a [UNK] [SEP]"
     assert faults.places == {
         "sources longer than config.task.length, cut at the end": ["f:1 (id 1)"],
-        "targets longer than config.task.target_length, learned up to there": ["f:2 (id 2)"],
-        "targets with words that the target vocabulary lacks, learned as [UNK]": ["f:3 (id 3)"],
+        "targets longer than config.task.target_length, cut at the end": ["f:2 (id 2)"],
+        "targets with words that the target vocabulary lacks, taken for [UNK]": ["f:3 (id 3)"],
         "targets of which the target vocabulary makes nothing": ["f:4 (id 4)"],
-        "sources of which the vocabulary makes nothing": ["f:5 (id 5)"]}
+        "sources of which the vocabulary makes nothing": ["f:5 (id 5)"],
+        "sources with words that the vocabulary lacks, read as [UNK]": ["f:6 (id 6)"]}
+
+
+def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
+    examples = [pair(number, "a", text) for number, text in enumerate(
+        ("two trees.", "two  trees", "a[", " a house "), 1)]
+    kept, own = Faults(), Faults()
+    translate().features(examples, tokenizer, kept)
+    (fault, places), = kept.places.items()
+    assert places == ["f:2 (id 2)", "f:3 (id 3)"] and "config.task.target_vocabulary=8000" in fault
+    task = translate(target_vocabulary="400", target_length=40)
+    task.learn(examples, tokenizer)
+    task.features(examples, tokenizer, own)
+    assert not own.counts
 
 
 def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
@@ -151,7 +166,7 @@ def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokeni
     assert predictions == [{"id": "1", "translation": "ein Haus", "score": -0.5},
                            {"id": "2", "translation": "ein", "score": None,
                             "note": NOT_FINITE},
-                           *({"id": id, "translation": "", "score": None, "note": "the source is empty"}
+                           *({"id": id, "translation": "", "score": None, "note": "no piece in the source"}
                              for id in ("3", "4"))]
     json.dumps(predictions, allow_nan=False)
     assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n\n"}
@@ -185,7 +200,12 @@ def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
     ({"decoder": "models/gpt2", "target_vocabulary": "500"}, "empty where the decoder is that of a directory"),
     ({"decoder": "shared", "target_vocabulary": "500"}, "empty where the decoder is the encoder itself"),
     ({"bleu_tokenizer": "moses"}, "bleu_tokenizer is 'moses': allowed are"),
-    ({"source": "en", "target": "en"}, "source and target are both 'en'")])
+    ({"source": "en", "target": "en"}, "source and target are 'en' and 'en': give each its own name"),
+    ({"source": ""}, "source and target are '' and 'target'"), ({"columns": ("source", "source")}, "columns is "),
+    ({"columns": ("source,target",)}, r"'source' among them, as in \"\('source','target'\)\""),
+    ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0"), ({"temperature": 1e-39}, "temperature is 1e-39"),
+    ({"temperature": float("inf")}, "temperature is inf"), ({"length_penalty": float("nan")}, "length_penalty is nan"),
+    ({"length_penalty": -1e3}, "length_penalty is -1000.0; it must be from -10 to 10")])
 def test_settings_without_a_meaning_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         translate(**settings)

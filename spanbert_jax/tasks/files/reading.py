@@ -270,7 +270,7 @@ def field(record: dict[str, Any], name: str, where: str, kind: type | tuple[type
       UserError: when it is missing or of another type.
     """
     if name not in record:
-        raise UserError(f"{where}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none'}")
+        raise UserError(f"{where}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
         wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
@@ -28,30 +28,31 @@ class Translation:
     targets: tuple[str, ...]
 
 
-def read_translations(path: str, source: str, target: str, columns: tuple[str, ...], faults: Faults,
+def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: Faults,
                       labelled: bool = True) -> Iterator[Translation]:
     """Yields the pairs of a file one after the other.
 
     A file whose name ends in .SOURCE, such as news.en, has a text a line; the translations are in the file with .TARGET
-    in its place. Others are tables or JSON lines as `reading.table` has them. Pairs of which a side is empty are left
-    out and counted; without `labelled`, an empty source gives an empty translation. With it, nothing is read of a file
-    of translations, such as news.de beside news.en, which a folder or glob may name too.
+    in its place, of which nothing is read by itself: a folder or glob may name it too. Others are tables or JSON lines
+    as `reading.table` has them. Pairs of which a side is empty are left out and counted; without `labelled`, an empty
+    source gives an empty translation.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
-      columns: of a table of tabs or commas whose first line does not name them.
+      columns: their names, for a table of tabs or commas whose first line does not have them.
+      id_field: name of the column with the id of a pair; "" for the number of its line.
 
     Raises:
       UserError: naming file and line of what is wrong, as where the two files have different numbers of lines.
     """
-    if labelled and os.path.exists(_beside(path, target, source)):
+    if os.path.exists(_beside(path, target, source)):
+        faults.add("files of translations, read with the texts beside them", path)
         return
     if path.removesuffix(".gz").endswith(f".{source}"):
         pairs = _parallel(path, source, target, faults, labelled)
     else:
-        pairs = _table(path, source, target, columns, faults, labelled)
-    for where, text, written in pairs:
-        id = where.rpartition(":")[2]
+        pairs = _table(path, source, target, columns, id_field, faults, labelled)
+    for where, id, text, written in pairs:
         if not text.strip() or written is not None and not written.strip():
             faults.add("pairs with an empty source or target, left out" if labelled else "empty sources", where)
             if labelled:
@@ -72,11 +73,17 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
-def _table(path: str, source: str, target: str, columns: tuple[str, ...], faults: Faults,
-           labelled: bool) -> Iterator[tuple[str, str, str | None]]:
+def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: Faults,
+           labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
+    ids = reading.Ids(id_field, optional=False, unique=labelled)
     for where, record in reading.table(path, faults, columns):
+        if source not in record:
+            there = ", ".join(map(repr, record)) or "none"
+            raise UserError(f"{where}: no field {source!r}; there are {there:.100}; set config.task.source and target, "
+                            f"or config.task.columns=\"({source!r},{target!r})\" where the first line of a table does "
+                            "not name its columns")
         text = reading.field(record, source, where)
-        yield where, text, reading.field(record, target, where) if labelled else None
+        yield where, ids(record, where), text, reading.field(record, target, where) if labelled else None
 
 
 def _beside(path: str, ending: str, other: str) -> str:
@@ -86,10 +93,10 @@ def _beside(path: str, ending: str, other: str) -> str:
 
 
 def _parallel(path: str, source: str, target: str, faults: Faults,
-              labelled: bool) -> Iterator[tuple[str, str, str | None]]:
+              labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
     other = _beside(path, source, target)
     if not labelled:
-        yield from ((f"{path}:{number}", text, None) for number, text in reading.lines(path, faults))
+        yield from ((f"{path}:{number}", str(number), text, None) for number, text in reading.lines(path, faults))
         return
     if not os.path.exists(other):
         raise UserError(f"{path}: its translations, {other}, are not there; put them beside it, or set "
@@ -100,4 +107,4 @@ def _parallel(path: str, source: str, target: str, faults: Faults,
             raise UserError(f"{shorter}: it has {number - 1:,} lines, and {longer} has more; each line needs its "
                             "translation in the same line of the other file")
         (number, text), (_, written) = first, second
-        yield f"{path}:{number}", text, written
+        yield f"{path}:{number}", str(number), text, written

@@ -12,9 +12,9 @@ from tests.paths import DATA, needs_data
 PAIRS = [("A house.", "Ein Haus."), ("Two  trees", "Zwei Bäume"), ("a house", "das Haus")]
 
 
-def read(path, source="source", target="target", columns=(), labelled=True):
+def read(path, source="source", target="target", columns=(), labelled=True, id_field=""):
     faults = Faults()
-    return list(read_translations(str(path), source, target, columns, faults, labelled)), faults
+    return list(read_translations(str(path), source, target, columns, id_field, faults, labelled)), faults
 
 
 def test_every_layout_gives_the_same_pairs(tmp_path):
@@ -44,10 +44,18 @@ def test_sources_alone_are_enough_to_translate(tmp_path):
 def test_of_a_folder_with_both_files_each_pair_is_read_once(tmp_path):
     for ending, word in (("en", "one"), ("de", "eins"), ("fr", "un")):
         (tmp_path / f"plain.{ending}").write_text(f"{word}\n")
-    assert read(tmp_path / "plain.de", "en", "de") == ([], Faults())
+    for labelled in (True, False):
+        found, faults = read(tmp_path / "plain.de", "en", "de", labelled=labelled)
+        assert not found and list(faults.places.values()) == [[str(tmp_path / "plain.de")]]
     assert [one.source for one in read(tmp_path / "plain.de", "de", "fr")[0]] == ["eins"]
     # What is to be translated may lie beside anything.
     assert [one.source for one in read(tmp_path / "plain.de", "de", "en", labelled=False)[0]] == ["eins"]
+
+
+def test_ids_are_those_of_a_column(tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"name": "a7", "en": "one", "de": "eins"}\n'
+                                          '{"name": "b", "en": "x", "de": "y"}\n')
+    assert [one.id for one in read(tmp_path / "lines.jsonl", "en", "de", id_field="name")[0]] == ["a7", "b"]
 
 
 def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
@@ -70,6 +78,8 @@ def test_unequal_numbers_of_lines_are_told(lines, others, message, tmp_path):
 @pytest.mark.parametrize("name,content,message", [
     ("plain.en", "a\n", "plain.en: its translations, .*plain.de, are not there"),
     ("lines.jsonl", '{"en": "a"}\n', "lines.jsonl:1: no field 'de'"),
+    ("lines.tsv", "A house.\tEin Haus.\nb\tc\n", r"lines.tsv:2: no field 'en'; there are 'A house.', .*set config.task"
+     r".source and target, or config.task.columns=\"\('en','de'\)\""),
     ("lines.jsonl", '{"en": 3, "de": "b"}\n', "field 'en' is 3, which is not of type str"),
     ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 fields where there are 2 columns"),
     ("lines.jsonl", "{\n", "lines.jsonl:1: not a JSON line")])
