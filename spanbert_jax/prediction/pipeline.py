@@ -70,10 +70,12 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
       **settings: of the task, in place of those that it was trained with, such as beams=1 where texts are written.
 
     Raises:
-      UserError: when there is no such network, it does another task, or a setting cannot be so.
+      UserError: when there is no such network, it does another task, or an argument or a setting cannot be so.
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: it must be at least 1")
     fine_tuned = load_model(model, dtype, settings)
     if task.replace("-", "_") != fine_tuned.name:
         raise UserError(f"task {task!r}: the network in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")

@@ -196,6 +196,8 @@ def test_what_a_pipeline_cuts_is_warned_of(models):
         call(["red", "the " * 100])
     with pytest.raises(UserError, match="input 1: 5 is neither a text nor fields by name"):
         call([5])
+    with pytest.raises(UserError, match="batch_size=0: it must be at least 1"):
+        spanbert_jax.pipeline("text-classification", models["text_classification"], batch_size=0)
     with pytest.raises(UserError, match="dtype='int8': allowed are"):
         spanbert_jax.pipeline("text-classification", models["text_classification"], dtype="int8")
 
