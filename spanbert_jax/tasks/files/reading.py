@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
 import json
 import os
 import zlib
@@ -71,7 +72,8 @@ def _decoded(stream: Iterable[bytes], path: str, faults: Faults) -> Iterator[str
     returns = False
     for data in stream:
         returns = returns or b"\r" in data
-        yield decode(data.replace(b"\r\n", b"\n"), path, faults)
+        # What came as a line is many where lines end in carriage returns alone.
+        yield from io.StringIO(decode(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, faults))
     if returns:
         faults.add("files with carriage returns", path)
 

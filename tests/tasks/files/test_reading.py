@@ -57,6 +57,7 @@ def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
 
 @pytest.mark.parametrize("name,text", [
     ("a.csv", 'text,label\n"a, ""b""\nc",x\nd,y\n'), ("a.csv", '\ufefftext,label\r\n"a, ""b""\r\nc",x\r\nd,y\r\n'),
+    ("a.csv", 'text,label\r"a, ""b""\rc",x\rd,y\r'),
     ("a.jsonl", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n\n{"text": "d", "label": "y"}\n'),
     ("a.json", '[{"text": "a, \\"b\\"\\nc", "label": "x"}, {"text": "d", "label": "y"}]'),
     ("a.json", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n{"text": "d", "label": "y"}\n')])
@@ -67,6 +68,15 @@ def test_tables_of_every_kind(name, text, tmp_path):
     rows = [row for _, row in reading.table(str(file), faults)]
     assert rows == [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d", "label": "y"}]
     assert faults.counts.get("files with carriage returns", 0) == ("\r" in text)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(end, tmp_path):
+    file = tmp_path / "plain.en"
+    file.write_bytes(f"one{end}{end}two\u2028three\x0b{end}four".encode())
+    faults = Faults()
+    assert list(reading.lines(str(file), faults)) == [(1, "one"), (2, ""), (3, "two\u2028three\x0b"), (4, "four")]
+    assert faults.counts == ({"files with carriage returns": 1} if "\r" in end else {})
 
 
 @pytest.mark.parametrize("text,message", [
