@@ -16,7 +16,7 @@ from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
-from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Task
+from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Task, place_of
 from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
 
 _BATCH = 256  # documents that are tokenised at once
@@ -92,7 +92,7 @@ class ExtractiveSummarization(Task):
             for number, (example, of_one) in enumerate(zip(batch, texts, strict=True), start):
                 pieces = [next(encodings).ids for _ in of_one]
                 labels = self._labels(example, of_one, faults) if labelled else None
-                self._add_windows(made, number, _place(example), pieces, labels, special, faults)
+                self._add_windows(made, number, place_of(example), pieces, labels, special, faults)
         dtypes = {"label": np.int32, "label_weight": np.float32} if labelled else {}
         return made.features(pieces={"sentence": np.int32, **dtypes})
 
@@ -101,7 +101,7 @@ class ExtractiveSummarization(Task):
         chosen = greedy_oracle(texts, example.summaries, self.settings["sentences"])
         if not chosen:
             faults.add("documents that share no word with their summary, trained on with no sentence to choose",
-                       _place(example))
+                       place_of(example))
         labels = np.zeros(len(texts) + 1, np.int32)
         labels[chosen] = 1
         return labels
@@ -234,7 +234,3 @@ def _joined(example: Document, numbers: Iterable[int]) -> str:
     """The sentences of some numbers, those of them that there are."""
     texts = _texts(example)
     return " ".join(texts[number] for number in numbers if number < len(texts))
-
-
-def _place(example: Document) -> str:
-    return f"{example.where} (id {example.id!r})"

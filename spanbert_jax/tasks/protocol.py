@@ -33,6 +33,11 @@ class Example(Protocol):
     group: str
 
 
+def place_of(example: Example) -> str:
+    """Where an example stands, for counts of what was mended."""
+    return f"{example.where} (id {example.id!r})"
+
+
 class Task(abc.ABC):
     """Reads examples, makes features of them, gives the loss, decodes and scores.
 

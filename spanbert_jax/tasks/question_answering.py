@@ -21,7 +21,7 @@ from spanbert_jax.tasks.answers import Limits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.questions import Question, given_question, read_questions
 from spanbert_jax.tasks.metrics import question_answering as metrics
-from spanbert_jax.tasks.protocol import Prediction, Task
+from spanbert_jax.tasks.protocol import Prediction, Task, place_of
 from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
 
 CUT = "questions cut at config.task.question_length pieces"
@@ -125,7 +125,7 @@ class QuestionAnswering(Task):
         return made.features(columns, {"char_start": np.int32, "char_end": np.int32, "max_context": np.bool_})
 
     def _count(self, example: Question, question: np.ndarray, context: np.ndarray, faults: Faults) -> None:
-        place = _place(example)
+        place = place_of(example)
         if len(question) > self.settings["question_length"]:
             faults.add(CUT, place)
         if not len(question):
@@ -147,13 +147,13 @@ class QuestionAnswering(Task):
         span = _whole_answer(characters, example.answers[:1])
         if not span and (span := _whole_answer(characters, example.answers[1:])
                          or _whole_answer(characters, _other_places(example))):
-            faults.add(ELSEWHERE, _place(example))
+            faults.add(ELSEWHERE, place_of(example))
         if not span:
             text, start = example.answers[0]
             span = answer_pieces(characters, start, start + len(text))
-            faults.add(WIDENED if span else NO_PIECES, _place(example))
+            faults.add(WIDENED if span else NO_PIECES, place_of(example))
         if span and span[1] - span[0] >= self.max_answer_length:
-            faults.add(LONG, _place(example))
+            faults.add(LONG, place_of(example))
         return span, float(span is not None)
 
     def _add_windows(self, made: FeatureList, index: int, question: np.ndarray, ids: np.ndarray,
@@ -319,7 +319,3 @@ def _other_places(example: Question) -> Iterator[tuple[str, int]]:
     for text, start in example.answers:
         found = [match.start() for match in re.finditer(f"(?={re.escape(text)})", example.context)]
         yield from ((text, place) for place in sorted(found, key=lambda place: abs(place - start)))
-
-
-def _place(example: Question) -> str:
-    return f"{example.where} (id {example.id!r})"

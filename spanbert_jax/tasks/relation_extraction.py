@@ -19,7 +19,7 @@ from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, read_relations, relation_of, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
-from spanbert_jax.tasks.protocol import Prediction, Task
+from spanbert_jax.tasks.protocol import Prediction, Task, place_of
 from spanbert_jax.tasks.word_pieces import word_pieces
 from spanbert_jax.text import special_ids
 
@@ -121,7 +121,7 @@ class RelationExtraction(Task):
                                   special.sep)
             tokens, fault = marking.fit(marked, special, self.settings["length"])
             if fault:
-                faults.add(fault, f"{example.where} (id {example.id})")
+                faults.add(fault, place_of(example))
             columns = self._target(example, indices, faults) if labelled else None
             made.add(number, tokens, np.zeros(len(tokens)), columns)
         return made.features({"label": np.int32, "weight": np.float32} if labelled else None)

@@ -17,7 +17,7 @@ from spanbert_jax.interop.sources.location import locate
 from spanbert_jax.model import Outputs
 from spanbert_jax.pretraining.objectives import Term, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Task
+from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Task, place_of
 from spanbert_jax.text import of_plain_text, special_ids
 from spanbert_jax.text.targets import LEAST_TARGET_PIECES, load_target_tokenizer, target_ids, train_target_tokenizer
 
@@ -155,11 +155,11 @@ class Writing(Task):
             back = target.decode_batch(written, skip_special_tokens=False)
             for number, (example, source, labels, text) in enumerate(zip(batch, sources, written, back), start):
                 if len(source) > room:
-                    faults.add("sources longer than config.task.length, cut at the end", _place(example))
+                    faults.add("sources longer than config.task.length, cut at the end", place_of(example))
                 if example.source.strip() and not source:
-                    faults.add("sources of which the vocabulary makes nothing", _place(example))
+                    faults.add("sources of which the vocabulary makes nothing", place_of(example))
                 if special.unk in source:
-                    faults.add("sources with words that the vocabulary lacks, read as [UNK]", _place(example))
+                    faults.add("sources with words that the vocabulary lacks, read as [UNK]", place_of(example))
                 tokens = [special.cls, *source[:room], special.sep]
                 if labelled:
                     labels = [ids.start, *self._label(example, labels, text, ids.unknown, faults), ids.end]
@@ -170,14 +170,14 @@ class Writing(Task):
         """The pieces of a target that are learned; `text` is what they say."""
         room = self.settings["target_length"] - 1
         if len(pieces) > room:
-            faults.add("targets longer than config.task.target_length, cut at the end", _place(example))
+            faults.add("targets longer than config.task.target_length, cut at the end", place_of(example))
         if unknown is not None and unknown in pieces:
-            faults.add("targets with words that the target vocabulary lacks, taken for [UNK]", _place(example))
+            faults.add("targets with words that the target vocabulary lacks, taken for [UNK]", place_of(example))
         elif not pieces:
-            faults.add("targets of which the target vocabulary makes nothing", _place(example))
+            faults.add("targets of which the target vocabulary makes nothing", place_of(example))
         elif text.strip() != example.targets[0].strip():
             faults.add("targets whose capitals, accents or spaces the target vocabulary does not keep, as one of "
-                       "config.task.target_vocabulary=8000 does", _place(example))
+                       "config.task.target_vocabulary=8000 does", place_of(example))
         return pieces[:room]
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
@@ -215,7 +215,3 @@ class Writing(Task):
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-
-def _place(example: Pair) -> str:
-    return f"{example.where} (id {example.id})"

@@ -121,7 +121,7 @@ def test_cuts_are_counted_with_their_place(tokenizer):
     task, faults = trained(tokenizer, length=9, marking="text"), Faults()
     features = task.features([example(7, "born_in")], tokenizer, faults)
     assert pieces(tokenizer, features, 0) == "[CLS] [unused1] Ann [unused2] [unused3] New York [unused4] [SEP]"
-    assert list(faults.places.values()) == [["f:7 (id 7)"]]
+    assert list(faults.places.values()) == [["f:7 (id '7')"]]
 
 
 @pytest.mark.parametrize("marking", ["ner", "text", "text_ner", "ner_text"])

@@ -62,12 +62,12 @@ def test_what_is_cut_or_unknown_is_counted(tokenizer):
     assert features.labels.lengths.tolist() == [3, 7, 4, 2, 3, 3]
     assert pieces(tokenizer, features.labels.of(2)) == "[CLS] a [UNK] [SEP]"
     assert faults.places == {
-        "sources longer than config.task.length, cut at the end": ["f:1 (id 1)"],
-        "targets longer than config.task.target_length, cut at the end": ["f:2 (id 2)"],
-        "targets with words that the target vocabulary lacks, taken for [UNK]": ["f:3 (id 3)"],
-        "targets of which the target vocabulary makes nothing": ["f:4 (id 4)"],
-        "sources of which the vocabulary makes nothing": ["f:5 (id 5)"],
-        "sources with words that the vocabulary lacks, read as [UNK]": ["f:6 (id 6)"]}
+        "sources longer than config.task.length, cut at the end": ["f:1 (id '1')"],
+        "targets longer than config.task.target_length, cut at the end": ["f:2 (id '2')"],
+        "targets with words that the target vocabulary lacks, taken for [UNK]": ["f:3 (id '3')"],
+        "targets of which the target vocabulary makes nothing": ["f:4 (id '4')"],
+        "sources of which the vocabulary makes nothing": ["f:5 (id '5')"],
+        "sources with words that the vocabulary lacks, read as [UNK]": ["f:6 (id '6')"]}
 
 
 def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
@@ -76,7 +76,7 @@ def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
     kept, own = Faults(), Faults()
     translate().features(examples, tokenizer, kept)
     (fault, places), = kept.places.items()
-    assert places == ["f:2 (id 2)", "f:3 (id 3)"] and "config.task.target_vocabulary=8000" in fault
+    assert places == ["f:2 (id '2')", "f:3 (id '3')"] and "config.task.target_vocabulary=8000" in fault
     task = translate(target_vocabulary="400", target_length=40)
     task.learn(examples, tokenizer)
     task.features(examples, tokenizer, own)
