@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     if path := encoder_decoder_at(args.workdir):
         if args.format != "huggingface":
             raise UserError(f"--format {args.format}: {path} is a network that writes; allowed is huggingface")
-        return carry_writer(path, args.out, None, args.tokenizer, step=args.step)
+        if args.step is not None:
+            raise UserError(f"--step {args.step}: {path} is a network that writes, with its own; leave it out")
+        return carry_writer(path, args.out, None, args.tokenizer)
     pretrained = open_pretrained(args.workdir, step=args.step)
     model = pretrained.model(pretrained.head)
     facts, step = pretrained.facts, ""

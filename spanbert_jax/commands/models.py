@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
 
-from spanbert_jax.errors import UserError
 from spanbert_jax.interop.exporting import Comparison
 from spanbert_jax.model import EncoderModel
 
@@ -20,21 +18,10 @@ def describe(model: EncoderModel) -> str:
             f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(words)}")
 
 
-def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None,
-                 **flags: Any) -> int:
-    """Brings a network that writes in or out, and says so.
-
-    Args:
-      task, tokenizer: as `prediction.adopting.adopt` has them.
-      **flags: which mean nothing of it, by name.
-
-    Raises:
-      UserError: when one of them is given.
-    """
+def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:
+    """Brings a network that writes in or out, and says so; `task` and `tokenizer` as `prediction.adopting.adopt` has
+    them."""
     from spanbert_jax.prediction.adopting import adopt
-    for name, value in flags.items():
-        if value is not None:
-            raise UserError(f"--{name} {value}: {path} is a network that writes, with its own; leave it out")
     fine_tuned, comparison = adopt(path, out, task, tokenizer)
     config, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
     print(f"{path}: {fine_tuned.name}, {config.num_layers} layers of width {config.width} that read and "
