@@ -39,9 +39,9 @@ class Translate(Writing):
         if not source or not target or source == target:
             raise UserError(f"config.task.source and target are {source!r} and {target!r}: give each its own name")
         columns = tuple(self.settings["columns"])
-        if columns and (len(set(columns)) < len(columns) or source not in columns):
-            raise UserError(f"config.task.columns is {columns!r}: give each column a name of its own, {source!r} among "
-                            f"them, as in \"({source!r},{target!r})\"")
+        if len(set(columns)) < len(columns) or any("," in name for name in columns):
+            raise UserError(f"config.task.columns is {columns!r}: give each column a name of its own, as in "
+                            f"\"({source!r},{target!r})\"")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Translation]:
         """Yields the pairs of a file, as `files.translations.read_translations` has it."""

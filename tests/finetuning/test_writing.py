@@ -121,7 +121,7 @@ def test_other_files_than_in_training_can_be_read(trained, tmp_path):
     sources = [json.loads(line)["source"] for line in (trained / "dev.jsonl").read_text().splitlines()]
     (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source in sources))
     assert cli(["predict", "--model", str(trained / "run"), "--input", str(tmp_path / "plain.en"), "--output",
-                str(tmp_path / "out.jsonl"), "--set", "source=en", "--set", "columns=[]"]) == 0
+                str(tmp_path / "out.jsonl"), "--set", "source=en"]) == 0
     assert (tmp_path / "out.jsonl").read_bytes() == (
         trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
 

@@ -202,7 +202,7 @@ def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
     ({"bleu_tokenizer": "moses"}, "bleu_tokenizer is 'moses': allowed are"),
     ({"source": "en", "target": "en"}, "source and target are 'en' and 'en': give each its own name"),
     ({"source": ""}, "source and target are '' and 'target'"), ({"columns": ("source", "source")}, "columns is "),
-    ({"columns": ("source,target",)}, r"'source' among them, as in \"\('source','target'\)\""),
+    ({"columns": ("source,target",)}, r"a name of its own, as in \"\('source','target'\)\""),
     ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0"), ({"temperature": 1e-39}, "temperature is 1e-39"),
     ({"temperature": float("inf")}, "temperature is inf"), ({"length_penalty": float("nan")}, "length_penalty is nan"),
     ({"length_penalty": -1e3}, "length_penalty is -1000.0; it must be from -10 to 10")])
