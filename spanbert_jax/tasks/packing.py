@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from spanbert_jax.tasks.features import Features
 
 # Of the positions of the rows that training computes at least so many are to be pieces.
 FULL = 0.9
+_NEARLY = 0.01  # a share that is not worth longer rows
 _MOST_TEXTS = 255  # numbers of texts are uint8, and 0 is padding
 # Lengths of short rows; those of longer ones are multiples of the last, which fills the lanes of an accelerator.
 _LENGTHS = (32, 64, 128)
 _LONGER = (1, 1.5, 2, 3, 4)
+_Lengths = TypeVar("_Lengths")
 
 
 class PackedRows:
@@ -110,20 +113,32 @@ def most_texts(lengths: np.ndarray, length: int) -> int:
 
 
 def row_length(lengths: np.ndarray) -> int:
-    """The least row length, of those tried, at which rows are `FULL`, or else the one at which they are fullest.
+    """The `least_full` row length of those tried.
 
     It is 32, 64 or a multiple of 128, and longer than the longest feature needs where features of much the same length
     would leave rows half empty.
     """
-    longest = int(lengths.max(initial=1))
-    best = (0.0, 0)
-    for factor in _LONGER:
-        length = rounded_length(math.ceil(longest * factor))
-        filled = float(lengths.sum()) / (length * max(1, len(best_fit(lengths, length, _MOST_TEXTS))))
+    def tried() -> Iterator[tuple[float, int]]:
+        for factor in _LONGER:
+            length = rounded_length(math.ceil(int(lengths.max(initial=1)) * factor))
+            yield float(lengths.sum()) / (length * max(1, len(best_fit(lengths, length, _MOST_TEXTS)))), length
+
+    return least_full(tried())
+
+
+def least_full(tried: Iterable[tuple[float, _Lengths]]) -> _Lengths:
+    """The first lengths at which rows are `FULL`, or else nearly as full as they get: attention costs more in longer.
+
+    Args:
+      tried: how full rows are, as a share, and their lengths, the least first.
+    """
+    seen: list[tuple[float, _Lengths]] = []
+    for filled, lengths in tried:
         if filled >= FULL:
-            return length
-        best = max(best, (filled, -length))
-    return -best[1]
+            return lengths
+        seen.append((filled, lengths))
+    fullest = max(filled for filled, _ in seen)
+    return next(lengths for filled, lengths in seen if filled >= fullest - _NEARLY)
 
 
 def split_rows(rows: PackedRows, batch: int) -> list[np.ndarray]:

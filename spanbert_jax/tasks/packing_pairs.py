@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.packing import FULL, PackedRows, rounded_length
+from spanbert_jax.tasks.packing import PackedRows, least_full, rounded_length
 
 _LONGER = (1, 1.5, 2, 3, 4, 6, 8)
 _SHORTEST = 16  # rows of labels are a multiple of it
@@ -58,24 +58,24 @@ def label_lengths(features: Features) -> np.ndarray:
 
 
 def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:
-    """The least lengths S and T of those tried at which rows are `FULL`, or else those at which they are fullest.
+    """The `least_full` lengths S and T of those tried.
 
     Args:
       parts: all that is to go into rows of these lengths.
     """
     sources, labels = (np.concatenate([lengths(features) for features in parts])
                        for lengths in (lambda features: features.lengths, label_lengths))
-    best = (0.0, 0, 0)
-    for factor in _LONGER:
-        length = rounded_length(math.ceil(int(sources.max(initial=1)) * factor))
-        share = length * labels.sum() / max(1, sources.sum())
-        label_length = math.ceil(max(share, int(labels.max(initial=1))) / _SHORTEST) * _SHORTEST
-        count = len(best_fit_pairs(sources, labels, length, label_length))
-        filled = float(sources.sum() + labels.sum()) / ((length + label_length) * max(1, count))
-        if filled >= FULL:
-            return length, label_length
-        best = max(best, (filled, -length, -label_length))
-    return -best[1], -best[2]
+
+    def tried() -> Iterator[tuple[float, tuple[int, int]]]:
+        for factor in _LONGER:
+            length = rounded_length(math.ceil(int(sources.max(initial=1)) * factor))
+            share = length * labels.sum() / max(1, sources.sum())
+            label_length = math.ceil(max(share, int(labels.max(initial=1))) / _SHORTEST) * _SHORTEST
+            count = len(best_fit_pairs(sources, labels, length, label_length))
+            filled = float(sources.sum() + labels.sum()) / ((length + label_length) * max(1, count))
+            yield filled, (length, label_length)
+
+    return least_full(tried())
 
 
 def pack_pairs(features: Features, length: int, label_length: int, pad: int, seed: int) -> PackedPairs:

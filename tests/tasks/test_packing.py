@@ -7,7 +7,7 @@ import pytest
 from spanbert_jax.model import EncoderModel, ModelConfig
 from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
 from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.packing import FULL, PackedRows, Unpacked, pack, row_length, split_rows
+from spanbert_jax.tasks.packing import FULL, PackedRows, Unpacked, least_full, pack, row_length, split_rows
 
 
 def make_features(lengths, seed: int = 0) -> Features:
@@ -62,6 +62,12 @@ def test_rows_are_nine_tenths_full(name, lengths):
     length = row_length(features.lengths)
     assert length in (32, 64, *range(128, 2000, 128)) and length >= lengths.max()
     assert pack(features, length, 0, seed=0).filled >= FULL
+
+
+@pytest.mark.parametrize("filled,length", [
+    ([0.8, 0.91, 0.99], 2), ([0.85, 0.888, 0.893], 2), ([0.85, 0.87, 0.89], 3), ([0.89, 0.88], 1), ([0.0], 1)])
+def test_rows_are_no_longer_than_pays(filled, length):
+    assert least_full((share, number) for number, share in enumerate(filled, 1)) == length
 
 
 def test_padding_rows_are_empty_and_rows_are_split_whole():
