@@ -1,17 +1,20 @@
 """Summaries that are written."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.errors import UserError
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
-from spanbert_jax.tasks.metrics.rouge import rouge_figures
-from spanbert_jax.tasks.protocol import Prediction
+from spanbert_jax.tasks.metrics.rouge import principal_sentence, rouge_figures, rouge_words
+from spanbert_jax.tasks.protocol import Prediction, place_of
 from spanbert_jax.tasks.writing import Writing
 
 _FIELDS = ("source", "target", "id", "group")
+_PIECES_PER_WORD = 1.5  # about
 
 
 class Summarization(Writing):
@@ -24,7 +27,9 @@ class Summarization(Writing):
     def defaults(cls) -> dict[str, Any]:
         """Fields of `config.task`, besides those of `Writing`.
 
-        source, target: names of the fields with document and summary, as `files.summaries.read_documents` has them.
+        source, target: names of the fields with document and summary, as `files.summaries.read_documents` has them;
+          `target` is "" where there are no summaries: what is learned then is to write a document's principal
+          sentence, and by that to read and to copy.
         id: name of that with the document's id; "" for line numbers.
         group: name of that by which held-back parts are made; "" where every document stands on its own.
         """
@@ -33,13 +38,32 @@ class Summarization(Writing):
 
     def check_settings(self) -> None:
         super().check_settings()
-        for field in ("source", "target"):
-            if not self.settings[field]:
-                raise UserError(f"config.task.{field} is empty: give the name of a field")
+        if not self.settings["source"]:
+            raise UserError("config.task.source is empty: give the name of a field")
 
     def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Document]:
         """Yields the documents of a file, as `files.summaries.read_documents` has it."""
-        return read_documents(path, *(self.settings[name] for name in _FIELDS), faults, labelled)
+        documents = read_documents(path, *(self.settings[name] for name in _FIELDS), faults, labelled)
+        return documents if self.settings["target"] or not labelled else self._with_sentences(documents, faults)
+
+    def _with_sentences(self, documents: Iterable[Document], faults: Faults) -> Iterator[Document]:
+        """Documents with the principal one of the sentences that can be read, and written, as their summary.
+
+        Zhang et al. (2020) leave most of them out of the source; here it stays, for what is to be learned is to copy.
+        """
+        words_read, words_written = (self.settings[field] / _PIECES_PER_WORD for field in ("length", "target_length"))
+        for document in documents:
+            texts = [document.text[start:end] for start, end in document.spans]
+            words = [rouge_words(text) for text in texts]
+            so_far = itertools.accumulate(map(len, words))
+            fit = [number for number, end in enumerate(so_far)
+                   if end <= words_read and 0 < len(words[number]) <= words_written]
+            if fit:
+                chosen = fit[principal_sentence([words[number] for number in fit])]
+                yield dataclasses.replace(document, summaries=(texts[chosen],))
+            else:
+                faults.add("documents without a sentence that fits config.task.length and target_length, left out",
+                           place_of(document))
 
     def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Document:
         """Of a text, or of a text or a list of sentences by the name of its field."""

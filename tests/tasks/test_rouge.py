@@ -7,7 +7,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.tasks.files.summaries import read_documents
-from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures, rouge_words
+from spanbert_jax.tasks.metrics.rouge import greedy_oracle, principal_sentence, rouge_figures, rouge_words
 from tests.paths import DATA, needs_data
 
 FILES = {"papers": ("scitldr/SciTLDR-A-dev.jsonl", "source", "target"),
@@ -112,3 +112,16 @@ def test_the_oracle_is_the_plain_searchs(name, step, most):
     (["北京", "上海"], ["上海"], 2, [1])])
 def test_oracles_by_hand(sentences, references, most, expected):
     assert greedy_oracle(sentences, references, most) == expected
+
+
+@needs_data
+@pytest.mark.parametrize("name", FILES)
+def test_the_principal_sentence_is_that_which_the_package_holds_to_be_nearest_to_the_rest(name):
+    scorer = RougeScorer(["rouge1"], use_stemmer=True)
+    chosen = []
+    for sentences, _ in documents(name, 5, 60):
+        figures = [round(scorer.score(" ".join(sentences[:number] + sentences[number + 1:]), sentence)
+                         ["rouge1"].fmeasure, 9) for number, sentence in enumerate(sentences)]
+        chosen.append(principal_sentence([rouge_words(sentence) for sentence in sentences]))
+        assert chosen[-1] == figures.index(max(figures))
+    assert len(set(chosen)) > 3

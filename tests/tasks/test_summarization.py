@@ -58,5 +58,21 @@ def test_a_caller_gives_a_text_or_its_sentences():
     task, faults = summarize(), Faults()
     assert task.example("A text.", "input 1", faults).source == "A text."
     assert task.example({"document": SENTENCES}, "input 1", faults).source == " ".join(SENTENCES)
-    with pytest.raises(UserError, match="config.task.target is empty"):
-        summarize(target="")
+    with pytest.raises(UserError, match="config.task.source is empty"):
+        summarize(source="")
+
+
+def test_without_summaries_the_principal_sentence_that_can_be_read_and_written_is_learned(tmp_path):
+    texts = ["A dog came. The cat saw a dog. The cat sat.",
+             f"One bird. {'It ' * 10}sat. {'Two cats ran. ' * 3}", "", "One two three four five six."]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"document": text}) + "\n" for text in texts))
+    task, faults = summarize(target="", length=24, target_length=8), Faults()  # 16 words are read, 5 written
+    found = list(task.read(str(tmp_path / "d.jsonl"), faults))
+    assert [example.source for example in found] == texts[:2]
+    assert [example.targets for example in found] == [("The cat saw a dog.",), ("One bird.",)]
+    assert faults.places == {
+        "documents without text, left out": [f"{tmp_path / 'd.jsonl'}:3 (id '3')"],
+        "documents without a sentence that fits config.task.length and target_length, left out":
+            [f"{tmp_path / 'd.jsonl'}:4 (id '4')"]}
+    unlabelled = list(task.read(str(tmp_path / "d.jsonl"), Faults(), labelled=False))
+    assert [example.source for example in unlabelled] == texts and not any(example.targets for example in unlabelled)

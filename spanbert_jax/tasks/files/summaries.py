@@ -56,11 +56,11 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
 
     Args:
       source: name of the field with the text, or in JSON a list of sentences.
-      target: name of that with the summary, or in JSON a list of several, any of which is right.
+      target: name of that with the summary, or in JSON a list of several, any of which is right; "" for none.
       id_field: name of that with the document's id; "" for the number of its line.
       group_field: name of that by which held-back parts are made; "" where every document stands on its own.
-      labelled: whether there must be summaries, and documents that lack text or summary are left out; otherwise
-        summaries are not looked at.
+      labelled: whether documents that lack text, or the summary that they should have, are left out, and ids are there
+        once; otherwise summaries are not looked at.
 
     Raises:
       UserError: naming file, line and id: a field is missing or of another type, or an id is there twice.
@@ -70,8 +70,9 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
         id = ids(record, where)
         told, counted = f"{where}: id {id!r}", f"{where} (id {id!r})"
         sentences, text = _source(record, source, told)
-        summaries = _summaries(record, target, told, counted, faults) if labelled else ()
-        missing = "text" if not text.strip() else "a summary" if labelled and not summaries else ""
+        wanted = labelled and bool(target)
+        summaries = _summaries(record, target, told, counted, faults) if wanted else ()
+        missing = "text" if not text.strip() else "a summary" if wanted and not summaries else ""
         if missing:
             faults.add(f"documents without {missing}{', left out' if labelled else ''}", counted)
         if not (missing and labelled):  # without labels each input has its prediction

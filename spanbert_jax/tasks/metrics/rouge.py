@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -98,6 +99,21 @@ def greedy_oracle(sentences: Sequence[str], references: Sequence[str], most: int
         chosen.append(best)
         reached = figures[best]
     return sorted(chosen)
+
+
+def principal_sentence(sentences: Sequence[Sequence[str]]) -> int:
+    """The number of the sentence that says most of the rest, by ROUGE-1: what there is to write without a summary.
+
+    The first of several. So are the sentences found that are left out in pretraining of Zhang et al. (2020, PEGASUS,
+    section 3.1, "Ind-Orig").
+
+    Args:
+      sentences: the words of each; one sentence at least.
+    """
+    counts = [Counter(words) for words in sentences]
+    everything = Counter(itertools.chain.from_iterable(sentences))
+    # F1 is twice the words in common, over those of the sentence and of the rest together: of all, for each the same.
+    return max(range(len(counts)), key=lambda number: (counts[number] & (everything - counts[number])).total())
 
 
 def _joints(sentences: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
