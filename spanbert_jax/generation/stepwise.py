@@ -23,15 +23,22 @@ class Written(NamedTuple):
 
 
 def by_layer(params: Any) -> Any:
-    """Parameters of an `EncoderDecoder` as a `Writer` takes them, to be made once: each layer has arrays of its own.
+    """Parameters of an `EncoderDecoder` as a `Writer` takes them, to be made once.
 
-    Of stacked ones every step would copy what it needs.
+    Each layer has arrays of its own, for of stacked ones every step would copy what it needs; and those of queries, keys
+    and values of what is written are joined.
     """
     params = complete(params)
     decoder = params["decoder"]
     count = len(jax.tree.leaves(decoder["layers"])[0])
     apart = [jax.tree.map(lambda stacked, layer=layer: stacked[layer], decoder["layers"]) for layer in range(count)]
-    return {**params, "decoder": {**decoder, "layers": apart}}
+    joined = [{**layer, "attention": _joined(layer["attention"])} for layer in apart]
+    return {**params, "decoder": {**decoder, "layers": joined}}
+
+
+def _joined(attention: Any) -> Any:
+    return {"output": attention["output"], "joined": jax.tree.map(
+        lambda *parts: jnp.concatenate(parts, axis=-1), *(attention[name] for name in ("query", "key", "value")))}
 
 
 class Writer:

@@ -62,21 +62,31 @@ class Attention(nn.Module):
     def setup(self):
         config = self.config
         self.query, self.key, self.value = (Dense(config, config.width, ("embed", "heads")) for _ in range(3))
+        self.joined = Dense(config, 3 * config.width, ("embed", "heads"))
         self.output = Dense(config, config.width, ("heads", "embed"))
+
+    def queries(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, N, H]."""
+        return self._heads(self.query(x))
 
     def keys_and_values(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, S, D] -> two of [B, S, N, H]."""
         key, value = (self._heads(layer(source)) for layer in (self.key, self.value))
         return key, value
 
+    def queries_keys_and_values(self, x: jax.Array) -> list[jax.Array]:
+        """[B, T, D] -> three of [B, T, N, H] by one product, faster where positions are few; parameters are joined, as
+        `generation.stepwise.by_layer` has them."""
+        return [self._heads(part) for part in jnp.split(self.joined(x), 3, axis=-1)]
+
     def _heads(self, projected: jax.Array) -> jax.Array:
         return checkpoint_name(projected, "projections").reshape(*projected.shape[:2], self.config.num_heads, -1)
 
-    def __call__(self, x: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array,
+    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array,
                  seed: jax.Array | None) -> jax.Array:
-        """[B, T, D] over [B, S, N, H] twice -> [B, T, D]; `visible` broadcasts to [B, N, T, S]."""
-        seeds = None if seed is None else split_seed(seed, (x.shape[0], self.config.num_heads))
-        context = weigh((self._heads(self.query(x)), key, value), visible, seeds, attention_kind(self.config))
+        """[B, T, N, H] over [B, S, N, H] twice -> [B, T, D]; `visible` broadcasts to [B, N, T, S]."""
+        seeds = None if seed is None else split_seed(seed, (query.shape[0], self.config.num_heads))
+        context = weigh((query, key, value), visible, seeds, attention_kind(self.config))
         return checkpoint_name(self.output(context), "attention_output")
 
 
@@ -95,16 +105,17 @@ class DecoderLayer(nn.Module):
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
             if cache is None:
-                return own(x, *own.keys_and_values(x), around.visible, seeds[0])
+                return own(own.queries(x), *own.keys_and_values(x), around.visible, seeds[0])
             alone = x.reshape(len(cache.key), 1, -1)  # each hypothesis has positions of its own before it
+            query, *others = own.queries_keys_and_values(alone)
             key, value = (jax.lax.dynamic_update_slice_in_dim(before, by_head(new), around.step, 2)
-                          for before, new in zip(cache[:2], own.keys_and_values(alone), strict=True))
+                          for before, new in zip(cache[:2], others, strict=True))
             cache = cache._replace(key=key, value=value)
-            return own(alone, by_head(key), by_head(value), around.visible, None).reshape(x.shape)
+            return own(query, by_head(key), by_head(value), around.visible, None).reshape(x.shape)
 
         def attend_to_memory(x: jax.Array) -> jax.Array:
             key, value = other.keys_and_values(around.memory) if cache is None else map(by_head, cache[2:])
-            return other(x, key, value, around.memory_visible, seeds[1])
+            return other(other.queries(x), key, value, around.memory_visible, seeds[1])
 
         x = _add(config, "attention_norm", x, attend, seeds[2])
         x = _add(config, "memory_attention_norm", x, attend_to_memory, seeds[3])
