@@ -76,7 +76,8 @@ def test_published_hyperparameters_of_what_is_written(name, task, batch):
 
 @pytest.mark.parametrize("name", [
     "squad.py", "sentiment.py", "intent.py", "tacred.py", "semeval.py", "ner.py", "summarization_extractive.py",
-    "summarization.py", "summarization.py:data=scitldr", "translation.py", "translation.py:pair=debian"])
+    "summarization.py", "summarization.py:data=sentences", "summarization.py:data=scitldr", "translation.py",
+    "translation.py:pair=debian"])
 def test_small_variants_of_tasks_are_valid(name, monkeypatch):
     monkeypatch.setenv("SPANBERT_DATA", "/data")
     config = load(f"{name},small=true" if ":" in name else f"{name}:small=true")
