@@ -19,7 +19,8 @@ learned first, of descriptions without their summaries (data=sentences; any file
       --workdir runs/papers --config.init_from=runs/sentences --config.task.decoder=runs/sentences
 
 take 27 and 15 minutes, and end at ROUGE-1 27.8 and ROUGE-L 23.1 on dev, 29.5 and 24.9 on test, with seed 0; the first
-sentences have 27.7 and 22.1, 27.0 and 22.3. From the network of packages, which copies little, it was 20.8 and 17.4 on dev.
+sentences have 27.7 and 22.1, 27.0 and 22.3. From the network of packages, which copies little, it was 20.8 and 17.4 on
+dev.
 """
 import ml_collections
 

@@ -25,8 +25,8 @@ class Written(NamedTuple):
 def by_layer(params: Any) -> Any:
     """Parameters of an `EncoderDecoder` as a `Writer` takes them, to be made once.
 
-    Each layer has arrays of its own, for of stacked ones every step would copy what it needs. Those of queries, keys and
-    values of what is written are joined.
+    Each layer has arrays of its own, for of stacked ones every step would copy what it needs. Those of queries, keys
+    and values of what is written are joined.
     """
     params = complete(params)
     decoder = params["decoder"]
