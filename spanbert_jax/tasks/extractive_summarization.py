@@ -86,7 +86,7 @@ class ExtractiveSummarization(Task):
         special, plain, made = special_ids(tokenizer), of_plain_text(tokenizer), FeatureList()
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
-            texts = [_texts(example) for example in batch]
+            texts = [example.sentence_texts for example in batch]
             encodings = iter(plain.encode_batch([text for of_one in texts for text in of_one],
                                                 add_special_tokens=False))
             for number, (example, of_one) in enumerate(zip(batch, texts, strict=True), start):
@@ -225,12 +225,7 @@ def best_sentences(scores: Sequence[float], count: int) -> list[int]:
     return sorted(ranked[:count])
 
 
-def _texts(example: Document) -> list[str]:
-    """The sentences."""
-    return [example.text[start:end] for start, end in example.spans]
-
-
 def _joined(example: Document, numbers: Iterable[int]) -> str:
     """The sentences of some numbers, those of them that there are."""
-    texts = _texts(example)
+    texts = example.sentence_texts
     return " ".join(texts[number] for number in numbers if number < len(texts))

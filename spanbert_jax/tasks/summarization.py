@@ -53,7 +53,7 @@ class Summarization(Writing):
         """
         words_read, words_written = (self.settings[field] / _PIECES_PER_WORD for field in ("length", "target_length"))
         for document in documents:
-            texts = [document.text[start:end] for start, end in document.spans]
+            texts = document.sentence_texts
             words = [rouge_words(text) for text in texts]
             so_far = itertools.accumulate(map(len, words))
             fit = [number for number, end in enumerate(so_far)
@@ -72,6 +72,6 @@ class Summarization(Writing):
     def score(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """ROUGE; and what the first sentence alone would have, "lead/rouge_1" and so on."""
         references = [example.summaries for example in examples]
-        first = [example.text[slice(*example.spans[0])] if example.spans else "" for example in examples]
+        first = ["".join(example.sentence_texts[:1]) for example in examples]
         return (rouge_figures(references, [prediction[self.field] for prediction in predictions])
                 | rouge_figures(references, first, "lead/"))

@@ -49,6 +49,11 @@ class Document:
             start += len(sentence) + 1
         return spans
 
+    @property
+    def sentence_texts(self) -> list[str]:
+        """The sentences, as `spans` has them."""
+        return [self.text[start:end] for start, end in self.spans]
+
 
 def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, faults: Faults,
                    labelled: bool = True) -> Iterator[Document]:
