@@ -35,7 +35,7 @@ add --config.train.batch_size=8 --config.train.duration='20 steps' --config.opti
 """
 import ml_collections
 
-from spanbert_jax.training import default_config, parse_argument
+from spanbert_jax import default_config, parse_argument
 
 # The paper's names (table 6) for settings of `config.masking`. Its entity and phrase schemes draw single words besides.
 _SINGLE_WORDS = {"span_lower": 1, "span_upper": 1}

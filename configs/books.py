@@ -11,7 +11,7 @@ import pathlib
 
 import ml_collections
 
-from spanbert_jax.training import default_config
+from spanbert_jax import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

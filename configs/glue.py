@@ -14,8 +14,7 @@ The authors searched the rate in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5} and the batch in
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument
 
 # The folder of a task's files.
 _FOLDERS = {"rte": "RTE", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP",

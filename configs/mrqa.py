@@ -10,7 +10,7 @@ with SpanBERT-base: NewsQA 70.4, TriviaQA 79.2, SearchQA 82.9, HotpotQA 81.0, Na
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config
+from spanbert_jax import default_task_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ about 6.13 nats, 0.46 below what guessing by piece frequency reaches on the same
 """
 import ml_collections
 
-from spanbert_jax.training import default_config
+from spanbert_jax import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -13,8 +13,7 @@ Takes about nine minutes; macro F1 with seed 0: 79.6 on dev and 77.5 on test, 15
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config, small_start
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument, small_start
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

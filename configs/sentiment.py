@@ -12,8 +12,7 @@ Takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev and 82.3
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config, small_start
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument, small_start
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

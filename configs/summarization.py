@@ -24,8 +24,7 @@ dev.
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config, small_start
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument, small_start
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

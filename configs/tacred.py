@@ -15,8 +15,7 @@ and highest after the fourth. With pieces that it does not know as markers it re
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config, small_start
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument, small_start
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

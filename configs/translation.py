@@ -16,8 +16,7 @@ descriptions, and ends in 57 minutes at 11.8 BLEU and 38.1 chrF (a copy, which h
 """
 import ml_collections
 
-from spanbert_jax.finetuning.config import default_task_config, small_start
-from spanbert_jax.training import parse_argument
+from spanbert_jax import default_task_config, parse_argument, small_start
 
 # The file of a pair, the pieces of a text, and the examples of a step.
 _PAIRS = {"bible": ("bible-kjv-rv1909.en-es.tsv.gz", 64, 32), "debian": ("debian-mt.en-de.tsv.gz", 96, 16)}

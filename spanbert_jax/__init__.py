@@ -8,11 +8,15 @@ import importlib
 from typing import Any
 
 # Loaded when first asked for, so that `import spanbert_jax` and `--help` do not wait for JAX.
-_PUBLIC = {"prepare": "spanbert_jax.corpus", "train": "spanbert_jax.training", "evaluate": "spanbert_jax.training",
-           "load_config": "spanbert_jax.commands.configs", "UserError": "spanbert_jax.errors",
-           "from_pretrained": "spanbert_jax.interop", "load_tokenizer": "spanbert_jax.interop",
-           "save_pretrained": "spanbert_jax.interop", "fill": "spanbert_jax.tasks.filling",
-           "finetune": "spanbert_jax.finetuning.run", "pipeline": "spanbert_jax.prediction.pipeline"}
+_PUBLIC = {
+    "prepare": "spanbert_jax.corpus", "train": "spanbert_jax.pretraining.run",
+    "evaluate": "spanbert_jax.pretraining.run", "default_config": "spanbert_jax.pretraining.config",
+    "default_task_config": "spanbert_jax.finetuning.config", "small_start": "spanbert_jax.finetuning.config",
+    "parse_argument": "spanbert_jax.training.config", "load_config": "spanbert_jax.commands.configs",
+    "UserError": "spanbert_jax.common.errors", "from_pretrained": "spanbert_jax.interop",
+    "load_tokenizer": "spanbert_jax.interop", "save_pretrained": "spanbert_jax.interop",
+    "fill": "spanbert_jax.tasks.filling", "finetune": "spanbert_jax.finetuning.run",
+    "pipeline": "spanbert_jax.inference.pipeline"}
 
 __all__ = list(_PUBLIC)
 

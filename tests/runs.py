@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 CONFIG = '''
 """A run of seconds."""
-from spanbert_jax.training import default_config
+from spanbert_jax import default_config
 
 def get_config():
     config = default_config()

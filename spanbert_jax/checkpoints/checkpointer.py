@@ -19,8 +19,8 @@ from spanbert_jax.checkpoints.manifest import verify, write_manifest
 from spanbert_jax.checkpoints.reading import Unsound, read_about, read_params, read_state, require_saved
 from spanbert_jax.checkpoints.retention import kept
 from spanbert_jax.checkpoints.saving import Save, short_reason
-from spanbert_jax.cluster.agreement import any_process, from_first, is_first
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_process_zero
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 # What Orbax writes beside the arrays, and what a file system needs for itself.
 _SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
@@ -58,7 +58,7 @@ class Checkpointer:
         self.failures, self.bests = 0, []
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
-        self._say = say if is_first() else (lambda line: None)
+        self._say = say if is_process_zero() else (lambda line: None)
         self._pending: tuple[int, Save] | None = None
         self._in_a_row, self._unsaved = 0, ""
         if not read_only:
@@ -84,7 +84,7 @@ class Checkpointer:
           UserError: when it has not, or when nothing can be written there.
         """
         size, missing = _bytes(abstract), max(1, self._keep + 1 - len(self.steps()))
-        if reason := from_first(self._obstacle(missing * size) if is_first() else None):
+        if reason := broadcast_from_zero(self._obstacle(missing * size) if is_process_zero() else None):
             raise UserError(
                 f"{self._folder}: {reason}; each checkpoint takes {_gigabytes(size)}, and config.checkpoint.keep="
                 f"{self._keep} needs {missing} more at a time; make room, keep fewer, or give another workdir")
@@ -104,7 +104,7 @@ class Checkpointer:
         """
         self._settle()
         about = about | {"fingerprint": fingerprint(state)}
-        obstacle, stored = from_first(self._prepare(step, _bytes(state), about) if is_first() else None)
+        obstacle, stored = broadcast_from_zero(self._prepare(step, _bytes(state), about) if is_process_zero() else None)
         if stored:
             self._record(step, None)
             return
@@ -157,15 +157,15 @@ class Checkpointer:
             whoever trained for weeks wants no run that begins anew without a word, this time or the next.
           RunFailed: when the devices cannot hold the state, or a step whose files are sound cannot be read.
         """
-        for step in from_first(self.steps()[::-1]):
-            reason = from_first(self._verify(step) if is_first() else None)
+        for step in broadcast_from_zero(self.steps()[::-1]):
+            reason = broadcast_from_zero(self._verify(step) if is_process_zero() else None)
             if reason is None:
                 try:
                     return step, self._restore(step, abstract, check)
                 except Unsound as unsound:
                     reason = str(unsound)
             self._set_aside(step, reason)
-        if aside := from_first(names.list_set_aside(self._folder)):
+        if aside := broadcast_from_zero(names.list_set_aside(self._folder)):
             raise UserError(
                 f"{self._folder}: no sound checkpoint is left; set aside are {', '.join(aside)}, each with its reason "
                 "in a .txt beside it; bring back a sound copy, or give another workdir to begin anew")
@@ -177,7 +177,7 @@ class Checkpointer:
         Raises:
           UserError: when there is none; names the file that is not sound if `step` is asked for.
         """
-        chosen, problem = from_first(self._choose(step) if is_first() else None)
+        chosen, problem = broadcast_from_zero(self._choose(step) if is_process_zero() else None)
         if problem:
             raise UserError(f"{self._folder}: {problem}")
         return chosen
@@ -233,7 +233,7 @@ class Checkpointer:
 
     def _open(self) -> None:
         reason = None
-        if is_first():
+        if is_process_zero():
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 names.remove_remains(self._folder)
@@ -241,7 +241,7 @@ class Checkpointer:
                 reason = "is in the way: a folder has to be here"
             except OSError as error:
                 reason = f"cannot be written: {short_reason(error)}"
-        if reason := from_first(reason):
+        if reason := broadcast_from_zero(reason):
             raise UserError(f"{self._folder}: {reason}; move it away, or give another workdir")
         if any_process(not self._folder.is_dir()):
             raise UserError(f"{self._folder}: not every process of the run sees it; give a workdir on a file system "
@@ -283,7 +283,7 @@ class Checkpointer:
 
     def _finish(self, step: int) -> None:
         """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
-        if not is_first():
+        if not is_process_zero():
             return
         best = max(({step, *self.steps()} & {*self.bests}), default=0)
         write_manifest(names.manifest_path(self._folder, step), names.saving_path(self._folder, step), step,
@@ -301,7 +301,7 @@ class Checkpointer:
         if not self._pending:
             return
         (step, save), self._pending = self._pending, None
-        reason = from_first(save.wait() if is_first() else None)
+        reason = broadcast_from_zero(save.wait() if is_process_zero() else None)
         if reason:
             save.cancel()
         else:
@@ -313,7 +313,7 @@ class Checkpointer:
             self._in_a_row, self._unsaved = 0, ""
             return
         self.failures, self._in_a_row = self.failures + 1, self._in_a_row + 1
-        if is_first():
+        if is_process_zero():
             self._remove_remains()
         self._unsaved = (f"step {step:,} could not be saved ({self._in_a_row} in a row failed): {reason}; "
                          f"{self._safe_words()}; make room or mend the disk, then run the same command again")
@@ -339,12 +339,12 @@ class Checkpointer:
     def _read_about(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
         """What is stored beside a state, or why that cannot be read, as the first process finds it."""
         about, reason = None, None
-        if is_first():
+        if is_process_zero():
             try:
                 about = read_about(self._folder / str(step))
             except Unsound as unsound:
                 reason = str(unsound)
-        return from_first((about, reason))
+        return broadcast_from_zero((about, reason))
 
     def _restore(self, step: int, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> Any:
         """The state of a step whose files are sound; raises Unsound, on all processes, where they do not hold it."""
@@ -370,7 +370,7 @@ class Checkpointer:
         return state
 
     def _set_aside(self, step: int, reason: str) -> None:
-        if failure := from_first(self._try_to_set_aside(step, reason) if is_first() else None):
+        if failure := broadcast_from_zero(self._try_to_set_aside(step, reason) if is_process_zero() else None):
             raise UserError(f"{self._folder}: the checkpoint of step {step} is unsound ({reason}) and cannot be set "
                             f"aside: {failure}; make the folder writable")
 

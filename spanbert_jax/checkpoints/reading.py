@@ -11,7 +11,7 @@ from etils import epath
 
 from spanbert_jax.checkpoints.fingerprint import array_name, difference, fingerprint
 from spanbert_jax.checkpoints.folder import ABOUT, STATE
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 
 class Unsound(Exception):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def is_first() -> bool:
+def is_process_zero() -> bool:
     """Whether this process is the one that writes what one should write."""
     return jax.process_index() == 0
 
@@ -21,13 +21,13 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def from_first(value: Any) -> Any:
+def broadcast_from_zero(value: Any) -> Any:
     """The first process's value, which JSON can hold, on every process. Every process must ask."""
     if jax.process_count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(text))))
     buffer = np.zeros(size, np.uint8)
-    if is_first():
+    if is_process_zero():
         buffer[:] = text
     return json.loads(multihost_utils.broadcast_one_to_all(buffer).tobytes())

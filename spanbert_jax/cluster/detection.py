@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 Environment = Mapping[str, str]
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 from spanbert_jax.cluster.detection import Cluster, Flags, find_cluster, has_kubernetes_package, tpu_metadata
 from spanbert_jax.cluster.exit_codes import PEER_LOST
 from spanbert_jax.cluster.stopping import StopRequest
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 # After that long without a sign of life from a process the others end (with SIGABRT, by JAX's runtime).
 HEARTBEAT_SECONDS = 10

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 LOCK_FILE = ".lock"
 _TOUCH_SECONDS = 10.0

@@ -23,7 +23,7 @@ import rich.table
 from spanbert_jax.checkpoints import folder as names
 from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest, verify
 from spanbert_jax.checkpoints.retention import kept
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 # Wide enough for the table where the output goes to a file, which has no width of its own.
 _FILE_WIDTH = 120

@@ -15,7 +15,7 @@ import sys
 import rich.console
 
 from spanbert_jax.commands import joining, task_settings
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if of_task:
         return _score(args) if args.input else _say_results(args)
     joining.join(args)
-    from spanbert_jax.cluster.agreement import is_first
-    from spanbert_jax.training import evaluate
+    from spanbert_jax.cluster.agreement import is_process_zero
+    from spanbert_jax.pretraining.run import evaluate
     from spanbert_jax.training.display import accuracy_table, evaluation_words
     figures = evaluate(args.workdir, args.step)
-    if not is_first():
+    if not is_process_zero():
         return 0
     if args.json:
         print(json.dumps(figures))
@@ -69,7 +69,7 @@ def _say_results(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     """Scores a fine-tuned network."""
-    from spanbert_jax.prediction.scoring import score_files
+    from spanbert_jax.inference.scoring import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
     figures, faults = score_files(args.workdir, args.input, args.out, settings=dict(args.set))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.formats import FORMATS
 
 
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports, and says what was written."""
     from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
+    from spanbert_jax.common.directories import check_free
     from spanbert_jax.interop.exporting import export
-    from spanbert_jax.interop.output import check_free
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at
     check_free(args.out)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 VERBS = {
     "plan": "say what a run needs and how long it takes, before it is paid for",

@@ -21,7 +21,7 @@ import ml_collections
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 if TYPE_CHECKING:
     from spanbert_jax.planning.hardware import Topology
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if "task" in config:
         raise UserError(f"--config={args.config}: a config of a task; plans are of pretraining, which takes days")
     os.environ["JAX_PLATFORMS"] = "cpu"  # no device of this machine is needed, so none is taken
-    from spanbert_jax.planning.hardware import parse_topology  # takes seconds to import, which --help need not wait for
+    from spanbert_jax.planning.hardware import parse_topology
     from spanbert_jax.planning.plans import make_plan
     from spanbert_jax.planning.report import compare, describe
     from spanbert_jax.planning.search import is_too_large

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts, and says how much."""
-    from spanbert_jax.errors import UserError
-    from spanbert_jax.prediction.files import predict_files
+    from spanbert_jax.common.errors import UserError
+    from spanbert_jax.inference.files import predict_files
     from spanbert_jax.training.experiment import use_compilation_cache
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: must be at least 1")

@@ -49,7 +49,7 @@ parse = train.parse
 
 def run(args: argparse.Namespace) -> int:
     """Runs all, and prints the table."""
-    from spanbert_jax.errors import UserError
+    from spanbert_jax.common.errors import UserError
     from spanbert_jax.finetuning.config import task_of
     from spanbert_jax.finetuning.sweep import sweep
     config = load_config(args.config, args.overrides)

@@ -24,7 +24,7 @@ from spanbert_jax.commands import joining
 from spanbert_jax.commands.configs import load_config
 
 if TYPE_CHECKING:
-    from spanbert_jax.training import RunResult
+    from spanbert_jax.training.run import RunResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
     config = load_config(args.config, args.overrides)
     joining.join(args)
-    from spanbert_jax.cluster.agreement import is_first  # takes seconds to import, which `--help` need not wait for
+    from spanbert_jax.cluster.agreement import is_process_zero
     if "task" in config:
         from spanbert_jax.finetuning.run import finetune as train
     else:
-        from spanbert_jax.training import train
+        from spanbert_jax.pretraining.run import train
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
     result = train(config, args.workdir, force=args.force, time_limit=left)
-    if is_first():
+    if is_process_zero():
         with contextlib.suppress(OSError):  # of a full disk: what is said is lost, what was done is not
             print(closing_words(config, result), flush=True)
     return DONE if result.finished else STOPPED

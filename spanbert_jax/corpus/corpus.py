@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.text import SpecialIds
 
 FORMAT_VERSION = 2

@@ -1,10 +1,10 @@
 """The unit every reader yields: a document, where it came from, and what was noticed on the way."""
-import collections
 import dataclasses
 from collections.abc import Iterator
 
+from spanbert_jax.common.issues import DataIssues
+
 MAX_DOCUMENT_CHARACTERS = 4_000_000  # longer texts are divided, so that memory stays bounded and all cores get work
-_PLACES_KEPT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,32 +32,7 @@ class Document:
         return f"{self.file}:{self.line + inside}"
 
 
-@dataclasses.dataclass
-class Faults:
-    """What had to be mended, cut or left out.
-
-    Attributes:
-      counts: how often, by fault.
-      places: the first few places of each fault.
-    """
-    counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-
-    def add(self, fault: str, place: str, count: int = 1) -> None:
-        """Counts a fault."""
-        self.counts[fault] += count
-        places = self.places.setdefault(fault, [])
-        if len(places) < _PLACES_KEPT and place not in places:
-            places.append(place)
-
-    def merge(self, later: "Faults") -> None:
-        """Adds the faults of a later part."""
-        self.counts.update(later.counts)
-        for fault, places in later.places.items():
-            self.places[fault] = list(dict.fromkeys(self.places.get(fault, []) + places))[:_PLACES_KEPT]
-
-
-def divide(document: Document, faults: Faults, limit: int = MAX_DOCUMENT_CHARACTERS) -> Iterator[Document]:
+def divide(document: Document, faults: DataIssues, limit: int = MAX_DOCUMENT_CHARACTERS) -> Iterator[Document]:
     """Yields the document, or parts of at most `limit` characters cut at white space where there is some."""
     text, start = document.text, 0
     if len(text) > limit:

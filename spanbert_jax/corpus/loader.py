@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.corpus import REPORT, Corpus, damaged
 from spanbert_jax.corpus.rows import UINT8_FEATURES, token_dtype
-from spanbert_jax.errors import UserError
 
 NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # step, row numbers [B], rows [R] by feature
 

@@ -15,17 +15,9 @@ import numpy as np
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.chunks import chunked, worker_count
-from spanbert_jax.corpus.corpus import (
-    FORMAT_VERSION,
-    REPORT,
-    TOKENIZER,
-    UNIGRAM,
-    Corpus,
-    contents,
-    open_corpus,
-    sealed,
-)
+from spanbert_jax.corpus.corpus import FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, contents, open_corpus, sealed
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.python_prose import write_python_prose
@@ -35,7 +27,6 @@ from spanbert_jax.corpus.rows import BLOCK_MODES, RowMaker, Rows, RowSettings
 from spanbert_jax.corpus.survey import SPLITS, TRAIN, VALIDATION, Survey, survey
 from spanbert_jax.corpus.tokenization import Tally
 from spanbert_jax.corpus.workspace import SNAPSHOT, put_in_place, workspace
-from spanbert_jax.errors import UserError
 from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
 
 _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
@@ -181,7 +172,7 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
             bar.advance(sum(len(document.text) for document in chunk.documents))
             yield rows
 
-    from spanbert_jax.corpus.builder import write_rows  # imports TFDS, which takes a while
+    from spanbert_jax.corpus.builder import write_rows
 
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as workers_end:

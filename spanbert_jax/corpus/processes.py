@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 

@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS, Document, Faults, cut_point, divide
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS, Document, cut_point, divide
 
 FORMATS = ("auto", "documents", "blank-lines", "sentences", "jsonl")
 PYTHON = "python"
@@ -82,7 +83,7 @@ def resolve(sources: Sequence[str], format: str, python_file: pathlib.Path | Non
     return files
 
 
-def read_documents(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
+def read_documents(file: SourceFile, fields: Fields, faults: DataIssues) -> Iterator[Document]:
     """Yields the documents of one source in order, counting in `faults` what had to be mended.
 
     Raises:
@@ -120,7 +121,7 @@ def _format_of(path: str, format: str) -> str:
 
 
 @contextlib.contextmanager
-def open_file(path: str, faults: Faults) -> Iterator[BinaryIO]:
+def open_file(path: str, faults: DataIssues) -> Iterator[BinaryIO]:
     """Opens a file, through gzip if its first bytes say so, past a byte-order mark."""
     with open(path, "rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -136,7 +137,7 @@ def open_file(path: str, faults: Faults) -> Iterator[BinaryIO]:
             yield stream
 
 
-def decode(data: bytes, place: str, faults: Faults) -> str:
+def decode(data: bytes, place: str, faults: DataIssues) -> str:
     """UTF-8 with `\\n` line ends; what is not UTF-8 becomes U+FFFD, which the tokenizer drops."""
     try:
         text = data.decode("utf-8")
@@ -149,7 +150,7 @@ def decode(data: bytes, place: str, faults: Faults) -> str:
     return text
 
 
-def _blocks(path: str, faults: Faults) -> Iterator[str]:
+def _blocks(path: str, faults: DataIssues) -> Iterator[str]:
     """Yields the text of a file in blocks of bounded size that end at a line end, else at a space, else anywhere."""
     with open_file(path, faults) as stream:
         rest, ended = b"", b"\n"
@@ -175,7 +176,7 @@ def _character_end(data: bytes) -> int:
     return len(data)
 
 
-def _read_whole(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
+def _read_whole(file: SourceFile, fields: Fields, faults: DataIssues) -> Iterator[Document]:
     line, parts = 1, 0
     for text in _blocks(file.path, faults):
         yield Document(text, file.path, line, continued=parts > 0)
@@ -187,7 +188,7 @@ def _read_whole(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
         faults.add("empty files", file.path)
 
 
-def _read_blank_lines(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
+def _read_blank_lines(file: SourceFile, fields: Fields, faults: DataIssues) -> Iterator[Document]:
     """Documents between blank lines. The last one counts whether or not a blank line follows (the reference's does
     only if one does)."""
     line, rest, found, sentences = 1, "", False, file.format == "sentences"
@@ -214,7 +215,7 @@ def _read_blank_lines(file: SourceFile, fields: Fields, faults: Faults) -> Itera
         faults.add("empty files", file.path)
 
 
-def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
+def _read_jsonl(file: SourceFile, fields: Fields, faults: DataIssues) -> Iterator[Document]:
     with open_file(file.path, faults) as stream:
         number, data = 0, b"\n"
         for number, data in enumerate(stream, 1):
@@ -236,7 +237,7 @@ def _read_jsonl(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Do
             faults.add("empty files", file.path)
 
 
-def whole_characters(text: str, place: str, faults: Faults) -> str:
+def whole_characters(text: str, place: str, faults: DataIssues) -> str:
     """A text without lone surrogates, which JSON can spell and no tokenizer takes."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
@@ -271,7 +272,7 @@ def _units(record: dict, field: str, length: int, place: str) -> tuple[tuple[int
     return tuple(kept)
 
 
-def _read_tfds(file: SourceFile, fields: Fields, faults: Faults) -> Iterator[Document]:
+def _read_tfds(file: SourceFile, fields: Fields, faults: DataIssues) -> Iterator[Document]:
     name = f"tfds:{file.path}:{file.split}"
     try:
         data = _open_tfds(file)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from spanbert_jax.corpus.documents import Document, Faults
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.readers import Fields, SourceFile, read_documents
-from spanbert_jax.errors import UserError
 
 TRAIN, VALIDATION, SKIPPED = 0, 1, 2
 SPLITS = ("train", "validation")
@@ -36,7 +37,7 @@ class Survey:
     fingerprint: str
     duplicates: int
     empty: int
-    faults: Faults
+    faults: DataIssues
 
     def documents(self, split: int) -> Iterator[Document]:
         """Reads the documents of a split again, in order.
@@ -46,7 +47,7 @@ class Survey:
         """
         index = 0
         for file in self.files:
-            for document in read_documents(file, self.fields, Faults()):
+            for document in read_documents(file, self.fields, DataIssues()):
                 if index >= len(self.fate) or _visible(document.text) != self.characters[index]:
                     raise UserError(f"source {file.path}: changed while it was being read; run prepare again")
                 if self.fate[index] == split:
@@ -71,7 +72,7 @@ def survey(files: Sequence[SourceFile], fields: Fields, validation_fraction: flo
     Raises:
       UserError: the sources hold no text at all.
     """
-    faults = Faults()
+    faults = DataIssues()
     hashes, characters, whole = array.array("Q"), array.array("q"), array.array("q")
     content = hashlib.blake2b(digest_size=16)
     for file in files:

@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Document, Faults, cut_point
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.documents import Document, cut_point
 from spanbert_jax.text import line_spans, sentence_spans, special_ids
 
 MAX_TEXT_CHARACTERS = 20_000  # a longer sentence goes to the tokenizer in parts
@@ -28,7 +29,7 @@ class Tally:
       seen: word -> where it was lacking first.
     """
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    faults: Faults = dataclasses.field(default_factory=Faults)
+    faults: DataIssues = dataclasses.field(default_factory=DataIssues)
     unknown: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     seen: dict[str, str] = dataclasses.field(default_factory=dict)
 

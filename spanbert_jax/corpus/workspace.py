@@ -6,8 +6,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.corpus import DATASET_INFO, REPORT, TOKENIZER, UNIGRAM
-from spanbert_jax.errors import UserError
 
 SNAPSHOT = pathlib.Path("source", "python.jsonl.gz")
 _FILES = {REPORT, f"{REPORT}.new", TOKENIZER, UNIGRAM, DATASET_INFO, "features.json"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks import make_task, task_class
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.config import check_ranges, require, shared_defaults, validate_run

@@ -9,8 +9,8 @@ import ml_collections
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.config import task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.parts import read_parts
@@ -19,7 +19,7 @@ from spanbert_jax.tasks.files.reading import files_of, stamps
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.protocol import Example, Task
-from spanbert_jax.tasks.writing import Writing
+from spanbert_jax.tasks.seq2seq import Seq2SeqTask
 from spanbert_jax.text import special_ids
 
 _LONG = 1000  # characters of a fact; checkpoints remember only that a longer one is the same
@@ -39,7 +39,7 @@ class Dataset:
     tokenizer: Tokenizer
     examples: dict[str, list[Example]]
     rows: dict[str, PackedRows]
-    faults: Faults
+    faults: DataIssues
     identity: dict[str, Any]
 
 
@@ -58,7 +58,7 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
     Raises:
       UserError: naming file, line and id of what is wrong.
     """
-    task, faults = task_of(config), Faults()
+    task, faults = task_of(config), DataIssues()
     examples = read_parts(config, task, faults)
     task.learn(examples["train"], tokenizer)
     name, text, facts = config.task.name, tokenizer.to_str(), dict(task.facts)
@@ -81,7 +81,7 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
 
 def _rows(task: Task, made: dict[str, Features], pad: int, seed: int) -> dict[str, PackedRows]:
     """Rows of one shape for all parts, so that each program is compiled once."""
-    if isinstance(task, Writing):
+    if isinstance(task, Seq2SeqTask):
         lengths = row_lengths(list(made.values()))
         return {part: pack_pairs(features, *lengths, pad, seed) for part, features in made.items()}
     lengths = np.concatenate([features.lengths for features in made.values()])

@@ -9,17 +9,17 @@ import ml_collections
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import weights
 from spanbert_jax.interop.continuation import initial_params
 from spanbert_jax.interop.encoder_decoder import open_decoder
 from spanbert_jax.interop.layout import build
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, ModelConfig, without_shared
-from spanbert_jax.tasks.writing import DECODERS, Writing
+from spanbert_jax.tasks.seq2seq import DECODERS, Seq2SeqTask
 
 
-def with_decoder(network: ModelConfig, task: Writing, tokenizer: Tokenizer) -> EncoderDecoder:
+def with_decoder(network: ModelConfig, task: Seq2SeqTask, tokenizer: Tokenizer) -> EncoderDecoder:
     """The network that a task of writing asks for.
 
     Args:
@@ -52,7 +52,7 @@ def with_decoder(network: ModelConfig, task: Writing, tokenizer: Tokenizer) -> E
     return EncoderDecoder(network, decoder, shared=kind == "shared")
 
 
-def writing_params(config: ml_collections.ConfigDict, model: EncoderDecoder, task: Writing,
+def writing_params(config: ml_collections.ConfigDict, model: EncoderDecoder, task: Seq2SeqTask,
                    tokenizer: Tokenizer) -> dict[str, Any]:
     """What the parameters of an encoder with a decoder begin with, in float32 on the host; the log says what is new.
 

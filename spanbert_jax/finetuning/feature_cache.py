@@ -17,15 +17,15 @@ import tokenizers
 
 import spanbert_jax.tasks
 import spanbert_jax.text
-from spanbert_jax.cache import cache_folder
-from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.common.cache import cache_folder
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.features import Features, Texts
 
 _FOLDER = ".spanbert_features"
 _FAULTS = "faults.json"
 
 
-def cached_features(data: str, key: Any, faults: Faults, make: Callable[[Faults], Features]) -> Features:
+def cached_features(data: str, key: Any, faults: DataIssues, make: Callable[[DataIssues], Features]) -> Features:
     """The features of a key from the disk, or made and left there for the next time, as far as the disk takes them.
 
     They lie in a hidden folder beside the data, or in the user's cache folder where that cannot be written.
@@ -41,7 +41,7 @@ def cached_features(data: str, key: Any, faults: Faults, make: Callable[[Faults]
         # Not there, or damaged.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
             return _read(folder / name, faults)
-    found = Faults()
+    found = DataIssues()
     features = make(found)
     faults.merge(found)
     for folder in folders:
@@ -60,7 +60,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _read(folder: pathlib.Path, faults: Faults) -> Features:
+def _read(folder: pathlib.Path, faults: DataIssues) -> Features:
     stored = json.loads((folder / _FAULTS).read_text(encoding="utf-8"))
 
     def array(*parts: str) -> np.ndarray:
@@ -80,7 +80,7 @@ def _read(folder: pathlib.Path, faults: Faults) -> Features:
     return features
 
 
-def _write(folder: pathlib.Path, features: Features, faults: Faults) -> None:
+def _write(folder: pathlib.Path, features: Features, faults: DataIssues) -> None:
     """Writes features so that they are never seen half-written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))

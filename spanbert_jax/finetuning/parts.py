@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.protocol import Example, Task, read_all
 
 PARTS = ("train", "dev", "test")
 
 
-def read_parts(config: ml_collections.ConfigDict, task: Task, faults: Faults) -> dict[str, list[Example]]:
+def read_parts(config: ml_collections.ConfigDict, task: Task, faults: DataIssues) -> dict[str, list[Example]]:
     """The examples of each of `PARTS` that there is, as the config's files and fractions say.
 
     Raises:

@@ -11,27 +11,28 @@ import jax
 import ml_collections
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.cluster.agreement import from_first, is_first
-from spanbert_jax.errors import UserError
+from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.decoders import with_decoder
-from spanbert_jax.finetuning.learning import TaskLearning
-from spanbert_jax.finetuning.writing import WritingLearning
+from spanbert_jax.finetuning.seq2seq_workload import Seq2SeqWorkload
+from spanbert_jax.finetuning.workload import TaskWorkload
+from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
-from spanbert_jax.prediction.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.tasks.writing import Writing
-from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.tasks.seq2seq import Seq2SeqTask
+from spanbert_jax.training.config import shared_defaults
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, assemble, with_attention
-from spanbert_jax.training.learning import Call
+from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, run
 from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
-from spanbert_jax.training.tracking import write_text
+from spanbert_jax.training.workload import Call
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
 _TOKENIZER_FILE = "tokenizer.json"
@@ -78,15 +79,15 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
     rows = dataset.rows["train"]
     network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
                              rows.length)
-    if isinstance(dataset.task, Writing):
+    if isinstance(dataset.task, Seq2SeqTask):
         model = with_decoder(network, dataset.task, tokenizer)
-        learning = WritingLearning(config, dataset, model, mesh)
+        learning = Seq2SeqWorkload(config, dataset, model, mesh)
     else:
         model = EncoderModel(network, dataset.task.head, dataset.task.labels or DEFAULT_LABELS)
-        learning = TaskLearning(config, dataset, model, mesh)
+        learning = TaskWorkload(config, dataset, model, mesh)
     examples = learning.rows_per_step * len(dataset.examples["train"]) / len(rows)  # in a step, on average
     size = RunSize(examples, learning.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
-    return assemble(config, learning, model, mesh, size)
+    return assemble(config, learning, model, mesh, size, shared_defaults())
 
 
 def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
@@ -99,9 +100,9 @@ def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfi
 
 def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
     """Writes what a finished run is for: the network, its task, scores and predictions."""
-    learning, step, params = experiment.learning, loop.step, loop.state.params
+    learning, step, params = experiment.workload, loop.step, loop.state.params
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        stored = [best for best in loop.bests if best in from_first(checkpointer.steps())]
+        stored = [best for best in loop.bests if best in broadcast_from_zero(checkpointer.steps())]
         if stored and stored[-1] != step:
             step = stored[-1]
             params = checkpointer.restore_params(step, experiment.abstract.params)
@@ -116,20 +117,20 @@ def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
-    if is_first():
+    if is_process_zero():
         name = experiment.config.task.name
         model = learning.plain_model
         save_model(workdir / MODEL_FOLDER, FineTuned(name, learning.task, model, params, learning.dataset.tokenizer))
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
-def _measure(learning: TaskLearning, part: str, params: Any, call: Call, predictions: list[Prediction] | None,
+def _measure(learning: TaskWorkload, part: str, params: Any, call: Call, predictions: list[Prediction] | None,
              folder: pathlib.Path) -> dict[str, float]:
     """Scores a part, and writes its predictions, which are made unless they are at hand."""
     dataset = learning.dataset
     if predictions is None:
         predictions = learning.predict(part, params, call, lambda: None)
-    if is_first():
+    if is_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
         for name, text in {"predictions.jsonl": lines,

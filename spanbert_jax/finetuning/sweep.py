@@ -14,11 +14,11 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.finetuning.config import task_of, validate
 from spanbert_jax.finetuning.run import RESULTS_FILE, finetune
 from spanbert_jax.training.stored_config import load_config
-from spanbert_jax.training.tracking import write_text
 
 SWEEP_FILE = "sweep.json"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from spanbert_jax.generation.settings import Settings
+from spanbert_jax.generation.settings import GenerationSettings
 
 NEVER = -jnp.inf
 
 
-def allowed(scores: jax.Array, texts: jax.Array, step: jax.Array, settings: Settings) -> jax.Array:
+def allowed(scores: jax.Array, texts: jax.Array, step: jax.Array, settings: GenerationSettings) -> jax.Array:
     """Scores with those of pieces that the rules forbid at -inf.
 
     Args:

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.generation.rules import NEVER
-from spanbert_jax.generation.settings import Settings
+from spanbert_jax.generation.settings import GenerationSettings
 
 
-def draw(logits: jax.Array, keys: jax.Array, step: jax.Array, settings: Settings) -> jax.Array:
+def draw(logits: jax.Array, keys: jax.Array, step: jax.Array, settings: GenerationSettings) -> jax.Array:
     """A piece for each text, [B, V] -> [B], by a key of its own [B], so that nobody's draw depends on the others."""
     kept = keep_likely(logits / settings.temperature, settings.top_k, settings.top_p)
     return jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, step), row))(keys, kept)

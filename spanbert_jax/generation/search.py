@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, reorder_cache
 from spanbert_jax.generation.rules import allowed
 from spanbert_jax.generation.sampling import draw
-from spanbert_jax.generation.settings import Settings
-from spanbert_jax.generation.stepwise import Writer, Written, select
+from spanbert_jax.generation.settings import GenerationSettings
 
 _NONE = -1e9  # the score of what is not there
 
@@ -17,12 +17,12 @@ _NONE = -1e9  # the score of what is not there
 class _Line(NamedTuple):
     step: jax.Array
     texts: jax.Array
-    written: Written
+    written: DecodeState
     ended: jax.Array
     scores: jax.Array
 
 
-def write(writer: Writer, tokens: jax.Array, segments: jax.Array, settings: Settings,
+def generate(writer: IncrementalDecoder, tokens: jax.Array, segments: jax.Array, settings: GenerationSettings,
           keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """A text for each source.
 
@@ -41,12 +41,12 @@ def write(writer: Writer, tokens: jax.Array, segments: jax.Array, settings: Sett
     return texts[:, 1:], scores
 
 
-def _blank(batch: int, settings: Settings) -> jax.Array:
+def _blank(batch: int, settings: GenerationSettings) -> jax.Array:
     texts = jnp.full((batch, settings.beams, settings.max_length + 1), settings.pad, jnp.int32)
     return texts.at[..., 0].set(settings.start)
 
 
-def _one(writer: Writer, written: Written, real: jax.Array, settings: Settings,
+def _one(writer: IncrementalDecoder, written: DecodeState, real: jax.Array, settings: GenerationSettings,
          keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """One text a source, each piece the likeliest or drawn."""
     def body(line: _Line) -> _Line:
@@ -83,7 +83,7 @@ class _Search(NamedTuple):
     step: jax.Array
     texts: jax.Array
     scores: jax.Array
-    written: Written
+    written: DecodeState
     ended_texts: jax.Array
     ended_scores: jax.Array
     ended: jax.Array
@@ -91,7 +91,7 @@ class _Search(NamedTuple):
     going_on: jax.Array
 
 
-def _beams(writer: Writer, written: Written, real: jax.Array, settings: Settings,
+def _beams(writer: IncrementalDecoder, written: DecodeState, real: jax.Array, settings: GenerationSettings,
            _: None) -> tuple[jax.Array, jax.Array]:
     """The best of the hypotheses that have ended when no other can, or need, be better.
 
@@ -124,7 +124,7 @@ def _beams(writer: Writer, written: Written, real: jax.Array, settings: Settings
         ended = _take(jnp.concatenate([search.ended, ends & (jnp.arange(2 * beams) < beams)], axis=1), chosen)
         worst = jnp.where(ended, jnp.min(ended_scores, axis=1, keepdims=True), _NONE)
         better = jnp.any(running[0][:, :1] / lengths > worst, axis=1)
-        return _Search(step, _take(texts, running[1]), running[0], select(written, _take(hypotheses, running[1])),
+        return _Search(step, _take(texts, running[1]), running[0], reorder_cache(written, _take(hypotheses, running[1])),
                        ended_texts, ended_scores, ended, search.open & better, ~jnp.all(ends))
 
     search = jax.lax.while_loop(goes_on, body, start)

@@ -5,7 +5,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class GenerationSettings:
     """How a text is to be written.
 
     Attributes:

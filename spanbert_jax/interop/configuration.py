@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.sources.location import PAIR

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import weights
 from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import NamedTensors

@@ -14,12 +14,12 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.generation.settings import Settings
+from spanbert_jax.common.directories import new_directory
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, gpt2, layout, weights
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
-from spanbert_jax.interop.output import new_directory
 from spanbert_jax.interop.pretrained import open_file
 from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -149,7 +149,7 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
     return {"kernel": weight.T, "bias": bias}
 
 
-def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, settings: Settings,
+def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, settings: GenerationSettings,
                          tokenizer: Tokenizer | None = None, target_tokenizer: Tokenizer | None = None) -> None:
     """Writes a network that writes as a directory of transformers' EncoderDecoderModel.
 
@@ -195,7 +195,7 @@ def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: 
         **({} if ids.unknown is None else {"unk_token": tokenizer.id_to_token(ids.unknown)})})
 
 
-def _generation_values(settings: Settings) -> dict[str, Any]:
+def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
     """What a generation_config.json of transformers says of them. What is not used is not there, or it would warn."""
     values = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length, num_beams=settings.beams,
                   no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.common.directories import check_free, new_directory
+from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.interop.formats import FORMATS, load_format
 from spanbert_jax.interop.formats.model_card import model_card
-from spanbert_jax.interop.output import check_free, new_directory
 from spanbert_jax.model import EncoderModel
 
 logger = logging.getLogger("spanbert_jax")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.configuration import check_required, check_value
 from spanbert_jax.interop.layout import EMBEDDING
 from spanbert_jax.interop.naming import Stored

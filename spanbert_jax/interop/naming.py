@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.layout import EMBEDDING, is_known
 from spanbert_jax.interop.sources.tensors import Tensors
 

@@ -11,7 +11,7 @@ import jax
 from tokenizers import Tokenizer
 
 from spanbert_jax import text
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, weights
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.layout import Leaf, build, leaves
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.model import Decoder, EncoderModel

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from spanbert_jax.model.attention import attention_kind
-from spanbert_jax.model.attention.plain import attention_mask, weigh
+from spanbert_jax.model.attention.plain import attention_mask, dot_product_attention
 from spanbert_jax.model.config import DecoderConfig
 from spanbert_jax.model.dropout import drop, split_seed
 from spanbert_jax.model.encoder import Embeddings, feed_forward, layer_seeds, position_ids, stack
@@ -37,7 +37,7 @@ def by_head(x: jax.Array) -> jax.Array:
     return x.swapaxes(1, 2)
 
 
-class Surroundings(NamedTuple):
+class LayerInputs(NamedTuple):
     """What a layer is told besides hidden states [B, T, D].
 
     Attributes:
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
     def queries_keys_and_values(self, x: jax.Array) -> list[jax.Array]:
         """[B, T, D] -> three of [B, T, N, H] by one product, faster where positions are few; parameters are joined, as
-        `generation.stepwise.by_layer` has them."""
+        `generation.incremental.unstack_layers` has them."""
         return [self._heads(part) for part in jnp.split(self.joined(x), 3, axis=-1)]
 
     def _heads(self, projected: jax.Array) -> jax.Array:
@@ -86,7 +86,7 @@ class Attention(nn.Module):
                  seed: jax.Array | None) -> jax.Array:
         """[B, T, N, H] over [B, S, N, H] twice -> [B, T, D]; `visible` broadcasts to [B, N, T, S]."""
         seeds = None if seed is None else split_seed(seed, (query.shape[0], self.config.num_heads))
-        context = weigh((query, key, value), visible, seeds, attention_kind(self.config))
+        context = dot_product_attention((query, key, value), visible, seeds, attention_kind(self.config))
         return checkpoint_name(self.output(context), "attention_output")
 
 
@@ -95,7 +95,7 @@ class DecoderLayer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, around: Surroundings,
+    def __call__(self, x: jax.Array, around: LayerInputs,
                  seed: jax.Array | None) -> tuple[jax.Array, LayerCache | None]:
         """The next hidden states, and the cache, with the position that they are of. Without a seed [2], no dropout."""
         config, cache = self.config, around.cache
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         positions = jnp.minimum(position_ids(segments), self.config.max_positions - 1)  # padding may run out of them
         order = jnp.arange(tokens.shape[1])
         visible = (segments[:, None, :, None] == segments[:, None, None, :]) & (order[:, None] >= order)
-        around = Surroundings(visible, attention_mask(segments, memory_segments), memory)
+        around = LayerInputs(visible, attention_mask(segments, memory_segments), memory)
         x, _ = self.layers(self.embeddings(tokens, positions, 0 * tokens, seed), around, seeds)
         if self.is_initializing():
             self.logits(x)

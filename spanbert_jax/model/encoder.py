@@ -10,7 +10,7 @@ from spanbert_jax.model.attention import SelfAttention
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
 from spanbert_jax.model.functions import gelu, tanh_gelu
-from spanbert_jax.model.layers import Dense, LayerNorm, Table
+from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 # What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
 REMAT = {
@@ -35,10 +35,10 @@ class Embeddings(nn.Module):
 
     def setup(self):
         config = self.config
-        self.token = Table(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
-        self.position = Table(config, config.max_positions, config.width, (None, "embed"))
+        self.token = Embed(config, config.padded_vocab_size, config.width, ("vocab", "embed"))
+        self.position = Embed(config, config.max_positions, config.width, (None, "embed"))
         if config.token_types:
-            self.token_type = Table(config, config.token_types, config.width, (None, "embed"))
+            self.token_type = Embed(config, config.token_types, config.width, (None, "embed"))
         if not config.norm_first:
             self.norm = LayerNorm(config)
 
@@ -132,6 +132,6 @@ class Encoder(nn.Module):
         x, _ = self.layers(x, segments, seeds)
         return x
 
-    def pieces(self) -> Table:
+    def pieces(self) -> Embed:
         """The table of piece embeddings [V, D], which the heads share."""
         return self.embeddings.token

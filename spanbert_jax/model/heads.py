@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.layers import Dense, LayerNorm, Table
+from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 # The logit of rows that pad the vocabulary: never drawn, never in the way of the softmax.
 PADDING_LOGIT = -1e9
@@ -23,7 +23,7 @@ class TiedOutput(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, pieces: Table) -> jax.Array:
+    def __call__(self, x: jax.Array, pieces: Embed) -> jax.Array:
         config = self.config
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
         bias = self.param("bias", init, (config.padded_vocab_size,), jnp.float32)
@@ -36,7 +36,7 @@ class MaskedTokenHead(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, pieces: Table) -> jax.Array:
+    def __call__(self, x: jax.Array, pieces: Embed) -> jax.Array:
         x = gelu(Dense(self.config, self.config.width, ("embed", None), activated=True, name="transform")(x))
         return TiedOutput(self.config, name="output")(LayerNorm(self.config, name="norm")(x), pieces)
 
@@ -50,13 +50,13 @@ class BoundaryHead(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, pieces: Table) -> jax.Array:
+    def __call__(self, left: jax.Array, right: jax.Array, place: jax.Array, pieces: Embed) -> jax.Array:
         """Logits [B, M, V] from states [B, M, D] at the left and right boundary and places [B, M].
 
         Places past the table, which are no targets, are read as its last: out of bounds the look-up gives NaN.
         """
         config = self.config
-        places = Table(config, config.boundary_positions, config.boundary_features, (None, None), name="place")
+        places = Embed(config, config.boundary_positions, config.boundary_features, (None, None), name="place")
         x = jnp.concatenate([left, right, places(jnp.minimum(place, config.boundary_positions - 1))], axis=-1)
         first = Dense(config, config.width, (None, "embed"), activated=True, name="first")
         second = Dense(config, config.width, ("embed", None), activated=True, name="second")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.functions import add_bias, normalize
-from spanbert_jax.model.products import gradient_shares, look_up, project, tied_logits
+from spanbert_jax.model.products import look_up, per_group_gradients, project, tied_logits
 
 
-class Table(nn.Module):
+class Embed(nn.Module):
     """An embedding table [rows, features] drawn from N(0, initializer_range) with logical names `axes`."""
     config: ModelConfig
     rows: int
@@ -20,7 +20,7 @@ class Table(nn.Module):
     def setup(self):
         init = nn.with_logical_partitioning(nn.initializers.normal(self.config.initializer_range), self.axes)
         self.embedding = self.param("embedding", init, (self.rows, self.features))
-        self.shares = gradient_shares(self.embedding, jnp.dtype(self.config.gradient_dtype))
+        self.shares = per_group_gradients(self.embedding, jnp.dtype(self.config.gradient_dtype))
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """[...] integers -> [..., features], in the compute dtype."""

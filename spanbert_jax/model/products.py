@@ -43,7 +43,7 @@ project.defvjp(_project, _project_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def gradient_shares(table: jax.Array, gradient_dtype: jnp.dtype) -> jax.Array:
+def per_group_gradients(table: jax.Array, gradient_dtype: jnp.dtype) -> jax.Array:
     """What the uses of a table hang their gradients on: zeros [G, V, D], for a table [V, D] and G groups of rows.
 
     The gradients of all uses are added up here, each group's by itself, before they are summed over the groups in
@@ -52,7 +52,7 @@ def gradient_shares(table: jax.Array, gradient_dtype: jnp.dtype) -> jax.Array:
     return jnp.zeros((_row_groups()[1], *table.shape), jnp.float32)
 
 
-gradient_shares.defvjp(lambda table, gradient_dtype: (gradient_shares(table, gradient_dtype), None),
+per_group_gradients.defvjp(lambda table, gradient_dtype: (per_group_gradients(table, gradient_dtype), None),
                        lambda gradient_dtype, _, shares: (_sum_of_shares(shares, gradient_dtype),))
 
 
@@ -61,7 +61,7 @@ def look_up(table: jax.Array, shares: jax.Array, ids: jax.Array, dtype: jnp.dtyp
     """Rows of a float32 table in another type. [V, D], ids [B, ...] -> [B, ..., D]; ids past the table give NaN.
 
     Args:
-      shares: of the table, from `gradient_shares`; they take its gradient.
+      shares: of the table, from `per_group_gradients`; they take its gradient.
     """
     return jnp.take(table.astype(dtype), ids, axis=0)
 
@@ -87,7 +87,7 @@ def tied_logits(x: jax.Array, table: jax.Array, shares: jax.Array) -> jax.Array:
     [B, M, D], [V, D] -> [B, M, V] float32.
 
     Args:
-      shares: of the table, from `gradient_shares`; they take its gradient.
+      shares: of the table, from `per_group_gradients`; they take its gradient.
     """
     return _tied_logits(x, table, shares)[0]
 

@@ -14,11 +14,11 @@ import tempfile
 from typing import Any
 
 import spanbert_jax
-from spanbert_jax.cache import cache_folder
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.cache import cache_folder
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import Topology
-from spanbert_jax.training.tracking import write_text
 
 _TIMEOUT = 3600.0  # seconds; a step takes minutes
 # Rooms whose code makes the program of a step, and the reading of it.

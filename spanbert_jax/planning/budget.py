@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig, train_step_flops
 from spanbert_jax.model.config import SIZES
 from spanbert_jax.planning.hardware import CHIPS

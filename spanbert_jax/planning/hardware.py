@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
 from spanbert_jax.planning.compiler.workload import workload
 from spanbert_jax.planning.estimate import Estimate, estimate
 from spanbert_jax.planning.hardware import Topology
-from spanbert_jax.training.config import model_config
+from spanbert_jax.pretraining.config import model_config
 from spanbert_jax.training.durations import RunSize
 
 # What has no say in the program of a step, or none in what that needs.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import ml_collections
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.steps import TooLarge
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.planning.plans import Plan, make_plan

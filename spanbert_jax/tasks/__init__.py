@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 # Name of a task -> the module here, and the class in it.
 TASKS = {

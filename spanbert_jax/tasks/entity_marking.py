@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.text import SpecialIds, special_ids
 

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import expit
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
+from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
@@ -62,16 +62,16 @@ class ExtractiveSummarization(Task):
         """How many are chosen at most."""
         return self.facts.get("sentences", self.settings["sentences"])
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Document]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Document]:
         """As `files.summaries.read_documents` has it."""
         names = (self.settings[field] for field in ("source", "target", "id", "group"))
         return read_documents(path, *names, faults, labelled)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Document:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Document:
         """As `files.summaries.document_of` has it."""
         return document_of(inputs, self.settings["source"], where, faults)
 
-    def features(self, examples: Sequence[Document], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Document], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """[CLS] sentence [SEP] [CLS] sentence [SEP] ..., token types 0 and 1 in turn, as BertSum has it.
 
@@ -96,7 +96,7 @@ class ExtractiveSummarization(Task):
         dtypes = {"label": np.int32, "label_weight": np.float32} if labelled else {}
         return made.features(pieces={"sentence": np.int32, **dtypes})
 
-    def _labels(self, example: Document, texts: Sequence[str], faults: Faults) -> np.ndarray:
+    def _labels(self, example: Document, texts: Sequence[str], faults: DataIssues) -> np.ndarray:
         """1 for each sentence to choose, 0 for each other, and 0 at the end for what is no sentence."""
         chosen = greedy_oracle(texts, example.summaries, self.settings["sentences"])
         if not chosen:
@@ -107,7 +107,7 @@ class ExtractiveSummarization(Task):
         return labels
 
     def _add_windows(self, made: FeatureList, number: int, place: str, pieces: Sequence[Sequence[int]],
-                     labels: np.ndarray | None, special: SpecialIds, faults: Faults) -> None:
+                     labels: np.ndarray | None, special: SpecialIds, faults: DataIssues) -> None:
         """Adds the features of a document, whose number is given, from the pieces of its sentences."""
         room = self.settings["length"] - 2
         for fault, count in (
@@ -126,9 +126,9 @@ class ExtractiveSummarization(Task):
             made.add(number, np.concatenate(blocks[first:end]), np.repeat(np.arange(end - first) % 2, sizes),
                      pieces={"sentence": sentence, **targets})
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy of choosing or not choosing, on average over the pieces of each sentence where it counts."""
-        return weighted_sums(*score(outputs.logits, batch["label"]), batch["label_weight"])
+        return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), batch["label_weight"])
 
     def decode(self, examples: Sequence[Document], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
@@ -221,7 +221,7 @@ def sentence_windows(sizes: Sequence[int], room: int) -> tuple[list[tuple[int, i
 def best_sentences(scores: Sequence[float], count: int) -> list[int]:
     """The numbers, ascending, of the sentences with the highest scores; none with a score of 0, and of several with the
     same score the first."""
-    ranked = sorted((number for number, score in enumerate(scores) if score > 0), key=lambda number: -scores[number])
+    ranked = sorted((number for number, cross_entropy in enumerate(scores) if cross_entropy > 0), key=lambda number: -scores[number])
     return sorted(ranked[:count])
 
 

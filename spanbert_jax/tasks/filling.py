@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import SPECIAL_PIECES, SpecialIds, special_ids

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Protocol
 import jax
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import files_of
 
@@ -74,7 +74,7 @@ class Task(abc.ABC):
         return tuple(self.facts.get("labels", ()))
 
     @abc.abstractmethod
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Example]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Example]:
         """Yields the examples of a file one after the other, holding no more of it in memory than it must.
 
         Args:
@@ -86,7 +86,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Example:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Example:
         """An example to predict for, from what a caller gives: fields by name, or a text where one is all it takes.
 
         Args:
@@ -103,7 +103,7 @@ class Task(abc.ABC):
         """Fills `facts` from the training examples."""
 
     @abc.abstractmethod
-    def features(self, examples: Sequence[Example], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Example], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """What the network reads: one feature an example, or several, in the examples' order; pure but for `faults`.
 
@@ -115,7 +115,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """Sums over the targets of a batch of packed rows, traced on the device.
 
         Args:
@@ -148,7 +148,7 @@ class Task(abc.ABC):
         return {}
 
 
-def read_all(task: Task, paths: str, faults: Faults, labelled: bool = True) -> list[Example]:
+def read_all(task: Task, paths: str, faults: DataIssues, labelled: bool = True) -> list[Example]:
     """All examples of the files, folders and globs of a list, separated by commas.
 
     Raises:

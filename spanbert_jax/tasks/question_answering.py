@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term
-from spanbert_jax.pretraining.objectives import score as cross_entropy
+from spanbert_jax.model.losses import LossSums
+from spanbert_jax.model.losses import cross_entropy as cross_entropy
 from spanbert_jax.tasks.answers import Limits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.questions import Question, given_question, read_questions
@@ -72,11 +72,11 @@ class QuestionAnswering(Task):
                 f"config.task.question_length {self.settings['question_length']} leave {room} pieces of context in a "
                 f"feature, and windows have to overlap; take a stride below {room}, or a larger length")
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Question]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Question]:
         """As `files.questions.read_questions` has it."""
         return read_questions(path, faults, labelled)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Question:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Question:
         """As `files.questions.given_question` has it."""
         return given_question(inputs, where)
 
@@ -100,7 +100,7 @@ class QuestionAnswering(Task):
         """Pieces of an answer at most."""
         return self.settings["max_answer_length"] or self.facts.get("max_answer_length", _MAX_ANSWER_LENGTH)
 
-    def features(self, examples: Sequence[Question], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Question], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """[CLS] question [SEP] chunk [SEP], token types 0 and 1, a feature for each window of a context.
 
@@ -124,7 +124,7 @@ class QuestionAnswering(Task):
         columns = {"start": np.int32, "end": np.int32, "weight": np.float32} if labelled else {}
         return made.features(columns, {"char_start": np.int32, "char_end": np.int32, "max_context": np.bool_})
 
-    def _count(self, example: Question, question: np.ndarray, context: np.ndarray, faults: Faults) -> None:
+    def _count(self, example: Question, question: np.ndarray, context: np.ndarray, faults: DataIssues) -> None:
         place = place_of(example)
         if len(question) > self.settings["question_length"]:
             faults.add(CUT, place)
@@ -136,7 +136,7 @@ class QuestionAnswering(Task):
             faults.add(NOT_ALLOWED, place)
 
     def _target(self, example: Question, question: np.ndarray, characters: np.ndarray,
-                faults: Faults) -> tuple[Span | None, float]:
+                faults: DataIssues) -> tuple[Span | None, float]:
         """The pieces to aim at, None for [CLS], and the weight.
 
         That is the first answer, as in the reference, unless it begins or ends inside a piece, as where files give the
@@ -178,7 +178,7 @@ class QuestionAnswering(Task):
             made.add(index, tokens, types, columns,
                      {"char_start": bounds[0], "char_end": bounds[1], "max_context": owned})
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """The mean of the cross-entropies of start and end over all pieces of a text; right where both are."""
         texts = 1 + jnp.arange(batch["first"].shape[1])
         inside = batch["segments"][:, None, :] == texts[:, None]  # [R, K, S]
@@ -189,7 +189,7 @@ class QuestionAnswering(Task):
             losses.append(loss)
             hits.append(hit)
         weights = batch["weights"] * batch["weight"]
-        return Term(jnp.sum(weights * (losses[0] + losses[1]) / 2), jnp.sum(weights * hits[0] * hits[1]),
+        return LossSums(jnp.sum(weights * (losses[0] + losses[1]) / 2), jnp.sum(weights * hits[0] * hits[1]),
                     jnp.sum(weights))
 
     def decode(self, examples: Sequence[Question], features: Features,

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
+from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, read_relations, relation_of, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task, place_of
-from spanbert_jax.tasks.word_pieces import word_pieces
+from spanbert_jax.tasks.word_tokens import word_pieces
 from spanbert_jax.text import special_ids
 
 SCORINGS = {"micro": metrics.micro_figures, "semeval": metrics.semeval_figures}
@@ -63,11 +63,11 @@ class RelationExtraction(Task):
             raise UserError(f"config.task.length is {self.settings['length']}: at least {_SHORTEST} are needed, for "
                             "[CLS], [SEP] and the entities")
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Relation]:
         """Yields the relations of a file, as `files.relations.read_relations` has it."""
         return read_relations(path, self.settings["format"], faults, labelled)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Relation:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Relation:
         """Of a sentence with <e1>, </e1>, <e2> and </e2> around subject and object; of a record of TACRED; or of
         {"text", "subject", "object"}, as `files.relations.located` has it."""
         if isinstance(inputs, str):
@@ -106,7 +106,7 @@ class RelationExtraction(Task):
                             f"{way!r} shows; set it to 'text'")
         return marking.assign_markers(marking.marker_names(examples, way), tokenizer, self.settings["markers"])
 
-    def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """One feature an example: [CLS], the marked sentence as `entity_marking` has it, [SEP]; types are all 0.
 
@@ -126,7 +126,7 @@ class RelationExtraction(Task):
             made.add(number, tokens, np.zeros(len(tokens)), columns)
         return made.features({"label": np.int32, "weight": np.float32} if labelled else None)
 
-    def _with_known_types(self, example: Relation, faults: Faults) -> Relation:
+    def _with_known_types(self, example: Relation, faults: DataIssues) -> Relation:
         """The example, with types that were not seen in training replaced by the one that stands for them."""
         if not marking.uses_types(self.settings["marking"]):
             return example
@@ -139,17 +139,17 @@ class RelationExtraction(Task):
                 changed[field] = marking.UNKNOWN
         return dataclasses.replace(example, **changed) if changed else example
 
-    def _target(self, example: Relation, indices: Mapping[str, int], faults: Faults) -> dict[str, float]:
+    def _target(self, example: Relation, indices: Mapping[str, int], faults: DataIssues) -> dict[str, float]:
         if example.relation in indices:
             return {"label": indices[example.relation], "weight": 1.0}
         faults.add("relations that were not trained on, left out of the loss and never right",
                    f"{example.where} (id {example.id}, {example.relation})")
         return {"label": 0, "weight": 0.0}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the relations."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
-        return weighted_sums(*score(outputs.logits, batch["label"]), weights)
+        return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), weights)
 
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:

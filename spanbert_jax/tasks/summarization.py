@@ -6,26 +6,26 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import principal_sentence, rouge_figures, rouge_words
 from spanbert_jax.tasks.protocol import Prediction, place_of
-from spanbert_jax.tasks.writing import Writing
+from spanbert_jax.tasks.seq2seq import Seq2SeqTask
 
 _FIELDS = ("source", "target", "id", "group")
 _PIECES_PER_WORD = 1.5  # about
 
 
-class Summarization(Writing):
+class Summarization(Seq2SeqTask):
     """Writes the summary of a document."""
     field = "summary"
     metric = "rouge_l"
-    free = (*Writing.free, *_FIELDS)
+    free = (*Seq2SeqTask.free, *_FIELDS)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`, besides those of `Writing`.
+        """Fields of `config.task`, besides those of `Seq2SeqTask`.
 
         source, target: names of the fields with document and summary, as `files.summaries.read_documents` has them;
           `target` is "" where there are no summaries: what is learned then is to write a document's principal
@@ -41,12 +41,12 @@ class Summarization(Writing):
         if not self.settings["source"]:
             raise UserError("config.task.source is empty: give the name of a field")
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Document]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Document]:
         """Yields the documents of a file, as `files.summaries.read_documents` has it."""
         documents = read_documents(path, *(self.settings[name] for name in _FIELDS), faults, labelled)
         return documents if self.settings["target"] or not labelled else self._with_sentences(documents, faults)
 
-    def _with_sentences(self, documents: Iterable[Document], faults: Faults) -> Iterator[Document]:
+    def _with_sentences(self, documents: Iterable[Document], faults: DataIssues) -> Iterator[Document]:
         """Documents with the principal one of the sentences that can be read, and written, as their summary.
 
         Zhang et al. (2020) leave most of them out of the source; here it stays, for what is to be learned is to copy.
@@ -65,7 +65,7 @@ class Summarization(Writing):
                 faults.add("documents without a sentence that fits config.task.length and target_length, left out",
                            place_of(document))
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Document:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Document:
         """Of a text, or of a text or a list of sentences by the name of its field."""
         return document_of(inputs, self.settings["source"], where, faults)
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining import objectives
+from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
@@ -103,7 +103,7 @@ class TextClassification(Task):
         """As the settings have it, or as the task of GLUE."""
         return self._glue.metric if self._glue else self.settings["metric"]
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Text]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Text]:
         """Yields the examples of a file; without `labelled`, whatever its labels are, they are not looked at."""
         settings, task = self.settings, self._glue
         rows = glue.rows(path, task, faults, labelled) if task else reading.table(path, faults, settings["columns"])
@@ -117,7 +117,7 @@ class TextClassification(Task):
                        _text(record, second, where, faults) if second else None,
                        labels(record, where, id) if labelled else None)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Text:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Text:
         """Of a text, or of texts under the names that their columns have in the task's files."""
         text, second, _ = self._columns
         record = {text: inputs} if isinstance(inputs, str) else inputs
@@ -153,7 +153,7 @@ class TextClassification(Task):
             raise UserError(f"config.task.metric {self.metric!r} is for two classes, and {found}; take "
                             "another, such as macro_f1")
 
-    def features(self, examples: Sequence[Text], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Text], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """One feature an example: [CLS] text [SEP], or [CLS] text [SEP] second [SEP] with types 0 and 1.
 
@@ -178,21 +178,21 @@ class TextClassification(Task):
         dtypes = {"label": np.float32 if self._regression else np.int32, "weight": np.float32}
         return made.features(dtypes if labelled else None)
 
-    def _target(self, example: Text, indices: Mapping[str, int], faults: Faults) -> dict[str, float]:
+    def _target(self, example: Text, indices: Mapping[str, int], faults: DataIssues) -> dict[str, float]:
         if self._regression or example.label in indices:
             return {"label": example.label if self._regression else indices[example.label], "weight": 1.0}
         faults.add("examples of a class that was not trained on, left out of the loss and never right",
                    f"{example.where} (id {example.id}, class {example.label})")
         return {"label": 0, "weight": 0.0}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> objectives.Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the classes, or the squared error of a number, for which there is no `correct`."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
         if self._regression:
             losses, correct = jnp.square(outputs.logits[..., 0] - batch["label"]), None
         else:
-            losses, correct = objectives.score(outputs.logits, batch["label"])
-        return objectives.weighted_sums(losses, correct, weights)
+            losses, correct = cross_entropy(outputs.logits, batch["label"])
+        return weighted_sums(losses, correct, weights)
 
     def decode(self, examples: Sequence[Text], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The likeliest class, its probability, and those of all: "label", "score", "scores"; or a number: "value"."""
@@ -245,7 +245,7 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
-def _text(record: dict[str, Any], column: str, where: str, faults: Faults) -> str:
+def _text(record: dict[str, Any], column: str, where: str, faults: DataIssues) -> str:
     text = reading.field(record, column, where)
     if not text.strip():
         faults.add("empty texts", where)

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.pretraining.objectives import Term, score, weighted_sums
+from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, read_sentences, sentence_of
 from spanbert_jax.tasks.metrics.tagging import Entity, entities, tagging_figures
 from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.tasks.word_pieces import word_pieces
+from spanbert_jax.tasks.word_tokens import word_pieces
 from spanbert_jax.text import special_ids
 
 _PREFIXES = {"BIO": "BI", "BIOES": "BIES"}
@@ -53,12 +53,12 @@ class TokenClassification(Task):
             raise UserError(f"config.task.length is {settings['length']}: at least {_SHORTEST} are needed, for [CLS], "
                             "a piece and [SEP]")
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Sentence]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Sentence]:
         """Yields the sentences of a file, as `files.columns.read_sentences` has it."""
         columns = Columns(*(self.settings[name] for name in ("word_column", "tag_column", "strip_word_index")))
         return read_sentences(path, columns, faults, labelled)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Sentence:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Sentence:
         """Of a text, or of {"text"} or {"tokens"} as in JSON lines."""
         record = {"text": inputs} if isinstance(inputs, str) else inputs
         return sentence_of({**record, "id": where}, where)
@@ -78,7 +78,7 @@ class TokenClassification(Task):
         tags = [f"{prefix}-{kind}" for kind in kinds for prefix in _PREFIXES[scheme]]
         self.facts |= {"labels": [_OUTSIDE, *tags], "scheme": scheme}
 
-    def features(self, examples: Sequence[Sentence], tokenizer: Tokenizer, faults: Faults,
+    def features(self, examples: Sequence[Sentence], tokenizer: Tokenizer, faults: DataIssues,
                  labelled: bool = True) -> Features:
         """[CLS], the pieces of the words, [SEP]; types are all 0.
 
@@ -110,7 +110,7 @@ class TokenClassification(Task):
         targets = {"tag": np.int32, "tag_weight": np.float32} if labelled else {}
         return made.features(pieces={"word": np.int32, **targets})
 
-    def _targets(self, example: Sentence, indices: Mapping[str, int], faults: Faults) -> dict[str, np.ndarray]:
+    def _targets(self, example: Sentence, indices: Mapping[str, int], faults: DataIssues) -> dict[str, np.ndarray]:
         """Index and weight of the tag of each word."""
         scheme = self.facts["scheme"]
         tags = encode(entities(example.tags), len(example.words), scheme)
@@ -124,9 +124,9 @@ class TokenClassification(Task):
         return {"tag": np.array([indices.get(tag, 0) for tag in tags]),
                 "tag_weight": np.array([float(tag in indices) for tag in tags])}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
+    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the tags."""
-        return weighted_sums(*score(outputs.logits, batch["tag"]), batch["tag_weight"])
+        return weighted_sums(*cross_entropy(outputs.logits, batch["tag"]), batch["tag_weight"])
 
     def decode(self, examples: Sequence[Sentence], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.translations import Translation, read_translations, translation_of
 from spanbert_jax.tasks.metrics.translation import TOKENIZERS, translation_figures
 from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.tasks.writing import Writing
+from spanbert_jax.tasks.seq2seq import Seq2SeqTask
 
 
-class Translate(Writing):
+class Translate(Seq2SeqTask):
     """Writes a text in another language."""
     field = "translation"
     metric = "bleu"
-    free = (*Writing.free, "source", "target", "columns", "id")
+    free = (*Seq2SeqTask.free, "source", "target", "columns", "id")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`, besides those of `Writing`.
+        """Fields of `config.task`, besides those of `Seq2SeqTask`.
 
         source, target: names of the columns, or endings of the names of plain files, such as "en" and "de".
         columns: their names, for a table whose first line does not give them.
@@ -43,12 +43,12 @@ class Translate(Writing):
             raise UserError(f"config.task.columns is {columns!r}: give each column a name of its own, as in "
                             f"\"({source!r},{target!r})\"")
 
-    def read(self, path: str, faults: Faults, labelled: bool = True) -> Iterator[Translation]:
+    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Translation]:
         """Yields the pairs of a file, as `files.translations.read_translations` has it."""
         names = (self.settings[name] for name in ("source", "target", "columns", "id"))
         return read_translations(path, *names, faults, labelled)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: Faults) -> Translation:
+    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Translation:
         """Of a text, or of a text by the name of its column."""
         return translation_of(inputs, self.settings["source"], where, faults)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_PIECES, load_tokenizer
 
 # Where it lies in the directory of a network that reads by another.

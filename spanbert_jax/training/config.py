@@ -8,12 +8,9 @@ from typing import Any
 
 import ml_collections
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.model import SIZES, ModelConfig
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model.attention import KINDS
 from spanbert_jax.model.encoder import REMAT
-from spanbert_jax.pretraining import MaskingSpec
-from spanbert_jax.pretraining.validation import validate as validate_masking
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.optimizers import optimizer_names
 from spanbert_jax.training.profiling import parse_steps
@@ -21,32 +18,16 @@ from spanbert_jax.training.schedules import SCHEDULES
 
 # Fields of `config.model` that its size gives, where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
-# Sections and fields that other runs do without.
-_PRETRAINING = {"": ("data", "masking", "objectives"), "evaluation": ("max_rows",)}
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """Every field with its default. A file under configs/ starts from this and changes what it is about."""
+def shared_defaults() -> ml_collections.ConfigDict:
+    """The fields of every run, whatever its workload, with their defaults."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     # Weights to begin from: whatever `spanbert-jax import` takes. Their network's shape takes the place of model.size.
     config.init_from = ""
     # Updates to trace for TensorBoard and Perfetto, by the number that their lines have: "100-104,2000".
     config.profile = ""
-
-    config.data = data = ml_collections.ConfigDict()
-    data.path = ""  # a prepared corpus; or leave empty and give sources, prepared into WORKDIR/data
-    data.sources = ()  # files, folders, globs, "python" or "tfds:NAME"
-    data.format = "auto"
-    data.text_field = "text"
-    data.annotation_field = ""
-    data.tokenizer = ""  # vocab.txt, tokenizer.json or a folder holding one; or leave empty and give vocab_size
-    data.vocab_size = 0
-    data.length = 512  # S
-    data.blocks = "sentences"
-    data.pack = False
-    data.validation_fraction = 0.01
-    data.short_sequence_probability = 0.0
 
     config.model = model = ml_collections.ConfigDict()
     model.size = "base"
@@ -66,13 +47,6 @@ def default_config() -> ml_collections.ConfigDict:
     model.attention = "auto"
     model.layers = "unrolled"
     model.remat = "none"
-
-    config.masking = ml_collections.ConfigDict(vars(MaskingSpec()))
-
-    config.objectives = objectives = ml_collections.ConfigDict()
-    objectives.boundary_weight = 1.0  # 0 leaves the boundary head out
-    objectives.next_sentence = False  # needs data.blocks = "pairs"
-    objectives.reference_denominators = False
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = "adamw"
@@ -101,7 +75,6 @@ def default_config() -> ml_collections.ConfigDict:
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.every = "10k steps"
     evaluation.batch_size = 256
-    evaluation.max_rows = 8192
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every = "10k steps"
@@ -121,15 +94,6 @@ def default_config() -> ml_collections.ConfigDict:
     # Logical axis -> mesh axis or axes; an axis without a rule is replicated.
     mesh.rules = (("batch", ("data", "fsdp")), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
                   ("embed", "fsdp"))
-    return config
-
-
-def shared_defaults() -> ml_collections.ConfigDict:
-    """The fields that every run has, whatever it learns."""
-    config = default_config()
-    for section, fields in _PRETRAINING.items():
-        for field in fields:
-            del (config[section] if section else config)[field]
     return config
 
 
@@ -175,7 +139,7 @@ def require(holds: bool, field: str, value: Any, allowed: str) -> None:
         raise UserError(f"config.{field}={value!r}: {allowed}")
 
 
-def _choose(config: ml_collections.ConfigDict, field: str, allowed: Any) -> None:
+def choose(config: ml_collections.ConfigDict, field: str, allowed: Any) -> None:
     room, name = field.split(".")
     value = config[room][name]
     require(value in allowed, field, value, f"allowed are {', '.join(map(repr, allowed))}")
@@ -209,14 +173,14 @@ def validate_run(config: ml_collections.ConfigDict) -> None:
       UserError: one line with the field, its value and what is allowed.
     """
     train, mesh = config.train, config.mesh
-    _choose(config, "model.dtype", ("bfloat16", "float32"))
-    _choose(config, "train.gradient_dtype", ("float32", "bfloat16"))
-    _choose(config, "model.attention", ("auto", *KINDS))
-    _choose(config, "model.layers", ("scanned", "unrolled"))
-    _choose(config, "model.remat", tuple(REMAT))
-    _choose(config, "optimizer.schedule", tuple(SCHEDULES))
-    _choose(config, "optimizer.name", optimizer_names())
-    _choose(config, "optimizer.decay_mask", ("all", "kernels"))
+    choose(config, "model.dtype", ("bfloat16", "float32"))
+    choose(config, "train.gradient_dtype", ("float32", "bfloat16"))
+    choose(config, "model.attention", ("auto", *KINDS))
+    choose(config, "model.layers", ("scanned", "unrolled"))
+    choose(config, "model.remat", tuple(REMAT))
+    choose(config, "optimizer.schedule", tuple(SCHEDULES))
+    choose(config, "optimizer.name", optimizer_names())
+    choose(config, "optimizer.decay_mask", ("all", "kernels"))
     parse_steps(config.profile)
     require(train.batch_size % train.accumulation == 0, "train.batch_size", train.batch_size,
             f"must be a multiple of train.accumulation={train.accumulation}")
@@ -230,57 +194,3 @@ def validate_run(config: ml_collections.ConfigDict) -> None:
     for room, name in (("optimizer", "warmup"), ("optimizer", "decay"), ("evaluation", "every"),
                        ("checkpoint", "every"), ("checkpoint", "keep_every")):
         example.steps(f"config.{room}.{name}", config[room][name])
-
-
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks every field of a pretraining run, and the combinations of them, before any work is done.
-
-    Raises:
-      UserError: one line with the field, its value and what is allowed.
-    """
-    data = config.data
-    validate_masking(masking_spec(config))
-    _choose(config, "data.blocks", ("sentences", "contiguous", "pairs"))
-    _choose(config, "model.size", tuple(SIZES))
-    check_ranges(
-        config, shares=("data.validation_fraction", "data.short_sequence_probability"),
-        at_least_one=("evaluation.max_rows", "data.length", "model.max_positions", "model.boundary_features",
-                      "model.token_types"),
-        not_negative=(*(f"model.{name}" for name in SHAPE), "objectives.boundary_weight"))
-    require(config.model.layer_norm_epsilon > 0, "model.layer_norm_epsilon", config.model.layer_norm_epsilon,
-            "must be above 0")
-    validate_run(config)
-    network = model_config(config, vocab_size=1)
-    require(network.width % network.num_heads == 0, "model.num_heads", config.model.num_heads,
-            f"{network.num_heads} heads do not divide the width {network.width}; set model.num_heads or model.width")
-    require(not config.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
-            "objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
-    require(bool(data.path) or data.length <= config.model.max_positions, "data.length", data.length,
-            f"must be at most model.max_positions={config.model.max_positions}")
-    require(not (data.pack and data.blocks == "pairs"), "data.pack", True, "pairs are not packed; set it to False")
-    require(bool(data.path) != bool(data.sources), "data.path", data.path,
-            "give either a prepared corpus here or data.sources, not both and not neither")
-    require(not data.path or not (data.tokenizer or data.vocab_size), "data.path", data.path,
-            "a prepared corpus has its own tokenizer; leave data.tokenizer and data.vocab_size empty")
-    require(bool(data.path) or bool(data.tokenizer) != bool(data.vocab_size), "data.tokenizer", data.tokenizer,
-            "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
-
-
-def masking_spec(config: ml_collections.ConfigDict) -> MaskingSpec:
-    """The masking that a config asks for."""
-    return MaskingSpec(**config.masking.to_dict())
-
-
-def model_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
-    """The network that a config asks for, with the heads that its objectives need; attention is plain where "auto"."""
-    fields = config.model.to_dict()
-    if fields["attention"] == "auto":
-        del fields["attention"]
-    for name in SHAPE:
-        if not fields[name]:
-            del fields[name]
-    return ModelConfig.named(
-        fields.pop("size"), vocab_size=vocab_size, boundary_head=config.objectives.boundary_weight > 0,
-        boundary_positions=config.masking.max_span_positions, next_sentence_head=config.objectives.next_sentence,
-        gradient_dtype=config.train.gradient_dtype,
-        **fields)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,8 @@ import rich.console
 import rich.progress
 import rich.table
 
-from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.formatting import format_clock, format_duration, format_quantity
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.mesh import parameter_name
 
@@ -29,7 +29,7 @@ class _Console(rich.console.Console):
 
 def make_console() -> rich.console.Console:
     """Standard error, at a fixed width when it is not a terminal; of many processes the first one alone speaks."""
-    console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not is_first())
+    console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not is_process_zero())
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console
@@ -48,39 +48,16 @@ def parameter_table(params: Any) -> rich.table.Table:
 
 def introduce(console: rich.console.Console, experiment: Experiment) -> None:
     """Says what is about to run."""
-    learning, params = experiment.learning, experiment.abstract.params
+    learning, params = experiment.workload, experiment.abstract.params
     first, *others = learning.introduction()
     console.print(parameter_table(params))
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(
         f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; "
-        f"{first}, {experiment.size.total_steps:,} steps, {quantity(learning.flops, 'FLOP')} a step")
+        f"{first}, {experiment.size.total_steps:,} steps, {format_quantity(learning.flops, 'FLOP')} a step")
     for words in others:
         console.print(words)
-
-
-def quantity(value: float, unit: str) -> str:
-    """A number with three digits and a prefix: 1.23e9, "FLOP/s" -> "1.23 GFLOP/s"."""
-    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if abs(value) >= 10 ** power:
-            return f"{value / 10 ** power:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
-
-
-def clock(seconds: float) -> str:
-    """A time as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds)))
-
-
-def duration(seconds: float) -> str:
-    """A time in its two largest units: 4 h 10 m, 4 m 12 s, 12 s, 1.2 s."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest} s" if minutes else f"{rest} s"
-    return f"{minutes // 60:,} h {minutes % 60} m"
 
 
 class TrainingProgress:
@@ -109,8 +86,8 @@ class TrainingProgress:
         """Shows the figures of a step; without a terminal only if they are to be logged."""
         left = (self._total - step) * figures["seconds_per_step"]
         words = (f"loss {figures['loss']:.3f}  lr {figures['learning_rate']:.2e}  "
-                 f"{quantity(figures['tokens_per_second'], 'tokens/s')}  "
-                 f"{quantity(figures['model_flops_per_second'], 'FLOP/s')}  {clock(left)} left")
+                 f"{format_quantity(figures['tokens_per_second'], 'tokens/s')}  "
+                 f"{format_quantity(figures['model_flops_per_second'], 'FLOP/s')}  {format_clock(left)} left")
         self._bar.update(self._task, completed=step, figures=words)
         if log and not self._console.is_terminal:
             self._console.print(f"step {step:,}/{self._total:,}  {words}")
@@ -137,9 +114,9 @@ def goodput_words(figures: Mapping[str, float]) -> str:
              "evaluation": "evaluation", "profile": "profiling", "starting": "starting", "lost": "lost to restarts"}
     if not figures["profile_seconds"]:
         del names["profile"]
-    spent = ", ".join(f"{name} {duration(figures[f'{category}_seconds'])}" for category, name in names.items())
+    spent = ", ".join(f"{name} {format_duration(figures[f'{category}_seconds'])}" for category, name in names.items())
     restarts = f"{figures['restarts']:,} restart{'' if figures['restarts'] == 1 else 's'}"
-    return (f"Goodput {figures['goodput']:.1%}: of {duration(figures['total_seconds'])} since the first start, {spent} "
+    return (f"Goodput {figures['goodput']:.1%}: of {format_duration(figures['total_seconds'])} since the first start, {spent} "
             f"({restarts})")
 
 

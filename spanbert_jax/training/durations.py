@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _PATTERN = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*([kMBT]?)\s*"

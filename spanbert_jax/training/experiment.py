@@ -11,16 +11,16 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from spanbert_jax.cache import cache_folder
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.cache import cache_folder
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.model.attention import attention_kind, choose, reason_against
+from spanbert_jax.model.attention import attention_kind, choose, unsupported_reason
 from spanbert_jax.training.durations import RunSize
-from spanbert_jax.training.learning import Learning
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.schedules import learning_rate_schedule
 from spanbert_jax.training.state import Network, TrainState, abstract_state
+from spanbert_jax.training.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +30,17 @@ class Experiment:
     Attributes:
       size: durations in steps are asked of it.
       abstract: shapes and shardings of the state.
+      defaults: of the fields of its kind of config.
     """
     config: ml_collections.ConfigDict
-    learning: Learning
+    workload: Workload
     size: RunSize
     mesh: Mesh
     model: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     abstract: TrainState
+    defaults: dict[str, Any]
 
     @property
     def parameters(self) -> int:
@@ -62,12 +64,13 @@ def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def assemble(config: ml_collections.ConfigDict, learning: Learning, model: Network, mesh: Mesh,
-             size: RunSize) -> Experiment:
+def assemble(config: ml_collections.ConfigDict, workload: Workload, model: Network, mesh: Mesh,
+             size: RunSize, defaults: ml_collections.ConfigDict) -> Experiment:
     """The parts of a run of given learning, and its optimiser.
 
     Args:
       size: without the length of the run, which the config says.
+      defaults: of the fields of its kind of config.
 
     Raises:
       UserError: when the schedule does not fit into the run, or a large parameter would be on every device.
@@ -78,8 +81,9 @@ def assemble(config: ml_collections.ConfigDict, learning: Learning, model: Netwo
         size.steps("config.optimizer.warmup", config.optimizer.warmup),
         size.steps("config.optimizer.decay", config.optimizer.decay), config.optimizer.final_fraction)
     optimizer = make_optimizer(config.optimizer, schedule)
-    return Experiment(config, learning, size, mesh, model, schedule, optimizer,
-                      abstract_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1))
+    return Experiment(config, workload, size, mesh, model, schedule, optimizer,
+                      abstract_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1),
+                      defaults.to_dict())
 
 
 def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:
@@ -92,7 +96,7 @@ def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, le
     wanted = mesh.devices.flat[0].platform, length, heads, attention_kind(network), network.dtype
     if name == "auto":
         name = choose(*wanted)
-    elif reason := reason_against(name, *wanted):
+    elif reason := unsupported_reason(name, *wanted):
         raise UserError(f"config.model.attention={name!r}: {reason}; use 'auto' or 'plain'")
     return dataclasses.replace(network, attention=name)
 

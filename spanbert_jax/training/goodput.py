@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spanbert_jax.training.tracking import write_text
+from spanbert_jax.common.files import write_text
 
 GOODPUT_FILE = "goodput.json"
 

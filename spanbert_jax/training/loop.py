@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.cluster.agreement import any_process, from_first
+from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
+from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.corpus import RowOrder, batches
-from spanbert_jax.errors import RunFailed, UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.goodput import Account
@@ -46,7 +46,7 @@ class Loop:
           stop: of this process, deferred.
           account: is charged with what the time goes into.
         """
-        config, learning = experiment.config, experiment.learning
+        config, learning = experiment.config, experiment.workload
         self.state, self.step, self.evaluation, self.stopping = state, step, None, False
         self._experiment, self._config, self._learning = experiment, config, learning
         self._checkpointer, self._about = checkpointer, about
@@ -63,8 +63,8 @@ class Loop:
         # The update whose figures are still on their way: they are read while the next one is being computed.
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
         # The step whose evaluation is written already: not so if a stop has cut it short, and then it is made up for.
-        self._evaluated = step if from_first(writer.evaluated(step)) else None
-        bests = from_first(writer.bests(learning.metric)) if learning.metric else []
+        self._evaluated = step if broadcast_from_zero(writer.evaluated(step)) else None
+        bests = broadcast_from_zero(writer.bests(learning.metric)) if learning.metric else []
         self.bests, self._best_score = [step for step, _ in bests], bests[-1][1] if bests else -math.inf
         checkpointer.bests = self.bests
 

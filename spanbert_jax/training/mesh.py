@@ -12,7 +12,7 @@ import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 # What a TPU pads an array to: rows and columns, the last two axes, of 32-bit numbers.

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.model.losses import LossSums
 
 Batch = dict[str, jax.Array]
 
@@ -25,5 +25,5 @@ class Objective:
     """
     draw: Callable[[jax.Array, Batch], Any]
     counts: Callable[[Any], dict[str, jax.Array]]
-    terms: Callable[[Any, Any, jax.Array], dict[str, Term]]
-    loss: Callable[[Mapping[str, Term], Mapping[str, jax.Array]], jax.Array]
+    terms: Callable[[Any, Any, jax.Array], dict[str, LossSums]]
+    loss: Callable[[Mapping[str, LossSums], Mapping[str, jax.Array]], jax.Array]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.parameter_scales import is_stacked, parameter_scales
 
 # These take a number for a learning rate, or search for one, and so cannot follow a schedule.

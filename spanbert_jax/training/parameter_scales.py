@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.mesh import parameter_name
 
 _STACKS = (("encoder", "layers"), ("decoder", "layers"))

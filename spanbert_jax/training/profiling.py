@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
-from spanbert_jax.cluster.agreement import from_first
-from spanbert_jax.errors import UserError
+from spanbert_jax.cluster.agreement import broadcast_from_zero
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.goodput import Account
 from spanbert_jax.training.tracking import BOARD_FOLDER
 
@@ -74,7 +74,7 @@ class Profiler:
         self._failed = False
         if self._chosen:
             # One name on all processes, and a new one for each attempt: viewers keep what they have made of a trace.
-            self._began = from_first(time.strftime("%Y%m%d-%H%M%S"))
+            self._began = broadcast_from_zero(time.strftime("%Y%m%d-%H%M%S"))
             if not any(part.start < steps.stop and steps.start < part.stop for part in self._chosen):
                 say(f"config.profile={text!r}: none of these steps is to come; nothing is traced.")
 

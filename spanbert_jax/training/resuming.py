@@ -8,10 +8,9 @@ from typing import Any
 
 import ml_collections
 
-from spanbert_jax.cluster.agreement import any_process, from_first
-from spanbert_jax.errors import UserError
+from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.training.config import default_config
 
 # Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
 # data is judged by the corpus, wherever it lies.
@@ -31,13 +30,15 @@ def describe(config: ml_collections.ConfigDict, identity: Mapping[str, Any], net
                                   "network": dataclasses.asdict(network)}))
 
 
-def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> list[str]:
+def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool,
+                  defaults: Mapping[str, Any]) -> list[str]:
     """The changes since a checkpoint, as "field: before -> now".
 
     Args:
       step: of the checkpoint.
       before, now: as `describe` gives them.
       force: allow changes after which the run is no longer the one that began.
+      defaults: of the fields of the config, for those that an older checkpoint lacks.
 
     Raises:
       UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
@@ -47,7 +48,7 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
         raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
                         "not one of this program's; give another workdir")
     config = _flat(now["config"])
-    defaults = {field: value for field, value in _flat(default_config().to_dict()).items() if field in config}
+    defaults = {field: value for field, value in _flat(defaults).items() if field in config}
     fields = {"config": (defaults | _flat(before["config"]), config),
               "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
     if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:
@@ -77,7 +78,7 @@ def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
       UserError: on all processes, when one of them differs from the first; on that one it names the fields.
     """
     given = {"config": {**now["config"], "data": None}, "corpus": now["corpus"], "force": force}
-    differences = list(_differences(_flat(from_first(given)), _flat(given)).values())
+    differences = list(_differences(_flat(broadcast_from_zero(given)), _flat(given)).values())
     if any_process(bool(differences)):
         raise UserError(f"the processes of this run were started with different settings ({'; '.join(differences)}"
                         f"{'' if differences else 'another process says which'}); start all with the same command")

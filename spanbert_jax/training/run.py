@@ -4,28 +4,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.cluster.agreement import is_first
+from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.cluster.lock import hold
 from spanbert_jax.cluster.stopping import StopRequest
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import display
-from spanbert_jax.training.config import validate
-from spanbert_jax.training.continuing import with_network
-from spanbert_jax.training.experiment import Experiment, check_devices, use_compilation_cache
+from spanbert_jax.training.experiment import Experiment, use_compilation_cache
 from spanbert_jax.training.goodput import Account, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
-from spanbert_jax.training.pretraining import build, find_corpus
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, state_from
@@ -55,31 +50,6 @@ class RunResult:
     evaluation: dict[str, Any] | None
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
-          time_limit: float = 0.0) -> RunResult:
-    """Pretrains what a config describes, or goes on where a run in `workdir` stopped.
-
-    The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, goodput.json, TensorBoard files and, where
-    the config names raw sources, the prepared corpus. In a run of many processes every one calls this with the same
-    arguments.
-
-    Args:
-      force: go on from a checkpoint although changes since then make it another run.
-      time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
-
-    Raises:
-      UserError: one line about the field of the config, the data or the checkpoint that does not go.
-      RunFailed: when a loss or a norm is not finite, or too many bad updates come in a row; the checkpoints stay.
-      SavesFailed: when checkpoints could not be saved.
-      Stopped: on a signal or the time limit outside the steps, as during preparation or compilation; nothing is lost.
-    """
-    validate(config)
-    workdir = pathlib.Path(workdir)
-    config = with_network(config, workdir)
-    check_devices(config)
-    return run(lambda: build(config, find_corpus(config, workdir)), workdir, force, time_limit)
-
-
 def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time_limit: float,
         conclude: Callable[[Experiment, Loop], None] = lambda experiment, loop: None) -> RunResult:
     """Runs an experiment, or goes on with it; `train` says the rest.
@@ -91,7 +61,7 @@ def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time
     began, account = time.monotonic(), Account()
     keep_freed_memory()
     use_compilation_cache()
-    with StopRequest(time_limit) as stop, hold(workdir) if is_first() else contextlib.nullcontext():
+    with StopRequest(time_limit) as stop, hold(workdir) if is_process_zero() else contextlib.nullcontext():
         experiment = make()
         with jax.set_mesh(experiment.mesh):
             loop = _run(experiment, workdir, stop, force, account)
@@ -105,7 +75,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
-    about = describe(config, experiment.learning.identity, experiment.model.config)
+    about = describe(config, experiment.workload.identity, experiment.model.config)
     require_same_everywhere(about, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
@@ -116,7 +86,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         changes: list[str] = []
 
         def check(step: int, before: dict[str, Any]) -> None:
-            changes[:] = check_changes(step, before, about, force)
+            changes[:] = check_changes(step, before, about, force, experiment.defaults)
 
         def begin() -> tuple[int, TrainState]:
             with jax.set_mesh(experiment.mesh):  # which is the thread's own
@@ -131,7 +101,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         for change in changes:
             console.print(f"Changed since then: {change}")
         # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
-        if is_first():
+        if is_process_zero():
             _furnish(workdir, experiment, new=not step)
         total = experiment.size.total_steps
         with (MetricsWriter(workdir, step, say=console.print) as writer,
@@ -142,7 +112,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
             if loop.finished:  # it only says its evaluation again
                 loop.run()
             else:
-                if is_first():
+                if is_process_zero():
                     account.resume(read_record(workdir, progress.say), step, functools.partial(write_record, workdir))
                 _train_and_account(loop, account, writer, progress)
     return loop
@@ -165,7 +135,7 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
     try:
         if new and (workdir / METRICS_FILE).exists():
             (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
-        experiment.learning.furnish(workdir)
+        experiment.workload.furnish(workdir)
         save_config(workdir, experiment.config)
     except OSError as error:
         raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give "
@@ -173,6 +143,6 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
 
 
 def _fresh(experiment: Experiment) -> TrainState:
-    if (params := experiment.learning.initial_params()) is not None:
+    if (params := experiment.workload.initial_params()) is not None:
         return state_from(params, experiment.optimizer, experiment.abstract)
     return create_state(experiment.model, experiment.optimizer, experiment.abstract, experiment.config.seed)

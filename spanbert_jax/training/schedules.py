@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 # (step counted from 1, steps in all, of warm-up, of the last phase, final fraction) -> share of the peak past warm-up.
 Shape = Callable[[jax.Array, int, int, int, float], jax.Array]

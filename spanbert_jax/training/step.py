@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.pretraining.objectives import Term
+from spanbert_jax.model.losses import LossSums
 from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
 from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.skipping import is_bad, remember
@@ -26,7 +26,7 @@ def step_key(seed: int, step: jax.Array) -> jax.Array:
 
 
 def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_key: jax.Array, accumulation: int,
-                       layout: Any = None) -> tuple[jax.Array, dict[str, Term], Any]:
+                       layout: Any = None) -> tuple[jax.Array, dict[str, LossSums], Any]:
     """The loss of what was drawn from a batch, its terms and its gradients, computed in `accumulation` parts.
 
     The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
@@ -37,11 +37,11 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
     """
     counts = objective.counts(inputs)
 
-    def loss_of(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
+    def loss_of(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, dict[str, LossSums]]:
         terms = objective.terms(params, part, key)
         return objective.loss(terms, counts), terms
 
-    def add_part(index: jax.Array, part: Any) -> tuple[jax.Array, dict[str, Term], Any]:
+    def add_part(index: jax.Array, part: Any) -> tuple[jax.Array, dict[str, LossSums], Any]:
         key = jax.random.fold_in(dropout_key, index)
         (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
         if layout is not None:
@@ -107,7 +107,7 @@ def make_train_step(config: Any, objective: Objective, optimizer: optax.Gradient
                    out_shardings=(layout, whole), donate_argnums=0)
 
 
-def means(terms: dict[str, Term]) -> dict[str, jax.Array]:
+def means(terms: dict[str, LossSums]) -> dict[str, jax.Array]:
     """Mean loss and accuracy by term, of sums on the device or on the host."""
     metrics = {}
     for name, term in terms.items():

@@ -7,15 +7,18 @@ import pathlib
 
 import ml_collections
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.training.config import default_config, shared_defaults
-from spanbert_jax.training.tracking import write_text
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
+from spanbert_jax.training.config import shared_defaults
 
 CONFIG_FILE = "config.json"
 
 
-def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+def load_config(workdir: str | os.PathLike, defaults: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
     """The config of the newest call of a run.
+
+    Args:
+      defaults: values of fields that a run of an older version lacks; those of every run if not given.
 
     Raises:
       UserError: when `workdir` holds no run.
@@ -25,8 +28,7 @@ def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        # A run of an older version lacks fields that are newer.
-        values = (shared_defaults() if "task" in stored else default_config()).to_dict()
+        values = (defaults or shared_defaults()).to_dict()
         for name, value in stored.items():
             values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
         return ml_collections.ConfigDict(values)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spanbert_jax.cluster.agreement import is_first
-from spanbert_jax.errors import UserError
+from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ class MetricsWriter:
         self._workdir = pathlib.Path(workdir)
         self._evaluated: dict[int, Mapping[str, Any]] = {}
         self._lines: _GrowingFile | None = None
-        if is_first():
+        if is_process_zero():
             kept = _lines_up_to(self._workdir / METRICS_FILE, first_step)
             self._evaluated = {figures["step"]: figures for _, figures in kept if figures.get("kind") == "evaluation"}
             self._lines = _GrowingFile(self._workdir / METRICS_FILE, [line for line, _ in kept])
@@ -125,16 +125,6 @@ class MetricsWriter:
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     """The lines that a run has written, in order, without damaged ones."""
     return [figures for _, figures in _parse((pathlib.Path(workdir) / METRICS_FILE).read_bytes())]
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that it is never seen half-written."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _GrowingFile:

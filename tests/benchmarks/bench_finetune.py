@@ -49,14 +49,15 @@ import rich.table
 from spanbert_jax.checkpoints import FOLDER
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse
+from spanbert_jax.common.files import write_text
 from spanbert_jax.finetuning.config import task_of, validate
 from spanbert_jax.finetuning.run import RESULTS_FILE, build, finetune
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.training.config import require
-from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.tracking import read_metrics, write_text
+from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.tracking import read_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def seconds_of_others() -> float:
 
 def sizes(experiment: Experiment) -> str:
     """How much is trained on and measured by, in words."""
-    size, learning = experiment.size, experiment.learning
+    size, learning = experiment.size, experiment.workload
     parts, rows, per_step = learning.dataset.examples, learning.dataset.rows["train"], learning.rows_per_step
     return (f"{', '.join(f'{len(examples):,} {part}' for part, examples in parts.items())} examples; "
             f"{len(rows.features):,} features of {rows.features.lengths.mean():.0f} pieces to train on; "
@@ -139,7 +140,7 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
     """The same of transformers."""
     import torch
     import transformers
-    config, learning, total = experiment.config, experiment.learning, experiment.size.total_steps
+    config, learning, total = experiment.config, experiment.workload, experiment.size.total_steps
     torch.manual_seed(config.seed)
     model = make_model(experiment)
     optimizer = torch.optim.AdamW(
@@ -170,7 +171,7 @@ def make_model(experiment: Experiment) -> torch.nn.Module:
     """The network of `config.init_from` with a new head."""
     import transformers
     transformers.logging.set_verbosity_error()  # it warns of the new head
-    config, labels = experiment.config, experiment.learning.task.labels
+    config, labels = experiment.config, experiment.workload.task.labels
     return getattr(transformers, CLASSES[config.task.name]).from_pretrained(
         config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=config.model.dropout,
         attention_probs_dropout_prob=config.model.attention_dropout)
@@ -202,7 +203,7 @@ def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any
 
 def batches(experiment: Experiment) -> Iterator[np.ndarray]:
     """The features of each update, as many as there are in our rows on average; epochs run on into one another."""
-    rows, per_step, total = (experiment.learning.dataset.rows["train"], experiment.learning.rows_per_step,
+    rows, per_step, total = (experiment.workload.dataset.rows["train"], experiment.workload.rows_per_step,
                              experiment.size.total_steps)
     count, random = len(rows.features), np.random.default_rng(experiment.config.seed)
     ends = [step * per_step * count // len(rows) for step in range(total + 1)]
@@ -246,7 +247,7 @@ def loss_of(outputs: Any, mask: torch.Tensor, features: Features, chosen: np.nda
 
 def scores_of(model: torch.nn.Module, experiment: Experiment, part: str) -> dict[str, float]:
     """The figures of a part, decoded and scored as ours; the task is tuned by the dev part."""
-    dataset = experiment.learning.dataset
+    dataset = experiment.workload.dataset
     task, examples, features = dataset.task, dataset.examples[part], dataset.rows[part].features
     outputs = outputs_of(model, features, experiment.config.evaluation.batch_size)
     predictions = task.decode(examples, features, outputs)

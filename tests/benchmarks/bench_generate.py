@@ -19,9 +19,9 @@ import numpy as np
 import rich.console
 import rich.table
 
-from spanbert_jax.generation.search import write
-from spanbert_jax.generation.settings import Settings
-from spanbert_jax.generation.stepwise import Writer, by_layer
+from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
+from spanbert_jax.generation.search import generate
+from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 
 START, END, PAD = 1, 2, 0
@@ -90,9 +90,9 @@ def make_theirs(network, args: argparse.Namespace, beams: int):
 
 def make_ours(model, params, args: argparse.Namespace, beams: int):
     """A function from sources to what we write."""
-    settings = Settings(START, END, PAD, args.pieces, min_length=args.pieces, beams=beams)
-    params = jax.jit(by_layer)(params)
-    program = jax.jit(lambda params, tokens, real: write(Writer(model, params), tokens, real, settings))
+    settings = GenerationSettings(START, END, PAD, args.pieces, min_length=args.pieces, beams=beams)
+    params = jax.jit(unstack_layers)(params)
+    program = jax.jit(lambda params, tokens, real: generate(IncrementalDecoder(model, params), tokens, real, settings))
     return lambda tokens: np.asarray(program(params, tokens, np.ones_like(tokens))[0])
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from spanbert_jax.pretraining import Masker, MaskingSpec, make_masker
-from tests.pretraining import sampler
+from spanbert_jax.masking import Masker, MaskingSettings, make_masker
+from tests.masking import sampler
 
 SCHEMES = ("geometric", "whole_word", "token", "annotated", "0.8*geometric+0.2*token")
 LENGTHS, BATCHES, REPEATS = (128, 512), (8, 32), 30
@@ -40,7 +40,7 @@ def main() -> None:
         blocks = sampler.random_blocks(np.random.default_rng(0), max(BATCHES), length - 2, 0.8, unit_fraction=0.1)
         rows = sampler.single_rows(blocks)
         for scheme in SCHEMES:
-            masker = make_masker(MaskingSpec(scheme=scheme), length=length, max_blocks=1,
+            masker = make_masker(MaskingSettings(scheme=scheme), length=length, max_blocks=1,
                                  special=sampler.SpecialIds(), unigram=np.ones(VOCABULARY))
             for batch in BATCHES:
                 compiling, seconds = time_masker(masker, rows, batch)

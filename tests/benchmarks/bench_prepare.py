@@ -17,9 +17,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for the rows that tim
 from rich.console import Console
 from rich.table import Table
 
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import prepare
 from spanbert_jax.corpus.chunks import chunked
-from spanbert_jax.corpus.documents import Faults
 from spanbert_jax.corpus.readers import Fields, read_documents, resolve
 from spanbert_jax.corpus.rows import RowMaker, RowSettings
 from spanbert_jax.text import load_tokenizer, sentence_spans
@@ -33,7 +33,7 @@ def main() -> None:
     folder = sys.argv[1] if len(sys.argv) > 1 else str(DATA / "litbank" / "original")
     tokenizer = load_tokenizer(VOCABULARY)
     files = resolve([folder], "auto")
-    documents = [document for file in files for document in read_documents(file, Fields(), Faults())]
+    documents = [document for file in files for document in read_documents(file, Fields(), DataIssues())]
     texts = [document.text[a:b] for document in documents for a, b in sentence_spans(document.text)]
     table = Table("what", "tokens", "tokens/s/core", title=f"prepare: {len(documents)} documents of {folder}")
 

@@ -17,13 +17,12 @@ import optax
 import rich.console
 import rich.table
 
+from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert, train_step_flops
-from spanbert_jax.pretraining import make_masker
+from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.objective import mask_batch, pretraining_objective
 from spanbert_jax.text import SpecialIds
-from spanbert_jax.training import default_config
-from spanbert_jax.training.config import masking_spec, model_config
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.masked_rows import mask_batch, pretraining_objective
 from spanbert_jax.training.mesh import make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
@@ -55,7 +54,7 @@ class Ours:
         self.model = SpanBert(model_config(config, VOCABULARY))
         schedule = optax.constant_schedule(1e-4)
         optimizer = make_optimizer(config.optimizer, schedule)
-        masker = make_masker(masking_spec(config), length=args.length, max_blocks=1,
+        masker = make_masker(masking_settings(config), length=args.length, max_blocks=1,
                              special=SpecialIds(0, 100, 101, 102, 103), unigram=np.ones(VOCABULARY, np.int64))
         abstract = abstract_state(self.model, optimizer, mesh, rules)
         self.state = create_state(self.model, optimizer, abstract, 0)

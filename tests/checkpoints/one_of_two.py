@@ -8,7 +8,7 @@ import sys
 import jax
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.errors import SavesFailed
+from spanbert_jax.common.errors import SavesFailed
 from tests.checkpoints.states import State, abstract_of, anything_goes, assert_same_bits, make_state
 from tests.checkpoints.test_failed_saves import LARGE, no_large_files
 

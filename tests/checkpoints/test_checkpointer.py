@@ -11,7 +11,7 @@ import pytest
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.checkpoints.manifest import write_manifest
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from tests.checkpoints.states import (
     abstract_of,
     anything_goes,

@@ -11,7 +11,7 @@ import types
 import pytest
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from tests.checkpoints.states import abstract_of, anything_goes, assert_same_bits, make_state
 from tests.disks import small_disk
 

@@ -9,7 +9,7 @@ import tensorstore
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.checkpoints.manifest import write_manifest
-from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.common.errors import RunFailed, UserError
 from tests.checkpoints.states import abstract_of, anything_goes, make_state, save_steps
 
 KERNEL = "params.dense.kernel"

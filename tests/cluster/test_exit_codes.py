@@ -7,17 +7,9 @@ import types
 
 import pytest
 
-from spanbert_jax.cluster.exit_codes import (
-    DONE,
-    FAILED,
-    MISTAKE,
-    PEER_LOST,
-    SAVES_FAILED,
-    STOPPED,
-    retryable,
-)
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED, retryable
 from spanbert_jax.commands import main
-from spanbert_jax.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 
 def test_which_statuses_ask_to_be_run_again():

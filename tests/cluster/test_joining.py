@@ -14,7 +14,7 @@ from launch.local import free_port
 from spanbert_jax.cluster import detection
 from spanbert_jax.cluster.detection import Flags, find_cluster
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 SRUN = {"SLURM_JOB_ID": "5000", "SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0",
         "SLURM_STEP_NODELIST": "node[007-008]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}
@@ -157,7 +157,7 @@ VERB = """
 import sys, types
 import spanbert_jax.cluster.joining
 from spanbert_jax.commands import joining, main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 def run(args):
     joining.join(args)

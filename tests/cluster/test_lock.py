@@ -14,7 +14,7 @@ import pytest
 
 from spanbert_jax.cluster import lock
 from spanbert_jax.cluster.lock import LOCK_FILE, hold
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 ELSEWHERE = {"host": "node7", "machine": "another boot", "pid": 4711, "since": "2024-05-01T10:00:00+00:00"}
 

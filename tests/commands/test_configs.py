@@ -5,9 +5,9 @@ import pytest
 
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.main import main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning.config import validate as validate_task
-from spanbert_jax.training.config import masking_spec, model_config, validate
+from spanbert_jax.pretraining.config import masking_settings, model_config, validate
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
@@ -28,7 +28,7 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
     validate(config)
     assert (config.model.size, config.train.duration, config.train.batch_size) == (size, steps, batch)
     assert config.optimizer.learning_rate == rate and config.optimizer.warmup == "10k steps"
-    spec = masking_spec(config)
+    spec = masking_settings(config)
     assert (spec.scheme, spec.rate, spec.geometric_p) == ("geometric", 0.15, 0.2)
     assert (spec.span_lower, spec.span_upper) == (1, 10)
     assert (spec.replacement, spec.endpoints, spec.max_span_positions) == ("span", "external", 15)

@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder, RowSource, batches, builder, open_corpus, prepare
 from spanbert_jax.corpus.corpus import contents, sealed
-from spanbert_jax.errors import UserError
 from tests.corpus.test_preparation import snapshot, write_tfds
 
 

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowSource, open_corpus, preparation, prepare
-from spanbert_jax.errors import UserError
 
 
 def run(sources, out, vocabulary, **changes):

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.processes import map_in_order
-from spanbert_jax.errors import UserError
 
 
 def maker(kind):

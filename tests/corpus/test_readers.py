@@ -5,14 +5,15 @@ import json
 
 import pytest
 
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import readers
-from spanbert_jax.corpus.documents import Document, Faults, divide
+from spanbert_jax.corpus.documents import Document, divide
 from spanbert_jax.corpus.readers import Fields, SourceFile, read_documents, resolve
-from spanbert_jax.errors import UserError
 
 
 def read(path, format, fields=Fields()):
-    faults = Faults()
+    faults = DataIssues()
     return list(read_documents(SourceFile(str(path), format), fields, faults)), faults
 
 
@@ -109,10 +110,10 @@ def test_bad_json_lines_name_file_line_and_field(line, message, tmp_path):
 def test_divided_documents_keep_their_annotations(monkeypatch):
     text = "Ann met Bob. Cid met Dan."
     units = ((0, 3), (8, 11), (13, 16), (21, 24))
-    parts = list(divide(Document(text, "f", 3, units), Faults(), limit=14))
+    parts = list(divide(Document(text, "f", 3, units), DataIssues(), limit=14))
     assert "".join(part.text for part in parts) == text
     assert [part.text[a:b] for part in parts for a, b in part.units] == ["Ann", "Bob", "Cid", "Dan"]
-    lines = list(divide(Document("one\ntwo\nthree\n", "f", 3), Faults(), limit=8))
+    lines = list(divide(Document("one\ntwo\nthree\n", "f", 3), DataIssues(), limit=8))
     assert [(part.text, part.line) for part in lines] == [("one\ntwo\n", 3), ("three\n", 5)]
 
 

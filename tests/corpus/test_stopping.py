@@ -11,9 +11,9 @@ import threading
 
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import preparation, prepare, wait_for_corpus
 from spanbert_jax.corpus.processes import map_in_processes
-from spanbert_jax.errors import UserError
 from tests.corpus.test_preparation import snapshot
 from tests.disks import small_disk
 

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import readers
 from spanbert_jax.corpus.readers import Fields, resolve
 from spanbert_jax.corpus.survey import SKIPPED, TRAIN, VALIDATION, survey
-from spanbert_jax.errors import UserError
 
 
 def write(folder, texts):

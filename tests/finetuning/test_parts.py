@@ -3,8 +3,8 @@ import dataclasses
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.parts import hold_back, read_parts
 from tests.tasks.small import small_config, texts, write
 
@@ -46,8 +46,8 @@ def test_parts_of_a_config(tmp_path):
     train, test = write(tmp_path / "a.jsonl", texts(60)), write(tmp_path / "b.jsonl", texts(8, seed=1))
     config = small_config("text_classification", "start", train, group="source", id="id", dev_fraction=0.2, test=test)
     from spanbert_jax.finetuning.config import task_of
-    parts = read_parts(config, task_of(config), Faults())
+    parts = read_parts(config, task_of(config), DataIssues())
     assert {part: len(examples) for part, examples in parts.items()} == {"train": 48, "dev": 12, "test": 8}
     config.task.dev_fraction, config.task.train = 0.9, write(tmp_path / "c.jsonl", texts(4))
     with pytest.raises(UserError, match="no example is left for train"):
-        read_parts(config, task_of(config), Faults())
+        read_parts(config, task_of(config), DataIssues())

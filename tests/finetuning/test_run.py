@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import RunFailed, UserError
+from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.finetuning.config import default_task_config, validate
 from spanbert_jax.finetuning.run import build, finetune
+from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.prediction.model_folder import load_model
-from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.tracking import read_metrics
 from tests.tasks.small import MAKERS, make_start, small_config, write
@@ -103,7 +103,7 @@ def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, count=400)
     config.train.batch_size, config.train.duration = 64, "2 epochs"
     experiment = build(with_network(config, tmp_path, TAKEN_WITH_POSITIONS), tmp_path)
-    learning = experiment.learning
+    learning = experiment.workload
     rows = learning.dataset.rows["train"]
     assert rows.filled >= 0.9
     examples = learning.rows_per_step * 400 / len(rows)

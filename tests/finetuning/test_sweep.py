@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from spanbert_jax.commands.main import main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning import sweep as module
 from spanbert_jax.finetuning.sweep import Row, sweep
 from tests.tasks.small import make_start, texts, write

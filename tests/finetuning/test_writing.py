@@ -10,12 +10,12 @@ import pytest
 import spanbert_jax
 from spanbert_jax.commands.main import main as cli
 from spanbert_jax.commands.train import closing_words
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning.run import build, finetune
-from spanbert_jax.prediction.files import predict_files
-from spanbert_jax.prediction.model_folder import load_model
-from spanbert_jax.prediction.scoring import score_files
-from spanbert_jax.training.continuing import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.inference.files import predict_files
+from spanbert_jax.inference.model_folder import load_model
+from spanbert_jax.inference.scoring import score_files
+from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.tracking import read_metrics
 from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
@@ -170,14 +170,14 @@ def test_every_way_to_begin_a_decoder_runs_and_comes_back(settings, start, gpt2,
     more = config_of(str(tmp_path / "run"), tmp_path, count=40, decoder=str(tmp_path / "run"))
     begun, experiment = parameters(more, tmp_path / "more")
     before = load_model(tmp_path / "run")
-    assert (experiment.learning.task.target_tokenizer(None).get_vocab()
+    assert (experiment.workload.task.target_tokenizer(None).get_vocab()
             == before.task.target_tokenizer(None).get_vocab() != before.tokenizer.get_vocab())
     jax.tree.map(np.testing.assert_array_equal, begun, before.params)
 
 
 def parameters(config, workdir):
     experiment = build(with_network(config, workdir, TAKEN_WITH_POSITIONS), workdir)
-    return experiment.learning.initial_params(), experiment
+    return experiment.workload.initial_params(), experiment
 
 
 def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spanbert_jax.generation.search import write
-from spanbert_jax.generation.settings import Settings
-from spanbert_jax.generation.stepwise import Writer, Written, by_layer
+from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, unstack_layers
+from spanbert_jax.generation.search import generate
+from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from tests.transformers_pairs import END, PAD, SOURCE_PIECES, START, save_pair, torch
 
@@ -36,7 +36,7 @@ def sources(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=None)
 def program(model, settings):
-    return jax.jit(lambda params, *inputs: write(Writer(model, by_layer(params)), *inputs[:2], settings, inputs[2]))
+    return jax.jit(lambda params, *inputs: generate(IncrementalDecoder(model, unstack_layers(params)), *inputs[:2], settings, inputs[2]))
 
 
 def ours(model, params, settings, tokens, real, keys=None):
@@ -55,7 +55,7 @@ def cut(pieces: np.ndarray) -> list[list[int]]:
     indirect=["pair"])
 def test_pieces_and_scores_are_those_of_transformers(pair, beams, length_penalty, ngram, early, most, least):
     theirs, model, params = pair
-    settings = Settings(START, END, PAD, most, least, beams, length_penalty, early, ngram)
+    settings = GenerationSettings(START, END, PAD, most, least, beams, length_penalty, early, ngram)
     for seed in (0, 1):
         tokens, real = sources(seed)
         with torch.no_grad():
@@ -91,7 +91,7 @@ def test_wide_beams_find_the_best_of_all_texts(tmp_path, penalty):
     texts = [[*before, END] for size in range(4) for before in itertools.product(others, repeat=size)]
     texts += [list(text) for text in itertools.product(others, repeat=4)]
     scores = likelihoods(model, params, tokens, real, texts) / np.array([len(text) for text in texts]) ** penalty
-    settings = Settings(START, END, PAD, 4, beams=4 ** 4, length_penalty=penalty)
+    settings = GenerationSettings(START, END, PAD, 4, beams=4 ** 4, length_penalty=penalty)
     pieces, found = ours(model, params, settings, tokens, real)
     assert cut(pieces) == [texts[best] for best in scores.argmax(axis=1)]
     np.testing.assert_allclose(found, scores.max(axis=1), rtol=1e-4)
@@ -102,7 +102,7 @@ def test_no_ngram_comes_twice_and_no_text_is_too_short(pair):
     _, model, params = pair
     tokens, real = sources(3)
     for beams in (1, 3):
-        pieces, _ = ours(model, params, Settings(START, END, PAD, 30, 8, beams, no_repeat_ngram=2), tokens, real)
+        pieces, _ = ours(model, params, GenerationSettings(START, END, PAD, 30, 8, beams, no_repeat_ngram=2), tokens, real)
         for text in cut(pieces):
             pairs = list(itertools.pairwise([START, *text]))
             assert len(set(pairs)) == len(pairs) and len(text) > 8
@@ -112,7 +112,7 @@ def test_no_ngram_comes_twice_and_no_text_is_too_short(pair):
 def test_what_others_are_written_with_changes_nothing(pair):
     _, model, params = pair
     tokens, real = sources(4)
-    settings = Settings(START, END, PAD, 12, beams=3)
+    settings = GenerationSettings(START, END, PAD, 12, beams=3)
     pieces, scores = ours(model, params, settings, tokens, real)
     order = np.array([3, 1, 4, 0, 2])
     mixed, mixed_scores = ours(model, params, settings, tokens[order], real[order])
@@ -125,7 +125,7 @@ def test_what_others_are_written_with_changes_nothing(pair):
 def test_a_source_is_written_alone_and_beside_padding_as_among_others(pair, beams):
     _, model, params = pair
     tokens, real = sources(6)
-    settings = Settings(START, END, PAD, 12, beams=beams)
+    settings = GenerationSettings(START, END, PAD, 12, beams=beams)
     pieces, scores = ours(model, params, settings, tokens, real)
     none = np.zeros_like(tokens)
     for row in range(len(tokens)):
@@ -145,7 +145,7 @@ class Counted:
         self.logits, self.calls = jnp.asarray(logits), []
 
     def begin(self, tokens, segments, hypotheses, length):
-        return Written((), None)
+        return DecodeState((), None)
 
     def step(self, written, tokens, step):
         jax.debug.callback(self.calls.append, step)
@@ -155,9 +155,9 @@ class Counted:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_padding_is_not_waited_for(beams):
     writer = Counted(np.zeros(9))
-    tokens, settings = np.zeros((4, 5), np.int32), Settings(START, END, PAD, 12, beams=beams)
+    tokens, settings = np.zeros((4, 5), np.int32), GenerationSettings(START, END, PAD, 12, beams=beams)
     for segments, asked in ((tokens, False), (np.eye(4, 5, dtype=np.int32), True)):
-        jax.jit(lambda: write(writer, tokens, segments, settings))()
+        jax.jit(lambda: generate(writer, tokens, segments, settings))()
         jax.effects_barrier()
         assert bool(writer.calls) == asked
 
@@ -166,8 +166,8 @@ def test_padding_is_not_waited_for(beams):
 @pytest.mark.parametrize("end", [END, 102])
 def test_a_network_that_gives_no_numbers_gives_no_score(beams, end):
     ones = np.ones((2, 5), np.int32)
-    settings = Settings(START, end, PAD, 6, beams=beams)
-    _, scores = jax.jit(lambda: write(Counted(np.full(200, np.nan)), ones, ones, settings))()
+    settings = GenerationSettings(START, end, PAD, 6, beams=beams)
+    _, scores = jax.jit(lambda: generate(Counted(np.full(200, np.nan)), ones, ones, settings))()
     assert np.isnan(scores).all()
 
 
@@ -175,7 +175,7 @@ def test_a_network_that_gives_no_numbers_gives_no_score(beams, end):
 def test_a_greedy_score_is_the_log_probability_of_the_text_whatever_rules_it_kept(pair):
     _, model, params = pair
     tokens, real = sources(7)
-    pieces, scores = ours(model, params, Settings(START, END, PAD, 10, 4, no_repeat_ngram=1), tokens, real)
+    pieces, scores = ours(model, params, GenerationSettings(START, END, PAD, 10, 4, no_repeat_ngram=1), tokens, real)
     for row, text in enumerate(cut(pieces)):
         (expected,) = likelihoods(model, params, tokens[row:row + 1], real[row:row + 1], [text])[0]
         np.testing.assert_allclose(scores[row], expected, rtol=1e-4)
@@ -186,7 +186,7 @@ def test_samples_follow_the_distribution_and_their_own_keys(pair):
     _, model, params = pair
     tokens, real = (np.repeat(values[:1], 4000, axis=0) for values in sources(5))
     keys = jax.random.split(jax.random.key(0), 4000)
-    settings = Settings(START, END, PAD, 1, sample=True, temperature=1.5, top_k=8)
+    settings = GenerationSettings(START, END, PAD, 1, sample=True, temperature=1.5, top_k=8)
     pieces, _ = ours(model, params, settings, tokens, real, keys)
     start = np.array([[START]])
     logits = jax.jit(model.apply)({"params": params}, tokens[:1], real[:1], start, np.ones_like(start))[0, 0] / 1.5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.generation.search import write
-from spanbert_jax.generation.settings import Settings
-from spanbert_jax.generation.stepwise import Writer, by_layer
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
+from spanbert_jax.generation.search import generate
+from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
 from tests.transformers_pairs import (
     END,
@@ -28,7 +28,7 @@ from tests.transformers_pairs import (
 def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
     theirs, folder = save_pair(tmp_path / "theirs", kind, width)
     model, params = load_encoder_decoder(folder)
-    save_encoder_decoder(model, params, tmp_path / "ours", Settings(START, END, PAD, 15))
+    save_encoder_decoder(model, params, tmp_path / "ours", GenerationSettings(START, END, PAD, 15))
     again, loading = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(loading.values())
     stored, expected = again.state_dict(), theirs.state_dict()
@@ -65,7 +65,7 @@ def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
     _, folder = save_pair(tmp_path / "theirs", kind, 32)
     model, params = load_encoder_decoder(folder)
     params = jax.tree.map(lambda leaf: leaf * 1.01, params)  # not what came in
-    save_encoder_decoder(model, params, tmp_path / "ours", Settings(START, END, PAD, 15))
+    save_encoder_decoder(model, params, tmp_path / "ours", GenerationSettings(START, END, PAD, 15))
     theirs = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours").eval()
     random = np.random.default_rng(0)
     tokens = random.integers(3, SOURCE_PIECES, (4, 9))
@@ -76,9 +76,9 @@ def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
     ones = np.ones_like(tokens)
     found = jax.jit(model.apply)({"params": params}, tokens, ones, targets, np.ones_like(targets))
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
-    settings = Settings(START, END, PAD, 15)
-    writer = Writer(model, by_layer(params))
-    pieces, _ = jax.jit(lambda tokens, ones: write(writer, tokens, ones, settings))(tokens, ones)
+    settings = GenerationSettings(START, END, PAD, 15)
+    writer = IncrementalDecoder(model, unstack_layers(params))
+    pieces, _ = jax.jit(lambda tokens, ones: generate(writer, tokens, ones, settings))(tokens, ones)
     np.testing.assert_array_equal(np.asarray(pieces)[:, :written.shape[1]], np.where(
         np.cumsum(written == END, axis=1) - (written == END) > 0, PAD, written))
 

@@ -6,7 +6,7 @@ import pytest
 from safetensors.flax import load_file
 
 import spanbert_jax
-from spanbert_jax.errors import RunFailed
+from spanbert_jax.common.errors import RunFailed
 from spanbert_jax.interop import formats
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.formats import huggingface, onnx, stablehlo

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.exporting import outputs_of
 from spanbert_jax.interop.formats import tensorflow as saved_model

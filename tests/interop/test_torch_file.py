@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.sources.torch_file import TorchFile
 
 LAYOUTS = {"zip": True, "legacy": False}

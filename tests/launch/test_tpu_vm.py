@@ -97,9 +97,9 @@ def test_a_run_from_the_request_to_the_teardown(play):
     create, = [call for call in play.calls if call[3] == "create"]
     assert create == ["compute", "tpus", "queued-resources", "create", "sb", zone, "--accelerator-type=v5litepod-16",
                       "--runtime-version=v2-alpha-tpuv5-lite", "--node-id=sb", "--spot", "--async", "--quiet"]
-    to_all, from_first = [call for call in play.calls if call[3] == "scp"]
+    to_all, broadcast_from_zero = [call for call in play.calls if call[3] == "scp"]
     assert to_all[4:] == ["logs/sb/spanbert-jax.tar.gz", "sb:", zone, "--worker=all", "--quiet"]
-    assert from_first[4:] == ["sb:/mnt/spanbert/logs/sb/*", "logs/sb/", zone, "--worker=0", "--quiet"]
+    assert broadcast_from_zero[4:] == ["sb:/mnt/spanbert/logs/sb/*", "logs/sb/", zone, "--worker=0", "--quiet"]
     install, forget, start, _ = [call[4:] for call in play.calls if call[3] == "ssh" and " report " not in call[-1]]
     assert install[:4] == ["sb", zone, "--worker=all", "--quiet"] and install[-1].endswith("prepare 10.0.0.2:/vol1")
     assert forget[2:] == ["--worker=0", "--quiet", f"--command={WORKER} forget /mnt/spanbert/logs/sb"]

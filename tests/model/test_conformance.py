@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from spanbert_jax.masking import MaskedRows
 from spanbert_jax.model import ModelConfig, SpanBert
-from spanbert_jax.pretraining import MaskedRows
-from spanbert_jax.pretraining.objectives import objective_terms, target_weights, total_loss
+from spanbert_jax.pretraining.objective import objective_terms, target_weights, total_loss
 from tests.model import reference_weights
 from tests.paths import CONFORMANCE, needs_conformance
 

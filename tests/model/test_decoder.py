@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spanbert_jax.generation.stepwise import Writer, by_layer
+from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from spanbert_jax.model import DecoderConfig, EncoderDecoder, ModelConfig, complete, without_shared
 from tests.transformers_pairs import KINDS, SOURCE_PIECES, TARGET_PIECES, save_pair, torch
@@ -49,8 +49,8 @@ def test_one_position_at_a_time_gives_the_same(pair):
     _, model, params = pair
     tokens, real, targets = inputs(1)
     expected = run(model, params, tokens, real, targets)
-    written = jax.jit(lambda tokens, real: Writer(model, by_layer(params)).begin(tokens, real, 1, 9))(tokens, real)
-    advance = jax.jit(lambda *args: Writer(model, by_layer(params)).step(*args))
+    written = jax.jit(lambda tokens, real: IncrementalDecoder(model, unstack_layers(params)).begin(tokens, real, 1, 9))(tokens, real)
+    advance = jax.jit(lambda *args: IncrementalDecoder(model, unstack_layers(params)).step(*args))
     for step in range(9):
         logits, written = advance(written, targets[:, step:step + 1], jnp.int32(step))
         np.testing.assert_allclose(logits[:, 0], expected[:, step], atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from spanbert_jax.model.products import gradient_shares, look_up, project, tied_logits
+from spanbert_jax.model.products import look_up, per_group_gradients, project, tied_logits
 
 B, S, V, D, F = 16, 6, 40, 24, 32
 RULES = (("batch", ("data", "fsdp")), ("embed", "fsdp"), ("mlp", "tensor"), ("vocab", "tensor"))
@@ -34,7 +34,7 @@ def plain(params, ids, dtype):
 
 
 def ours(params, ids, dtype, gradient_dtype):
-    shares = gradient_shares(params["table"], gradient_dtype)
+    shares = per_group_gradients(params["table"], gradient_dtype)
     x = look_up(params["table"], shares, ids, dtype)
     x = project(jnp.tanh(project(x, params["kernel"], gradient_dtype)), params["back"], gradient_dtype)
     return jnp.sum(jax.nn.log_softmax(tied_logits(x, params["table"], shares))[..., 0])
@@ -101,7 +101,7 @@ def test_each_device_rounds_its_own_sum_before_they_are_added():
 def test_a_piece_that_occurs_often_loses_nothing_in_bfloat16(gradient_dtype):
     def total(table):
         ids = jnp.zeros((B, 256), jnp.int32)
-        return jnp.sum(look_up(table, gradient_shares(table, gradient_dtype), ids, jnp.bfloat16).astype(jnp.float32))
+        return jnp.sum(look_up(table, per_group_gradients(table, gradient_dtype), ids, jnp.bfloat16).astype(jnp.float32))
 
     # Added one by one in bfloat16 it would not get past 256.
     np.testing.assert_array_equal(jax.grad(total)(np.ones((3, 2), np.float32)), [[B * 256] * 2, [0, 0], [0, 0]])

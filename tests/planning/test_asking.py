@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from spanbert_jax.commands.main import main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import asking
 from spanbert_jax.planning.hardware import parse_topology
 

@@ -4,7 +4,7 @@ import pytest
 from flax import linen as nn
 
 from spanbert_jax.commands.main import main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig, SpanBert, train_step_flops
 from spanbert_jax.model.config import SIZES
 from spanbert_jax.planning.budget import UTILIZATION, best, choices, count_parameters, parse_budget

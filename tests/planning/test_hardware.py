@@ -1,7 +1,7 @@
 """Topologies: how they are written, and what is said of those that do not exist."""
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.budget import UTILIZATION
 from spanbert_jax.planning.hardware import nearest_topology, parse_topology
 

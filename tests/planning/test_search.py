@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from spanbert_jax.commands.configs import load_config
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import search as searching
 from spanbert_jax.planning.compiler.steps import TooLarge
 from spanbert_jax.planning.hardware import parse_topology

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks import entity_marking
 from spanbert_jax.tasks.entity_marking import CUT, LOST, MARKINGS, Marked, assign_markers, fit, marker_ids, marker_names
 from spanbert_jax.tasks.files.relations import Relation

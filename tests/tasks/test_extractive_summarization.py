@@ -9,8 +9,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.special import log_softmax, softmax
 
 from spanbert_jax.commands.configs import load_config
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.config import validate
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
@@ -49,7 +49,7 @@ def pieces(tokenizer, features, feature):
 
 
 def test_features_piece_by_piece(letters):
-    faults = Faults()
+    faults = DataIssues()
     examples = [document(["a b", "\x00", "c [SEP]", "d"], "d a b", "n"), document("e f. g\n\nh", "h", id="2"),
                 document(["o"], "p", id="3")]
     features = make(sentences=2).features(examples, letters, faults)
@@ -66,14 +66,14 @@ def test_features_piece_by_piece(letters):
     assert {name: array.dtype for name, array in features.pieces.items()} == {
         "sentence": "int32", "label": "int32", "label_weight": "float32"}
     assert faults.counts == {NOTHING: 1, NO_WORD: 1} and faults.places[NOTHING] == ["f:1 (id '1')"]
-    unlabelled = make().features(examples, letters, Faults(), labelled=False)
+    unlabelled = make().features(examples, letters, DataIssues(), labelled=False)
     assert list(unlabelled.pieces) == ["sentence"]
     np.testing.assert_array_equal(unlabelled.pieces["sentence"], features.pieces["sentence"])
 
 
 def test_long_documents_by_hand(letters):
     """Four sentences of four pieces with theirs, of which two fit; and one that fits nowhere."""
-    faults = Faults()
+    faults = DataIssues()
     examples = [document(["a b", "c d", "e f", "g h"]), document(["a b", "a b c d e f g h i j", "k"], id="2")]
     features = make(length=9).features(examples, letters, faults, labelled=False)
     assert ["".join(piece for piece in pieces(letters, features, feature) if len(piece) == 1)
@@ -116,8 +116,8 @@ def test_real_documents_longer_than_a_feature():
     """Each sentence is read once, and is labelled as the oracle has it."""
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
     task = make(length=100, source="source", target="target", id="paper_id", sentences=2)
-    examples = list(task.read(str(DATA / "scitldr" / "SciTLDR-A-dev.jsonl"), Faults()))[::8]
-    faults = Faults()
+    examples = list(task.read(str(DATA / "scitldr" / "SciTLDR-A-dev.jsonl"), DataIssues()))[::8]
+    faults = DataIssues()
     features = task.features(examples, tokenizer, faults)
     assert features.lengths.max() <= 100 and len(features) > 2 * len(examples)
     cut = 0
@@ -169,7 +169,7 @@ def test_predictions(letters):
     task = make(sentences=2, length=9)
     examples = [document(["a b", "c d", "\x00", "e f", "g h"]), document(" i j. K\nl", id="2"),
                 document("", id="3"), document(["m"], id="4"), document(["\x00"], id="5")]
-    features = task.features(examples, letters, Faults(), labelled=False)
+    features = task.features(examples, letters, DataIssues(), labelled=False)
     odds = [[-1, 0.5, 99, -2, 3], [2, -700], [], [-1], [99]]
     logits = logits_of(features, odds)
     first, text, empty, one, unread = predictions = task.decode(examples, features, {"logits": logits})
@@ -192,7 +192,7 @@ def test_predictions(letters):
 
 def test_scores_that_are_not_finite_are_told(letters):
     task, examples = make(), [document(["a", "b"]), document(["c"], id="2")]
-    features = task.features(examples, letters, Faults(), labelled=False)
+    features = task.features(examples, letters, DataIssues(), labelled=False)
     logits = logits_of(features, [[np.nan, 1], [np.inf]])
     broken, whole = task.decode(examples, features, {"logits": logits})
     assert broken["note"] == "the network's scores are not finite" and broken["summary"] == "b"
@@ -216,7 +216,7 @@ def test_how_many_are_chosen_is_tuned(summary, scores, best, letters):
     task.tune(examples, [predicted(scores)])
     assert task.facts == {"sentences": best} == json.loads(json.dumps(task.facts))
     again = make(task.facts, sentences=3)
-    features = again.features(examples, letters, Faults(), labelled=False)
+    features = again.features(examples, letters, DataIssues(), labelled=False)
     (prediction,) = again.decode(examples, features, {"logits": logits_of(features, [np.array(scores)])})
     assert len(prediction["sentences"]) == best
 

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from spanbert_jax.commands import fill as command
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, layout, weights
+from spanbert_jax.masking import spans
 from spanbert_jax.model import EncoderModel, ModelConfig
-from spanbert_jax.pretraining import spans
 from spanbert_jax.tasks.filling import best_combinations, fill
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from spanbert_jax.inference.outputs import has_entry_per_text, head_outputs, inputs_of
 from spanbert_jax.model import EncoderModel, ModelConfig
-from spanbert_jax.prediction.outputs import has_entry_per_text, head_outputs, inputs_of
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.packing import FULL, PackedRows, Unpacked, least_full, pack, row_length, split_rows
 

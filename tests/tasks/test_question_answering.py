@@ -10,8 +10,8 @@ from scipy.special import log_softmax
 from transformers import BertTokenizer
 from transformers.data.processors import squad as peer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks import question_answering as module
@@ -44,7 +44,7 @@ def question(*answers, context=CONTEXT, text="who ran", name="q1", **fields):
 
 
 def make(the_task, examples, tokenizer, labelled=True):
-    faults = Faults()
+    faults = DataIssues()
     return the_task.features(examples, tokenizer, faults, labelled), faults
 
 
@@ -90,7 +90,7 @@ def test_windows_by_their_definition(room, stride):
 def test_features_are_those_of_the_transformers_library():
     """Its SQuAD features, made word by word with Google's tokenizer: windows, targets and places of most context."""
     the_task = task(length=100, stride=30, question_length=12)
-    examples = list(the_task.read(str(DATA / "squad-v1.1-train.json"), Faults()))[::150]
+    examples = list(the_task.read(str(DATA / "squad-v1.1-train.json"), DataIssues()))[::150]
     features, _ = make(the_task, examples, load_tokenizer(CASED))
     peer.squad_convert_example_to_features_init(BertTokenizer(str(CASED), do_lower_case=False))
     windows = features.by_example(len(examples))
@@ -282,7 +282,7 @@ def test_gradient_is_finite_and_stays_in_the_texts_that_count():
 def test_logits_of_the_targets_give_the_answers(name, vocabulary):
     """All questions. Chinese answers are often longer than 30 pieces, and so is then what may be given."""
     the_task = task(length=384, stride=128)
-    examples = list(the_task.read(str(DATA / name), Faults()))
+    examples = list(the_task.read(str(DATA / name), DataIssues()))
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
     the_task.learn(examples, tokenizer)
     features, faults = make(the_task, examples, tokenizer)
@@ -302,7 +302,7 @@ def test_logits_of_the_targets_give_the_answers(name, vocabulary):
 def test_targets_of_lower_cased_text_give_the_text_as_it_was():
     """XQuAD in German, whose accents the uncased vocabulary strips, in many overlapping windows."""
     the_task = task(length=200, stride=32, max_answer_length=60)
-    examples = list(the_task.read(str(DATA / "xquad.de.json"), Faults()))
+    examples = list(the_task.read(str(DATA / "xquad.de.json"), DataIssues()))
     features, faults = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     predictions = the_task.decode(examples, features, gold_logits(features))
     missed = [example.id for example, prediction in zip(examples, predictions)
@@ -313,7 +313,7 @@ def test_targets_of_lower_cased_text_give_the_text_as_it_was():
 @needs_data
 def test_a_tuned_threshold_reaches_the_best_f1():
     the_task = task(length=384, null_answers=True)
-    examples = list(the_task.read(str(DATA / "squad-v2.0-train.json"), Faults()))[::6]
+    examples = list(the_task.read(str(DATA / "squad-v2.0-train.json"), DataIssues()))[::6]
     features, _ = make(the_task, examples, load_tokenizer(CASED))
     logits = gold_logits(features, height=6.0)
     for values in logits.values():

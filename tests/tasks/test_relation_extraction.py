@@ -8,8 +8,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.relations import Relation
@@ -81,7 +81,7 @@ def test_settings_without_meaning(field):
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = trained(tokenizer), Faults()
+    task, faults = trained(tokenizer), DataIssues()
     examples = [example(1, "died_in"),
                 example(2, "no_relation", tokens=("Lee", "Ann", "[SEP]"), spans=((1, 1), (0, 0)))]
     features = task.features(examples, tokenizer, faults)
@@ -100,12 +100,12 @@ def test_features_piece_by_piece(tokenizer):
 
 def test_the_tokenizer_that_is_given_stays_as_it_is(tokenizer):
     given = Tokenizer.from_str(tokenizer.to_str())
-    trained(given).features([example(1, "born_in")], given, Faults())
+    trained(given).features([example(1, "born_in")], given, DataIssues())
     assert given.encode("[MASK]", add_special_tokens=False).tokens == ["[MASK]"]
 
 
 def test_what_training_has_not_shown_is_counted(tokenizer):
-    task, faults = trained(tokenizer), Faults()
+    task, faults = trained(tokenizer), DataIssues()
     examples = [example(1, "unheard_of"), example(2, "born_in", types=("ORG", "CITY")), example(3, "born_in")]
     features = task.features(examples, tokenizer, faults)
     assert features.columns["weight"].tolist() == [0, 1, 1]
@@ -118,7 +118,7 @@ def test_what_training_has_not_shown_is_counted(tokenizer):
 
 
 def test_cuts_are_counted_with_their_place(tokenizer):
-    task, faults = trained(tokenizer, length=9, marking="text"), Faults()
+    task, faults = trained(tokenizer, length=9, marking="text"), DataIssues()
     features = task.features([example(7, "born_in")], tokenizer, faults)
     assert pieces(tokenizer, features, 0) == "[CLS] [unused1] Ann [unused2] [unused3] New York [unused4] [SEP]"
     assert list(faults.places.values()) == [["f:7 (id '7')"]]
@@ -129,7 +129,7 @@ def test_facts_survive_json(tokenizer, marking):
     task = trained(tokenizer, marking=marking)
     again = make_task("relation_extraction", task.settings, json.loads(json.dumps(task.facts)))
     examples = [example(1, "died_in"), example(2, "born_in", types=("CITY", "PER"))]
-    first, second = (one.features(examples, tokenizer, Faults()) for one in (task, again))
+    first, second = (one.features(examples, tokenizer, DataIssues()) for one in (task, again))
     np.testing.assert_array_equal(first.tokens, second.tokens)
     np.testing.assert_array_equal(first.columns["label"], second.columns["label"])
 
@@ -155,7 +155,7 @@ def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
 def test_predictions(tokenizer):
     task = trained(tokenizer, [*"aaaaaaabbbbbbcccccddddeeeffg"])
     examples = [example(number, "a") for number in range(3)]
-    features = task.features(examples, tokenizer, Faults())
+    features = task.features(examples, tokenizer, DataIssues())
     logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
     predictions = task.decode(examples, features, {"logits": logits})
     assert [prediction["id"] for prediction in predictions] == ["0", "1", "2"]
@@ -189,9 +189,9 @@ def test_scoring_goes_by_the_setting(tokenizer):
 def test_a_whole_real_file_of_tacred_with_both_entities_in_every_feature():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
     task = make_task("relation_extraction", {"length": 96, "marking": "text_ner"})
-    examples = list(task.read(str(DATA / "re" / "redocred-tacred-style-train.json.gz"), Faults()))
+    examples = list(task.read(str(DATA / "re" / "redocred-tacred-style-train.json.gz"), DataIssues()))
     task.learn(examples, tokenizer)
-    faults = Faults()
+    faults = DataIssues()
     features = task.features(examples, tokenizer, faults)
     assert len(features) == len(examples) and features.lengths.max() == 96
     assert list(faults.counts) == ["sentences cut to config.task.length, both entities kept"]
@@ -215,7 +215,7 @@ def test_a_whole_real_file_of_semeval(markers):
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("relation_extraction",
                      {"length": 160, "marking": "text", "markers": markers, "scoring": "semeval"})
-    examples, faults = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"), Faults())), Faults()
+    examples, faults = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"), DataIssues())), DataIssues()
     task.learn(examples, tokenizer)
     features = task.features(examples, tokenizer, faults)
     assert len(features) == 8000 and len(task.labels) == 19 and task.labels[0] == task.facts["negative"] == "Other"

@@ -5,7 +5,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.summaries import read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, principal_sentence, rouge_figures, rouge_words
 from tests.paths import DATA, needs_data
@@ -18,7 +18,7 @@ def documents(name, step, most):
     """Every so many of the real documents that are wholly in ASCII: sentences and summaries."""
     path, source, target = FILES[name]
     found = []
-    for number, document in enumerate(read_documents(str(DATA / path), source, target, "", "", Faults())):
+    for number, document in enumerate(read_documents(str(DATA / path), source, target, "", "", DataIssues())):
         if number % step == 0 and "".join([document.text, *document.summaries]).isascii():
             found.append(([document.text[start:end] for start, end in document.spans], document.summaries))
         if len(found) == most:

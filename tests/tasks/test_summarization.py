@@ -4,8 +4,8 @@ import json
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks import make_task
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
 
@@ -21,7 +21,7 @@ def documents(tmp_path):
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (
         {"key": "x", "text": SENTENCES, "short": ["a cat sat", "a dog ran"]},
         {"key": "y", "text": "One dog. Two cats.", "short": "two cats"})))
-    task, faults = summarize(source="text", target="short", id="key"), Faults()
+    task, faults = summarize(source="text", target="short", id="key"), DataIssues()
     found = list(task.read(str(tmp_path / "d.jsonl"), faults))
     assert not faults.counts
     return task, found
@@ -32,7 +32,7 @@ def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path)
     (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in (
         *SPECIAL_PIECES, *"the cat cats sat on mat a dog ran by one two .".split())))
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
-    features = task.features(found, tokenizer, Faults())
+    features = task.features(found, tokenizer, DataIssues())
     text = [tokenizer.id_to_token(piece) for piece in features.tokens[features.of(0)].tolist()]
     assert text == ["[CLS]", *"the cat sat on the mat . a dog ran by .".split(), "[SEP]"]
     labels = [[tokenizer.id_to_token(piece) for piece in features.labels.of(number).tolist()] for number in (0, 1)]
@@ -55,7 +55,7 @@ def test_figures_are_the_best_over_the_summaries_and_the_first_sentence_is_the_b
 
 
 def test_a_caller_gives_a_text_or_its_sentences():
-    task, faults = summarize(), Faults()
+    task, faults = summarize(), DataIssues()
     assert task.example("A text.", "input 1", faults).source == "A text."
     assert task.example({"document": SENTENCES}, "input 1", faults).source == " ".join(SENTENCES)
     with pytest.raises(UserError, match="config.task.source is empty"):
@@ -66,7 +66,7 @@ def test_without_summaries_the_principal_sentence_that_can_be_read_and_written_i
     texts = ["A dog came. The cat saw a dog. The cat sat.",
              f"One bird. {'It ' * 10}sat. {'Two cats ran. ' * 3}", "", "One two three four five six."]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps({"document": text}) + "\n" for text in texts))
-    task, faults = summarize(target="", length=24, target_length=8), Faults()  # 16 words are read, 5 written
+    task, faults = summarize(target="", length=24, target_length=8), DataIssues()  # 16 words are read, 5 written
     found = list(task.read(str(tmp_path / "d.jsonl"), faults))
     assert [example.source for example in found] == texts[:2]
     assert [example.targets for example in found] == [("The cat saw a dog.",), ("One bird.",)]
@@ -74,5 +74,5 @@ def test_without_summaries_the_principal_sentence_that_can_be_read_and_written_i
         "documents without text, left out": [f"{tmp_path / 'd.jsonl'}:3 (id '3')"],
         "documents without a sentence that fits config.task.length and target_length, left out":
             [f"{tmp_path / 'd.jsonl'}:4 (id '4')"]}
-    unlabelled = list(task.read(str(tmp_path / "d.jsonl"), Faults(), labelled=False))
+    unlabelled = list(task.read(str(tmp_path / "d.jsonl"), DataIssues(), labelled=False))
     assert [example.source for example in unlabelled] == texts and not any(example.targets for example in unlabelled)

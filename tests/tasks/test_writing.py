@@ -8,8 +8,8 @@ import pytest
 from scipy.special import log_softmax
 from tokenizers import Tokenizer
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
@@ -42,7 +42,7 @@ def pieces(tokenizer, ids):
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = translate(), Faults()
+    task, faults = translate(), DataIssues()
     examples = [pair(1, "a house and trees .", "two trees"), pair(2, "[SEP] ", "a")]
     features = task.features(examples, tokenizer, faults)
     assert pieces(tokenizer, features.tokens[features.of(0)]) == "[CLS] a house and tree ##s . [SEP]"
@@ -50,11 +50,11 @@ def test_features_piece_by_piece(tokenizer):
     # What spells like a special piece is text.
     assert pieces(tokenizer, features.tokens[features.of(1)]) == "[CLS] [ SE ##P ] [SEP]"
     assert not features.token_types.any() and not faults.counts
-    assert task.features(examples, tokenizer, Faults(), labelled=False).labels is None
+    assert task.features(examples, tokenizer, DataIssues(), labelled=False).labels is None
 
 
 def test_what_is_cut_or_unknown_is_counted(tokenizer):
-    task, faults = translate(), Faults()
+    task, faults = translate(), DataIssues()
     examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b"),
                 pair(5, "\u200b", "a"), pair(6, "a bär", "a")]
     features = task.features(examples, tokenizer, faults)
@@ -73,7 +73,7 @@ def test_what_is_cut_or_unknown_is_counted(tokenizer):
 def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
     examples = [pair(number, "a", text) for number, text in enumerate(
         ("two trees.", "two  trees", "a[", " a house "), 1)]
-    kept, own = Faults(), Faults()
+    kept, own = DataIssues(), DataIssues()
     translate().features(examples, tokenizer, kept)
     (fault, places), = kept.places.items()
     assert places == ["f:2 (id '2')", "f:3 (id '3')"] and "config.task.target_vocabulary=8000" in fault
@@ -101,7 +101,7 @@ def test_a_trained_target_vocabulary_is_remembered(tokenizer):
     facts = json.loads(json.dumps(task.facts))
     again = make_task("translation", task.settings, facts)
     target = again.target_tokenizer(tokenizer)
-    features = again.features(examples[:1], tokenizer, Faults())
+    features = again.features(examples[:1], tokenizer, DataIssues())
     labels = features.labels.of(0).tolist()
     assert labels[0] == 2 and labels[-1] == 3 and target.decode(labels[1:-1]).startswith("Ein")
     assert translate().target_tokenizer(tokenizer) is tokenizer
@@ -129,7 +129,7 @@ def test_padding_and_truncation_of_a_stored_target_tokenizer_do_not_count(tokeni
     task = translate(target_vocabulary=str(tmp_path / "tokenizer.json"))
     examples = [pair(1, "a", "two"), pair(2, "a", "a a a a a")]
     task.learn(examples, tokenizer)
-    assert task.features(examples, tokenizer, Faults()).labels.lengths.tolist() == [3, 7]
+    assert task.features(examples, tokenizer, DataIssues()).labels.lengths.tolist() == [3, 7]
 
 
 def test_a_decoder_that_is_nowhere_is_told_by_its_field(tokenizer):
@@ -140,7 +140,7 @@ def test_a_decoder_that_is_nowhere_is_told_by_its_field(tokenizer):
 def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
     task = translate(label_smoothing=0.2)
     examples = [pair(1, "a house", "two trees"), pair(2, "a", "a house and a tree"), pair(3, "trees", "a")]
-    features = task.features(examples, tokenizer, Faults())
+    features = task.features(examples, tokenizer, DataIssues())
     rows = pack_pairs(features, 32, 16, special_ids(tokenizer).pad, seed=0)
     batch = rows.rows(np.arange(len(rows)))
     logits = np.random.default_rng(0).normal(size=(*batch["labels"].shape, 16)).astype(np.float32)
@@ -160,7 +160,7 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
 def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokenizer):
     task = translate()
     examples = [pair(1, "a house", "ein Haus"), pair(2, "a tree", "ein Baum"), pair(3, " ", ""), pair(4, "\u200b")]
-    features = task.features(examples, tokenizer, Faults(), labelled=False)
+    features = task.features(examples, tokenizer, DataIssues(), labelled=False)
     outputs = {"texts": ["ein Haus", "ein", "und", "so"], "scores": [-0.5, float("nan"), -3.0, -2.0]}
     predictions = task.decode(examples, features, outputs)
     assert predictions == [{"id": "1", "translation": "ein Haus", "score": -0.5},
@@ -216,7 +216,7 @@ def test_real_translations_are_learned_whole():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("translation", {"length": 128, "target_length": 128, "target_vocabulary": "2000",
                                      "columns": ("source", "target")})
-    faults = Faults()
+    faults = DataIssues()
     examples = list(task.read(str(DATA / "bible-kjv-rv1909.en-es.tsv.gz"), faults))[:3000]
     task.learn(examples, tokenizer)
     features, target = task.features(examples, tokenizer, faults), task.target_tokenizer(tokenizer)

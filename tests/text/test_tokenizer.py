@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids, train_tokenizer, word_start_table
 from tests.paths import DATA, needs_data
 

@@ -3,12 +3,11 @@ import jax
 import numpy as np
 import optax
 
+from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert
-from spanbert_jax.pretraining import make_masker
+from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import SpecialIds
-from spanbert_jax.training import default_config
-from spanbert_jax.training.config import masking_spec, model_config
-from spanbert_jax.training.masked_rows import pretraining_objective
 from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh, votes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.state import abstract_state, create_state
@@ -53,7 +52,7 @@ class Trainer:
         self.config = config
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
         self.model = SpanBert(model_config(config, VOCABULARY))
-        self.masker = make_masker(masking_spec(config), length=LENGTH, max_blocks=2, special=SpecialIds(0, 1, 2, 3, 4),
+        self.masker = make_masker(masking_settings(config), length=LENGTH, max_blocks=2, special=SpecialIds(0, 1, 2, 3, 4),
                                   unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)

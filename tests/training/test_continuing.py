@@ -8,7 +8,7 @@ import transformers
 
 import spanbert_jax
 from spanbert_jax.commands.main import main
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.text import load_tokenizer
 from tests.interop.networks import assert_agree, assert_same, save
 from tests.runs import evaluations, final_state, losses, run

@@ -1,6 +1,6 @@
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.durations import RunSize
 
 SIZE = RunSize(batch_size=8, length=128, rows=100, total_steps=500)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import parse_topology
-from spanbert_jax.training import default_config
+from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.mesh import batch_sharding, local_rows, make_mesh
 
 TWO_SLICES = parse_topology("2*v5e:2x2")
@@ -23,7 +23,7 @@ import json
 import numpy as np
 from spanbert_jax.planning.compiler.devices import reach_devices
 from spanbert_jax.planning.hardware import parse_topology
-from spanbert_jax.training import default_config
+from spanbert_jax import default_config
 from spanbert_jax.training.mesh import make_mesh
 devices = reach_devices(parse_topology("2*v5e:2x2"))
 config = default_config().mesh

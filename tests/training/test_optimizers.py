@@ -4,8 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from spanbert_jax.errors import UserError
-from spanbert_jax.training import default_config
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.optimizers import adamw, decay_kernels, make_optimizer, optimizer_names
 
 PARAMS = {"dense": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32),

@@ -7,9 +7,8 @@ import socket
 import pytest
 
 from spanbert_jax.cluster.exit_codes import STOPPED
-from spanbert_jax.errors import UserError
-from spanbert_jax.training import default_config
-from spanbert_jax.training.config import validate
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.pretraining.config import default_config, validate
 from spanbert_jax.training.profiling import parse_steps
 from tests.disks import small_disk
 from tests.runs import Process, assert_same_run, final_state, losses, run

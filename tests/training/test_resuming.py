@@ -3,11 +3,12 @@ import copy
 
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.training import default_config
+from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.resuming import check_changes, describe
 
+DEFAULTS = default_config().to_dict()
 CORPUS = {"tokenizer": "abc", "length": 64, "content": "123", "settings": {"blocks": "sentences"}}
 
 
@@ -23,7 +24,7 @@ def described(corpus=None, **fields):
 
 
 def test_nothing_changed():
-    assert check_changes(5, described(), described(), force=False) == []
+    assert check_changes(5, described(), described(), force=False, defaults=DEFAULTS) == []
 
 
 @pytest.mark.parametrize("change", [
@@ -32,7 +33,7 @@ def test_nothing_changed():
     {"data__path": "/elsewhere"}, {"profile": "100-104"}])
 def test_harmless_changes_are_listed(change):
     (field, value), = change.items()
-    line, = check_changes(5, described(), described(**change), force=False)
+    line, = check_changes(5, described(), described(**change), force=False, defaults=DEFAULTS)
     assert line.startswith(f"config.{field.replace('__', '.')}: ") and line.endswith(f" -> {value!r}")
 
 
@@ -43,18 +44,18 @@ def test_harmless_changes_are_listed(change):
     {"corpus": {"length": 128}}, {"corpus": {"content": "456"}}, {"corpus": {"settings": {"blocks": "pairs"}}}])
 def test_harmful_changes_are_refused_unless_forced(change):
     with pytest.raises(UserError, match=r"checkpoint of step 5: .* -> .*--force"):
-        check_changes(5, described(), described(**change), force=False)
-    assert len(check_changes(5, described(), described(**change), force=True)) == 1
+        check_changes(5, described(), described(**change), force=False, defaults=DEFAULTS)
+    assert len(check_changes(5, described(), described(**change), force=True, defaults=DEFAULTS)) == 1
 
 
 def test_all_harmful_changes_are_named_at_once():
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 3; config\.train\.batch_size: 256 -> 8"):
-        check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False)
+        check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False, defaults=DEFAULTS)
 
 
 def test_another_tokenizer_is_refused_even_if_forced():
     with pytest.raises(UserError, match="another tokenizer"):
-        check_changes(5, described(), described(corpus={"tokenizer": "xyz"}), force=True)
+        check_changes(5, described(), described(corpus={"tokenizer": "xyz"}), force=True, defaults=DEFAULTS)
 
 
 @pytest.mark.parametrize("schedule,allowed", [("constant", True), ("linear", False)])
@@ -62,16 +63,16 @@ def test_a_longer_run_is_harmless_where_the_schedule_does_not_stretch(schedule, 
     before = described(optimizer__schedule=schedule)
     after = described(optimizer__schedule=schedule, train__duration="9M steps")
     if allowed:
-        assert len(check_changes(5, before, after, force=False)) == 1
+        assert len(check_changes(5, before, after, force=False, defaults=DEFAULTS)) == 1
     else:
         with pytest.raises(UserError, match="train.duration"):
-            check_changes(5, before, after, force=False)
+            check_changes(5, before, after, force=False, defaults=DEFAULTS)
 
 
 def test_a_field_that_did_not_exist_had_its_default():
     before = described()
     del before["config"]["skip"], before["config"]["masking"]["scheme"]
-    assert check_changes(5, before, described(), force=False) == []
+    assert check_changes(5, before, described(), force=False, defaults=DEFAULTS) == []
 
 
 def test_a_checkpoint_tells_the_network_apart_from_how_it_is_computed():

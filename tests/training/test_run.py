@@ -8,7 +8,7 @@ import pytest
 
 import spanbert_jax
 from spanbert_jax.cluster.lock import hold
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from tests.runs import evaluations, losses, run
 
 SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",

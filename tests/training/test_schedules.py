@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.schedules import learning_rate_schedule
 
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import mesh
 from tests.training.small import VOCABULARY, Trainer, losses, make_rows, small_config
 

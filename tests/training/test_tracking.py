@@ -11,9 +11,10 @@ import sys
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.training import tracking
-from spanbert_jax.training.tracking import MetricsWriter, read_metrics, write_text
+from spanbert_jax.training.tracking import MetricsWriter, read_metrics
 from tests.disks import fill, small_disk
 
 
@@ -213,7 +214,7 @@ def test_saying_so_may_fail_too(tmp_path):
 
 
 def test_all_but_the_first_process_of_a_run_write_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "is_first", lambda: False)
+    monkeypatch.setattr(tracking, "is_process_zero", lambda: False)
     with MetricsWriter(tmp_path) as writer:
         write(writer, 1)
         assert not writer.evaluated(1)

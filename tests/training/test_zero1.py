@@ -11,9 +11,10 @@ import spanbert_jax
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.model import ModelConfig, SpanBert
-from spanbert_jax.training import default_config, mesh
+from spanbert_jax.pretraining.config import default_config
+from spanbert_jax.pretraining.workload import build
+from spanbert_jax.training import mesh
 from spanbert_jax.training.optimizers import make_optimizer
-from spanbert_jax.training.pretraining import build
 from spanbert_jax.training.state import abstract_state
 from tests.training.small import Trainer, small_config
 

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats import stablehlo
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer

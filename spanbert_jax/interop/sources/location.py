@@ -10,10 +10,10 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 
-from spanbert_jax.cache import cache_folder
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.errors import UserError
-from spanbert_jax.interop.output import new_directory
+from spanbert_jax.common.cache import cache_folder
+from spanbert_jax.common.directories import new_directory
+from spanbert_jax.common.errors import UserError
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.layout import leaf_of
 from spanbert_jax.interop.sources.tensors import Tensors
 

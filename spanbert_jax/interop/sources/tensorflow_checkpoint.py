@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 
 # Heads that are fine-tuned have names of their own in Google's scripts run_classifier.py and run_squad.py.
 _FINE_TUNED = {"output_weights": "classifier.weight", "output_bias": "classifier.bias",

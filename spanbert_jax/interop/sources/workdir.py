@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.checkpoints import Checkpointer
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import EncoderModel, ModelConfig

@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[str, bool]] = {
 def implementation(name: str) -> ModuleType:
     """The file of a kind, imported when it is used: most need one alone, and kernels take their time to import.
 
-    It has `attend`; `reason_against`, all but the plain one; and `join`, if it takes what belongs to queries, keys and
+    It has `attend`; `unsupported_reason`, all but the plain one; and `join`, if it takes what belongs to queries, keys and
     values in one array.
     """
     return importlib.import_module(f"spanbert_jax.model.attention.{name}")
@@ -33,7 +33,7 @@ def lay_out(way: ModuleType, parts: Sequence[jax.Array]) -> tuple[jax.Array, ...
     return (way.join(parts),) if hasattr(way, "join") else tuple(parts)
 
 
-def reason_against(name: str, platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:
+def unsupported_reason(name: str, platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:
     """Why a kind cannot compute what is asked for; empty if it can.
 
     Args:
@@ -49,9 +49,9 @@ def reason_against(name: str, platform: str, length: int, heads: int, kind: Atte
         return f"it is for {wanted.upper()}s, and these devices are {platform.upper()}s"
     if dtype != "bfloat16":
         return f"it computes in bfloat16, and model.dtype is {dtype!r}"
-    return implementation(name).reason_against(length, heads, kind)
+    return implementation(name).unsupported_reason(length, heads, kind)
 
 
 def choose(platform: str, length: int, heads: int, kind: AttentionKind, dtype: str) -> str:
-    """The first kind that can compute what is asked for; arguments as those of `reason_against`."""
-    return next(name for name in KINDS if not reason_against(name, platform, length, heads, kind, dtype))
+    """The first kind that can compute what is asked for; arguments as those of `unsupported_reason`."""
+    return next(name for name in KINDS if not unsupported_reason(name, platform, length, heads, kind, dtype))

@@ -8,7 +8,7 @@ from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
 from spanbert_jax.model.attention.plain import attention_mask
 
 
-def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
+def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
     """Why it cannot compute such rows; empty if it can."""
     if kind.dropout:
         return f"it has no dropout, and model.attention_dropout is {kind.dropout}"

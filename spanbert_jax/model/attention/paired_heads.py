@@ -27,7 +27,7 @@ HEAD_WIDTH, LANES = 64, 128
 LONGEST = 512
 
 
-def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
+def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
     """Why it cannot compute rows of a length with so many heads on a device; empty if it can."""
     if kind.head_width != HEAD_WIDTH or heads % 2:
         return f"it takes pairs of heads {HEAD_WIDTH} wide, and a device has {heads} heads {kind.head_width} wide"

@@ -33,10 +33,10 @@ def attention_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
 
 def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     """Scaled dot-product attention, softmax in float32. Returns the context [B, S, D]."""
-    return weigh(call.heads(kind.head_width), attention_mask(call.segments, call.segments), call.seeds, kind)
+    return dot_product_attention(call.heads(kind.head_width), attention_mask(call.segments, call.segments), call.seeds, kind)
 
 
-def weigh(projections: Sequence[jax.Array], visible: jax.Array, seeds: jax.Array | None,
+def dot_product_attention(projections: Sequence[jax.Array], visible: jax.Array, seeds: jax.Array | None,
           kind: AttentionKind) -> jax.Array:
     """The context [B, T, D] of queries [B, T, N, H] over keys and values [B, S, N, H].
 

@@ -13,7 +13,7 @@ LANES = 128
 BLOCK = 512
 
 
-def reason_against(length: int, heads: int, kind: AttentionKind) -> str:
+def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
     """Why it cannot compute such rows; empty if it can."""
     if kind.dropout:
         return f"it has no dropout, and model.attention_dropout is {kind.dropout}"

@@ -14,14 +14,14 @@ from typing import Any
 import jax
 import ml_collections
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model.attention import AttentionKind
 from spanbert_jax.planning.compiler.devices import reach_devices
 from spanbert_jax.planning.compiler.kernels import compile_attention, kernel_cycles
 from spanbert_jax.planning.compiler.steps import TooLarge, compile_step
 from spanbert_jax.planning.compiler.workload import Facts
 from spanbert_jax.planning.hardware import parse_topology
-from spanbert_jax.training.config import default_config
+from spanbert_jax.pretraining.config import default_config
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import jax
 from jax.experimental import topologies
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.hardware import Topology
 
 # Two cores of these count as one device, as they do when one is used.

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import ml_collections
 
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.activations import activation_bytes
 from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_votes, stand_in
 from spanbert_jax.planning.hardware import Chip, Topology
+from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
 from spanbert_jax.training.mesh import mesh_axes
-from spanbert_jax.training.pretraining import build
 from spanbert_jax.training.step import make_train_step
 
 # Of the masker's loop, whose end depends on the text: about three tokens to a span.
@@ -97,7 +97,7 @@ def compile_step(config: ml_collections.ConfigDict, facts: Facts, topology: Topo
     """
     check_devices(config, devices)
     experiment = build(config, stand_in(facts, config), devices)
-    step = make_train_step(config, experiment.learning.objective, experiment.optimizer, experiment.schedule,
+    step = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
                            experiment.abstract, experiment.mesh)
     batch = abstract_batch(experiment)
     began = time.monotonic()
@@ -128,7 +128,7 @@ def _size(text: str) -> float:
 
 
 def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> Compiled:
-    config, network, learning = experiment.config, experiment.model.config, experiment.learning
+    config, network, learning = experiment.config, experiment.model.config, experiment.workload
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
     abstract, accumulation, masked = experiment.abstract, config.train.accumulation, learning.masker.max_masked
     ways = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))

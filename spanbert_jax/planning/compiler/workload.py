@@ -11,13 +11,13 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.rows import UINT8_FEATURES
-from spanbert_jax.errors import UserError
+from spanbert_jax.pretraining.config import validate
 from spanbert_jax.text import SpecialIds, load_tokenizer
-from spanbert_jax.training.config import validate
-from spanbert_jax.training.continuing import with_network
 from spanbert_jax.training.experiment import Experiment
+from spanbert_jax.training.init_from import with_network
 from spanbert_jax.training.mesh import AXES, batch_sharding
 
 # Of a corpus that is not there yet: the pieces of bert-base-cased, the vocabulary of the published models.
@@ -80,7 +80,7 @@ def stand_in(facts: Facts, config: ml_collections.ConfigDict) -> Corpus:
 
 def abstract_batch(experiment: Experiment) -> dict[str, Any]:
     """A batch as the loader gives it, as shapes with shardings."""
-    rows, length = experiment.learning.rows_per_step, experiment.learning.length
+    rows, length = experiment.workload.rows_per_step, experiment.workload.length
     sharding = batch_sharding(experiment.mesh, experiment.config.mesh.rules)
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
 Span = tuple[int, int]
@@ -75,7 +75,7 @@ class Columns:
     strip_index: bool = False
 
 
-def read_sentences(path: str, columns: Columns, faults: Faults, labelled: bool = True) -> Iterator[Sentence]:
+def read_sentences(path: str, columns: Columns, faults: DataIssues, labelled: bool = True) -> Iterator[Sentence]:
     """Yields the sentences of a file one after the other.
 
     A file whose name ends in .jsonl, .jsonlines or .ndjson has a sentence a line: {"tokens": [...], "tags": [...]}, or
@@ -101,7 +101,7 @@ def read_sentences(path: str, columns: Columns, faults: Faults, labelled: bool =
         yield from _of_columns(path, columns, faults, labelled)
 
 
-def _of_columns(path: str, columns: Columns, faults: Faults, labelled: bool) -> Iterator[Sentence]:
+def _of_columns(path: str, columns: Columns, faults: DataIssues, labelled: bool) -> Iterator[Sentence]:
     words: list[str] = []
     tags: list[str | None] = []
     count, document, line = 0, "", ""
@@ -123,7 +123,7 @@ def _of_columns(path: str, columns: Columns, faults: Faults, labelled: bool) -> 
             tags.append(tag)
 
 
-def _and_a_blank_line(path: str, faults: Faults) -> Iterator[tuple[int, str]]:
+def _and_a_blank_line(path: str, faults: DataIssues) -> Iterator[tuple[int, str]]:
     number = 0
     for number, line in reading.lines(path, faults):
         yield number, line

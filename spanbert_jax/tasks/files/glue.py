@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.protocol import Example, Prediction
 
@@ -67,7 +67,7 @@ TASKS = {
 }
 
 
-def rows(path: str, task: GlueTask, faults: Faults, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: str, task: GlueTask, faults: DataIssues, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each line of an official TSV file, where quotes mean nothing.
 
     Args:

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
@@ -46,7 +46,7 @@ class Question:
     impossible: bool = False
 
 
-def read_questions(path: str, faults: Faults, labelled: bool = True) -> Iterator[Question]:
+def read_questions(path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Question]:
     """Yields the questions of a file; a paragraph, or a line, is in memory at a time.
 
     Args:
@@ -66,7 +66,7 @@ def read_questions(path: str, faults: Faults, labelled: bool = True) -> Iterator
     for question in _questions(path, faults, labelled):
         key = hash(question.id)
         if key in seen:
-            first = next(other for other in _questions(path, Faults(), labelled) if other.id == question.id)
+            first = next(other for other in _questions(path, DataIssues(), labelled) if other.id == question.id)
             if first.where != question.where:
                 raise UserError(f"{question.where}: id {question.id!r} is that of {first.where} too; predictions go by "
                                 "the ids, so give each question its own")
@@ -86,11 +86,11 @@ def given_question(inputs: str | Mapping[str, Any], where: str) -> Question:
     return Question(where, where, where, question, context)
 
 
-def _questions(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
+def _questions(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
     return (_lines if is_json_lines(path) else _articles)(path, faults, labelled)
 
 
-def _articles(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
+def _articles(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
     """The layout of SQuAD: data > paragraphs > qas. CMRC 2018 and XQuAD have it too, with or without titles.
 
     A title that comes after the paragraphs is not known in time: the article then goes by its number.
@@ -132,7 +132,7 @@ def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
                         "format?")
 
 
-def _lines(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
+def _lines(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
     """JSON lines: of MRQA, with its header, or of one question each, whose id may be missing."""
     for where, record in json_lines(path, faults):
         if "qas" in record:
@@ -144,7 +144,7 @@ def _lines(path: str, faults: Faults, labelled: bool) -> Iterator[Question]:
             yield _question(record, name, where, str(record.get("title") or _hash(context)), context, faults, labelled)
 
 
-def _question(record: dict[str, Any], name: str, where: str, group: str, context: str, faults: Faults,
+def _question(record: dict[str, Any], name: str, where: str, group: str, context: str, faults: DataIssues,
               labelled: bool) -> Question:
     """A question whose answers have a text and a start each."""
     place = f"{where} (id {name!r})"
@@ -156,7 +156,7 @@ def _question(record: dict[str, Any], name: str, where: str, group: str, context
     return _settled(question, place, faults, labelled)
 
 
-def _listed(record: dict[str, Any], place: str, faults: Faults) -> list[tuple[str, int]]:
+def _listed(record: dict[str, Any], place: str, faults: DataIssues) -> list[tuple[str, int]]:
     """Texts and starts, from [{"text", "answer_start"}, ...] or from {"text": [...], "answer_start": [...]}."""
     answers = field(record, "answers", place, (list, dict))
     if isinstance(answers, dict):
@@ -169,7 +169,7 @@ def _listed(record: dict[str, Any], place: str, faults: Faults) -> list[tuple[st
             for at, answer in _objects(record, "answers", place, "answer")]
 
 
-def _mrqa(record: dict[str, Any], where: str, faults: Faults, labelled: bool) -> Iterator[Question]:
+def _mrqa(record: dict[str, Any], where: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
     """The questions on one context of MRQA, whose answers' spans were detected by its makers.
 
     Training aims at the earliest span, as the reference does; what is right is told by "answers" alone.
@@ -186,7 +186,7 @@ def _mrqa(record: dict[str, Any], where: str, faults: Faults, labelled: bool) ->
         yield _settled(question, place, faults, labelled)
 
 
-def _detected(record: dict[str, Any], context: str, place: str, faults: Faults) -> tuple[tuple[str, int], ...]:
+def _detected(record: dict[str, Any], context: str, place: str, faults: DataIssues) -> tuple[tuple[str, int], ...]:
     """The spans of all detected answers by their starts, as the context spells them, which the file may not do."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
@@ -208,7 +208,7 @@ def _marked(record: dict[str, Any], place: str) -> bool:
     return "is_impossible" in record and field(record, "is_impossible", place, bool)
 
 
-def _settled(question: Question, place: str, faults: Faults, labelled: bool) -> Question:
+def _settled(question: Question, place: str, faults: DataIssues, labelled: bool) -> Question:
     """A question that has answers or is impossible, where it has to be either; one without answers is impossible."""
     if question.impossible and question.gold:
         faults.add(CONTRADICTORY, place)
@@ -219,7 +219,7 @@ def _settled(question: Question, place: str, faults: Faults, labelled: bool) -> 
     return question
 
 
-def _place(text: str, start: int, context: str, place: str, faults: Faults) -> tuple[str, int] | None:
+def _place(text: str, start: int, context: str, place: str, faults: DataIssues) -> tuple[str, int] | None:
     """An answer, and where it is in its context; None where it is not."""
     if not text.strip():
         faults.add(EMPTY, place)

@@ -13,9 +13,9 @@ from typing import Any
 
 import ijson
 
-from spanbert_jax.corpus.documents import Faults
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.readers import PYTHON, decode, open_file, parse_line, resolve, whole_characters
-from spanbert_jax.errors import UserError
 
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MOST_CHARACTERS = 1 << 27  # in a field of a table
@@ -56,7 +56,7 @@ def stamps(paths: str) -> list[tuple[str, int, int]]:
     return [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files_of(paths)]
 
 
-def lines(path: str, faults: Faults) -> Iterator[tuple[int, str]]:
+def lines(path: str, faults: DataIssues) -> Iterator[tuple[int, str]]:
     """Yields the lines of a text file, numbered from 1, without their ends.
 
     Raises:
@@ -67,7 +67,7 @@ def lines(path: str, faults: Faults) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\n")
 
 
-def _decoded(stream: Iterable[bytes], path: str, faults: Faults) -> Iterator[str]:
+def _decoded(stream: Iterable[bytes], path: str, faults: DataIssues) -> Iterator[str]:
     """Yields lines; their carriage returns are counted once a file."""
     returns = False
     for data in stream:
@@ -78,7 +78,7 @@ def _decoded(stream: Iterable[bytes], path: str, faults: Faults) -> Iterator[str
         faults.add("files with carriage returns", path)
 
 
-def json_lines(path: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: str, faults: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the object of each line; blank lines are passed over.
 
     Raises:
@@ -93,7 +93,7 @@ def json_lines(path: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]
                 raise UserError(f"{where}: not a JSON line (far too many levels deep); mend it") from None
 
 
-def whole(value: Any, where: str, faults: Faults) -> Any:
+def whole(value: Any, where: str, faults: DataIssues) -> Any:
     """What JSON held, its texts without half characters."""
     if isinstance(value, str):
         return whole_characters(value, where, faults)
@@ -104,7 +104,7 @@ def whole(value: Any, where: str, faults: Faults) -> Any:
     return value
 
 
-def json_items(path: str, array: str, faults: Faults) -> Iterator[Any]:
+def json_items(path: str, array: str, faults: DataIssues) -> Iterator[Any]:
     """Yields the entries of an array in a JSON document, holding one of them in memory at a time.
 
     Args:
@@ -128,7 +128,7 @@ BEGINS_OBJECT, BEGINS_ARRAY = object(), object()
 
 
 def json_parts(path: str, wanted: Sequence[Sequence[str]],
-               faults: Faults) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+               faults: DataIssues) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Yields place and value of the parts of a JSON document that are wanted, holding one of them in memory at a time.
 
     What stands on the way to them comes too, where it begins: BEGINS_OBJECT or BEGINS_ARRAY, or what else is there.
@@ -189,7 +189,7 @@ def _is_on_the_way(keys: Sequence[str | int], place: Sequence[str]) -> bool:
         isinstance(key, int) if name == "*" else key == name for key, name in zip(keys, place))
 
 
-def _explain(path: str, faults: Faults) -> str:
+def _explain(path: str, faults: DataIssues) -> str:
     """Line and column of what is wrong, which the reader of streams does not tell."""
     try:
         with open_file(path, faults) as stream:
@@ -201,7 +201,7 @@ def _explain(path: str, faults: Faults) -> str:
     return ""
 
 
-def table(path: str, faults: Faults, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def table(path: str, faults: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
     A file whose name ends in .tsv or .txt has tabs between fields, and quotes mean nothing, as in GLUE; one in JSON has
@@ -226,7 +226,7 @@ def table(path: str, faults: Faults, names: Iterable[str] = ()) -> Iterator[tupl
         yield from _delimited(path, faults, list(names), tabs=kind.endswith((".tsv", ".txt")))
 
 
-def _delimited(path: str, faults: Faults, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _delimited(path: str, faults: DataIssues, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(_MOST_CHARACTERS)
     with _telling(path), open_file(path, faults) as stream:
         rows = csv.reader(_decoded(stream, path, faults), delimiter="\t" if tabs else ",",
@@ -256,7 +256,7 @@ def first_character(path: str) -> str:
     The error is left to whoever then reads the file.
     """
     try:
-        with open_file(path, Faults()) as stream:
+        with open_file(path, DataIssues()) as stream:
             while block := stream.read(1024):
                 if block.strip():
                     return block.strip()[:1].decode(errors="replace")

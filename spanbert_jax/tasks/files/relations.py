@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
 FORMATS = ("auto", "tacred", "semeval")
@@ -56,7 +56,7 @@ class Relation:
                 for name, (start, end) in zip(("subject", "object"), characters)}
 
 
-def read_relations(path: str, format: str, faults: Faults, labelled: bool = True) -> Iterator[Relation]:
+def read_relations(path: str, format: str, faults: DataIssues, labelled: bool = True) -> Iterator[Relation]:
     """Yields the relations of a file one after the other.
 
     TACRED's records stand in one JSON array or one on each line. PTB brackets (-LRB- and so on) become brackets, as in
@@ -85,7 +85,7 @@ def read_relations(path: str, format: str, faults: Faults, labelled: bool = True
         yield relation
 
 
-def _different(relations: Iterable[Relation], faults: Faults) -> Iterator[Relation]:
+def _different(relations: Iterable[Relation], faults: DataIssues) -> Iterator[Relation]:
     """Leaves out what repeats another relation; hashes are kept, which are shorter than what they stand for."""
     seen: dict[int, tuple[str, int]] = {}
     for relation in relations:
@@ -172,7 +172,7 @@ def _words(text: str, characters: tuple[Span, Span]) -> tuple[tuple[str, ...], t
     return tuple(words), (subject, object)
 
 
-def _semeval(path: str, faults: Faults, labelled: bool) -> Iterator[Relation]:
+def _semeval(path: str, faults: DataIssues, labelled: bool) -> Iterator[Relation]:
     for where, id, text, relation in _blocks(path, faults):
         place = f"{where}: id {id!r}"
         if labelled and relation is None:
@@ -180,7 +180,7 @@ def _semeval(path: str, faults: Faults, labelled: bool) -> Iterator[Relation]:
         yield tagged(text, id, where, relation)
 
 
-def _blocks(path: str, faults: Faults) -> Iterator[tuple[str, str, str, str | None]]:
+def _blocks(path: str, faults: DataIssues) -> Iterator[tuple[str, str, str, str | None]]:
     """Yields place, number and sentence, without its quotes, of each block, and its relation if there is one."""
     block: tuple[str, str, str] | None = None
     relation = None

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.text import sentence_spans
 
@@ -55,7 +55,7 @@ class Document:
         return [self.text[start:end] for start, end in self.spans]
 
 
-def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, faults: Faults,
+def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, faults: DataIssues,
                    labelled: bool = True) -> Iterator[Document]:
     """Yields the documents of a file one after the other; see `reading.table` for its layouts.
 
@@ -85,7 +85,7 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
             yield Document(id, where, group, sentences, text, summaries)
 
 
-def document_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: Faults) -> Document:
+def document_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: DataIssues) -> Document:
     """A document without a summary: of a text, or of a text or list of sentences under the name that it has in files.
 
     Raises:
@@ -103,7 +103,7 @@ def _source(record: Mapping[str, Any], name: str, where: str) -> tuple[tuple[str
     return (None, texts) if isinstance(texts, str) else (texts, " ".join(texts))
 
 
-def _summaries(record: Mapping[str, Any], name: str, where: str, counted: str, faults: Faults) -> tuple[str, ...]:
+def _summaries(record: Mapping[str, Any], name: str, where: str, counted: str, faults: DataIssues) -> tuple[str, ...]:
     """Those that are not empty."""
     texts = _texts(record, name, where)
     texts = (texts,) if isinstance(texts, str) else texts

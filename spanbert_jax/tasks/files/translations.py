@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
 
@@ -28,7 +28,7 @@ class Translation:
     targets: tuple[str, ...]
 
 
-def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: Faults,
+def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: DataIssues,
                       labelled: bool = True) -> Iterator[Translation]:
     """Yields the pairs of a file one after the other.
 
@@ -60,7 +60,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
         yield Translation(id, where, _words(text), text, () if written is None else (written,))
 
 
-def translation_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: Faults) -> Translation:
+def translation_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: DataIssues) -> Translation:
     """What a caller gives to be translated: a text, or a text by the name of its column."""
     text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, where)
     if not text.strip():
@@ -73,7 +73,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
-def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: Faults,
+def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: DataIssues,
            labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
     ids = reading.Ids(id_field, optional=False, unique=labelled)
     for where, record in reading.table(path, faults, columns):
@@ -92,7 +92,7 @@ def _beside(path: str, ending: str, other: str) -> str:
     return f"{stem.removesuffix(ending)}{other}{zipped}" if stem.endswith(f".{ending}") else ""
 
 
-def _parallel(path: str, source: str, target: str, faults: Faults,
+def _parallel(path: str, source: str, target: str, faults: DataIssues,
               labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
     other = _beside(path, source, target)
     if not labelled:

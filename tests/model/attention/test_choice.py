@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from spanbert_jax.model.attention import KINDS, choose, cudnn, reason_against
+from spanbert_jax.model.attention import KINDS, choose, cudnn, unsupported_reason
 from spanbert_jax.model.attention.call import AttentionKind
 
 LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64, 80, 256)
@@ -34,23 +34,23 @@ def test_no_choice_changes_what_is_computed():
 
 
 def test_plain_attention_can_compute_everything():
-    assert not reason_against("plain", "cpu", 47, 1, AttentionKind(7, 0.3, clamp=True), "float32")
+    assert not unsupported_reason("plain", "cpu", 47, 1, AttentionKind(7, 0.3, clamp=True), "float32")
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "plain"])
 def test_kernels_are_for_one_platform_and_type(name):
     right, wrong = ("GPU", "tpu") if name == "cudnn" else ("TPU", "gpu")
-    assert not reason_against(name, right.lower(), 128, 2, AttentionKind(64), "bfloat16")
-    assert reason_against(name, wrong, 128, 2, AttentionKind(64), "bfloat16") == (
+    assert not unsupported_reason(name, right.lower(), 128, 2, AttentionKind(64), "bfloat16")
+    assert unsupported_reason(name, wrong, 128, 2, AttentionKind(64), "bfloat16") == (
         f"it is for {right}s, and these devices are {wrong.upper()}s")
-    assert "model.dtype is 'float32'" in reason_against(name, right.lower(), 128, 2, AttentionKind(64), "float32")
+    assert "model.dtype is 'float32'" in unsupported_reason(name, right.lower(), 128, 2, AttentionKind(64), "float32")
 
 
 def test_what_cudnn_cannot_compute():
     kind = AttentionKind(64)
-    assert not cudnn.reason_against(510, 3, kind)
-    assert "attention_dropout is 0.1" in cudnn.reason_against(512, 3, kind._replace(dropout=0.1))
-    assert "clamp_attention is True" in cudnn.reason_against(512, 3, kind._replace(clamp=True))
+    assert not cudnn.unsupported_reason(510, 3, kind)
+    assert "attention_dropout is 0.1" in cudnn.unsupported_reason(512, 3, kind._replace(dropout=0.1))
+    assert "clamp_attention is True" in cudnn.unsupported_reason(512, 3, kind._replace(clamp=True))
     for width in (20, 256):
-        assert f"these are {width} wide" in cudnn.reason_against(512, 3, kind._replace(head_width=width))
-    assert "these have 47 positions" in cudnn.reason_against(47, 3, kind)
+        assert f"these are {width} wide" in cudnn.unsupported_reason(512, 3, kind._replace(head_width=width))
+    assert "these have 47 positions" in cudnn.unsupported_reason(47, 3, kind)

@@ -76,8 +76,8 @@ def test_a_tpu_can_be_given_it(length):
 def test_what_it_cannot_compute():
     kind = AttentionKind(WIDTH, 0.1, clamp=True)
     for length in (128, 256, 384, 512):
-        assert not paired_heads.reason_against(length, 12, kind)
-    assert "a device has 3 heads 64 wide" in paired_heads.reason_against(128, 3, kind)
-    assert "a device has 4 heads 32 wide" in paired_heads.reason_against(128, 4, kind._replace(head_width=32))
+        assert not paired_heads.unsupported_reason(length, 12, kind)
+    assert "a device has 3 heads 64 wide" in paired_heads.unsupported_reason(128, 3, kind)
+    assert "a device has 4 heads 32 wide" in paired_heads.unsupported_reason(128, 4, kind._replace(head_width=32))
     for length in (48, 192, 640):
-        assert f"these have {length}" in paired_heads.reason_against(length, 12, kind)
+        assert f"these have {length}" in paired_heads.unsupported_reason(length, 12, kind)

@@ -11,7 +11,7 @@ import pytest
 
 from spanbert_jax.model import ModelConfig
 from spanbert_jax.model.attention import SelfAttention, attention_kind, paired_heads
-from spanbert_jax.training import default_config
+from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.mesh import make_mesh
 from tests.model.attention.calls import TOLERANCE, make_call
 

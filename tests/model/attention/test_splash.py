@@ -26,7 +26,7 @@ def test_a_tpu_can_be_given_it():
 def test_what_it_cannot_compute():
     kind = AttentionKind(80)
     for length in (128, 640, 4096):
-        assert not splash.reason_against(length, 3, kind)
-    assert "these have 576" in splash.reason_against(576, 3, kind)
-    assert "attention_dropout is 0.1" in splash.reason_against(128, 3, kind._replace(dropout=0.1))
-    assert "clamp_attention is True" in splash.reason_against(128, 3, kind._replace(clamp=True))
+        assert not splash.unsupported_reason(length, 3, kind)
+    assert "these have 576" in splash.unsupported_reason(576, 3, kind)
+    assert "attention_dropout is 0.1" in splash.unsupported_reason(128, 3, kind._replace(dropout=0.1))
+    assert "clamp_attention is True" in splash.unsupported_reason(128, 3, kind._replace(clamp=True))

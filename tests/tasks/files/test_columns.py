@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.columns import Columns, read_sentences
 from tests.paths import DATA, needs_data
 
 
 def read(path, labelled=True, **columns):
-    faults = Faults()
+    faults = DataIssues()
     return list(read_sentences(str(path), Columns(**columns), faults, labelled)), faults
 
 

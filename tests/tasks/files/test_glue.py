@@ -3,8 +3,8 @@ import gzip
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import glue
 from spanbert_jax.tasks.text_classification import TextClassification
 
@@ -66,7 +66,7 @@ def task(name):
 
 
 def read(name, path, labelled=True):
-    faults = Faults()
+    faults = DataIssues()
     return list(task(name).read(str(path), faults, labelled)), faults
 
 
@@ -166,7 +166,7 @@ def test_settings_that_glue_settles():
 
 def test_groups_are_of_any_column(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["mrpc"][0])
-    grouped = TextClassification({"glue": "mrpc", "group": "#1 ID"}).read(str(path), Faults())
+    grouped = TextClassification({"glue": "mrpc", "group": "#1 ID"}).read(str(path), DataIssues())
     assert [e.group for e in grouped] == ["70", "5"]
 
 

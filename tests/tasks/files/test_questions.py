@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import questions as files
 from spanbert_jax.tasks.files.questions import read_questions
 from tests.paths import DATA, needs_data
@@ -36,7 +36,7 @@ def lines(tmp_path, *records, name="questions.jsonl"):
 
 
 def read(path, labelled=True):
-    faults = Faults()
+    faults = DataIssues()
     return list(read_questions(path, faults, labelled)), faults
 
 
@@ -67,7 +67,7 @@ def test_an_article_at_a_time(tmp_path):
     text = (DATA / "squad-v1.1-train.json").read_text()
     path = tmp_path / "cut.json"
     path.write_text(text[:len(text) // 2])
-    questions, count = read_questions(str(path), Faults()), 0
+    questions, count = read_questions(str(path), DataIssues()), 0
     with pytest.raises(UserError, match="cut.json: not JSON"):
         for question in questions:
             count += 1
@@ -319,4 +319,4 @@ def test_a_paragraph_at_a_time(tmp_path):
     text = json.dumps({"data": [{"title": "X", "paragraphs": [paragraph] * 9000}]})
     path = tmp_path / "cut.json"
     path.write_text(text[:len(text) // 2])
-    assert next(read_questions(str(path), Faults(), labelled=False)).group == "X"
+    assert next(read_questions(str(path), DataIssues(), labelled=False)).group == "X"

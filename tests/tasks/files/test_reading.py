@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
 DOCUMENT = {"version": "1", "data": [{"a": 1.5, "b": [1, {"data": [2]}]}, [], {}, "text", None, [[["deep"]]]],
@@ -17,17 +17,17 @@ def test_entries_are_those_of_json(zipped, tmp_path):
     file = tmp_path / "file.json"
     text = json.dumps(DOCUMENT).encode()
     file.write_bytes(gzip.compress(text) if zipped else text)
-    assert list(reading.json_items(str(file), "data", Faults())) == DOCUMENT["data"]
+    assert list(reading.json_items(str(file), "data", DataIssues())) == DOCUMENT["data"]
     file.write_text(json.dumps(DOCUMENT["data"]))
-    assert list(reading.json_items(str(file), "", Faults())) == DOCUMENT["data"]
+    assert list(reading.json_items(str(file), "", DataIssues())) == DOCUMENT["data"]
     file.write_text("[]")
-    assert list(reading.json_items(str(file), "", Faults())) == []
+    assert list(reading.json_items(str(file), "", DataIssues())) == []
 
 
 def test_parts_come_with_their_places_and_what_is_on_the_way(tmp_path):
     file = tmp_path / "file.json"
     file.write_text(json.dumps({"data": [{"title": "X", "parts": [{"n": 1}, {"n": 2}]}, 5, {"parts": 7}]}))
-    found = list(reading.json_parts(str(file), [("data", "*", "title"), ("data", "*", "parts", "*")], Faults()))
+    found = list(reading.json_parts(str(file), [("data", "*", "title"), ("data", "*", "parts", "*")], DataIssues()))
     begins, array = reading.BEGINS_OBJECT, reading.BEGINS_ARRAY
     assert found == [
         ((), begins), (("data",), array), (("data", 0), begins), (("data", 0, "title"), "X"),
@@ -44,7 +44,7 @@ def test_what_is_no_such_document_is_told_in_a_line(text, message, tmp_path):
     file = tmp_path / "file.json"
     file.write_text(text)
     with pytest.raises(UserError, match=f"^{file}: .*{message}") as error:
-        list(reading.json_items(str(file), "data", Faults()))
+        list(reading.json_items(str(file), "data", DataIssues()))
     assert "\n" not in str(error.value)
 
 
@@ -52,7 +52,7 @@ def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
     file = tmp_path / "file.jsonl"
     file.write_text('{"a": 1}\n{"a": ' + "[" * 5000 + "]" * 5000 + "}\n")
     with pytest.raises(UserError, match=f"^{file}:2: not a JSON line"):
-        list(reading.json_lines(str(file), Faults()))
+        list(reading.json_lines(str(file), DataIssues()))
 
 
 @pytest.mark.parametrize("name,text", [
@@ -64,7 +64,7 @@ def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
 def test_tables_of_every_kind(name, text, tmp_path):
     file = tmp_path / name
     file.write_bytes(text.encode())
-    faults = Faults()
+    faults = DataIssues()
     rows = [row for _, row in reading.table(str(file), faults)]
     assert rows == [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d", "label": "y"}]
     assert faults.counts.get("files with carriage returns", 0) == ("\r" in text)
@@ -74,7 +74,7 @@ def test_tables_of_every_kind(name, text, tmp_path):
 def test_lines_end_as_on_any_system(end, tmp_path):
     file = tmp_path / "plain.en"
     file.write_bytes(f"one{end}{end}two\u2028three\x0b{end}four".encode())
-    faults = Faults()
+    faults = DataIssues()
     assert list(reading.lines(str(file), faults)) == [(1, "one"), (2, ""), (3, "two\u2028three\x0b"), (4, "four")]
     assert faults.counts == ({"files with carriage returns": 1} if "\r" in end else {})
 
@@ -86,7 +86,7 @@ def test_wrong_tables_are_told_with_their_line(text, message, tmp_path):
     file = tmp_path / "a.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=f"^{file}{message}"):
-        list(reading.table(str(file), Faults()))
+        list(reading.table(str(file), DataIssues()))
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.relations import read_relations
 from tests.paths import DATA, needs_data
 
@@ -19,7 +19,7 @@ SEMEVAL = ('1\t"A <e1>tin of <b>fish</b></e1>-like \\"food\\" in the <e2>tin</e2
 
 
 def read(path, format="auto", labelled=True):
-    faults = Faults()
+    faults = DataIssues()
     return list(read_relations(str(path), format, faults, labelled)), faults
 
 

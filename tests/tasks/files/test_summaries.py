@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from tests.paths import DATA, needs_data
 
 
 def read(path, content, labelled=True, source="document", target="summary", id="", group=""):
     """Documents of a file with this content, and the faults."""
-    faults = Faults()
+    faults = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
     return list(read_documents(str(path), source, target, id, group, faults, labelled)), faults
 
@@ -95,7 +95,7 @@ def test_mistakes_in_files(name, content, settings, message, tmp_path):
 
 
 def test_documents_from_callers():
-    faults = Faults()
+    faults = DataIssues()
     assert document_of("One. Two.", "text", "input 1", faults) == Document("input 1", "input 1", "input 1", None,
                                                                            "One. Two.", ())
     sentences = document_of({"text": ["One.", "Two."], "more": 1}, "text", "input 2", faults)
@@ -110,7 +110,7 @@ def test_documents_from_callers():
 
 @needs_data
 def test_real_documents():
-    faults = Faults()
+    faults = DataIssues()
     paper_ids, found = set(), 0
     path = DATA / "scitldr" / "SciTLDR-A-dev.jsonl"
     for document, line in zip(read_documents(str(path), "source", "target", "paper_id", "", faults), path.open()):

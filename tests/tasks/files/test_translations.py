@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from spanbert_jax.corpus.documents import Faults
-from spanbert_jax.errors import UserError
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.translations import read_translations, translation_of
 from tests.paths import DATA, needs_data
 
@@ -13,7 +13,7 @@ PAIRS = [("A house.", "Ein Haus."), ("Two  trees", "Zwei Bäume"), ("a house", "
 
 
 def read(path, source="source", target="target", columns=(), labelled=True, id_field=""):
-    faults = Faults()
+    faults = DataIssues()
     return list(read_translations(str(path), source, target, columns, id_field, faults, labelled)), faults
 
 
@@ -91,7 +91,7 @@ def test_faults_are_told_in_a_line(name, content, message, tmp_path):
 
 
 def test_inputs_of_callers():
-    faults = Faults()
+    faults = DataIssues()
     assert translation_of("a text", "en", "input 1", faults).source == "a text"
     assert translation_of({"en": "a text"}, "en", "input 1", faults).source == "a text" and not faults.counts
     assert translation_of(" ", "en", "input 2", faults).source == " "

@@ -1,0 +1,137 @@
+"""Pretraining as what a run learns: a corpus, a masker, and the loss of guessing what was masked."""
+from __future__ import annotations
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare, wait_for_corpus
+from spanbert_jax.masking import Masker, make_masker
+from spanbert_jax.masking.validation import scheme_shares
+from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
+from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.evaluation import evaluate_params, log_unigram, make_evaluate_batch
+from spanbert_jax.pretraining.objective import pretraining_objective
+from spanbert_jax.text import load_tokenizer
+from spanbert_jax.training.display import evaluation_words
+from spanbert_jax.training.durations import RunSize
+from spanbert_jax.training.experiment import Experiment, assemble, with_attention
+from spanbert_jax.training.init_from import initial_params
+from spanbert_jax.training.mesh import make_mesh
+from spanbert_jax.training.workload import Call
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class PretrainingWorkload:
+    """A `training.learning.Learning`; see there."""
+    metric, padding_rows = "", 0
+
+    def __init__(self, config: ml_collections.ConfigDict, corpus: Corpus, model: SpanBert, mesh: Mesh):
+        self.corpus, self.length = corpus, corpus.length
+        self.rows_per_step = config.train.batch_size
+        self.masker = corpus_masker(config, corpus)
+        self.objective = pretraining_objective(model, self.masker, config.objectives, mesh, config.mesh.rules)
+        self.flops = train_step_flops(model.config, self.rows_per_step, corpus.length, self.masker.max_masked)
+        self._config, self._model, self._mesh = config, model, mesh
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.corpus.identity
+
+    @property
+    def can_evaluate(self) -> bool:
+        return bool(self.corpus.num_rows["validation"])
+
+    def open_rows(self) -> RowSource:
+        return RowSource(self.corpus, "train")
+
+    def initial_params(self) -> Any | None:
+        if not self._config.init_from:
+            return None
+        model = EncoderModel(self._model.config, "pretraining")
+        return initial_params(self._config, model, load_tokenizer(self.corpus.tokenizer_path))
+
+    def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
+        evaluation = self._config.evaluation
+        return evaluate_params(functools.partial(call, self._evaluate_batch), params, self.held_out,
+                               evaluation.batch_size, evaluation.max_rows, self._mesh, self._config.mesh.rules, stop)
+
+    @functools.cached_property
+    def _evaluate_batch(self) -> Callable:
+        return make_evaluate_batch(self._model, self.masker, log_unigram(self.corpus), self._mesh,
+                                   self._config.mesh.rules)
+
+    @functools.cached_property
+    def held_out(self) -> RowSource:
+        """The validation rows."""
+        return RowSource(self.corpus, "validation")
+
+    def words(self, figures: Mapping[str, Any]) -> str:
+        return evaluation_words(figures)
+
+    def introduction(self) -> list[str]:
+        corpus = self.corpus
+        words = [f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
+                 f"{self.rows_per_step} rows a step"]
+        if not self.can_evaluate:
+            words.append("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
+                         "document to have some.")
+        return words
+
+    def furnish(self, workdir: pathlib.Path) -> None:
+        shutil.copyfile(self.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
+
+
+def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Corpus:
+    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once, by one process."""
+    data = config.data
+    if data.path:
+        return open_corpus(data.path)
+    if not is_process_zero():
+        return wait_for_corpus(workdir / "data")
+    return prepare(
+        list(data.sources), workdir / "data", tokenizer=data.tokenizer or None, vocab_size=data.vocab_size or None,
+        format=data.format, text_field=data.text_field, annotation_field=data.annotation_field or None,
+        length=data.length, blocks=data.blocks, pack=data.pack, validation_fraction=data.validation_fraction,
+        short_sequence_probability=data.short_sequence_probability, seed=config.seed)
+
+
+def corpus_masker(config: ml_collections.ConfigDict, corpus: Corpus) -> Masker:
+    """The masking of a config over the rows of a corpus."""
+    return make_masker(masking_settings(config), length=corpus.length, max_blocks=corpus.max_blocks,
+                       special=corpus.special, unigram=corpus.unigram)
+
+
+def build(config: ml_collections.ConfigDict, corpus: Corpus,
+          devices: Sequence[jax.Device] | None = None) -> Experiment:
+    """The parts of a pretraining run, on all devices or on those given.
+
+    Raises:
+      UserError: when the corpus and the config, or the config and the devices, do not go together.
+    """
+    mesh = make_mesh(config.mesh, devices)
+    if corpus.length > config.model.max_positions:
+        raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
+                        f"{corpus.length} long; raise it or prepare shorter rows")
+    if config.objectives.next_sentence and corpus.blocks != "pairs":
+        raise UserError(f"config.objectives.next_sentence=True: {corpus.path} holds blocks of the kind "
+                        f"{corpus.blocks!r}; prepare it with --blocks pairs")
+    annotated = any(name == "annotated" for name, _ in scheme_shares(config.masking.scheme))
+    if annotated and not corpus.report["settings"]["annotation_field"]:
+        raise UserError(f"config.masking.scheme={config.masking.scheme!r}: {corpus.path} was prepared without "
+                        "annotations; prepare it with --annotation-field")
+    if not corpus.num_rows["train"]:
+        raise UserError(f"{corpus.path} has no training rows; prepare more text")
+    network = model_config(config, corpus.vocab_size)
+    model = SpanBert(with_attention(network, config.model.attention, mesh, config.mesh.rules, corpus.length))
+    size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
+    return assemble(config, PretrainingWorkload(config, corpus, model, mesh), model, mesh, size, default_config())

@@ -1,0 +1,294 @@
+"""Predicting: the same whatever the batch size and whatever interrupts it, from files and from Python."""
+import contextlib
+import fcntl
+import json
+import re
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.commands.main import main
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.inference import predictor
+from spanbert_jax.inference.files import predict_files
+from spanbert_jax.inference.model_folder import FineTuned, load_model, save_model
+from spanbert_jax.inference.scoring import score_files
+from spanbert_jax.interop import load_tokenizer
+from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.model import DEFAULT_LABELS
+from spanbert_jax.tasks import make_task
+from tests.tasks.small import MAKERS, make_start, write
+
+SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length": 16},
+            "text_classification": {"length": 32},
+            "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32},
+            "extractive_summarization": {"length": 32}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A random network for each task, stored."""
+    folder = tmp_path_factory.mktemp("models")
+    start = make_start(folder / "start")
+    found = {}
+    for name in SETTINGS:
+        task = make_task(name, SETTINGS[name])
+        examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), DataIssues()))
+        tokenizer = load_tokenizer(start)
+        task.learn(examples, tokenizer)
+        model = open_pretrained(start).model(task.head, task.labels or DEFAULT_LABELS)
+        params = nn.unbox(model.init(jax.random.key(1), **model.smallest_inputs))["params"]
+        save_model(folder / name / "model", FineTuned(name, task, model, params, tokenizer))
+        found[name] = folder / name
+    return found
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Few examples in a group and few pieces in a program, so that there are several of both."""
+    monkeypatch.setitem(predictor._SIZES, "cpu", (128, 16))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
+    data = write(tmp_path / "data.jsonl", MAKERS[name](50, seed=7))
+    for size in (1, 6, 64):
+        predict_files(models[name], data, tmp_path / f"{size}.jsonl", batch_size=size)
+    results = [(tmp_path / f"{size}.jsonl").read_bytes() for size in (1, 6, 64)]
+    assert results[0] == results[1] == results[2] and len(results[0].splitlines()) == 50
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_no_number_of_devices_changes_a_result(models, tmp_path, small_groups, monkeypatch):
+    data = write(tmp_path / "data.jsonl", MAKERS["token_classification"](50, seed=7))
+    some = jax.devices()
+    for count in (1, 3):
+        monkeypatch.setattr(jax, "local_devices", lambda: some[:count])
+        predict_files(models["token_classification"], data, tmp_path / f"{count}.jsonl", batch_size=2)
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("left", [b"", b'{"id": "half'])
+def test_a_killed_prediction_goes_on_to_the_same_result(left, models, tmp_path, small_groups, monkeypatch):
+    data, name = write(tmp_path / "data.jsonl", MAKERS["text_classification"](50, seed=7)), "text_classification"
+    predict_files(models[name], data, tmp_path / "whole.jsonl")
+    calls = []
+
+    def kill(count):
+        calls.append(count)
+        if count == 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(models[name], data, tmp_path / "out.jsonl", on_examples=kill)
+    assert calls == [0, 16, 32] and not (tmp_path / "out.jsonl").exists()
+    with open(tmp_path / "out.jsonl.partial", "ab") as partial:
+        partial.write(left)
+    calls.clear()
+    predict_files(models[name], data, tmp_path / "out.jsonl", batch_size=8, on_examples=calls.append)
+    assert calls == [32, 48, 50]
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, small_groups):
+    name, data = "text_classification", write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
+    for extra in ("", ".of"):
+        (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
+    predict_files(models[name], data, tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
+    with pytest.raises(UserError, match="there already, and nothing is overwritten"):
+        predict_files(models[name], data, tmp_path / "out.jsonl")
+
+
+def test_an_output_that_is_being_written_is_left_alone(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
+    (tmp_path / "out.jsonl.partial").write_text("of another one\n")
+    with open(tmp_path / "out.jsonl.partial.of", "w") as note:
+        fcntl.flock(note, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="out.jsonl.partial: another prediction is being written to it"):
+            predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl.partial").read_text() == "of another one\n"
+
+
+def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, small_groups):
+    records = MAKERS["text_classification"](40)
+    data = write(tmp_path / "data.jsonl", records)
+    with open(data, "a") as file:
+        file.write("{\n")
+    with pytest.raises(UserError, match="data.jsonl:41: not a JSON line"):
+        predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 32
+
+
+def test_scores_of_files_and_official_formats(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["question_answering"](30, seed=3))
+    figures, faults = score_files(models["question_answering"], data, tmp_path / "out")
+    assert figures["total"] == 30 and 0 <= figures["f1"] <= 100 and not faults.counts
+    answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
+
+
+def test_the_verbs(models, tmp_path, capsys):
+    model, data = str(models["question_answering"]), write(tmp_path / "data.jsonl", MAKERS["question_answering"](20))
+    command = ["predict", "--model", model, "--input", data, "--output", str(tmp_path / "out.jsonl")]
+    assert main([*command, "--official", str(tmp_path / "official")]) == 0
+    assert "20 predictions in " in capsys.readouterr().out
+    assert {"predictions.json", "nbest_predictions.json"} == {path.name for path in (tmp_path / "official").iterdir()}
+    assert main(["evaluate", "--workdir", model, "--input", data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 20
+    assert main([*command, "--batch-size", "0"]) == 2 and main(command) == 2
+    assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
+
+
+def test_labels_that_were_not_trained_on_are_counted(models, tmp_path, capsys):
+    records = MAKERS["text_classification"](10)
+    records[3]["label"] = "pink"
+    data = write(tmp_path / "data.jsonl", records)
+    assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
+    told = capsys.readouterr()
+    assert "1 examples of a class that was not trained on" in told.err and "data.jsonl:4" in told.err
+    assert "accuracy" in told.out
+
+
+def test_flags_that_mean_nothing_are_refused(models, tmp_path, capsys):
+    model, data = models["text_classification"], write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    empty = write(tmp_path / "empty.jsonl", [])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.json").write_text("{}")
+    for command, message in (
+            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned network"),
+            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: it is for predictions of --input"),
+            (["evaluate", "--workdir", tmp_path / "run"], "a run of a task that has not finished"),
+            (["evaluate", "--workdir", model, "--input", empty], "no example in it"),
+            (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
+             "text_classification has no official format")):
+        assert main([str(word) for word in command]) == 2
+        told = capsys.readouterr().err
+        assert re.search(message, told) and told.count("\n") == 1
+
+
+def test_official_files_are_made_by_a_call_that_goes_on(models, tmp_path, small_groups):
+    data, name = write(tmp_path / "data.jsonl", MAKERS["question_answering"](20)), "question_answering"
+
+    def kill(count):
+        if count == 16:
+            raise Killed
+
+    for on_examples in (kill, lambda count: None):
+        with pytest.raises(Killed) if on_examples is kill else contextlib.nullcontext():
+            predict_files(models[name], data, tmp_path / "out.jsonl", official=tmp_path / "official",
+                          on_examples=on_examples)
+    assert len(json.loads((tmp_path / "official" / "predictions.json").read_text())) == 20
+
+
+def test_what_a_pipeline_cuts_is_warned_of(models):
+    call = spanbert_jax.pipeline("text-classification", models["text_classification"])
+    with pytest.warns(UserWarning, match="1 texts longer than config.task.length, cut at the end: input 2"):
+        call(["red", "the " * 100])
+    with pytest.raises(UserError, match="input 1: 5 is neither a text nor fields by name"):
+        call([5])
+    with pytest.raises(UserError, match="batch_size=0: it must be at least 1"):
+        spanbert_jax.pipeline("text-classification", models["text_classification"], batch_size=0)
+    with pytest.raises(UserError, match="dtype='int8': allowed are"):
+        spanbert_jax.pipeline("text-classification", models["text_classification"], dtype="int8")
+
+
+INPUTS = {
+    "question-answering": {"question": "what is the colour ?", "context": "the red house ."},
+    "text-classification": "the red house .", "token-classification": "Ann is near the red house .",
+    "relation-extraction": "<e1>Ann</e1> is near the <e2>red</e2> house .",
+    "extractive-summarization": "Ann is near . Eve is by the old tree . Bob is new ."}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_pipelines_give_what_files_give(name, models, tmp_path):
+    call, inputs = spanbert_jax.pipeline(name, models[name.replace("-", "_")]), INPUTS[name]
+    one = call(**inputs) if isinstance(inputs, dict) else call(inputs)
+    many = call([inputs, inputs])
+    assert len(many) == 2 and many[0].keys() == one.keys() and "id" not in one
+    if name == "question-answering":
+        context = inputs["context"]
+        data = write(tmp_path / "data.jsonl", [inputs])
+        assert one["answer"] == context[one["start"]:one["end"]]
+    elif name == "token-classification":
+        data = write(tmp_path / "data.jsonl", [{"text": inputs}])
+        assert len(one["tags"]) == 7 and all(inputs[e["start"]:e["end"]] == e["text"] for e in one["entities"])
+    elif name == "text-classification":
+        data = write(tmp_path / "data.jsonl", [{"text": inputs, "id": 1}])
+        assert sum(one["scores"].values()) == pytest.approx(1)
+    elif name == "extractive-summarization":
+        data = write(tmp_path / "data.jsonl", [{"document": inputs}])
+        assert len(one["scores"]) == 3 and all(inputs[s["start"]:s["end"]] == s["text"] for s in one["sentences"])
+        assert call({"document": re.split(r"(?<=\.) ", inputs)}) == one
+    else:
+        words = ["Ann", "is", "near", "the", "red", "house", "."]
+        record = {"id": 1, "token": words, "subj_start": 0, "subj_end": 0, "obj_start": 4, "obj_end": 4,
+                  "subj_type": "", "obj_type": ""}
+        data = write(tmp_path / "data.jsonl", [record])
+        text = " ".join(words)
+        at = text.index("red")
+        assert one["subject"] == {"text": "Ann", "start": 0, "end": 3}
+        assert one["object"] == {"text": "red", "start": at, "end": at + 3}
+        for same in (record, {"text": text, "subject": [0, 3], "object": [at, at + 3]}):
+            assert call(same)["scores"] == pytest.approx(one["scores"], abs=1e-6)
+    predict_files(models[name.replace("-", "_")], data, tmp_path / "out.jsonl")
+    stored = json.loads((tmp_path / "out.jsonl").read_text())
+    del stored["id"]
+    assert json.dumps(stored) == json.dumps(one)
+
+
+@pytest.mark.parametrize("inputs,message", [
+    ({"subject": [0, 3], "object": [5, 9], "text": "short"}, "object is .5, 9.: give .start, end."),
+    ({"subject": [0, 3], "text": "a text"}, "no field 'object'"), ("no tags", "needs <e1>words</e1>"),
+    ({"subject": [0, 1], "object": [1, 2], "text": "a b"}, "object .1, 2. is white space")])
+def test_wrong_inputs_are_told(inputs, message, models):
+    with pytest.raises(UserError, match=f"^input 2: .*{message}"):
+        spanbert_jax.pipeline("relation-extraction", models["relation_extraction"])(
+            [INPUTS["relation-extraction"], inputs])
+
+
+def test_another_task_and_no_model_are_refused(models, tmp_path):
+    with pytest.raises(UserError, match="was trained for 'text-classification'"):
+        spanbert_jax.pipeline("question-answering", models["text_classification"])
+    with pytest.raises(UserError, match="no fine-tuned network here .task.json is missing."):
+        spanbert_jax.pipeline("question-answering", tmp_path)
+
+
+@pytest.mark.parametrize("damage,message", [
+    (lambda stored: {**stored, "task": "guessing"}, "task 'guessing': allowed are"),
+    (lambda stored: {**stored, "facts": {"labels": ["a", "b"]}}, "its network does not go with the task"),
+    (lambda stored: {"task": "text_classification"}, "not a task as fine-tuning writes it .'settings'.")])
+def test_a_damaged_task_file_is_told(damage, message, models, tmp_path):
+    fine_tuned = load_model(models["text_classification"])
+    save_model(tmp_path / "model", fine_tuned)
+    file = tmp_path / "model" / "task.json"
+    file.write_text(json.dumps(damage(json.loads(file.read_text()))))
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
+
+
+def test_a_stored_model_is_read_back_and_replaced_whole(models, tmp_path):
+    fine_tuned = load_model(models["token_classification"])
+    for _ in range(2):
+        save_model(tmp_path / "model", fine_tuned)
+    again = load_model(tmp_path / "model")
+    assert again.task.facts == fine_tuned.task.facts and again.task.settings == fine_tuned.task.settings
+    for ours, theirs in zip(jax.tree.leaves(again.params), jax.tree.leaves(fine_tuned.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_context_of_a_million_characters(models):
+    context = "the old house . " * 62_500 + "red"
+    answer = spanbert_jax.pipeline("question-answering", models["question_answering"])(
+        question="what is the colour ?", context=context)
+    assert answer["answer"] == context[answer["start"]:answer["end"]] and len(context) > 1_000_000

@@ -1,0 +1,69 @@
+import jax
+import numpy as np
+import pytest
+import scipy.special
+
+from spanbert_jax.masking import MaskedRows
+from spanbert_jax.model import PretrainingLogits
+from spanbert_jax.model.losses import LossSums, cross_entropy
+from spanbert_jax.pretraining.objective import objective_terms, target_weights, total_loss
+
+B, M, V = 4, 6, 11
+
+
+@pytest.fixture
+def batch():
+    """Logits, masked rows and next-sentence labels, made up; the last row has no targets."""
+    random = np.random.default_rng(0)
+    shapes = (B, M, V), (B, M, V), (B, 2)
+    logits = PretrainingLogits(*(random.normal(size=shape).astype(np.float32) for shape in shapes))
+    weights = (random.random((B, M)) < 0.7).astype(np.float32)
+    weights[-1] = 0
+    whole = {name: np.zeros((B, M), np.int32) for name in ("left", "right", "place", "span_length", "positions")}
+    rows = MaskedRows(inputs=np.zeros((B, 8), np.int32), targets=random.integers(0, V, (B, M)), weights=weights,
+                      boundary_weights=weights * (random.random((B, M)) < 0.5), **whole)
+    return logits, rows, np.array([0, 1, 1, -1], np.int32)
+
+
+def test_score_against_log_softmax(batch):
+    logits, rows, _ = batch
+    loss, correct = cross_entropy(logits.masked, rows.targets)
+    expected = -np.take_along_axis(scipy.special.log_softmax(logits.masked, -1), rows.targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_array_equal(correct, logits.masked.argmax(-1) == rows.targets)
+
+
+def test_terms_count_weighted_targets_only(batch):
+    logits, rows, labels = batch
+    terms = objective_terms(logits, rows, labels)
+    for name, values, weights in (("masked", logits.masked, rows.weights),
+                                  ("boundary", logits.boundary, rows.boundary_weights)):
+        loss = -np.take_along_axis(scipy.special.log_softmax(values, -1), rows.targets[..., None], -1)[..., 0]
+        np.testing.assert_allclose(terms[name].loss, (loss * weights).sum(), rtol=1e-5)
+        assert terms[name].count == weights.sum()
+    pairs = scipy.special.log_softmax(logits.next_sentence, -1)
+    np.testing.assert_allclose(terms["next_sentence"].loss, -(pairs[0, 0] + pairs[1, 1] + pairs[2, 1]), rtol=1e-5)
+    assert terms["next_sentence"].count == 3
+
+
+def test_a_missing_head_has_no_term(batch):
+    logits, rows, labels = batch
+    assert objective_terms(PretrainingLogits(logits.masked, None, None), rows, labels).keys() == {"masked"}
+
+
+@pytest.mark.parametrize("reference,extra", [(False, 0), (True, 1)])
+def test_losses_of_parts_add_up_to_the_loss_of_the_whole(batch, reference, extra):
+    logits, rows, labels = batch
+    counts = {name: weights.sum() for name, weights in target_weights(rows, labels).items()}
+    part = lambda tree, s: jax.tree.map(lambda x: x[s], tree)
+    parts = [total_loss(objective_terms(part(logits, s), part(rows, s), labels[s]), counts, 0.7, reference)
+             for s in (slice(0, 1), slice(1, 4))]
+    terms = objective_terms(logits, rows, labels)
+    expected = (terms["masked"].loss / counts["masked"] + 0.7 * terms["boundary"].loss / (counts["boundary"] + extra)
+                + terms["next_sentence"].loss / 3)
+    np.testing.assert_allclose(sum(parts), expected, rtol=1e-5)
+
+
+def test_no_targets_give_no_loss():
+    nothing = LossSums(np.float32(0), np.float32(0), np.float32(0))
+    assert total_loss({"masked": nothing, "boundary": nothing}, {"masked": 0.0, "boundary": 0.0}, 1.0, False) == 0
