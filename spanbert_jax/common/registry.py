@@ -1,0 +1,98 @@
+"""Registries of named implementations: tasks, masking schemes, attention backends, architectures, trackers."""
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+from spanbert_jax.common.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Implementations of one kind by name.
+
+    They come from three places: this package; other installed packages, by the entry point group
+    `spanbert_jax.GROUP`; and modules named in `config.plugins`, which call `register` when they are imported.
+    Built-in ones and entry points are imported when they are first used.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]):
+        """Makes a registry.
+
+        Args:
+          kind: what an entry is, for messages: "task".
+          group: GROUP of the entry points: "tasks".
+          builtin: name -> "module:attribute" of this package's own implementations.
+        """
+        self.kind, self.group = kind, f"spanbert_jax.{group}"
+        self._builtin, self._registered = dict(builtin), dict[str, T]()
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that registers an implementation under `name`.
+
+        Raises:
+          ValueError: another implementation has this name.
+        """
+        def add(value: T) -> T:
+            if self._registered.get(name, value) is not value or name in self._builtin:
+                raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+            self._registered[name] = value
+            return value
+
+        return add
+
+    def names(self) -> tuple[str, ...]:
+        """All names: built-in ones first, in their order."""
+        return tuple(dict.fromkeys([*self._builtin, *self._registered, *self._entry_points()]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def get(self, name: str) -> T:
+        """The implementation of a name.
+
+        Raises:
+          UserError: there is none of that name, or it cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name in self._builtin:
+            module, _, attribute = self._builtin[name].partition(":")
+            value = getattr(importlib.import_module(module), attribute)
+        elif name in (points := self._entry_points()):
+            value = self._load(points[name])
+        else:
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"unknown {self.kind} {name!r}; {hint}allowed: {', '.join(self.names())}; one of your own "
+                            "is found if its module is named in config.plugins")
+        self._registered[name] = value
+        return value
+
+    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+
+    def _load(self, point: importlib.metadata.EntryPoint) -> T:
+        try:
+            return point.load()
+        except Exception as error:  # of the other package, whatever it may be
+            raise UserError(f"{self.kind} {point.name!r}: {point.value} of an installed package cannot be imported "
+                            f"({' '.join(str(error).split())}); fix or uninstall that package") from error
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Imports the modules of `config.plugins`, which register what they add.
+
+    Raises:
+      UserError: a module cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # of the plugin, whatever it may be
+            raise UserError(f"config.plugins: module {module!r} cannot be imported ({' '.join(str(error).split())}); "
+                            "fix it, or put its folder on PYTHONPATH") from error

@@ -1,0 +1,133 @@
+"""Typed settings: frozen dataclasses whose fields carry help and allowed values, from which everything else is made.
+
+A section of a config is a subclass of `Settings`. Defaults, config files, command-line flags, `--help`, validation and
+the reference page of all fields come from its fields, so that each is written once.
+"""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from spanbert_jax.common.errors import UserError
+
+S = TypeVar("S", bound="Settings")
+Choices = Sequence[Any] | Callable[[], Sequence[Any]]
+
+
+def setting(default: Any, help: str, *, choices: Choices | None = None, minimum: float | None = None,
+            maximum: float | None = None, above: float | None = None, below: float | None = None) -> Any:
+    """A field of a `Settings` class.
+
+    Args:
+      default: its default; a `Settings` instance makes the field a section.
+      help: one sentence for `--help` and the reference page.
+      choices: all allowed values, or a function that lists them when they are needed.
+      minimum, maximum: allowed range, ends included.
+      above, below: allowed range, ends excluded.
+    """
+    return dataclasses.field(default=default, metadata={
+        "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above, "below": below})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Base of all sections."""
+
+    def validate(self, path: str) -> None:
+        """Checks every field, and those of nested sections; a section with further rules extends this.
+
+        Args:
+          path: of this section in the config, such as "config.masking".
+
+        Raises:
+          UserError: one line with the field, its value, what is allowed and what to do.
+        """
+        for field in dataclasses.fields(self):
+            value, name = getattr(self, field.name), f"{path}.{field.name}"
+            if isinstance(value, Settings):
+                value.validate(name)
+            elif allowed := allowed_values(field):
+                require(is_allowed(field, value), name, value, allowed)
+
+    def replace(self: S, **changes: Any) -> S:
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+
+def require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    """Raises UserError, naming a field and its value, unless a condition holds."""
+    if not holds:
+        raise UserError(f"{name}={value!r}: {allowed}")
+
+
+def choices_of(field: dataclasses.Field) -> tuple[Any, ...] | None:
+    """All allowed values of a field, if they are listed."""
+    choices = field.metadata.get("choices")
+    return None if choices is None else tuple(choices() if callable(choices) else choices)
+
+
+def is_allowed(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a value is one of the choices and within the range of a field."""
+    limits, choices = field.metadata, choices_of(field)
+    return ((choices is None or value in choices)
+            and (limits.get("minimum") is None or value >= limits["minimum"])
+            and (limits.get("maximum") is None or value <= limits["maximum"])
+            and (limits.get("above") is None or value > limits["above"])
+            and (limits.get("below") is None or value < limits["below"]))
+
+
+def allowed_values(field: dataclasses.Field) -> str:
+    """What `validate` allows of a field alone, in words; "" if anything of its type."""
+    if (choices := choices_of(field)) is not None:
+        return f"allowed are {', '.join(map(repr, choices))}"
+    words = (("at least", "minimum"), ("above", "above"), ("at most", "maximum"), ("below", "below"))
+    parts = [f"{text} {field.metadata[limit]}" for text, limit in words if field.metadata.get(limit) is not None]
+    return f"must be {' and '.join(parts)}" if parts else ""
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Nested dictionaries of the values of a section, for JSON and ConfigDict."""
+    values = ((field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings))
+    return {name: to_dict(value) if isinstance(value, Settings) else value for name, value in values}
+
+
+def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> S:
+    """A section from nested dictionaries; fields that are not given have their defaults.
+
+    Raises:
+      UserError: a field does not exist, or a value has another type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"{path} has no field {name!r}; {hint}it has {', '.join(fields) or 'none'}")
+        found[name] = _converted(hints[name], value, f"{path}.{name}")
+    return cls(**found)
+
+
+def _converted(hint: Any, value: Any, name: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        require(isinstance(value, Mapping), name, value, "is a section; set its fields")
+        return from_dict(hint, value, name)
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if tuple in kinds and isinstance(value, (list, tuple)):
+        value = _as_tuple(value)
+    right = any(kind is Any or isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+                for kind in kinds)
+    require(right, name, value, f"must be of type {' or '.join(getattr(kind, '__name__', 'any') for kind in kinds)}")
+    return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
