@@ -16,8 +16,8 @@ import jax
 from spanbert_jax.checkpoints import folder as names
 from spanbert_jax.checkpoints.fingerprint import fingerprint
 from spanbert_jax.checkpoints.manifest import verify, write_manifest
-from spanbert_jax.checkpoints.reading import Unsound, read_about, read_params, read_state, require_saved
-from spanbert_jax.checkpoints.retention import kept
+from spanbert_jax.checkpoints.reading import CorruptCheckpoint, read_metadata, read_params, read_state, require_saved
+from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.checkpoints.saving import Save, short_reason
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
@@ -40,7 +40,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, tries: int = 3,
-                 read_only: bool = False, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
+                 read_only: bool = False, log: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
         """Opens the checkpoints of a run, making the folder and removing what a killed run left half-done.
 
         Args:
@@ -55,10 +55,10 @@ class Checkpointer:
         Raises:
           UserError: when the folder cannot be made, or is not seen by all processes.
         """
-        self.failures, self.bests = 0, []
+        self.failures, self.best_steps = 0, []
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
-        self._say = say if is_process_zero() else (lambda line: None)
+        self._log = log if is_process_zero() else (lambda line: None)
         self._pending: tuple[int, Save] | None = None
         self._in_a_row, self._unsaved = 0, ""
         if not read_only:
@@ -89,7 +89,7 @@ class Checkpointer:
                 f"{self._folder}: {reason}; each checkpoint takes {_gigabytes(size)}, and config.checkpoint.keep="
                 f"{self._keep} needs {missing} more at a time; make room, keep fewer, or give another workdir")
 
-    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Begins to save a state; it may be donated at once. A save that fails is told, counted and survived.
 
         What is stored already of the same step stays if it is sound and the same, and is set aside if not.
@@ -103,8 +103,9 @@ class Checkpointer:
           SavesFailed: when `tries` saves in a row have failed.
         """
         self._settle()
-        about = about | {"fingerprint": fingerprint(state)}
-        obstacle, stored = broadcast_from_zero(self._prepare(step, _bytes(state), about) if is_process_zero() else None)
+        metadata = metadata | {"fingerprint": fingerprint(state)}
+        obstacle, stored = broadcast_from_zero(
+            self._prepare(step, _bytes(state), metadata) if is_process_zero() else None)
         if stored:
             self._record(step, None)
             return
@@ -114,7 +115,7 @@ class Checkpointer:
             return
         save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step),
                     fail=lambda reason: self._tell_failure(step, reason))
-        begun = save.begin(state, about)
+        begun = save.begin(state, metadata)
         self._pending = step, save
         if any_process(not begun):
             self._settle()
@@ -129,24 +130,24 @@ class Checkpointer:
         if self._unsaved:
             raise SavesFailed(self._unsaved)
 
-    def save_and_wait(self, step: int, state: Any, about: dict[str, Any]) -> None:
+    def save_and_wait(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Saves a state and waits until it is on disk. A save that fails is tried again, for there may be room soon.
 
         Raises:
           SavesFailed: when `tries` saves in a row have failed.
         """
-        self.save(step, state, about)
+        self.save(step, state, metadata)
         self._settle()
         while self._unsaved:
             time.sleep(_RETRY_SECONDS)
-            self.save(step, state, about)
+            self.save(step, state, metadata)
             self._settle()
 
     def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> (
             tuple[int, Any] | None):
         """The newest sound step and its state, laid out as the shardings of `abstract` say; None for a new run.
 
-        Every byte is read and compared first. Unsound steps are set aside under another name, never deleted.
+        Every byte is read and compared first. Corrupt steps are set aside under another name, never deleted.
 
         Args:
           abstract: shapes, dtypes and shardings of the state.
@@ -162,16 +163,16 @@ class Checkpointer:
             if reason is None:
                 try:
                     return step, self._restore(step, abstract, check)
-                except Unsound as unsound:
+                except CorruptCheckpoint as unsound:
                     reason = str(unsound)
-            self._set_aside(step, reason)
-        if aside := broadcast_from_zero(names.list_set_aside(self._folder)):
+            self._quarantine(step, reason)
+        if aside := broadcast_from_zero(names.list_quarantined(self._folder)):
             raise UserError(
                 f"{self._folder}: no sound checkpoint is left; set aside are {', '.join(aside)}, each with its reason "
                 "in a .txt beside it; bring back a sound copy, or give another workdir to begin anew")
         return None
 
-    def newest_sound(self, step: int | None = None) -> int:
+    def latest_valid(self, step: int | None = None) -> int:
         """The newest step whose files are sound, or `step` if its are. Alters nothing.
 
         Raises:
@@ -182,16 +183,16 @@ class Checkpointer:
             raise UserError(f"{self._folder}: {problem}")
         return chosen
 
-    def about(self, step: int) -> dict[str, Any]:
+    def metadata(self, step: int) -> dict[str, Any]:
         """What was stored beside the state of a step.
 
         Raises:
           UserError: when it cannot be read.
         """
-        about, reason = self._read_about(step)
+        metadata, reason = self._read_metadata(step)
         if reason:
             raise UserError(f"{self._folder}: checkpoint of step {step}: {reason}")
-        return about
+        return metadata
 
     def restore_params(self, step: int, abstract: Any) -> Any:
         """The parameters of a step alone, without reading the optimiser's state, checked by their fingerprints.
@@ -210,8 +211,8 @@ class Checkpointer:
             gone = "" if step in self.steps() else " (its run has deleted it meanwhile: do the same again)"
             raise UserError(f"{path}{gone}: {reason or 'cannot be read by another process'}")
         try:
-            require_saved({"params": params}, self.about(step))
-        except Unsound as unsound:
+            require_saved({"params": params}, self.metadata(step))
+        except CorruptCheckpoint as unsound:
             raise UserError(f"{path}: {unsound}; `spanbert-jax checkpoints` lists the others") from None
         return params
 
@@ -247,25 +248,25 @@ class Checkpointer:
             raise UserError(f"{self._folder}: not every process of the run sees it; give a workdir on a file system "
                             "that all of them share")
 
-    def _prepare(self, step: int, size: int, about: dict[str, Any]) -> tuple[str | None, bool]:
+    def _prepare(self, step: int, size: int, metadata: dict[str, Any]) -> tuple[str | None, bool]:
         """Before a save: what is in its way, if anything, and whether it is stored already."""
         if not self._folder.exists():
-            self._say(f"{self._folder} has vanished, with the checkpoints in it; it is made anew")
+            self._log(f"{self._folder} has vanished, with the checkpoints in it; it is made anew")
         if obstacle := self._obstacle(size):
             return obstacle, False
         if step in self.steps():
-            reason = self._verify(step, full=False) or self._other_state(step, about)
+            reason = self._verify(step, full=False) or self._other_state(step, metadata)
             if reason is None:
                 return None, True
-            return self._try_to_set_aside(step, reason), False
+            return self._try_quarantine(step, reason), False
         return None, False
 
-    def _other_state(self, step: int, about: dict[str, Any]) -> str | None:
+    def _other_state(self, step: int, metadata: dict[str, Any]) -> str | None:
         try:
-            stored = read_about(self._folder / str(step)).get("fingerprint")
-        except Unsound as unsound:
+            stored = read_metadata(self._folder / str(step)).get("fingerprint")
+        except CorruptCheckpoint as unsound:
             return str(unsound)
-        return None if stored == about["fingerprint"] else "another state of the same step was saved later"
+        return None if stored == metadata["fingerprint"] else "another state of the same step was saved later"
 
     def _obstacle(self, size: int) -> str | None:
         """Why `size` more bytes could not be stored, or None."""
@@ -285,16 +286,16 @@ class Checkpointer:
         """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
         if not is_process_zero():
             return
-        best = max(({step, *self.steps()} & {*self.bests}), default=0)
+        best = max(({step, *self.steps()} & {*self.best_steps}), default=0)
         write_manifest(names.manifest_path(self._folder, step), names.saving_path(self._folder, step), step,
                        self._keep, self._keep_every, best)
         names.publish(self._folder, step)
         steps = self.steps()
-        for old in sorted(set(steps) - kept(steps, self._keep, self._keep_every, best).keys()):
+        for old in sorted(set(steps) - retained_steps(steps, self._keep, self._keep_every, best).keys()):
             try:
                 names.remove(self._folder, old)
             except OSError as error:
-                self._say(f"the checkpoint of step {old:,} could not be deleted: {short_reason(error)}")
+                self._log(f"the checkpoint of step {old:,} could not be deleted: {short_reason(error)}")
 
     def _settle(self) -> None:
         """Waits for the save before, if there is one, and takes note of its end, as the first process knows it."""
@@ -326,7 +327,7 @@ class Checkpointer:
             names.remove_remains(self._folder)
 
     def _tell_failure(self, step: int, reason: str) -> None:
-        self._say(f"SAVE FAILED: step {step:,}: {reason}; {self._in_a_row + 1} of at most {self._tries} in a row; "
+        self._log(f"SAVE FAILED: step {step:,}: {reason}; {self._in_a_row + 1} of at most {self._tries} in a row; "
                   f"{self._safe_words()}; the training goes on")
 
     def _safe_words(self) -> str:
@@ -336,23 +337,23 @@ class Checkpointer:
     def _verify(self, step: int, full: bool = True) -> str | None:
         return verify(self._folder / str(step), names.manifest_path(self._folder, step), step, full=full)
 
-    def _read_about(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
+    def _read_metadata(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
         """What is stored beside a state, or why that cannot be read, as the first process finds it."""
-        about, reason = None, None
+        metadata, reason = None, None
         if is_process_zero():
             try:
-                about = read_about(self._folder / str(step))
-            except Unsound as unsound:
+                metadata = read_metadata(self._folder / str(step))
+            except CorruptCheckpoint as unsound:
                 reason = str(unsound)
-        return broadcast_from_zero((about, reason))
+        return broadcast_from_zero((metadata, reason))
 
     def _restore(self, step: int, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> Any:
-        """The state of a step whose files are sound; raises Unsound, on all processes, where they do not hold it."""
+        """The state of a step whose files are valid; raises CorruptCheckpoint, on every process, if its state is not."""
         path = self._folder / str(step)
-        about, reason = self._read_about(step)
+        metadata, reason = self._read_metadata(step)
         if reason:
-            raise Unsound(reason)
-        check(step, about)
+            raise CorruptCheckpoint(reason)
+        check(step, metadata)
         state = None
         try:
             state = read_state(path, abstract)
@@ -366,21 +367,21 @@ class Checkpointer:
         if any_process(reason is not None):
             raise RunFailed(f"{path}: its files are as they were written, and yet it {reason or 'cannot be read'}; "
                             "nothing was altered; try again, or move it away to go on from the step before")
-        require_saved(state, about)
+        require_saved(state, metadata)
         return state
 
-    def _set_aside(self, step: int, reason: str) -> None:
-        if failure := broadcast_from_zero(self._try_to_set_aside(step, reason) if is_process_zero() else None):
+    def _quarantine(self, step: int, reason: str) -> None:
+        if failure := broadcast_from_zero(self._try_quarantine(step, reason) if is_process_zero() else None):
             raise UserError(f"{self._folder}: the checkpoint of step {step} is unsound ({reason}) and cannot be set "
                             f"aside: {failure}; make the folder writable")
 
-    def _try_to_set_aside(self, step: int, reason: str) -> str | None:
+    def _try_quarantine(self, step: int, reason: str) -> str | None:
         """Sets a step aside and tells of it. Returns why that failed, or None."""
         try:
-            name = names.set_aside(self._folder, step, reason)
+            name = names.quarantine(self._folder, step, reason)
         except OSError as error:
             return short_reason(error)
-        self._say(f"The checkpoint of step {step:,} is not to be believed and set aside as {name}: {reason}")
+        self._log(f"The checkpoint of step {step:,} is not to be believed and set aside as {name}: {reason}")
         return None
 
 

@@ -18,7 +18,7 @@ import re
 import shutil
 
 FOLDER = "checkpoints"
-STATE, ABOUT = "state", "about"
+STATE, METADATA = "state", "about"
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _MANIFEST = re.compile(r"integrity-([0-9]+)\.json")
@@ -39,14 +39,14 @@ def list_saving(folder: pathlib.Path) -> list[int]:
     return sorted({int(saving.group(1)) for entry in _entries(folder) if (saving := _SAVING.fullmatch(entry.name))})
 
 
-def list_set_aside(folder: pathlib.Path) -> list[str]:
+def list_quarantined(folder: pathlib.Path) -> list[str]:
     """The names of the steps that were set aside, in order of their steps."""
     names = [entry.name for entry in _entries(folder) if _SET_ASIDE.fullmatch(entry.name)]
-    return sorted(names, key=lambda name: (set_aside_step(name), name))
+    return sorted(names, key=lambda name: (quarantined_step(name), name))
 
 
-def set_aside_step(name: str) -> int:
-    """The step that lies under a name of `list_set_aside`."""
+def quarantined_step(name: str) -> int:
+    """The step that lies under a name of `list_quarantined`."""
     return int(_SET_ASIDE.fullmatch(name).group(1))
 
 
@@ -66,7 +66,7 @@ def publish(folder: pathlib.Path, step: int) -> None:
     sync(folder)
 
 
-def set_aside(folder: pathlib.Path, step: int, reason: str) -> str:
+def quarantine(folder: pathlib.Path, step: int, reason: str) -> str:
     """Renames a step that is not to be believed, and its manifest. Returns its new name."""
     name, count = f"{step}.unsound", 1
     while os.path.lexists(folder / name):
@@ -81,8 +81,8 @@ def set_aside(folder: pathlib.Path, step: int, reason: str) -> str:
     return name
 
 
-def why_set_aside(folder: pathlib.Path, name: str) -> str:
-    """The reason for which a step lies under a name of `list_set_aside`."""
+def quarantine_reason(folder: pathlib.Path, name: str) -> str:
+    """The reason for which a step lies under a name of `list_quarantined`."""
     try:
         return " ".join((folder / f"{name}.txt").read_text(encoding="utf-8", errors="replace").split())
     except OSError:

@@ -10,27 +10,27 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from spanbert_jax.checkpoints.fingerprint import array_name, difference, fingerprint
-from spanbert_jax.checkpoints.folder import ABOUT, STATE
+from spanbert_jax.checkpoints.folder import METADATA, STATE
 from spanbert_jax.common.errors import UserError
 
 
-class Unsound(Exception):
+class CorruptCheckpoint(Exception):
     """Why a step cannot be believed, in a few words."""
 
 
-def read_about(step_folder: pathlib.Path) -> dict[str, Any]:
+def read_metadata(step_folder: pathlib.Path) -> dict[str, Any]:
     """What was stored beside the state.
 
     Raises:
-      Unsound: when there is no such thing to be read.
+      CorruptCheckpoint: when there is no such thing to be read.
     """
     try:
-        about = json.loads((step_folder / ABOUT / "metadata").read_bytes())
+        metadata = json.loads((step_folder / METADATA / "metadata").read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise Unsound(f"{ABOUT}: cannot be read: {error}") from None
-    if not isinstance(about, dict):
-        raise Unsound(f"{ABOUT}: is no dictionary")
-    return about
+        raise CorruptCheckpoint(f"{METADATA}: cannot be read: {error}") from None
+    if not isinstance(metadata, dict):
+        raise CorruptCheckpoint(f"{METADATA}: is no dictionary")
+    return metadata
 
 
 def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:
@@ -59,14 +59,14 @@ def read_params(step_folder: pathlib.Path, abstract: Any) -> Any:
         item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True))["params"]
 
 
-def require_saved(tree: Any, about: dict[str, Any]) -> None:
+def require_saved(tree: Any, metadata: dict[str, Any]) -> None:
     """That arrays are what they were on the devices when they were saved. Every process must call.
 
     Raises:
-      Unsound: naming the first that is not.
+      CorruptCheckpoint: naming the first that is not.
     """
-    if reason := difference(about.get("fingerprint"), fingerprint(tree)):
-        raise Unsound(reason)
+    if reason := difference(metadata.get("fingerprint"), fingerprint(tree)):
+        raise CorruptCheckpoint(reason)
 
 
 def _arrays(tree: Any) -> dict[str, str]:

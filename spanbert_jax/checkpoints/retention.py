@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def kept(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dict[int, str]:
+def retained_steps(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dict[int, str]:
     """The steps that are kept, each with its reasons in words.
 
     Args:

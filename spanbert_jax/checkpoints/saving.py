@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax._src import distributed
 
-from spanbert_jax.checkpoints.folder import ABOUT, STATE
+from spanbert_jax.checkpoints.folder import METADATA, STATE
 
 # A save that takes longer has failed.
 _TIMEOUT_SECONDS = 1200
@@ -45,11 +45,11 @@ class Save:
         self._thread = threading.Thread(target=self._wait_for_orbax, name="save")
         self._reason: str | None = None
 
-    def begin(self, state: Any, about: dict[str, Any]) -> bool:
+    def begin(self, state: Any, metadata: dict[str, Any]) -> bool:
         """Copies the state, which may be donated on return, and writes on in the background. Whether that has begun."""
         try:
             self._orbax.save(os.path.abspath(self._path), args=ocp.args.Composite(
-                **{STATE: ocp.args.StandardSave(state), ABOUT: ocp.args.JsonSave(about)}))
+                **{STATE: ocp.args.StandardSave(state), METADATA: ocp.args.JsonSave(metadata)}))
         except Exception as error:
             self._failed(error)
             return False

@@ -25,12 +25,12 @@ _WATCH_POLLS = 60
 _FORGOTTEN_SECONDS = 3600.0
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def hold(workdir: str | os.PathLike, say: Callable[[str], None] = _say, touch_seconds: float = _TOUCH_SECONDS,
+def hold(workdir: str | os.PathLike, log: Callable[[str], None] = _log, touch_seconds: float = _TOUCH_SECONDS,
          watch_seconds: float = _WATCH_SECONDS) -> Iterator[None]:
     """Makes the workdir where there is none, and keeps other runs out of it. Only one process of a run calls this.
 
@@ -56,7 +56,7 @@ def hold(workdir: str | os.PathLike, say: Callable[[str], None] = _say, touch_se
         file = _open(workdir)
         stack.callback(os.close, file)
         alone_here = _lock(file, workdir)
-        _outwait(workdir, alone_here, watch_seconds, say)
+        _outwait(workdir, alone_here, watch_seconds, log)
         _write(file, workdir, own)
         stack.callback(_empty, file, own)
         stack.enter_context(_touching(file, touch_seconds))
@@ -102,14 +102,14 @@ def _name(holder: dict[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 
 
-def _outwait(workdir: pathlib.Path, alone_here: bool, watch_seconds: float, say: Callable[[str], None]) -> None:
+def _outwait(workdir: pathlib.Path, alone_here: bool, watch_seconds: float, log: Callable[[str], None]) -> None:
     """Returns when no other machine holds the workdir. Raises UserError if one does."""
     touched, content = _look(workdir)
     holder = _holder(content)
     if not content.strip() or (alone_here and holder.get("machine") == _machine()):
         return
     if abs(time.time() - touched / 1e9) < _FORGOTTEN_SECONDS:
-        say(f"workdir {workdir}: may be in use by {_name(holder)}; waiting {watch_seconds:g} s for a sign of life")
+        log(f"workdir {workdir}: may be in use by {_name(holder)}; waiting {watch_seconds:g} s for a sign of life")
         deadline = time.monotonic() + watch_seconds
         while time.monotonic() < deadline:
             time.sleep(watch_seconds / _WATCH_POLLS)
@@ -118,7 +118,7 @@ def _outwait(workdir: pathlib.Path, alone_here: bool, watch_seconds: float, say:
                 return
             if (now_touched, now_content) != (touched, content):
                 raise _in_use(workdir, _holder(now_content))
-    say(f"workdir {workdir}: taken over from {_name(holder)}, which gave no sign of life")
+    log(f"workdir {workdir}: taken over from {_name(holder)}, which gave no sign of life")
 
 
 def _look(workdir: pathlib.Path) -> tuple[int, bytes]:

@@ -22,7 +22,7 @@ import rich.table
 
 from spanbert_jax.checkpoints import folder as names
 from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest, verify
-from spanbert_jax.checkpoints.retention import kept
+from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.common.errors import UserError
 
 # Wide enough for the table where the output goes to a file, which has no width of its own.
@@ -63,7 +63,7 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
     steps = names.list_steps(folder)
     manifests = {step: _manifest(folder, step) for step in steps}
     newest = next((manifest for manifest in reversed(manifests.values()) if manifest), None)
-    reasons = kept(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
+    reasons = retained_steps(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
     listed = []
     for step, manifest in manifests.items():
         unsound = verify(folder / str(step), names.manifest_path(folder, step), step, full=full, on_bytes=on_bytes)
@@ -72,8 +72,8 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
         listed.append({"step": step, "bytes": _size(folder / str(step)),
                        "saved_at": manifest.saved_at if manifest else None, "unsound": unsound,
                        "kept": reasons.get(step, "")})
-    aside = [{"name": name, "bytes": _size(folder / name), "unsound": names.why_set_aside(folder, name)}
-             for name in names.list_set_aside(folder)]
+    aside = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
+             for name in names.list_quarantined(folder)]
     return {"steps": listed, "set_aside": aside, "saving": names.list_saving(folder)}
 
 

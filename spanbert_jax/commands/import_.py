@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Imports, and says what came in."""
     from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
-    from spanbert_jax.common.directories import check_free
+    from spanbert_jax.common.directories import require_absent_or_empty
     from spanbert_jax.interop.exporting import export
     from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
-    check_free(args.out)
+    require_absent_or_empty(args.out)
     if path := encoder_decoder_at(args.source):
         return carry_writer(path, args.out, args.task, args.tokenizer)
     if args.task:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from spanbert_jax.common.errors import UserError
 
 
-def check_free(out: str | pathlib.Path) -> None:
+def require_absent_or_empty(out: str | pathlib.Path) -> None:
     """That a directory can be made where nothing is yet, or filled where it is empty.
 
     Raises:
@@ -38,7 +38,7 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
       UserError: when there is something at `out`, or the disk does not take it.
     """
     out = out.absolute()
-    check_free(out)
+    require_absent_or_empty(out)
     there = out.is_dir()  # perhaps a mount, which cannot be renamed to
     place = out if there else out.parent
     made = [parent for parent in (place, *place.parents) if not parent.exists()]

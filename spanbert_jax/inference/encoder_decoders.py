@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.common.directories import check_free
+from spanbert_jax.common.directories import require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, load_model, save_model
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
@@ -22,7 +22,7 @@ from spanbert_jax.model import EncoderDecoder
 from spanbert_jax.tasks import make_task, task_class
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.tasks.seq2seq import Seq2SeqTask
-from spanbert_jax.text.targets import TARGET_FOLDER, load_target_tokenizer
+from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, load_target_tokenizer
 
 logger = logging.getLogger("spanbert_jax")
 # transformers' fields of generation -> ours.
@@ -57,7 +57,7 @@ def adopt(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None,
       UserError: when it cannot be read, or is not for that task.
       RunFailed: when transformers computes something else with it; then nothing is left.
     """
-    check_free(out)
+    require_absent_or_empty(out)
     out = pathlib.Path(out).expanduser()
     if tokenizer and (path / TASK_FILE).is_file():
         raise UserError(f"--tokenizer {tokenizer}: the network in {path} has its own; leave it out")
@@ -75,7 +75,7 @@ def _read(path: pathlib.Path, name: str | None, sources: str | pathlib.Path) -> 
         raise UserError(f"{path}: a network that writes; say what by --task summarization or translation")
     model, params = load_encoder_decoder(path)
     tokenizer, facts = load_tokenizer(sources), {}
-    if (path / TARGET_FOLDER).is_dir() or (path / "merges.txt").is_file():
+    if (path / TARGET_TOKENIZER_FOLDER).is_dir() or (path / "merges.txt").is_file():
         facts["target_tokenizer"] = load_target_tokenizer(path).to_str()
     values, file = _generation_values(path)
     settings = settings_of(values, task_class(name).defaults(), file) | {"length": model.config.max_positions}
@@ -109,13 +109,15 @@ def _check_tokenizers(path: pathlib.Path, values: Mapping[str, Any], task: Task,
     target, written = task.target_tokenizer(tokenizer), task.generation(tokenizer)
     for part, config, pieces in (("encoder", model.config, tokenizer), ("decoder", model.decoder_config, target)):
         if pieces.get_vocab_size() > config.vocab_size:
-            where = f"; its own belongs into the folder {TARGET_FOLDER} there" if pieces is tokenizer is target else ""
+            where = (f"; its own belongs into the folder {TARGET_TOKENIZER_FOLDER} there"
+                     if pieces is tokenizer is target else "")
             raise UserError(f"{path}: the {part}'s tokenizer has {pieces.get_vocab_size():,} pieces and the {part} "
                             f"{config.vocab_size:,}; give the one that it was trained with{where}")
     for field, ours in (("decoder_start_token_id", written.start), ("eos_token_id", written.end)):
         if values.get(field, ours) not in (ours, [ours], None):
             raise UserError(f"{path}: {field} is {values[field]}, and {ours}, alone, by the tokenizer of what is "
-                            f"written; if that is another's, put the right one into the folder {TARGET_FOLDER} there")
+                            f"written; if that is another's, put the right one into the folder "
+                            f"{TARGET_TOKENIZER_FOLDER} there")
 
 
 def settings_of(values: Mapping[str, Any], defaults: Mapping[str, Any], file: pathlib.Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from spanbert_jax.common.directories import check_free, new_directory
+from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference.generator import make_predictor
@@ -61,7 +61,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         with _telling(partial):
             done = _begin(partial, _identity(model, inputs, dtype, settings))
         if official is not None and not done:
-            check_free(official)
+            require_absent_or_empty(official)
             if not task.files([], []):
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.common.directories import check_free, new_directory
+from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference.generator import make_predictor
 from spanbert_jax.inference.model_folder import load_model
@@ -33,7 +33,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       UserError: naming file, line and id.
     """
     if out is not None:
-        check_free(out)
+        require_absent_or_empty(out)
     fine_tuned, faults = load_model(model, settings=settings), DataIssues()
     predictor, task = make_predictor(fine_tuned, batch_size), fine_tuned.task
     examples, predictions, group = read_all(task, inputs, faults), [], group_size()

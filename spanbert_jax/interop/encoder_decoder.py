@@ -24,7 +24,7 @@ from spanbert_jax.interop.pretrained import open_file
 from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, complete
-from spanbert_jax.text.targets import TARGET_FOLDER, target_ids
+from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, target_ids
 
 _BRIDGE = "enc_to_dec_proj"
 _PARTS = ("encoder", "decoder")
@@ -157,7 +157,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
       directory: to be made.
       settings: how it writes; transformers' `generate` does by itself what they say.
       tokenizer: of the sources; lies in the directory.
-      target_tokenizer: of what is written, where that is another; lies in `TARGET_FOLDER` there.
+      target_tokenizer: of what is written, where that is another; lies in `TARGET_TOKENIZER_FOLDER` there.
 
     Raises:
       UserError: when something is there, or the disk does not take it.
@@ -180,7 +180,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
         if tokenizer is not None:
             write_tokenizer(folder, tokenizer, model.config.max_positions)
         if target_tokenizer is not None:
-            _write_target_tokenizer(folder / TARGET_FOLDER, target_tokenizer, decoder.max_positions)
+            _write_target_tokenizer(folder / TARGET_TOKENIZER_FOLDER, target_tokenizer, decoder.max_positions)
 
 
 def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from spanbert_jax.common.directories import check_free, new_directory
+from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.interop.formats import FORMATS, load_format
 from spanbert_jax.interop.formats.model_card import model_card
@@ -81,7 +81,7 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     if format not in FORMATS:
         raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
     out = pathlib.Path(out).expanduser()
-    check_free(out)
+    require_absent_or_empty(out)
     _check_finite(params)
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # transformers wraps the library's own
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):

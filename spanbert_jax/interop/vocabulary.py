@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from spanbert_jax.text import CONTINUATION, SPECIAL_PIECES
+from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
     unknown, byte_level = known["[UNK]"], isinstance(new.model, models.BPE)
 
     def cut(piece: str) -> tuple[int, ...]:
-        if piece in SPECIAL_PIECES:
+        if piece in SPECIAL_TOKENS:
             return (known[piece],) if piece in known else ()
         if byte_level:
             piece = _of_bytes(new.decode([pieces[piece]]))
         if piece in known:
             return (known[piece],)
-        body = piece.removeprefix(CONTINUATION) if len(piece) > len(CONTINUATION) else piece
+        body = piece.removeprefix(CONTINUATION_PREFIX) if len(piece) > len(CONTINUATION_PREFIX) else piece
         if body == piece:
             ids = old.encode(piece, add_special_tokens=False).ids
         else:
@@ -71,13 +71,13 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
 
 def _of_bytes(text: str) -> str:
     """The text of a byte-level piece as WordPiece writes it: with a mark where it goes on in a word."""
-    return text.strip() if not text[:1].isalnum() else CONTINUATION + text
+    return text.strip() if not text[:1].isalnum() else CONTINUATION_PREFIX + text
 
 
 def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:
     """Cuts what stands inside a word into the pieces that continue one, with their ids."""
     vocab = tokenizer.get_vocab(with_added_tokens=True)
-    bodies = {piece.removeprefix(CONTINUATION): number for piece, number in vocab.items()
-              if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION)}
+    bodies = {piece.removeprefix(CONTINUATION_PREFIX): number for piece, number in vocab.items()
+              if piece.startswith(CONTINUATION_PREFIX) and len(piece) > len(CONTINUATION_PREFIX)}
     # A word that cannot be cut needs an unknown piece; no body has brackets and capitals around nothing.
     return models.WordPiece({**bodies, "[UNK]": vocab["[UNK]"]}, unk_token="[UNK]", continuing_subword_prefix="")

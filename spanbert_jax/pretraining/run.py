@@ -76,9 +76,9 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     if not learning.can_evaluate:
         raise UserError(f"{learning.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
-        chosen = checkpointer.newest_sound(step)
-        about = describe(config, learning.identity, experiment.model.config)
-        check_changes(chosen, checkpointer.about(chosen), about, force=True, defaults=default_config().to_dict())
+        chosen = checkpointer.latest_valid(step)
+        metadata = describe(config, learning.identity, experiment.model.config)
+        check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True, defaults=default_config().to_dict())
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
         with rich.progress.Progress(console=display.make_console(), transient=True) as bar:
             task = bar.add_task("evaluating", total=-(-len(learning.held_out) // config.evaluation.batch_size))

@@ -17,7 +17,7 @@ from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
 from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Task, place_of
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 _BATCH = 256  # documents that are tokenised at once
 _SHORTEST = 3  # [CLS], a piece, [SEP]
@@ -83,7 +83,7 @@ class ExtractiveSummarization(Task):
         for those of `metrics.rouge.greedy_oracle`, and "label_weight", float32, the piece's share of its sentence there
         and 0 elsewhere.
         """
-        special, plain, made = special_ids(tokenizer), of_plain_text(tokenizer), FeatureList()
+        special, plain, made = special_ids(tokenizer), special_tokens_as_text(tokenizer), FeatureList()
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             texts = [example.sentence_texts for example in batch]

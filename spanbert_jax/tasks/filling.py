@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.text import SPECIAL_PIECES, SpecialIds, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, SpecialIds, special_ids
 
 # Rows are padded to a multiple of this, so that texts of about the same length share a compilation.
 _LENGTH_MULTIPLE = 32
@@ -147,7 +147,7 @@ def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray
 
 def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     """[V] booleans: pieces of the tokenizer that are not special."""
-    ids = [i for piece, i in tokenizer.get_vocab(with_added_tokens=True).items() if piece not in SPECIAL_PIECES]
+    ids = [i for piece, i in tokenizer.get_vocab(with_added_tokens=True).items() if piece not in SPECIAL_TOKENS]
     if max(ids) >= vocab_size:
         raise UserError(f"the tokenizer has {max(ids) + 1:,} pieces and the network {vocab_size:,}; give the tokenizer "
                         "that it was trained with")

@@ -22,7 +22,7 @@ from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files.questions import Question, given_question, read_questions
 from spanbert_jax.tasks.metrics import question_answering as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task, place_of
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 CUT = "questions cut at config.task.question_length pieces"
 NO_QUESTION = "questions without text"
@@ -91,7 +91,7 @@ class QuestionAnswering(Task):
     def learn(self, examples: Sequence[Question], tokenizer: Tokenizer) -> None:
         """Stores how long answers may be, where the settings leave it open."""
         answers = [text for example in examples for text, _ in example.answers[:1]]
-        lengths = [len(ids) for ids, _ in _encode(of_plain_text(tokenizer), answers)]
+        lengths = [len(ids) for ids, _ in _encode(special_tokens_as_text(tokenizer), answers)]
         needed = np.quantile(lengths, _ANSWERS_HELD, method="higher") if lengths else 0
         self.facts["max_answer_length"] = max(_MAX_ANSWER_LENGTH, int(needed))
 
@@ -111,7 +111,7 @@ class QuestionAnswering(Task):
         The pieces' "char_start" and "char_end" are characters of the context as it was given, 0 and 0 outside the
         chunk. "max_context" marks the pieces of the chunk for which no other window has more context.
         """
-        plain, special = of_plain_text(tokenizer), special_ids(tokenizer)
+        plain, special = special_tokens_as_text(tokenizer), special_ids(tokenizer)
         contexts = dict.fromkeys(example.context for example in examples)
         contexts = dict(zip(contexts, _encode(plain, contexts)))
         made = FeatureList()

@@ -18,8 +18,8 @@ from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, weighted_sums
 from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Task, place_of
-from spanbert_jax.text import of_plain_text, special_ids
-from spanbert_jax.text.targets import LEAST_TARGET_PIECES, load_target_tokenizer, target_ids, train_target_tokenizer
+from spanbert_jax.text import special_ids, special_tokens_as_text
+from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 _BATCH = 1024  # texts that are tokenised at once
 _SHORTEST = 3  # of sources: [CLS], a piece, [SEP]
@@ -90,8 +90,8 @@ class Seq2SeqTask(Task):
                 ("seed", 0 <= settings["seed"] < 1 << 32, "from 0 to 2**32 - 1"),
                 ("length", settings.get("length", _SHORTEST) >= _SHORTEST, f"at least {_SHORTEST}"),
                 ("beams", settings["beams"] == 1 or not settings["sample"], "1 where sample is true"),
-                ("target_vocabulary", not wanted.isdigit() or int(wanted) >= LEAST_TARGET_PIECES,
-                 f"at least {LEAST_TARGET_PIECES} where it is a number"),
+                ("target_vocabulary", not wanted.isdigit() or int(wanted) >= MIN_TARGET_VOCAB_SIZE,
+                 f"at least {MIN_TARGET_VOCAB_SIZE} where it is a number"),
                 ("target_vocabulary", settings["decoder"] in DECODERS or not settings["target_vocabulary"],
                  "empty where the decoder is that of a directory, which has its own"),
                 ("target_vocabulary", settings["decoder"] != "shared" or not settings["target_vocabulary"],
@@ -147,7 +147,7 @@ class Seq2SeqTask(Task):
         """
         special, room, made = special_ids(tokenizer), self.settings["length"] - 2, FeatureList()
         target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
-        reader, writer = of_plain_text(tokenizer), of_plain_text(target)
+        reader, writer = special_tokens_as_text(tokenizer), special_tokens_as_text(target)
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             sources = _encode(reader, [example.source for example in batch])

@@ -20,7 +20,7 @@ from spanbert_jax.tasks.features import FeatureList, Features
 from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 _BATCH = 1024  # texts that are tokenised at once: what comes of them takes a hundred bytes a piece
 
@@ -163,7 +163,7 @@ class TextClassification(Task):
         Columns: "label", int32, the index of the class, or float32; "weight" float32, 0 where the class is not known.
         """
         special, length, made = special_ids(tokenizer), self.settings["length"], FeatureList()
-        tokenizer = of_plain_text(tokenizer)
+        tokenizer = special_tokens_as_text(tokenizer)
         indices = {label: index for index, label in enumerate(self.labels)}
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer
 
-from spanbert_jax.text import of_plain_text
+from spanbert_jax.text import special_tokens_as_text
 
 _BATCH = 8192  # words that are tokenised at once: what the tokenizer makes of them takes a kilobyte a word
 
@@ -15,7 +15,7 @@ def word_pieces(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[in
 
     What a word spells like a special piece is text.
     """
-    tokenizer = of_plain_text(tokenizer)
+    tokenizer = special_tokens_as_text(tokenizer)
     different, pieces = list(dict.fromkeys(words)), {}
     for start in range(0, len(different), _BATCH):
         batch = different[start:start + _BATCH]

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, load_tokenizer
 
 # Where it lies in the directory of a network that reads by another.
-TARGET_FOLDER = "target_tokenizer"
+TARGET_TOKENIZER_FOLDER = "target_tokenizer"
 _GPT2_END = "<|endoftext|>"
-LEAST_TARGET_PIECES = 256 + MIN_VOCAB_SIZE  # bytes, and what is not one
+MIN_TARGET_VOCAB_SIZE = 256 + MIN_VOCAB_SIZE  # bytes, and what is not one
 
 
 class TargetIds(NamedTuple):
@@ -30,7 +30,7 @@ def target_ids(tokenizer: Tokenizer) -> TargetIds:
     Raises:
       UserError: when it has neither.
     """
-    pad, unknown, start, end = (tokenizer.token_to_id(piece) for piece in SPECIAL_PIECES[:4])
+    pad, unknown, start, end = (tokenizer.token_to_id(piece) for piece in SPECIAL_TOKENS[:4])
     if None not in (pad, start, end):
         return TargetIds(start, end, pad, unknown if isinstance(tokenizer.model, models.WordPiece) else None)
     if (end := tokenizer.token_to_id(_GPT2_END)) is None:
@@ -43,13 +43,13 @@ def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains byte-level pieces, by byte-pair encoding as in GPT-2: any text can be written, and comes back as it was.
 
     Args:
-      vocab_size: at least `LEAST_TARGET_PIECES`.
+      vocab_size: at least `MIN_TARGET_VOCAB_SIZE`.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_PIECES), initial_alphabet=alphabet, show_progress=False))
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False))
     return tokenizer
 
 
@@ -61,8 +61,8 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
       UserError: when there is none.
     """
     folder = pathlib.Path(path).expanduser()
-    if (folder / TARGET_FOLDER).is_dir():
-        folder /= TARGET_FOLDER
+    if (folder / TARGET_TOKENIZER_FOLDER).is_dir():
+        folder /= TARGET_TOKENIZER_FOLDER
     file = folder / "tokenizer.json" if folder.is_dir() else folder
     own = _load_json(file) if file.suffix == ".json" and file.is_file() else None
     if own is not None and not isinstance(own.model, models.WordPiece):

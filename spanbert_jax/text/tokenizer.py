@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from spanbert_jax.common.errors import UserError
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CONTINUATION = "##"
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION_PREFIX = "##"
 MIN_VOCAB_SIZE = 64
 logger = logging.getLogger("spanbert_jax")
 _MAX_WORD_CHARACTERS = 100
@@ -81,33 +81,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
         del counts[blank]
     if not counts:
         raise UserError("the texts to train a vocabulary on hold no text")
-    limit = min(_MAX_ALPHABET, (vocab_size - len(SPECIAL_PIECES)) // 4)
+    limit = min(_MAX_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 4)
     alphabet = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:limit])
 
     untrained = _bare(models.WordPiece(unk_token="[UNK]"), lowercase)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False,
-        special_tokens=[*SPECIAL_PIECES, *alphabet, *(CONTINUATION + c for c in alphabet)])
+        special_tokens=[*SPECIAL_TOKENS, *alphabet, *(CONTINUATION_PREFIX + c for c in alphabet)])
     untrained.train_from_iterator(texts, trainer)
     pieces = sorted(untrained.get_vocab(), key=untrained.get_vocab().get)
     return _build({piece: i for i, piece in enumerate(pieces[:vocab_size])}, lowercase)
 
 
-def of_plain_text(tokenizer: Tokenizer) -> Tokenizer:
+def special_tokens_as_text(tokenizer: Tokenizer) -> Tokenizer:
     """A copy for which what a text spells like a special piece, such as [SEP], is words."""
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.encode_special_tokens = True
     return copy
 
 
-def lowers_case(tokenizer: Tokenizer) -> bool:
+def is_lowercasing(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer makes capital letters small, by whatever normalizer."""
     return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """Ids of the special pieces of a tokenizer from `load_tokenizer` or `train_tokenizer`."""
-    return SpecialIds(*(tokenizer.token_to_id(piece) for piece in SPECIAL_PIECES))
+    return SpecialIds(*(tokenizer.token_to_id(piece) for piece in SPECIAL_TOKENS))
 
 
 def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
@@ -115,7 +115,7 @@ def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     table = np.ones(max(vocab.values()) + 1, np.uint8)
     for piece, i in vocab.items():
-        if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION):
+        if piece.startswith(CONTINUATION_PREFIX) and len(piece) > len(CONTINUATION_PREFIX):
             table[i] = 0
     ids = special_ids(tokenizer)
     table[[ids.pad, ids.cls, ids.sep, ids.mask]] = 0
@@ -139,12 +139,12 @@ def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"tokenizer {file}: not a tokenizer.json ({error})") from None
     model = tokenizer.model
-    if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION:
+    if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION_PREFIX:
         raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
     _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
     own = getattr(tokenizer.normalizer, "lowercase", None)
     pieces = tokenizer.get_vocab(with_added_tokens=False)
-    if lowercase is None and lowers_case(tokenizer) and _is_cased(pieces):
+    if lowercase is None and is_lowercasing(tokenizer) and _is_cased(pieces):
         _tell_not_believed(file, pieces)
         if isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
             tokenizer.normalizer.lowercase = False
@@ -172,7 +172,7 @@ def _read_vocab(file: pathlib.Path) -> dict[str, int]:
 
 
 def _check_special(file: pathlib.Path, vocab: dict[str, int]) -> None:
-    missing = [piece for piece in SPECIAL_PIECES if piece not in vocab]
+    missing = [piece for piece in SPECIAL_TOKENS if piece not in vocab]
     if missing:
         raise UserError(f"tokenizer {file}: special pieces missing: {', '.join(missing)}; BERT's five are needed")
 
@@ -224,8 +224,8 @@ def _bare(model: models.Model, lowercase: bool) -> Tokenizer:
 def _build(vocab: dict[str, int], lowercase: bool) -> Tokenizer:
     model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARACTERS)
     tokenizer = _bare(model, lowercase)
-    tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES])
-    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_TOKENS])
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION_PREFIX)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[(piece, vocab[piece]) for piece in ("[CLS]", "[SEP]")])

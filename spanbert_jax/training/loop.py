@@ -36,7 +36,7 @@ class Loop:
     """
 
     def __init__(self, experiment: Experiment, state: TrainState, step: int, checkpointer: Checkpointer,
-                 about: dict[str, Any], writer: MetricsWriter, progress: display.TrainingProgress, stop: StopRequest,
+                 metadata: dict[str, Any], writer: MetricsWriter, progress: display.TrainingProgress, stop: StopRequest,
                  account: Account, profiler: Profiler):
         """Compiles nothing yet.
 
@@ -49,7 +49,7 @@ class Loop:
         config, learning = experiment.config, experiment.workload
         self.state, self.step, self.evaluation, self.stopping = state, step, None, False
         self._experiment, self._config, self._learning = experiment, config, learning
-        self._checkpointer, self._about = checkpointer, about
+        self._checkpointer, self._metadata = checkpointer, metadata
         self._writer, self._progress, self._stop = writer, progress, stop
         self._account, self._profiler = account, profiler
         self._total = experiment.size.total_steps
@@ -66,7 +66,7 @@ class Loop:
         self._evaluated = step if broadcast_from_zero(writer.evaluated(step)) else None
         bests = broadcast_from_zero(writer.bests(learning.metric)) if learning.metric else []
         self.bests, self._best_score = [step for step, _ in bests], bests[-1][1] if bests else -math.inf
-        checkpointer.bests = self.bests
+        checkpointer.best_steps = self.bests
 
     @property
     def finished(self) -> bool:
@@ -102,7 +102,7 @@ class Loop:
             self._progress.say(f"step {self.step:,}: stopping by {self._stop.reason or 'a request to another process'}")
         if self.step > start:
             with self._account.during("checkpoint"):
-                self._checkpointer.save_and_wait(self.step, self.state, self._about)
+                self._checkpointer.save_and_wait(self.step, self.state, self._metadata)
             self._account.saved(self.step)
         if ending:
             raise ending
@@ -224,5 +224,5 @@ class Loop:
 
     def _save(self) -> None:
         with self._account.during("checkpoint"):
-            self._checkpointer.save(self.step, self.state, self._about)
+            self._checkpointer.save(self.step, self.state, self._metadata)
         self._account.saved(self.step)

@@ -75,8 +75,8 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
     console = display.make_console()
-    about = describe(config, experiment.workload.identity, experiment.model.config)
-    require_same_everywhere(about, force)
+    metadata = describe(config, experiment.workload.identity, experiment.model.config)
+    require_same_everywhere(metadata, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
                       tries=checkpoint.tries, say=console.print) as checkpointer:
@@ -86,7 +86,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         changes: list[str] = []
 
         def check(step: int, before: dict[str, Any]) -> None:
-            changes[:] = check_changes(step, before, about, force, experiment.defaults)
+            changes[:] = check_changes(step, before, metadata, force, experiment.defaults)
 
         def begin() -> tuple[int, TrainState]:
             with jax.set_mesh(experiment.mesh):  # which is the thread's own
@@ -107,7 +107,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
         with (MetricsWriter(workdir, step, say=console.print) as writer,
               display.TrainingProgress(console, total, step) as progress, stop.deferred()):
             profiler = Profiler(config.profile, workdir, range(step + 1, total + 1), account, progress.say)
-            loop = Loop(experiment, state, step, checkpointer, about, writer, progress, stop, account, profiler)
+            loop = Loop(experiment, state, step, checkpointer, metadata, writer, progress, stop, account, profiler)
             del state  # the loop donates it
             if loop.finished:  # it only says its evaluation again
                 loop.run()

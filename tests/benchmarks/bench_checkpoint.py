@@ -97,7 +97,7 @@ def main() -> None:
             read = time_reading(lambda: read_all(path), on_disk)
             abstract = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-            resumed = seconds(lambda: checkpointer.resume(abstract, lambda step, about: None))
+            resumed = seconds(lambda: checkpointer.resume(abstract, lambda step, metadata: None))
     finally:
         shutil.rmtree(workdir)
 

@@ -22,7 +22,7 @@ def main() -> None:
         return make_state(seed, jax.device_count(), rows=LARGE)
 
     said, found = [], {}
-    with Checkpointer(workdir, keep=3, say=said.append) as checkpointer:
+    with Checkpointer(workdir, keep=3, log=said.append) as checkpointer:
         checkpointer.check_space(abstract_of(large(0)))
         checkpointer.save(1, large(1), {"process": process})
         checkpointer.wait()
@@ -40,9 +40,10 @@ def main() -> None:
         if process == 0:
             os.unlink(workdir / "checkpoints/3/about/metadata")
         abouts = []
-        fallen, state = checkpointer.resume(abstract_of(large(0)), lambda step, about: abouts.append(about["process"]))
+        fallen, state = checkpointer.resume(
+            abstract_of(large(0)), lambda step, metadata: abouts.append(metadata["process"]))
         same(state, large(1))
-        found |= {"resumed": [step, fallen], "abouts": abouts, "newest_sound": checkpointer.newest_sound()}
+        found |= {"resumed": [step, fallen], "abouts": abouts, "latest_valid": checkpointer.latest_valid()}
     print(json.dumps(found | {"said": said}))
 
 

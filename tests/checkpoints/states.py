@@ -69,5 +69,5 @@ def save_steps(workdir: Any, steps: list[int], **options: Any) -> None:
         checkpointer.wait()
 
 
-def anything_goes(step: int, about: dict[str, Any]) -> None:
+def anything_goes(step: int, metadata: dict[str, Any]) -> None:
     """A check that allows all."""

@@ -45,7 +45,7 @@ def tree(folder: pathlib.Path) -> dict[str, bytes | None]:
 def resume(workdir, abstract=None, check=anything_goes, **options):
     """What a run goes on from, and what is said meanwhile."""
     said = []
-    with Checkpointer(workdir, say=said.append, **options) as checkpointer:
+    with Checkpointer(workdir, log=said.append, **options) as checkpointer:
         found = checkpointer.resume(abstract or abstract_of(make_state(0)), check)
     return found, said
 
@@ -57,8 +57,8 @@ def remake_manifest(workdir, step: int) -> None:
 
 def test_the_last_best_that_is_stored_is_kept(tmp_path):
     with Checkpointer(tmp_path, keep=1) as checkpointer:
-        for step, bests in ((1, [1]), (2, [1]), (3, [1, 9]), (4, [1, 4]), (5, [1, 4])):  # step 9 could not be saved
-            checkpointer.bests = bests
+        for step, best_steps in ((1, [1]), (2, [1]), (3, [1, 9]), (4, [1, 4]), (5, [1, 4])):  # 9 could not be saved
+            checkpointer.best_steps = best_steps
             checkpointer.save(step, make_state(step), {})
             checkpointer.wait()
             assert checkpointer.steps() == {1: [1], 2: [1, 2], 3: [1, 3], 4: [4], 5: [4, 5]}[step]
@@ -75,8 +75,8 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, saved_on, restore
     assert step == 7
     assert_same_bits(state, make_state(7, restored_on))
     assert state.params["dense"]["kernel"].sharding.num_devices == restored_on
-    [(step, about)] = seen
-    assert step == 7 and about["config"] == {"a": [1, None]}
+    [(step, metadata)] = seen
+    assert step == 7 and metadata["config"] == {"a": [1, None]}
 
 
 def test_a_random_key_that_an_optimiser_keeps_comes_back(tmp_path):
@@ -172,9 +172,9 @@ def test_damage_before_the_manifest_was_made_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "about", ["{", "[]", "{}", '{"fingerprint": 5}', '{"fingerprint": {"step": "x"}}', "[" * 100_000])
-def test_a_step_without_what_belongs_beside_it_is_set_aside(workdir, about):
-    (workdir / "checkpoints/2/about/metadata").write_text(about)
+    "metadata", ["{", "[]", "{}", '{"fingerprint": 5}', '{"fingerprint": {"step": "x"}}', "[" * 100_000])
+def test_a_step_without_what_belongs_beside_it_is_set_aside(workdir, metadata):
+    (workdir / "checkpoints/2/about/metadata").write_text(metadata)
     remake_manifest(workdir, 2)
     (step, _), [line] = resume(workdir)
     assert step == 1 and "2.unsound" in line
@@ -185,7 +185,7 @@ def test_a_step_set_aside_does_not_keep_it_from_being_saved_again(workdir):
     for name in ("2.unsound", "2.unsound-2"):
         (folder / "2/about/metadata").unlink()
         said = []
-        with Checkpointer(workdir, keep=2, say=said.append) as checkpointer:
+        with Checkpointer(workdir, keep=2, log=said.append) as checkpointer:
             step, _ = checkpointer.resume(abstract_of(make_state(0)), anything_goes)
             assert step == 1
             checkpointer.save(2, make_state(2), {})
@@ -218,8 +218,8 @@ def test_a_sound_copy_brought_back_is_gone_on_from(workdir, two_steps):
 
 
 def test_a_checkpoint_that_does_not_go_is_left_alone(workdir):
-    def refuse(step, about):
-        raise UserError(f"{step} {about['config']['of']} does not go")
+    def refuse(step, metadata):
+        raise UserError(f"{step} {metadata['config']['of']} does not go")
 
     before = tree(workdir)
     with pytest.raises(UserError, match="^2 2 does not go$"):
@@ -252,7 +252,7 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(workdir):
         (folder / name).mkdir() if content is None else (folder / name).write_bytes(content)
     cluttered = tree(folder)
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        assert checkpointer.steps() == [1, 2] and checkpointer.newest_sound() == 2
+        assert checkpointer.steps() == [1, 2] and checkpointer.latest_valid() == 2
     assert tree(folder) == cluttered
     (step, _), said = resume(workdir)
     assert step == 2 and not said
@@ -269,7 +269,7 @@ def test_the_same_state_is_not_saved_twice(workdir):
 
 def test_another_state_of_a_step_sets_the_one_before_aside(workdir):
     said = []
-    with Checkpointer(workdir, keep=2, say=said.append) as checkpointer:
+    with Checkpointer(workdir, keep=2, log=said.append) as checkpointer:
         checkpointer.save(2, make_state(3), {})
         checkpointer.wait()
         assert checkpointer.steps() == [1, 2] and len(said) == 1 and "2.unsound" in said[0]
@@ -282,40 +282,40 @@ def test_reading_beside_a_live_run_alters_nothing(workdir):
     abstract = abstract_of(make_state(0, 4).params)
     before = tree(workdir)
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        assert checkpointer.newest_sound() == 2 and checkpointer.newest_sound(1) == 1
-        assert checkpointer.about(1)["config"] == {"of": 1}
+        assert checkpointer.latest_valid() == 2 and checkpointer.latest_valid(1) == 1
+        assert checkpointer.metadata(1)["config"] == {"of": 1}
         assert_same_bits(checkpointer.restore_params(1, abstract), make_state(1, 4).params)
         with pytest.raises(UserError, match=r"no checkpoint of step 3; there are \[1, 2\]"):
-            checkpointer.newest_sound(3)
+            checkpointer.latest_valid(3)
     assert tree(workdir) == before
     (workdir / "checkpoints/2/state/_METADATA").unlink()
     before = tree(workdir)
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        assert checkpointer.newest_sound() == 1
+        assert checkpointer.latest_valid() == 1
         with pytest.raises(UserError, match="checkpoint of step 2 is unsound: state/_METADATA: missing"):
-            checkpointer.newest_sound(2)
+            checkpointer.latest_valid(2)
     (workdir / "checkpoints/1/state/_METADATA").unlink()
     with Checkpointer(workdir, read_only=True) as checkpointer:
         with pytest.raises(UserError, match=r"checkpoints of steps \[1, 2\] are unsound"):
-            checkpointer.newest_sound()
+            checkpointer.latest_valid()
     assert set(before) - set(tree(workdir)) == {"checkpoints/1/state/_METADATA"}
 
 
 def test_reading_what_a_live_run_deletes_is_told_in_a_line(workdir):
     abstract = abstract_of(make_state(0).params)
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        chosen = checkpointer.newest_sound()
+        chosen = checkpointer.latest_valid()
         shutil.rmtree(workdir / "checkpoints" / str(chosen))
-        for read in (lambda: checkpointer.restore_params(chosen, abstract), lambda: checkpointer.about(chosen)):
+        for read in (lambda: checkpointer.restore_params(chosen, abstract), lambda: checkpointer.metadata(chosen)):
             with pytest.raises(UserError) as told:
                 read()
             assert "\n" not in str(told.value)
-        assert checkpointer.newest_sound() == 1
+        assert checkpointer.latest_valid() == 1
 
 
 def test_parameters_that_are_not_those_saved_are_refused(workdir):
-    about = workdir / "checkpoints/2/about/metadata"
-    about.write_text(about.read_text().replace('"params/dense/bias": ', '"params/dense/bias": 1'))
+    metadata = workdir / "checkpoints/2/about/metadata"
+    metadata.write_text(metadata.read_text().replace('"params/dense/bias": ', '"params/dense/bias": 1'))
     with Checkpointer(workdir, read_only=True) as checkpointer:
         with pytest.raises(UserError, match="params/dense/bias: its values are not those that were saved"):
             checkpointer.restore_params(2, abstract_of(make_state(0).params))
@@ -327,5 +327,5 @@ def test_where_no_run_was_nothing_is_made(tmp_path):
     with Checkpointer(tmp_path / "none", read_only=True) as checkpointer:
         assert checkpointer.steps() == []
         with pytest.raises(UserError, match="no checkpoint yet"):
-            checkpointer.newest_sound()
+            checkpointer.latest_valid()
     assert not (tmp_path / "none").exists()

@@ -56,7 +56,7 @@ def assert_resumes(workdir, step: int, state) -> None:
 
 def test_a_write_that_fails_in_the_background(tmp_path):
     lines = Lines()
-    with Checkpointer(tmp_path, say=lines.put) as checkpointer:
+    with Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         with no_large_files():
@@ -76,7 +76,7 @@ def test_a_write_that_fails_in_the_background(tmp_path):
 
 def test_too_many_failures_in_a_row_end_the_run(tmp_path):
     lines = Lines()
-    with Checkpointer(tmp_path, tries=2, say=lines.put) as checkpointer:
+    with Checkpointer(tmp_path, tries=2, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         for step in (2, 4):  # a success between two failures forgets the first
@@ -97,7 +97,7 @@ def test_too_many_failures_in_a_row_end_the_run(tmp_path):
 
 def test_leaving_waits_and_raises_nothing(tmp_path):
     lines = Lines()
-    with no_large_files(), Checkpointer(tmp_path, say=lines.put) as checkpointer:
+    with no_large_files(), Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
     assert "nothing is safe" in lines.get_nowait()
     with Checkpointer(tmp_path) as checkpointer:
@@ -107,7 +107,7 @@ def test_leaving_waits_and_raises_nothing(tmp_path):
 
 def test_a_full_disk_that_gains_space(disk):
     lines, ballast = Lines(), disk / "ballast"
-    with Checkpointer(disk, say=lines.put) as checkpointer:
+    with Checkpointer(disk, log=lines.put) as checkpointer:
         checkpointer.check_space(abstract_of(large(0)))
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
@@ -126,7 +126,7 @@ def test_a_full_disk_that_gains_space(disk):
 
 def test_a_disk_that_fills_during_a_save(disk, monkeypatch):
     lines, ballast = Lines(), disk / "ballast"
-    with Checkpointer(disk, say=lines.put) as checkpointer:
+    with Checkpointer(disk, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 500_000))
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_during_a_save(disk, monkeypatch):
 
 def test_a_disk_that_becomes_read_only(disk):
     lines = Lines()
-    with Checkpointer(disk, say=lines.put) as checkpointer:
+    with Checkpointer(disk, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -187,7 +187,7 @@ def test_a_file_in_place_of_the_folder(tmp_path):
 
 def test_a_folder_that_gives_way_to_a_file(tmp_path):
     lines, folder = Lines(), tmp_path / "checkpoints"
-    with Checkpointer(tmp_path, say=lines.put) as checkpointer:
+    with Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         folder.rename(tmp_path / "elsewhere")
@@ -204,7 +204,7 @@ def test_a_folder_that_gives_way_to_a_file(tmp_path):
 
 def test_a_folder_that_vanishes_is_made_anew(tmp_path):
     lines = Lines()
-    with Checkpointer(tmp_path, say=lines.put) as checkpointer:
+    with Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         shutil.rmtree(tmp_path / "checkpoints")

@@ -73,11 +73,11 @@ def test_pickles_are_refused_in_a_line_and_not_run(tmp_path, craft):
     write_manifest(folder / "integrity-1.json", folder / "1", 1, 1, 0)
     abstract, said = abstract_of(make_state(0)), []
     with Checkpointer(tmp_path, read_only=True) as checkpointer:
-        assert checkpointer.newest_sound() == 1  # as far as its files go
+        assert checkpointer.latest_valid() == 1  # as far as its files go
         with pytest.raises(UserError) as told:
             checkpointer.restore_params(1, abstract.params)
         assert "\n" not in str(told.value)
-    with Checkpointer(tmp_path, say=said.append) as checkpointer:
+    with Checkpointer(tmp_path, log=said.append) as checkpointer:
         with pytest.raises((UserError, RunFailed)) as told:
             checkpointer.resume(abstract, anything_goes)
     assert "\n" not in str(told.value) and all("\n" not in line for line in said)
@@ -88,6 +88,6 @@ def test_pickles_are_refused_in_a_line_and_not_run(tmp_path, craft):
 def test_a_pickle_for_a_manifest_is_refused_and_not_run(tmp_path, protocol):
     save_steps(tmp_path, [1, 2])
     (tmp_path / "checkpoints/integrity-2.json").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol))
-    with Checkpointer(tmp_path, say=lambda line: None) as checkpointer:
+    with Checkpointer(tmp_path, log=lambda line: None) as checkpointer:
         step, _ = checkpointer.resume(abstract_of(make_state(0)), anything_goes)
     assert step == 1 and not (tmp_path / "ran").exists()

@@ -37,5 +37,5 @@ def test_processes_agree(tmp_path, failing):
     del first["said"]
     assert first == second
     assert first["failures"] == 1 and first["steps"] == [1, 3]
-    assert first["resumed"] == [3, 1] and first["newest_sound"] == 1
+    assert first["resumed"] == [3, 1] and first["latest_valid"] == 1
     assert first["abouts"] == [0]  # what the first process stored, on both

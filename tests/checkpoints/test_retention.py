@@ -1,7 +1,7 @@
 """Which steps are kept, on examples worked out by hand."""
 import pytest
 
-from spanbert_jax.checkpoints.retention import kept
+from spanbert_jax.checkpoints.retention import retained_steps
 
 
 @pytest.mark.parametrize("keep,keep_every,expected", [
@@ -13,18 +13,18 @@ from spanbert_jax.checkpoints.retention import kept
     (1, 1000, {35: "newest 1"}),
 ])
 def test_newest_and_every_so_many_are_kept(keep, keep_every, expected):
-    assert kept([20, 5, 35, 10, 30], keep, keep_every) == expected
+    assert retained_steps([20, 5, 35, 10, 30], keep, keep_every) == expected
 
 
 @pytest.mark.parametrize("best,expected", [
     (10, {10: "best score", 35: "newest 1"}), (35, {35: "newest 1, best score"})])
 def test_the_best_is_kept_too(best, expected):
-    assert kept([20, 5, 35, 10, 30], 1, 0, best) == expected
+    assert retained_steps([20, 5, 35, 10, 30], 1, 0, best) == expected
 
 
 def test_thousands_are_told_with_a_comma():
-    assert kept([2000], 1, 1000) == {2000: "newest 1, every 1,000 steps"}
+    assert retained_steps([2000], 1, 1000) == {2000: "newest 1, every 1,000 steps"}
 
 
 def test_nothing_is_kept_of_nothing():
-    assert kept([], 3, 10) == {}
+    assert retained_steps([], 3, 10) == {}

@@ -83,14 +83,14 @@ def test_a_killed_holder_on_this_machine_keeps_nobody_waiting(tmp_path):
     process.kill()
     process.communicate()
     assert (tmp_path / LOCK_FILE).read_bytes()
-    with hold(tmp_path, say=pytest.fail):
+    with hold(tmp_path, log=pytest.fail):
         pass
 
 
 def test_a_dead_lock_of_another_machine_is_watched_and_taken_over(tmp_path):
     leave(tmp_path)
     said = []
-    with hold(tmp_path, say=said.append, watch_seconds=0.2):
+    with hold(tmp_path, log=said.append, watch_seconds=0.2):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
     assert len(said) == 2 and "waiting 0.2 s" in said[0] and "process 4711 on node7" in said[0]
     assert "taken over from process 4711 on node7" in said[1] and str(tmp_path) in said[1]
@@ -99,7 +99,7 @@ def test_a_dead_lock_of_another_machine_is_watched_and_taken_over(tmp_path):
 def test_one_that_nobody_touched_for_long_is_taken_over_at_once(tmp_path):
     leave(tmp_path, age=7200)
     said = []
-    with hold(tmp_path, say=said.append, watch_seconds=1e6):
+    with hold(tmp_path, log=said.append, watch_seconds=1e6):
         pass
     assert len(said) == 1 and "taken over" in said[0]
 
@@ -107,8 +107,8 @@ def test_one_that_nobody_touched_for_long_is_taken_over_at_once(tmp_path):
 def test_a_living_lock_of_another_machine_is_believed(tmp_path):
     leave(tmp_path)
     content = (tmp_path / LOCK_FILE).read_bytes()
-    with touched(tmp_path / LOCK_FILE) as say, pytest.raises(UserError) as caught:
-        with hold(tmp_path, say=say, watch_seconds=20):
+    with touched(tmp_path / LOCK_FILE) as log, pytest.raises(UserError) as caught:
+        with hold(tmp_path, log=log, watch_seconds=20):
             pass
     assert "process 4711 on node7, since 2024-05-01" in one_line(caught)
     assert (tmp_path / LOCK_FILE).read_bytes() == content
@@ -116,14 +116,14 @@ def test_a_living_lock_of_another_machine_is_believed(tmp_path):
 
 def test_who_ends_while_being_watched_makes_way(tmp_path):
     leave(tmp_path)
-    with touched(tmp_path / LOCK_FILE, lambda file: os.truncate(file, 0)) as say, hold(tmp_path, say, watch_seconds=20):
+    with touched(tmp_path / LOCK_FILE, lambda file: os.truncate(file, 0)) as log, hold(tmp_path, log, watch_seconds=20):
         pass
 
 
 def test_another_machine_of_the_same_name_is_another_machine(tmp_path):
     leave(tmp_path, {**ELSEWHERE, "host": lock.socket.gethostname()})
     said = []
-    with hold(tmp_path, say=said.append, watch_seconds=0.1):
+    with hold(tmp_path, log=said.append, watch_seconds=0.1):
         assert "taken over" in said[-1]
 
 
@@ -131,7 +131,7 @@ def test_another_machine_of_the_same_name_is_another_machine(tmp_path):
 def test_a_lock_file_that_was_half_written_is_watched_too(content, tmp_path):
     leave(tmp_path, content)
     said = []
-    with hold(tmp_path, say=said.append, watch_seconds=0.1):
+    with hold(tmp_path, log=said.append, watch_seconds=0.1):
         assert "process ? on ?" in said[0] and "taken over" in said[1]
 
 
@@ -144,7 +144,7 @@ def test_without_kernel_locks_the_touches_decide(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"process {os.getpid()} "), hold(tmp_path, lambda text: None,
                                                                              watch_seconds=20):
             pass
-    with hold(tmp_path, say=pytest.fail):
+    with hold(tmp_path, log=pytest.fail):
         pass
 
 

@@ -10,10 +10,10 @@ from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.inference import encoder_decoders
 from spanbert_jax.tasks import task_class
-from spanbert_jax.text import SPECIAL_PIECES
+from spanbert_jax.text import SPECIAL_TOKENS
 from tests.transformers_pairs import POSITIONS, SOURCE_PIECES, make_pair, torch, transformers
 
-WORDS = [f"w{number}" for number in range(SOURCE_PIECES - len(SPECIAL_PIECES))]
+WORDS = [f"w{number}" for number in range(SOURCE_PIECES - len(SPECIAL_TOKENS))]
 TEXTS = ["w1 w2 w3", "w7", "w9 w8 w7 w6 w5 w4"]
 
 
@@ -22,7 +22,7 @@ def foreign(tmp_path_factory):
     """A directory as its makers publish it: a network, what generation is to be like, and BERT's tokenizer."""
     folder = tmp_path_factory.mktemp("foreign")
     network = make_pair("bert", 32, pieces=SOURCE_PIECES)
-    vocab = [*SPECIAL_PIECES, *WORDS]
+    vocab = [*SPECIAL_TOKENS, *WORDS]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocab))
     tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
     special = dict(decoder_start_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,

@@ -16,7 +16,7 @@ from spanbert_jax.interop.formats import tensorflow as saved_model
 from spanbert_jax.interop.pretrained import from_pretrained
 from spanbert_jax.interop.sources.tensorflow_checkpoint import TensorFlowCheckpoint
 from spanbert_jax.model import EncoderModel, ModelConfig
-from spanbert_jax.text import SPECIAL_PIECES
+from spanbert_jax.text import SPECIAL_TOKENS
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
@@ -193,7 +193,7 @@ def run(folder, model, inputs):
 @pytest.mark.parametrize("head", ["pretraining", "question_answering", "sequence_classification"])
 def test_saved_models_compute_what_the_network_does(tmp_path, head):
     model, params = network(head)
-    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(SPECIAL_PIECES)}))
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(SPECIAL_TOKENS)}))
     saved_model.write(tmp_path, model, params, tokenizer)
     assert {"config.json", "vocab.txt", "saved_model.pb"} <= {path.name for path in tmp_path.iterdir()}
     for shape in SHAPES:

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from spanbert_jax.interop.vocabulary import transplant
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 from tests.paths import DATA, needs_data
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
     def make(name, *pieces, lowercase=None):
-        (tmp_path / name).write_text("\n".join([*SPECIAL_PIECES, *pieces]))
+        (tmp_path / name).write_text("\n".join([*SPECIAL_TOKENS, *pieces]))
         return load_tokenizer(tmp_path / name, lowercase)
     return make
 
@@ -23,7 +23,7 @@ def test_rows_by_piece(tokenizer):
     sources = dict(zip(sorted(new.get_vocab(), key=new.get_vocab().get), plan.sources))
     expected = {"walk": ["walk"], "unable": ["un", "##able"], "##ab": ["##a", "##b"], "walking": ["walk", "##ing"],
                 "##ingable": ["##ing", "##able"], "Ω": [], "##Ω": [], "É": ["e"], "un": ["un"],
-                **{piece: [piece] for piece in SPECIAL_PIECES}}
+                **{piece: [piece] for piece in SPECIAL_TOKENS}}
     assert sources == {piece: tuple(ids[part] for part in parts) for piece, parts in expected.items()}
     assert (plan.kept, plan.composed, plan.drawn) == (7, 5, 2)
 

@@ -11,7 +11,7 @@ import numpy as np
 from spanbert_jax.finetuning.config import default_task_config
 from spanbert_jax.interop import save_pretrained
 from spanbert_jax.model import EncoderModel, ModelConfig
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 
 COLOURS, THINGS = ("red", "blue", "green"), ("house", "tree", "cat", "stone", "river")
 NAMES = ("Ann", "Bob", "Eve")
@@ -23,7 +23,7 @@ def make_start(folder: pathlib.Path) -> str:
     """A random network of two layers with a tokenizer, as a directory of transformers."""
     folder.mkdir(parents=True)
     vocab = folder / "vocab.txt"
-    vocab.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_PIECES, *WORDS)), encoding="utf-8")
+    vocab.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_TOKENS, *WORDS)), encoding="utf-8")
     tokenizer = load_tokenizer(vocab, lowercase=False)
     config = ModelConfig(vocab_size=tokenizer.get_vocab_size(), num_layers=2, width=32, num_heads=2, feed_forward=64,
                          max_positions=128, boundary_head=False, dtype="float32", initializer_range=0.3)

@@ -6,7 +6,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks import entity_marking
 from spanbert_jax.tasks.entity_marking import CUT, LOST, MARKINGS, Marked, assign_markers, fit, marker_ids, marker_names
 from spanbert_jax.tasks.files.relations import Relation
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 
 WORDS = ["Ann", "Lee", "was", "born", "in", "New", "York", "City", "##ish", "(", ")", "subject", "object", "per",
          "city", "state", "or", "unknown", "."]
@@ -19,7 +19,7 @@ CROSSING = Relation("3", "f:3", "d", ("in", "New", "York", "City", "."), (2, 3),
 
 def make_tokenizer(directory, pieces):
     file = directory / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *pieces]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *pieces]))
     return load_tokenizer(file)
 
 

@@ -17,7 +17,7 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence_windows
 from spanbert_jax.tasks.files.summaries import Document
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 from tests.runs import ROOT
 
@@ -30,7 +30,7 @@ NO_WORD = "documents that share no word with their summary, trained on with no s
 def letters(tmp_path_factory):
     """A tokenizer of whose letters each is a word."""
     file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *"abcdefghijklmnop.[]", "sep"]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *"abcdefghijklmnop.[]", "sep"]))
     return load_tokenizer(file)
 
 

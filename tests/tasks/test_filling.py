@@ -16,10 +16,10 @@ from spanbert_jax.interop import configuration, layout, weights
 from spanbert_jax.masking import spans
 from spanbert_jax.model import EncoderModel, ModelConfig
 from spanbert_jax.tasks.filling import best_combinations, fill
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 
 WORDS = ["the", "cat", "sat", "##ting", "on", "a", "mat", "un", "##able", "dog", "."]
-PIECES = [*SPECIAL_PIECES, *WORDS, *(f"w{i}" for i in range(40))]
+PIECES = [*SPECIAL_TOKENS, *WORDS, *(f"w{i}" for i in range(40))]
 ID = {piece: i for i, piece in enumerate(PIECES)}
 # The network has more rows than the tokenizer has pieces.
 CONFIG = ModelConfig(vocab_size=len(PIECES) + 4, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=40,
@@ -88,7 +88,7 @@ def test_each_head_gives_its_known_answer(network, tokenizer):
     params = with_biases(params, "boundary_head", "second_norm", {"dog": 7.0, "##ting": 5.5, "[MASK]": 50.0})
     run, _ = fill((model, params), TEXT, k=3, tokenizer=tokenizer)
     assert (run.start, run.length) == (2, 2)
-    others = len(PIECES) - len(SPECIAL_PIECES) - 2
+    others = len(PIECES) - len(SPECIAL_TOKENS) - 2
     p_cat, p_ting = np.exp([6.0, 5.0]) / (math.exp(6) + math.exp(5) + others)
     assert [filling.pieces for filling in run.masked_token[:1]] == [("cat", "cat")]
     assert {filling.text for filling in run.masked_token[1:]} == {"catting", "##ting cat"}
@@ -114,12 +114,12 @@ def test_fillings_are_those_of_the_networks_own_outputs(network, tokenizer):
             {"params": params}, outputs.last_hidden_state, left[None], right[None], place[None],
             method="boundary_logits")[0]
         allowed = np.exp(np.stack([outputs.logits[0, run.start + place], boundary], dtype=np.float64))
-        allowed = allowed[..., len(SPECIAL_PIECES):len(PIECES)]
+        allowed = allowed[..., len(SPECIAL_TOKENS):len(PIECES)]
         p_token, p_boundary = allowed / allowed.sum(-1, keepdims=True)
         p_both = p_token * p_boundary / (p_token * p_boundary).sum(-1, keepdims=True)
         for fillings, p in ((run.masked_token, p_token), (run.boundary, p_boundary), (run.both, p_both)):
             expected, sums = brute_force(np.log(p), 4)
-            assert [tuple(ID[piece] - len(SPECIAL_PIECES) for piece in f.pieces) for f in fillings] == expected
+            assert [tuple(ID[piece] - len(SPECIAL_TOKENS) for piece in f.pieces) for f in fillings] == expected
             found = [f.log_probability for f in fillings]
             np.testing.assert_allclose(found, [sums[way] for way in expected], atol=1e-4)
     assert len({run.masked_token for run in runs} | {run.boundary for run in runs}) == 4
@@ -128,7 +128,7 @@ def test_fillings_are_those_of_the_networks_own_outputs(network, tokenizer):
 def test_all_pieces_but_special_ones_are_proposed(network, tokenizer):
     run, = fill(network, "the [MASK] sat", k=1000, tokenizer=tokenizer)
     for fillings in (run.masked_token, run.boundary, run.both):
-        assert sorted(filling.pieces[0] for filling in fillings) == sorted(PIECES[len(SPECIAL_PIECES):])
+        assert sorted(filling.pieces[0] for filling in fillings) == sorted(PIECES[len(SPECIAL_TOKENS):])
         assert sum(filling.probability for filling in fillings) == pytest.approx(1)
 
 
@@ -166,7 +166,7 @@ def test_rows_are_padded_no_further_than_the_network_goes(network, tokenizer):
     tokens = tokenizer.encode(" ".join(["the [MASK]", *["cat"] * 29])).ids
     assert len(tokens) == 33
     run, = fill(network, " ".join(["the [MASK]", *["cat"] * 29]), k=1, tokenizer=tokenizer)
-    logits = apply(model, params, tokens).logits[0, 2, len(SPECIAL_PIECES):len(PIECES)]
+    logits = apply(model, params, tokens).logits[0, 2, len(SPECIAL_TOKENS):len(PIECES)]
     assert run.masked_token[0].log_probability == pytest.approx(float(jax.nn.log_softmax(logits).max()), abs=1e-4)
 
 

@@ -18,7 +18,7 @@ from spanbert_jax.tasks import question_answering as module
 from spanbert_jax.tasks.files.questions import Question
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 from spanbert_jax.tasks.question_answering import answer_pieces, best_windows, window_starts
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 CASED = DATA / "vocab" / "bert-base-cased-vocab.txt"
@@ -33,7 +33,7 @@ def task(length=384, facts=None, **settings):
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
-    pieces = [*SPECIAL_PIECES, *WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    pieces = [*SPECIAL_TOKENS, *WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     file.write_text("".join(f"{piece}\n" for piece in dict.fromkeys(pieces)))
     return load_tokenizer(file, lowercase=False)
 

@@ -13,7 +13,7 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.relations import Relation
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 WORDS = ["Ann", "Lee", "was", "born", "in", "York", "New", "[", "]", "SE", "##P", "."]
@@ -23,7 +23,7 @@ WORDS = ["Ann", "Lee", "was", "born", "in", "York", "New", "[", "]", "SE", "##P"
 def tokenizer(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
     unused = [f"[unused{number}]" for number in range(1, 12)]
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *WORDS, *unused]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *WORDS, *unused]))
     return load_tokenizer(file)
 
 

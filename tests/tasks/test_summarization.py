@@ -7,7 +7,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks import make_task
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 
 SENTENCES = ["The cat sat on the mat.", "A dog ran by."]
 
@@ -30,7 +30,7 @@ def documents(tmp_path):
 def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path):
     task, found = documents
     (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in (
-        *SPECIAL_PIECES, *"the cat cats sat on mat a dog ran by one two .".split())))
+        *SPECIAL_TOKENS, *"the cat cats sat on mat a dog ran by one two .".split())))
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     features = task.features(found, tokenizer, DataIssues())
     text = [tokenizer.id_to_token(piece) for piece in features.tokens[features.of(0)].tolist()]

@@ -16,7 +16,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks.text_classification import Text, TextClassification
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 from tests.paths import DATA, needs_data
 
 CUT = "texts longer than config.task.length, cut at the end"
@@ -47,7 +47,7 @@ def json_lines(*records):
 def letters(tmp_path_factory):
     """A tokenizer of whose letters each is a word."""
     file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *"abcdefghijklmnopqrst"]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *"abcdefghijklmnopqrst"]))
     return load_tokenizer(file)
 
 

@@ -15,7 +15,7 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
 from spanbert_jax.tasks.metrics.tagging import tagging_figures
 from spanbert_jax.tasks.token_classification import windows
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 WORDS = ["Ann", "Lee", "sleep", "##s", "New", "York", ".", "[", "]", "SE", "##P", "un", "##believ", "##ably"]
@@ -27,7 +27,7 @@ TEXT = ["Ann", "Lee", "sleeps", ".", "New", "York", "."]
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *WORDS]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *WORDS]))
     return load_tokenizer(file)
 
 

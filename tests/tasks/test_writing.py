@@ -15,7 +15,7 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
 from spanbert_jax.tasks.packing_pairs import pack_pairs
 from spanbert_jax.tasks.protocol import NOT_FINITE
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, of_plain_text, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, special_tokens_as_text
 from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
 from tests.paths import DATA, needs_data
 
@@ -25,7 +25,7 @@ WORDS = ["a", "house", "tree", "##s", "and", "two", "[", "]", "SE", "##P", "."]
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_PIECES, *WORDS]))
+    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *WORDS]))
     return load_tokenizer(file, lowercase=False)
 
 
@@ -89,8 +89,8 @@ def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
     assert tokenizer.get_vocab_size() <= 400
     assert target_ids(tokenizer) == (2, 3, 0, None)
     for text in [*texts, "Новое 😀"]:
-        ids = of_plain_text(tokenizer).encode(text, add_special_tokens=False).ids
-        assert min(ids) >= len(SPECIAL_PIECES) and tokenizer.decode(ids) == text
+        ids = special_tokens_as_text(tokenizer).encode(text, add_special_tokens=False).ids
+        assert min(ids) >= len(SPECIAL_TOKENS) and tokenizer.decode(ids) == text
     assert train_target_tokenizer(texts, 400).get_vocab() == tokenizer.get_vocab()
 
 

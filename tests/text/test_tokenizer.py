@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids, train_tokenizer, word_start_table
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, train_tokenizer, word_start_table
 from tests.paths import DATA, needs_data
 
-PIECES = [*SPECIAL_PIECES, "the", "un", "##able", "##s", "cat", "#", "A", "##a"]
+PIECES = [*SPECIAL_TOKENS, "the", "un", "##able", "##s", "cat", "#", "A", "##a"]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_case_follows_config_then_vocabulary(vocab):
     vocab.with_name("tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert load_tokenizer(vocab).encode("The").tokens[1] == "[UNK]"
     vocab.with_name("tokenizer_config.json").unlink()
-    vocab.write_text("\n".join([*SPECIAL_PIECES, "[unused1]", "<S>", "the", "ℝ"]))  # ℝ has no small letter
+    vocab.write_text("\n".join([*SPECIAL_TOKENS, "[unused1]", "<S>", "the", "ℝ"]))  # ℝ has no small letter
     assert load_tokenizer(vocab).encode("The").tokens[1] == "the"
 
 
@@ -87,7 +87,7 @@ def test_word_starts(vocab):
 
 @pytest.mark.parametrize("content, message", [
     ("[PAD]\n[UNK]\n[CLS]\nx\n", r"special pieces missing: \[SEP\], \[MASK\]"),
-    ("\n".join([*SPECIAL_PIECES, "x", "y", "x"]), "line 8 repeats piece 'x' of line 6"),
+    ("\n".join([*SPECIAL_TOKENS, "x", "y", "x"]), "line 8 repeats piece 'x' of line 6"),
     ("\xff", "not UTF-8"),
 ])
 def test_bad_vocabularies_are_one_line_errors(content, message, tmp_path):
@@ -127,7 +127,7 @@ def test_trained_vocabulary():
     texts = ["the cat sat on the mat; the Cat's hat", "Élan of the cats"] * 20
     tokenizer = train_tokenizer(iter(texts), 100)
     vocab = tokenizer.get_vocab()
-    assert [vocab[piece] for piece in SPECIAL_PIECES] == [0, 1, 2, 3, 4]
+    assert [vocab[piece] for piece in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
     assert sorted(vocab.values()) == list(range(len(vocab))) and len(vocab) <= 100
     assert tokenizer.encode("the cat", add_special_tokens=False).tokens == ["the", "cat"]
     assert "É" in vocab and "e" in train_tokenizer(texts, 100, lowercase=True).get_vocab()

@@ -20,7 +20,7 @@ def test_base_is_stepped_saved_and_restored(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, state, {"config": config.to_dict()})
         checkpointer.wait()
-        step, restored = checkpointer.resume(trainer.abstract, lambda step, about: None)
+        step, restored = checkpointer.resume(trainer.abstract, lambda step, metadata: None)
         params = checkpointer.restore_params(1, trainer.abstract.params)
     assert step == 1
     for field in dataclasses.fields(state):

@@ -89,7 +89,7 @@ def test_a_checkpoint_of_one_goes_on_as_the_other(plain, split, order, tmp_path)
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(2, state, {})
         checkpointer.wait()
-        _, restored = checkpointer.resume(after.abstract, lambda step, about: None)
+        _, restored = checkpointer.resume(after.abstract, lambda step, metadata: None)
     jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
     state, metrics = after.run(restored, range(2, STEPS))
     assert_same_figures(metrics, plain[2][2:])

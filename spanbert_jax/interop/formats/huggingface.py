@@ -19,7 +19,7 @@ from spanbert_jax.interop import layout
 from spanbert_jax.interop.configuration import architecture_of, to_values
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.text import SPECIAL_PIECES, lowers_case
+from spanbert_jax.text import SPECIAL_TOKENS, is_lowercasing
 
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
@@ -48,9 +48,9 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> 
     """Writes a tokenizer as transformers and the reference read it."""
     tokenizer.save(str(folder / "tokenizer.json"))
     write_vocabulary(folder, tokenizer)
-    names = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_PIECES}
+    names = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_TOKENS}
     write_json(folder / "special_tokens_map.json", names)
-    values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": lowers_case(tokenizer)}
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": is_lowercasing(tokenizer)}
     if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would put its own in its place
         values = {"tokenizer_class": "BertTokenizer", "do_lower_case": normalizer.lowercase,
                   "strip_accents": normalizer.strip_accents, "tokenize_chinese_chars": normalizer.handle_chinese_chars}

@@ -54,17 +54,17 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
       UserError: when there is no sound checkpoint.
     """
     with Checkpointer(path, read_only=True) as checkpointer:
-        chosen = checkpointer.newest_sound(step)
-        about = checkpointer.about(chosen)
-        if "task" in about.get("config", {}):
+        chosen = checkpointer.latest_valid(step)
+        metadata = checkpointer.metadata(chosen)
+        if "task" in metadata.get("config", {}):
             raise UserError(f"{path}: a run of a task that has not finished; start its command again, and what it "
                             f"makes will be in {path / 'model'}")
         try:
-            config = ModelConfig(**about["network"])
+            config = ModelConfig(**metadata["network"])
         except (KeyError, TypeError):
             raise UserError(f"{path}: the checkpoint of step {chosen} does not say what network it is of; go on with "
                             "its run for a step with this version, which saves it anew") from None
-    return _Checkpoint(path, chosen, EncoderModel(config, "pretraining")), config, {"step": chosen, **about}
+    return _Checkpoint(path, chosen, EncoderModel(config, "pretraining")), config, {"step": chosen, **metadata}
 
 
 def _one_device_a_process() -> NamedSharding:
