@@ -21,6 +21,7 @@ from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.checkpoints.saving import Save, short_reason
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.formatting import format_bytes
 
 # What Orbax writes beside the arrays, and what a file system needs for itself.
 _SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
@@ -86,7 +87,7 @@ class Checkpointer:
         size, missing = _bytes(abstract), max(1, self._keep + 1 - len(self.steps()))
         if reason := broadcast_from_zero(self._obstacle(missing * size) if is_process_zero() else None):
             raise UserError(
-                f"{self._folder}: {reason}; each checkpoint takes {_gigabytes(size)}, and config.checkpoint.keep="
+                f"{self._folder}: {reason}; each checkpoint takes {format_bytes(size)}, and config.checkpoint.keep="
                 f"{self._keep} needs {missing} more at a time; make room, keep fewer, or give another workdir")
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
@@ -280,7 +281,7 @@ class Checkpointer:
         except OSError as error:
             return short_reason(error)
         needed = math.ceil(size * (1 + _SPARE_SHARE)) + _SPARE_BYTES
-        return f"{_gigabytes(needed)} are needed and {_gigabytes(free)} are free" if free < needed else None
+        return f"{format_bytes(needed)} are needed and {format_bytes(free)} are free" if free < needed else None
 
     def _finish(self, step: int) -> None:
         """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
@@ -387,10 +388,6 @@ class Checkpointer:
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
 
 
 _absl = logging.getLogger("absl")

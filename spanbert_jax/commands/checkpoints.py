@@ -16,17 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import rich.console
 import rich.progress
-import rich.table
 
 from spanbert_jax.checkpoints import folder as names
 from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest, verify
 from spanbert_jax.checkpoints.retention import retained_steps
+from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
-
-# Wide enough for the table where the output goes to a file, which has no width of its own.
-_FILE_WIDTH = 120
+from spanbert_jax.common.formatting import format_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +76,7 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
 
 def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
     total = sum(_size(folder / str(step)) for step in names.list_steps(folder))
-    console, began = rich.console.Console(stderr=True, highlight=False), time.monotonic()
+    console, began = make_console(stderr=True), time.monotonic()
     with rich.progress.Progress(
             *rich.progress.Progress.get_default_columns(), rich.progress.TransferSpeedColumn(), console=console,
             transient=True, disable=not console.is_terminal) as bar:
@@ -87,21 +84,18 @@ def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
         found = survey(folder, full=True, on_bytes=lambda count: bar.advance(task, count))
         done = bar.tasks[0].completed
     seconds = max(time.monotonic() - began, 1e-9)
-    console.print(f"read {done / 1e6:,.1f} MB at {done / 1e6 / seconds:,.0f} MB/s")
+    console.print(f"read {format_bytes(done)} at {format_bytes(done / seconds)}/s")
     return found
 
 
 def _print(found: dict[str, Any], folder: pathlib.Path, sound: str) -> None:
-    table = rich.table.Table("step", rich.table.Column("MB", justify="right"), "saved", "sound", "kept as",
-                             title=str(folder), title_justify="left")
+    table = make_table("step", "size", "saved", "sound", "kept as", title=str(folder), right=("size",))
     for step in found["steps"]:
-        table.add_row(f"{step['step']:,}", f"{step['bytes'] / 1e6:,.1f}", _when(step["saved_at"]),
+        table.add_row(f"{step['step']:,}", format_bytes(step["bytes"]), _when(step["saved_at"]),
                       step["unsound"] or sound, step["kept"])
     for aside in found["set_aside"]:
-        table.add_row(aside["name"], f"{aside['bytes'] / 1e6:,.1f}", "", aside["unsound"], "set aside")
-    console = rich.console.Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+        table.add_row(aside["name"], format_bytes(aside["bytes"]), "", aside["unsound"], "set aside")
+    console = make_console()
     console.print(table)
     if found["saving"]:
         console.print(f"being written, or left by a run that was killed: {', '.join(map(str, found['saving']))}")

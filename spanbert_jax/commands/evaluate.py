@@ -12,10 +12,10 @@ import json
 import pathlib
 import sys
 
-import rich.console
-
 from spanbert_jax.commands import joining, task_settings
+from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_metric
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"step {figures['step']:,}: {figures['masked_tokens']:,} masked tokens of held-out documents: "
           f"{evaluation_words(figures)}")
-    rich.console.Console(highlight=False).print(accuracy_table(figures))
+    make_console().print(accuracy_table(figures))
     return 0
 
 
@@ -79,6 +79,5 @@ def _score(args: argparse.Namespace) -> int:
         print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            shown = value if isinstance(value, str) else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
-            print(f"{name:24} {shown}")
+            print(f"{name:24} {format_metric(value)}")
     return 0

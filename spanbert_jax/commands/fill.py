@@ -12,14 +12,12 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-import rich.console
 import rich.table
+
+from spanbert_jax.common.console import make_console, make_table
 
 if TYPE_CHECKING:
     from spanbert_jax.tasks.filling import Filling, MaskRun
-
-# Wide enough for the table where the output goes to a file, which has no width of its own.
-_FILE_WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{"text": text, "runs": list(map(dataclasses.asdict, runs))} for text, runs in filled]))
         return 0
-    # Brackets would be read as markup.
-    console = rich.console.Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+    console = make_console()
     for text, runs in filled:
         console.print(text, soft_wrap=True)
         for number, mask_run in enumerate(runs, 1):
@@ -58,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def _table(mask_run: MaskRun) -> rich.table.Table:
     columns = {"masked-token head": mask_run.masked_token, "boundary head": mask_run.boundary, "both": mask_run.both}
     columns = {name: fillings for name, fillings in columns.items() if fillings is not None}
-    table = rich.table.Table(*columns)
+    table = make_table(*columns)
     for fillings in zip(*columns.values()):
         table.add_row(*map(_cell, fillings))
     return table

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pathlib
 
+from spanbert_jax.common.formatting import format_bytes
 from spanbert_jax.interop.exporting import Comparison
 from spanbert_jax.model import EncoderModel
 
@@ -39,8 +40,4 @@ def say_what_was_written(out: str | pathlib.Path, comparison: Comparison, why_no
     print(f"Written: {out}")
     for path in sorted(pathlib.Path(out).rglob("*")):
         if path.is_file():
-            print(f"  {path.relative_to(out)}  {_size(path.stat().st_size)}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+            print(f"  {path.relative_to(out)}  {format_bytes(path.stat().st_size)}")

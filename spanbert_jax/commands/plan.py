@@ -21,7 +21,9 @@ import ml_collections
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
+from spanbert_jax.common.console import table_text
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from spanbert_jax.planning.hardware import Topology
@@ -95,16 +97,15 @@ def budget_words(text: str) -> str:
     """What each named size would reach, and which to take."""
     from spanbert_jax.planning.budget import UTILIZATION, best, choices, parse_budget
     from spanbert_jax.planning.hardware import nearest_topology
-    from spanbert_jax.planning.report import count, span, table
     budget = parse_budget(text)
     found = choices(budget)
-    rows = [(choice.size, count(choice.parameters), "yes" if choice.fits else "spread it: mesh.fsdp",
-             count(choice.tokens_per_second), count(choice.tokens) if choice.tokens else "-",
+    rows = [(choice.size, format_count(choice.parameters), "yes" if choice.fits else "spread it: mesh.fsdp",
+             format_count(choice.tokens_per_second), format_count(choice.tokens) if choice.tokens else "-",
              f"{choice.tokens / choice.parameters:,.0f}" if choice.tokens else "-",
-             span(choice.seconds) if choice.seconds else "-") for choice in found]
+             format_duration(choice.seconds) if choice.seconds else "-") for choice in found]
     columns = ("size", "parameters", "fits a chip", "tokens/s", "tokens in the time", "a parameter",
-               f"time for {count(budget.tokens)} tokens" if budget.tokens else "time for the tokens")
-    lines = [table(columns, rows), "",
+               f"time for {format_count(budget.tokens)} tokens" if budget.tokens else "time for the tokens")
+    lines = [table_text(columns, rows), "",
              f"Arithmetic: rows of 512 tokens, AdamW, {UTILIZATION[budget.kind]:.0%} of the peak of {budget.chips:,} "
              f"{budget.kind}, less below the width of base.",
              "`plan --config --topology` compiles the step and knows better."]

@@ -15,12 +15,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import rich.console
 import rich.table
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands import train
 from spanbert_jax.commands.configs import load_config
+from spanbert_jax.common.console import make_console, make_table
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.sweep import Row
@@ -69,15 +69,14 @@ def run(args: argparse.Namespace) -> int:
     if rows is None:
         print("Stopped and saved. Run the same command again to go on from there.")
         return STOPPED
-    console = rich.console.Console(highlight=False, markup=False)
-    console.print(table_of(rows, args.seeds, task_of(config).metric))
+    make_console().print(table_of(rows, args.seeds, task_of(config).metric))
     return DONE
 
 
 def table_of(rows: Sequence[Row], seeds: int, metric: str) -> rich.table.Table:
     """Settings with mean and deviation of each part."""
     parts = list(rows[0].scores)
-    table = rich.table.Table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds", title_justify="left")
+    table = make_table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds")
     for row in rows:
         cells = []
         for part in parts:

@@ -22,6 +22,7 @@ import ml_collections
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands import joining
 from spanbert_jax.commands.configs import load_config
+from spanbert_jax.common.formatting import format_metric
 
 if TYPE_CHECKING:
     from spanbert_jax.training.run import RunResult
@@ -120,8 +121,7 @@ def _closing_words_of_task(config: ml_collections.ConfigDict, result: RunResult)
              f"{result.workdir / MODEL_FOLDER}."]
     for part in ("dev", "test"):
         if part in results:
-            figures = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:,.4g}'}"
-                                for name, value in results[part].items())
+            figures = ", ".join(f"{name} {format_metric(value)}" for name, value in results[part].items())
             lines.append(f"How good on {part}: {figures}.")
     lines += ["Next:",
               f"  spanbert-jax predict --model {result.workdir / MODEL_FOLDER} --input FILE --output predictions.jsonl",

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.chunks import chunked, worker_count
 from spanbert_jax.corpus.corpus import FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, contents, open_corpus, sealed
@@ -76,7 +77,7 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
         "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability,
         "seed": seed}
     _check(settings, workers)
-    console = Console(stderr=True, quiet=not progress, soft_wrap=True, highlight=False)
+    console = make_console(stderr=True, quiet=not progress)
 
     previous = None if overwrite else _previous(out)
     if previous:

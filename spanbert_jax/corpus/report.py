@@ -4,6 +4,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.corpus.survey import SPLITS, Survey
 from spanbert_jax.corpus.tokenization import Tally
 
@@ -70,9 +71,8 @@ def print_report(report: dict[str, Any], path: str, console: Console) -> None:
             for unknown in report["unknown_words"][:5]))
     for fault, found in report["mended"].items():
         table.add_row(fault, f"{found['count']:,}, first at {found['places'][0]}")
-    processes = "process" if report["workers"] == 1 else "processes"
     table.add_row("time", f"{report['seconds']:.1f} s for tokenising and writing, "
-                  f"{report['tokens_per_second']:,} tokens/s with {report['workers']} {processes}")
+                  f"{report['tokens_per_second']:,} tokens/s with {format_plural(report['workers'], 'worker')}")
     console.print(table)
     for note in report["notes"]:
         console.print(f"Note: {note}")

@@ -2,13 +2,10 @@
 from __future__ import annotations
 
 import collections
-import io
 from collections.abc import Sequence
 
-import rich.box
-import rich.console
-import rich.table
-
+from spanbert_jax.common.console import table_text
+from spanbert_jax.common.formatting import format_count, format_duration, format_gib, format_milliseconds, format_plural
 from spanbert_jax.planning.compiler.hlo import Collective
 from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
 from spanbert_jax.planning.estimate import collective_seconds
@@ -26,12 +23,12 @@ def describe(plan: Plan) -> str:
     lines = [_headline(plan), "", fits(plan)]
     if isinstance(plan.found, TooLarge):
         return "\n".join(lines)
-    lines += ["", table(("memory a chip", "GiB"), _memory(plan)), ""]
+    lines += ["", table_text(("memory a chip", "GiB"), _memory(plan)), ""]
     if plan.estimate:
-        lines += [table(("estimate", "raw", "memory-priced"), _times(plan)), ""]
+        lines += [table_text(("estimate", "raw", "memory-priced"), _times(plan)), ""]
     if collectives := _collectives(plan.found.collectives, plan.topology):
         columns = ("collectives a step", "how many", "MB a chip", "beside other work", "ms if alone")
-        lines += [table(columns, collectives), ""]
+        lines += [table_text(columns, collectives), ""]
     lines += [f"Compiled in {plan.found.seconds:,.0f} s; attention: {plan.found.attention}."]
     chip = plan.topology.chip
     if plan.estimate:
@@ -51,23 +48,23 @@ def compare(plans: Sequence[Plan], settings: Sequence[str] = ()) -> str:
     columns = ("settings" if settings else "topology", "chips", "rows a chip", "GiB a chip", "step ms",
                "MFU raw / priced", "with comm.", "tokens/s", "run", "chip-hours")
     rows = [_row(plan) for plan in plans]
-    return table(columns, [(name, *row[1:]) for name, row in zip(settings, rows)] if settings else rows)
+    return table_text(columns, [(name, *row[1:]) for name, row in zip(settings, rows)] if settings else rows)
 
 
 def fits(plan: Plan) -> str:
     """Whether a run fits in the memory of a chip, and by how much."""
     found, limit = plan.found, plan.topology.chip.memory
     if isinstance(found, TooLarge):
-        over = f": {_gib(found.needed)} GiB of {_gib(found.available)}" if found.needed else ""
+        over = f": {format_gib(found.needed)} GiB of {format_gib(found.available)}" if found.needed else ""
         return (f"DOES NOT FIT{over} a chip. Raise config.train.accumulation, set config.model.remat to 'names' or "
                 "'full', or spread the state by config.mesh.zero1=True or config.mesh.fsdp; --search tries them")
     if not limit:
-        return f"Takes {_gib(used(found))} GiB a device."
+        return f"Takes {format_gib(used(found))} GiB a device."
     left = limit - used(found)
     if left < 0:
-        return (f"DOES NOT FIT: {_gib(used(found))} GiB of {_gib(limit)} a chip. Raise config.train.accumulation or "
+        return (f"DOES NOT FIT: {format_gib(used(found))} GiB of {format_gib(limit)} a chip. Raise config.train.accumulation or "
                 "set config.model.remat; --search tries them")
-    return f"Fits: {_gib(used(found))} of {_gib(limit)} GiB a chip, {_gib(left)} GiB ({left / limit:.0%}) to spare."
+    return f"Fits: {format_gib(used(found))} of {format_gib(limit)} GiB a chip, {format_gib(left)} GiB ({left / limit:.0%}) to spare."
 
 
 def used(found: Compiled) -> int:
@@ -78,7 +75,7 @@ def used(found: Compiled) -> int:
 
 def _headline(plan: Plan) -> str:
     topology, found = plan.topology, plan.found
-    chips = f"{topology.chips:,} device{'s' * (topology.chips > 1)}"
+    chips = format_plural(topology.chips, "device")
     if isinstance(found, TooLarge):
         return f"{topology}: {chips}, {plan.batch_size:,} rows of {plan.length} tokens a step"
     parts = f" in {found.accumulation} parts" if found.accumulation > 1 else ""
@@ -89,9 +86,9 @@ def _headline(plan: Plan) -> str:
 def _memory(plan: Plan) -> list[tuple[str, str]]:
     found = plan.found
     kept = min(found.activation_bytes, found.temporary_bytes)
-    return [("parameters", _gib(found.parameter_bytes)), ("optimiser", _gib(found.optimizer_bytes)),
-            ("batch", _gib(found.batch_bytes)), ("activations kept for the backward pass", _gib(kept)),
-            ("other temporaries", _gib(found.temporary_bytes - kept)), ("program", _gib(found.program_bytes))]
+    return [("parameters", format_gib(found.parameter_bytes)), ("optimiser", format_gib(found.optimizer_bytes)),
+            ("batch", format_gib(found.batch_bytes)), ("activations kept for the backward pass", format_gib(kept)),
+            ("other temporaries", format_gib(found.temporary_bytes - kept)), ("program", format_gib(found.program_bytes))]
 
 
 def _times(plan: Plan) -> list[tuple[str, str, str]]:
@@ -106,8 +103,8 @@ def _times(plan: Plan) -> list[tuple[str, str, str]]:
         ("MFU of the computation", *(f"{plan.utilization(raw):.1%}" for raw in both)),
         ("MFU with communication", *(f"{plan.utilization(raw, communication=True):.1%}" for raw in both)),
         ("tokens/s", *(f"{tokens / plan.seconds(raw):,.0f}" for raw in both)),
-        (f"run of {plan.steps:,} steps, {count(plan.tokens)} tokens",
-         *(span(plan.steps * plan.seconds(raw)) for raw in both)),
+        (f"run of {plan.steps:,} steps, {format_count(plan.tokens)} tokens",
+         *(format_duration(plan.steps * plan.seconds(raw)) for raw in both)),
         ("chip-hours", *(f"{plan.steps * plan.seconds(raw) / 3600 * plan.topology.chips:,.0f}" for raw in both))]
 
 
@@ -132,55 +129,19 @@ def _collectives(collectives: Sequence[Collective], topology: Topology) -> list[
 def _row(plan: Plan) -> tuple[str, ...]:
     found, topology = plan.found, plan.topology
     if isinstance(found, TooLarge):
-        needed = f"{_gib(found.needed)} of {_gib(found.available)}" if found.needed else "too much"
+        needed = f"{format_gib(found.needed)} of {format_gib(found.available)}" if found.needed else "too much"
         return (str(topology), f"{topology.chips:,}", "-", f"{needed}: does not fit", *["-"] * 6)
     limit = topology.chip.memory
-    memory = _gib(used(found)) + (f" of {_gib(limit)}" if limit else "")
+    memory = format_gib(used(found)) + (f" of {format_gib(limit)}" if limit else "")
     if limit and used(found) > limit:
         memory += ": does not fit"
     row = (str(topology), f"{topology.chips:,}", f"{found.rows:,}", memory)
     if not plan.estimate:
         return (*row, *["-"] * 6)
     slow, fast = plan.seconds(raw=True), plan.seconds(raw=False)
-    return (*row, f"{_milliseconds(fast)}-{_milliseconds(slow)}",
+    return (*row, f"{format_milliseconds(fast)}-{format_milliseconds(slow)}",
             f"{plan.utilization(True):.1%} / {plan.utilization(False):.1%}",
             f"{plan.utilization(True, True):.1%} / {plan.utilization(False, True):.1%}",
-            f"{count(plan.batch_size * plan.length / slow)}-{count(plan.batch_size * plan.length / fast)}",
-            f"{span(plan.steps * fast)} - {span(plan.steps * slow)}",
+            f"{format_count(plan.batch_size * plan.length / slow)}-{format_count(plan.batch_size * plan.length / fast)}",
+            f"{format_duration(plan.steps * fast)} - {format_duration(plan.steps * slow)}",
             f"{plan.steps * fast * topology.chips / 3600:,.0f}-{plan.steps * slow * topology.chips / 3600:,.0f}")
-
-
-def count(number: float) -> str:
-    """A large number with three digits: 20B, 1.26T, 432M."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def span(seconds: float) -> str:
-    """A time as one reads it: 14 days, 9.3 h, 45 min, 12 s."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:,.2f}" if size >= 2**27 else f"{size / 2**30:.2g}"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as plain text, as wide as it has to be: the first column to the left, the others to the right."""
-    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*row)
-    text = io.StringIO()
-    rich.console.Console(file=text, width=200, force_terminal=False).print(grid)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

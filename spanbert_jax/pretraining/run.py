@@ -11,11 +11,12 @@ import ml_collections
 import rich.progress
 
 from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.pretraining.config import default_config, validate
 from spanbert_jax.pretraining.workload import build, find_corpus
-from spanbert_jax.training import display
 from spanbert_jax.training.experiment import check_devices, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.init_from import with_network
@@ -80,7 +81,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         metadata = describe(config, learning.identity, experiment.model.config)
         check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True, defaults=default_config().to_dict())
         params = checkpointer.restore_params(chosen, experiment.abstract.params)
-        with rich.progress.Progress(console=display.make_console(), transient=True) as bar:
+        with rich.progress.Progress(console=make_console(stderr=True, quiet=not is_process_zero()), transient=True) as bar:
             task = bar.add_task("evaluating", total=-(-len(learning.held_out) // config.evaluation.batch_size))
             figures = learning.evaluate(params, lambda function, *arguments: function(*arguments),
                                         lambda: bar.advance(task))

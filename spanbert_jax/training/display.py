@@ -1,7 +1,6 @@
 """What a person sees of a run: the table of parameters, the progress bar, the closing words."""
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,35 +9,15 @@ import rich.console
 import rich.progress
 import rich.table
 
-from spanbert_jax.cluster.agreement import is_process_zero
-from spanbert_jax.common.formatting import format_clock, format_duration, format_quantity
+from spanbert_jax.common.console import make_table
+from spanbert_jax.common.formatting import format_clock, format_duration, format_plural, format_quantity
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.mesh import parameter_name
-
-# Wide enough for the table where the output goes to a file, which has no width of its own.
-_FILE_WIDTH = 120
-
-
-class _Console(rich.console.Console):
-    """A console that a run outlives: what a full disk or a closed pipe does not take is lost, and nothing else."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        with contextlib.suppress(OSError):
-            super().print(*objects, **options)
-
-
-def make_console() -> rich.console.Console:
-    """Standard error, at a fixed width when it is not a terminal; of many processes the first one alone speaks."""
-    console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not is_process_zero())
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    return console
 
 
 def parameter_table(params: Any) -> rich.table.Table:
     """Every parameter with its shape, size and sharding, from abstract parameters."""
-    table = rich.table.Table("parameter", "shape", rich.table.Column("size", justify="right"), "sharding",
-                             title="Parameters", title_justify="left")
+    table = make_table("parameter", "shape", "size", "sharding", title="Parameters", right=("size",))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         axes = [str(axis) if axis else "-" for axis in leaf.sharding.spec]
         layout = "replicated" if leaf.sharding.is_fully_replicated else f"({', '.join(axes)})"
@@ -115,15 +94,13 @@ def goodput_words(figures: Mapping[str, float]) -> str:
     if not figures["profile_seconds"]:
         del names["profile"]
     spent = ", ".join(f"{name} {format_duration(figures[f'{category}_seconds'])}" for category, name in names.items())
-    restarts = f"{figures['restarts']:,} restart{'' if figures['restarts'] == 1 else 's'}"
-    return (f"Goodput {figures['goodput']:.1%}: of {format_duration(figures['total_seconds'])} since the first start, {spent} "
-            f"({restarts})")
+    return (f"Goodput {figures['goodput']:.1%}: of {format_duration(figures['total_seconds'])} since the first start, "
+            f"{spent} ({format_plural(figures['restarts'], 'restart')})")
 
 
 def accuracy_table(figures: Mapping[str, Any]) -> rich.table.Table:
     """Masked-token accuracy by the length of the span and by the place in it."""
-    table = rich.table.Table("tokens", "in spans of this length", "at this place in a span",
-                             title="Masked-token accuracy", title_justify="left")
+    table = make_table("tokens", "in spans of this length", "at this place in a span", title="Masked-token accuracy")
     rows = list(zip(figures["accuracy_by_length"], figures["accuracy_by_place"]))
     for number, pair in enumerate(rows, 1):
         label = f"{number} and more" if number == len(rows) else str(number)

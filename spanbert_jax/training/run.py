@@ -15,6 +15,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.cluster.lock import hold
 from spanbert_jax.cluster.stopping import StopRequest
+from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
@@ -74,7 +75,7 @@ def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time
 def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool, account: Account) -> Loop:
     """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
     config, checkpoint = experiment.config, experiment.config.checkpoint
-    console = display.make_console()
+    console = make_console(stderr=True, quiet=not is_process_zero())
     metadata = describe(config, experiment.workload.identity, experiment.model.config)
     require_same_everywhere(metadata, force)
 
