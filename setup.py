@@ -6,7 +6,7 @@ setup(
     version="0.1.0",
     description="Span pretraining of BERT-like encoders in JAX and Flax, from a laptop to a pod",
     packages=find_packages(include=["spanbert_jax", "spanbert_jax.*"]),
-    package_data={"spanbert_jax": ["py.typed"]},
+    package_data={"spanbert_jax": ["py.typed"], "spanbert_jax.docs": ["*.md", "*.json", "images/*.svg"]},
     # jax 0.10 is the last one for Python 3.11; from 3.12 on pip picks a newer one.
     python_requires=">=3.11",
     install_requires=[

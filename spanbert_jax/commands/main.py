@@ -27,6 +27,7 @@ VERBS = {
     "import": "bring weights in: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
     "export": "take a trained network out: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
     "fill": "fill the [MASK]s of a text",
+    "docs": "show a page of the documentation",
 }
 # What the shell sees of an error that says itself what happened; the first that fits.
 _STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
