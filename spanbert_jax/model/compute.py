@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.common.settings import Settings, setting
+from spanbert_jax.model.attention.selection import BACKENDS
 
 # Which activations the forward pass keeps for the backward pass, which recomputes the others; "none" keeps all.
 REMAT_POLICIES = {
@@ -19,8 +20,7 @@ REMAT_POLICIES = {
 
 
 def _attention_choices() -> tuple[str, ...]:
-    from spanbert_jax.model.attention import KINDS
-    return "auto", *KINDS
+    return "auto", *BACKENDS.names()
 
 
 @dataclasses.dataclass(frozen=True)

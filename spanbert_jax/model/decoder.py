@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention import attention_kind
 from spanbert_jax.model.attention.plain import attention_mask, dot_product_attention
+from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.model.config import DecoderConfig
 from spanbert_jax.model.dropout import drop, split_seed
 from spanbert_jax.model.encoder import Embeddings, feed_forward, layer_seeds, position_ids, stack
@@ -86,7 +86,7 @@ class Attention(nn.Module):
                  seed: jax.Array | None) -> jax.Array:
         """[B, T, N, H] over [B, S, N, H] twice -> [B, T, D]; `visible` broadcasts to [B, N, T, S]."""
         seeds = None if seed is None else split_seed(seed, (query.shape[0], self.config.num_heads))
-        context = dot_product_attention((query, key, value), visible, seeds, attention_kind(self.config))
+        context = dot_product_attention((query, key, value), visible, seeds, attention_spec(self.config))
         return checkpoint_name(self.output(context), "attention_output")
 
 

@@ -6,20 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention import SelfAttention
+from spanbert_jax.model.attention.self_attention import SelfAttention
+from spanbert_jax.model.compute import REMAT_POLICIES
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
 from spanbert_jax.model.functions import gelu, tanh_gelu
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm
-
-# What the forward pass keeps for the backward pass, by name; "none" recomputes nothing.
-REMAT = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "names": jax.checkpoint_policies.save_only_these_names(
-        "projections", "context", "attention_output", "feed_forward", "layer_output"),
-}
 
 
 def position_ids(segments: jax.Array) -> jax.Array:
@@ -87,7 +79,7 @@ def stack(layer: type[nn.Module], config: ModelConfig) -> nn.Module:
     """
     if config.remat != "none":
         # Inside a loop nothing can be merged with its recomputation, so the guard against it would only cost.
-        layer = nn.remat(layer, policy=REMAT[config.remat], prevent_cse=config.layers == "unrolled")
+        layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=config.layers == "unrolled")
     return nn.scan(
         layer, length=config.num_layers, variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True}, in_axes=(nn.broadcast, 0),

@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.model.attention import attention_kind
+from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.planning.asking import ask
 from spanbert_jax.planning.compiler.hlo import Collective
 from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
@@ -86,8 +86,8 @@ def _kernel_cycles(topology: Topology, compiled: Compiled, network: ModelConfig)
     """Cycles of each kernel of the step for one row and head."""
     if not compiled.kernels:
         return {}
-    kind = attention_kind(network)
+    spec = attention_spec(network)
     # One rate of dropout takes as long as another, and a slice as another of the same chips.
-    kind = kind._replace(dropout=0.5 if kind.dropout else 0.0)
+    spec = spec._replace(dropout=0.5 if spec.dropout else 0.0)
     one = dataclasses.replace(topology, shape=(2, 2, 1)[:topology.chip.dimensions], slices=1)
-    return ask(one, {"kernel": compiled.attention, "length": compiled.length, "kind": kind._asdict()})["cycles"]
+    return ask(one, {"kernel": compiled.attention, "length": compiled.length, "spec": spec._asdict()})["cycles"]

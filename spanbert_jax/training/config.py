@@ -9,8 +9,8 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model.attention import KINDS
-from spanbert_jax.model.encoder import REMAT
+from spanbert_jax.model.attention import BACKENDS
+from spanbert_jax.model.compute import REMAT_POLICIES
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.optimizers import optimizer_names
 from spanbert_jax.training.profiling import parse_steps
@@ -43,7 +43,7 @@ def shared_defaults() -> ml_collections.ConfigDict:
     model.clamp_attention = False
     model.boundary_features = 200
     model.dtype = "bfloat16"
-    # A name in `spanbert_jax.model.attention.KINDS`; "auto" is the fastest that changes nothing.
+    # A name in `spanbert_jax.model.attention.BACKENDS`; "auto" is the fastest that changes nothing.
     model.attention = "auto"
     model.layers = "unrolled"
     model.remat = "none"
@@ -175,9 +175,9 @@ def validate_run(config: ml_collections.ConfigDict) -> None:
     train, mesh = config.train, config.mesh
     choose(config, "model.dtype", ("bfloat16", "float32"))
     choose(config, "train.gradient_dtype", ("float32", "bfloat16"))
-    choose(config, "model.attention", ("auto", *KINDS))
+    choose(config, "model.attention", ("auto", *BACKENDS.names()))
     choose(config, "model.layers", ("scanned", "unrolled"))
-    choose(config, "model.remat", tuple(REMAT))
+    choose(config, "model.remat", tuple(REMAT_POLICIES))
     choose(config, "optimizer.schedule", tuple(SCHEDULES))
     choose(config, "optimizer.name", optimizer_names())
     choose(config, "optimizer.decay_mask", ("all", "kernels"))

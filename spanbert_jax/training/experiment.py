@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.model.attention import attention_kind, choose, unsupported_reason
+from spanbert_jax.model.attention import BACKENDS, select_backend
+from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
@@ -93,10 +94,10 @@ def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, le
       UserError: when the config names one that cannot compute what it asks for.
     """
     heads = network.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
-    wanted = mesh.devices.flat[0].platform, length, heads, attention_kind(network), network.dtype
+    wanted = mesh.devices.flat[0].platform, length, heads, attention_spec(network), network.dtype
     if name == "auto":
-        name = choose(*wanted)
-    elif reason := unsupported_reason(name, *wanted):
+        name = select_backend(*wanted)
+    elif reason := BACKENDS.get(name).unsupported_reason(*wanted):
         raise UserError(f"config.model.attention={name!r}: {reason}; use 'auto' or 'plain'")
     return dataclasses.replace(network, attention=name)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.model import ModelConfig, SpanBert
-from spanbert_jax.model.encoder import REMAT
+from spanbert_jax.model.compute import REMAT_POLICIES
 
 B, S, M, VOCABULARY = 4, 16, 3, 50
 RANDOM = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def plain():
 
 
 @pytest.mark.parametrize("layers,remat", [
-    case for case in itertools.product(("unrolled", "scanned"), REMAT) if case != ("unrolled", "none")])
+    case for case in itertools.product(("unrolled", "scanned"), REMAT_POLICIES) if case != ("unrolled", "none")])
 def test_every_layout_and_recomputation_gives_the_same_gradients(params, plain, layers, remat):
     expected = plain(params, KEY)
     loss, gradients = loss_and_gradients(layers=layers, remat=remat)(params, KEY)

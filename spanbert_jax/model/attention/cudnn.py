@@ -4,25 +4,30 @@ from __future__ import annotations
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
 from spanbert_jax.model.attention.plain import attention_mask
+from spanbert_jax.model.attention.selection import AttentionBackend
 
 
-def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
-    """Why it cannot compute such rows; empty if it can."""
-    if kind.dropout:
-        return f"it has no dropout, and model.attention_dropout is {kind.dropout}"
-    if kind.clamp:
+def limits(length: int, heads: int, spec: AttentionSpec) -> str:
+    """Why rows of this length and these settings are not supported; "" if they are."""
+    if spec.dropout:
+        return f"it has no dropout, and model.attention_dropout is {spec.dropout}"
+    if spec.clamp:
         return "it does not clip scores, and model.clamp_attention is True"
-    if kind.head_width % 8 or kind.head_width > 128:
-        return f"it takes heads of a multiple of 8 up to 128, and these are {kind.head_width} wide"
+    if spec.head_width % 8 or spec.head_width > 128:
+        return f"it takes heads of a multiple of 8 up to 128, and these are {spec.head_width} wide"
     if length % 2:
         return f"it takes rows of an even length, and these have {length} positions"
     return ""
 
 
-def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    """As `plain.attend`, to rounding. Returns the context [B, S, D]."""
+def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    """The context [B, S, D], equal to `plain.attend` to rounding."""
     context = jax.nn.dot_product_attention(
-        *call.heads(kind.head_width), mask=attention_mask(call.segments, call.segments), implementation="cudnn")
+        *inputs.split_heads(spec.head_width), mask=attention_mask(inputs.segments, inputs.segments),
+        implementation="cudnn")
     return checkpoint_name(context.reshape(*context.shape[:2], -1), "context")
+
+
+BACKEND = AttentionBackend("cudnn", attend, platform="gpu", dtypes=("bfloat16",), limits=limits)

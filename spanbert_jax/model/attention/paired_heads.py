@@ -1,11 +1,10 @@
-"""A TPU kernel for rows of up to 512 positions and heads 64 wide: two heads side by side fill the 128 lanes.
+"""A TPU kernel for rows of up to 512 positions and heads of width 64: two heads side by side fill the 128 lanes.
 
-One step of the grid computes one pair of heads of one row, all of it in VMEM: the scores of a row are never written to
-memory. Queries, keys and values stay as the projection makes them, [B, S, 3 D] with those of a pair side by side:
-nothing is transposed or padded. A head is picked out of its pair by zeroing the other's 64 lanes, which costs the
-matrix unit nothing, as it works on 128 at a time. The backward pass computes the scores anew; besides the projections
-it is given the context alone, which the output projection keeps for itself anyway. Dropout draws the mask that
-`dropout.keep_mask` draws.
+One step of the grid computes one pair of heads of one row, entirely in VMEM; the scores are never written to memory.
+Queries, keys and values stay in the layout of the projection, [B, S, 3 D] with those of a pair side by side, so nothing
+is transposed or padded. A head is selected from its pair by zeroing the other head's 64 lanes, which is free because
+the matrix unit works on 128 lanes at a time. The backward pass recomputes the scores; besides the projections it needs only
+the context, which the output projection keeps anyway. Dropout draws the same mask as `dropout.keep_mask`.
 """
 from __future__ import annotations
 
@@ -18,73 +17,81 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
+from spanbert_jax.model.attention.selection import AttentionBackend
 from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, rate_threshold
 
 HEAD_WIDTH, LANES = 64, 128
-# A row is whole in VMEM; its scores are the square of this.
+# A whole row lies in VMEM, and its scores take the square of this.
 LONGEST = 512
 
 
-def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
-    """Why it cannot compute rows of a length with so many heads on a device; empty if it can."""
-    if kind.head_width != HEAD_WIDTH or heads % 2:
-        return f"it takes pairs of heads {HEAD_WIDTH} wide, and a device has {heads} heads {kind.head_width} wide"
+def limits(length: int, heads: int, spec: AttentionSpec) -> str:
+    """Why rows of this length with so many heads on a device are not supported; "" if they are."""
+    if spec.head_width != HEAD_WIDTH or heads % 2:
+        return f"it takes pairs of heads {HEAD_WIDTH} wide, and a device has {heads} heads {spec.head_width} wide"
     if length % LANES or length > LONGEST:
         return f"it takes rows of {LANES}, 256, 384 or {LONGEST} positions, and these have {length}"
     return ""
 
 
 def join(parts: Sequence[jax.Array]) -> jax.Array:
-    """What belongs to queries, keys and values, in one array, pair of heads by pair. Three [..., D] -> [..., 3 D]."""
+    """Joins arrays of queries, keys and values, ordered by pair of heads. Three [..., D] -> [..., 3 D]."""
     pairs = [part.reshape(*part.shape[:-1], -1, LANES) for part in parts]
     return jnp.stack(pairs, axis=-2).reshape(*parts[0].shape[:-1], -1)
 
 
-def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    """As `plain.attend`, with its dropout, to rounding, but that padding looks at padding, which saves a twentieth.
+def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    """The context [B, S, D], equal to `plain.attend` to rounding, with the same dropout.
 
-    What padding computes is used nowhere. Returns the context [B, S, D].
+    Padding attends to padding, not to every token, which saves a twentieth of the time; its outputs are never used.
     """
-    return _attend(call, kind)
+    return _attend(inputs, spec)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    return _run(_forward, call, kind, [])
+def _attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    return _run(_forward, inputs, spec, [])
 
 
-def _attend_forward(call: AttentionCall, kind: AttentionKind) -> tuple[jax.Array, tuple[AttentionCall, jax.Array]]:
-    # Named in here, so that recomputation keeps what the backward pass is given and does not run the kernel again.
-    context = checkpoint_name(_attend(call, kind), "context")
-    return context, (call, context)
+def _attend_forward(inputs: AttentionInputs,
+                    spec: AttentionSpec) -> tuple[jax.Array, tuple[AttentionInputs, jax.Array]]:
+    # Named inside the rule, so that recomputation keeps this residual and does not run the kernel again.
+    context = checkpoint_name(_attend(inputs, spec), "context")
+    return context, (inputs, context)
 
 
-def _attend_backward(kind: AttentionKind, kept: tuple[AttentionCall, jax.Array],
-                     gradient: jax.Array) -> tuple[AttentionCall]:
-    call, context = kept
-    return AttentionCall((_run(_backward, call, kind, [context, gradient]),), None, None),
+def _attend_backward(spec: AttentionSpec, kept: tuple[AttentionInputs, jax.Array],
+                     gradient: jax.Array) -> tuple[AttentionInputs]:
+    inputs, context = kept
+    return AttentionInputs((_run(_backward, inputs, spec, [context, gradient]),), None, None),
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _run(kernel, call: AttentionCall, kind: AttentionKind, more: list[jax.Array]) -> jax.Array:
+def _run(kernel, inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:
     """Runs a kernel over the grid (row, pair of heads).
 
-    Its arrays are blocks of arrays [B, S, D] and [B, S, 3 D], [S, 128] and [S, 384]. The forward pass makes one of the
-    first kind, the backward pass, which is given `more`, one of the second.
+    Args:
+      kernel: `_forward` or `_backward`.
+      inputs: with one joined projection [B, S, 3 D].
+      spec: settings of the attention.
+      more: further inputs [B, S, D] of the backward pass.
+
+    Returns:
+      The context [B, S, D], or the gradient of the projections [B, S, 3 D] where `more` is given.
     """
-    projections, = call.projections
+    projections, = inputs.projections
     rows, length, width = projections.shape
-    threshold = 0 if call.seeds is None else rate_threshold(kind.dropout)
-    seeds = call.seeds if threshold else jnp.zeros((1, 1, 2), jnp.uint32)
+    threshold = 0 if inputs.seeds is None else rate_threshold(spec.dropout)
+    seeds = inputs.seeds if threshold else jnp.zeros((1, 1, 2), jnp.uint32)
     pair, triple = (pl.BlockSpec((None, length, lanes), lambda row, pair, *_: (row, 0, pair))
                     for lanes in (LANES, 3 * LANES))
-    segments = call.segments.astype(jnp.int32)
+    segments = inputs.segments.astype(jnp.int32)
     return pl.pallas_call(
-        functools.partial(kernel, threshold=threshold, clamp=kind.clamp),
+        functools.partial(kernel, threshold=threshold, clamp=spec.clamp),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1, grid=(rows, width // (3 * LANES)),
             in_specs=[pl.BlockSpec((None, length, 1), lambda row, *_: (row, 0, 0)),
@@ -97,7 +104,7 @@ def _run(kernel, call: AttentionCall, kind: AttentionKind, more: list[jax.Array]
 
 
 def _forward(seeds, query_segments, key_segments, projections, context, *, threshold: int, clamp: bool) -> None:
-    """The context of a pair of heads. Softmax is divided by its sum after the product with the values, not before."""
+    """Writes the context of a pair of heads. The softmax is normalized after the product with the values."""
     query, key, value = _parts(projections)
     left, scaled = _left_lanes(query.shape), _scaled(query)
     visible = query_segments[...] == key_segments[...]
@@ -113,12 +120,12 @@ def _forward(seeds, query_segments, key_segments, projections, context, *, thres
 
 def _backward(seeds, query_segments, key_segments, projections, context, gradient, projections_gradient, *,
               threshold: int, clamp: bool) -> None:
-    """The gradients of a pair of heads. What divides a row's softmax is left to the smaller arrays of its products."""
+    """Writes the gradients of a pair of heads. The softmax's sum divides the products, which are smaller arrays."""
     query, key, value = _parts(projections)
     dtype = query.dtype
     left, scaled, above = _left_lanes(query.shape), _scaled(query), gradient[...].astype(jnp.float32)
     visible = query_segments[...] == key_segments[...]
-    # Its sum over a head's lanes is the sum over keys of each probability times its gradient.
+    # Summed over a head's lanes: the sum over keys of each probability times its gradient.
     product = above * context[...].astype(jnp.float32)
     halves, key_sum, value_sum = [], 0.0, 0.0
     for head, lanes in enumerate((left, ~left)):
@@ -154,7 +161,7 @@ def _left_lanes(shape: tuple[int, int]) -> jax.Array:
 
 
 def _scaled(query: jax.Array) -> jax.Array:
-    """Queries divided by the root of their width, a power of two, so that no digit is lost. Float32."""
+    """Queries divided by the root of the head width, a power of two, so the division is exact. Float32."""
     return query.astype(jnp.float32) * HEAD_WIDTH ** -0.5
 
 
@@ -163,7 +170,7 @@ def _scale(threshold: int) -> float:
 
 
 def _softmax(scores: jax.Array, visible: jax.Array, clamp: bool) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Softmax times its sum, the sum [T, 1], and where clamping has left the scores as they were, if it is done."""
+    """The unnormalized softmax, its sum [T, 1], and a mask of the scores that clamping left unchanged, if it is on."""
     inside = None
     if clamp:
         free, scores = scores, jnp.clip(scores, -CLAMP, CLAMP)
@@ -174,11 +181,11 @@ def _softmax(scores: jax.Array, visible: jax.Array, clamp: bool) -> tuple[jax.Ar
 
 
 def _keep(seeds, head: int, shape: tuple[int, int], threshold: int) -> jax.Array:
-    """As `dropout.keep_mask`, for a head of the pair at hand."""
+    """The mask of `dropout.keep_mask` for one head of the current pair."""
     row, index = pl.program_id(0), 2 * pl.program_id(1) + head
     rows, length = shape
     quarter = length // ELEMENTS_PER_WORD
-    # Where a quarter of a row fills the lanes, a word is hashed once for its four elements.
+    # Where a quarter of a row fills the lanes, each word is hashed once for its four elements.
     columns = quarter if quarter % LANES == 0 else length
     column = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 1)
     position = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0) * quarter + column % quarter
@@ -186,3 +193,7 @@ def _keep(seeds, head: int, shape: tuple[int, int], threshold: int) -> jax.Array
     if columns == quarter:
         return jnp.concatenate([is_kept(words, part, threshold) for part in range(ELEMENTS_PER_WORD)], axis=1)
     return is_kept(words, column // quarter, threshold)
+
+
+BACKEND = AttentionBackend("paired_heads", attend, platform="tpu", needs_shard_map=True, dtypes=("bfloat16",),
+                           limits=limits, join=join)

@@ -1,4 +1,4 @@
-"""Attention as its formula says it: what all the others agree with, and what runs everywhere."""
+"""Attention by its formula, on every platform. It defines the result of the other backends."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,48 +7,59 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
+from spanbert_jax.model.attention.selection import AttentionBackend
 from spanbert_jax.model.dropout import drop_matrices
 
-# Low enough that the softmax gives exactly zero in float32, as the reference's added -10,000 does.
+# Low enough that the softmax is exactly zero in float32, as with the reference's added -10,000.
 MASKED_SCORE = -1e9
 CLAMP = 1e4
 
 
 def attention_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Which positions see which: those of their own segment.
+    """Which queries attend to which keys: those of their own segment.
 
-    Padding (segment 0) is seen by nobody. What padding itself computes is never used; it looks at every real token, as
-    in the reference, so that no softmax is over nothing.
+    No token attends to padding (segment 0). Padding attends to every token, as in the reference, so that no softmax is
+    empty; its outputs are never used.
 
     Args:
-      queries, keys: the segments of both, [B, T] and [B, S] integers, 0 for padding.
+      queries: segments of the queries, [B, T] integers, 0 for padding.
+      keys: segments of the keys, [B, S].
 
     Returns:
-      [B, 1, T, S] booleans, True where the query sees the key.
+      [B, 1, T, S] booleans, True where the query attends to the key.
     """
     query, key = queries[:, None, :, None], keys[:, None, None, :]
     return (key != 0) & ((query == key) | (query == 0))
 
 
-def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    """Scaled dot-product attention, softmax in float32. Returns the context [B, S, D]."""
-    return dot_product_attention(call.heads(kind.head_width), attention_mask(call.segments, call.segments), call.seeds, kind)
+def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    """Self-attention inside segments, softmax in float32. Returns the context [B, S, D]."""
+    mask = attention_mask(inputs.segments, inputs.segments)
+    return dot_product_attention(inputs.split_heads(spec.head_width), mask, inputs.seeds, spec)
 
 
-def dot_product_attention(projections: Sequence[jax.Array], visible: jax.Array, seeds: jax.Array | None,
-          kind: AttentionKind) -> jax.Array:
-    """The context [B, T, D] of queries [B, T, N, H] over keys and values [B, S, N, H].
+def dot_product_attention(projections: Sequence[jax.Array], mask: jax.Array, seeds: jax.Array | None,
+                          spec: AttentionSpec) -> jax.Array:
+    """Scaled dot-product attention with dropout on the probabilities.
 
     Args:
-      visible: booleans that broadcast to [B, N, T, S].
-      seeds: of the dropout, uint32 [B, N, 2]; None for none.
+      projections: queries [B, T, N, H], keys and values [B, S, N, H].
+      mask: booleans that broadcast to [B, N, T, S].
+      seeds: dropout seeds, uint32 [B, N, 2]; None without dropout.
+      spec: its settings.
+
+    Returns:
+      The context [B, T, D].
     """
     query, key, value = projections
-    scores = jnp.einsum("BTNH,BSNH->BNTS", query * kind.head_width ** -0.5, key).astype(jnp.float32)
-    if kind.clamp:
+    scores = jnp.einsum("BTNH,BSNH->BNTS", query * spec.head_width ** -0.5, key).astype(jnp.float32)
+    if spec.clamp:
         scores = jnp.clip(scores, -CLAMP, CLAMP)
-    scores = jnp.where(visible, scores, MASKED_SCORE)
-    probabilities = drop_matrices(jax.nn.softmax(scores).astype(query.dtype), seeds, kind.dropout)
+    scores = jnp.where(mask, scores, MASKED_SCORE)
+    probabilities = drop_matrices(jax.nn.softmax(scores).astype(query.dtype), seeds, spec.dropout)
     context = jnp.einsum("BNTS,BSNH->BTNH", probabilities, value)
     return checkpoint_name(context.reshape(*query.shape[:2], -1), "context")
+
+
+BACKEND = AttentionBackend("plain", attend)

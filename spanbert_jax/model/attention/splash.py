@@ -1,4 +1,4 @@
-"""JAX's own TPU kernel for long rows, blockwise and without dropout (Pallas splash attention)."""
+"""Splash attention, JAX's Pallas kernel for TPUs: blockwise, for long rows, without dropout."""
 from __future__ import annotations
 
 import jax
@@ -6,27 +6,28 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from spanbert_jax.model.attention.call import AttentionCall, AttentionKind
+from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
+from spanbert_jax.model.attention.selection import AttentionBackend
 
 LANES = 128
 # Longest side of a block.
 BLOCK = 512
 
 
-def unsupported_reason(length: int, heads: int, kind: AttentionKind) -> str:
-    """Why it cannot compute such rows; empty if it can."""
-    if kind.dropout:
-        return f"it has no dropout, and model.attention_dropout is {kind.dropout}"
-    if kind.clamp:
+def limits(length: int, heads: int, spec: AttentionSpec) -> str:
+    """Why rows of this length and these settings are not supported; "" if they are."""
+    if spec.dropout:
+        return f"it has no dropout, and model.attention_dropout is {spec.dropout}"
+    if spec.clamp:
         return "it does not clip scores, and model.clamp_attention is True"
     if length % LANES:
         return f"it takes rows of a multiple of {LANES} positions, and these have {length}"
     return ""
 
 
-def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
-    """As `plain.attend`, but that padding looks at padding; what it computes is never used. Returns [B, S, D]."""
-    query, key, value = (array.swapaxes(1, 2) for array in call.heads(kind.head_width))
+def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    """The context [B, S, D], equal to `plain.attend` to rounding, except at padding, which attends to padding."""
+    query, key, value = (array.swapaxes(1, 2) for array in inputs.split_heads(spec.head_width))
     rows, heads, length, _ = query.shape
     block = max(size for size in range(LANES, min(BLOCK, length) + 1, LANES) if length % size == 0)
     sizes = kernels.BlockSizes(
@@ -35,6 +36,9 @@ def attend(call: AttentionCall, kind: AttentionKind) -> jax.Array:
     kernel = kernels.make_splash_mha_single_device(
         masks.MultiHeadMask([masks.FullMask((length, length))] * heads), block_sizes=sizes,
         residual_checkpoint_name="context")
-    segments = call.segments.astype(jnp.int32)
-    context = jax.vmap(kernel)(query * kind.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
+    segments = inputs.segments.astype(jnp.int32)
+    context = jax.vmap(kernel)(query * spec.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
     return context.swapaxes(1, 2).reshape(rows, length, -1)
+
+
+BACKEND = AttentionBackend("splash", attend, platform="tpu", needs_shard_map=True, dtypes=("bfloat16",), limits=limits)

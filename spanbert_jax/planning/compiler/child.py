@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model.attention import AttentionKind
+from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.planning.compiler.devices import reach_devices
 from spanbert_jax.planning.compiler.kernels import compile_attention, kernel_cycles
 from spanbert_jax.planning.compiler.steps import TooLarge, compile_step
@@ -30,8 +30,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         devices = reach_devices(topology)
         if "kernel" in request:
-            kind = AttentionKind(**request["kind"])
-            compile_attention(request["kernel"], request["length"], kind, devices[0])
+            spec = AttentionSpec(**request["spec"])
+            compile_attention(request["kernel"], request["length"], spec, devices[0])
             return {"cycles": kernel_cycles(pathlib.Path(request["dump"]))}
         config = default_config()
         config.update(ml_collections.ConfigDict(request["config"]))

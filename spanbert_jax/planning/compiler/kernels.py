@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from spanbert_jax.model.attention import AttentionCall, AttentionKind, implementation, lay_out
+from spanbert_jax.model.attention import AttentionInputs, AttentionSpec, get_backend
 from spanbert_jax.planning.compiler.steps import kernel_name
 
 # The most even: both cores of a chip that has two get as many.
@@ -23,22 +23,23 @@ _ENTERING_AND_LEAVING = 2  # steps of the pipeline besides those of the grid
 _ANALYSIS = "schedule-analysis_final_bundles"
 
 
-def compile_attention(name: str, length: int, kind: AttentionKind, device: jax.Device) -> None:
+def compile_attention(name: str, length: int, spec: AttentionSpec, device: jax.Device) -> None:
     """Compiles one attention, forward and backward, for one device that need not be there.
 
     Args:
-      name: of the implementation, a kernel.
+      name: of the backend, a kernel.
       length: S.
     """
     mesh = Mesh(np.array([device]), ("one",))
-    wide = jax.ShapeDtypeStruct((ROWS, length, HEADS * kind.head_width), jnp.bfloat16)
-    way = implementation(name)
-    projections = jax.eval_shape(lambda *parts: lay_out(way, parts), wide, wide, wide)
+    wide = jax.ShapeDtypeStruct((ROWS, length, HEADS * spec.head_width), jnp.bfloat16)
+    backend = get_backend(name)
+    projections = jax.eval_shape(lambda *parts: backend.arrange(parts), wide, wide, wide)
     segments = jax.ShapeDtypeStruct((ROWS, length), jnp.uint8)
-    seeds = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if kind.dropout else None
+    seeds = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if spec.dropout else None
 
     def both(projections: Any, segments: jax.Array, seeds: Any, gradient: jax.Array) -> Any:
-        context, back = jax.vjp(lambda arrays: way.attend(AttentionCall(arrays, segments, seeds), kind), projections)
+        context, back = jax.vjp(lambda arrays: backend.attend(AttentionInputs(arrays, segments, seeds), spec),
+                                projections)
         return context, back(gradient)
 
     spread = jax.shard_map(both, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)

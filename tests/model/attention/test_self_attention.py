@@ -1,4 +1,4 @@
-"""The module, whose kernels run on each device's rows and heads, against plain attention on one device."""
+"""SelfAttention on meshes, where kernels run on each device's rows and heads, against plain attention on one device."""
 import contextlib
 import dataclasses
 import functools
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.model.attention import SelfAttention, attention_kind, paired_heads
+from spanbert_jax.model.attention import paired_heads
+from spanbert_jax.model.attention.self_attention import SelfAttention, attention_spec
 from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.mesh import make_mesh
-from tests.model.attention.calls import TOLERANCE, make_call
+from tests.model.attention.cases import TOLERANCE, make_inputs
 
-# Heads and rows of the least size that the kernel takes.
+# The smallest heads and rows that the kernel supports.
 CONFIG = ModelConfig(vocab_size=1, width=256, num_heads=4, dtype="float32", attention_dropout=0.2)
 SEED = jnp.asarray([5, 6], jnp.uint32)
 
@@ -23,15 +24,15 @@ SEED = jnp.asarray([5, 6], jnp.uint32)
 @pytest.fixture(scope="module")
 def case():
     """Input [8, 128, 256], segments, a gradient of the output, and parameters."""
-    calls = [make_call(attention_kind(CONFIG), 128, 4, "float32", seed) for seed in range(4)]
+    calls = [make_inputs(attention_spec(CONFIG), 128, 4, "float32", seed) for seed in range(4)]
     x, above, segments = (jnp.concatenate([part[:2] for part in parts]) for parts in zip(
-        *((call.projections[0], call.projections[2], call.segments) for call in calls)))
+        *((inputs.projections[0], inputs.projections[2], inputs.segments) for inputs in calls)))
     params = nn.unbox(SelfAttention(CONFIG).init(jax.random.key(0), x[:1], segments[:1], None))
     return x, segments, above * (segments > 0)[..., None], params
 
 
 def computed(case, attention: str, seed: jax.Array | None) -> dict[str, np.ndarray]:
-    """The output where there is a token, and the gradients of the input and the parameters, by name."""
+    """The output at tokens, and the gradients of input and parameters, by name."""
     x, segments, above, params = case
     module = SelfAttention(dataclasses.replace(CONFIG, attention=attention))
 
@@ -46,15 +47,15 @@ def computed(case, attention: str, seed: jax.Array | None) -> dict[str, np.ndarr
 
 @pytest.fixture(scope="module")
 def plain(case):
-    """What plain attention computes on one device, by seed."""
+    """Results of plain attention on one device, by whether there is no seed."""
     return {seed is None: computed(case, "plain", seed) for seed in (SEED, None)}
 
 
 @pytest.mark.parametrize("attention,mesh,seed", [
     ("plain", (2, 2, 2), SEED), ("paired_heads", None, SEED), ("paired_heads", (8, 1, 1), SEED),
     ("paired_heads", (2, 2, 2), SEED), ("paired_heads", (2, 2, 2), None)])
-def test_every_mesh_computes_the_same(case, plain, attention, mesh, seed, monkeypatch):
-    # Interpreted as a program of arrays: as one of a TPU, devices wait for each other, each on a core of its own.
+def test_every_mesh_gives_the_same_result(case, plain, attention, mesh, seed, monkeypatch):
+    # Not TPU interpret mode, where devices wait for each other, each on a core of its own.
     monkeypatch.setattr(paired_heads.pl, "pallas_call", functools.partial(paired_heads.pl.pallas_call, interpret=True))
     with contextlib.ExitStack() as stack:
         if mesh:
@@ -65,7 +66,7 @@ def test_every_mesh_computes_the_same(case, plain, attention, mesh, seed, monkey
         got = computed(case, attention, seed)
     assert got.keys() == plain[seed is None].keys()
     for name, expected in plain[seed is None].items():
-        # A key's bias shifts all scores of a query alike: its gradient is rounding noise around zero.
+        # A key's bias shifts all scores of a query equally, so its gradient is rounding noise around zero.
         if "'key']['bias'" not in name:
             np.testing.assert_allclose(got[name], expected, atol=TOLERANCE["float32"] * np.abs(expected).max(),
                                        err_msg=name)

@@ -1,32 +1,32 @@
-"""JAX's kernel for long rows, interpreted on the CPU, against the definition of attention."""
+"""Splash attention, interpreted on the CPU, against the definition of attention."""
 import functools
 
 import pytest
 
 from spanbert_jax.model.attention import splash
-from spanbert_jax.model.attention.call import AttentionKind
-from tests.model.attention.calls import assert_as_defined, make_call, tpu_kernels
+from spanbert_jax.model.attention.inputs import AttentionSpec
+from tests.model.attention.cases import assert_as_defined, make_inputs, tpu_kernels
 
 
-# A row of one block, and one of five: 640 is no multiple of the longest block.
+# Rows of one block and of five blocks; 640 is not a multiple of the longest block.
 @pytest.mark.parametrize("length,dtype", [(128, "float32"), (128, "bfloat16"), (640, "float32")])
-def test_it_is_what_attention_is_defined_to_be(length, dtype, monkeypatch):
-    # Mapped over rows it cannot be interpreted as a program of a TPU, but as one of its arrays.
+def test_splash_matches_the_definition(length, dtype, monkeypatch):
+    # TPU interpret mode does not support vmap over rows; interpret=True does.
     make = functools.partial(splash.kernels.make_splash_mha_single_device, interpret=True)
     monkeypatch.setattr(splash.kernels, "make_splash_mha_single_device", make)
-    kind = AttentionKind(64)
-    assert_as_defined(splash, make_call(kind, length, 2, dtype), kind)
+    spec = AttentionSpec(64)
+    assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, dtype), spec)
 
 
-def test_a_tpu_can_be_given_it():
-    kind = AttentionKind(64)
-    assert tpu_kernels(splash, make_call(kind, 256, 2, "bfloat16"), kind) == 2
+def test_splash_lowers_for_tpus():
+    spec = AttentionSpec(64)
+    assert tpu_kernels(splash.BACKEND, make_inputs(spec, 256, 2, "bfloat16"), spec) == 2
 
 
-def test_what_it_cannot_compute():
-    kind = AttentionKind(80)
+def test_limits_of_splash():
+    spec = AttentionSpec(80)
     for length in (128, 640, 4096):
-        assert not splash.unsupported_reason(length, 3, kind)
-    assert "these have 576" in splash.unsupported_reason(576, 3, kind)
-    assert "attention_dropout is 0.1" in splash.unsupported_reason(128, 3, kind._replace(dropout=0.1))
-    assert "clamp_attention is True" in splash.unsupported_reason(128, 3, kind._replace(clamp=True))
+        assert not splash.limits(length, 3, spec)
+    assert "these have 576" in splash.limits(576, 3, spec)
+    assert "attention_dropout is 0.1" in splash.limits(128, 3, spec._replace(dropout=0.1))
+    assert "clamp_attention is True" in splash.limits(128, 3, spec._replace(clamp=True))

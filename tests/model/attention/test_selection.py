@@ -1,0 +1,57 @@
+"""Selection of the attention backend: never one that changes the result."""
+import itertools
+
+import pytest
+
+from spanbert_jax.model.attention import BACKENDS, cudnn, select_backend
+from spanbert_jax.model.attention.inputs import AttentionSpec
+
+LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64, 80, 256)
+
+
+@pytest.mark.parametrize("platform,length,heads,spec,dtype,chosen", [
+    ("tpu", 128, 12, AttentionSpec(64, 0.1), "bfloat16", "paired_heads"),
+    ("tpu", 512, 16, AttentionSpec(64, 0.1, clamp=True), "bfloat16", "paired_heads"),
+    ("tpu", 1024, 12, AttentionSpec(64), "bfloat16", "splash"),
+    ("tpu", 512, 3, AttentionSpec(64), "bfloat16", "splash"),
+    ("tpu", 1024, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
+    ("tpu", 512, 12, AttentionSpec(64), "float32", "plain"),
+    ("gpu", 512, 12, AttentionSpec(64), "bfloat16", "cudnn"),
+    ("gpu", 512, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
+    ("gpu", 512, 12, AttentionSpec(64), "float32", "plain"),
+    ("cpu", 512, 12, AttentionSpec(64), "bfloat16", "plain")])
+def test_the_fastest_supported_backend_is_selected(platform, length, heads, spec, dtype, chosen):
+    assert select_backend(platform, length, heads, spec, dtype) == chosen
+
+
+def test_selection_never_changes_the_result():
+    for platform, dtype, length, heads, width, rate, clamp in itertools.product(
+            ("cpu", "gpu", "tpu", "rocm"), ("float32", "bfloat16"), LENGTHS, HEADS, WIDTHS, (0.0, 0.1), (False, True)):
+        chosen = select_backend(platform, length, heads, AttentionSpec(width, rate, clamp), dtype)
+        assert chosen == "plain" or dtype == "bfloat16"
+        assert chosen == "plain" or platform == {"paired_heads": "tpu", "splash": "tpu", "cudnn": "gpu"}[chosen]
+        assert chosen in ("plain", "paired_heads") or not rate and not clamp
+
+
+def test_plain_attention_supports_everything():
+    assert not BACKENDS.get("plain").unsupported_reason("cpu", 47, 1, AttentionSpec(7, 0.3, clamp=True), "float32")
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS.names() if name != "plain"])
+def test_kernels_support_one_platform_and_dtype(name):
+    right, wrong = ("GPU", "tpu") if name == "cudnn" else ("TPU", "gpu")
+    assert not BACKENDS.get(name).unsupported_reason(right.lower(), 128, 2, AttentionSpec(64), "bfloat16")
+    assert BACKENDS.get(name).unsupported_reason(wrong, 128, 2, AttentionSpec(64), "bfloat16") == (
+        f"it is for {right}s, and these devices are {wrong.upper()}s")
+    reason = BACKENDS.get(name).unsupported_reason(right.lower(), 128, 2, AttentionSpec(64), "float32")
+    assert "compute.dtype is 'float32'" in reason
+
+
+def test_limits_of_cudnn():
+    spec = AttentionSpec(64)
+    assert not cudnn.limits(510, 3, spec)
+    assert "attention_dropout is 0.1" in cudnn.limits(512, 3, spec._replace(dropout=0.1))
+    assert "clamp_attention is True" in cudnn.limits(512, 3, spec._replace(clamp=True))
+    for width in (20, 256):
+        assert f"these are {width} wide" in cudnn.limits(512, 3, spec._replace(head_width=width))
+    assert "these have 47 positions" in cudnn.limits(47, 3, spec)
