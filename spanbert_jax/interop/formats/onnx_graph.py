@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from spanbert_jax.model.attention import CLAMP, MASKED_SCORE
+from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
 from spanbert_jax.model.config import ModelConfig
 
 # The first set of operators with an exact Gelu.
