@@ -30,8 +30,8 @@ def make_console(stderr: bool = False, quiet: bool = False) -> rich.console.Cons
       stderr: prints to standard error, wraps no line at the terminal's width, and ignores failed writes.
       quiet: prints nothing.
     """
-    options = dict(highlight=False, markup=False, emoji=False, quiet=quiet)
-    console = (_StatusConsole(stderr=True, soft_wrap=True, **options) if stderr else rich.console.Console(**options))
+    kind = _StatusConsole if stderr else rich.console.Console
+    console = kind(stderr=stderr, soft_wrap=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console
