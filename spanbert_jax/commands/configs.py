@@ -1,7 +1,6 @@
 """Reading a config file and the overrides of its fields from a command line."""
 from __future__ import annotations
 
-import difflib
 import pathlib
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -54,10 +53,9 @@ def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
         for depth, key in enumerate(name.split(".")[1:], 2):
             if not isinstance(value, ml_collections.ConfigDict) or key not in value:
                 fields = list(value) if isinstance(value, ml_collections.ConfigDict) else []
-                near = difflib.get_close_matches(key, fields, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
                 place = ".".join(name.split(".")[:depth - 1])
-                return f"{override}: {place} has no field {key!r}; {hint}it has {', '.join(fields) or 'no fields'}"
+                return (f"{override}: {place} has no field {key!r}; {suggestion(key, fields)}it has "
+                        f"{', '.join(fields) or 'no fields'}")
             value = value[key]
         if isinstance(value, ml_collections.ConfigDict):
             return f"{override}: {name} is a section; set one of its fields: {', '.join(value)}"

@@ -8,14 +8,13 @@ On a terminal a page opens in a pager ($PAGER, or `less`); elsewhere it is print
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 
 import rich.markdown
 
 from spanbert_jax.cluster.exit_codes import DONE
 from spanbert_jax.common.console import make_console
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.docs import pages, summary
 
 
@@ -33,9 +32,7 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     name = args.page.removesuffix(".md")
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"unknown page {args.page!r}; {hint}allowed: {', '.join(found)}")
+        raise UserError(f"unknown page {args.page!r}; {suggestion(name, found)}allowed: {', '.join(found)}")
     page = rich.markdown.Markdown(found[name].read_text(encoding="utf-8"))
     console = make_console()
     if console.is_terminal:

@@ -1,13 +1,12 @@
 """Registries of named implementations: tasks, masking schemes, attention backends, architectures, trackers."""
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 
 T = TypeVar("T")
 
@@ -66,10 +65,9 @@ class Registry(Generic[T]):
         elif name in (points := self._entry_points()):
             value = self._load(points[name])
         else:
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"unknown {self.kind} {name!r}; {hint}allowed: {', '.join(self.names())}; one of your own "
-                            "is found if its module is named in config.plugins")
+            raise UserError(f"unknown {self.kind} {name!r}; {suggestion(name, self.names())}allowed: "
+                            f"{', '.join(self.names())}; one of your own is found if its module is named in "
+                            "config.plugins")
         self._registered[name] = value
         return value
 

@@ -6,13 +6,12 @@ the reference page of all fields come from its fields, so that each is written o
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 
 S = TypeVar("S", bound="Settings")
 Choices = Sequence[Any] | Callable[[], Sequence[Any]]
@@ -106,9 +105,8 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> 
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"{path} has no field {name!r}; {hint}it has {', '.join(fields) or 'none'}")
+            raise UserError(f"{path} has no field {name!r}; {suggestion(name, fields)}it has "
+                            f"{', '.join(fields) or 'none'}")
         found[name] = _converted(hints[name], value, f"{path}.{name}")
     return cls(**found)
 

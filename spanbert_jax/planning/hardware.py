@@ -1,32 +1,31 @@
-"""The accelerators that can be planned for, and how a number of them is written."""
+"""Accelerators that runs can be planned for, and topologies such as "4*v5e:16x16"."""
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 import re
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """An accelerator as its maker describes it. JAX sees each as one device.
+    """Specification of an accelerator. JAX sees each chip as one device.
 
     Attributes:
-      platform: as JAX names it.
-      flops: bfloat16 operations a second at its peak.
-      memory: bytes that a program may use: the compiler's own limit; on a GPU what JAX is told to take.
-      bandwidth: of the memory, bytes a second.
-      clock: Hz, at which the peak is reached; what the compiler's cycles are divided by. 0 where it counts none.
-      cores: that share the grid of a kernel.
-      link: bytes a second that a ring of chips in one slice, or of GPUs in one host, moves from each to the next. Not
-        in any data sheet in this form: an assumption, on the low side.
-      network: the same between slices or hosts, for each chip.
+      platform: JAX's name of the platform.
+      flops: peak bfloat16 operations per second.
+      memory: bytes that a program may use: the compiler's own limit; on a GPU the share that JAX preallocates.
+      bandwidth: of the memory, in bytes per second.
+      clock: in Hz, at the peak; converts the compiler's cycles to seconds. 0 where the compiler counts none.
+      cores: cores that share the grid of a kernel.
+      link: bytes per second that a ring of chips in one slice, or of GPUs in one host, moves from each chip to the
+        next. Data sheets do not state this figure: it is an assumption, on the low side.
+      network: the same figure between slices or hosts, per chip.
       dimensions: of a slice's torus.
-      most: chips in a slice.
-      host: chips in a host.
+      max_chips: chips in the largest slice.
+      chips_per_host: chips attached to one host.
     """
     platform: str
     flops: float
@@ -37,12 +36,12 @@ class Chip:
     link: float
     network: float
     dimensions: int
-    most: int
-    host: int
+    max_chips: int
+    chips_per_host: int
 
 
-# Peaks and bandwidth: Google's and NVIDIA's data sheets. The clocks are those at which the matrix units reach
-# the peaks. A network of 100 Gbit/s for each host of TPUs, and of 400 Gbit/s for each H100.
+# Peaks and bandwidths: data sheets of Google and NVIDIA. Clocks: those at which the matrix units reach the peaks.
+# Network: 100 Gbit/s per TPU host, 400 Gbit/s per H100.
 CHIPS: dict[str, Chip] = {
     "v4": Chip("tpu", 275e12, 30.75 * 2**30, 1228e9, 1.05e9, 2, 200e9, 3.1e9, 3, 4096, 4),
     "v5e": Chip("tpu", 197e12, 15.75 * 2**30, 819e9, 1.5e9, 1, 100e9, 3.1e9, 2, 256, 4),
@@ -51,19 +50,20 @@ CHIPS: dict[str, Chip] = {
     "h100": Chip("gpu", 989e12, 0.92 * 84_979_810_304, 3350e9, 0.0, 1, 370e9, 50e9, 1, 16384, 8),
     "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 1, 0.0, 0.0, 1, 256, 256),
 }
-_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SMALL = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
+_SLICES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+# Besides these, every side of a three-dimensional slice is a multiple of 4.
+_SMALL_SLICES_3D = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 _EXAMPLES = "v5e:16x16, 4*v5e:16x16 (four slices), v5p:8x8x16, v6e:8x8, v4:4x4x4, h100:128 or cpu:8"
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips that run together.
+    """Chips that run one program together.
 
     Attributes:
       kind: a key of `CHIPS`.
-      shape: of a slice; (N,) where it has none.
-      slices: how many such slices, joined by the data center's network.
+      shape: of one slice; (N,) for GPUs and CPUs, which have no slices.
+      slices: number of slices, connected by the data center's network.
     """
     kind: str
     shape: tuple[int, ...]
@@ -71,72 +71,86 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """What is known of such a chip."""
+        """Specification of one chip."""
         return CHIPS[self.kind]
 
     @property
     def slice_size(self) -> int:
-        """Chips that the fast links join: those of a slice, or the GPUs of a host."""
+        """Chips connected by fast links: those of a slice, or the GPUs of a host."""
         size = math.prod(self.shape)
-        return min(size, self.chip.host) if self.chip.platform == "gpu" else size
+        return min(size, self.chip.chips_per_host) if self.chip.platform == "gpu" else size
 
     @property
     def chips(self) -> int:
-        """Of all slices together."""
+        """Chips of all slices together."""
         return self.slices * math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.kind}:{'x'.join(map(str, self.shape))}"
+        return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.kind}:{_shape_text(self.shape)}"
 
 
 def parse_topology(text: str) -> Topology:
-    """Reads "v5e:16x16", "4*v5e:16x16", "h100:128" or "cpu:8".
+    """The topology of a text such as "v5e:16x16", "4*v5e:16x16", "h100:128" or "cpu:8".
 
     Raises:
-      UserError: there is no such topology.
+      UserError: no such topology exists.
     """
     match = re.fullmatch(r"(?:([0-9]+)\*)?([a-z0-9]+):([0-9]+(?:x[0-9]+)*)", text.strip())
     if not match:
         raise UserError(f"topology {text!r}: write it as {_EXAMPLES}")
-    slices, kind, shape = int(match[1] or 1), match[2], tuple(int(size) for size in match[3].split("x"))
-    if kind not in CHIPS:
-        near = difflib.get_close_matches(kind, CHIPS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"topology {text!r}: no chip {kind!r} is known; {hint}there are {', '.join(CHIPS)}")
-    chip, size = CHIPS[kind], math.prod(shape)
-    if not size or not slices:
-        raise UserError(f"topology {text!r}: no chips in it; write it as {_EXAMPLES}")
-    if slices > 1 and chip.platform != "tpu":
-        raise UserError(f"topology {text!r}: only TPUs come in slices; write {kind}:{slices * size}")
-    if len(shape) != chip.dimensions:
+    topology = Topology(match[2], tuple(int(side) for side in match[3].split("x")), int(match[1] or 1))
+    if topology.kind not in CHIPS:
+        raise UserError(f"topology {text!r}: unknown chip {topology.kind!r}; {suggestion(topology.kind, CHIPS)}"
+                        f"allowed: {', '.join(CHIPS)}")
+    if problem := _size_problem(topology) or _slice_problem(topology):
+        raise UserError(f"topology {text!r}: {problem}")
+    return topology
+
+
+def _size_problem(topology: Topology) -> str:
+    """Why no topology has this number of chips, slices or dimensions; "" if one has."""
+    kind, chip, size = topology.kind, topology.chip, math.prod(topology.shape)
+    if not topology.chips:
+        return f"it has no chips; write it as {_EXAMPLES}"
+    if topology.slices > 1 and chip.platform != "tpu":
+        return f"only TPUs have slices; write {kind}:{topology.chips}"
+    if len(topology.shape) != chip.dimensions:
         example = {1: f"{kind}:{size}", 2: f"{kind}:4x4", 3: f"{kind}:2x2x1 or {kind}:4x4x4"}[chip.dimensions]
-        raise UserError(f"topology {text!r}: {kind} has slices of {chip.dimensions} dimension"
-                        f"{'s' * (chip.dimensions > 1)}; write it as {example}")
-    if size > chip.most:
-        part = " (16x16)" if chip.dimensions == 2 else ""
-        hint = f"; take several slices, such as {-(-size // chip.most)}*{kind}:16x16" if chip.dimensions == 2 else ""
-        raise UserError(f"topology {text!r}: at most {chip.most:,} chips of {kind} are in one piece{part}, and these "
-                        f"are {size:,}{hint}")
-    if chip.dimensions == 2 and match[3] not in _FLAT:
-        raise UserError(f"topology {text!r}: there is no such slice of {kind}; there are {', '.join(_FLAT)}")
-    if chip.dimensions == 3 and shape not in _SMALL and any(side % 4 for side in shape):
-        raise UserError(f"topology {text!r}: there is no such slice of {kind}; there are "
-                        f"{', '.join('x'.join(map(str, small)) for small in _SMALL)} and those of sides that are "
-                        "multiples of 4, such as 4x4x8")
-    if chip.platform == "gpu" and size > chip.host and size % chip.host:
-        raise UserError(f"topology {text!r}: hosts hold {chip.host} GPUs each; take a multiple of {chip.host}")
-    return Topology(kind, shape, slices)
+        dimensions = "1 dimension" if chip.dimensions == 1 else f"{chip.dimensions} dimensions"
+        return f"{kind} slices have {dimensions}; write it as {example}"
+    if size > chip.max_chips:
+        several = f"; use several slices, such as {-(-size // chip.max_chips)}*{kind}:16x16"
+        return (f"a slice of {kind} has at most {chip.max_chips:,} chips, not {size:,}"
+                f"{several if chip.dimensions == 2 else ''}")
+    return ""
+
+
+def _slice_problem(topology: Topology) -> str:
+    """Why no slice, or no set of GPU hosts, has this shape; "" if one has."""
+    kind, chip, shape = topology.kind, topology.chip, topology.shape
+    if chip.dimensions == 2 and shape not in _SLICES_2D:
+        return f"{kind} has no such slice; allowed: {', '.join(map(_shape_text, _SLICES_2D))}"
+    if chip.dimensions == 3 and shape not in _SMALL_SLICES_3D and any(side % 4 for side in shape):
+        return (f"{kind} has no such slice; allowed: {', '.join(map(_shape_text, _SMALL_SLICES_3D))} and those whose "
+                "sides are multiples of 4, such as 4x4x8")
+    if chip.platform == "gpu" and topology.chips > chip.chips_per_host and topology.chips % chip.chips_per_host:
+        return f"each host has {chip.chips_per_host} GPUs; use a multiple of {chip.chips_per_host}"
+    return ""
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def nearest_topology(kind: str, chips: int) -> Topology:
-    """The largest slice with at most so many chips, as cubic as it goes; several beyond the largest that there is."""
+    """The largest topology with at most `chips` chips: the most cubic slice, or several of the largest slices."""
     chip = CHIPS[kind]
     if chip.dimensions == 1:
-        return Topology(kind, (chips if chips <= chip.host else chips // chip.host * chip.host,))
-    if chip.dimensions == 2:
-        shapes = [tuple(map(int, shape.split("x"))) for shape in _FLAT]
-    else:
-        shapes = [*_SMALL, *itertools.combinations_with_replacement(range(4, 28, 4), 3)]
-    fitting = [shape for shape in shapes if math.prod(shape) <= min(chips, chip.most)]
+        hosts = chips // chip.chips_per_host
+        return Topology(kind, (hosts * chip.chips_per_host if hosts else chips,))
+    shapes: list[tuple[int, ...]] = list(_SLICES_2D)
+    if chip.dimensions == 3:
+        shapes = [*_SMALL_SLICES_3D, *itertools.combinations_with_replacement(range(4, 28, 4), 3)]
+    fitting = [shape for shape in shapes if math.prod(shape) <= min(chips, chip.max_chips)]
     shape = max(fitting, key=lambda shape: (math.prod(shape), -max(shape)))
-    return Topology(kind, shape, max(1, chips // chip.most))
+    return Topology(kind, shape, max(1, chips // chip.max_chips))

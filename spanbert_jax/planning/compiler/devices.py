@@ -42,7 +42,7 @@ def reach_devices(topology: Topology) -> list[jax.Device]:
 
 def _description(topology: Topology) -> dict[str, str | int | tuple[int, ...]]:
     if topology.chip.platform == "gpu":
-        hosts = -(-topology.chips // topology.chip.host)
+        hosts = -(-topology.chips // topology.chip.chips_per_host)
         return {"platform": "cuda", "topology_name": topology.kind, "target_config": _H100,
                 "topology": f"1x{hosts}x{topology.chips // hosts}"}
     shape = "x".join(map(str, topology.shape))
