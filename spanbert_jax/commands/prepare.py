@@ -9,8 +9,8 @@ unchanged input does nothing; a changed source, tokenizer or setting is noticed.
 import argparse
 
 from spanbert_jax.corpus.preparation import prepare
-from spanbert_jax.corpus.readers import FORMATS
 from spanbert_jax.corpus.rows import BLOCK_MODES
+from spanbert_jax.corpus.sources import file_formats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab-size", type=int, metavar="N", help="train a vocabulary of N pieces instead")
     parser.add_argument("--lowercase", action=argparse.BooleanOptionalAction, default=None,
                         help="lower-case the text (default: as the vocabulary is; not when training one)")
-    parser.add_argument("--format", choices=FORMATS, default="auto",
+    parser.add_argument("--format", choices=file_formats(), default="auto",
                         help="documents: one a file, blank lines between paragraphs; blank-lines: between documents; "
                         "sentences: one a line, blank lines between documents; auto: jsonl or documents by the file's "
                         "name (default: %(default)s)")

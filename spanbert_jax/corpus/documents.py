@@ -1,23 +1,24 @@
-"""The unit every reader yields: a document, where it came from, and what was noticed on the way."""
+"""Documents: what every corpus format yields."""
 import dataclasses
 from collections.abc import Iterator
 
 from spanbert_jax.common.issues import DataIssues
 
-MAX_DOCUMENT_CHARACTERS = 4_000_000  # longer texts are divided, so that memory stays bounded and all cores get work
+# Longer texts are split into several documents, which bounds memory and gives every worker something to do.
+MAX_DOCUMENT_CHARACTERS = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One document, or one part of a very long one.
+    """One document, or one part of a very long document.
 
     Attributes:
-      text: its characters, with `\\n` line ends.
-      file: the file, or other source, it was read from.
-      line: the line of that file on which the text begins, from 1 (the record number where lines mean nothing).
-      units: (start, end) character offsets of annotated units; None for plain text files.
-      sentence_lines: whether each line is a sentence.
-      continued: whether this is a further part of the document before, with which it is trained on or held out.
+      text: the text, with `\\n` line ends.
+      file: the file (or other source) it was read from.
+      line: 1-based line of the file where the text begins; the record number if the source has no lines.
+      units: (start, end) character offsets of annotated units; None for formats without annotations.
+      sentence_lines: whether each line is one sentence.
+      continued: whether this is a later part of the previous document. All parts go to the same split.
     """
     text: str
     file: str
@@ -27,25 +28,25 @@ class Document:
     continued: bool = False
 
     def place(self, offset: int) -> str:
-        """`file:line` of a character. Text inside JSON has one line for all."""
+        """Returns `file:line` of a character. A JSON record has one line number for its whole text."""
         inside = 0 if self.units is not None else self.text.count("\n", 0, offset)
         return f"{self.file}:{self.line + inside}"
 
 
-def divide(document: Document, faults: DataIssues, limit: int = MAX_DOCUMENT_CHARACTERS) -> Iterator[Document]:
-    """Yields the document, or parts of at most `limit` characters cut at white space where there is some."""
+def split_document(document: Document, issues: DataIssues, limit: int = MAX_DOCUMENT_CHARACTERS) -> Iterator[Document]:
+    """Yields the document, or its parts of at most `limit` characters, split at white space where possible."""
     text, start = document.text, 0
     if len(text) > limit:
-        faults.add("long documents divided", f"{document.file}:{document.line}")
+        issues.add("long documents divided", f"{document.file}:{document.line}")
     while len(text) - start > limit:
-        end = cut_point(text, start, start + limit)
+        end = split_position(text, start, start + limit)
         yield _part(document, start, end)
         start = end
     yield document if start == 0 else _part(document, start, len(text))
 
 
-def cut_point(text: str, start: int, end: int) -> int:
-    """The last place in (start, end] just after a line end, else after a space, else `end`."""
+def split_position(text: str, start: int, end: int) -> int:
+    """Returns the last position in (start, end] after a line end, else after a space, else `end`."""
     for mark in ("\n", " "):
         found = text.rfind(mark, start, end)
         if found > start:

@@ -21,13 +21,13 @@ from spanbert_jax.corpus.chunks import chunked, worker_count
 from spanbert_jax.corpus.corpus import FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, contents, open_corpus, sealed
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
-from spanbert_jax.corpus.python_prose import write_python_prose
-from spanbert_jax.corpus.readers import PYTHON, Fields, SourceFile, resolve
 from spanbert_jax.corpus.report import make_report, print_report
-from spanbert_jax.corpus.rows import BLOCK_MODES, RowMaker, Rows, RowSettings
-from spanbert_jax.corpus.survey import SPLITS, TRAIN, VALIDATION, Survey, survey
-from spanbert_jax.corpus.tokenization import Tally
-from spanbert_jax.corpus.workspace import SNAPSHOT, put_in_place, workspace
+from spanbert_jax.corpus.rows import BLOCK_MODES, RowBuilder, Rows, RowSettings
+from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
+from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
+from spanbert_jax.corpus.sources.python_prose import PYTHON, SNAPSHOT_FILE, write_python_prose
+from spanbert_jax.corpus.tokenization import CorpusStats
+from spanbert_jax.corpus.workspace import GENERATED, put_in_place, workspace
 from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
 
 _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
@@ -82,16 +82,16 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
     previous = None if overwrite else _previous(out)
     if previous:
         _refuse_difference(out, previous["settings"], {**previous["settings"], **settings})
-        if previous["stamp"] == _stamp(resolve(sources, format, out / SNAPSHOT)):
+        if previous["stamp"] == _stamp(resolve_sources(sources, format, out / GENERATED)):
             console.print(f"Corpus {out} is up to date: nothing to do.")
             return open_corpus(out)
     with workspace(out) as work:
         if PYTHON in sources:
             _take_snapshot(out, work, console)
-        files = resolve(sources, format, work / SNAPSHOT)
+        files = resolve_sources(sources, format, work / GENERATED)
         with ProgressBar("reading", None, "characters", progress) as bar:
-            found = survey(files, Fields(text_field, annotation_field), validation_fraction,
-                           lambda document: bar.advance(len(document.text)))
+            found = scan_sources(files, FieldNames(text_field, annotation_field), validation_fraction,
+                                 lambda document: bar.advance(len(document.text)))
         settings["content"] = found.fingerprint
         if previous:
             _refuse_difference(out, previous["settings"], settings)
@@ -121,7 +121,7 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
     return open_corpus(path)
 
 
-def _train_tokenizer(found: Survey, vocab_size: int, lowercase: bool) -> Tokenizer:
+def _train_tokenizer(found: SourceScan, vocab_size: int, lowercase: bool) -> Tokenizer:
     """Trains in a process of its own: the library looks at no signal, and that process can be ended."""
     train = functools.partial(_TokenizerTrainer, vocab_size, lowercase)
     with contextlib.closing(map_in_processes(train, [found], workers=1)) as results:
@@ -134,7 +134,7 @@ class _TokenizerTrainer:
     vocab_size: int
     lowercase: bool
 
-    def __call__(self, found: Survey) -> str:
+    def __call__(self, found: SourceScan) -> str:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
         return train_tokenizer(_TrainingTexts(found), self.vocab_size, self.lowercase).to_str()
 
@@ -142,14 +142,14 @@ class _TokenizerTrainer:
 class _TrainingTexts:
     """The texts of the training documents, as often as asked."""
 
-    def __init__(self, found: Survey):
+    def __init__(self, found: SourceScan):
         self._found = found
 
     def __iter__(self) -> Iterator[str]:
         return (document.text for document in self._found.documents(TRAIN))
 
 
-def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[str, Any], workers: int | None,
+def _build(work: pathlib.Path, found: SourceScan, pieces: Tokenizer, settings: dict[str, Any], workers: int | None,
            progress: bool) -> dict[str, Any]:
     """Tokenises and writes all rows into `work`; returns the report."""
     length, special = settings["length"], special_ids(pieces)
@@ -158,15 +158,15 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
     splits = [split for split in (TRAIN, VALIDATION) if found.split_characters(split)]
     characters = sum(map(found.split_characters, splits))
     workers = worker_count(workers, characters)
-    tallies = {SPLITS[split]: Tally() for split in splits}
+    stats = {SPLITS[split]: CorpusStats() for split in splits}
     unigram = np.zeros(len(word_start_table(pieces)), np.int64)
     most_segments = 1
 
     def rows_of(split: int) -> Iterator[Rows]:
         nonlocal most_segments
         chunks = chunked(found.documents(split), split, settings["blocks"])
-        for chunk, (rows, tally) in map_in_order(functools.partial(RowMaker, row_settings), chunks, workers):
-            tallies[SPLITS[split]].add(tally)
+        for chunk, (rows, chunk_stats) in map_in_order(functools.partial(RowBuilder, row_settings), chunks, workers):
+            stats[SPLITS[split]].add(chunk_stats)
             if split == TRAIN:
                 unigram[:] += np.bincount(rows["tokens"].ravel(), minlength=len(unigram))
             most_segments = max(most_segments, int(rows["segments"].max(initial=1)))
@@ -180,7 +180,7 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
         rows = {SPLITS[split]: workers_end.enter_context(contextlib.closing(rows_of(split))) for split in splits}
         write_rows(work, rows, length, len(unigram))
     seconds = time.monotonic() - start
-    if not tallies[SPLITS[TRAIN]].counts["rows"]:
+    if not stats[SPLITS[TRAIN]].counts["rows"]:
         raise UserError("the documents to train on hold only characters that the tokenizer drops; give other sources")
     unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, unigram)
@@ -188,7 +188,7 @@ def _build(work: pathlib.Path, found: Survey, pieces: Tokenizer, settings: dict[
     return {"format_version": FORMAT_VERSION, "settings": settings, "length": length, "vocab_size": len(unigram),
             "special_ids": dataclasses.asdict(special),
             "max_blocks": 2 if settings["blocks"] == "pairs" else most_segments, "contents": contents(work),
-            **make_report(found, tallies, length, seconds, workers)}
+            **make_report(found, stats, length, seconds, workers)}
 
 
 def _tokenizer(path: str | pathlib.Path | None, vocab_size: int | None, lowercase: bool | None) -> Tokenizer | None:
@@ -233,12 +233,13 @@ def _refuse_difference(out: pathlib.Path, before: dict[str, Any], now: dict[str,
 
 def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> None:
     """Puts the prose of this Python installation into `work`: that of an earlier corpus at `out` if there is one."""
-    (work / SNAPSHOT).parent.mkdir()
-    if (out / SNAPSHOT).is_file():
-        shutil.copy2(out / SNAPSHOT, work / SNAPSHOT)
+    (work / GENERATED).mkdir()
+    previous, snapshot = (folder / GENERATED / SNAPSHOT_FILE for folder in (out, work))
+    if previous.is_file():
+        shutil.copy2(previous, snapshot)
     else:
         console.print("Gathering the English prose of this Python installation ...")
-        write_python_prose(work / SNAPSHOT)
+        write_python_prose(snapshot)
 
 
 def _write_report(directory: pathlib.Path, report: dict[str, Any]) -> None:

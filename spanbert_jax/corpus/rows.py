@@ -1,4 +1,4 @@
-"""A chunk of documents to rows: tokenised, cut into blocks, packed. A pure function that worker processes run."""
+"""Chunks of documents to rows: tokenized, cut into blocks, packed. Worker processes run `RowBuilder`."""
 import dataclasses
 from collections.abc import Sequence
 
@@ -8,33 +8,33 @@ from tokenizers import Tokenizer
 from spanbert_jax.corpus.blocks import best_fit, sentence_blocks, window_blocks
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.pairs import pair_blocks
-from spanbert_jax.corpus.tokenization import Tally, TokenizedChunk, tokenize
+from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, tokenize
 from spanbert_jax.text import special_ids, word_start_table
 
 BLOCK_MODES = ("sentences", "contiguous", "pairs")
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
-_MOST_SEGMENTS = 255  # segments are uint8 and 0 is padding
-_SMALL_VOCABULARY = 65_536
+_MAX_SEGMENTS = 255  # segments are uint8, and 0 is padding
+_MAX_UINT16_VOCABULARY = 65_536
 
 Rows = dict[str, np.ndarray]
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """How tokens are stored: uint16 where the vocabulary fits in it, else int32."""
-    return np.dtype(np.uint16 if vocab_size <= _SMALL_VOCABULARY else np.int32)
+    """Returns the dtype of tokens on disk: uint16 if the vocabulary fits, else int32."""
+    return np.dtype(np.uint16 if vocab_size <= _MAX_UINT16_VOCABULARY else np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSettings:
-    """What decides how a chunk of documents becomes rows.
+    """Settings that determine the rows of a chunk.
 
     Attributes:
       tokenizer: the tokenizer as JSON.
-      length: S.
+      length: S, positions per row.
       blocks: one of BLOCK_MODES.
-      pack: several blocks in a row.
-      short_sequence_probability: for `pairs`, chance of a shorter target length for a document.
-      seed: of the random choices in `pairs`.
+      pack: whether a row holds several blocks.
+      short_sequence_probability: for `pairs`, probability that a document uses a shorter target length.
+      seed: seed of the random choices in `pairs`.
     """
     tokenizer: str
     length: int
@@ -46,19 +46,19 @@ class RowSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Some documents of one split, and its number, which with the seed settles its random choices."""
+    """Documents of one split. `key` is (split, chunk number); with the seed it determines the random choices."""
     key: tuple[int, int]
     documents: Sequence[Document]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pieces:
-    """Where stretches of tokens go; one entry for each stretch.
+class TokenPlacements:
+    """Where ranges of tokens go in the rows. Every array has one entry per range.
 
     Attributes:
-      start, length: the stretch in the chunk's tokens.
-      row, column: where its first token goes.
-      segment: the segment it belongs to, from 1.
+      start, length: the range in the tokens of the chunk.
+      row, column: position of its first token.
+      segment: segment of the range, from 1.
       token_type: 0, or 1 for a second text, which has no [CLS] before it.
     """
     start: np.ndarray
@@ -69,8 +69,8 @@ class Pieces:
     token_type: np.ndarray
 
 
-class RowMaker:
-    """Turns chunks into rows. Holds the tokenizer, so a process makes one and uses it for every chunk."""
+class RowBuilder:
+    """Builds the rows of chunks. It holds the tokenizer, so a process makes one and uses it for every chunk."""
 
     def __init__(self, settings: RowSettings):
         self._settings = settings
@@ -79,22 +79,24 @@ class RowMaker:
         self._special = special_ids(self._tokenizer)
         self._word_starts = word_start_table(self._tokenizer)
 
-    def __call__(self, chunk: Chunk) -> tuple[Rows, Tally]:
-        """Returns the rows ([n, S] arrays, next_sentence [n]) and the tally of a chunk."""
-        tally = Tally()
-        text = tokenize(self._tokenizer, chunk.documents, tally)
+    def __call__(self, chunk: Chunk) -> tuple[Rows, CorpusStats]:
+        """Returns the rows ([n, S] arrays, next_sentence [n]) and the statistics of a chunk."""
+        stats = CorpusStats()
+        text = tokenize(self._tokenizer, chunk.documents, stats)
         if self._settings.blocks == "pairs":
-            pieces, labels = self._pair_pieces(chunk, text, tally)
+            placements, labels = self._place_pairs(chunk, text, stats)
         else:
-            pieces = self._single_pieces(text, tally)
-            labels = np.full(int(pieces.row[-1]) + 1 if len(pieces.row) else 0, -1, np.int32)
-        rows = self._fill(text, pieces, len(labels))
+            start, length = self._blocks(text, stats)
+            placements = self._pack(start, length) if self._settings.pack else _one_block_per_row(start, length)
+            labels = np.full(int(placements.row[-1]) + 1 if len(placements.row) else 0, -1, np.int32)
+        rows = self._fill(text, placements, len(labels))
         rows["next_sentence"] = labels
-        tally.counts["rows"] += len(labels)
-        tally.counts["filled positions"] += int(np.count_nonzero(rows["segments"]))
-        return rows, tally
+        stats.counts["rows"] += len(labels)
+        stats.counts["filled positions"] += int(np.count_nonzero(rows["segments"]))
+        return rows, stats
 
-    def _single_pieces(self, text: TokenizedChunk, tally: Tally) -> Pieces:
+    def _blocks(self, text: TokenizedChunk, stats: CorpusStats) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts the documents into blocks. Returns start and length [blocks] of each block in the tokens."""
         budget = self._settings.length - 2
         starts, ends = [], []
         for document, bounds in enumerate(text.bounds):
@@ -104,70 +106,82 @@ class RowMaker:
             else:
                 cuts, cut_sentences = sentence_blocks([bound - first for bound in bounds[1:]], budget)
                 for sentence in cut_sentences:
-                    tally.faults.add("sentences longer than a row cut", text.place(document, sentence))
+                    stats.issues.add("sentences longer than a row cut", text.place(document, sentence))
             starts.extend(first + cut for cut in cuts[:-1])
             ends.extend(first + cut for cut in cuts[1:])
         start = np.array(starts, np.int64)
-        length = np.array(ends, np.int64) - start
-        if not self._settings.pack:
-            row, ones = np.arange(len(start)), np.ones(len(start), np.int64)
-            return Pieces(start, length, row, ones, ones, np.zeros_like(ones))
-        bins = best_fit(length + 2, self._settings.length, _MOST_SEGMENTS)
+        return start, np.array(ends, np.int64) - start
+
+    def _pack(self, start: np.ndarray, length: np.ndarray) -> TokenPlacements:
+        """Places several blocks in a row, each as a segment of its own."""
+        bins = best_fit(length + 2, self._settings.length, _MAX_SEGMENTS)
         order = np.array([item for items in bins for item in items], np.int64)
         start, length = start[order], length[order]
         row = np.repeat(np.arange(len(bins)), [len(items) for items in bins])
         first_in_row = np.searchsorted(row, row)
         before = np.concatenate([[0], np.cumsum(length + 2)])
         column = before[:-1] - before[first_in_row] + 1
-        return Pieces(start, length, row, column, np.arange(len(row)) - first_in_row + 1, np.zeros_like(row))
+        segment = np.arange(len(row)) - first_in_row + 1
+        return TokenPlacements(start, length, row, column, segment, np.zeros_like(row))
 
-    def _pair_pieces(self, chunk: Chunk, text: TokenizedChunk, tally: Tally) -> tuple[Pieces, np.ndarray]:
+    def _place_pairs(self, chunk: Chunk, text: TokenizedChunk,
+                     stats: CorpusStats) -> tuple[TokenPlacements, np.ndarray]:
+        """Places two texts per row. Returns the placements and the next-sentence labels [rows]."""
         budget = self._settings.length - 3
-        documents = []
-        for document, bounds in enumerate(text.bounds):
-            split = [bounds[0]]
-            for sentence, bound in enumerate(bounds[1:]):
-                if bound - split[-1] > budget:
-                    tally.faults.add("sentences longer than a row cut", text.place(document, sentence))
-                    split.extend(range(split[-1] + budget, bound, budget))
-                if bound > split[-1]:
-                    split.append(bound)
-            documents.append(split)
+        documents = [self._split_sentences(text, document, budget, stats) for document in range(len(text.bounds))]
         rng = np.random.default_rng([self._settings.seed, *chunk.key])
         pairs, dropped = pair_blocks(documents, budget, self._settings.short_sequence_probability, rng)
-        tally.counts["tokens dropped to fit pairs"] += dropped
+        stats.counts["tokens dropped to fit pairs"] += dropped
         spans = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
         length = spans[:, 1] - spans[:, 0]
         count = len(pairs)
         column = np.ones(2 * count, np.int64)
         column[1::2] = length[::2] + 2
-        pieces = Pieces(spans[:, 0], length, np.repeat(np.arange(count), 2), column,
-                        np.ones(2 * count, np.int64), np.tile([0, 1], count))
-        return pieces, np.array([pair.label for pair in pairs], np.int32)
+        placements = TokenPlacements(spans[:, 0], length, np.repeat(np.arange(count), 2), column,
+                                     np.ones(2 * count, np.int64), np.tile([0, 1], count))
+        return placements, np.array([pair.label for pair in pairs], np.int32)
 
-    def _fill(self, text: TokenizedChunk, pieces: Pieces, count: int) -> Rows:
-        """Writes [CLS], the stretches and [SEP] into rows of padding."""
+    def _split_sentences(self, text: TokenizedChunk, document: int, budget: int, stats: CorpusStats) -> list[int]:
+        """Returns the sentence bounds of a document, with sentences longer than `budget` tokens split."""
+        bounds = text.bounds[document]
+        split = [bounds[0]]
+        for sentence, bound in enumerate(bounds[1:]):
+            if bound - split[-1] > budget:
+                stats.issues.add("sentences longer than a row cut", text.place(document, sentence))
+                split.extend(range(split[-1] + budget, bound, budget))
+            if bound > split[-1]:
+                split.append(bound)
+        return split
+
+    def _fill(self, text: TokenizedChunk, placements: TokenPlacements, count: int) -> Rows:
+        """Writes [CLS], the token ranges and [SEP] into `count` rows of padding."""
         length = self._settings.length
         tokens = np.full(count * length, self._special.pad, np.int32)
         flags = {name: np.zeros(count * length, np.uint8) for name in UINT8_FEATURES}
-        to = pieces.row * length + pieces.column  # flat place of each stretch's first token
-        source, target = _ranges(pieces.start, pieces.length), _ranges(to, pieces.length)
+        to = placements.row * length + placements.column  # flat position of the first token of each range
+        source, target = _ranges(placements.start, placements.length), _ranges(to, placements.length)
         tokens[target] = text.tokens[source]
         flags["word_starts"][target] = self._word_starts[tokens[target]]
         flags["annotations"][target] = text.annotations[source]
 
-        some = to[pieces.length > 0]  # a stretch cut inside a word or unit begins it anew
-        flags["word_starts"][some] = 1
-        flags["annotations"][some] = np.minimum(flags["annotations"][some], 1)
-        opening = pieces.token_type == 0
-        tokens[to[opening] - 1] = self._special.cls
-        tokens[to + pieces.length] = self._special.sep
-        whole = _ranges(to - opening, pieces.length + 1 + opening)
-        sizes = pieces.length + 1 + opening
-        flags["segments"][whole] = np.repeat(pieces.segment, sizes)
-        flags["token_types"][whole] = np.repeat(pieces.token_type, sizes)
+        # The first token of a range starts a word, and a unit, even if the cut is inside them.
+        firsts = to[placements.length > 0]
+        flags["word_starts"][firsts] = 1
+        flags["annotations"][firsts] = np.minimum(flags["annotations"][firsts], 1)
+        has_cls = placements.token_type == 0
+        tokens[to[has_cls] - 1] = self._special.cls
+        tokens[to + placements.length] = self._special.sep
+        sizes = placements.length + 1 + has_cls
+        with_special = _ranges(to - has_cls, sizes)
+        flags["segments"][with_special] = np.repeat(placements.segment, sizes)
+        flags["token_types"][with_special] = np.repeat(placements.token_type, sizes)
         rows = {"tokens": tokens, **flags}
         return {name: array.reshape(count, length) for name, array in rows.items()}
+
+
+def _one_block_per_row(start: np.ndarray, length: np.ndarray) -> TokenPlacements:
+    ones = np.ones(len(start), np.int64)
+    return TokenPlacements(start, length, np.arange(len(start)), ones, ones, np.zeros_like(ones))
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

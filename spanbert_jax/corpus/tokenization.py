@@ -1,4 +1,4 @@
-"""Documents to piece ids: sentences found, tokenised, and counted."""
+"""Documents to token ids: sentence splitting, tokenization, and statistics."""
 import collections
 import dataclasses
 import re
@@ -9,52 +9,52 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.corpus.documents import Document, cut_point
+from spanbert_jax.corpus.documents import Document, split_position
 from spanbert_jax.text import line_spans, sentence_spans, special_ids
 
-MAX_TEXT_CHARACTERS = 20_000  # a longer sentence goes to the tokenizer in parts
-_BATCH_TEXTS = 2_000  # encodings alive at once
+MAX_TEXT_CHARACTERS = 20_000  # longer sentences are tokenized in parts
+_BATCH_TEXTS = 2_000  # limits the encodings in memory at one time
 _UNKNOWN_WORDS_KEPT = 20_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclasses.dataclass
-class Tally:
-    """Counts of one chunk, or of all so far.
+class CorpusStats:
+    """Statistics of one chunk, or of all chunks so far.
 
     Attributes:
-      counts: documents, sentences, tokens, ... by name.
-      faults: what had to be cut or left out, with places.
-      unknown: word -> how often the vocabulary lacked it.
-      seen: word -> where it was lacking first.
+      counts: number of documents, sentences, tokens and so on, by name.
+      issues: what was cut or left out, with places.
+      unknown_words: word -> number of times that it became [UNK].
+      first_places: word -> `file:line` where it first became [UNK].
     """
-    counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    faults: DataIssues = dataclasses.field(default_factory=DataIssues)
-    unknown: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    seen: dict[str, str] = dataclasses.field(default_factory=dict)
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    issues: DataIssues = dataclasses.field(default_factory=DataIssues)
+    unknown_words: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first_places: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, other: "Tally") -> None:
-        """Adds the counts of a later chunk."""
+    def add(self, other: "CorpusStats") -> None:
+        """Adds the statistics of a later chunk."""
         self.counts.update(other.counts)
-        self.faults.merge(other.faults)
-        self.unknown.update(other.unknown)
-        for word, place in other.seen.items():
-            self.seen.setdefault(word, place)
-        if len(self.unknown) > 2 * _UNKNOWN_WORDS_KEPT:  # bounded memory: rare words are forgotten
-            self.unknown = collections.Counter(dict(self.unknown.most_common(_UNKNOWN_WORDS_KEPT)))
-            self.seen = {word: self.seen[word] for word in self.unknown}
+        self.issues.merge(other.issues)
+        self.unknown_words.update(other.unknown_words)
+        for word, place in other.first_places.items():
+            self.first_places.setdefault(word, place)
+        if len(self.unknown_words) > 2 * _UNKNOWN_WORDS_KEPT:  # bounds memory: rare words are dropped
+            self.unknown_words = collections.Counter(dict(self.unknown_words.most_common(_UNKNOWN_WORDS_KEPT)))
+            self.first_places = {word: self.first_places[word] for word in self.unknown_words}
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizedChunk:
-    """The pieces of several documents, one after the other.
+    """The tokens of several documents, concatenated.
 
     Attributes:
       tokens: [n] int32.
-      annotations: [n] uint8: 1 first piece of an annotated unit, 2 its others.
-      bounds: for each document, running token counts over the whole chunk: its start, then each sentence's end.
-      documents: where it all comes from.
-      spans: for each document, the character spans of its sentences.
+      annotations: [n] uint8: 1 for the first token of an annotated unit, 2 for its other tokens, else 0.
+      bounds: per document, token offsets in the chunk: the document's start, then the end of each sentence.
+      documents: the documents.
+      spans: per document, the character spans of its sentences.
     """
     tokens: np.ndarray
     annotations: np.ndarray
@@ -63,25 +63,25 @@ class TokenizedChunk:
     spans: list[list[tuple[int, int]]]
 
     def place(self, document: int, sentence: int) -> str:
-        """`file:line` of a sentence."""
+        """Returns `file:line` of a sentence."""
         return self.documents[document].place(self.spans[document][sentence][0])
 
 
-def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], tally: Tally) -> TokenizedChunk:
-    """Tokenises the sentences of a chunk of documents without special pieces.
+def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusStats) -> TokenizedChunk:
+    """Tokenizes the sentences of a chunk of documents without adding special tokens.
 
     Args:
-      tokenizer: with `encode_special_tokens` set, so that "[SEP]" written in a text is words, not the special piece.
+      tokenizer: with `encode_special_tokens` set, so that "[SEP]" in a text is tokenized as text.
       documents: the chunk.
-      tally: gets the counts.
+      stats: statistics to update.
     """
     spans = []
     for document in documents:
         found = line_spans(document.text) if document.sentence_lines else sentence_spans(document.text)
-        tally.counts["sentences"] += len(found)
-        spans.append(_cut_long(document, found, tally))
+        stats.counts["sentences"] += len(found)
+        spans.append(_split_long(document, found, stats))
         if controls := len(_CONTROL.findall(document.text)):
-            tally.faults.add("control characters removed", document.place(0), controls)
+            stats.issues.add("control characters removed", document.place(0), controls)
     texts = [document.text[a:b] for document, found in zip(documents, spans) for a, b in found]
     annotated = any(document.units for document in documents)
     tokens, lengths, offsets = _encode(tokenizer, texts, annotated)
@@ -89,33 +89,38 @@ def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], tally: Tally) 
     ends = np.concatenate([[0], np.cumsum(lengths)])
     stops = np.cumsum([0, *map(len, spans)])
     bounds = [ends[a:b + 1].tolist() for a, b in zip(stops[:-1], stops[1:])]
-    tally.counts["documents"] += len(documents)
-    tally.counts["tokens"] += len(tokens)
+    stats.counts["documents"] += len(documents)
+    stats.counts["tokens"] += len(tokens)
     chunk = TokenizedChunk(tokens, np.zeros(len(tokens), np.uint8), bounds, documents, spans)
     if annotated:
         _annotate(chunk, ends, offsets)
-    _count_unknown(tokenizer, chunk, ends, texts, stops, tally)
+    _count_unknown(tokenizer, chunk, ends, texts, stops, stats)
     return chunk
 
 
-def _cut_long(document: Document, spans: list[tuple[int, int]], tally: Tally) -> list[tuple[int, int]]:
-    """Cuts spans beyond the length given to the tokenizer at white space, else anywhere."""
+def _split_long(document: Document, spans: list[tuple[int, int]], stats: CorpusStats) -> list[tuple[int, int]]:
+    """Splits spans longer than MAX_TEXT_CHARACTERS at white space, else anywhere."""
     if all(end - start <= MAX_TEXT_CHARACTERS for start, end in spans):
         return spans
-    cut = []
+    parts = []
     for start, end in spans:
         if end - start > MAX_TEXT_CHARACTERS:
-            tally.faults.add("very long sentences or lines cut", document.place(start))
+            stats.issues.add("very long sentences or lines cut", document.place(start))
         while end - start > MAX_TEXT_CHARACTERS:
-            middle = cut_point(document.text, start, start + MAX_TEXT_CHARACTERS)
-            cut.append((start, middle))
+            middle = split_position(document.text, start, start + MAX_TEXT_CHARACTERS)
+            parts.append((start, middle))
             start = middle
-        cut.append((start, end))
-    return cut
+        parts.append((start, end))
+    return parts
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns ids [n], tokens of each text, and character offsets [n, 2] within its text (empty unless asked for)."""
+    """Tokenizes texts.
+
+    Returns:
+      Token ids [n] of all texts, number of tokens of each text, and character offsets [n, 2] within each text (empty
+      without `with_offsets`).
+    """
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     ids, lengths, offsets = [], [], []
     for start in range(0, len(texts), _BATCH_TEXTS):
@@ -130,31 +135,32 @@ def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple
 
 
 def _annotate(chunk: TokenizedChunk, ends: np.ndarray, offsets: np.ndarray) -> None:
-    """Marks the pieces that overlap an annotated unit."""
+    """Marks the tokens that overlap an annotated unit."""
     text = 0
     for document, spans in zip(chunk.documents, chunk.spans):
         first = ends[text]
         shifts = np.repeat([start for start, _ in spans], np.diff(ends[text:text + len(spans) + 1]))
-        own = offsets[first:first + len(shifts)] + shifts[:, None]
+        in_document = offsets[first:first + len(shifts)] + shifts[:, None]
         text += len(spans)
         for start, end in document.units or ():
-            begin, stop = np.searchsorted(own[:, 1], start, "right"), np.searchsorted(own[:, 0], end, "left")
+            begin = np.searchsorted(in_document[:, 1], start, "right")
+            stop = np.searchsorted(in_document[:, 0], end, "left")
             chunk.annotations[first + begin:first + stop] = 2
             chunk.annotations[first + begin:first + min(begin + 1, stop)] = 1
 
 
 def _count_unknown(tokenizer: Tokenizer, chunk: TokenizedChunk, ends: np.ndarray, texts: list[str],
-                   stops: np.ndarray, tally: Tally) -> None:
-    """Counts the words the vocabulary lacks, by tokenising the texts that hold one again with offsets."""
+                   stops: np.ndarray, stats: CorpusStats) -> None:
+    """Counts the words that became [UNK]. Only texts with [UNK] are tokenized again, to get the offsets."""
     unknown = special_ids(tokenizer).unk
     at = np.flatnonzero(chunk.tokens == unknown)
-    tally.counts["unknown tokens"] += len(at)
+    stats.counts["unknown tokens"] += len(at)
     for text in np.unique(np.searchsorted(ends, at, "right") - 1).tolist():
         encoding = tokenizer.encode(texts[text], add_special_tokens=False)
-        for piece, (start, end) in zip(encoding.ids, encoding.offsets):
-            if piece == unknown:
+        for token, (start, end) in zip(encoding.ids, encoding.offsets):
+            if token == unknown:
                 word = texts[text][start:end][:40]
-                tally.unknown[word] += 1
-                if word not in tally.seen:
+                stats.unknown_words[word] += 1
+                if word not in stats.first_places:
                     document = int(np.searchsorted(stops, text, "right")) - 1
-                    tally.seen[word] = chunk.place(document, text - int(stops[document]))
+                    stats.first_places[word] = chunk.place(document, text - int(stops[document]))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.corpus import DATASET_INFO, REPORT, TOKENIZER, UNIGRAM
 
-SNAPSHOT = pathlib.Path("source", "python.jsonl.gz")
+GENERATED = "source"  # directory for the files of generated sources
 _FILES = {REPORT, f"{REPORT}.new", TOKENIZER, UNIGRAM, DATASET_INFO, "features.json"}
 
 
@@ -71,7 +71,7 @@ def _check_replaceable(out: pathlib.Path) -> None:
         raise UserError(f"out {out}: is a file, so it is not a corpus to be replaced; give another directory")
     for path in sorted(out.iterdir()):
         named = path.name in _FILES or ".array_record-" in path.name
-        if not (named and path.is_file() or path.name == SNAPSHOT.parts[0]):
+        if not (named and path.is_file() or path.name == GENERATED):
             raise UserError(f"out {out}: holds {path.name!r}, so it is not a corpus to be replaced; give another "
                             "directory")
 

@@ -20,8 +20,8 @@ from rich.table import Table
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import prepare
 from spanbert_jax.corpus.chunks import chunked
-from spanbert_jax.corpus.readers import Fields, read_documents, resolve
-from spanbert_jax.corpus.rows import RowMaker, RowSettings
+from spanbert_jax.corpus.rows import RowBuilder, RowSettings
+from spanbert_jax.corpus.sources import FieldNames, read_documents, resolve_sources
 from spanbert_jax.text import load_tokenizer, sentence_spans
 from tests.paths import DATA
 
@@ -32,8 +32,8 @@ def main() -> None:
     """Prints one table."""
     folder = sys.argv[1] if len(sys.argv) > 1 else str(DATA / "litbank" / "original")
     tokenizer = load_tokenizer(VOCABULARY)
-    files = resolve([folder], "auto")
-    documents = [document for file in files for document in read_documents(file, Fields(), DataIssues())]
+    files = resolve_sources([folder], "auto")
+    documents = [document for file in files for document in read_documents(file, FieldNames(), DataIssues())]
     texts = [document.text[a:b] for document in documents for a, b in sentence_spans(document.text)]
     table = Table("what", "tokens", "tokens/s/core", title=f"prepare: {len(documents)} documents of {folder}")
 
@@ -42,7 +42,7 @@ def main() -> None:
                    for encoding in tokenizer.encode_batch_fast(texts[start:start + 2000], add_special_tokens=False))
 
     def rows(blocks: str, pack: bool) -> int:
-        make = RowMaker(RowSettings(tokenizer.to_str(), 512, blocks, pack, 0.1, 0))
+        make = RowBuilder(RowSettings(tokenizer.to_str(), 512, blocks, pack, 0.1, 0))
         return sum(make(chunk)[1].counts["tokens"] for chunk in chunked(documents, 0, blocks))
 
     def whole() -> int:

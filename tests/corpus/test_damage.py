@@ -231,12 +231,12 @@ def test_a_tfds_source_names_no_class_that_is_imported(key, tmp_path, monkeypatc
     (directory / "features.json").write_text(json.dumps(features))
     for source in (f"tfds:{directory}:train", "tfds:texts"):
         monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "tfds"))
-        with pytest.raises(UserError, match="'trap_module.Feature', which is not one of TFDS"):
+        with pytest.raises(UserError, match="'trap_module.Feature' is not part of TFDS"):
             prepare(source, tmp_path / "out", tokenizer=vocabulary, text_field="body", progress=False)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_damaged_tfds_source_is_told(tmp_path, prose, vocabulary):
+def test_a_damaged_tfds_source_is_an_error(tmp_path, prose, vocabulary):
     directory = pathlib.Path(write_tfds(prose[:10], tmp_path / "tfds"))
     flip(next(directory.glob("*array_record*")), 500)
     with pytest.raises(UserError, match="record 1 cannot be read .*hash mismatch") as caught:

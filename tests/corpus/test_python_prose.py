@@ -2,7 +2,7 @@
 import pathlib
 import sysconfig
 
-from spanbert_jax.corpus.python_prose import module_prose, prose_paragraphs
+from spanbert_jax.corpus.sources.python_prose import module_prose, prose_paragraphs
 
 SAMPLE = '''"""A module that explains in one long sentence what all of it is for, and why.
 

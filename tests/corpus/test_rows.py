@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.corpus.documents import Document
-from spanbert_jax.corpus.rows import Chunk, RowMaker, RowSettings
+from spanbert_jax.corpus.rows import Chunk, RowBuilder, RowSettings
 from spanbert_jax.text import load_tokenizer, sentence_spans, special_ids, word_start_table
 
 LENGTH = 64
@@ -12,7 +12,7 @@ LENGTH = 64
 def make(vocabulary, documents, **changes):
     settings = {"tokenizer": load_tokenizer(vocabulary).to_str(), "length": LENGTH, "blocks": "sentences",
                 "pack": False, "short_sequence_probability": 0.0, "seed": 0, **changes}
-    return RowMaker(RowSettings(**settings))(Chunk((0, 0), documents))
+    return RowBuilder(RowSettings(**settings))(Chunk((0, 0), documents))
 
 
 def blocks_of(rows, special):
@@ -34,10 +34,10 @@ def test_no_token_is_lost_or_changed(blocks, pack, prose, vocabulary):
     tokenizer = load_tokenizer(vocabulary)
     special, table = special_ids(tokenizer), word_start_table(tokenizer)
     documents = [Document(text, f"{i}", 1) for i, text in enumerate(prose[:8])]
-    rows, tally = make(vocabulary, documents, blocks=blocks, pack=pack)
+    rows, stats = make(vocabulary, documents, blocks=blocks, pack=pack)
     found = sorted(blocks_of(rows, special))
     expected = [tokenizer.encode(document.text, add_special_tokens=False).ids for document in documents]
-    assert tally.counts["tokens"] == sum(map(len, expected)) == sum(map(len, found))
+    assert stats.counts["tokens"] == sum(map(len, expected)) == sum(map(len, found))
     if not pack:
         joined = [token for block in blocks_of(rows, special) for token in block]
         assert joined == [token for ids in expected for token in ids]
@@ -48,7 +48,7 @@ def test_no_token_is_lost_or_changed(blocks, pack, prose, vocabulary):
     opening = np.roll(tokens == special.cls, 1, axis=1)
     np.testing.assert_array_equal(starts, np.where(opening & (rows["segments"] > 0), 1, table[tokens]))
     assert (rows["next_sentence"] == -1).all() and not rows["token_types"].any() and not rows["annotations"].any()
-    assert tally.counts["filled positions"] == sum(map(len, found)) + 2 * len(found)
+    assert stats.counts["filled positions"] == sum(map(len, found)) + 2 * len(found)
     if pack:
         filled = np.sort((rows["segments"] > 0).sum(1))
         assert rows["segments"].max() > 1 and filled[0] + filled[1] > LENGTH  # no two rows would go into one
@@ -58,12 +58,12 @@ def test_whole_sentences(prose, vocabulary):
     tokenizer = load_tokenizer(vocabulary)
     text = prose[3]
     lengths = [len(tokenizer.encode(text[a:b], add_special_tokens=False).ids) for a, b in sentence_spans(text)]
-    rows, tally = make(vocabulary, [Document(text, "f", 1)])
+    rows, stats = make(vocabulary, [Document(text, "f", 1)])
     ends = set(np.cumsum(lengths).tolist())
     cuts = np.cumsum([len(block) for block in blocks_of(rows, special_ids(tokenizer))]).tolist()
     long = sum(length > LENGTH - 2 for length in lengths)
-    assert tally.counts["sentences"] == len(lengths)
-    assert tally.faults.counts["sentences longer than a row cut"] == long
+    assert stats.counts["sentences"] == len(lengths)
+    assert stats.issues.counts["sentences longer than a row cut"] == long
     assert len(set(cuts) - ends) <= sum(length // (LENGTH - 2) for length in lengths if length > LENGTH - 2)
 
 
@@ -110,25 +110,25 @@ def test_special_pieces_written_in_a_text_are_words(vocabulary):
 
 def test_unknown_words_controls_and_long_texts_are_counted(vocabulary, monkeypatch):
     text = "A line.\nThe \u4e2d and \u6587 and \u4e2d.\x07\x00 Then " + "x" * 120 + " ends."
-    _, tally = make(vocabulary, [Document("Nothing.", "g", 1), Document(text, "f.txt", 10)])
-    assert tally.unknown == {"\u4e2d": 2, "\u6587": 1, "x" * 40: 1}
-    assert tally.seen["\u4e2d"] == "f.txt:11" and tally.counts["unknown tokens"] == 4
-    assert tally.faults.counts == {"control characters removed": 2}
+    _, stats = make(vocabulary, [Document("Nothing.", "g", 1), Document(text, "f.txt", 10)])
+    assert stats.unknown_words == {"\u4e2d": 2, "\u6587": 1, "x" * 40: 1}
+    assert stats.first_places["\u4e2d"] == "f.txt:11" and stats.counts["unknown tokens"] == 4
+    assert stats.issues.counts == {"control characters removed": 2}
     from spanbert_jax.corpus import tokenization
     whole, _ = make(vocabulary, [Document("some words " * 50, "f", 1)], blocks="contiguous")
     monkeypatch.setattr(tokenization, "MAX_TEXT_CHARACTERS", 70)
-    cut, tally = make(vocabulary, [Document("some words " * 50, "f", 1)], blocks="contiguous")
+    cut, stats = make(vocabulary, [Document("some words " * 50, "f", 1)], blocks="contiguous")
     np.testing.assert_array_equal(whole["tokens"], cut["tokens"])
-    assert tally.faults.counts["very long sentences or lines cut"] == 1
+    assert stats.issues.counts["very long sentences or lines cut"] == 1
 
 
 def test_sentence_lines(vocabulary):
-    rows, tally = make(vocabulary, [Document("one. two\nthree", "f", 1, sentence_lines=True)])
-    assert tally.counts["sentences"] == 2 and len(rows["tokens"]) == 1
+    rows, stats = make(vocabulary, [Document("one. two\nthree", "f", 1, sentence_lines=True)])
+    assert stats.counts["sentences"] == 2 and len(rows["tokens"]) == 1
 
 
 def test_a_chunk_without_tokens(vocabulary):
-    rows, tally = make(vocabulary, [Document("\x00 \ufffd", "f", 1)], pack=True)
-    assert rows["tokens"].shape == (0, LENGTH) and tally.counts["rows"] == 0
+    rows, stats = make(vocabulary, [Document("\x00 \ufffd", "f", 1)], pack=True)
+    assert rows["tokens"].shape == (0, LENGTH) and stats.counts["rows"] == 0
     rows, _ = make(vocabulary, [Document("\x00", "f", 1)], blocks="pairs")
     assert rows["next_sentence"].shape == (0,)

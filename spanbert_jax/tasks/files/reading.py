@@ -15,7 +15,10 @@ import ijson
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.corpus.readers import PYTHON, decode, open_file, parse_line, resolve, whole_characters
+from spanbert_jax.corpus.sources import resolve_sources
+from spanbert_jax.corpus.sources.files import decode_text, open_file
+from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surrogates
+from spanbert_jax.corpus.sources.python_prose import PYTHON
 
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MOST_CHARACTERS = 1 << 27  # in a field of a table
@@ -48,7 +51,7 @@ def files_of(paths: str) -> list[str]:
     for name in named:
         if name == PYTHON or name.startswith("tfds:"):
             raise UserError(f"{name}: no file of examples; give files, folders or globs")
-    return [file.path for file in resolve(named, "documents")]
+    return [file.path for file in resolve_sources(named, "documents")]
 
 
 def stamps(paths: str) -> list[tuple[str, int, int]]:
@@ -73,7 +76,7 @@ def _decoded(stream: Iterable[bytes], path: str, faults: DataIssues) -> Iterator
     for data in stream:
         returns = returns or b"\r" in data
         # What came as a line is many where lines end in carriage returns alone.
-        yield from io.StringIO(decode(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, faults))
+        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, faults))
     if returns:
         faults.add("files with carriage returns", path)
 
@@ -88,7 +91,7 @@ def json_lines(path: str, faults: DataIssues) -> Iterator[tuple[str, dict[str, A
         if line.strip():
             where = f"{path}:{number}"
             try:
-                yield where, whole(parse_line(line, where), where, faults)
+                yield where, whole(parse_json_line(line, where), where, faults)
             except RecursionError:
                 raise UserError(f"{where}: not a JSON line (far too many levels deep); mend it") from None
 
@@ -96,7 +99,7 @@ def json_lines(path: str, faults: DataIssues) -> Iterator[tuple[str, dict[str, A
 def whole(value: Any, where: str, faults: DataIssues) -> Any:
     """What JSON held, its texts without half characters."""
     if isinstance(value, str):
-        return whole_characters(value, where, faults)
+        return replace_surrogates(value, where, faults)
     if isinstance(value, list):
         return [whole(entry, where, faults) for entry in value]
     if isinstance(value, dict):

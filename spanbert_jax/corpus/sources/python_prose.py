@@ -1,7 +1,7 @@
-"""The `python` source: the English prose that lies in every Python installation.
+"""Source "python": the English prose in this Python installation.
 
-It is the help topics of `pydoc_data` and the docstrings of the standard library and the installed packages, read as
-text without importing anything.
+The text is that of the `pydoc_data` help topics and of the docstrings of the standard library and the installed
+packages. They are parsed, never imported.
 """
 import ast
 import gzip
@@ -16,12 +16,17 @@ import warnings
 from collections.abc import Callable, Iterator
 
 from spanbert_jax.corpus.processes import map_in_order
+from spanbert_jax.corpus.sources.base import CorpusFormat, SourceFile
+from spanbert_jax.corpus.sources.json_lines import JSON_LINES
+
+PYTHON = "python"
+SNAPSHOT_FILE = "python.jsonl.gz"
 
 MAX_CHARACTERS = 12_000_000
 _MIN_PARAGRAPH = 60
 _MIN_DOCUMENT = 200
 _MAX_FILE_BYTES = 1_500_000  # larger modules are tables, not prose
-_MAX_SOURCE_BYTES = 60_000_000  # of all modules read, which bounds the time
+_MAX_SOURCE_BYTES = 60_000_000  # of all modules together, to bound the time
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "idlelib", "lib2to3", "__pycache__", "site-packages",
                               "dist-packages", "_vendor", "vendor", "vendored", "node_modules"})
 _CODE = re.compile(r"^\s*(>>>|\.\.\. |\.\. |:\w+|@|#|[-=*~^+|_]{3,}|\|)|[{}<>\\;]|==|->|::|https?:")
@@ -32,9 +37,9 @@ _WORD = re.compile(r"^[A-Za-z][a-z'’-]*[.,;:!?)]*$")
 
 
 def write_python_prose(path: pathlib.Path) -> None:
-    """Writes the prose as gzipped JSON lines {"text", "module"}, one document a module, at most about 12 MB.
+    """Writes the prose as gzipped JSON lines {"text", "module"}, one document per module, at most about 12 MB.
 
-    Modules come in a fixed order, the standard library first; half of the work is another process's.
+    Modules come in a fixed order, the standard library first. Two processes share the work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     left, seen = MAX_CHARACTERS, set()
@@ -43,7 +48,7 @@ def write_python_prose(path: pathlib.Path) -> None:
             text = "\n\n".join(paragraph for paragraph in paragraphs if paragraph not in seen)
             if len(text) < _MIN_DOCUMENT:
                 continue
-            seen.update(paragraphs)  # inherited docstrings would otherwise leak into held-out modules
+            seen.update(paragraphs)  # else inherited docstrings leak into held-out modules
             out.write(json.dumps({"text": text, "module": module}).encode() + b"\n")
             left -= len(text)
             if left <= 0:
@@ -51,7 +56,7 @@ def write_python_prose(path: pathlib.Path) -> None:
 
 
 def _modules() -> list[pathlib.Path]:
-    """The help topics, then the Python files of the standard library and of the installed packages, sorted."""
+    """Returns the help topics, then the sorted Python files of the standard library and the installed packages."""
     found, size = [_TOPICS], 0
     for kind in ("stdlib", "purelib"):
         for folder, below, names in os.walk(sysconfig.get_path(kind)):
@@ -75,13 +80,16 @@ def _batch_reader() -> Callable[[list[pathlib.Path]], list[list[str]]]:
 
 
 def module_prose(path: pathlib.Path) -> list[str]:
-    """The prose paragraphs of a module's docstrings (of all strings, for pydoc's topics); none if it cannot be read."""
+    """Returns the prose paragraphs of a module's docstrings (of all strings, for pydoc's topics).
+
+    The list is empty if the module cannot be read.
+    """
     try:
         source = path.read_text(encoding="utf-8")
         if path != _TOPICS and '"""' not in source and "'''" not in source:
             return []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other people's escapes
+            warnings.simplefilter("ignore")  # about invalid escapes in other packages
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
@@ -99,9 +107,9 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def prose_paragraphs(text: str) -> Iterator[str]:
-    """Yields the paragraphs of a docstring that read as English sentences, their lines joined.
+    """Yields the paragraphs of a docstring that are English sentences, each as one line.
 
-    A change of indentation begins a paragraph. Doctests, directives, tables, signatures and short remarks are left out.
+    A change of indentation begins a paragraph. Doctests, directives, tables, signatures and short remarks are skipped.
     """
     lines = inspect.cleandoc(text).split("\n")
     for _, group in itertools.groupby(lines, key=lambda line: len(line) - len(line.lstrip()) if line.strip() else -1):
@@ -114,3 +122,12 @@ def prose_paragraphs(text: str) -> Iterator[str]:
         if (len(joined) >= _MIN_PARAGRAPH and joined[0].isupper() and joined[-1] in ".!?:)"
                 and plain >= _PLAIN_SHARE * len(words)):
             yield joined
+
+
+def _find(source: str, generated: pathlib.Path | None) -> SourceFile | None:
+    if source != PYTHON:
+        return None
+    return SourceFile(str((generated or pathlib.Path()) / SNAPSHOT_FILE), "jsonl", name=PYTHON)
+
+
+PYTHON_PROSE = CorpusFormat(JSON_LINES.read, find=_find)

@@ -1,0 +1,60 @@
+"""What a corpus format consists of, and the description of one source."""
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.documents import Document
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """One source to read.
+
+    Attributes:
+      path: the file, or NAME of a TFDS dataset.
+      format: name of its `CorpusFormat`.
+      split: split of a TFDS dataset; empty for files.
+      name: what reports call the source; empty to use `path`.
+    """
+    path: str
+    format: str
+    split: str = ""
+    name: str = ""
+
+    def stamp(self) -> tuple[str, int, int]:
+        """Returns name, size in bytes and modification time in ns. Equal stamps are assumed to mean equal content.
+
+        A TFDS dataset consists of many files that only TFDS can locate, so its stamp never repeats: its content is
+        always read.
+        """
+        if self.split:
+            return f"{self.path}:{self.split}", 0, time.monotonic_ns()
+        status = os.stat(self.path)
+        return self.name or os.path.abspath(self.path), status.st_size, status.st_mtime_ns
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldNames:
+    """Names of the record fields that hold the text and, in JSON lines, the annotated units."""
+    text: str = "text"
+    annotations: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusFormat:
+    """How the sources of one format are found and read.
+
+    Attributes:
+      read: yields the documents of a source in order and counts what it repaired or left out. It may raise OSError and
+        the errors of gzip; `read_documents` turns them into a UserError.
+      suffixes: lower-case file name suffixes, without ".gz", that select this format if the format is "auto".
+      find: for sources that are not files: returns the SourceFile if a source is of this format, else None. Its
+        arguments are the source, such as "tfds:NAME", and the directory for files that prepare generates. None for
+        formats of files.
+    """
+    read: Callable[[SourceFile, FieldNames, DataIssues], Iterator[Document]]
+    suffixes: tuple[str, ...] = ()
+    find: Callable[[str, pathlib.Path | None], SourceFile | None] | None = None
