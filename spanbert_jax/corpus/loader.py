@@ -1,6 +1,6 @@
 """Rows by index, their order as a function of (seed, step), and batches read ahead."""
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -8,9 +8,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.corpus import REPORT, Corpus, damaged
 from spanbert_jax.corpus.rows import UINT8_FEATURES, token_dtype
 
-NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # step, row numbers [B], rows [R] by feature
+NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # number, row numbers [B], rows [R] by feature
 
-_ENDLESS = 2**62
 _READERS, _BATCHES_AHEAD = 4, 8
 
 
@@ -118,16 +117,15 @@ class RowOrder:
         return np.array(numbers + self._padding, np.int64)
 
 
-def batches(source: RowSource, order: RowOrder, first_step: int = 0,
-            rows: np.ndarray | None = None) -> Iterator[NumberedBatch]:
-    """Yields (step, [B] row numbers, rows) from `first_step` on without end, reading ahead.
+def batches(source: RowSource, indices: Callable[[int], np.ndarray], numbers: range,
+            positions: np.ndarray | None = None) -> Iterator[NumberedBatch]:
+    """Yields batches (number, row numbers [B], rows), reading ahead.
 
     Args:
       source: the rows.
-      order: which rows a step takes.
-      first_step: where to begin; nothing before it is read.
-      rows: [R] places in the batch, ascending, of the rows that this process needs; only these are read and yielded.
-        None for all.
+      indices: from the number of a batch to its row numbers [B], such as `RowOrder.indices`.
+      numbers: the batches to yield; no other is read.
+      positions: [R] positions in a batch, ascending, of the rows to read and yield; None for all.
 
     Raises:
       UserError: as `RowSource.rows` does.
@@ -135,13 +133,14 @@ def batches(source: RowSource, order: RowOrder, first_step: int = 0,
     import grain
 
     options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
-    read = functools.partial(_read, source, order, slice(None) if rows is None else rows)
-    yield from grain.MapDataset.range(first_step, _ENDLESS).map(read).to_iter_dataset(options)
+    read = functools.partial(_read, source, indices, slice(None) if positions is None else positions)
+    yield from grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
 
 
-def _read(source: RowSource, order: RowOrder, rows: np.ndarray | slice, step: int) -> NumberedBatch:
-    indices = order.indices(step)
-    return step, indices, source.rows(indices[rows])
+def _read(source: RowSource, indices: Callable[[int], np.ndarray], positions: np.ndarray | slice,
+          number: int) -> NumberedBatch:
+    row_numbers = indices(number)
+    return number, row_numbers, source.rows(row_numbers[positions])
 
 
 class _Frame:

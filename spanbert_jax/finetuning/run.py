@@ -26,7 +26,7 @@ from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.seq2seq import Seq2SeqTask
 from spanbert_jax.training.config import shared_defaults
 from spanbert_jax.training.durations import RunSize
-from spanbert_jax.training.experiment import Experiment, assemble, with_attention
+from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.mesh import check_batch, make_mesh
@@ -87,7 +87,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
         learning = TaskWorkload(config, dataset, model, mesh)
     examples = learning.rows_per_step * len(dataset.examples["train"]) / len(rows)  # in a step, on average
     size = RunSize(examples, learning.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
-    return assemble(config, learning, model, mesh, size, shared_defaults())
+    return build_experiment(config, learning, model, mesh, size, shared_defaults())
 
 
 def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
@@ -105,7 +105,7 @@ def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
         stored = [best for best in loop.bests if best in broadcast_from_zero(checkpointer.steps())]
         if stored and stored[-1] != step:
             step = stored[-1]
-            params = checkpointer.restore_params(step, experiment.abstract.params)
+            params = checkpointer.restore_params(step, experiment.abstract_state.params)
     if loop.bests and step != loop.bests[-1]:
         logger.warning("the best checkpoint, that of step %s, could not be saved: that of step %s is taken",
                        f"{loop.bests[-1]:,}", f"{step:,}")

@@ -19,7 +19,8 @@ from spanbert_jax.model import EncoderDecoder, decoder_step_flops
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.packing import split_rows
 from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows
+from spanbert_jax.training.batches import global_array, local_batch_indices
+from spanbert_jax.training.mesh import batch_sharding
 from spanbert_jax.training.workload import Call
 
 
@@ -43,13 +44,13 @@ class Seq2SeqWorkload(TaskWorkload):
 
     def _sums(self, params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with nn.logical_axis_rules(self._config.mesh.rules):
-            return self._likelihood.terms(params, batch, None)
+            return self._likelihood.loss_sums(params, batch, None)
 
     def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
         """How likely each piece of the dev targets is, given what comes before it."""
         rows, size = self.dataset.rows["dev"], self._config.evaluation.batch_size
         sharding = batch_sharding(self._mesh, self._config.mesh.rules)
-        places, loss, correct, count = local_rows(sharding, size), 0.0, 0.0, 0.0
+        places, loss, correct, count = local_batch_indices(sharding, size), 0.0, 0.0, 0.0
         for numbers in split_rows(rows, size):
             batch = {name: global_array(sharding, values, places, size)
                      for name, values in rows.rows(numbers[places]).items()}

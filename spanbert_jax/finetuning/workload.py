@@ -23,7 +23,8 @@ from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.packing import PackedRows, Unpacked, split_rows
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.training.init_from import initial_params
-from spanbert_jax.training.mesh import batch_sharding, batch_ways, global_array, local_rows
+from spanbert_jax.training.batches import global_array, local_batch_indices
+from spanbert_jax.training.mesh import batch_sharding, batch_ways
 from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.workload import Call
 
@@ -34,7 +35,7 @@ _ROUNDING = 0.15
 
 def task_objective(model: EncoderModel, task: Task) -> Objective:
     """The task's loss, divided by the number of its targets in the whole batch."""
-    def terms(params: Any, batch: Batch, key: jax.Array | None) -> dict[str, LossSums]:
+    def loss_sums(params: Any, batch: Batch, key: jax.Array | None) -> dict[str, LossSums]:
         return {_TERM: task.loss(apply(model, params, batch, key), batch)}
 
     def counts(batch: Batch) -> dict[str, jax.Array]:
@@ -43,10 +44,10 @@ def task_objective(model: EncoderModel, task: Task) -> Objective:
                                                   batch), jax.random.key(0))
         return {_TERM: task.loss(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), batch).count}
 
-    def loss(terms: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
-        return terms[_TERM].loss / jnp.maximum(counts[_TERM], 1.0)
+    def loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
+        return sums[_TERM].loss / jnp.maximum(counts[_TERM], 1.0)
 
-    return Objective(lambda key, batch: batch, counts, terms, loss)
+    return Objective(lambda key, batch: batch, counts, loss_sums, loss)
 
 
 class TaskWorkload:
@@ -90,7 +91,7 @@ class TaskWorkload:
         unpacked = Unpacked(rows, has_entry_per_text(self._model))
         sharding = batch_sharding(self._mesh, self._config.mesh.rules)
         size = self._config.evaluation.batch_size
-        places = local_rows(sharding, size)
+        places = local_batch_indices(sharding, size)
         for numbers in split_rows(rows, size):
             batch = {name: global_array(sharding, values, places, size)
                      for name, values in inputs_of(rows.rows(numbers[places])).items()}

@@ -15,10 +15,11 @@ from spanbert_jax.corpus import Corpus, RowSource
 from spanbert_jax.masking import MaskedRows, Masker
 from spanbert_jax.model import SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy
-from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_terms
-from spanbert_jax.training.mesh import Rules, batch_sharding, global_array, local_rows
+from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
+from spanbert_jax.training.batches import global_array, local_batch_indices
+from spanbert_jax.training.mesh import Rules, batch_sharding
 from spanbert_jax.training.objective import Batch
-from spanbert_jax.training.step import means
+from spanbert_jax.training.step import mean_metrics
 
 # Longer spans, and later places in a span, are counted together with this one.
 LONGEST = 10
@@ -40,7 +41,7 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
             # A row's mask depends on the row's index alone, so the batch size changes nothing.
             rows = mask_batch(masker, jax.random.key(_MASK_SEED, impl="threefry2x32"), batch, mesh, rules, first)
             logits = apply_model(model, params, rows, batch)
-            terms: dict[str, Any] = dict(objective_terms(logits, rows, batch["next_sentence"]))
+            terms: dict[str, Any] = dict(objective_sums(logits, rows, batch["next_sentence"]))
             loss, correct = cross_entropy(logits.masked, rows.targets)
         terms["by_length"] = _by_bucket(loss, correct, rows, rows.span_length - 1)
         terms["by_place"] = _by_bucket(loss, correct, rows, rows.place)
@@ -72,7 +73,7 @@ def held_out_batches(source: RowSource, batch_size: int, max_rows: int, mesh: Me
     """
     rows = min(len(source), max_rows)
     sharding = batch_sharding(mesh, rules)
-    places = local_rows(sharding, batch_size)
+    places = local_batch_indices(sharding, batch_size)
     for first in range(0, rows, batch_size):
         # The first row again where there is none, so that a process without any has something to fill.
         beyond = first + places >= rows
@@ -117,7 +118,7 @@ def summarize(total: dict[str, Any]) -> dict[str, Any]:
     """
     buckets = {"by_length": total.pop("by_length"), "by_place": total.pop("by_place")}
     unigram = total.pop("unigram")
-    figures = {name: float(value) for name, value in means(total).items()}
+    figures = {name: float(value) for name, value in mean_metrics(total).items()}
     figures["perplexity"] = math.exp(min(figures["masked_loss"], 700))
     figures["unigram_loss"] = float(unigram.loss / max(unigram.count, 1))
     figures["masked_tokens"] = int(unigram.count)

@@ -43,21 +43,21 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
 
 def pretraining_objective(model: SpanBert, masker: Masker, objectives: Any, mesh: Mesh, rules: Rules) -> Objective:
     """Masked tokens, span boundaries and next sentences, weighted as `config.objectives` says."""
-    def draw(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
+    def prepare_inputs(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
         return mask_batch(masker, key, batch, mesh, rules), batch
 
     def counts(inputs: tuple[MaskedRows, Batch]) -> dict[str, jax.Array]:
         rows, batch = inputs
         return {name: jnp.sum(weight) for name, weight in target_weights(rows, batch["next_sentence"]).items()}
 
-    def terms(params: Any, inputs: tuple[MaskedRows, Batch], key: jax.Array) -> dict[str, LossSums]:
+    def loss_sums(params: Any, inputs: tuple[MaskedRows, Batch], key: jax.Array) -> dict[str, LossSums]:
         rows, batch = inputs
-        return objective_terms(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
+        return objective_sums(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
 
-    def loss(terms: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
-        return total_loss(terms, counts, objectives.boundary_weight, objectives.reference_denominators)
+    def loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
+        return total_loss(sums, counts, objectives.boundary_weight, objectives.reference_denominators)
 
-    return Objective(draw, counts, terms, loss)
+    return Objective(prepare_inputs, counts, loss_sums, loss)
 
 
 def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.Array]:
@@ -66,7 +66,7 @@ def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.
             "next_sentence": (next_sentence >= 0).astype(jnp.float32)}
 
 
-def objective_terms(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
+def objective_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
     """The sums of every objective that the network has a head for.
 
     Args:

@@ -80,7 +80,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         chosen = checkpointer.latest_valid(step)
         metadata = describe(config, learning.identity, experiment.model.config)
         check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True, defaults=default_config().to_dict())
-        params = checkpointer.restore_params(chosen, experiment.abstract.params)
+        params = checkpointer.restore_params(chosen, experiment.abstract_state.params)
         with rich.progress.Progress(console=make_console(stderr=True, quiet=not is_process_zero()), transient=True) as bar:
             task = bar.add_task("evaluating", total=-(-len(learning.held_out) // config.evaluation.batch_size))
             figures = learning.evaluate(params, lambda function, *arguments: function(*arguments),

@@ -23,7 +23,7 @@ from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import load_tokenizer
 from spanbert_jax.training.display import evaluation_words
 from spanbert_jax.training.durations import RunSize
-from spanbert_jax.training.experiment import Experiment, assemble, with_attention
+from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import initial_params
 from spanbert_jax.training.mesh import make_mesh
 from spanbert_jax.training.workload import Call
@@ -134,4 +134,4 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus,
     network = model_config(config, corpus.vocab_size)
     model = SpanBert(with_attention(network, config.model.attention, mesh, config.mesh.rules, corpus.length))
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
-    return assemble(config, PretrainingWorkload(config, corpus, model, mesh), model, mesh, size, default_config())
+    return build_experiment(config, PretrainingWorkload(config, corpus, model, mesh), model, mesh, size, default_config())

@@ -27,7 +27,7 @@ def parameter_table(params: Any) -> rich.table.Table:
 
 def introduce(console: rich.console.Console, experiment: Experiment) -> None:
     """Says what is about to run."""
-    learning, params = experiment.workload, experiment.abstract.params
+    learning, params = experiment.workload, experiment.abstract_state.params
     first, *others = learning.introduction()
     console.print(parameter_table(params))
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())

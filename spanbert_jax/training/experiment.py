@@ -20,7 +20,7 @@ from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
 from spanbert_jax.training.schedules import learning_rate_schedule
-from spanbert_jax.training.state import Network, TrainState, abstract_state
+from spanbert_jax.training.state import Network, TrainState, abstract_train_state
 from spanbert_jax.training.workload import Workload
 
 
@@ -30,7 +30,7 @@ class Experiment:
 
     Attributes:
       size: durations in steps are asked of it.
-      abstract: shapes and shardings of the state.
+      abstract_state: shapes and shardings of the state.
       defaults: of the fields of its kind of config.
     """
     config: ml_collections.ConfigDict
@@ -40,14 +40,14 @@ class Experiment:
     model: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    abstract: TrainState
+    abstract_state: TrainState
     defaults: dict[str, Any]
 
     @property
     def parameters(self) -> int:
         """Parameters of the network."""
         configs = [getattr(self.model, name) for name in ("config", "decoder_config") if hasattr(self.model, name)]
-        return parameter_count(self.abstract.params, *configs)
+        return parameter_count(self.abstract_state.params, *configs)
 
     def steps(self, room: str, name: str) -> int:
         """The duration in a field of the config, in steps."""
@@ -65,7 +65,7 @@ def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def assemble(config: ml_collections.ConfigDict, workload: Workload, model: Network, mesh: Mesh,
+def build_experiment(config: ml_collections.ConfigDict, workload: Workload, model: Network, mesh: Mesh,
              size: RunSize, defaults: ml_collections.ConfigDict) -> Experiment:
     """The parts of a run of given learning, and its optimiser.
 
@@ -83,7 +83,7 @@ def assemble(config: ml_collections.ConfigDict, workload: Workload, model: Netwo
         size.steps("config.optimizer.decay", config.optimizer.decay), config.optimizer.final_fraction)
     optimizer = make_optimizer(config.optimizer, schedule)
     return Experiment(config, workload, size, mesh, model, schedule, optimizer,
-                      abstract_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1),
+                      abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1),
                       defaults.to_dict())
 
 

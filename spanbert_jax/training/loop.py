@@ -13,13 +13,14 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.common.errors import RunFailed, UserError
-from spanbert_jax.corpus import RowOrder, batches
+from spanbert_jax.corpus import RowOrder
 from spanbert_jax.training import display
+from spanbert_jax.training.batches import device_batches
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.goodput import Account
-from spanbert_jax.training.mesh import batch_sharding, global_array, local_rows, votes
+from spanbert_jax.training.mesh import stop_flags
 from spanbert_jax.training.profiling import Profiler
-from spanbert_jax.training.state import TrainState
+from spanbert_jax.training.state import TrainState, to_stored
 from spanbert_jax.training.step import make_train_step
 from spanbert_jax.training.timer import Timer
 from spanbert_jax.training.tracking import MetricsWriter
@@ -56,8 +57,8 @@ class Loop:
         self._evaluate_every = experiment.steps("evaluation", "every")
         self._save_every = experiment.steps("checkpoint", "every")
         self._step_fn = make_train_step(config, learning.objective, experiment.optimizer, experiment.schedule,
-                                        experiment.abstract, experiment.mesh)
-        self._votes = {vote: votes(experiment.mesh, vote) for vote in (False, True)}
+                                        experiment.abstract_state, experiment.mesh)
+        self._stop_flags = {stop: stop_flags(experiment.mesh, stop) for stop in (False, True)}
         self._timer = Timer(lambda: account.spent("steps", "data"))
         self._compiled: dict[Callable, Callable] = {}
         # The update whose figures are still on their way: they are read while the next one is being computed.
@@ -102,7 +103,7 @@ class Loop:
             self._progress.say(f"step {self.step:,}: stopping by {self._stop.reason or 'a request to another process'}")
         if self.step > start:
             with self._account.during("checkpoint"):
-                self._checkpointer.save_and_wait(self.step, self.state, self._metadata)
+                self._checkpointer.save_and_wait(self.step, to_stored(self.state), self._metadata)
             self._account.saved(self.step)
         if ending:
             raise ending
@@ -110,12 +111,10 @@ class Loop:
     def _train(self) -> None:
         """The order of things in a step."""
         config, learning = self._config, self._learning
-        source, size = learning.open_rows(), learning.rows_per_step + learning.padding_rows
+        source, start = learning.open_rows(), self.step
         order = RowOrder(len(source), learning.rows_per_step, config.seed, learning.padding_rows)
-        sharding = batch_sharding(self._experiment.mesh, config.mesh.rules)
-        places = local_rows(sharding, size)
-        start = self.step
-        with contextlib.closing(batches(source, order, start, places)) as feed:
+        with contextlib.closing(device_batches(source, order.indices, range(start, self._total), self._experiment.mesh,
+                                               config.mesh.rules)) as feed:
             while True:
                 # Evaluate and save what the updates so far have made.
                 evaluate, save = (bool(self.step and every) and self.step % every == 0
@@ -135,13 +134,12 @@ class Loop:
                 # Only then step, and log the update before.
                 with self._profiler.step(self.step + 1):
                     with self._account.during("data"):
-                        _, indices, rows = next(feed)
-                    batch = {name: global_array(sharding, values, places, size)
-                             for name, values in rows.items()}
-                    self.state, metrics = self.call(self._step_fn, self.state, batch, self._votes[bool(self._stop)])
+                        batch = next(feed)
+                    self.state, metrics = self.call(self._step_fn, self.state, batch.arrays,
+                                                    self._stop_flags[bool(self._stop)])
                     self.step += 1
                     self._finish_pending()
-                self._pending = self.step, indices, metrics
+                self._pending = self.step, batch.indices, metrics
 
     def _ends(self) -> bool:
         """Whether to stop before the next update, which all processes find at the same step."""
@@ -184,9 +182,9 @@ class Loop:
     def _check(self, step: int, indices: np.ndarray, figures: dict[str, float]) -> None:
         """Ends the run where an update says that it is no use to go on."""
         words = f"loss {figures['loss']:g}, gradient norm {figures['gradient_norm']:g}; rows {indices.tolist()}"
-        in_a_row, failure = figures.get("left_out_in_a_row", 0), ""
+        in_a_row, failure = figures.get("consecutive_skips", 0), ""
         if in_a_row:
-            self._progress.say(f"step {step:,}: update left out, {figures['left_out']:.0f} so far: {words}")
+            self._progress.say(f"step {step:,}: update skipped, {figures['skipped_updates']:.0f} so far: {words}")
             if in_a_row >= self._config.skip.stop_after:
                 failure = f"{in_a_row:.0f} bad updates in a row, as many as config.skip.stop_after"
         elif not all(math.isfinite(value) for value in figures.values()):
@@ -224,5 +222,5 @@ class Loop:
 
     def _save(self) -> None:
         with self._account.during("checkpoint"):
-            self._checkpointer.save(self.step, self.state, self._metadata)
+            self._checkpointer.save(self.step, to_stored(self.state), self._metadata)
         self._account.saved(self.step)

@@ -1,4 +1,4 @@
-"""The device mesh, and how arrays are laid out over it."""
+"""The device mesh and the layout of arrays over it."""
 from __future__ import annotations
 
 import math
@@ -15,10 +15,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.common.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-# What a TPU pads an array to: rows and columns, the last two axes, of 32-bit numbers.
+# A TPU pads the last two axes of a 32-bit array to multiples of these.
 TILE = (8, 128)
-# A parameter this large that stays whole on every device of the axis that is there to split parameters is a mistake. To
-# split smaller ones saves little, and each costs messages of its own.
+# A parameter of this size must be split if the mesh has an fsdp axis. Splitting smaller ones saves little memory and costs
+# a collective each.
 LARGE = 1 << 20
 
 Rules = Sequence[tuple[str, Any]]
@@ -27,8 +27,8 @@ Rules = Sequence[tuple[str, Any]]
 def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) of a config's `mesh` section over all devices, with Auto axes, as Linen needs.
 
-    Where the devices are those of several TPU slices, the data axis runs over one slice after the other and no other
-    axis leaves a slice: the network between slices is the slow one, and the data axis says least over it.
+    Over several TPU slices, only the data axis crosses from slice to slice: the network between slices is slow, and the
+    data axis communicates least.
 
     Raises:
       UserError: when the axes do not multiply to the number of devices, or the slices do not divide the data axis.
@@ -40,7 +40,7 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
         shape[0] = max(1, len(devices) // (shape[1] * shape[2]))
     if math.prod(shape) != len(devices):
         raise UserError(f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} do not multiply "
-                        f"to the {len(devices)} devices there are; set mesh.data=-1 to use those that are left")
+                        f"to the {len(devices)} devices; set mesh.data=-1 to use all devices that the other axes leave")
     axis_types = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
@@ -49,7 +49,7 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
         raise UserError(f"config.mesh: {slices} slices do not divide data={shape[0]}, and no other axis may cross from "
                         "one slice to another; set mesh.fsdp and mesh.tensor so that together they divide the "
                         f"{len(devices) // slices} devices of a slice, and mesh.data=-1")
-    # A slice's rows and columns of chips may be split between axes, as make_mesh allows where there is no other way.
+    # As jax.make_mesh does, split a physical axis of a slice between mesh axes if nothing else fits.
     arranged = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices,
                                                     allow_split_physical_axes=True)
     return Mesh(arranged, AXES, axis_types=axis_types)
@@ -63,30 +63,30 @@ def _check_rules(rules: Rules) -> None:
 
 
 def mesh_axes(rules: Rules, logical: str) -> tuple[str, ...]:
-    """The mesh axes over which a logical axis is split; none where it has no rule."""
+    """The mesh axes over which a logical axis is split; empty if it has no rule."""
     return _axes(dict(rules).get(logical))
 
 
 def batch_axes(rules: Rules) -> tuple[str, ...]:
-    """The mesh axes over which rows are split."""
+    """The mesh axes over which the rows of a batch are split."""
     return mesh_axes(rules, "batch")
 
 
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
-    """Rows split over the data axes, everything else whole."""
+    """The sharding of a batch: rows split over the data axes, other axes replicated."""
     return NamedSharding(mesh, PartitionSpec(batch_axes(rules)))
 
 
 def batch_ways(mesh: Mesh, rules: Rules) -> int:
-    """Devices that the rows of a batch are split over."""
+    """Number of parts that the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in batch_axes(rules))
 
 
 def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
-    """Refuses a number of rows that the data axes do not divide.
+    """Checks that a batch divides over the data axes.
 
     Raises:
-      UserError: naming `field`.
+      UserError: it does not; the message names `field`.
     """
     ways = batch_ways(mesh, rules)
     if rows % ways:
@@ -98,11 +98,11 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
     """The sharding of every parameter, from the logical names on its axes.
 
     Args:
-      params: abstract parameters boxed with their logical names, as `jax.eval_shape(model.init, ...)` gives them.
+      params: abstract parameters boxed with their logical names, as `jax.eval_shape(model.init, ...)` returns them.
 
     Raises:
-      UserError: when an axis does not divide over its mesh axis, two axes claim one mesh axis, or a large parameter
-        stays whole although the mesh has an fsdp axis.
+      UserError: an axis does not divide over its mesh axis, two axes claim one mesh axis, or a large parameter is
+        replicated although the mesh has an fsdp axis.
     """
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, rules)
     shapes = nn.unbox(params)
@@ -131,36 +131,36 @@ def _check(name: str, logical: tuple[str | None, ...], shape: tuple[int, ...], s
 
 
 def _axes(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes in an entry of a rule or of a partition spec."""
+    """The mesh axes in one entry of a rule or of a partition spec."""
     return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:
-    """A parameter's path as one word, such as encoder/layers/attention/query/kernel."""
+    """The name of a parameter, such as encoder/layers/attention/query/kernel."""
     return "/".join(str(key.key) for key in path)
 
 
 def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
-    """The optimiser state laid out as the parameters that it belongs to; what has another shape is replicated.
+    """Shardings of the optimiser state: those of the parameters; leaves of another shape are replicated.
 
     Args:
-      params: abstract parameters, without boxes.
-      shardings: theirs.
+      params: abstract parameters, unboxed.
+      shardings: of the parameters.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
     return optax.tree.map_params(
-        optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else whole,
-        jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: whole)
+        optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else replicated,
+        jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: replicated)
 
 
 def spread_over_data(params: Any, shardings: Any) -> Any:
-    """The parameters' shardings, and one axis of each split over the data axis too: ZeRO-1's, for what updates them.
+    """ZeRO-1 shardings: one axis of each parameter is split over the data axis as well.
 
-    Small parameters (see `LARGE`), and those none of whose axes divides further, keep their own.
+    Small parameters (see `LARGE`) and those without an axis that divides further keep their shardings.
 
     Args:
-      params: abstract parameters, without boxes.
-      shardings: theirs.
+      params: abstract parameters, unboxed.
+      shardings: of the parameters.
     """
     return jax.tree.map(lambda param, sharding: _spread(param.shape, sharding), params, shardings)
 
@@ -172,51 +172,23 @@ def _spread(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
     axes = [axis for axis, size in enumerate(local) if size % ways == 0]
     if ways == 1 or math.prod(shape) < LARGE or not axes or any("data" in part for part in parts):
         return sharding
-    # The axis whose parts are whole tiles of a TPU, or else waste least: of a kernel [12, 768, 768] over 8 devices the
-    # second, 96 rows each, and not the third, 96 of 128 lanes. Of equals the largest, and so never that of the stacked
-    # layers: a device with all of one layer would need that layer's whole gradient and the others nothing of it, where
-    # otherwise the sum over the devices leaves each with a part.
+    # Prefer the axis whose parts need least padding to whole TPU tiles: for a kernel [12, 768, 768] over 8 devices the
+    # second (96 rows each), not the third (96 of 128 lanes). Among equals take the largest, so never the axis of stacked
+    # layers: a device that holds whole layers needs their whole gradients, and a reduce-scatter becomes impossible.
     chosen = min(axes, key=lambda axis: (_padded_size(local, axis, ways), -local[axis]))
     parts[chosen] += ("data",)
     return NamedSharding(sharding.mesh, PartitionSpec(*(part or None for part in parts)))
 
 
 def _padded_size(shape: list[int], axis: int, ways: int) -> int:
-    """Numbers that a TPU keeps of an array of which one axis is split so many ways."""
+    """Elements that a TPU stores for an array with one axis split `ways` ways, padding included."""
     sizes = [*shape[:axis], shape[axis] // ways, *shape[axis + 1:]]
     tiles = [*[1] * (len(sizes) - 2), *TILE][-len(sizes):]
     return math.prod(-(-size // tile) * tile for size, tile in zip(sizes, tiles))
 
 
-def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-    """The places in a batch, ascending, of the rows that this process's devices hold: all that it needs to read."""
-    held = np.zeros(batch_size, bool)
-    for rows, in sharding.addressable_devices_indices_map((batch_size,)).values():
-        held[rows] = True
-    return np.flatnonzero(held)
-
-
-def global_array(sharding: NamedSharding, rows: np.ndarray, places: np.ndarray, batch_size: int) -> jax.Array:
-    """A batch of which each device holds its own rows, from the rows that this process has read.
-
-    Args:
-      rows: [R, ...] the rows at `places` of the batch.
-      places: [R] as from `local_rows`.
-      batch_size: B, rows of the whole batch.
-
-    Returns:
-      [B, ...].
-    """
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        first, end, _ = index[0].indices(batch_size)
-        place = np.searchsorted(places, first)
-        return rows[place:place + end - first]
-
-    return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, part)
-
-
-def votes(mesh: Mesh, vote: bool) -> jax.Array:
-    """This process's vote as the entries of its devices in an array [devices] over the whole mesh."""
-    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+def stop_flags(mesh: Mesh, stop: bool) -> jax.Array:
+    """[devices] bool over the whole mesh; the entries of this process's devices are its wish to stop."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXES))
     return jax.make_array_from_callback(
-        (mesh.size,), everywhere, lambda index: np.full(len(range(*index[0].indices(mesh.size))), vote))
+        (mesh.size,), sharding, lambda index: np.full(len(range(*index[0].indices(mesh.size))), stop))

@@ -1,4 +1,4 @@
-"""What a run minimises, as the step sees it."""
+"""The function that a run minimises, as the train step calls it."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,16 +14,16 @@ Batch = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Pure functions of arrays, traced inside the step.
+    """Pure functions of arrays, traced inside the train step.
 
     Attributes:
-      draw: from a key and a batch to what the network is given: a tree of arrays with a row for each of its rows.
-      counts: from that of the whole batch to its targets, by term.
-      terms: from parameters, what was drawn (or some rows of it) and a key for dropout to the sums over its targets.
-      loss: from the terms of some rows and the counts of all to what is minimised; those of the parts of a batch add up
-        to that of the whole.
+      prepare_inputs: (key, batch) -> model inputs and targets, a tree of arrays [B, ...], such as masked rows.
+      counts: (inputs of the whole batch) -> number of targets by loss.
+      loss_sums: (params, inputs of some rows, dropout key) -> sums over the targets of these rows, by loss.
+      loss: (loss sums of some rows, counts of the whole batch) -> the scalar to minimise. The values of the parts of a
+        batch add up to the value of the whole batch.
     """
-    draw: Callable[[jax.Array, Batch], Any]
+    prepare_inputs: Callable[[jax.Array, Batch], Any]
     counts: Callable[[Any], dict[str, jax.Array]]
-    terms: Callable[[Any, Any, jax.Array], dict[str, LossSums]]
+    loss_sums: Callable[[Any, Any, jax.Array], dict[str, LossSums]]
     loss: Callable[[Mapping[str, LossSums], Mapping[str, jax.Array]], jax.Array]

@@ -24,7 +24,7 @@ from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import Loop
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
-from spanbert_jax.training.state import TrainState, create_state, state_from
+from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
 from spanbert_jax.training.stored_config import save_config
 from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter
 
@@ -81,7 +81,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
                       tries=checkpoint.tries, say=console.print) as checkpointer:
-        checkpointer.check_space(experiment.abstract)
+        checkpointer.check_space(experiment.abstract_state)
         display.introduce(console, experiment)
 
         changes: list[str] = []
@@ -91,7 +91,9 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
 
         def begin() -> tuple[int, TrainState]:
             with jax.set_mesh(experiment.mesh):  # which is the thread's own
-                return checkpointer.resume(experiment.abstract, check) or (0, _fresh(experiment))
+                if resumed := checkpointer.resume(to_stored(experiment.abstract_state), check):
+                    return resumed[0], from_stored(resumed[1])
+                return 0, _fresh(experiment)
 
         # In a thread of its own: what a signal raises inside Orbax would look like a checkpoint that cannot be read.
         step, state = stop.interruptible(begin)
@@ -145,5 +147,5 @@ def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
 
 def _fresh(experiment: Experiment) -> TrainState:
     if (params := experiment.workload.initial_params()) is not None:
-        return state_from(params, experiment.optimizer, experiment.abstract)
-    return create_state(experiment.model, experiment.optimizer, experiment.abstract, experiment.config.seed)
+        return state_from_params(params, experiment.optimizer, experiment.abstract_state)
+    return create_state(experiment.model, experiment.optimizer, experiment.abstract_state, experiment.config.seed)

@@ -1,60 +1,63 @@
-"""Leaving out updates whose loss or gradient norm is not finite, or far above what it has been lately."""
+"""Skips updates whose loss or gradient norm is not finite or far above the recent ones."""
 from __future__ import annotations
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-# Updates looked back on, and how many there must have been before any is called far outside.
-WINDOW, ENOUGH = 128, 16
-# A normal law's standard deviation is this many times its median absolute deviation.
+# Updates in the history, and how many of them are needed before any is called an outlier.
+WINDOW, MINIMUM = 128, 16
+# The standard deviation of a normal distribution is this many times its median absolute deviation.
 _DEVIATION = 1.4826
 
 
 @flax.struct.dataclass
-class Recent:
-    """What the last updates were like: part of the state, so that a resumed run decides as an unbroken one.
+class UpdateHistory:
+    """Losses and gradient norms of the last updates; part of the train state, so that a resumed run skips the same.
 
     Attributes:
-      losses, gradient_norms: [WINDOW] float32, of the updates made, written round and round.
-      made: updates made.
-      left_out: updates left out, and how many of them since the last one made.
+      losses, gradient_norms: [WINDOW] float32 of the applied updates, ring buffers.
+      applied: [] int32, applied updates.
+      skipped: [] int32, skipped updates.
+      consecutive_skips: [] int32, skipped updates since the last applied one.
     """
     losses: jax.Array
     gradient_norms: jax.Array
-    made: jax.Array
-    left_out: jax.Array
-    in_a_row: jax.Array
+    applied: jax.Array
+    skipped: jax.Array
+    consecutive_skips: jax.Array
 
 
-def no_updates() -> Recent:
-    """Before the first update."""
-    return Recent(*(jnp.zeros(WINDOW, jnp.float32) for _ in range(2)), *(jnp.zeros((), jnp.int32) for _ in range(3)))
+def empty_history() -> UpdateHistory:
+    """The history before the first update."""
+    return UpdateHistory(*(jnp.zeros(WINDOW, jnp.float32) for _ in range(2)),
+                         *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
-def is_bad(recent: Recent, loss: jax.Array, gradient_norm: jax.Array, deviations: float) -> jax.Array:
-    """Whether an update with these figures is to be left out.
+def is_bad(history: UpdateHistory, loss: jax.Array, gradient_norm: jax.Array, deviations: float) -> jax.Array:
+    """Whether to skip an update: [] bool.
 
-    It is when one of them is not finite, or lies more than `deviations` standard deviations above the median of the
-    updates made lately; the deviation is told by the median absolute one, which outliers do not move. Only above: a low
-    loss or a small gradient harms nothing.
+    An update is bad if its loss or gradient norm is not finite, or more than `deviations` standard deviations above the
+    median of the recent updates. The standard deviation is estimated by the median absolute deviation, which outliers do
+    not change. Low values are never bad.
     """
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-    return ~(finite & _usual(recent.losses, recent.made, loss, deviations)
-             & _usual(recent.gradient_norms, recent.made, gradient_norm, deviations))
+    return ~(finite & _is_usual(history.losses, history.applied, loss, deviations)
+             & _is_usual(history.gradient_norms, history.applied, gradient_norm, deviations))
 
 
-def _usual(values: jax.Array, made: jax.Array, value: jax.Array, deviations: float) -> jax.Array:
-    seen = jnp.where(jnp.arange(WINDOW) < made, values, jnp.nan)
+def _is_usual(values: jax.Array, applied: jax.Array, value: jax.Array, deviations: float) -> jax.Array:
+    seen = jnp.where(jnp.arange(WINDOW) < applied, values, jnp.nan)
     middle = jnp.nanmedian(seen)
     spread = _DEVIATION * jnp.nanmedian(jnp.abs(seen - middle))
-    return (made < ENOUGH) | (value <= middle + deviations * spread)
+    return (applied < MINIMUM) | (value <= middle + deviations * spread)
 
 
-def remember(recent: Recent, loss: jax.Array, gradient_norm: jax.Array, bad: jax.Array) -> Recent:
-    """`recent` after an update; what is left out does not count as usual."""
+def record_update(history: UpdateHistory, loss: jax.Array, gradient_norm: jax.Array, bad: jax.Array) -> UpdateHistory:
+    """The history after an update; a bad one changes only the counts."""
     def write(values: jax.Array, value: jax.Array) -> jax.Array:
-        return jnp.where(bad, values, values.at[recent.made % WINDOW].set(value))
+        return jnp.where(bad, values, values.at[history.applied % WINDOW].set(value))
 
-    return Recent(write(recent.losses, loss), write(recent.gradient_norms, gradient_norm), recent.made + ~bad,
-                  recent.left_out + bad, jnp.where(bad, recent.in_a_row + 1, 0))
+    return UpdateHistory(
+        write(history.losses, loss), write(history.gradient_norms, gradient_norm), history.applied + ~bad,
+        history.skipped + bad, jnp.where(bad, history.consecutive_skips + 1, 0))

@@ -1,4 +1,4 @@
-"""What a run is at a step: the whole of what a checkpoint holds."""
+"""The train state: everything that changes from step to step, and how checkpoints name it."""
 from __future__ import annotations
 
 from typing import Any
@@ -12,54 +12,76 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.model import EncoderDecoder, EncoderModel, SpanBert, without_shared
 from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings, spread_over_data
-from spanbert_jax.training.skipping import Recent, no_updates
+from spanbert_jax.training.skipping import UpdateHistory, empty_history
 
 Network = SpanBert | EncoderModel | EncoderDecoder
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Batches seen, parameters, optimiser state and what the last updates were like.
+    """State of a run after some steps.
 
-    No random key and no data position: both are functions of the seed and the step.
+    It holds no random key and no data position: both are functions of the seed and the step.
+
+    Attributes:
+      step: [] int32, batches seen.
+      params: parameters.
+      opt_state: optimiser state.
+      history: recent losses and gradient norms, by which bad updates are skipped.
     """
     step: jax.Array
     params: Any
     opt_state: Any
-    recent: Recent
+    history: UpdateHistory
+
+
+# Names of leaves in checkpoints, where they differ from the attributes: the names that the first checkpoints had.
+_STORED_HISTORY = "recent"
+_STORED_NAMES = {"applied": "made", "skipped": "left_out", "consecutive_skips": "in_a_row"}
+
+
+def to_stored(state: TrainState) -> dict[str, Any]:
+    """A state, or its abstract form, as the tree of named arrays that checkpoints hold."""
+    history = {_STORED_NAMES.get(name, name): value for name, value in vars(state.history).items()}
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, _STORED_HISTORY: history}
+
+
+def from_stored(stored: dict[str, Any]) -> TrainState:
+    """The inverse of `to_stored`."""
+    names = {stored_name: name for name, stored_name in _STORED_NAMES.items()}
+    history = UpdateHistory(**{names.get(name, name): value for name, value in stored[_STORED_HISTORY].items()})
+    return TrainState(stored["step"], stored["params"], stored["opt_state"], history)
 
 
 def init_params(model: Network, key: jax.Array) -> Any:
-    """Fresh parameters, each boxed with the logical names of its axes."""
+    """Random parameters, each boxed with the logical names of its axes."""
     params = model.init(key, **model.smallest_inputs)["params"]
     return without_shared(params) if isinstance(model, EncoderDecoder) and model.shared else params
 
 
-def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update of given parameters."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), no_updates())
+def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_history())
 
 
-def init_state(model: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first update of fresh parameters."""
-    return state_of(nn.unbox(init_params(model, key)), optimizer)
+def _random_state(model: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    return _initial_state(nn.unbox(init_params(model, key)), optimizer)
 
 
-def abstract_state(model: Network, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
-                   zero1: bool = False) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without an array; what is compiled for and restored into.
+def abstract_train_state(model: Network, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
+                         zero1: bool = False) -> TrainState:
+    """Shapes, dtypes and shardings of a state, without arrays, to compile for and to restore into.
 
     Args:
-      zero1: split the optimiser state over the data axis too.
+      zero1: split the optimiser state over the data axis as well.
     """
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
-    whole = NamedSharding(mesh, PartitionSpec())
-    kept = spread_over_data(params, shardings) if zero1 else shardings
-    layout = TrainState(whole, shardings, optimizer_shardings(optimizer, params, kept, mesh),
-                        jax.tree.map(lambda _: whole, jax.eval_shape(no_updates)))
-    shapes = jax.eval_shape(lambda: init_state(model, optimizer, jax.random.key(0)))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    moments = spread_over_data(params, shardings) if zero1 else shardings
+    layout = TrainState(replicated, shardings, optimizer_shardings(optimizer, params, moments, mesh),
+                        jax.tree.map(lambda _: replicated, jax.eval_shape(empty_history)))
+    shapes = jax.eval_shape(lambda: _random_state(model, optimizer, jax.random.key(0)))
     return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
                         shapes, layout)
 
@@ -71,14 +93,19 @@ def shardings_of(abstract: Any) -> Any:
 
 def create_state(model: Network, optimizer: optax.GradientTransformation, abstract: TrainState,
                  seed: int) -> TrainState:
-    """A fresh state, made where it is to live: no device ever holds more than its part."""
-    make = jax.jit(lambda key: init_state(model, optimizer, key), out_shardings=shardings_of(abstract))
-    return make(jax.random.key(seed))
+    """The state before step 0 with random parameters, created in its final layout: no device holds more than its part."""
+    create = jax.jit(lambda key: _random_state(model, optimizer, key), out_shardings=shardings_of(abstract))
+    return create(jax.random.key(seed))
 
 
-def state_from(params: Any, optimizer: optax.GradientTransformation, abstract: TrainState) -> TrainState:
-    """The state before the first update of parameters that every process has whole, laid out where it is to live."""
+def state_from_params(params: Any, optimizer: optax.GradientTransformation, abstract: TrainState) -> TrainState:
+    """The state before step 0 with given parameters.
+
+    Args:
+      params: arrays on the host; every process holds all of them.
+    """
     placed = jax.tree.map(lambda leaf, array: jax.make_array_from_callback(
         leaf.shape, leaf.sharding, lambda index: array[index]), abstract.params, params)
-    make = jax.jit(lambda params: state_of(params, optimizer), out_shardings=shardings_of(abstract), donate_argnums=0)
-    return make(placed)
+    create = jax.jit(lambda params: _initial_state(params, optimizer), out_shardings=shardings_of(abstract),
+                     donate_argnums=0)
+    return create(placed)

@@ -1,7 +1,7 @@
-"""One update: draw, predict, differentiate, step. One jitted, sharded function that gives its state's memory back."""
+"""The train step: one jitted, sharded function of a donated state and a batch."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,44 +13,45 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
 from spanbert_jax.training.objective import Batch, Objective
-from spanbert_jax.training.skipping import is_bad, remember
+from spanbert_jax.training.skipping import is_bad, record_update
 from spanbert_jax.training.state import TrainState, shardings_of
 
-# What the two uses of randomness in a step fold into its key.
+# Folded into the key of a step for its two uses of randomness.
 _MASKING, _DROPOUT = 0, 1
 
 
 def step_key(seed: int, step: jax.Array) -> jax.Array:
-    """The key of a step: a function of the seed and the step, so that a resumed run draws what an unbroken one does."""
+    """The random key of a step, a function of seed and step: a resumed run draws the same numbers."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
 
 
 def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_key: jax.Array, accumulation: int,
                        layout: Any = None) -> tuple[jax.Array, dict[str, LossSums], Any]:
-    """The loss of what was drawn from a batch, its terms and its gradients, computed in `accumulation` parts.
+    """Loss, loss sums and gradients of a batch, computed in `accumulation` parts.
 
-    The counts that the losses are divided by are those of the whole batch, so the parts' losses and gradients add up to
-    the whole's however the targets fall among them.
+    Losses are divided by the target counts of the whole batch, so that the losses and gradients of the parts add up to
+    those of the batch however its targets are distributed.
 
     Args:
-      layout: shardings of the gradients; without them the compiler's own.
+      inputs: of the whole batch, from `objective.prepare_inputs`.
+      layout: shardings of the gradients; None leaves them to the compiler.
     """
     counts = objective.counts(inputs)
 
     def loss_of(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, dict[str, LossSums]]:
-        terms = objective.terms(params, part, key)
-        return objective.loss(terms, counts), terms
+        sums = objective.loss_sums(params, part, key)
+        return objective.loss(sums, counts), sums
 
     def add_part(index: jax.Array, part: Any) -> tuple[jax.Array, dict[str, LossSums], Any]:
         key = jax.random.fold_in(dropout_key, index)
-        (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
+        (loss, sums), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
         if layout is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, layout)
-        return loss, terms, gradients
+        return loss, sums, gradients
 
     if accumulation == 1:
         return add_part(0, inputs)
-    # Row r goes to part r mod accumulation: every device then has its share of each part already.
+    # Row r goes to part r mod accumulation, so that no row moves between devices.
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), inputs)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                          jax.eval_shape(lambda: add_part(0, jax.tree.map(lambda x: x[0], parts))))
@@ -63,57 +64,56 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
 def make_train_step(config: Any, objective: Objective, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
                     ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted update: from a state, which is donated, a batch and `mesh.votes` on whether to stop.
+    """Builds the jitted step: (state, which is donated; batch; `mesh.stop_flags`) -> (state, metrics).
 
-    Its metrics are scalars: "loss", "masked_loss", "masked_accuracy" and so on by term (means over targets),
-    "gradient_norm", "parameter_norm", "learning_rate", "tokens" (real ones, not padding), "stop" (whether any process
-    voted for it: with the figures that all read anyway, all know it at the same step, and no further message is
-    needed) and, where the config leaves out bad updates, "left_out" and "left_out_in_a_row" (how many so far).
+    The metrics are scalars: "loss", the mean loss and accuracy of each objective such as "masked_loss" and
+    "masked_accuracy", "gradient_norm", "parameter_norm", "learning_rate", "tokens" (without padding), "stop" (whether
+    any process wants to stop: all processes learn it at the same step, without further communication) and, if the config
+    skips bad updates, "skipped_updates" and "consecutive_skips".
     """
     rules, skip = config.mesh.rules, config.skip
-    layout, whole = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
-    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
-    # Each device makes the updates of its parts of the parameters.
+    layout, replicated = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
+    per_device = NamedSharding(mesh, PartitionSpec(AXES))
+    # ZeRO-1: each device computes the updates of its parts of the parameters.
     parts = spread_over_data(abstract.params, layout.params) if config.mesh.zero1 else None
 
-    def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Batch, stop: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with nn.logical_axis_rules(rules):
             key = step_key(config.seed, state.step)
-            inputs = objective.draw(jax.random.fold_in(key, _MASKING), batch)
-            loss, terms, gradients = loss_and_gradients(
+            inputs = objective.prepare_inputs(jax.random.fold_in(key, _MASKING), batch)
+            loss, sums, gradients = loss_and_gradients(
                 objective, state.params, inputs, jax.random.fold_in(key, _DROPOUT), config.train.accumulation, parts)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             if parts is not None:
-                # The updates go to all devices, and not the parameters: these are then changed where they lie.
+                # Gather the updates, not the parameters, so that the parameters are updated in place.
                 updates = jax.lax.with_sharding_constraint(updates, layout.params)
             params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)
-        metrics = {"loss": loss, **means(terms), "gradient_norm": gradient_norm,
-                   "tokens": jnp.sum(batch["segments"] > 0), "stop": jnp.any(votes),
-                   # The optimiser counts the updates made.
-                   "learning_rate": schedule(state.step - state.recent.left_out)}
+        metrics = {"loss": loss, **mean_metrics(sums), "gradient_norm": gradient_norm,
+                   "tokens": jnp.sum(batch["segments"] > 0), "stop": jnp.any(stop),
+                   # The optimiser counts applied updates only.
+                   "learning_rate": schedule(state.step - state.history.skipped)}
         bad = jnp.zeros((), bool)
         if skip.stop_after:
-            bad = is_bad(state.recent, loss, gradient_norm, skip.deviations)
+            bad = is_bad(state.history, loss, gradient_norm, skip.deviations)
             params, opt_state = jax.tree.map(
                 lambda old, new: jnp.where(bad, old, new), (state.params, state.opt_state), (params, opt_state))
-        recent = remember(state.recent, loss, gradient_norm, bad)
+        history = record_update(state.history, loss, gradient_norm, bad)
         if skip.stop_after:
-            metrics |= {"left_out": recent.left_out, "left_out_in_a_row": recent.in_a_row}
+            metrics |= {"skipped_updates": history.skipped, "consecutive_skips": history.consecutive_skips}
         metrics["parameter_norm"] = optax.tree.norm(params)
-        return TrainState(state.step + 1, params, opt_state, recent), metrics
+        return TrainState(state.step + 1, params, opt_state, history), metrics
 
-    return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules), everywhere),
-                   out_shardings=(layout, whole), donate_argnums=0)
+    return jax.jit(train_step, in_shardings=(layout, batch_sharding(mesh, rules), per_device),
+                   out_shardings=(layout, replicated), donate_argnums=0)
 
 
-def means(terms: dict[str, LossSums]) -> dict[str, jax.Array]:
-    """Mean loss and accuracy by term, of sums on the device or on the host."""
+def mean_metrics(sums: Mapping[str, LossSums]) -> dict[str, jax.Array]:
+    """Mean "NAME_loss" and "NAME_accuracy" over the targets of each loss; 0 without targets."""
     metrics = {}
-    for name, term in terms.items():
-        # A count is a whole number: without targets the mean is 0.
-        count = term.count + (term.count == 0)
-        metrics[f"{name}_loss"] = term.loss / count
-        if term.correct is not None:
-            metrics[f"{name}_accuracy"] = term.correct / count
+    for name, value in sums.items():
+        count = value.count + (value.count == 0)
+        metrics[f"{name}_loss"] = value.loss / count
+        if value.correct is not None:
+            metrics[f"{name}_accuracy"] = value.correct / count
     return metrics

@@ -23,9 +23,9 @@ from spanbert_jax.pretraining.config import default_config, masking_settings, mo
 from spanbert_jax.pretraining.objective import mask_batch, pretraining_objective
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.mesh import make_mesh, votes
+from spanbert_jax.training.mesh import make_mesh, stop_flags
 from spanbert_jax.training.optimizers import make_optimizer
-from spanbert_jax.training.state import abstract_state, create_state
+from spanbert_jax.training.state import abstract_train_state, create_state
 from spanbert_jax.training.step import make_train_step
 
 VOCABULARY = 28_996
@@ -56,17 +56,17 @@ class Ours:
         optimizer = make_optimizer(config.optimizer, schedule)
         masker = make_masker(masking_settings(config), length=args.length, max_blocks=1,
                              special=SpecialIds(0, 100, 101, 102, 103), unigram=np.ones(VOCABULARY, np.int64))
-        abstract = abstract_state(self.model, optimizer, mesh, rules)
+        abstract = abstract_train_state(self.model, optimizer, mesh, rules)
         self.state = create_state(self.model, optimizer, abstract, 0)
         objective = pretraining_objective(self.model, masker, config.objectives, mesh, rules)
         self.step = make_train_step(config, objective, optimizer, schedule, abstract, mesh)
         self.batch = {name: jnp.asarray(values) for name, values in make_rows(args.rows, args.length).items()}
-        self.votes = votes(mesh, False)
+        self.stop_flags = stop_flags(mesh, False)
         self.mask = jax.jit(lambda key, batch: mask_batch(masker, key, batch, mesh, rules))
         self.flops = train_step_flops(self.model.config, args.rows, args.length, masker.max_masked)
 
     def __call__(self) -> None:
-        self.state, metrics = self.step(self.state, self.batch, self.votes)
+        self.state, metrics = self.step(self.state, self.batch, self.stop_flags)
         jax.block_until_ready((self.state, metrics))
 
     def mask_once(self) -> None:

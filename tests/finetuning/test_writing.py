@@ -189,7 +189,7 @@ def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):
     assert np.abs(random["decoder"]["layers"]["attention"]["query"]["kernel"]
                   - random["encoder"]["layers"]["attention"]["query"]["kernel"]).max() > 0.1
     shared, experiment = parameters(config_of(start, tmp_path, count=40, decoder="shared"), tmp_path)
-    assert jax.tree.structure(shared) == jax.tree.structure(experiment.abstract.params)
+    assert jax.tree.structure(shared) == jax.tree.structure(experiment.abstract_state.params)
     counts = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, begun)]
     assert counts[0] < 0.75 * counts[1]
 

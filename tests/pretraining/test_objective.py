@@ -6,7 +6,7 @@ import scipy.special
 from spanbert_jax.masking import MaskedRows
 from spanbert_jax.model import PretrainingLogits
 from spanbert_jax.model.losses import LossSums, cross_entropy
-from spanbert_jax.pretraining.objective import objective_terms, target_weights, total_loss
+from spanbert_jax.pretraining.objective import objective_sums, target_weights, total_loss
 
 B, M, V = 4, 6, 11
 
@@ -35,7 +35,7 @@ def test_score_against_log_softmax(batch):
 
 def test_terms_count_weighted_targets_only(batch):
     logits, rows, labels = batch
-    terms = objective_terms(logits, rows, labels)
+    terms = objective_sums(logits, rows, labels)
     for name, values, weights in (("masked", logits.masked, rows.weights),
                                   ("boundary", logits.boundary, rows.boundary_weights)):
         loss = -np.take_along_axis(scipy.special.log_softmax(values, -1), rows.targets[..., None], -1)[..., 0]
@@ -48,7 +48,7 @@ def test_terms_count_weighted_targets_only(batch):
 
 def test_a_missing_head_has_no_term(batch):
     logits, rows, labels = batch
-    assert objective_terms(PretrainingLogits(logits.masked, None, None), rows, labels).keys() == {"masked"}
+    assert objective_sums(PretrainingLogits(logits.masked, None, None), rows, labels).keys() == {"masked"}
 
 
 @pytest.mark.parametrize("reference,extra", [(False, 0), (True, 1)])
@@ -56,9 +56,9 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole(batch, reference, extra
     logits, rows, labels = batch
     counts = {name: weights.sum() for name, weights in target_weights(rows, labels).items()}
     part = lambda tree, s: jax.tree.map(lambda x: x[s], tree)
-    parts = [total_loss(objective_terms(part(logits, s), part(rows, s), labels[s]), counts, 0.7, reference)
+    parts = [total_loss(objective_sums(part(logits, s), part(rows, s), labels[s]), counts, 0.7, reference)
              for s in (slice(0, 1), slice(1, 4))]
-    terms = objective_terms(logits, rows, labels)
+    terms = objective_sums(logits, rows, labels)
     expected = (terms["masked"].loss / counts["masked"] + 0.7 * terms["boundary"].loss / (counts["boundary"] + extra)
                 + terms["next_sentence"].loss / 3)
     np.testing.assert_allclose(sum(parts), expected, rtol=1e-5)

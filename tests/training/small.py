@@ -8,9 +8,10 @@ from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import SpecialIds
-from spanbert_jax.training.mesh import batch_sharding, global_array, make_mesh, votes
+from spanbert_jax.training.batches import global_array
+from spanbert_jax.training.mesh import batch_sharding, make_mesh, stop_flags
 from spanbert_jax.training.optimizers import make_optimizer
-from spanbert_jax.training.state import abstract_state, create_state
+from spanbert_jax.training.state import abstract_train_state, create_state
 from spanbert_jax.training.step import make_train_step
 
 VOCABULARY, LENGTH, ROWS = 300, 48, 16
@@ -56,14 +57,14 @@ class Trainer:
                                   unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)
-        self.abstract = abstract_state(self.model, self.optimizer, self.mesh, config.mesh.rules, config.mesh.zero1)
+        self.abstract_state = abstract_train_state(self.model, self.optimizer, self.mesh, config.mesh.rules, config.mesh.zero1)
         self.objective = pretraining_objective(self.model, self.masker, config.objectives, self.mesh, config.mesh.rules)
-        self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract, self.mesh)
+        self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract_state, self.mesh)
 
     def fresh(self):
         """The state before the first update."""
         with jax.set_mesh(self.mesh):
-            return create_state(self.model, self.optimizer, self.abstract, self.config.seed)
+            return create_state(self.model, self.optimizer, self.abstract_state, self.config.seed)
 
     def run(self, state, steps: range, **rows):
         """The state after some steps, and each step's metrics."""
@@ -72,7 +73,7 @@ class Trainer:
             for step in steps:
                 batch = {name: global_array(sharding, values, np.arange(len(values)), len(values))
                          for name, values in make_rows(step, **rows).items()}
-                state, figures = self.step(state, batch, votes(self.mesh, False))
+                state, figures = self.step(state, batch, stop_flags(self.mesh, False))
                 metrics.append({name: float(value) for name, value in figures.items()})
         return state, metrics
 

@@ -20,8 +20,8 @@ def test_base_is_stepped_saved_and_restored(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, state, {"config": config.to_dict()})
         checkpointer.wait()
-        step, restored = checkpointer.resume(trainer.abstract, lambda step, metadata: None)
-        params = checkpointer.restore_params(1, trainer.abstract.params)
+        step, restored = checkpointer.resume(trainer.abstract_state, lambda step, metadata: None)
+        params = checkpointer.restore_params(1, trainer.abstract_state.params)
     assert step == 1
     for field in dataclasses.fields(state):
         jax.tree.map(np.testing.assert_array_equal, getattr(restored, field.name), getattr(state, field.name))

@@ -7,7 +7,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from spanbert_jax.planning.compiler.hlo import array_bytes
-from spanbert_jax.training.mesh import batch_sharding, votes
+from spanbert_jax.training.mesh import batch_sharding, stop_flags
 from spanbert_jax.training.step import loss_and_gradients
 from tests.training.small import Trainer, losses, make_rows, small_config
 
@@ -30,7 +30,7 @@ def compile_and_run(gradient_dtype: str, folder):
     rows = batch_sharding(trainer.mesh, trainer.config.mesh.rules)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in make_rows(0).items()}
     with jax.set_mesh(trainer.mesh):
-        trainer.step = trainer.step.lower(trainer.abstract, batch, votes(trainer.mesh, False)).compile(
+        trainer.step = trainer.step.lower(trainer.abstract_state, batch, stop_flags(trainer.mesh, False)).compile(
             compiler_options={"xla_dump_to": str(folder), "xla_dump_hlo_pass_re": "spmd-partitioning"})
     text = next(folder.glob("*after_spmd-partitioning*.txt")).read_text()
     sizes = {"f32": 0, "bf16": 0}
@@ -74,9 +74,9 @@ def test_parts_are_added_in_float32(accumulation):
     trainer = trainer_of("bfloat16")
 
     def gradients(params, batch):
-        inputs = trainer.objective.draw(jax.random.key(0), batch)
+        inputs = trainer.objective.prepare_inputs(jax.random.key(0), batch)
         return loss_and_gradients(trainer.objective, params, inputs, jax.random.key(1), accumulation)[2]
 
     with jax.set_mesh(trainer.mesh):
-        got = jax.eval_shape(gradients, trainer.abstract.params, make_rows(0))
+        got = jax.eval_shape(gradients, trainer.abstract_state.params, make_rows(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {np.dtype(np.float32)}

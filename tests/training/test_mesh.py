@@ -14,7 +14,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.pretraining.config import default_config
-from spanbert_jax.training.mesh import batch_sharding, local_rows, make_mesh
+from spanbert_jax.training.batches import local_batch_indices
+from spanbert_jax.training.mesh import batch_sharding, make_mesh
 
 TWO_SLICES = parse_topology("2*v5e:2x2")
 # Prints the slice of every device of a mesh over those of two v5e slices.
@@ -72,7 +73,7 @@ def test_every_row_of_a_batch_is_read_once_in_a_slice(axes):
     for process in range(4):
         own = {device: index for device, index in rows.items() if device.process_index == process}
         # As if this were the process.
-        read[process] = local_rows(SimpleNamespace(addressable_devices_indices_map=lambda shape: own), 16).tolist()
+        read[process] = local_batch_indices(SimpleNamespace(addressable_devices_indices_map=lambda shape: own), 16).tolist()
     for first, second, expected in ((0, 1, range(8)), (2, 3, range(8, 16))):
         assert sorted({*read[first], *read[second]}) == list(expected)
         if "tensor" not in axes:  # whose devices hold the same rows

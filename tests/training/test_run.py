@@ -148,14 +148,14 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_p
     assert steps_in(tmp_path) == [5]
 
 
-def test_bad_updates_are_left_out_until_there_are_too_many_and_a_resumed_run_decides_the_same(files, tmp_path):
+def test_bad_updates_are_skipped_up_to_a_limit_and_a_resumed_run_skips_the_same(files, tmp_path):
     # Deviations so few that many an ordinary update counts as bad.
     settings = ["--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
     output = run(files, tmp_path / "unbroken", *settings, status=1)
     assert "3 bad updates in a row" in output.strip().splitlines()[-1]
     whole = losses(tmp_path / "unbroken")
-    left_out = [line for line in output.splitlines() if "update left out" in line]
+    skipped = [line for line in output.splitlines() if "update skipped" in line]
     run(files, tmp_path / "broken", *settings, f"--config.train.duration={max(whole) - 3} steps")
     again = run(files, tmp_path / "broken", *settings, status=1)
-    assert [line for line in again.splitlines() if "update left out" in line] == left_out[-3:]
+    assert [line for line in again.splitlines() if "update skipped" in line] == skipped[-3:]
     assert losses(tmp_path / "broken") == whole

@@ -3,19 +3,19 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.training.skipping import ENOUGH, WINDOW, is_bad, no_updates, remember
+from spanbert_jax.training.skipping import MINIMUM, WINDOW, empty_history, is_bad, record_update
 from tests.training.small import Trainer, losses, small_config
 
 
 def history(losses, gradient_norms):
-    recent = no_updates()
-    step = jax.jit(remember)
+    recent = empty_history()
+    step = jax.jit(record_update)
     for loss, gradient_norm in zip(losses, gradient_norms):
         recent = step(recent, loss, gradient_norm, False)
     return recent
 
 
-@pytest.mark.parametrize("updates", [ENOUGH, 100, WINDOW + 40])
+@pytest.mark.parametrize("updates", [MINIMUM, 100, WINDOW + 40])
 def test_the_limit_is_that_of_numpys_medians_over_the_last_updates(updates):
     random = np.random.default_rng(updates)
     losses, norms = (random.normal(mean, 0.1, updates).astype(np.float32) for mean in (8, 2))
@@ -30,7 +30,7 @@ def test_the_limit_is_that_of_numpys_medians_over_the_last_updates(updates):
 
 
 def test_too_short_a_history_judges_only_what_is_not_finite():
-    recent = history([1.0] * (ENOUGH - 1), [1.0] * (ENOUGH - 1))
+    recent = history([1.0] * (MINIMUM - 1), [1.0] * (MINIMUM - 1))
     assert not is_bad(recent, 1e6, 1e6, 5)
     for figures in ((np.nan, 1.0), (1.0, np.inf), (-np.inf, 1.0)):
         assert is_bad(recent, *figures, 5)
@@ -39,10 +39,10 @@ def test_too_short_a_history_judges_only_what_is_not_finite():
 def test_what_is_left_out_is_counted_and_does_not_become_usual():
     before = history([1.0] * 20, [1.0] * 20)
     bad = jax.numpy.asarray(True)
-    after = remember(remember(before, 9.0, 9.0, bad), np.nan, 9.0, bad)
-    assert (int(after.left_out), int(after.in_a_row), int(after.made)) == (2, 2, 20)
+    after = record_update(record_update(before, 9.0, 9.0, bad), np.nan, 9.0, bad)
+    assert (int(after.skipped), int(after.consecutive_skips), int(after.applied)) == (2, 2, 20)
     np.testing.assert_array_equal(after.losses, before.losses)
-    assert int(remember(after, 1.0, 1.0, ~bad).in_a_row) == 0
+    assert int(record_update(after, 1.0, 1.0, ~bad).consecutive_skips) == 0
 
 
 def test_a_bad_update_changes_nothing_but_the_counts():
@@ -53,10 +53,10 @@ def test_a_bad_update_changes_nothing_but_the_counts():
     params, opt_state = jax.device_get((state.params, state.opt_state))
     # A gradient norm that has always been tiny: the next one is far above it.
     recent = history([1e3] * 20, [1e-9] * 20)
-    state, metrics = trainer.run(state.replace(recent=jax.device_put(recent, state.step.sharding)), range(2, 4))
+    state, metrics = trainer.run(state.replace(history=jax.device_put(recent, state.step.sharding)), range(2, 4))
     jax.tree.map(np.testing.assert_array_equal, (params, opt_state), jax.device_get((state.params, state.opt_state)))
     assert int(state.step) == 4
-    assert [figures["left_out_in_a_row"] for figures in metrics] == [1, 2]
+    assert [figures["consecutive_skips"] for figures in metrics] == [1, 2]
     assert metrics[1]["learning_rate"] == metrics[0]["learning_rate"]
 
 
@@ -68,7 +68,7 @@ def test_the_policy_changes_nothing_while_all_is_well():
     careful = Trainer(config)
     other, with_policy = careful.run(careful.fresh(), range(4))
     np.testing.assert_allclose(losses(with_policy), losses(without), rtol=1e-6)
-    assert int(other.recent.made) == 4 and not other.recent.left_out
+    assert int(other.history.applied) == 4 and not other.history.skipped
     # To rounding: it is another program.
     jax.tree.map(lambda got, expected: np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-7),
                  jax.device_get(other.params), jax.device_get(state.params))

@@ -15,7 +15,7 @@ from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training import mesh
 from spanbert_jax.training.optimizers import make_optimizer
-from spanbert_jax.training.state import abstract_state
+from spanbert_jax.training.state import abstract_train_state
 from tests.training.small import Trainer, small_config
 
 STEPS = 4
@@ -89,7 +89,7 @@ def test_a_checkpoint_of_one_goes_on_as_the_other(plain, split, order, tmp_path)
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(2, state, {})
         checkpointer.wait()
-        _, restored = checkpointer.resume(after.abstract, lambda step, metadata: None)
+        _, restored = checkpointer.resume(after.abstract_state, lambda step, metadata: None)
     jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
     state, metrics = after.run(restored, range(2, STEPS))
     assert_same_figures(metrics, plain[2][2:])
@@ -100,7 +100,7 @@ def test_a_run_is_built_with_it(files, monkeypatch):
     monkeypatch.setattr(mesh, "LARGE", LARGE)
     config = spanbert_jax.load_config(
         str(files.folder / "config.py"), [f"--config.data.path={files.corpus}", "--config.mesh.zero1=True"])
-    mu = build(config, open_corpus(files.corpus)).abstract.opt_state[1].mu
+    mu = build(config, open_corpus(files.corpus)).abstract_state.opt_state[1].mu
     table = mu["encoder"]["embeddings"]["token"]["embedding"]
     assert table.sharding.shard_shape(table.shape) == (table.shape[0] // 8, table.shape[1])
 
@@ -130,7 +130,7 @@ def test_the_axis_that_is_split(monkeypatch, shape, own, data, expected):
 def test_nearly_all_of_the_published_network_is_split():
     config = default_config()
     optimizer = make_optimizer(config.optimizer, lambda count: 1e-4)
-    state = abstract_state(SpanBert(ModelConfig.named("base", vocab_size=28996)), optimizer,
+    state = abstract_train_state(SpanBert(ModelConfig.named("base", vocab_size=28996)), optimizer,
                            mesh.make_mesh(config.mesh), config.mesh.rules, zero1=True)
     leaves = jax.tree.leaves(state.opt_state[1].mu)
     kept = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)

@@ -14,7 +14,7 @@ import ml_collections
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.activations import activation_bytes
 from spanbert_jax.planning.compiler.hlo import Collective, Program
-from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_votes, stand_in
+from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_stop_flags, stand_in
 from spanbert_jax.planning.hardware import Chip, Topology
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
@@ -98,15 +98,15 @@ def compile_step(config: ml_collections.ConfigDict, facts: Facts, topology: Topo
     check_devices(config, devices)
     experiment = build(config, stand_in(facts, config), devices)
     step = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
-                           experiment.abstract, experiment.mesh)
+                           experiment.abstract_state, experiment.mesh)
     batch = abstract_batch(experiment)
     began = time.monotonic()
     with jax.set_mesh(experiment.mesh):
-        lowered = step.lower(experiment.abstract, batch, abstract_votes(experiment))
+        lowered = step.lower(experiment.abstract_state, batch, abstract_stop_flags(experiment))
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            return _too_large(str(error), _bytes_on_a_device((experiment.abstract, batch)), topology.chip)
+            return _too_large(str(error), _bytes_on_a_device((experiment.abstract_state, batch)), topology.chip)
     return _describe(experiment, batch, compiled, topology, time.monotonic() - began)
 
 
@@ -130,7 +130,7 @@ def _size(text: str) -> float:
 def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> Compiled:
     config, network, learning = experiment.config, experiment.model.config, experiment.workload
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
-    abstract, accumulation, masked = experiment.abstract, config.train.accumulation, learning.masker.max_masked
+    abstract, accumulation, masked = experiment.abstract_state, config.train.accumulation, learning.masker.max_masked
     ways = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
             for name in ("batch", "heads")}
     trips = masked / _MASKED_PER_TRIP

@@ -90,7 +90,7 @@ def abstract_batch(experiment: Experiment) -> dict[str, Any]:
             **{name: array(jnp.uint8, rows, length) for name in UINT8_FEATURES}}
 
 
-def abstract_votes(experiment: Experiment) -> jax.ShapeDtypeStruct:
-    """What `mesh.votes` gives."""
+def abstract_stop_flags(experiment: Experiment) -> jax.ShapeDtypeStruct:
+    """What `mesh.stop_flags` gives."""
     return jax.ShapeDtypeStruct((experiment.mesh.size,), jnp.bool_,
                                 sharding=NamedSharding(experiment.mesh, PartitionSpec(AXES)))
