@@ -1,4 +1,4 @@
-"""The task that the README adds: it trains, and predicts."""
+"""The task of the page "A task of your own": it trains and predicts."""
 import json
 import re
 import sys
@@ -14,8 +14,8 @@ from tests.runs import ROOT
 from tests.tasks.small import make_start, small_config, texts, write
 
 
-def test_the_readmes_task_is_learned(tmp_path, monkeypatch):
-    code, = (block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_task_of_the_page_is_learned(tmp_path, monkeypatch):
+    code, = (block for block in re.findall(r"```python\n(.*?)```", (ROOT / "spanbert_jax/docs/tasks.md").read_text(), re.DOTALL)
              if "(Task)" in block)
     module = types.ModuleType("spanbert_jax.tasks.readability")
     monkeypatch.setitem(sys.modules, module.__name__, module)
