@@ -80,7 +80,7 @@ def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force
     require_same_everywhere(metadata, force)
 
     with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
-                      tries=checkpoint.tries, say=console.print) as checkpointer:
+                      tries=checkpoint.tries, log=console.print) as checkpointer:
         checkpointer.check_space(experiment.abstract_state)
         display.introduce(console, experiment)
 
