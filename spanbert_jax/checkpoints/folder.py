@@ -17,6 +17,8 @@ import pathlib
 import re
 import shutil
 
+from spanbert_jax.common.files import sync_directory
+
 FOLDER = "checkpoints"
 STATE, METADATA = "state", "about"
 
@@ -63,7 +65,7 @@ def saving_path(folder: pathlib.Path, step: int) -> pathlib.Path:
 def publish(folder: pathlib.Path, step: int) -> None:
     """Makes a written step, whose manifest is there, one of the steps."""
     os.rename(saving_path(folder, step), folder / str(step))
-    sync(folder)
+    sync_directory(folder)
 
 
 def quarantine(folder: pathlib.Path, step: int, reason: str) -> str:
@@ -109,15 +111,6 @@ def remove_remains(folder: pathlib.Path) -> None:
                 shutil.rmtree(entry.path)
             else:
                 os.unlink(entry.path)
-
-
-def sync(folder: str | os.PathLike) -> None:
-    """Brings the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:

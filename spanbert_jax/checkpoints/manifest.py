@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from spanbert_jax.checkpoints.folder import sync
+from spanbert_jax.common.files import sync_directory, write_text
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = min(16, os.cpu_count() or 1)
@@ -58,15 +58,10 @@ def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, kee
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         checksums = list(pool.map(lambda file: _checksum(step_folder / file, to_disk=True), sizes))
     for parent in {step_folder / file for file in sizes for file in pathlib.PurePath(file).parents}:
-        sync(parent)
+        sync_directory(parent)
     files = {file: (size, checksum) for (file, size), checksum in zip(sizes.items(), checksums)}
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as out:
-        out.write(_render(dataclasses.asdict(Manifest(step, int(time.time()), keep, keep_every, best, files))))
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
+    manifest = Manifest(step, int(time.time()), keep, keep_every, best, files)
+    write_text(path, _render(dataclasses.asdict(manifest)), sync=True)
 
 
 def read_manifest(path: pathlib.Path, step: int) -> Manifest:

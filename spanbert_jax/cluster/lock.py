@@ -1,10 +1,8 @@
-"""One run for a workdir at a time, on one machine or on many that share a file system."""
+"""One run per workdir at a time, on one machine or on several machines that share a file system."""
 from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -16,13 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.locks import Lock, LockHeld, exclusive_lock
 
 LOCK_FILE = ".lock"
 _TOUCH_SECONDS = 10.0
 _WATCH_SECONDS = 60.0
 _WATCH_POLLS = 60
-# Untouched for so long by the file's clock, against which this machine's may be wrong, it need not be watched.
-_FORGOTTEN_SECONDS = 3600.0
+# A file this old, by clocks that may differ between machines, is not watched before it is taken over.
+_STALE_SECONDS = 3600.0
 
 
 def _log(text: str) -> None:
@@ -30,67 +29,55 @@ def _log(text: str) -> None:
 
 
 @contextlib.contextmanager
-def hold(workdir: str | os.PathLike, log: Callable[[str], None] = _log, touch_seconds: float = _TOUCH_SECONDS,
-         watch_seconds: float = _WATCH_SECONDS) -> Iterator[None]:
-    """Makes the workdir where there is none, and keeps other runs out of it. Only one process of a run calls this.
+def lock_workdir(workdir: str | os.PathLike[str], log: Callable[[str], None] = _log,
+                 touch_seconds: float = _TOUCH_SECONDS, watch_seconds: float = _WATCH_SECONDS) -> Iterator[None]:
+    """Creates the workdir if needed and keeps other runs out of it. Only one process of a run calls this.
 
-    Among the processes of one machine the kernel's lock on WORKDIR/.lock decides, which no dead process holds. Many
-    file systems do not share such locks between machines, so the file also names its holder, who touches it as long as
-    it lives: a lock of another machine is watched, and only taken over if nobody touches it meanwhile. A run that ends
-    by itself empties the file, and nobody waits.
+    On one machine the kernel's lock on WORKDIR/.lock decides; it ends with the process. Many file systems do not share
+    such locks between machines. So the file also names its holder, which touches it regularly. A lock of another
+    machine is watched, and taken over only if nobody touches it meanwhile. A run that ends normally empties the file,
+    so that the next one need not wait.
 
     Args:
-      workdir: of the run.
-      say: told when a lock is watched and when it is taken over.
-      touch_seconds: between touches.
+      workdir: workdir of the run.
+      log: called with one line when a lock is watched and when it is taken over.
+      touch_seconds: time between touches.
       watch_seconds: how long a lock of another machine must stay untouched.
 
     Raises:
-      UserError: another run holds it, or it is no directory that can be written.
+      UserError: another run holds the lock, or the workdir cannot be written.
     """
     workdir = pathlib.Path(workdir)
     holder = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(),
               "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
-    own = json.dumps(holder).encode() + b"\n"
+    content = json.dumps(holder).encode() + b"\n"
     with contextlib.ExitStack() as stack:
-        file = _open(workdir)
-        stack.callback(os.close, file)
-        alone_here = _lock(file, workdir)
-        _outwait(workdir, alone_here, watch_seconds, log)
-        _write(file, workdir, own)
-        stack.callback(_empty, file, own)
-        stack.enter_context(_touching(file, touch_seconds))
+        lock = _acquire(workdir, stack)
+        _wait_for_other_machine(workdir, lock.supported, watch_seconds, log)
+        _write(lock.file, workdir, content)
+        stack.callback(_empty, lock.file, content)
+        stack.enter_context(_touching(lock.file, touch_seconds))
         yield
 
 
-def _open(workdir: pathlib.Path) -> int:
+def _acquire(workdir: pathlib.Path, stack: contextlib.ExitStack) -> Lock:
+    """Takes the kernel's lock. Where the file system has none, only the touches decide."""
     path = workdir / LOCK_FILE
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return stack.enter_context(exclusive_lock(path))
+    except LockHeld:
+        raise _in_use(workdir, _parse_holder(_read(workdir)[1])) from None
     except OSError as error:
         if os.path.isdir(path):
             raise UserError(f"workdir {workdir}: {LOCK_FILE} in it is a directory; remove it") from None
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UserError(f"workdir {workdir}: it, or a part of its path, is a file; give a directory") from None
-        raise _unusable(workdir, error) from None
+        raise _not_writable(workdir, error) from None
 
 
-def _unusable(workdir: pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"workdir {workdir}: cannot be written ({error.strerror}); mend that, or give another")
-
-
-def _lock(file: int, workdir: pathlib.Path) -> bool:
-    """Takes the kernel's lock. False where the file system has none, and then the touches alone decide."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _in_use(workdir, _holder(_look(workdir)[1])) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            raise _unusable(workdir, error) from None
-        return False
-    return True
+def _not_writable(workdir: pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"workdir {workdir}: cannot be written ({error.strerror}); fix that, or give another")
 
 
 def _in_use(workdir: pathlib.Path, holder: dict[str, Any]) -> UserError:
@@ -102,36 +89,37 @@ def _name(holder: dict[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 
 
-def _outwait(workdir: pathlib.Path, alone_here: bool, watch_seconds: float, log: Callable[[str], None]) -> None:
+def _wait_for_other_machine(workdir: pathlib.Path, has_kernel_lock: bool, watch_seconds: float,
+                            log: Callable[[str], None]) -> None:
     """Returns when no other machine holds the workdir. Raises UserError if one does."""
-    touched, content = _look(workdir)
-    holder = _holder(content)
-    if not content.strip() or (alone_here and holder.get("machine") == _machine()):
+    touched, content = _read(workdir)
+    holder = _parse_holder(content)
+    if not content.strip() or (has_kernel_lock and holder.get("machine") == _machine()):
         return
-    if abs(time.time() - touched / 1e9) < _FORGOTTEN_SECONDS:
+    if abs(time.time() - touched / 1e9) < _STALE_SECONDS:
         log(f"workdir {workdir}: may be in use by {_name(holder)}; waiting {watch_seconds:g} s for a sign of life")
         deadline = time.monotonic() + watch_seconds
         while time.monotonic() < deadline:
             time.sleep(watch_seconds / _WATCH_POLLS)
-            now_touched, now_content = _look(workdir)
+            now_touched, now_content = _read(workdir)
             if not now_content.strip():
                 return
             if (now_touched, now_content) != (touched, content):
-                raise _in_use(workdir, _holder(now_content))
+                raise _in_use(workdir, _parse_holder(now_content))
     log(f"workdir {workdir}: taken over from {_name(holder)}, which gave no sign of life")
 
 
-def _look(workdir: pathlib.Path) -> tuple[int, bytes]:
-    """When the file was touched last, in ns, and what it says. Opened anew: that is when NFS asks the server."""
+def _read(workdir: pathlib.Path) -> tuple[int, bytes]:
+    """Returns the modification time in ns and the content. Opens the file again, which makes NFS ask the server."""
     try:
         with open(workdir / LOCK_FILE, "rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns, file.read(4096)
     except OSError as error:
-        raise _unusable(workdir, error) from None
+        raise _not_writable(workdir, error) from None
 
 
-def _holder(content: bytes) -> dict[str, Any]:
-    """Who a lock file names; {} if it was not written to its end."""
+def _parse_holder(content: bytes) -> dict[str, Any]:
+    """Returns the holder that a lock file names; {} if the file is incomplete."""
     try:
         holder = json.loads(content)
     except ValueError:
@@ -140,7 +128,7 @@ def _holder(content: bytes) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What the kernel's locks are shared within: one boot of one machine."""
+    """Returns the scope of the kernel's locks: one boot of one machine."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -153,19 +141,19 @@ def _write(file: int, workdir: pathlib.Path, content: bytes) -> None:
         os.ftruncate(file, len(content))
     except OSError as error:
         _empty(file, os.pread(file, len(content), 0))
-        raise _unusable(workdir, error) from None
+        raise _not_writable(workdir, error) from None
 
 
-def _empty(file: int, own: bytes) -> None:
-    """Tells the next one that nobody is there, unless the lock has been taken over."""
+def _empty(file: int, content: bytes) -> None:
+    """Empties the lock file, unless another run has taken it over."""
     with contextlib.suppress(OSError):
-        if os.pread(file, len(own) + 1, 0) == own:
+        if os.pread(file, len(content) + 1, 0) == content:
             os.ftruncate(file, 0)
 
 
 @contextlib.contextmanager
 def _touching(file: int, seconds: float) -> Iterator[None]:
-    """Touches a file until left, whatever befalls its folder: a sign of life must never end a run."""
+    """Touches a file regularly. A touch that fails must never end a run."""
     left = threading.Event()
 
     def touch() -> None:

@@ -16,6 +16,7 @@ from spanbert_jax.commands import joining, task_settings
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.issues import format_issues
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +74,8 @@ def _score(args: argparse.Namespace) -> int:
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
     figures, faults = score_files(args.workdir, args.input, args.out, settings=dict(args.set))
-    for fault, count in faults.counts.items():
-        print(f"{count:,} {fault}: {', '.join(faults.places[fault])}", file=sys.stderr)
+    for line in format_issues(faults):
+        print(line, file=sys.stderr)
     if args.json:
         print(json.dumps(figures))
     else:

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predicts, and says how much."""
     from spanbert_jax.common.errors import UserError
+    from spanbert_jax.common.issues import format_issues
     from spanbert_jax.inference.files import predict_files
     from spanbert_jax.training.experiment import use_compilation_cache
     if args.batch_size < 1:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
                            settings=dict(args.set), official=args.official, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    for fault, count in faults.counts.items():
-        print(f"{count:,} {fault}: {', '.join(faults.places[fault])}", file=sys.stderr)
+    for line in format_issues(faults):
+        print(line, file=sys.stderr)
     print(f"{counts[-1]:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}")
     return 0

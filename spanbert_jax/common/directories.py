@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all."""
+"""Directories that appear completely or not at all."""
 from __future__ import annotations
 
 import contextlib
@@ -14,49 +14,50 @@ from spanbert_jax.common.errors import UserError
 
 
 def require_absent_or_empty(out: str | pathlib.Path) -> None:
-    """That a directory can be made where nothing is yet, or filled where it is empty.
+    """Checks that nothing, or an empty directory, is at `out`.
 
     Raises:
-      UserError: when something is there already, or it cannot be seen.
+      UserError: something else is there, or it cannot be accessed.
     """
     out = pathlib.Path(out).expanduser()
     try:
-        taken = out.is_symlink() or out.exists() and not (out.is_dir() and not any(out.iterdir()))
+        occupied = out.is_symlink() or out.exists() and not (out.is_dir() and not any(out.iterdir()))
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another directory") from None
-    if taken:
-        raise UserError(f"{out}: there already, and nothing is overwritten; give another directory, or remove it")
+    if occupied:
+        raise UserError(f"{out}: exists already and is not overwritten; give another directory, or remove it")
 
 
 @contextlib.contextmanager
 def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary directory to be filled, which takes its name at the end, or is removed when anything goes wrong.
+    """Yields a temporary directory to fill. It is renamed to `out` at the end, or removed after an error.
 
-    What a killed process has left of the same is removed too. An empty directory at `out` stays, and gets the files.
+    Temporary directories that killed processes left for the same `out` are removed. If `out` is an empty directory, it
+    stays and receives the files.
 
     Raises:
-      UserError: when there is something at `out`, or the disk does not take it.
+      UserError: something is at `out`, or the disk cannot be written.
     """
     out = out.absolute()
     require_absent_or_empty(out)
-    there = out.is_dir()  # perhaps a mount, which cannot be renamed to
-    place = out if there else out.parent
-    made = [parent for parent in (place, *place.parents) if not parent.exists()]
-    partial = place / f".{out.name}.{socket.gethostname()}-{os.getpid()}.partial"
+    out_exists = out.is_dir()  # perhaps a mount point, which cannot be the target of a rename
+    parent = out if out_exists else out.parent
+    new_parents = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    partial = parent / f".{out.name}.{socket.gethostname()}-{os.getpid()}.partial"
     done = False
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        _remove_remains(place, out.name)
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent, out.name)
         partial.mkdir()
         yield partial
-        if there:
+        if out_exists:
             for child in partial.iterdir():
                 child.rename(out / child.name)
         else:
             partial.rename(out)
         done = True
     except Exception as error:
-        # PyTorch, safetensors and TensorFlow have errors of their own for a full disk.
+        # PyTorch, safetensors and TensorFlow raise their own types for a full disk.
         full = os.strerror(errno.ENOSPC) in str(error)
         if not isinstance(error, OSError) and not full:
             raise
@@ -65,19 +66,51 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
                         "directory") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        for parent in () if done else made:
+        for folder in () if done else new_parents:
             with contextlib.suppress(OSError):
-                parent.rmdir()
+                folder.rmdir()
 
 
-def _remove_remains(place: pathlib.Path, name: str) -> None:
-    """Removes what processes of this machine that are dead have left half-written."""
-    left = re.compile(re.escape(f".{name}.{socket.gethostname()}-") + r"(\d+)\.partial")
-    for path in place.iterdir():
-        if match := left.fullmatch(path.name):
+def replace_directory(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a finished directory to `target`, replacing what is there.
+
+    If this is interrupted, the previous directory stays or is restored.
+
+    Raises:
+      OSError: a rename fails.
+    """
+    old = target.with_name(f".{target.name}.old")
+    remove_directory(old)
+    try:
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        remove_directory(old)
+
+
+def remove_directory(directory: pathlib.Path) -> None:
+    """Removes a directory if it exists. A stop request that arrives meanwhile is raised after the removal."""
+    if directory.exists():
+        try:
+            shutil.rmtree(directory)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def _remove_leftovers(parent: pathlib.Path, name: str) -> None:
+    """Removes the temporary directories of dead processes of this machine."""
+    leftover = re.compile(re.escape(f".{name}.{socket.gethostname()}-") + r"(\d+)\.partial")
+    for path in parent.iterdir():
+        if match := leftover.fullmatch(path.name):
             try:
-                os.kill(int(match[1]), 0)  # sends nothing
+                os.kill(int(match[1]), 0)  # sends no signal, only checks
             except ProcessLookupError:
                 shutil.rmtree(path, ignore_errors=True)
-            except OSError:  # it lives, and is another user's
+            except OSError:  # the process lives and belongs to another user
                 pass

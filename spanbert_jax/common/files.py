@@ -5,11 +5,35 @@ import os
 import pathlib
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that it is never seen half-written."""
-    temporary = path.with_suffix(".tmp")
+def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
+    """Writes a file under a temporary name and renames it, so that nobody sees it half-written.
+
+    Args:
+      path: the file; an existing one is replaced.
+      text: its content.
+      sync: returns only when content and name are on the disk.
+
+    Raises:
+      OSError: the file cannot be written; then an existing file is unchanged.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8") as out:
+            out.write(text)
+            if sync:
+                out.flush()
+                os.fsync(out.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if sync:
+        sync_directory(path.parent)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Flushes the names in a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Counts of what was repaired, truncated or left out while data was read."""
+"""Counts of what was repaired, cut or left out while data was read."""
 from __future__ import annotations
 
 import collections
@@ -9,24 +9,29 @@ _PLACES_KEPT = 5
 
 @dataclasses.dataclass
 class DataIssues:
-    """What had to be mended, cut or left out.
+    """Issues of the data: what was repaired, cut or left out.
 
     Attributes:
-      counts: how often, by fault.
-      places: the first few places of each fault.
+      counts: number of occurrences of each issue.
+      places: the first few places of each issue, such as `file:line`.
     """
-    counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
-    def add(self, fault: str, place: str, count: int = 1) -> None:
-        """Counts a fault."""
-        self.counts[fault] += count
-        places = self.places.setdefault(fault, [])
+    def add(self, issue: str, place: str, count: int = 1) -> None:
+        """Counts an issue at a place."""
+        self.counts[issue] += count
+        places = self.places.setdefault(issue, [])
         if len(places) < _PLACES_KEPT and place not in places:
             places.append(place)
 
     def merge(self, later: "DataIssues") -> None:
-        """Adds the faults of a later part."""
+        """Adds the issues of a later part of the data."""
         self.counts.update(later.counts)
-        for fault, places in later.places.items():
-            self.places[fault] = list(dict.fromkeys(self.places.get(fault, []) + places))[:_PLACES_KEPT]
+        for issue, places in later.places.items():
+            self.places[issue] = list(dict.fromkeys(self.places.get(issue, []) + places))[:_PLACES_KEPT]
+
+
+def format_issues(issues: DataIssues) -> list[str]:
+    """Returns one line per issue: "2 empty files: a.txt, b.txt"."""
+    return [f"{count:,} {issue}: {', '.join(issues.places[issue])}" for issue, count in issues.counts.items()]

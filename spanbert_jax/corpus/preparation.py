@@ -16,7 +16,9 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.console import make_console
+from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.corpus.chunks import chunked, worker_count
 from spanbert_jax.corpus.corpus import FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, contents, open_corpus, sealed
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
@@ -27,7 +29,7 @@ from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
 from spanbert_jax.corpus.sources.python_prose import PYTHON, SNAPSHOT_FILE, write_python_prose
 from spanbert_jax.corpus.tokenization import CorpusStats
-from spanbert_jax.corpus.workspace import GENERATED, put_in_place, workspace
+from spanbert_jax.corpus.workspace import GENERATED, workspace
 from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
 
 _MIN_LENGTH, _MAX_LENGTH = 8, 65_536
@@ -103,7 +105,7 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
             pieces = _train_tokenizer(found, vocab_size, bool(lowercase))
         report = _build(work, found, pieces, settings, workers, progress)
         _write_report(work, {**report, "stamp": _stamp(files)})
-        put_in_place(work, out)
+        replace_directory(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
 
@@ -243,12 +245,7 @@ def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> N
 
 
 def _write_report(directory: pathlib.Path, report: dict[str, Any]) -> None:
-    temporary = directory / f"{REPORT}.new"
-    try:
-        temporary.write_text(json.dumps(sealed(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.rename(directory / REPORT)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(directory / REPORT, json.dumps(sealed(report), indent=1, ensure_ascii=False) + "\n")
 
 
 def _stamp(files: Sequence[SourceFile]) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ import tokenizers
 import spanbert_jax.tasks
 import spanbert_jax.text
 from spanbert_jax.common.cache import cache_folder
+from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.features import Features, Texts
 
@@ -93,7 +93,6 @@ def _write(folder: pathlib.Path, features: Features, faults: DataIssues) -> None
         (partial / _FAULTS).write_text(json.dumps({
             "columns": list(features.columns), "pieces": list(features.pieces), "labels": features.labels is not None,
             "counts": faults.counts, "places": faults.places}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        replace_directory(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

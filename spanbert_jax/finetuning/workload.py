@@ -15,6 +15,7 @@ import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
 from spanbert_jax.inference.outputs import apply, has_entry_per_text, head_outputs, inputs_of
@@ -22,8 +23,8 @@ from spanbert_jax.model import EncoderModel, ModelConfig, train_step_flops
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.packing import PackedRows, Unpacked, split_rows
 from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.training.init_from import initial_params
 from spanbert_jax.training.batches import global_array, local_batch_indices
+from spanbert_jax.training.init_from import initial_params
 from spanbert_jax.training.mesh import batch_sharding, batch_ways
 from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.workload import Call
@@ -131,8 +132,7 @@ class TaskWorkload:
         if abs(examples / asked - 1) > _ROUNDING:
             words.append(f"config.train.batch_size={asked} is met by {examples:.1f} examples a step, no better, for a "
                          f"row holds {len(parts['train']) / len(rows):.1f}.")
-        words += [f"{count:,} {fault}: {', '.join(self.dataset.faults.places[fault])}"
-                  for fault, count in self.dataset.faults.counts.items()]
+        words += format_issues(self.dataset.faults)
         if not self.can_evaluate:
             words.append("There are no dev examples, so nothing is evaluated and the last checkpoint is the one taken; "
                          "give config.task.dev or config.task.dev_fraction to have the best.")

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -15,6 +14,7 @@ from typing import Any
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.inference.generator import make_predictor
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.predictor import group_size
@@ -51,7 +51,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     """
     output = pathlib.Path(output).expanduser()
     if output.exists():
-        raise UserError(f"{output}: there already, and nothing is overwritten; give another file, or remove it")
+        raise UserError(f"{output}: exists already and is not overwritten; give another file, or remove it")
     files, partial = files_of(inputs), output.with_name(output.name + ".partial")
     fine_tuned, faults = load_model(model, dtype, settings), DataIssues()
     predictor, task = make_predictor(fine_tuned, batch_size), fine_tuned.task
@@ -92,16 +92,13 @@ def _telling(partial: pathlib.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone(partial: pathlib.Path) -> Iterator[None]:
     """Keeps other calls on this machine from writing the same output."""
-    with _telling(partial):
-        note = open(_note(partial), "a", encoding="utf-8")
-    with note:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with _telling(partial):
+                stack.enter_context(exclusive_lock(_note(partial)))
+        except LockHeld:
             raise UserError(f"{partial}: another prediction is being written to it; wait for that, or give another "
                             "output") from None
-        except OSError:
-            pass  # a file system without locks
         yield
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.exporting import save_pretrained
@@ -45,17 +46,13 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     Raises:
       UserError: when the disk does not take it; then what was there is still there.
     """
-    new, old = (directory.with_name(f".{directory.name}.{which}") for which in ("new", "old"))
+    new = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
         _save_network(fine_tuned, new)
         text = json.dumps(describe_task(fine_tuned.name, fine_tuned.task), indent=2, ensure_ascii=False)
         (new / TASK_FILE).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(old, ignore_errors=True)
-        if directory.exists():
-            directory.rename(old)
-        new.rename(directory)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_directory(new, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); make room, and run the same "
                         "again") from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.issues import DataIssues, format_issues
 from spanbert_jax.inference.generator import make_predictor
 from spanbert_jax.inference.model_folder import FineTuned, load_model
 from spanbert_jax.inference.predictor import group_size
@@ -50,8 +50,8 @@ class Pipeline:
         predictions = []
         for first in range(0, len(examples), group := group_size()):
             predictions += self._predictor(examples[first:first + group], faults)
-        for fault, count in faults.counts.items():
-            warnings.warn(f"{count:,} {fault}: {', '.join(faults.places[fault])}", stacklevel=2)
+        for line in format_issues(faults):
+            warnings.warn(line, stacklevel=2)
         for prediction in predictions:
             del prediction["id"]
         return predictions[0] if one else predictions

@@ -13,7 +13,7 @@ import jax
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
-from spanbert_jax.cluster.lock import hold
+from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
@@ -62,7 +62,7 @@ def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time
     began, account = time.monotonic(), Account()
     keep_freed_memory()
     use_compilation_cache()
-    with StopRequest(time_limit) as stop, hold(workdir) if is_process_zero() else contextlib.nullcontext():
+    with StopRequest(time_limit) as stop, lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext():
         experiment = make()
         with jax.set_mesh(experiment.mesh):
             loop = _run(experiment, workdir, stop, force, account)

@@ -204,7 +204,7 @@ def test_nothing_is_overwritten(sound, tmp_path, monkeypatch):
         else:
             out.mkdir()
             (out / "config.json").write_text("mine")
-        with pytest.raises(spanbert_jax.UserError, match=f"{out}: there already, and nothing is overwritten"):
+        with pytest.raises(spanbert_jax.UserError, match=f"{out}: exists already and is not overwritten"):
             spanbert_jax.save_pretrained(model, params, out)
         assert (out if there == "file" else out / "config.json").read_text() == "mine"
     (tmp_path / "empty").mkdir()

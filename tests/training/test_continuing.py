@@ -51,7 +51,7 @@ def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
                  str(tmp_path / "onnx")]) == 0
     assert "step 2: " in capsys.readouterr().out
     assert main(["export", "--workdir", str(trained), "--format", "onnx", "--out", str(tmp_path / "onnx")]) == 2
-    assert "there already, and nothing is overwritten" in capsys.readouterr().err
+    assert "exists already and is not overwritten" in capsys.readouterr().err
 
 
 def test_a_run_continues_another(files, trained, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spanbert_jax
-from spanbert_jax.cluster.lock import hold
+from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.common.errors import UserError
 from tests.runs import evaluations, losses, run
 
@@ -136,7 +136,7 @@ def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_pat
 
 
 def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
-    with hold(tmp_path):
+    with lock_workdir(tmp_path):
         assert "another run is using it" in run(files, tmp_path, status=2)
 
 

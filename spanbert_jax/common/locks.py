@@ -1,0 +1,55 @@
+"""Exclusive locks among the processes of one machine."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class LockHeld(Exception):
+    """Another process holds the lock."""
+
+
+class Lock(NamedTuple):
+    """A lock that this process holds.
+
+    Attributes:
+      file: descriptor of the open file.
+      supported: False if the file system has no locks; then other processes are not kept out.
+    """
+    file: int
+    supported: bool
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: pathlib.Path, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[Lock]:
+    """Holds the kernel's exclusive lock on a file or directory. It ends with the process, however that ends.
+
+    Args:
+      path: what to lock.
+      flags: of `os.open`; O_RDONLY for a directory.
+
+    Raises:
+      LockHeld: another process holds the lock; there is no waiting.
+      OSError: the file cannot be opened or locked.
+    """
+    file = os.open(path, flags, 0o644)
+    try:
+        supported = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockHeld(str(path)) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            supported = False
+        yield Lock(file, supported)
+    finally:
+        os.close(file)
