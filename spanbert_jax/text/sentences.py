@@ -1,10 +1,10 @@
-"""Where sentences begin and end, by punctuation: good enough to cut blocks at, in any script that marks its ends."""
+"""Sentence boundaries by punctuation: good enough for cutting blocks, in every script that marks sentence ends."""
 import re
 
-# A terminal run is tried at its first mark only and without going back, so a megabyte of dots costs one scan.
+# A run of stops is matched at its first mark only and without backtracking, so a megabyte of dots costs one scan.
 _END = re.compile(r"""
     \n[^\S\n]*+\n                                                              # a blank line ends a paragraph
-  | (?<![.!?…]) [.!?…]++ ["'”’»)\]]{0,4}+ (?= \s++ (?![a-zà-ÿ]) )     # a stop, not before a small letter
+  | (?<![.!?…]) [.!?…]++ ["'”’»)\]]{0,4}+ (?= \s++ (?![a-zà-ÿ]) )     # a stop, not before a lower-case letter
   | [。！？｡।؟۔]++ ["'”’」』）】》]{0,4}+                               # stops that need no space
 """, re.VERBOSE)
 
@@ -14,9 +14,10 @@ _ABBREVIATIONS = frozenset(
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Half-open character spans of the sentences of prose, white space trimmed; blank lines end a sentence too.
+    """Returns the half-open character spans of sentences, without surrounding white space.
 
-    Every character outside the spans is white space. Single line ends are white space: hard-wrapped lines run on.
+    A blank line ends a sentence; a single line end does not, because prose may be hard-wrapped. Every character outside
+    the spans is white space.
     """
     spans, start = [], 0
     for match in _END.finditer(text):
@@ -30,7 +31,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def line_spans(text: str) -> list[tuple[int, int]]:
-    """Half-open character spans of the lines of a text that has one sentence a line, white space trimmed."""
+    """Returns the half-open character spans of non-empty lines, without surrounding white space."""
     spans, start = [], 0
     for line in text.split("\n"):
         _append(spans, text, start, start + len(line))
@@ -39,7 +40,7 @@ def line_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _is_abbreviated(text: str, start: int, stop: int) -> bool:
-    """Whether the stop at `stop` closes an abbreviation or an initial such as the J. of J. Austen."""
+    """Returns whether the stop at `stop` ends an abbreviation or an initial, such as the J. of J. Austen."""
     word = text[max(start, stop - 12):stop].split()
     if not word:
         return False
@@ -48,8 +49,8 @@ def _is_abbreviated(text: str, start: int, stop: int) -> bool:
 
 
 def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
-    piece = text[start:end]
-    bare = piece.strip()
-    if bare:
-        start += len(piece) - len(piece.lstrip())
-        spans.append((start, start + len(bare)))
+    sentence = text[start:end]
+    stripped = sentence.strip()
+    if stripped:
+        start += len(sentence) - len(sentence.lstrip())
+        spans.append((start, start + len(stripped)))

@@ -1,4 +1,4 @@
-"""Tokenizers of what is written: BERT's, GPT-2's, and byte-level ones that are trained on the targets."""
+"""Target tokenizers of sequence-to-sequence models: BERT's, GPT-2's, and byte-level ones trained on the targets."""
 from __future__ import annotations
 
 import pathlib
@@ -10,14 +10,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, load_tokenizer
 
-# Where it lies in the directory of a network that reads by another.
+# Folder of the target tokenizer in the directory of a model whose encoder has another tokenizer.
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"
 _GPT2_END = "<|endoftext|>"
-MIN_TARGET_VOCAB_SIZE = 256 + MIN_VOCAB_SIZE  # bytes, and what is not one
+MIN_TARGET_VOCAB_SIZE = 256 + MIN_VOCAB_SIZE  # the bytes, special tokens and some merges
 
 
 class TargetIds(NamedTuple):
-    """Ids of the pieces that a text begins and ends with, of what fills up a row, and of [UNK] where there is one."""
+    """Ids of the start, end and padding token, and of [UNK] if the tokenizer has one."""
     start: int
     end: int
     pad: int
@@ -25,24 +25,25 @@ class TargetIds(NamedTuple):
 
 
 def target_ids(tokenizer: Tokenizer) -> TargetIds:
-    """[CLS], [SEP], [PAD] and [UNK] of a tokenizer; GPT-2 has one piece for all but the last.
+    """Returns the ids of [CLS], [SEP], [PAD] and [UNK]. In GPT-2 one token is start, end and padding.
 
     Raises:
-      UserError: when it has neither.
+      UserError: the tokenizer has neither BERT's nor GPT-2's special tokens.
     """
-    pad, unknown, start, end = (tokenizer.token_to_id(piece) for piece in SPECIAL_TOKENS[:4])
+    pad, unknown, start, end = (tokenizer.token_to_id(token) for token in SPECIAL_TOKENS[:4])
     if None not in (pad, start, end):
         return TargetIds(start, end, pad, unknown if isinstance(tokenizer.model, models.WordPiece) else None)
     if (end := tokenizer.token_to_id(_GPT2_END)) is None:
-        raise UserError(f"the target tokenizer has neither [CLS], [SEP] and [PAD] nor {_GPT2_END}; give that of a BERT "
-                        "or of a GPT-2")
+        raise UserError(f"the target tokenizer has neither [CLS], [SEP] and [PAD] nor {_GPT2_END}; give the "
+                        "tokenizer of a BERT or GPT-2 model")
     return TargetIds(end, end, end, None)
 
 
 def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Trains byte-level pieces, by byte-pair encoding as in GPT-2: any text can be written, and comes back as it was.
+    """Trains a byte-level BPE tokenizer as in GPT-2. It can encode any text, and decoding restores the text exactly.
 
     Args:
+      texts: training texts.
       vocab_size: at least `MIN_TARGET_VOCAB_SIZE`.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -54,25 +55,28 @@ def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer in a file or directory: tokenizer.json, BERT's vocab.txt, or GPT-2's vocab.json and merges.txt; in
-    the directory of a network that writes with a tokenizer of its own, that one.
+    """Loads a target tokenizer.
+
+    Args:
+      path: a tokenizer.json, a BERT vocab.txt, or a directory with one of them or with GPT-2's vocab.json and
+        merges.txt. In the directory of a model with a target tokenizer of its own, that one is loaded.
 
     Raises:
-      UserError: when there is none.
+      UserError: there is no tokenizer.
     """
     folder = pathlib.Path(path).expanduser()
     if (folder / TARGET_TOKENIZER_FOLDER).is_dir():
         folder /= TARGET_TOKENIZER_FOLDER
     file = folder / "tokenizer.json" if folder.is_dir() else folder
-    own = _load_json(file) if file.suffix == ".json" and file.is_file() else None
-    if own is not None and not isinstance(own.model, models.WordPiece):
-        return own
-    if not (folder / "merges.txt").is_file():  # beside BERT's tokenizer.json it is that of what is written
+    tokenizer = _load_json(file) if file.suffix == ".json" and file.is_file() else None
+    if tokenizer is not None and not isinstance(tokenizer.model, models.WordPiece):
+        return tokenizer
+    if not (folder / "merges.txt").is_file():  # next to BERT's tokenizer.json, merges.txt is of the target tokenizer
         return load_tokenizer(folder)
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library raises no narrower one
-        raise UserError(f"{folder}: vocab.json and merges.txt are not those of a GPT-2 ({error})") from None
+        raise UserError(f"{folder}: vocab.json and merges.txt are not a GPT-2 tokenizer ({error})") from None
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(_GPT2_END, special=True, normalized=False)])

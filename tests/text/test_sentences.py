@@ -1,4 +1,4 @@
-"""Sentence ends: cases by hand, and that no text is lost on real prose."""
+"""Sentence boundaries: hand-written cases, and no text lost on real prose."""
 import time
 
 import pytest
@@ -24,11 +24,11 @@ def sentences(text):
     ("So did I. Then he.", ["So did I.", "Then he."]),
     ("  \n\n ", []), ("", []),
 ])
-def test_by_hand(text, expected):
+def test_hand_written_cases(text, expected):
     assert sentences(text) == expected
 
 
-def test_lines():
+def test_line_spans():
     text = "a. b\n\n  c \nd"
     assert [text[start:end] for start, end in line_spans(text)] == ["a. b", "c", "d"]
 
@@ -43,11 +43,11 @@ def test_only_white_space_lies_outside_on_real_prose():
             assert not text[start].isspace() and not text[end - 1].isspace()
             last = end
         assert not text[last:].strip()
-        assert 30 < len(text) / len(spans) < 300  # English sentences of sane length
+        assert 30 < len(text) / len(spans) < 300  # plausible length of English sentences
 
 
 @pytest.mark.parametrize("unit", [".", ". ", ".\n", "\n", "!\"", "a. ", "。", " \n"])
-def test_time_grows_with_length_only(unit):
+def test_time_is_linear_in_length(unit):
     def seconds(count):
         start = time.perf_counter()
         sentence_spans(unit * count)

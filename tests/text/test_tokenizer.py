@@ -1,4 +1,4 @@
-"""Tokenizers: ids against Hugging Face's, choice of case, training that repeats itself, one-line errors."""
+"""Tokenizers: ids equal to Hugging Face's, lower-casing, reproducible training, one-line errors."""
 import json
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, train_tokenizer, word_start_table
 from tests.paths import DATA, needs_data
 
-PIECES = [*SPECIAL_TOKENS, "the", "un", "##able", "##s", "cat", "#", "A", "##a"]
+VOCABULARY = [*SPECIAL_TOKENS, "the", "un", "##able", "##s", "cat", "#", "A", "##a"]
 
 
 @pytest.fixture
 def vocab(tmp_path):
     file = tmp_path / "vocab.txt"
-    file.write_text("\n".join(PIECES) + "\n")
+    file.write_text("\n".join(VOCABULARY) + "\n")
     return file
 
 
@@ -38,26 +38,26 @@ def test_ids_equal_those_of_hugging_face(name, lowercase, tmp_path):
     assert ours.encode("one", "two").type_ids == theirs("one", "two")["token_type_ids"]
 
 
-def test_case_follows_config_then_vocabulary(vocab):
+def test_lowercasing_follows_config_then_vocabulary(vocab):
     assert load_tokenizer(vocab).encode("The").tokens[1] == "[UNK]"  # "A" in the vocabulary: cased
-    small = [piece for piece in PIECES if piece != "A"]
-    vocab.write_text("\n".join([*small, *(f"p{i}" for i in range(100)), "Added"]))
+    uncased = [token for token in VOCABULARY if token != "A"]
+    vocab.write_text("\n".join([*uncased, *(f"p{i}" for i in range(100)), "Added"]))
     vocab.with_name("tokenizer_config.json").write_text('{"do_lower_case": true}')
     assert load_tokenizer(vocab).encode("The").tokens[1] == "the"
     assert load_tokenizer(vocab, lowercase=False).encode("The").tokens[1] == "[UNK]"
     vocab.with_name("tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert load_tokenizer(vocab).encode("The").tokens[1] == "[UNK]"
     vocab.with_name("tokenizer_config.json").unlink()
-    vocab.write_text("\n".join([*SPECIAL_TOKENS, "[unused1]", "<S>", "the", "ℝ"]))  # ℝ has no small letter
+    vocab.write_text("\n".join([*SPECIAL_TOKENS, "[unused1]", "<S>", "the", "ℝ"]))  # ℝ has no lower-case form
     assert load_tokenizer(vocab).encode("The").tokens[1] == "the"
 
 
 @needs_data
-def test_lower_casing_before_a_cased_vocabulary_is_not_believed(tmp_path, caplog):
+def test_lowercasing_is_ignored_for_a_cased_vocabulary(tmp_path, caplog):
     file = tmp_path / "vocab.txt"
     file.write_bytes((DATA / "vocab" / "bert-base-cased-vocab.txt").read_bytes())
     expected = load_tokenizer(file).encode("The President of France").ids
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')  # as derived models have it
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')  # as in models derived from SpanBERT
     assert load_tokenizer(file).encode("The President of France").ids == expected
     assert "lower-cases, but" in caplog.text and "case is kept" in caplog.text
     wrong = load_tokenizer(file, lowercase=True)
@@ -86,8 +86,8 @@ def test_word_starts(vocab):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("[PAD]\n[UNK]\n[CLS]\nx\n", r"special pieces missing: \[SEP\], \[MASK\]"),
-    ("\n".join([*SPECIAL_TOKENS, "x", "y", "x"]), "line 8 repeats piece 'x' of line 6"),
+    ("[PAD]\n[UNK]\n[CLS]\nx\n", r"special tokens missing: \[SEP\], \[MASK\]"),
+    ("\n".join([*SPECIAL_TOKENS, "x", "y", "x"]), "line 8 repeats token 'x' of line 6"),
     ("\xff", "not UTF-8"),
 ])
 def test_bad_vocabularies_are_one_line_errors(content, message, tmp_path):
@@ -98,7 +98,7 @@ def test_bad_vocabularies_are_one_line_errors(content, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_files_and_foreign_json(tmp_path):
+def test_missing_files_and_other_json(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_tokenizer(tmp_path / "none.txt")
     with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
@@ -117,7 +117,7 @@ print(sorted(vocab, key=vocab.get))
 """
 
 
-def test_training_repeats_itself_in_another_process():
+def test_training_is_reproducible_across_processes():
     outputs = {subprocess.run([sys.executable, "-c", TRAIN], check=True, capture_output=True, text=True).stdout
                for _ in range(3)}
     assert len(outputs) == 1
@@ -127,7 +127,7 @@ def test_trained_vocabulary():
     texts = ["the cat sat on the mat; the Cat's hat", "Élan of the cats"] * 20
     tokenizer = train_tokenizer(iter(texts), 100)
     vocab = tokenizer.get_vocab()
-    assert [vocab[piece] for piece in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert [vocab[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
     assert sorted(vocab.values()) == list(range(len(vocab))) and len(vocab) <= 100
     assert tokenizer.encode("the cat", add_special_tokens=False).tokens == ["the", "cat"]
     assert "É" in vocab and "e" in train_tokenizer(texts, 100, lowercase=True).get_vocab()
