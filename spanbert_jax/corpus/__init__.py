@@ -1,4 +1,4 @@
-"""Documents to rows: readers, blocks and packing, the TFDS builder, and the loader that feeds training."""
+"""Documents to rows: corpus formats, blocks and packing, writing rows, and the loader that feeds training."""
 from spanbert_jax.corpus.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.loader import RowOrder, RowSource, batches
 from spanbert_jax.corpus.preparation import prepare, wait_for_corpus

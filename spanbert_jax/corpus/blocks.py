@@ -1,4 +1,4 @@
-"""Blocks of one document each: whole sentences up to the length, or windows."""
+"""Cutting documents into blocks, by whole sentences or by windows, and packing blocks into rows."""
 import bisect
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def sentence_blocks(ends: Sequence[int], budget: int) -> tuple[list[int], list[int]]:
-    """Packs whole sentences greedily (reference: BlockDataset with break mode "doc", its losses mended).
+    """Cuts a document into blocks of whole sentences, greedily (reference: BlockDataset with break mode "doc").
 
-    The reference skips a sentence longer than the budget, loses what stood before one that ends a document, and loses
-    a last document without a blank line after it. Here such a sentence starts a block of its own and is cut every
-    `budget` tokens; its tail joins the sentences after it.
+    Unlike the reference, no text is lost. The reference skips a sentence longer than the budget, and drops the block
+    before such a sentence if it ends the document. Here an over-long sentence starts a block of its own and is cut
+    every `budget` tokens; its rest is joined with the next sentences.
 
     Args:
-      ends: running token count after each sentence of the document.
-      budget: tokens a block holds at most.
+      ends: token offset of the end of each sentence in the document.
+      budget: maximum number of tokens in a block.
 
     Returns:
-      Where the document is cut, from 0 to its last token; and the indices of the sentences that were cut.
+      The token offsets of the cuts, from 0 to the end of the document; and the indices of the sentences that were cut.
     """
     cuts, cut_sentences = [0], []
     total = ends[-1] if len(ends) else 0
@@ -33,32 +33,32 @@ def sentence_blocks(ends: Sequence[int], budget: int) -> tuple[list[int], list[i
 
 
 def window_blocks(total: int, budget: int) -> list[int]:
-    """Cuts a document of `total` tokens every `budget` tokens, the last window being what is left."""
+    """Returns the token offsets that cut a document of `total` tokens every `budget` tokens. The last window is shorter."""
     return [*range(0, total, budget), total] if total else [0]
 
 
-def best_fit(lengths: np.ndarray, capacity: int, most: int) -> list[list[int]]:
-    """Puts items into as few bins as best-fit decreasing finds.
+def best_fit(lengths: np.ndarray, capacity: int, max_items: int) -> list[list[int]]:
+    """Packs items into few bins by best-fit decreasing.
 
     Args:
       lengths: [n] item lengths, each at most `capacity`.
-      capacity: what the lengths in a bin may sum to.
-      most: items a bin may hold at most.
+      capacity: maximum sum of the lengths in a bin.
+      max_items: maximum number of items in a bin.
 
     Returns:
-      Bins of item indices, items within a bin and bins by their first item in ascending order.
+      Bins of item indices. Items in a bin are ascending, and so are the first items of the bins.
     """
     bins: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # (room left, bin), sorted
+    rooms: list[tuple[int, int]] = []  # (free room, bin), sorted
     for item in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[item])
-        place = bisect.bisect_left(rooms, (length, -1))
-        if place == len(rooms):
+        index = bisect.bisect_left(rooms, (length, -1))
+        if index == len(rooms):
             bins.append([])
             room, chosen = capacity, len(bins) - 1
         else:
-            room, chosen = rooms.pop(place)
+            room, chosen = rooms.pop(index)
         bins[chosen].append(item)
-        if len(bins[chosen]) < most and room > length:
+        if len(bins[chosen]) < max_items and room > length:
             bisect.insort(rooms, (room - length, chosen))
     return sorted(sorted(items) for items in bins)

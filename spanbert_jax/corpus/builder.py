@@ -1,8 +1,8 @@
-"""Rows as a TFDS dataset in ArrayRecord, written without TensorFlow.
+"""Writes rows as a TFDS dataset in ArrayRecord, without TensorFlow.
 
-TFDS's sequential writer does it: rows go to disk as they come. A GeneratorBasedBuilder would gather a split in
-memory to shuffle it, and beyond 1 GB asks for TensorFlow; here the order of training is settled when reading.
-Import this module only where rows are written: TFDS is slow.
+TFDS's sequential writer writes rows to disk as they arrive. A GeneratorBasedBuilder would collect a split in memory to
+shuffle it, and needs TensorFlow above 1 GB; here `RowOrder` shuffles when rows are read. Import this module only to
+write rows, because TFDS is slow to import.
 """
 import contextlib
 import errno
@@ -20,16 +20,16 @@ _ROWS_PER_SHARD = 200_000
 
 
 def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int) -> None:
-    """Writes a TFDS dataset directly into a directory, which exists.
+    """Writes a TFDS dataset into an existing directory.
 
     Args:
-      directory: becomes a TFDS dataset directory, for `tfds.builder_from_directory`.
-      splits: batches of rows of each split, taken in turn.
+      directory: becomes a directory for `tfds.builder_from_directory`.
+      splits: batches of rows of each split, read one split after the other.
       length: S.
-      vocab_size: V; tokens are uint16 up to 65,536 pieces, else int32.
+      vocab_size: V; tokens are stored as uint16 up to a size of 65,536, else as int32.
 
     Raises:
-      OSError: the disk does not take it.
+      OSError: the disk cannot be written.
     """
     dtype = token_dtype(vocab_size)
     identity = DatasetIdentity(
@@ -50,17 +50,17 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
 
 @contextlib.contextmanager
 def _failed_writes() -> Iterator[None]:
-    """ArrayRecord says so with a RuntimeError, when a shard is closed."""
+    """Raises OSError for a failed write, which ArrayRecord reports as a RuntimeError when it closes a shard."""
     try:
         yield
     except RuntimeError as error:
         raise OSError(errno.EIO, str(error).splitlines()[0].split(";")[0]) from None
 
 
-def _features(length: int, dtype_of_tokens: np.dtype) -> tfds.features.FeaturesDict:
+def _features(length: int, tokens_dtype: np.dtype) -> tfds.features.FeaturesDict:
     def tensor(shape: tuple[int, ...], dtype: np.dtype) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
 
     return tfds.features.FeaturesDict({
-        "tokens": tensor((length,), dtype_of_tokens), "next_sentence": tensor((), np.dtype(np.int32)),
+        "tokens": tensor((length,), tokens_dtype), "next_sentence": tensor((), np.dtype(np.int32)),
         **{name: tensor((length,), np.dtype(np.uint8)) for name in UINT8_FEATURES}})

@@ -1,4 +1,4 @@
-"""A prepared corpus on disk and what is known of it."""
+"""A prepared corpus on disk: opening it, and verifying its files."""
 import dataclasses
 import hashlib
 import io
@@ -14,10 +14,9 @@ from spanbert_jax.text import SpecialIds
 FORMAT_VERSION = 2
 REPORT, TOKENIZER, UNIGRAM, DATASET_INFO = "report.json", "tokenizer.json", "unigram.npy", "dataset_info.json"
 _SHARD = ".array_record-"
-_SHARD_HEAD = 65_536  # of a shard only so many bytes are hashed; ArrayRecord checks the others when they are read
-# Settings that decide the rows. The fingerprint of the content stands for what was read and how, and the hash of the
-# tokenizer for how that came to be.
-_DECIDING = ("content", "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed")
+_SHARD_HEAD = 65_536  # hashed bytes of a shard; ArrayRecord verifies the others when they are read
+# Settings that determine the rows. The others act only through the content fingerprint and the tokenizer's hash.
+_IDENTITY_SETTINGS = ("content", "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +24,16 @@ class Corpus:
     """A directory of rows.
 
     Attributes:
-      path: the directory, which is a TFDS dataset directory too.
-      length: S, positions in a row.
+      path: the directory; it is also a TFDS dataset directory.
+      length: S, positions per row.
       vocab_size: V.
-      special: ids of the special pieces.
-      max_blocks: most mask blocks, positions of one (segment, token type), in any row.
+      special: ids of the special tokens.
+      max_blocks: largest number of mask blocks in a row. A mask block is the positions of one (segment, token type).
       blocks: how documents were cut: "sentences", "contiguous" or "pairs".
-      unigram: [V] int64, how often each piece occurs in the training rows; 0 for [PAD], [CLS], [SEP] and [MASK].
-      num_rows: rows of each split.
-      tokenizer_path: the tokenizer.json the rows were made with.
-      report: everything `prepare` reported, as in report.json.
+      unigram: [V] int64, number of occurrences of each token in the training rows; 0 for [PAD], [CLS], [SEP], [MASK].
+      num_rows: number of rows of each split.
+      tokenizer_path: the tokenizer.json that the rows were made with.
+      report: the content of report.json.
     """
     path: pathlib.Path
     length: int
@@ -49,22 +48,22 @@ class Corpus:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the training rows, as JSON holds it: equal for equal rows, wherever they lie."""
-        return {**{name: self.report["settings"][name] for name in _DECIDING}, "length": self.length,
+        """Fingerprint of the training rows, as JSON values: equal for equal rows, wherever the corpus is stored."""
+        return {**{name: self.report["settings"][name] for name in _IDENTITY_SETTINGS}, "length": self.length,
                 "vocab_size": self.vocab_size, "training_rows": self.num_rows["train"],
                 "tokenizer": self.report["contents"][TOKENIZER][1]}
 
     def shards(self, split: str) -> list[pathlib.Path]:
-        """The ArrayRecord files of a split, in order."""
+        """Returns the ArrayRecord files of a split, in order."""
         return sorted(self.path / name for name in self.report["contents"] if f"-{split}{_SHARD}" in name)
 
 
 def open_corpus(path: str | pathlib.Path) -> Corpus:
-    """Opens what `prepare` wrote. Reads its small files whole and the first 64 KiB of each shard.
+    """Opens and verifies a corpus. Reads its small files completely and the first 64 KiB of each shard.
 
     Raises:
-      UserError: no such directory, no prepared corpus, one not finished or of another format version, or a file in it
-        that is missing or is not the one that `prepare` wrote.
+      UserError: the directory does not exist, holds no finished corpus or one of another format version, or a file in
+        it is missing or differs from the one that `prepare` wrote.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
@@ -75,33 +74,33 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
         for name, (size, digest) in report["contents"].items():
             found, found_digest = _measure(path, name)
             if found != size:
-                raise damaged(path, name, f"{found:,} bytes long, not {size:,} as when the corpus was prepared")
+                raise corrupt_corpus(path, name, f"{found:,} bytes long, not {size:,} as when the corpus was prepared")
             if found_digest != digest:
-                raise damaged(path, name, "not the file that was written when the corpus was prepared")
+                raise corrupt_corpus(path, name, "not the file that was written when the corpus was prepared")
         return Corpus(
             path=path, length=report["length"], vocab_size=report["vocab_size"],
             special=SpecialIds(**report["special_ids"]), max_blocks=report["max_blocks"],
             blocks=report["settings"]["blocks"], unigram=_read_unigram(path, report["vocab_size"]),
             num_rows=dict(report["num_rows"]), tokenizer_path=path / TOKENIZER, report=report)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise damaged(path, REPORT, "lacks what prepare writes") from None
+        raise corrupt_corpus(path, REPORT, "lacks entries that prepare writes") from None
 
 
-def damaged(path: pathlib.Path, name: str, what: str) -> UserError:
-    """The error that tells of a file of a corpus that cannot be trusted."""
-    return UserError(f"corpus {path}: {name}: {what}; bring back a sound copy of it, or prepare the corpus anew "
+def corrupt_corpus(path: pathlib.Path, name: str, reason: str) -> UserError:
+    """Returns the error for a file of a corpus that is missing or damaged."""
+    return UserError(f"corpus {path}: {name}: {reason}; restore a valid copy of it, or prepare the corpus again "
                      "(prepare --overwrite, or remove the directory)")
 
 
-def contents(directory: pathlib.Path) -> dict[str, tuple[int, str]]:
-    """Size and hash of each file of a corpus but its report, by name; of a shard the first 64 KiB are hashed."""
+def file_digests(directory: pathlib.Path) -> dict[str, tuple[int, str]]:
+    """Returns (size, hash) of each file except the report, by name. Only the first 64 KiB of a shard are hashed."""
     return {path.name: _measure(directory, path.name)
             for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(REPORT)}
 
 
-def sealed(report: dict[str, Any]) -> dict[str, Any]:
-    """A report with its own hash, by which a change made to it later is seen."""
-    return {**report, "seal": _seal(report)}
+def with_checksum(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report with its own hash, which reveals later changes."""
+    return {**report, "seal": _report_checksum(report)}
 
 
 def _read_report(path: pathlib.Path) -> dict[str, Any]:
@@ -111,12 +110,12 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
         report = json.loads(_read(path, REPORT))
         version = report["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise damaged(path, REPORT, "not one that prepare wrote") from None
+        raise corrupt_corpus(path, REPORT, "not one that prepare wrote") from None
     if version != FORMAT_VERSION:
         raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; prepare it "
-                        "anew (prepare --overwrite, or remove the directory)")
-    if report.pop("seal", None) != _seal(report):
-        raise damaged(path, REPORT, "changed since prepare wrote it")
+                        "again (prepare --overwrite, or remove the directory)")
+    if report.pop("seal", None) != _report_checksum(report):
+        raise corrupt_corpus(path, REPORT, "changed since prepare wrote it")
     return report
 
 
@@ -124,9 +123,9 @@ def _read_unigram(path: pathlib.Path, vocab_size: int) -> np.ndarray:
     try:
         unigram = np.lib.format.read_array(io.BytesIO(_read(path, UNIGRAM)), allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds
-        raise damaged(path, UNIGRAM, f"not an array of numbers ({type(error).__name__})") from None
+        raise corrupt_corpus(path, UNIGRAM, f"not an array of numbers ({type(error).__name__})") from None
     if unigram.shape != (vocab_size,) or unigram.dtype != np.int64:
-        raise damaged(path, UNIGRAM, f"holds {unigram.dtype} {list(unigram.shape)}, not int64 [{vocab_size}]")
+        raise corrupt_corpus(path, UNIGRAM, f"holds {unigram.dtype} {list(unigram.shape)}, not int64 [{vocab_size}]")
     return unigram
 
 
@@ -136,18 +135,18 @@ def _measure(path: pathlib.Path, name: str) -> tuple[int, str]:
 
 
 def _read(path: pathlib.Path, name: str, limit: int = -1) -> bytes:
-    """The bytes of a file of a corpus, or its first `limit`."""
+    """Returns the bytes of a file of a corpus, or its first `limit` bytes."""
     file = path / name
     if not file.is_file():
-        raise damaged(path, name, "not a file" if file.exists() else "missing")
+        raise corrupt_corpus(path, name, "not a file" if file.exists() else "missing")
     try:
         with open(file, "rb") as stream:
             return stream.read(limit)
     except OSError as error:
-        raise damaged(path, name, f"cannot be read ({error.strerror})") from None
+        raise corrupt_corpus(path, name, f"cannot be read ({error.strerror})") from None
 
 
-def _seal(report: dict[str, Any]) -> str:
+def _report_checksum(report: dict[str, Any]) -> str:
     return _digest(json.dumps(report, sort_keys=True).encode())
 
 

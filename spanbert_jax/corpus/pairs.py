@@ -1,4 +1,4 @@
-"""Blocks of two texts with next-sentence labels, the baseline SpanBERT is compared with."""
+"""Pairs of texts with next-sentence labels: the baseline that SpanBERT is compared with."""
 import dataclasses
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ NEXT, RANDOM = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Half-open token ranges of two texts in the chunk's running token count, and whether the second is random."""
+    """Half-open token ranges of two texts in the chunk, and the label: NEXT or RANDOM."""
     first: tuple[int, int]
     second: tuple[int, int]
     label: int
@@ -17,19 +17,19 @@ class Pair:
 
 def pair_blocks(documents: Sequence[Sequence[int]], budget: int, short_probability: float,
                 rng: np.random.Generator) -> tuple[list[Pair], int]:
-    """Builds pairs as the reference's BlockPairDataset does, two faults mended.
+    """Builds pairs like the reference's BlockPairDataset, with two bugs fixed.
 
-    The reference never draws the last document as the random one and fails on a single document. Here the random
-    document is uniform over all others of the chunk, and without another one every label is NEXT.
+    The reference never draws the last document as the random one, and fails if there is only one document. Here the
+    random document is uniform over all other documents of the chunk; if there is none, every label is NEXT.
 
     Args:
-      documents: for each document its sentence bounds: running token counts, first its start, then each sentence's end.
-      budget: tokens both texts hold together at most.
-      short_probability: chance that a whole document aims at a uniformly shorter length.
-      rng: source of every draw.
+      documents: sentence bounds of each document: token offsets of its start, then of the end of each sentence.
+      budget: maximum number of tokens in both texts together.
+      short_probability: probability that a document uses a uniformly drawn shorter target length.
+      rng: random generator.
 
     Returns:
-      The pairs, and how many tokens truncation dropped.
+      The pairs, and the number of tokens that truncation dropped.
     """
     pairs, dropped = [], 0
     full = [d for d, bounds in enumerate(documents) if bounds[-1] > bounds[0]]
@@ -50,7 +50,7 @@ def pair_blocks(documents: Sequence[Sequence[int]], budget: int, short_probabili
 
 def _pair(documents: Sequence[Sequence[int]], d: int, start: int, stop: int, target: int, others: list[int],
           rng: np.random.Generator) -> tuple[Pair, int]:
-    """Makes one pair of sentences start..stop of document d; also returns the first sentence not used up."""
+    """Makes one pair from sentences start..stop of document d. Also returns the first sentence that it does not use."""
     bounds, count = documents[d], stop - start
     middle = start + (int(rng.integers(1, count - 1)) if count > 2 else 1)
     if others and (count == 1 or rng.random() < 0.5):
@@ -60,14 +60,14 @@ def _pair(documents: Sequence[Sequence[int]], d: int, start: int, stop: int, tar
         while end < len(other) - 1 and (end == begin or other[end] - other[begin] < target - (first[1] - first[0])):
             end += 1
         return Pair(first, (other[begin], other[end]), RANDOM), middle
-    if count == 1:  # nothing follows and no other document is there: the sentence's second half follows its first
+    if count == 1:  # no other sentence or document: the pair is the two halves of the sentence
         half = (bounds[start] + bounds[stop] + 1) // 2
         return Pair((bounds[start], half), (half, bounds[stop]), NEXT), stop
     return Pair((bounds[start], bounds[middle]), (bounds[middle], bounds[stop]), NEXT), stop
 
 
 def _truncate(pair: Pair, budget: int, rng: np.random.Generator) -> Pair:
-    """Drops tokens one by one from the longer text (ties: the second), at its front or back with equal chance."""
+    """Drops tokens one by one from the longer text (the second if equal), at its front or back with equal probability."""
     excess = _size(pair) - budget
     if excess <= 0:
         return pair

@@ -1,4 +1,4 @@
-"""`prepare`: sources in, a finished corpus directory out, or nothing."""
+"""`prepare`: reads sources and writes a complete corpus directory, or nothing."""
 import contextlib
 import dataclasses
 import functools
@@ -19,8 +19,17 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.corpus.chunks import chunked, worker_count
-from spanbert_jax.corpus.corpus import FORMAT_VERSION, REPORT, TOKENIZER, UNIGRAM, Corpus, contents, open_corpus, sealed
+from spanbert_jax.corpus.chunks import make_chunks, worker_count
+from spanbert_jax.corpus.corpus import (
+    FORMAT_VERSION,
+    REPORT,
+    TOKENIZER,
+    UNIGRAM,
+    Corpus,
+    file_digests,
+    open_corpus,
+    with_checksum,
+)
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.report import make_report, print_report
@@ -42,68 +51,68 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
             blocks: str = "sentences", pack: bool = False, validation_fraction: float = 0.01,
             short_sequence_probability: float = 0.0, seed: int = 0, workers: int | None = None,
             overwrite: bool = False, progress: bool = True) -> Corpus:
-    """Turns documents into rows of piece ids, once.
+    """Turns documents into rows of token ids.
 
-    Everything is written to a directory beside `out` that takes its name when complete. Called again with nothing
-    changed it returns at once; with anything changed it refuses, naming what differs.
+    Everything is written to a temporary directory, which is renamed to `out` when it is complete. Another call with
+    unchanged sources and settings returns at once; with changed ones it raises an error that names the difference.
 
     Args:
-      sources: files, directories, globs, "python" (the prose in this Python installation) or "tfds:NAME[:split]".
+      sources: files, directories, globs, "python" (the prose in this Python installation) or "tfds:NAME[:SPLIT]".
       out: directory of the corpus.
-      tokenizer: vocab.txt, tokenizer.json or a directory with one; or
-      vocab_size: train a WordPiece vocabulary of so many pieces on the training documents.
-      lowercase: lower-case the text; None decides by the vocabulary, and leaves case when training one.
-      format: auto, documents, blank-lines, sentences or jsonl; gzip of each is seen by its content.
-      text_field: JSON field or TFDS feature that holds the text.
+      tokenizer: vocab.txt, tokenizer.json or a directory with one of them; or
+      vocab_size: size of the WordPiece vocabulary to train on the training documents.
+      lowercase: lower-case the text; None follows the vocabulary, and keeps case if one is trained.
+      format: auto, documents, blank-lines, sentences or jsonl; gzip is detected by content.
+      text_field: JSON field or TFDS feature with the text.
       annotation_field: JSON field with [[start, end], ...] character offsets of entities or phrases.
-      length: S, positions in a row.
+      length: S, positions per row.
       blocks: sentences, contiguous or pairs.
       pack: put several blocks in a row.
-      validation_fraction: share of the characters held out, by document.
-      short_sequence_probability: for pairs, chance of a shorter target length for a document.
-      seed: of the random choices in pairs.
-      workers: processes; None for one each core. Rows do not depend on it.
-      overwrite: replace a corpus made from something else.
+      validation_fraction: share of the characters to hold out, by whole documents.
+      short_sequence_probability: for pairs, probability that a document uses a shorter target length.
+      seed: seed of the random choices in pairs.
+      workers: number of processes; None for one per core. It does not change the rows.
+      overwrite: replace a corpus with other sources or settings.
       progress: show progress and the report.
 
     Raises:
-      UserError: a setting or source is wrong, or `out` holds something else.
+      UserError: a setting or source is invalid, or `out` holds something else.
     """
     sources = [sources] if isinstance(sources, str) else list(sources)
     out = pathlib.Path(out)
-    pieces = _tokenizer(tokenizer, vocab_size, lowercase)
+    given = _given_tokenizer(tokenizer, vocab_size, lowercase)
     settings = {
         "format": format, "text_field": text_field, "annotation_field": annotation_field,
-        "tokenizer": f"trained, {vocab_size} pieces" if pieces is None else _hash(pieces.to_str()),
-        "lowercase": bool(lowercase) if pieces is None else None, "length": length, "blocks": blocks, "pack": pack,
+        "tokenizer": f"trained, {vocab_size} pieces" if given is None else _hash(given.to_str()),
+        "lowercase": bool(lowercase) if given is None else None, "length": length, "blocks": blocks, "pack": pack,
         "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability,
         "seed": seed}
     _check(settings, workers)
     console = make_console(stderr=True, quiet=not progress)
 
-    previous = None if overwrite else _previous(out)
+    previous = None if overwrite else _previous_report(out)
     if previous:
-        _refuse_difference(out, previous["settings"], {**previous["settings"], **settings})
+        _require_equal_settings(out, previous["settings"], {**previous["settings"], **settings})
         if previous["stamp"] == _stamp(resolve_sources(sources, format, out / GENERATED)):
             console.print(f"Corpus {out} is up to date: nothing to do.")
             return open_corpus(out)
     with workspace(out) as work:
         if PYTHON in sources:
-            _take_snapshot(out, work, console)
+            _copy_or_write_prose(out, work, console)
         files = resolve_sources(sources, format, work / GENERATED)
         with ProgressBar("reading", None, "characters", progress) as bar:
-            found = scan_sources(files, FieldNames(text_field, annotation_field), validation_fraction,
-                                 lambda document: bar.advance(len(document.text)))
-        settings["content"] = found.fingerprint
+            scan = scan_sources(files, FieldNames(text_field, annotation_field), validation_fraction,
+                                lambda document: bar.advance(len(document.text)))
+        settings["content"] = scan.fingerprint
         if previous:
-            _refuse_difference(out, previous["settings"], settings)
+            _require_equal_settings(out, previous["settings"], settings)
             _write_report(out, {**previous, "stamp": _stamp(files)})
-            console.print(f"Corpus {out} is up to date: its sources have moved but hold the same.")
+            console.print(f"Corpus {out} is up to date: its sources have moved, but their content is the same.")
             return open_corpus(out)
-        if pieces is None:
-            console.print(f"Training a vocabulary of {vocab_size:,} pieces ...")
-            pieces = _train_tokenizer(found, vocab_size, bool(lowercase))
-        report = _build(work, found, pieces, settings, workers, progress)
+        if given is None:
+            console.print(f"Training a vocabulary of {vocab_size:,} tokens ...")
+            given = _train_tokenizer(scan, vocab_size, bool(lowercase))
+        report = _write_corpus(work, scan, given, settings, workers, progress)
         _write_report(work, {**report, "stamp": _stamp(files)})
         replace_directory(work, out)
     print_report(report, str(out), console)
@@ -111,9 +120,9 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
 
 
 def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
-    """Opens the corpus that another process prepares at `path`, once it is finished.
+    """Waits until another process has prepared the corpus at `path`, and opens it.
 
-    Waits without limit, until a signal raises: who starts a run's processes ends them all when one fails.
+    Waits without limit, until a signal raises: the launcher ends all processes of a run when one of them fails.
 
     Raises:
       UserError: as `open_corpus`.
@@ -123,10 +132,10 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
     return open_corpus(path)
 
 
-def _train_tokenizer(found: SourceScan, vocab_size: int, lowercase: bool) -> Tokenizer:
-    """Trains in a process of its own: the library looks at no signal, and that process can be ended."""
+def _train_tokenizer(scan: SourceScan, vocab_size: int, lowercase: bool) -> Tokenizer:
+    """Trains a tokenizer in a process of its own, which can be ended: the library does not react to signals."""
     train = functools.partial(_TokenizerTrainer, vocab_size, lowercase)
-    with contextlib.closing(map_in_processes(train, [found], workers=1)) as results:
+    with contextlib.closing(map_in_processes(train, [scan], workers=1)) as results:
         (_, trained), = results
     return Tokenizer.from_str(trained)
 
@@ -136,65 +145,75 @@ class _TokenizerTrainer:
     vocab_size: int
     lowercase: bool
 
-    def __call__(self, found: SourceScan) -> str:
+    def __call__(self, scan: SourceScan) -> str:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        return train_tokenizer(_TrainingTexts(found), self.vocab_size, self.lowercase).to_str()
+        return train_tokenizer(_TrainingTexts(scan), self.vocab_size, self.lowercase).to_str()
 
 
+@dataclasses.dataclass(frozen=True)
 class _TrainingTexts:
-    """The texts of the training documents, as often as asked."""
-
-    def __init__(self, found: SourceScan):
-        self._found = found
+    """The texts of the training documents. It can be iterated several times."""
+    scan: SourceScan
 
     def __iter__(self) -> Iterator[str]:
-        return (document.text for document in self._found.documents(TRAIN))
+        return (document.text for document in self.scan.documents(TRAIN))
 
 
-def _build(work: pathlib.Path, found: SourceScan, pieces: Tokenizer, settings: dict[str, Any], workers: int | None,
-           progress: bool) -> dict[str, Any]:
-    """Tokenises and writes all rows into `work`; returns the report."""
-    length, special = settings["length"], special_ids(pieces)
-    row_settings = RowSettings(pieces.to_str(), length, settings["blocks"], settings["pack"],
-                               settings["short_sequence_probability"], settings["seed"])
-    splits = [split for split in (TRAIN, VALIDATION) if found.split_characters(split)]
-    characters = sum(map(found.split_characters, splits))
-    workers = worker_count(workers, characters)
-    stats = {SPLITS[split]: CorpusStats() for split in splits}
-    unigram = np.zeros(len(word_start_table(pieces)), np.int64)
-    most_segments = 1
+class _RowStream:
+    """Rows of the splits, and the statistics that are known once all rows have been read."""
 
-    def rows_of(split: int) -> Iterator[Rows]:
-        nonlocal most_segments
-        chunks = chunked(found.documents(split), split, settings["blocks"])
-        for chunk, (rows, chunk_stats) in map_in_order(functools.partial(RowBuilder, row_settings), chunks, workers):
-            stats[SPLITS[split]].add(chunk_stats)
+    def __init__(self, scan: SourceScan, settings: RowSettings, vocab_size: int, workers: int, bar: ProgressBar):
+        self.unigram, self.max_segments = np.zeros(vocab_size, np.int64), 1
+        self.stats: dict[str, CorpusStats] = {}
+        self._scan, self._settings, self._workers, self._bar = scan, settings, workers, bar
+
+    def rows(self, split: int) -> Iterator[Rows]:
+        """Yields the rows of a split, chunk by chunk."""
+        stats = self.stats[SPLITS[split]] = CorpusStats()
+        chunks = make_chunks(self._scan.documents(split), split, self._settings.blocks)
+        make_builder = functools.partial(RowBuilder, self._settings)
+        for chunk, (rows, chunk_stats) in map_in_order(make_builder, chunks, self._workers):
+            stats.add(chunk_stats)
             if split == TRAIN:
-                unigram[:] += np.bincount(rows["tokens"].ravel(), minlength=len(unigram))
-            most_segments = max(most_segments, int(rows["segments"].max(initial=1)))
-            bar.advance(sum(len(document.text) for document in chunk.documents))
+                self.unigram += np.bincount(rows["tokens"].ravel(), minlength=len(self.unigram))
+            self.max_segments = max(self.max_segments, int(rows["segments"].max(initial=1)))
+            self._bar.advance(sum(len(document.text) for document in chunk.documents))
             yield rows
 
-    from spanbert_jax.corpus.builder import write_rows
 
+def _write_corpus(work: pathlib.Path, scan: SourceScan, tokenizer: Tokenizer, settings: dict[str, Any],
+                  workers: int | None, progress: bool) -> dict[str, Any]:
+    """Builds all rows and writes every file but the report into `work`. Returns the report."""
+    from spanbert_jax.corpus.builder import write_rows  # imports TFDS, which is slow
+
+    length, special = settings["length"], special_ids(tokenizer)
+    row_settings = RowSettings(tokenizer.to_str(), length, settings["blocks"], settings["pack"],
+                               settings["short_sequence_probability"], settings["seed"])
+    splits = [split for split in (TRAIN, VALIDATION) if scan.split_characters(split)]
+    characters = sum(map(scan.split_characters, splits))
+    workers = worker_count(workers, characters)
+    vocab_size = len(word_start_table(tokenizer))
     start = time.monotonic()
-    with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as workers_end:
-        rows = {SPLITS[split]: workers_end.enter_context(contextlib.closing(rows_of(split))) for split in splits}
-        write_rows(work, rows, length, len(unigram))
+    with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as stack:
+        stream = _RowStream(scan, row_settings, vocab_size, workers, bar)
+        # Closing a generator ends its worker processes.
+        rows = {SPLITS[split]: stack.enter_context(contextlib.closing(stream.rows(split))) for split in splits}
+        write_rows(work, rows, length, vocab_size)
     seconds = time.monotonic() - start
-    if not stats[SPLITS[TRAIN]].counts["rows"]:
+    if not stream.stats[SPLITS[TRAIN]].counts["rows"]:
         raise UserError("the documents to train on hold only characters that the tokenizer drops; give other sources")
-    unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
-    np.save(work / UNIGRAM, unigram)
-    (work / TOKENIZER).write_text(pieces.to_str(pretty=True), encoding="utf-8")
-    return {"format_version": FORMAT_VERSION, "settings": settings, "length": length, "vocab_size": len(unigram),
+    stream.unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
+    np.save(work / UNIGRAM, stream.unigram)
+    (work / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    return {"format_version": FORMAT_VERSION, "settings": settings, "length": length, "vocab_size": vocab_size,
             "special_ids": dataclasses.asdict(special),
-            "max_blocks": 2 if settings["blocks"] == "pairs" else most_segments, "contents": contents(work),
-            **make_report(found, stats, length, seconds, workers)}
+            "max_blocks": 2 if settings["blocks"] == "pairs" else stream.max_segments, "contents": file_digests(work),
+            **make_report(scan, stream.stats, length, seconds, workers)}
 
 
-def _tokenizer(path: str | pathlib.Path | None, vocab_size: int | None, lowercase: bool | None) -> Tokenizer | None:
-    """The tokenizer given, or None if one is to be trained."""
+def _given_tokenizer(path: str | pathlib.Path | None, vocab_size: int | None,
+                     lowercase: bool | None) -> Tokenizer | None:
+    """Returns the given tokenizer, or None if one is to be trained."""
     if (path is None) == (vocab_size is None):
         raise UserError("give either a tokenizer (vocab.txt or tokenizer.json) or a vocab_size to train one"
                         + ("" if path is None else ", not both"))
@@ -204,7 +223,7 @@ def _tokenizer(path: str | pathlib.Path | None, vocab_size: int | None, lowercas
 
 
 def _check(settings: dict[str, Any], workers: int | None) -> None:
-    """Refuses settings outside their range."""
+    """Raises UserError for a setting outside its range."""
     length, blocks = settings["length"], settings["blocks"]
     if not _MIN_LENGTH <= length <= _MAX_LENGTH:
         raise UserError(f"length is {length}: it must lie in {_MIN_LENGTH}..{_MAX_LENGTH}")
@@ -212,29 +231,29 @@ def _check(settings: dict[str, Any], workers: int | None) -> None:
         raise UserError(f"blocks is {blocks!r}: it must be one of {', '.join(BLOCK_MODES)}")
     if settings["pack"] and blocks == "pairs":
         raise UserError("pack cannot be used with blocks 'pairs': a pair fills its row; leave out one of them")
-    for name, most in (("validation_fraction", 0.9), ("short_sequence_probability", 1.0)):
-        if not 0 <= settings[name] <= most:
-            raise UserError(f"{name} is {settings[name]}: it must lie in 0..{most}")
+    for name, maximum in (("validation_fraction", 0.9), ("short_sequence_probability", 1.0)):
+        if not 0 <= settings[name] <= maximum:
+            raise UserError(f"{name} is {settings[name]}: it must lie in 0..{maximum}")
     if settings["seed"] < 0:
         raise UserError(f"seed is {settings['seed']}: it must be 0 or more")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}: it must be 1 or more")
 
 
-def _previous(out: pathlib.Path) -> dict[str, Any] | None:
-    """The report of the corpus at `out`; None if there is none or a half-written one."""
+def _previous_report(out: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the report of the corpus at `out`; None if there is no finished corpus."""
     return open_corpus(out).report if (out / REPORT).exists() else None
 
 
-def _refuse_difference(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _require_equal_settings(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     different = [f"{name}: {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
     if different:
         raise UserError(f"corpus {out} was made from something else ({'; '.join(different)}): give another --out (in "
                         "training another --workdir), or prepare it with --overwrite to replace it")
 
 
-def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> None:
-    """Puts the prose of this Python installation into `work`: that of an earlier corpus at `out` if there is one."""
+def _copy_or_write_prose(out: pathlib.Path, work: pathlib.Path, console: Console) -> None:
+    """Copies the prose of the previous corpus at `out` into `work`, or gathers it from this Python installation."""
     (work / GENERATED).mkdir()
     previous, snapshot = (folder / GENERATED / SNAPSHOT_FILE for folder in (out, work))
     if previous.is_file():
@@ -245,7 +264,7 @@ def _take_snapshot(out: pathlib.Path, work: pathlib.Path, console: Console) -> N
 
 
 def _write_report(directory: pathlib.Path, report: dict[str, Any]) -> None:
-    write_text(directory / REPORT, json.dumps(sealed(report), indent=1, ensure_ascii=False) + "\n")
+    write_text(directory / REPORT, json.dumps(with_checksum(report), indent=1, ensure_ascii=False) + "\n")
 
 
 def _stamp(files: Sequence[SourceFile]) -> str:

@@ -1,8 +1,8 @@
-"""A function over many items in worker processes: results in order, memory bounded, a dead worker noticed.
+"""Maps a function over items in worker processes: results in order, bounded memory, dead workers detected.
 
-`multiprocessing` imports the caller's script anew in every worker, which breaks scripts that do their work at the top
-level, and its pool can wait for ever for a worker that died. Here a worker is a plain Python process at the
-other end of two pipes, which close when either side ends in any way.
+`multiprocessing` imports the caller's script in every worker, which breaks scripts without a main guard, and its pool
+can wait forever for a dead worker. Here a worker is a plain Python process connected by two pipes, which close when
+either side ends.
 """
 import contextlib
 import os
@@ -18,25 +18,27 @@ from spanbert_jax.common.errors import UserError
 _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 
 
-def map_in_order(make: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
+def map_in_order(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
                  workers: int) -> Iterator[tuple[Any, Any]]:
-    """Yields (item, result) for every item, in order: as `map_in_processes`, but 1 worker works in this process."""
+    """Yields (item, result) in order, like `map_in_processes`; with one worker, the work is done in this process."""
     if workers > 1:
-        yield from map_in_processes(make, items, workers)
+        yield from map_in_processes(make_function, items, workers)
         return
-    function = make()
+    function = make_function()
     yield from ((item, function(item)) for item in items)
 
 
-def map_in_processes(make: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
+def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
                      workers: int) -> Iterator[tuple[Any, Any]]:
-    """Yields (item, result) for every item, in order. Closed or left by an exception it ends its processes at once;
-    one whose start an exception cut short ends by itself, as its pipes close.
+    """Yields (item, result) for every item, in order.
+
+    When the generator is closed or an exception leaves it, its processes end at once. A process whose start was
+    interrupted ends by itself when its pipes close.
 
     Args:
-      make: called once in each process, gives the function; it and the items must pickle.
-      items: taken one for each worker ahead of the results.
-      workers: processes.
+      make_function: called once in each process; returns the function. It and the items must be picklable.
+      items: read ahead of the results by one item per worker.
+      workers: number of processes.
 
     Raises:
       UserError: a worker process died.
@@ -46,14 +48,14 @@ def map_in_processes(make: Callable[[], Callable[[Any], Any]], items: Iterable[A
     processes = []
     try:
         for _ in range(workers):
-            # In a session of their own, so that what a terminal sends goes to this process alone.
+            # In a new session, so that signals of the terminal reach only this process.
             processes.append(subprocess.Popen(
                 [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
                 start_new_session=True))
-            _send(processes[-1], make)
-        yield from _round(processes, items)
+            _send(processes[-1], make_function)
+        yield from _round_robin(processes, items)
     except (EOFError, BrokenPipeError, ConnectionResetError, pickle.UnpicklingError):
-        raise UserError("a worker process died, perhaps for want of memory: try fewer workers") from None
+        raise UserError("a worker process died, perhaps because memory ran out: try fewer workers") from None
     finally:
         for process in processes:
             process.kill()
@@ -61,22 +63,22 @@ def map_in_processes(make: Callable[[], Callable[[Any], Any]], items: Iterable[A
             process.communicate()  # closes the pipes and waits
 
 
-def _round(processes: list[subprocess.Popen], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Hands items to the workers in turn, one each at a time, and takes results in the same turn."""
+def _round_robin(processes: list[subprocess.Popen], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Sends items to the workers in turn, one at a time each, and receives the results in the same order."""
     pending: list[Any] = []
     taken = 0
     for item in items:
         process = processes[(taken + len(pending)) % len(processes)]
         done = None
         if len(pending) == len(processes):
-            done = pending.pop(0), _received(process)
+            done = pending.pop(0), _receive(process)
             taken += 1
         _send(process, item)
         pending.append(item)
         if done:
             yield done
     for item in pending:
-        yield item, _received(processes[taken % len(processes)])
+        yield item, _receive(processes[taken % len(processes)])
         taken += 1
 
 
@@ -85,7 +87,7 @@ def _send(process: subprocess.Popen, item: Any) -> None:
     process.stdin.flush()
 
 
-def _received(process: subprocess.Popen) -> Any:
+def _receive(process: subprocess.Popen) -> Any:
     result, error = pickle.load(process.stdout)
     if error:
         raise error
@@ -93,18 +95,18 @@ def _received(process: subprocess.Popen) -> Any:
 
 
 def serve() -> None:
-    """A worker's life: receives what makes the function, then answers each item until a pipe closes."""
+    """Main function of a worker: receives `make_function`, then returns a result per item until a pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent alone answers, and ends its workers
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything prints must not get among the answers
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends its workers
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # printed text must not get into the results
     with contextlib.suppress(EOFError, BrokenPipeError):
         function = pickle.load(sys.stdin.buffer)()
         while True:
             item = pickle.load(sys.stdin.buffer)
             try:
-                answer = function(item), None
+                result = function(item), None
             except Exception as error:  # raised again by the parent
-                answer = None, error
-            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+                result = None, error
+            pickle.dump(result, results, protocol=pickle.HIGHEST_PROTOCOL)
+            results.flush()

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long jobs: a bar on a terminal, otherwise a line every few seconds."""
 import sys
 import time
 
@@ -9,18 +9,19 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class ProgressBar:
-    """Shows how far a job of `total` units is, on standard error. A context manager.
-
-    Args:
-      label: what is being done.
-      total: units in all; None if not known.
-      unit: name of the unit.
-      shown: False shows nothing.
-    """
+    """Shows the progress of a job on standard error. A context manager."""
 
     def __init__(self, label: str, total: int | None, unit: str, shown: bool):
+        """Creates a progress bar.
+
+        Args:
+          label: name of the job.
+          total: number of units; None if unknown.
+          unit: name of the unit.
+          shown: whether anything is shown.
+        """
         self._label, self._total, self._unit, self._shown = label, total, unit, shown
-        self._done, self._said = 0, time.monotonic()
+        self._done, self._last_line = 0, time.monotonic()
         self._bar = None
         if shown and sys.stderr.isatty():
             self._bar = Progress(
@@ -42,7 +43,7 @@ class ProgressBar:
         self._done += amount
         if self._bar:
             self._bar.advance(self._task, amount)
-        elif self._shown and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
+        elif self._shown and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
             share = f" ({self._done / self._total:.0%})" if self._total else ""
             print(f"{self._label}: {self._done:,} {self._unit}{share}", file=sys.stderr, flush=True)

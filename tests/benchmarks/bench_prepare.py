@@ -19,7 +19,7 @@ from rich.table import Table
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import prepare
-from spanbert_jax.corpus.chunks import chunked
+from spanbert_jax.corpus.chunks import make_chunks
 from spanbert_jax.corpus.rows import RowBuilder, RowSettings
 from spanbert_jax.corpus.sources import FieldNames, read_documents, resolve_sources
 from spanbert_jax.text import load_tokenizer, sentence_spans
@@ -43,7 +43,7 @@ def main() -> None:
 
     def rows(blocks: str, pack: bool) -> int:
         make = RowBuilder(RowSettings(tokenizer.to_str(), 512, blocks, pack, 0.1, 0))
-        return sum(make(chunk)[1].counts["tokens"] for chunk in chunked(documents, 0, blocks))
+        return sum(make(chunk)[1].counts["tokens"] for chunk in make_chunks(documents, 0, blocks))
 
     def whole() -> int:
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Real prose at hand in every Python installation, and a small vocabulary trained on it."""
+"""Fixtures: real prose from the Python installation, and a small vocabulary trained on it."""
 import pydoc_data.topics
 
 import pytest
@@ -14,7 +14,7 @@ def prose() -> list[str]:
 
 @pytest.fixture(scope="session")
 def vocabulary(prose, tmp_path_factory) -> str:
-    """Path of a tokenizer.json of 1,000 pieces."""
+    """Path of a tokenizer.json with a vocabulary of 1,000."""
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.json"
     train_tokenizer(prose, 1000).save(str(path))
     return str(path)

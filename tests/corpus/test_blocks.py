@@ -1,4 +1,4 @@
-"""Blocks and packing against plain definitions, and the reference's text-losing cases."""
+"""Blocks and packing compared with plain definitions, and cases in which the reference loses text."""
 import itertools
 
 import numpy as np
@@ -8,14 +8,14 @@ from spanbert_jax.corpus.blocks import best_fit, sentence_blocks, window_blocks
 
 
 def greedy_by_definition(lengths, budget):
-    """Token lists of the blocks: sentence by sentence, over-long ones cut into budget-sized parts of their own."""
+    """Token lists of the blocks: sentence by sentence, over-long sentences cut into parts of `budget` tokens."""
     parts, token = [], itertools.count()
     for length in lengths:
         sentence = [next(token) for _ in range(length)]
-        pieces = [sentence[i:i + budget] for i in range(0, length, budget)]
-        parts.extend((piece, len(pieces) > 1 and i == 0) for i, piece in enumerate(pieces))
+        chunks = [sentence[i:i + budget] for i in range(0, length, budget)]
+        parts.extend(chunks)
     blocks, block = [], []
-    for part, opens in parts:
+    for part in parts:
         if block and (len(block) + len(part) > budget):
             blocks.append(block)
             block = []
@@ -33,28 +33,28 @@ def test_sentence_blocks_follow_the_definition(seed):
     assert cut_sentences == [i for i, length in enumerate(lengths) if length > budget]
 
 
-def test_what_the_reference_loses_is_kept():
-    # A chunk pending before an over-long last sentence, and an over-long sentence itself.
+def test_text_that_the_reference_loses_is_kept():
+    # A block before an over-long last sentence, and that sentence itself.
     assert sentence_blocks([3, 5, 25], 10) == ([0, 5, 15, 25], [2])
-    # Its tail joins what follows.
+    # The rest of it is joined with the next sentence.
     assert sentence_blocks([13, 16], 10) == ([0, 10, 16], [0])
 
 
-def test_windows():
+def test_window_blocks():
     assert window_blocks(25, 10) == [0, 10, 20, 25]
     assert window_blocks(20, 10) == [0, 10, 20]
     assert window_blocks(0, 10) == [0]
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_best_fit_places_each_item_once_and_wastes_little(seed):
+def test_best_fit_packs_each_item_once_and_tightly(seed):
     rng = np.random.default_rng(seed)
-    capacity, most = 64, int(rng.choice([3, 255]))
+    capacity, max_items = 64, int(rng.choice([3, 255]))
     lengths = rng.integers(3, capacity + 1, 200)
-    bins = best_fit(lengths, capacity, most)
+    bins = best_fit(lengths, capacity, max_items)
     assert sorted(itertools.chain.from_iterable(bins)) == list(range(200))
-    assert all(sum(lengths[items]) <= capacity and len(items) <= most for items in bins)
-    if most == 255:  # best-fit decreasing needs at most 11/9 of the optimum, and 1 more
+    assert all(sum(lengths[items]) <= capacity and len(items) <= max_items for items in bins)
+    if max_items == 255:  # best-fit decreasing needs at most 11/9 of the optimum, and 1 more
         assert len(bins) <= 11 / 9 * np.ceil(lengths.sum() / capacity) * 1.15 + 1
-    assert best_fit(lengths, capacity, most) == bins
-    assert best_fit(np.zeros(0, np.int64), capacity, most) == []
+    assert best_fit(lengths, capacity, max_items) == bins
+    assert best_fit(np.zeros(0, np.int64), capacity, max_items) == []

@@ -1,4 +1,4 @@
-"""Corpora that were damaged, mixed up or made to do harm: one line says so, and nothing runs or changes."""
+"""Damaged, mixed up or malicious corpora: a one-line error, no code is run, and nothing changes."""
 import io
 import itertools
 import json
@@ -11,13 +11,13 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder, RowSource, batches, builder, open_corpus, prepare
-from spanbert_jax.corpus.corpus import contents, sealed
+from spanbert_jax.corpus.corpus import file_digests, with_checksum
 from tests.corpus.test_preparation import snapshot, write_tfds
 
 
 @pytest.fixture(scope="module")
 def made(prose, vocabulary, tmp_path_factory):
-    """A corpus whose shards are longer than what is hashed of them."""
+    """A corpus with shards longer than the part that is hashed."""
     folder = tmp_path_factory.mktemp("damage")
     (folder / "prose.txt").write_text("\n\n".join(text.replace("\n\n", "\n") for text in prose))
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +39,7 @@ def read_all(path):
 
 
 def refused(path, *words):
-    """The one line with which reading the corpus is refused; nothing on disk has changed after it."""
+    """Returns the one-line error of reading the corpus. Nothing on disk has changed afterwards."""
     before = snapshot(path)
     with pytest.raises(UserError) as caught:
         read_all(path)
@@ -71,45 +71,45 @@ FILES = ("report.json", "tokenizer.json", "unigram.npy", "dataset_info.json", "f
          "spanbert_rows-train.array_record-00001", "spanbert_rows-validation.array_record-00000")
 
 
-# An ArrayRecord file ends in padding, which holds nothing.
+# An ArrayRecord file ends in padding, so a flip there changes nothing.
 @pytest.mark.parametrize("damage, name", [(damage, name) for damage, name in itertools.product(DAMAGE, FILES)
                                           if damage != "flipped at the end" or "array_record" not in name])
-def test_each_damage_to_each_file_is_told(damage, name, copy):
+def test_each_damage_of_each_file_is_an_error(damage, name, copy):
     DAMAGE[damage](copy / name)
     if (name, damage) == ("report.json", "removed"):
         assert "no finished corpus" in refused(copy)
     else:
-        assert "bring back a sound copy" in refused(copy, name) and "prepare --overwrite" in refused(copy)
+        assert "restore a valid copy" in refused(copy, name) and "prepare --overwrite" in refused(copy)
 
 
 def test_a_flipped_bit_in_a_shard_never_changes_a_row(made, copy):
     expected, file = read_all(made.path), copy / FILES[5]
-    sound, draw = file.read_bytes(), random.Random(0)
-    told = 0
+    original, draw = file.read_bytes(), random.Random(0)
+    refusals = 0
     for _ in range(150):
-        flip(file, draw.randrange(len(sound)))
+        flip(file, draw.randrange(len(original)))
         try:
             found = read_all(copy)
         except UserError as error:
             assert file.name in str(error)
-            told += 1
+            refusals += 1
         else:
             for ours, theirs in zip(found, expected):
                 assert all(np.array_equal(ours[name], array) for name, array in theirs.items())
-        file.write_bytes(sound)
-    assert told > 50
+        file.write_bytes(original)
+    assert refusals > 50
 
 
-def test_a_flipped_bit_in_the_report_never_changes_what_it_says(made, copy):
+def test_a_flipped_bit_in_the_report_never_changes_its_content(made, copy):
     file, draw = copy / "report.json", random.Random(0)
-    sound = file.read_bytes()
+    original = file.read_bytes()
     for _ in range(200):
-        flip(file, draw.randrange(len(sound)))
+        flip(file, draw.randrange(len(original)))
         try:
             assert open_corpus(copy).report == made.report
         except UserError as error:
             assert "report.json" in str(error)
-        file.write_bytes(sound)
+        file.write_bytes(original)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", '{"format_version": [2]}', '{"format_version": 2}',
@@ -120,9 +120,9 @@ def test_a_report_of_other_content_is_refused(text, copy):
 
 
 @pytest.mark.parametrize("key", ["contents", "special_ids", "settings", "length", "vocab_size", "num_rows"])
-def test_a_report_that_lacks_something_or_holds_another_type_is_refused(key, made, copy):
+def test_a_report_with_a_missing_or_mistyped_entry_is_refused(key, made, copy):
     for report in ({name: value for name, value in made.report.items() if name != key}, {**made.report, key: ["x"]}):
-        (copy / "report.json").write_text(json.dumps(sealed(report)))
+        (copy / "report.json").write_text(json.dumps(with_checksum(report)))
         refused(copy)
 
 
@@ -137,14 +137,14 @@ def test_files_of_another_corpus_are_refused(copy, prose, tmp_path, vocabulary):
         (copy / name).write_bytes(own)
     shards = sorted(copy.glob("*train*"))
     first = shards[0].read_bytes()
-    shutil.copy(shards[1], shards[0])  # as long as it, and with as many rows
+    shutil.copy(shards[1], shards[0])  # same size and number of rows
     shards[1].write_bytes(first)
     assert len(first) == shards[0].stat().st_size
     refused(copy, shards[0].name)
 
 
 class Payload:
-    """What, unpickled, makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -153,29 +153,29 @@ class Payload:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("agree", [False, True], ids=["changed later", "made so"])
-def test_pickled_objects_in_place_of_numbers_are_refused_and_never_run(agree, made, copy, tmp_path):
+@pytest.mark.parametrize("agree", [False, True], ids=["changed later", "with a valid checksum"])
+def test_pickled_objects_are_refused_and_never_loaded(agree, made, copy, tmp_path):
     trap = tmp_path / "ran"
     array = np.empty(made.vocab_size, object)
     array[:] = Payload(trap)
     np.save(copy / "unigram.npy", array)
-    if agree:  # by someone who knows the format
-        (copy / "report.json").write_text(json.dumps(sealed({**made.report, "contents": contents(copy)})))
+    if agree:  # written by someone who knows the format
+        (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "contents": file_digests(copy)})))
     refused(copy, "unigram.npy")
     assert not trap.exists()
     np.load(io.BytesIO((copy / "unigram.npy").read_bytes()), allow_pickle=True)
-    assert trap.exists()  # it would have
+    assert trap.exists()  # without the check it would have run
 
 
 @pytest.mark.parametrize("array", [np.ones(3, np.int64), np.ones(1000, np.float64), np.ones((1000, 1), np.int64)])
-def test_counts_of_another_shape_or_type_are_refused(array, made, copy):
+def test_unigram_counts_of_another_shape_or_type_are_refused(array, made, copy):
     np.save(copy / "unigram.npy", array)
-    (copy / "report.json").write_text(json.dumps(sealed({**made.report, "contents": contents(copy)})))
+    (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "contents": file_digests(copy)})))
     refused(copy, "unigram.npy", f"not int64 [{made.vocab_size}]")
 
 
 def feed_until_it_fails(source):
-    """What `batches` raises, read ahead by its threads, and how many came before."""
+    """Returns the error of `batches`, raised by its reading threads, and the number of batches before it."""
     count = 0
     with pytest.raises(UserError) as caught:
         for _ in batches(source, RowOrder(len(source), 16, seed=0).indices, range(1000)):
@@ -184,9 +184,9 @@ def feed_until_it_fails(source):
     return str(caught.value), count
 
 
-def test_damage_met_in_the_middle_comes_out_of_the_reading_threads(copy):
+def test_damage_found_while_reading_is_raised_from_the_reading_threads(copy):
     file = copy / FILES[5]
-    flip(file, 100_000)  # beyond what is looked at when opening
+    flip(file, 100_000)  # beyond the part that is verified when opening
     line, count = feed_until_it_fails(RowSource(open_corpus(copy), "train"))
     assert file.name in line and "hash mismatch" in line and count > 0
 
@@ -194,17 +194,17 @@ def test_damage_met_in_the_middle_comes_out_of_the_reading_threads(copy):
 @pytest.mark.parametrize("change", [
     lambda file: file.write_bytes(b""), lambda file: file.write_bytes(b"x" * file.stat().st_size),
     lambda file: file.write_bytes(file.read_bytes()[:100_000])], ids=["emptied", "overwritten", "cut"])
-def test_a_shard_that_changes_under_the_reader_is_told(change, copy):
+def test_a_shard_that_changes_after_opening_is_an_error(change, copy):
     source = RowSource(open_corpus(copy), "train")
     change(copy / FILES[5])
     line, _ = feed_until_it_fails(source)
     assert FILES[5] in line
 
 
-def test_a_directory_is_needed_and_a_newer_format_is_told(made, copy):
+def test_a_file_and_a_newer_format_are_errors(made, copy):
     with pytest.raises(UserError, match="a file, not a directory"):
         open_corpus(copy / "report.json")
-    (copy / "report.json").write_text(json.dumps(sealed({**made.report, "format_version": 3})))
+    (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "format_version": 3})))
     refused(copy, "format version 3, but this program reads 2")
 
 
@@ -220,7 +220,7 @@ def test_prepare_never_builds_on_a_damaged_corpus(books, tmp_path, vocabulary):
 
 
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
-def test_a_tfds_source_names_no_class_that_is_imported(key, tmp_path, monkeypatch, prose, vocabulary):
+def test_no_class_named_by_a_tfds_source_is_imported(key, tmp_path, monkeypatch, prose, vocabulary):
     directory = pathlib.Path(write_tfds(prose[:3], tmp_path / "tfds"))
     (tmp_path / "trap_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,11 +1,11 @@
-"""The loader: rows as TFDS reads them, order as a function of (seed, step), batches read ahead."""
+"""The loader: rows equal to those TFDS reads, order as a function of (seed, step), batches with read-ahead."""
 import itertools
 
 import numpy as np
 import pytest
 
 from spanbert_jax.corpus import RowOrder, RowSource, batches, builder, prepare
-from spanbert_jax.corpus.loader import _Frame, feature_places
+from spanbert_jax.corpus.example_layout import ExampleLayout, feature_positions
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def test_rows_equal_those_of_tfds(corpus, split):
             np.testing.assert_array_equal(ours[name][row], array)
 
 
-def test_a_vocabulary_beyond_16_bits_is_stored_as_int32_and_read_back_exactly(tmp_path):
+def test_tokens_of_a_large_vocabulary_are_stored_as_int32(tmp_path):
     import tensorflow_datasets as tfds
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (tmp_path / "vocab.txt").write_text("\n".join([*specials, *(f"w{i}" for i in range(5, 70_000))]) + "\n")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*special, *(f"w{i}" for i in range(5, 70_000))]) + "\n")
     ids = np.arange(5, 70_000, 7)
     (tmp_path / "words.txt").write_text(" ".join(f"w{i}" for i in ids) + "\n")
     corpus = prepare(str(tmp_path / "words.txt"), tmp_path / "out", tokenizer=tmp_path / "vocab.txt", length=64,
@@ -53,7 +53,7 @@ def test_a_vocabulary_beyond_16_bits_is_stored_as_int32_and_read_back_exactly(tm
     np.testing.assert_array_equal(np.flatnonzero(corpus.unigram), ids)
 
 
-def test_numbers_outside_are_refused(corpus):
+def test_row_numbers_out_of_range_are_an_error(corpus):
     source = RowSource(corpus, "train")
     for bad in ([-1], [len(source)]):
         with pytest.raises(IndexError, match="row numbers must lie in"):
@@ -74,39 +74,39 @@ def test_features_in_any_order_are_read():
 
     one = [("a", bytes(range(200))), ("bc", b"\x00\x01")]
     records = [example(one), example(one[::-1]), example(one)]
-    places = feature_places(records[1])
-    assert {name: records[1][start:start + size] for name, (start, size) in places.items()} == dict(one)
-    frame = _Frame(records[0], {"a": 200, "bc": 2})
-    fields = frame.fields(records)
+    positions = feature_positions(records[1])
+    assert {name: records[1][start:start + size] for name, (start, size) in positions.items()} == dict(one)
+    layout = ExampleLayout(records[0], {"a": 200, "bc": 2})
+    fields = layout.split(records)
     assert [row.tobytes() for row in fields["a"]] == [one[0][1]] * 3
     assert [row.tobytes() for row in fields["bc"]] == [one[1][1]] * 3
     with pytest.raises(ValueError, match="wire type"):
-        feature_places(b"\x0a\x02\x08\x01")
+        feature_positions(b"\x0a\x02\x08\x01")
     for other in ([("a", bytes(200))], [("a", bytes(199)), ("bc", b"xx")], [*one, ("d", b"")]):
-        with pytest.raises(ValueError, match="no row"):
-            frame.fields([records[0], example(other)])
+        with pytest.raises(ValueError, match="not a row"):
+            layout.split([records[0], example(other)])
 
 
-def test_no_bytes_whatever_break_the_parser():
-    """Cut, changed or random records raise ValueError or are read; nothing else comes of them."""
+def test_the_parser_survives_any_bytes():
+    """Cut, changed or random records are read or raise ValueError, and nothing else."""
     name, value = field(1, b"tokens"), field(2, field(1, field(1, bytes(range(60)))))
     record = field(1, field(1, name + value))
-    assert feature_places(record) == {"tokens": (len(record) - 60, 60)}
+    assert feature_positions(record) == {"tokens": (len(record) - 60, 60)}
     random = np.random.default_rng(0)
-    spoilt = [record[:size] for size in range(len(record))] + [random.bytes(40) for _ in range(2000)]
+    corrupt = [record[:size] for size in range(len(record))] + [random.bytes(40) for _ in range(2000)]
     for at, bit in itertools.product(range(len(record) - 60), range(8)):
-        spoilt.append(record[:at] + bytes([record[at] ^ 1 << bit]) + record[at + 1:])
+        corrupt.append(record[:at] + bytes([record[at] ^ 1 << bit]) + record[at + 1:])
     refused = 0
-    for data in spoilt:
+    for data in corrupt:
         try:
-            feature_places(data)
+            feature_positions(data)
         except ValueError:
             refused += 1
     assert refused > 2000
 
 
 @pytest.mark.parametrize("rows, batch", [(10, 3), (7, 7), (3, 8), (1, 4), (64, 10)])
-def test_order_runs_through_one_permutation_after_another(rows, batch):
+def test_order_is_one_permutation_after_another(rows, batch):
     order = RowOrder(rows, batch, seed=5)
     steps = 6 * rows // batch + 6
     flat = np.concatenate([order.indices(step) for step in range(steps)])
@@ -124,7 +124,7 @@ def test_order_is_a_function_of_seed_and_step():
     assert not np.array_equal(one, [RowOrder(100, 8, 2).indices(step) for step in steps])
 
 
-def test_batches_begin_anywhere(corpus):
+def test_batches_can_start_at_any_step(corpus):
     source = RowSource(corpus, "train")
     order = RowOrder(len(source), 6, seed=0)
     read = list(batches(source, order.indices, range(17, 21)))

@@ -1,4 +1,4 @@
-"""Pairs: what must hold for every pair, and the laws of labels and random documents."""
+"""Pairs: invariants of every pair, and the distributions of labels and random documents."""
 import numpy as np
 import pytest
 
@@ -20,7 +20,7 @@ def owner(documents, span):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_pairs_hold_what_they_promise(seed):
+def test_invariants_of_every_pair(seed):
     rng = np.random.default_rng(seed)
     budget = int(rng.integers(8, 40))
     documents, total = random_documents(rng, int(rng.integers(2, 8)), budget)
@@ -34,11 +34,11 @@ def test_pairs_hold_what_they_promise(seed):
         if pair.label == NEXT:
             assert a[1] <= b[0]
             covered[b[0]:b[1]] += 1
-    assert covered.max() <= 1  # each token is used in its own place once
-    assert (covered == 0).sum() <= dropped  # and lost by truncation alone
+    assert covered.max() <= 1  # each token is used at most once as itself
+    assert (covered == 0).sum() <= dropped  # and lost only by truncation
 
 
-def test_one_document_has_only_continuations_and_loses_nothing():
+def test_a_single_document_gives_only_next_pairs():
     pairs, dropped = pair_blocks([[0, 4, 9, 15, 22]], 10, 0.0, np.random.default_rng(0))
     assert {pair.label for pair in pairs} == {NEXT} and dropped >= 0
     pairs, _ = pair_blocks([[0, 5]], 10, 0.0, np.random.default_rng(0))
@@ -46,7 +46,7 @@ def test_one_document_has_only_continuations_and_loses_nothing():
     assert pair_blocks([[0]], 10, 0.0, np.random.default_rng(0)) == ([], 0)
 
 
-def test_random_documents_are_uniform_over_all_others_and_half_the_pairs():
+def test_random_documents_are_uniform_over_all_others_and_about_half_of_the_pairs():
     documents = [list(range(100 * d, 100 * d + 41, 4)) for d in range(5)]
     drawn, labels = np.zeros((5, 5), int), []
     for seed in range(400):
@@ -59,7 +59,7 @@ def test_random_documents_are_uniform_over_all_others_and_half_the_pairs():
     expected = others.sum(1, keepdims=True) / 4
     chi_square = ((others - expected) ** 2 / expected).sum()
     assert chi_square < 37.7  # 15 degrees of freedom, significance 0.001; the last document is drawn like any other
-    assert 0.48 < np.mean(labels) < 0.75  # above one half, as the pair of a lone last sentence is always random
+    assert 0.48 < np.mean(labels) < 0.75  # above one half, because the pair of a single last sentence is always random
 
 
 def test_truncation_shortens_the_longer_text():
@@ -68,5 +68,5 @@ def test_truncation_shortens_the_longer_text():
         for pair in pair_blocks(documents, 20, 0.0, np.random.default_rng(seed))[0]:
             a, b = pair.first[1] - pair.first[0], pair.second[1] - pair.second[0]
             assert a + b <= 20
-            if a + b == 20 and pair.first[0] >= 100:  # both were longer than half: both end at half
+            if a + b == 20 and pair.first[0] >= 100:  # both were longer than half of the budget: both are cut to half
                 assert (a, b) == (10, 10) or pair.label == RANDOM

@@ -1,4 +1,4 @@
-"""`prepare` as a whole: what it writes, when it does nothing or refuses, and that it never leaves half a corpus."""
+"""`prepare` end to end: what it writes, when it does nothing or raises, and that it never leaves half a corpus."""
 import gzip
 import json
 import os
@@ -29,7 +29,7 @@ def snapshot(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_lost_and_nothing_is_shared(books, tmp_path, vocabulary):
+def test_every_token_is_in_exactly_one_row(books, tmp_path, vocabulary):
     corpus = run(books, tmp_path / "out", vocabulary)
     assert set(corpus.num_rows) == {"train", "validation"} and min(corpus.num_rows.values()) > 0
     counts, texts = np.zeros(corpus.vocab_size, np.int64), {}
@@ -49,7 +49,7 @@ def test_nothing_is_lost_and_nothing_is_shared(books, tmp_path, vocabulary):
     assert corpus.report["characters"] == total
 
 
-def test_again_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary, capsys):
+def test_a_second_call_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary, capsys):
     out = tmp_path / "out"
     run(books, out, vocabulary)
     before = snapshot(out)
@@ -73,7 +73,7 @@ def test_again_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary,
     assert changed.length == 32 and sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]
 
 
-def test_identity_is_that_of_the_rows(books, tmp_path, vocabulary):
+def test_identity_depends_only_on_the_rows(books, tmp_path, vocabulary):
     one = run(books, tmp_path / "one", vocabulary).identity
     assert json.loads(json.dumps(one)) == one and {"length": 64, "blocks": "sentences"}.items() <= one.items()
     moved = shutil.copytree(books, tmp_path / "elsewhere" / "books")
@@ -108,7 +108,7 @@ def test_rows_do_not_depend_on_the_number_of_workers(books, tmp_path, vocabulary
         assert two.max_blocks == (2 if mode == "pairs" else 1)
 
 
-def test_faults_are_counted_and_the_report_says_where(books, tmp_path, vocabulary):
+def test_issues_are_counted_and_reported_with_places(books, tmp_path, vocabulary):
     first = sorted(books.iterdir())[0]
     (books / "copy.txt").write_bytes(first.read_bytes())
     (books / "empty.txt").write_bytes(b"")
@@ -118,9 +118,9 @@ def test_faults_are_counted_and_the_report_says_where(books, tmp_path, vocabular
     report = run(books, tmp_path / "out", vocabulary).report
     assert report["documents"]["duplicates skipped"] == 1
     assert report["documents"]["empty skipped"] == 1 and report["mended"]["empty files"]["count"] == 1
-    mended = {fault: (found["count"], pathlib.Path(found["places"][0].split(":")[0]).name)
-              for fault, found in report["mended"].items() if fault != "sentences longer than a row cut"}
-    assert mended == {
+    repaired = {issue: (found["count"], pathlib.Path(found["places"][0].split(":")[0]).name)
+              for issue, found in report["mended"].items() if issue != "sentences longer than a row cut"}
+    assert repaired == {
         "empty files": (1, "empty.txt"), "invalid UTF-8 sequences replaced": (2, "bad.txt"),
         "files with carriage returns": (1, "bad.txt"), "files without a last newline": (1, "bad.txt"),
         "control characters removed": (1, "bad.txt"), "very long sentences or lines cut": (1, "long.txt")}
@@ -129,7 +129,7 @@ def test_faults_are_counted_and_the_report_says_where(books, tmp_path, vocabular
     assert report["mended"]["sentences longer than a row cut"]["count"] > 0
 
 
-def test_single_document_and_no_text(tmp_path, vocabulary):
+def test_a_single_document_and_sources_without_text(tmp_path, vocabulary):
     (tmp_path / "one.txt").write_text("Only a single document, with two sentences. Here is the second one.")
     corpus = run(tmp_path / "one.txt", tmp_path / "out", vocabulary, blocks="pairs")
     assert corpus.num_rows == {"train": 1, "validation": 0}
@@ -169,7 +169,7 @@ def test_trained_vocabulary_and_lowercase(books, tmp_path):
     corpus = run(books, tmp_path / "out", None, vocab_size=500, lowercase=True)
     assert corpus.vocab_size <= 500 and corpus.special.pad == 0 and corpus.report["unknown_share"] < 0.01
     vocab = json.loads(corpus.tokenizer_path.read_text())["model"]["vocab"]
-    assert not any(c.isupper() for piece in vocab if not piece.startswith("[") for c in piece)
+    assert not any(c.isupper() for token in vocab if not token.startswith("[") for c in token)
 
 
 def write_tfds(texts, data_dir):
@@ -194,7 +194,7 @@ def write_tfds(texts, data_dir):
     return builder.data_dir
 
 
-def test_tfds_source(tmp_path, vocabulary, prose):
+def test_a_tfds_source_by_directory(tmp_path, vocabulary, prose):
     directory = write_tfds(prose[:10], tmp_path / "tfds")
     corpus = run(f"tfds:{directory}:train", tmp_path / "out", vocabulary, text_field="body")
     assert corpus.report["documents"]["train"] + corpus.report["documents"]["validation"] == 10
@@ -209,7 +209,7 @@ def test_tfds_source(tmp_path, vocabulary, prose):
             run(source, tmp_path / "no", vocabulary)
 
 
-def test_tfds_source_by_name_from_the_command_line(tmp_path, vocabulary, prose):
+def test_a_tfds_source_by_name_from_the_command_line(tmp_path, vocabulary, prose):
     directory = write_tfds(prose[:10], tmp_path / "tfds")
     command = [sys.executable, "-m", "spanbert_jax", "prepare", "--source", "tfds:texts:train", "--text-field", "body",
                "--out", str(tmp_path / "named"), "--tokenizer", vocabulary, "--length", "64",
@@ -226,7 +226,7 @@ def test_tfds_source_by_name_from_the_command_line(tmp_path, vocabulary, prose):
             np.testing.assert_array_equal(all_rows(named, split)[name], array)
 
 
-def test_python_snapshot_is_kept(tmp_path, vocabulary, monkeypatch):
+def test_python_prose_is_kept_when_a_corpus_is_replaced(tmp_path, vocabulary, monkeypatch):
     def write(path):
         with gzip.open(path, "wt") as out:
             for i in range(4):
@@ -247,13 +247,13 @@ def test_python_snapshot_is_kept(tmp_path, vocabulary, monkeypatch):
     ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"),
     ({"format": "xml"}, "format is 'xml'"),
 ])
-def test_wrong_settings_are_refused_before_any_work(changes, message, books, tmp_path, vocabulary):
+def test_invalid_settings_are_refused_before_any_work(changes, message, books, tmp_path, vocabulary):
     with pytest.raises(UserError, match=message) as caught:
         run(books, tmp_path / "out", vocabulary, **changes)
     assert "\n" not in str(caught.value) and [path.name for path in tmp_path.iterdir()] == ["books"]
 
 
-def test_foreign_directories_are_never_replaced(books, tmp_path, vocabulary):
+def test_directories_that_are_no_corpus_are_never_replaced(books, tmp_path, vocabulary):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("x")
     for out in (tmp_path / "home", books / "00.txt"):
@@ -266,7 +266,7 @@ def test_foreign_directories_are_never_replaced(books, tmp_path, vocabulary):
         open_corpus(tmp_path / "home")
 
 
-def test_half_written_and_damaged_corpora(books, tmp_path, vocabulary):
+def test_incomplete_and_damaged_corpora(books, tmp_path, vocabulary):
     out = tmp_path / "out"
     run(books, out, vocabulary)
     (out / "report.json").unlink()

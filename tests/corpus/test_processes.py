@@ -1,4 +1,4 @@
-"""Worker processes: order, errors handed on, a dead worker noticed."""
+"""Worker processes: order of results, errors, dead workers."""
 import functools
 import os
 
@@ -8,23 +8,23 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus.processes import map_in_order
 
 
-def maker(kind):
-    def act(item):
+def make_function(kind):
+    def square(item):
         if item == 3 and kind == "die":
             os._exit(9)
         if item == 3 and kind == "fail":
             raise KeyError("three")
         return item * item, b"x" * 1_000_000  # larger than a pipe holds
-    return act
+    return square
 
 
 @pytest.mark.parametrize("workers, count", [(1, 4), (2, 7), (3, 2), (2, 0)])
-def test_results_come_in_order(workers, count):
-    found = list(map_in_order(functools.partial(maker, ""), iter(range(count)), workers))
+def test_results_are_in_order(workers, count):
+    found = list(map_in_order(functools.partial(make_function, ""), iter(range(count)), workers))
     assert [(item, result[0]) for item, result in found] == [(i, i * i) for i in range(count)]
 
 
 @pytest.mark.parametrize("kind, error", [("die", UserError), ("fail", KeyError)])
 def test_a_worker_that_dies_or_fails_ends_the_job(kind, error):
     with pytest.raises(error):
-        list(map_in_order(functools.partial(maker, kind), range(20), 2))
+        list(map_in_order(functools.partial(make_function, kind), range(20), 2))

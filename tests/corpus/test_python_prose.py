@@ -1,4 +1,4 @@
-"""The `python` source: prose and nothing else, without importing."""
+"""The `python` source: only prose, and no module is imported."""
 import pathlib
 import sysconfig
 
@@ -20,7 +20,7 @@ def f():
 '''
 
 
-def test_paragraphs(tmp_path):
+def test_module_prose(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(SAMPLE)
     assert module_prose(path) == [
@@ -32,7 +32,7 @@ def test_paragraphs(tmp_path):
     assert module_prose(tmp_path / "none.py") == []
 
 
-def test_topics_and_the_standard_library_give_prose():
+def test_help_topics_give_prose():
     topics = pathlib.Path(sysconfig.get_path("stdlib"), "pydoc_data", "topics.py")
     found = module_prose(topics)
     assert sum(map(len, found)) > 100_000 and not any(">>>" in paragraph for paragraph in found)

@@ -1,4 +1,4 @@
-"""Rows of a chunk: nothing lost, specials and flags in place, packing, annotations, pairs, counts."""
+"""Rows of a chunk: no token lost, special tokens and flags, packing, annotations, pairs, statistics."""
 import numpy as np
 import pytest
 
@@ -16,7 +16,7 @@ def make(vocabulary, documents, **changes):
 
 
 def blocks_of(rows, special):
-    """Ids between [CLS] and [SEP] of every segment, checking the frame on the way."""
+    """Yields the ids between [CLS] and [SEP] of every segment, and checks special tokens and padding."""
     for tokens, segments in zip(rows["tokens"], rows["segments"]):
         filled = int((segments > 0).sum())
         assert (segments[:filled] > 0).all() and (tokens[filled:] == special.pad).all()
@@ -45,16 +45,16 @@ def test_no_token_is_lost_or_changed(blocks, pack, prose, vocabulary):
         windows = [ids[i:i + LENGTH - 2] for ids in expected for i in range(0, len(ids), LENGTH - 2)]
         assert found == sorted(windows)
     starts, tokens = rows["word_starts"], rows["tokens"]
-    opening = np.roll(tokens == special.cls, 1, axis=1)
-    np.testing.assert_array_equal(starts, np.where(opening & (rows["segments"] > 0), 1, table[tokens]))
+    first_in_block = np.roll(tokens == special.cls, 1, axis=1)
+    np.testing.assert_array_equal(starts, np.where(first_in_block & (rows["segments"] > 0), 1, table[tokens]))
     assert (rows["next_sentence"] == -1).all() and not rows["token_types"].any() and not rows["annotations"].any()
     assert stats.counts["filled positions"] == sum(map(len, found)) + 2 * len(found)
     if pack:
         filled = np.sort((rows["segments"] > 0).sum(1))
-        assert rows["segments"].max() > 1 and filled[0] + filled[1] > LENGTH  # no two rows would go into one
+        assert rows["segments"].max() > 1 and filled[0] + filled[1] > LENGTH  # no two rows fit into one
 
 
-def test_whole_sentences(prose, vocabulary):
+def test_blocks_are_whole_sentences(prose, vocabulary):
     tokenizer = load_tokenizer(vocabulary)
     text = prose[3]
     lengths = [len(tokenizer.encode(text[a:b], add_special_tokens=False).ids) for a, b in sentence_spans(text)]
@@ -84,7 +84,7 @@ def test_pairs(prose, vocabulary):
     assert rows["tokens"].shape != other["tokens"].shape or (rows["tokens"] != other["tokens"]).any()
 
 
-def test_annotations_mark_the_pieces_of_units(vocabulary):
+def test_annotations_mark_the_tokens_of_units(vocabulary):
     tokenizer = load_tokenizer(vocabulary)
     text = "The statement raises an exception.  Here is another one, unannotated. In a new   sentence it ends"
     words = ["statement", "an exception", "new   sentence", "ends"]
@@ -92,23 +92,22 @@ def test_annotations_mark_the_pieces_of_units(vocabulary):
     rows, _ = make(vocabulary, [Document("Nothing here.", "g", 1, ()), Document(text, "f", 1, units)])
     tokens, marks = rows["tokens"][1], rows["annotations"][1]
     expected = []
-    for piece, (start, end) in zip(*[getattr(tokenizer.encode(text, add_special_tokens=False), name)
-                                     for name in ("ids", "offsets")]):
+    for start, end in tokenizer.encode(text, add_special_tokens=False).offsets:
         inside = [unit for unit in units if unit[0] <= start and end <= unit[1]]
         expected.append(0 if not inside else 1 if start == inside[0][0] else 2)
     assert 2 in expected and marks[1:len(expected) + 1].tolist() == expected and tokens[0] != 0
     assert not rows["annotations"][0].any() and not marks[len(expected) + 1:].any()
     rows, _ = make(vocabulary, [Document(text, "f", 1, units)], blocks="contiguous", length=8)
-    assert (rows["annotations"][:, 1] < 2).all()  # a unit that a window cuts begins anew
+    assert (rows["annotations"][:, 1] < 2).all()  # a unit that a window cuts begins again
 
 
-def test_special_pieces_written_in_a_text_are_words(vocabulary):
+def test_special_tokens_in_a_text_are_tokenized_as_text(vocabulary):
     special = special_ids(load_tokenizer(vocabulary))
     rows, _ = make(vocabulary, [Document("Put [SEP] and [MASK] between.", "f", 1)])
     assert (rows["tokens"] == special.sep).sum() == 1 and special.mask not in rows["tokens"]
 
 
-def test_unknown_words_controls_and_long_texts_are_counted(vocabulary, monkeypatch):
+def test_unknown_words_control_characters_and_long_texts_are_counted(vocabulary, monkeypatch):
     text = "A line.\nThe \u4e2d and \u6587 and \u4e2d.\x07\x00 Then " + "x" * 120 + " ends."
     _, stats = make(vocabulary, [Document("Nothing.", "g", 1), Document(text, "f.txt", 10)])
     assert stats.unknown_words == {"\u4e2d": 2, "\u6587": 1, "x" * 40: 1}

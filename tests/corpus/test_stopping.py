@@ -1,4 +1,4 @@
-"""A preparation that is stopped by a real signal leaves nothing behind: no folder, no process."""
+"""A preparation stopped by a real signal leaves no directory and no process."""
 import functools
 import os
 import pathlib
@@ -17,11 +17,11 @@ from spanbert_jax.corpus.processes import map_in_processes
 from tests.corpus.test_preparation import snapshot
 from tests.disks import small_disk
 
-# Prepares as a run does, says which processes it starts, and comes to a halt where it is told to until it is stopped.
+# Prepares like a run does, prints the processes that it starts, and blocks at the given place until it is stopped.
 STOPPED = """
-import subprocess, sys
+import pathlib, subprocess, sys
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
-from spanbert_jax.corpus import builder, preparation, processes, workspace
+from spanbert_jax.corpus import builder, preparation, processes
 
 class Popen(subprocess.Popen):
     def __init__(self, *args, **kwargs):
@@ -51,14 +51,14 @@ if place == "writing rows":
 elif place == "giving rows to TFDS":
     builder._failed_writes = halting(builder._failed_writes)
 elif place == "training a vocabulary":
-    received = processes._received
-    processes._received = lambda process: print("here", flush=True) or received(process)
+    receive = processes._receive
+    processes._receive = lambda process: print("here", flush=True) or receive(process)
 elif place == "putting in place":
-    rename = workspace.pathlib.Path.rename
+    rename = pathlib.Path.rename
     def rename_and_halt(path, target):
         halted = rename(path, target)
         return halting(lambda: halted)() if path.name == "out" else halted
-    workspace.pathlib.Path.rename = rename_and_halt
+    pathlib.Path.rename = rename_and_halt
 else:
     setattr(preparation, place, halting(getattr(preparation, place)))
 try:
@@ -85,7 +85,7 @@ def is_alive(pid):
 @pytest.mark.parametrize("place", ["scan_sources", "resolve_sources", "writing rows", "giving rows to TFDS", "make_report",
                                    "_write_report", "putting in place"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_what_was_there_and_nothing_else(number, place, books, tmp_path, vocabulary):
+def test_a_signal_leaves_only_the_previous_corpus(number, place, books, tmp_path, vocabulary):
     out = tmp_path / "out"
     prepare(str(books), out, tokenizer=vocabulary, length=32, progress=False)
     before = snapshot(tmp_path)
@@ -93,15 +93,15 @@ def test_a_signal_leaves_what_was_there_and_nothing_else(number, place, books, t
     lines = iter(process.stdout.readline, "here\n")
     workers = [int(line.split()[1]) for line in lines]
     os.kill(process.pid, number)
-    told, faults = process.communicate(timeout=30)
-    assert told == f"stopped by {signal.Signals(number).name}\n" and not faults
+    output, errors = process.communicate(timeout=30)
+    assert output == f"stopped by {signal.Signals(number).name}\n" and not errors
     assert len(workers) == (2 if "rows" in place else 4 if place.startswith(("make", "_wr", "putt")) else 0)
     assert not any(map(is_alive, workers))
     assert snapshot(tmp_path) == before and sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]
 
 
 def test_a_signal_ends_the_training_of_a_vocabulary(tmp_path):
-    """The library that trains looks at no signal, and takes seconds for so many words."""
+    """The training library ignores signals, and takes seconds for this many words."""
     draw = random.Random(0)
     (tmp_path / "words.txt").write_text(" ".join(
         "".join(draw.choices(string.ascii_lowercase, k=draw.randrange(3, 12))) for _ in range(150_000)))
@@ -114,13 +114,13 @@ def test_a_signal_ends_the_training_of_a_vocabulary(tmp_path):
 
 
 def signalled(item):
-    """Sends its own process what a terminal or a scheduler sends them all."""
+    """Sends the worker the signals that a terminal or a scheduler sends to all processes."""
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
     return item, os.getpid()
 
 
-def test_workers_leave_signals_to_their_parent_and_end_when_closed():
+def test_workers_ignore_signals_and_end_when_closed():
     results = map_in_processes(functools.partial(functools.partial, signalled), [1, 2, 3], 2)
     (_, (first, pid)), (_, (second, other)) = next(results), next(results)
     assert (first, second) == (1, 2) and is_alive(pid) and is_alive(other) and pid != other
@@ -138,8 +138,8 @@ def test_waiting_for_the_corpus_of_another_process(books, tmp_path, vocabulary, 
     assert found[0].identity == made.identity
 
 
-def test_waiting_is_ended_by_a_signal(tmp_path):
-    # A shell starts what runs in its background deaf to SIGINT, and these tests may run there.
+def test_a_signal_ends_the_wait(tmp_path):
+    # A shell starts background jobs with SIGINT ignored, and these tests may be one.
     script = ("import signal, sys; from spanbert_jax.corpus import preparation; "
               "signal.signal(signal.SIGINT, signal.default_int_handler); "
               "preparation.time.sleep = lambda seconds: (print('waiting', flush=True), sys.stdin.read()); "
@@ -151,7 +151,7 @@ def test_waiting_is_ended_by_a_signal(tmp_path):
     assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(books, tmp_path, vocabulary):
+def test_a_full_disk_is_an_error_and_nothing_is_left(books, tmp_path, vocabulary):
     with small_disk(tmp_path / "disk", "250k") as disk:
         with pytest.raises(UserError, match=r"out .*: cannot be written \(.*No space left.*\); make room") as caught:
             prepare(str(books), disk / "out", tokenizer=vocabulary, length=64, workers=1, progress=False)
