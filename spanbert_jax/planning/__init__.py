@@ -1,1 +1,1 @@
-"""Planning: what a run would need and how fast it would be on hardware that is not there, by compiling its step."""
+"""Planning: memory and speed of a run on hardware that is not there, from compiling its train step for that hardware."""

@@ -1,71 +1,75 @@
-"""From what the compiler counts to time: an estimate, and how it is made. Nothing here has been timed on a TPU.
+"""Estimates the time of a train step from the compiler's cycle counts. Nothing here has been timed on a TPU.
 
-The compiler notes cycles for every fused operation. For matrix products they are credible: near the peak for large
-ones, never above it, linear in the batch. For operations that are bound by memory they are two to four times too many,
-judged by the bytes that they move. So there are two figures, between which the truth should lie:
+The compiler states cycles for every fused operation. For matrix products they are credible: near the peak for large
+ones, never above it, and linear in the batch size. For memory-bound operations they are two to four times too high,
+judged by the bytes that these move. So there are two estimates, and the true time should lie between them:
 
-  raw: all cycles as the compiler notes them.
-  memory-priced: products as noted; the rest no longer than its memory traffic takes at 85% of the bandwidth, but never
-    below a quarter of what is noted.
+  raw: all cycles as the compiler states them.
+  roofline: matrix products as stated; other operations take no longer than their memory traffic at 85% of the
+    bandwidth, but at least a quarter of the stated cycles.
 
-To both come the kernels, for which the compiler notes nothing in the program: the length of their static schedule times
-the steps of their grid. Collectives are priced as rings over an assumed speed of the links; those that run beside other
-work count nothing. Sorting, gathering and scattering, a thousandth of the work here, count nothing, nor does the
-host's part.
+Both include the attention kernels, for which the program states no cycles: the length of their static schedule times
+the steps of their grid. Collectives are rings over links of an assumed speed; those that overlap with other work cost
+nothing. Sorting, gathering and scattering, a thousandth of the work, and the host's work are not counted.
 """
 from __future__ import annotations
 
 import dataclasses
 
 from spanbert_jax.planning.compiler.hlo import Collective
-from spanbert_jax.planning.compiler.steps import Compiled
+from spanbert_jax.planning.compiler.steps import CompiledStep
 from spanbert_jax.planning.hardware import Topology
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Seconds of a step on one chip.
+class StepTime:
+    """Estimated seconds of a step on one chip.
 
     Attributes:
-      products, others, others_by_memory, kernels: as above.
-      exposed: collectives that nothing runs beside.
-      hidden: those that run beside other work.
+      peak: the model's FLOPs at the chip's peak.
+      products: matrix products, and operations fused with them.
+      others: other operations besides kernels, by raw cycles.
+      others_roofline: the same, limited by memory traffic.
+      kernels: attention kernels.
+      exposed: collectives that nothing overlaps.
+      overlapped: collectives that overlap with other work.
     """
+    peak: float
     products: float
     others: float
-    others_by_memory: float
+    others_roofline: float
     kernels: float
     exposed: float
-    hidden: float
+    overlapped: float
 
-    @property
-    def raw(self) -> float:
-        """Seconds of a step, without communication, by the cycles as they are noted."""
-        return self.products + self.others + self.kernels
+    def computation(self, raw: bool) -> float:
+        """Seconds without communication, by the raw or the roofline estimate."""
+        return self.products + (self.others if raw else self.others_roofline) + self.kernels
 
-    @property
-    def memory_priced(self) -> float:
-        """The same, but with what is bound by memory priced by its traffic."""
-        return self.products + self.others_by_memory + self.kernels
+    def total(self, raw: bool) -> float:
+        """Seconds with communication that nothing overlaps."""
+        return self.computation(raw) + self.exposed
+
+    def utilization(self, raw: bool, communication: bool = False) -> float:
+        """MFU: the share of the chip's peak that the model's FLOPs reach, with or without communication."""
+        return self.peak / (self.total(raw) if communication else self.computation(raw))
 
 
-def estimate(compiled: Compiled, topology: Topology, kernel_cycles: dict[str, float]) -> Estimate | None:
-    """The time of a step; None where the compiler counts no cycles.
+def estimate_step_time(step: CompiledStep, topology: Topology, kernel_cycles: dict[str, float]) -> StepTime | None:
+    """The time of a step; None if the compiler counts no cycles.
 
     Args:
-      kernel_cycles: of one run of each kernel over one row and head, as `kernels.kernel_cycles` gives them.
+      kernel_cycles: cycles of one run of each kernel for one row and head, from `kernels.kernel_cycles`.
     """
     chip = topology.chip
-    if compiled.product_cycles is None:
+    if step.product_cycles is None:
         return None
-    kernels = sum(runs * compiled.rows * compiled.heads * kernel_cycles.get(name, 0.0)
-                  for name, runs in compiled.kernels.items())
-    times = {overlapped: sum(collective.runs * collective_seconds(collective, topology)
-                             for collective in compiled.collectives if collective.overlapped == overlapped)
-             for overlapped in (False, True)}
-    return Estimate(
-        compiled.product_cycles / chip.clock, compiled.other_cycles / chip.clock,
-        compiled.other_cycles_by_memory / chip.clock, kernels / chip.clock, times[False], times[True])
+    kernels = sum(runs * step.rows * step.heads * kernel_cycles.get(name, 0.0) for name, runs in step.kernels.items())
+    exposed, overlapped = (sum(collective.runs * collective_seconds(collective, topology)
+                               for collective in step.collectives if collective.overlapped == overlap)
+                           for overlap in (False, True))
+    return StepTime(step.flops / chip.flops, step.product_cycles / chip.clock, step.other_cycles / chip.clock,
+                    step.other_roofline_cycles / chip.clock, kernels / chip.clock, exposed, overlapped)
 
 
 def collective_seconds(collective: Collective, topology: Topology) -> float:

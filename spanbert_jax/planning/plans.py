@@ -1,4 +1,4 @@
-"""Plans: what the compilers say of a run on a topology, kept so that nothing is compiled twice."""
+"""Plans: the compiled train step of a run on a topology, with its memory and estimated time."""
 from __future__ import annotations
 
 import dataclasses
@@ -8,86 +8,85 @@ import ml_collections
 
 from spanbert_jax.model import ModelConfig
 from spanbert_jax.model.attention.self_attention import attention_spec
-from spanbert_jax.planning.asking import ask
+from spanbert_jax.planning.compilation import run_compiler
+from spanbert_jax.planning.compiler.corpus_shape import resolve_config
 from spanbert_jax.planning.compiler.hlo import Collective
-from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
-from spanbert_jax.planning.compiler.workload import workload
-from spanbert_jax.planning.estimate import Estimate, estimate
+from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory
+from spanbert_jax.planning.estimate import StepTime, estimate_step_time
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.pretraining.config import model_config
 from spanbert_jax.training.durations import RunSize
 
-# What has no say in the program of a step, or none in what that needs.
-_WITHOUT_SAY = ("data", "evaluation", "checkpoint", "profile", "init_from", "seed", "train.duration", "train.log_every")
+# Fields that change neither the compiled step nor its memory.
+_IRRELEVANT_FIELDS = ("data", "evaluation", "checkpoint", "profile", "init_from", "seed", "train.duration",
+                      "train.log_every")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run on a topology, as the compilers see it.
+    """A run on a topology.
 
     Attributes:
-      batch_size: rows in a step over all devices.
-      length: S.
+      batch_size: rows in a step, over all devices.
+      length: tokens in a row, S.
       steps: of the whole run.
-      found: what the compiler says of a step.
-      estimate: its time; None where it does not fit or the compiler counts none.
+      step: the compiled step, or why it does not compile.
+      time: estimated time of a step; None if it does not fit, or the compiler counts no cycles.
     """
     topology: Topology
     batch_size: int
     length: int
     steps: int
-    found: Compiled | TooLarge
-    estimate: Estimate | None
+    step: CompiledStep | OutOfMemory
+    time: StepTime | None
 
     @property
-    def tokens(self) -> int:
-        """In the whole run, padding counted."""
-        return self.steps * self.batch_size * self.length
+    def tokens_per_step(self) -> int:
+        """Tokens in a step over all devices, padding included."""
+        return self.batch_size * self.length
 
-    def seconds(self, raw: bool) -> float:
-        """Of a step, with the communication that nothing hides, by one of the two ways of pricing it."""
-        return (self.estimate.raw if raw else self.estimate.memory_priced) + self.estimate.exposed
-
-    def utilization(self, raw: bool, communication: bool = False) -> float:
-        """The share of the chip's peak that the model's operations make (MFU)."""
-        time = self.seconds(raw) if communication else (self.estimate.raw if raw else self.estimate.memory_priced)
-        return self.found.flops / self.topology.chip.flops / time
+    @property
+    def fits(self) -> bool:
+        """Whether the step fits in the memory of a device."""
+        if isinstance(self.step, OutOfMemory):
+            return False
+        return not self.topology.chip.memory or self.step.total_bytes <= self.topology.chip.memory
 
 
 def make_plan(config: ml_collections.ConfigDict, topology: Topology) -> Plan:
-    """Compiles the step of a run for a topology, unless that has been done, and estimates its time.
+    """Compiles the train step of a run for a topology, or takes it from the cache, and estimates its time.
 
     Raises:
-      UserError: the config does not go, or not with this topology, or the topology's compiler is not installed.
+      UserError: the config is not valid or does not fit the topology, or the topology's compiler is not installed.
     """
-    config, facts = workload(config)
-    size = RunSize(config.train.batch_size, facts.length, facts.rows)
-    steps = size.steps("config.train.duration", config.train.duration)
-    said = ask(topology, {"config": _deciding(config), "facts": dataclasses.asdict(dataclasses.replace(facts, rows=0))})
-    common = topology, config.train.batch_size, facts.length, steps
-    if "too_large" in said:
-        return Plan(*common, TooLarge(**said["too_large"]), None)
-    compiled = Compiled(**said["compiled"] | {
-        "collectives": tuple(Collective(**collective) for collective in said["compiled"]["collectives"])})
-    cycles = _kernel_cycles(topology, compiled, model_config(config, facts.vocab_size))
-    return Plan(*common, compiled, estimate(compiled, topology, cycles))
+    config, corpus = resolve_config(config)
+    size = RunSize(config.train.batch_size, corpus.length, corpus.rows)
+    run = topology, config.train.batch_size, corpus.length, size.steps("config.train.duration", config.train.duration)
+    result = run_compiler(topology, {"config": _relevant_fields(config),
+                                     "corpus": dataclasses.asdict(dataclasses.replace(corpus, rows=0))})
+    if "out_of_memory" in result:
+        return Plan(*run, OutOfMemory(**result["out_of_memory"]), None)
+    fields = result["compiled"]
+    step = CompiledStep(**fields | {"collectives": tuple(Collective(**each) for each in fields["collectives"])})
+    cycles = _kernel_cycles(topology, step, model_config(config, corpus.vocab_size))
+    return Plan(*run, step, estimate_step_time(step, topology, cycles))
 
 
-def _deciding(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The fields that decide what a step needs, and the one other batch that has to divide over the devices."""
+def _relevant_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that the step depends on, and the batch size of evaluation, which the devices must divide."""
     settings = config.to_dict()
-    for field in _WITHOUT_SAY:
+    for field in _IRRELEVANT_FIELDS:
         section, _, name = field.partition(".")
         del (settings[section] if name else settings)[name or section]
     return {**settings, "evaluation": {"batch_size": config.evaluation.batch_size}}
 
 
-def _kernel_cycles(topology: Topology, compiled: Compiled, network: ModelConfig) -> dict[str, float]:
+def _kernel_cycles(topology: Topology, step: CompiledStep, model: ModelConfig) -> dict[str, float]:
     """Cycles of each kernel of the step for one row and head."""
-    if not compiled.kernels:
+    if not step.kernels:
         return {}
-    spec = attention_spec(network)
-    # One rate of dropout takes as long as another, and a slice as another of the same chips.
+    spec = attention_spec(model)
+    # The cycles depend neither on the rate of dropout nor on the size of the slice.
     spec = spec._replace(dropout=0.5 if spec.dropout else 0.0)
-    one = dataclasses.replace(topology, shape=(2, 2, 1)[:topology.chip.dimensions], slices=1)
-    return ask(one, {"kernel": compiled.attention, "length": compiled.length, "spec": spec._asdict()})["cycles"]
+    smallest = dataclasses.replace(topology, shape=(2, 2, 1)[:topology.chip.dimensions], slices=1)
+    return run_compiler(smallest, {"kernel": step.attention, "length": step.length, "spec": spec._asdict()})["cycles"]

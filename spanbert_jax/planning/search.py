@@ -1,4 +1,4 @@
-"""Looking for the settings with which a run is fastest on a topology, among those that fit."""
+"""Searches for the settings with which a run is fastest on a topology, among those that fit."""
 from __future__ import annotations
 
 import math
@@ -7,80 +7,79 @@ from collections.abc import Callable, Iterator
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.planning.compiler.steps import TooLarge
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.planning.plans import Plan, make_plan
-from spanbert_jax.planning.report import used
 
-# What is tried of `config.model.remat`, from the fastest to what needs least memory.
+# Values of `config.model.remat` to try, from the fastest to the one that needs least memory.
 _REMAT = ("none", "names", "full")
-# Ways over which a state that is too large for a chip is spread: few, or its parts become too small to be fast.
+# Devices over which parameters are sharded if they do not fit otherwise: with more, the shards are too small to be fast.
 _FSDP = 16
 
 Overrides = dict[str, str | int | bool]
 
 
-def search(config: ml_collections.ConfigDict, topology: Topology, say: Callable[[str], None],
+def search(config: ml_collections.ConfigDict, topology: Topology, log: Callable[[str], None],
            ) -> list[tuple[Overrides, Plan]]:
-    """Tries ways of computing the same batch, and returns those that fit, the fastest first.
+    """Tries settings that compute the same batch, and returns those that fit, the fastest first.
 
-    The batch, and so what is learned, stays as it is. For each way of laying out the state, and of recomputing, it
-    takes the fewest parts that fit; recomputing is tried only where it saves parts. Parameters are spread only where
-    nothing fits otherwise: gathering them costs more than it saves.
+    The batch size, and so the result of training, stays the same. For each sharding of the state and each remat policy
+    the search takes the fewest microbatches that fit; a remat policy is tried only where it needs fewer microbatches
+    than the ones before it. Parameters are sharded only if nothing else fits, because gathering them costs more than
+    it saves.
 
     Args:
-      say: is told of each trial.
+      log: called with a line of text for each trial.
 
     Raises:
       UserError: nothing fits, or the batch does not divide over the chips.
     """
     found: list[tuple[Overrides, Plan]] = []
-    for layout in _layouts(topology):
-        if found and layout["mesh.fsdp"] > 1:
+    for sharding in _shardings(topology):
+        if found and sharding["mesh.fsdp"] != 1:
             break
-        fewest = math.inf
-        for remat in _REMAT:
-            for accumulation in _accumulations(config, topology):
-                if accumulation >= fewest:
-                    break
-                overrides = {**layout, "model.remat": remat, "train.accumulation": accumulation}
-                plan = make_plan(with_overrides(config, overrides), topology)
-                say(f"{as_flags(overrides)}: {_verdict(plan)}")
-                if not is_too_large(plan):
-                    found.append((overrides, plan))
-                    fewest = accumulation
-                    break
+        found += _fewest_microbatches(config, topology, sharding, log)
     if not found:
-        raise UserError(f"topology {topology}: nothing fits, not even one row at a time with remat='full' over "
-                        f"fsdp={_FSDP}; take chips with more memory, or a smaller config.model.size")
-    return sorted(found, key=lambda pair: pair[1].seconds(True) if pair[1].estimate else 0.0)
+        raise UserError(f"topology {topology}: nothing fits, not even one row at a time with remat='full' and "
+                        f"fsdp={_FSDP}; use chips with more memory, or a smaller config.model.size")
+    return sorted(found, key=lambda pair: pair[1].time.total(raw=True) if pair[1].time else 0.0)
+
+
+def _fewest_microbatches(config: ml_collections.ConfigDict, topology: Topology, sharding: Overrides,
+                         log: Callable[[str], None]) -> Iterator[tuple[Overrides, Plan]]:
+    """For each remat policy the fewest microbatches that fit, if fewer than those of the policies before it."""
+    fewest = math.inf
+    for remat in _REMAT:
+        for accumulation in _accumulations(config, topology):
+            if accumulation >= fewest:
+                break
+            overrides = {**sharding, "model.remat": remat, "train.accumulation": accumulation}
+            plan = make_plan(with_overrides(config, overrides), topology)
+            log(f"{as_flags(overrides)}: {_verdict(plan)}")
+            if plan.fits:
+                fewest = accumulation
+                yield overrides, plan
+                break
 
 
 def with_overrides(config: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:
-    """A copy of a config with fields set by their names."""
+    """A copy of a config with other values of some fields."""
     copy = config.copy_and_resolve_references()
     copy.update_from_flattened_dict(overrides)
     return copy
 
 
 def as_flags(overrides: Overrides) -> str:
-    """Overrides as they are written behind a command."""
+    """Overrides as arguments of a command."""
     return " ".join(f"--config.{name}={value}" for name, value in overrides.items())
 
 
-def is_too_large(plan: Plan) -> bool:
-    """Whether a step does not fit in a chip's memory."""
-    limit = plan.topology.chip.memory
-    return isinstance(plan.found, TooLarge) or bool(limit) and used(plan.found) > limit
-
-
-def in_short(overrides: Overrides) -> str:
-    """Overrides by the last part of their names, for a table."""
+def abbreviate(overrides: Overrides) -> str:
+    """Overrides with the last part of their names only, for a table."""
     return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in overrides.items() if name != "mesh.data")
 
 
-def _layouts(topology: Topology) -> Iterator[Overrides]:
-    """Ways of laying out the state: whole on every chip, the optimiser's part spread, and parameters too."""
+def _shardings(topology: Topology) -> Iterator[Overrides]:
+    """Shardings of the state: none, the optimizer state only, and the parameters too."""
     yield {"mesh.data": -1, "mesh.fsdp": 1, "mesh.zero1": False}
     if topology.chips > 1:
         yield {"mesh.data": -1, "mesh.fsdp": 1, "mesh.zero1": True}
@@ -88,7 +87,7 @@ def _layouts(topology: Topology) -> Iterator[Overrides]:
 
 
 def _accumulations(config: ml_collections.ConfigDict, topology: Topology) -> list[int]:
-    """Numbers of parts that leave every chip whole rows, doubling."""
+    """Numbers of microbatches in which every chip has whole rows: powers of two."""
     rows, chips = config.train.batch_size, topology.chips // config.mesh.tensor
     if rows % chips:
         raise UserError(f"config.train.batch_size={rows}: does not divide over {chips:,} chips; use a multiple of "
@@ -97,8 +96,8 @@ def _accumulations(config: ml_collections.ConfigDict, topology: Topology) -> lis
 
 
 def _verdict(plan: Plan) -> str:
-    if is_too_large(plan):
+    if not plan.fits:
         return "does not fit"
-    if not plan.estimate:
+    if not plan.time:
         return "fits"
-    return f"fits, {1e3 * plan.seconds(False):.0f} to {1e3 * plan.seconds(True):.0f} ms a step"
+    return f"fits, {1e3 * plan.time.total(raw=False):.0f} to {1e3 * plan.time.total(raw=True):.0f} ms per step"

@@ -1,4 +1,4 @@
-"""Choosing a size by what one has."""
+"""Choosing a model size by a budget of chips, time and tokens."""
 import jax
 import pytest
 from flax import linen as nn
@@ -7,19 +7,20 @@ from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig, SpanBert, train_step_flops
 from spanbert_jax.model.config import SIZES
-from spanbert_jax.planning.budget import UTILIZATION, best, choices, count_parameters, parse_budget
+from spanbert_jax.planning.budget import UTILIZATION, estimate_sizes, largest_feasible, parse_budget
 from spanbert_jax.training.experiment import parameter_count
 from spanbert_jax.training.state import init_params
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_parameters_are_those_of_the_real_network(size):
-    network = ModelConfig.named(size, vocab_size=28_996)
-    params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(network), jax.random.key(0))))
-    assert count_parameters(network) == parameter_count(params, network)
+def test_parameters_are_those_of_the_unrolled_model_of_a_run(size):
+    model = ModelConfig.named(size, vocab_size=28_996, layers="unrolled")
+    params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(model), jax.random.key(0))))
+    estimate = next(each for each in estimate_sizes(parse_budget("8 v5e chips, 1 day")) if each.size == size)
+    assert estimate.parameters == parameter_count(params, model)
 
 
-def test_a_budget_is_read_in_any_order_and_unit():
+def test_budgets_are_parsed_in_any_order_and_unit():
     budget = parse_budget("20B tokens, 32 v5e chips, 1.5 days")
     assert (budget.chips, budget.kind, budget.seconds, budget.tokens) == (32, "v5e", 129_600, 20e9)
     assert parse_budget("8 H100, 2 weeks").seconds == 14 * 86400
@@ -27,37 +28,36 @@ def test_a_budget_is_read_in_any_order_and_unit():
 
 
 @pytest.mark.parametrize("text,part", [
-    ("3 days", "say how many chips"), ("32 v5e chips", "a time or a number of tokens"),
-    ("32 v7 chips, 3 days", "'32 v7 chips' is no number of chips"), ("32 v5e, 3 fortnights", "'3 fortnights'"),
-    ("32 v5e, 1.2.3 days", "'1.2.3' is no number"), ("", "say how many chips")])
-def test_a_budget_that_cannot_be_read_is_told_in_a_line(text, part):
+    ("3 days", "give a number of chips"), ("32 v5e chips", "a time or a number of tokens"),
+    ("32 v7 chips, 3 days", "'32 v7 chips' is neither a number of chips"), ("32 v5e, 3 fortnights", "'3 fortnights'"),
+    ("32 v5e, 1.2.3 days", "'1.2.3' is not a number"), ("", "give a number of chips")])
+def test_malformed_budgets_give_a_one_line_error(text, part):
     with pytest.raises(UserError) as error:
         parse_budget(text)
     assert part in str(error.value) and "\n" not in str(error.value)
 
 
-def test_time_and_tokens_follow_from_the_operations():
+def test_time_and_tokens_follow_from_the_model_flops():
     budget = parse_budget("32 v5e chips, 3 days, 20B tokens")
-    base = next(choice for choice in choices(budget) if choice.size == "base")
-    network = ModelConfig.named("base", vocab_size=28_996)
-    per_token = train_step_flops(network, 1, 512, 77) / 512
+    base = next(each for each in estimate_sizes(budget) if each.size == "base")
+    per_token = train_step_flops(ModelConfig.named("base", vocab_size=28_996), 1, 512, 77) / 512
     seconds = 20e9 * per_token / (32 * 197e12 * UTILIZATION["v5e"])
     assert base.seconds == pytest.approx(seconds) and base.tokens == pytest.approx(20e9 * 3 * 86400 / seconds)
 
 
-def test_the_largest_size_that_gets_there_is_named():
-    def named(text: str) -> str | None:
+def test_the_largest_feasible_size_is_chosen():
+    def largest(text: str) -> str | None:
         budget = parse_budget(text)
-        choice = best(budget, choices(budget))
-        return choice and choice.size
+        estimate = largest_feasible(budget, estimate_sizes(budget))
+        return estimate and estimate.size
 
-    assert named("32 v5e chips, 3 days, 20B tokens") == "large"
-    assert named("8 v5e chips, 1 days, 200B tokens") in ("mini", "small", "medium")
-    assert named("1 v5e chips, 1 minute, 20B tokens") is None
+    assert largest("32 v5e chips, 3 days, 20B tokens") == "large"
+    assert largest("8 v5e chips, 1 days, 200B tokens") in ("mini", "small", "medium")
+    assert largest("1 v5e chips, 1 minute, 20B tokens") is None
 
 
-def test_the_verb_prints_a_line_for_each_size(capsys):
+def test_the_command_prints_a_row_for_each_size(capsys):
     assert main(["plan", "--budget", "32 v5e chips, 3 days, 20B tokens"]) == 0
     printed = capsys.readouterr().out
-    assert all(f" {size} " in printed for size in SIZES) and "The largest that gets there: large." in printed
+    assert all(f" {size} " in printed for size in SIZES) and "Largest feasible size: large." in printed
     assert "--topology v5e:4x8" in printed

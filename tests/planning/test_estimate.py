@@ -1,11 +1,11 @@
-"""From cycles and bytes to time, by hand."""
+"""Estimated times from cycles and bytes, against figures computed by hand."""
 import dataclasses
 
 import pytest
 
 from spanbert_jax.planning.compiler.hlo import Collective
-from spanbert_jax.planning.compiler.steps import Compiled, TooLarge
-from spanbert_jax.planning.estimate import collective_seconds, estimate
+from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory
+from spanbert_jax.planning.estimate import collective_seconds, estimate_step_time
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import Plan
 from spanbert_jax.planning.report import compare, describe
@@ -13,28 +13,30 @@ from spanbert_jax.planning.report import compare, describe
 V5E, SLICES = parse_topology("v5e:16x16"), parse_topology("4*v5e:16x16")
 SMALL = Collective("all-reduce", 4, 256, False, False, 1)
 LARGE = Collective("all-reduce", 200_000_000, 256, False, False, 2)
-HIDDEN = Collective("all-gather", 100_000_000, 4, True, True, 1)
-STEP = Compiled(
-    rows=32, length=512, parameters=110_000_000, attention="paired_heads", heads=12, remat="none",
-    accumulation=1, flops=9.85e12, seconds=100, parameter_bytes=2**29, optimizer_bytes=2**30, batch_bytes=0,
+OVERLAPPED = Collective("all-gather", 100_000_000, 4, True, True, 1)
+STEP = CompiledStep(
+    rows=32, length=512, parameters=110_000_000, attention="paired_heads", heads=12, accumulation=1,
+    flops=9.85e12, seconds=100, parameter_bytes=2**29, optimizer_bytes=2**30, batch_bytes=0,
     activation_bytes=3 * 2**30, temporary_bytes=4 * 2**30, program_bytes=2**28, product_cycles=90e6, other_cycles=30e6,
-    other_cycles_by_memory=15e6, kernels={"a": 12, "b": 12}, silent={"sort": 3}, collectives=(SMALL, LARGE))
+    other_roofline_cycles=15e6, kernels={"a": 12, "b": 12}, uncounted={"sort": 3}, collectives=(SMALL, LARGE))
 
 
-def plan(found=STEP, topology=V5E) -> Plan:
-    time = estimate(found, topology, {"a": 1000.0, "b": 2000.0}) if isinstance(found, Compiled) else None
-    return Plan(topology, 8192, 512, 1000, found, time)
+def make_plan(step=STEP, topology=V5E) -> Plan:
+    fits = isinstance(step, CompiledStep)
+    time = estimate_step_time(step, topology, {"a": 1000.0, "b": 2000.0}) if fits else None
+    return Plan(topology, 8192, 512, 1000, step, time)
 
 
-def test_times_are_cycles_by_the_clock_and_kernels_by_their_grid():
-    time = estimate(STEP, V5E, {"a": 1000.0, "b": 2000.0})
+def test_times_are_cycles_over_the_clock_and_kernels_times_their_grid():
+    time = estimate_step_time(STEP, V5E, {"a": 1000.0, "b": 2000.0})
     kernels = 12 * 32 * 12 * 3000 / 1.5e9
     assert time.kernels == pytest.approx(kernels)
-    assert time.raw == pytest.approx(0.06 + 0.02 + kernels) and time.memory_priced == pytest.approx(0.07 + kernels)
+    assert time.computation(raw=True) == pytest.approx(0.06 + 0.02 + kernels)
+    assert time.computation(raw=False) == pytest.approx(0.07 + kernels)
     # A ring of 256 over 100 GB/s: 2 x 255/256 of the bytes leave each chip.
-    assert time.exposed == pytest.approx(2 * 2 * 255 / 256 * 200e6 / 100e9, rel=1e-4) and time.hidden == 0
-    assert plan().utilization(raw=True) == pytest.approx(9.85e12 / 197e12 / time.raw)
-    assert plan().utilization(True, True) == pytest.approx(9.85e12 / 197e12 / (time.raw + time.exposed))
+    assert time.exposed == pytest.approx(2 * 2 * 255 / 256 * 200e6 / 100e9, rel=1e-4) and time.overlapped == 0
+    assert time.utilization(raw=True) == pytest.approx(9.85e12 / 197e12 / time.computation(True))
+    assert time.utilization(True, True) == pytest.approx(9.85e12 / 197e12 / (time.computation(True) + time.exposed))
 
 
 @pytest.mark.parametrize("kind,passes", [("all-reduce", 6 / 4), ("all-gather", 3 / 4), ("reduce-scatter", 3 / 4),
@@ -47,33 +49,33 @@ def test_collectives_are_priced_as_rings(kind, passes):
     assert collective_seconds(dataclasses.replace(one, group=1), V5E) == 0
 
 
-def test_what_runs_beside_other_work_costs_no_time_of_its_own():
-    hidden = dataclasses.replace(STEP, collectives=(HIDDEN,))
-    time = estimate(hidden, SLICES, {})
-    assert time.exposed == 0 and time.hidden == pytest.approx(collective_seconds(HIDDEN, SLICES))
+def test_overlapped_collectives_cost_no_time():
+    overlapped = dataclasses.replace(STEP, collectives=(OVERLAPPED,))
+    time = estimate_step_time(overlapped, SLICES, {})
+    assert time.exposed == 0 and time.overlapped == pytest.approx(collective_seconds(OVERLAPPED, SLICES))
 
 
-def test_the_report_adds_up_and_says_that_it_is_an_estimate():
-    text = describe(plan())
+def test_the_report_adds_up_and_states_that_it_is_an_estimate():
+    text = describe(make_plan())
     assert "ESTIMATED" in text and "never timed" in text
-    assert "Fits: 5.75 of 15.75 GiB a chip, 10.00 GiB (63%) to spare." in text
+    assert "Fits: 5.75 of 15.75 GiB per chip, 10.00 GiB (63%) to spare." in text
     memory = {line.rsplit(None, 1)[0].strip(): float(line.rsplit(None, 1)[1]) for line in text.splitlines()
-              if line.strip().startswith(("parameters", "optimiser", "batch", "activations", "other temp", "program"))}
-    assert sum(memory.values()) == pytest.approx(5.75) and memory["activations kept for the backward pass"] == 3
+              if line.strip().startswith(("parameters", "optimizer", "batch", "activations", "other temp", "program"))}
+    assert sum(memory.values()) == pytest.approx(5.75) and memory["activations for the backward pass"] == 3
     assert "Not counted: sort (3)." in text
     assert "all-reduce over 256" in text and "run of 1,000 steps, 4.19B tokens" in text
 
 
-def test_what_does_not_fit_says_what_to_change():
-    text = describe(plan(TooLarge(18.66 * 2**30, 15.75 * 2**30)))
-    assert "DOES NOT FIT: 18.66 GiB of 15.75 a chip" in text and "config.train.accumulation" in text
+def test_a_step_that_does_not_fit_lists_settings_to_change():
+    text = describe(make_plan(OutOfMemory(18.66 * 2**30, 15.75 * 2**30)))
+    assert "DOES NOT FIT: 18.66 of 15.75 GiB per chip" in text and "config.train.accumulation" in text
     tight = dataclasses.replace(STEP, temporary_bytes=20 * 2**30)
-    assert "DOES NOT FIT: 21.75 GiB of 15.75 a chip" in describe(plan(tight))
-    lines = compare([plan(), plan(TooLarge(0.0, 1.0)), plan(tight)]).splitlines()
+    assert "DOES NOT FIT: 21.75 of 15.75 GiB per chip" in describe(make_plan(tight))
+    lines = compare([make_plan(), make_plan(OutOfMemory(0.0, 1.0)), make_plan(tight)]).splitlines()
     assert [("does not fit" in line) for line in lines[-3:]] == [False, True, True]
 
 
-def test_a_chip_without_cycles_gets_memory_and_collectives_but_no_time():
+def test_without_cycles_there_are_memory_and_collectives_but_no_time():
     gpu = dataclasses.replace(STEP, product_cycles=None)
-    text = describe(plan(gpu, parse_topology("h100:8")))
+    text = describe(make_plan(gpu, parse_topology("h100:8")))
     assert "Fits" in text and "no estimate of the time" in text and "MFU" not in text

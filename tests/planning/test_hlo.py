@@ -1,11 +1,11 @@
-"""Reading compiled programs, on programs written by hand."""
+"""Parsing compiled programs, on a program written by hand."""
 import pytest
 
 from spanbert_jax.planning.compiler.activations import activation_bytes
 from spanbert_jax.planning.compiler.hlo import Program, array_bytes
 from spanbert_jax.planning.compiler.steps import kernel_name
 
-# A loop of three in which another of an unknown number runs; the kernel carries lines of its own along.
+# A loop of 3 iterations contains a loop of unknown length; the kernel's attributes span several lines.
 PROGRAM = '''HloModule jit_step, is_scheduled=true
 
 %product (a: bf16[8,128], b: bf16[128,128]) -> bf16[8,128] {
@@ -72,17 +72,17 @@ def program() -> Program:
     return Program(PROGRAM)
 
 
-def test_loops_run_as_often_as_their_ends_say_and_unknown_ones_as_told(program):
+def test_loops_run_up_to_their_constant_and_others_as_often_as_assumed(program):
     cycles = [(line.name, line.cycles, times) for _, line, times in program.runs(5) if line.cycles]
     assert cycles == [("kept", 1000, 1), ("copied", 10, 15), ("out", 100, 3)]
 
 
-def test_kernels_are_told_by_name_whatever_they_carry_along(program):
+def test_kernels_are_found_by_name(program):
     assert [(kernel_name(line.text), times) for _, line, times in program.runs(5) if kernel_name(line.text)] == [
         ("my_kernel", 3)]
 
 
-def test_collectives_are_found_inside_fusions_and_in_each_way_of_writing_groups(program):
+def test_collectives_are_found_in_fusions_and_with_each_notation_of_groups(program):
     found = {one.kind + str(one.bytes): one for one in program.collectives(5, slice_size=4)}
     assert set(found) == {"all-reduce400", "all-reduce160", "all-gather256", "all-reduce1024"}
     # The rows of 0..7 as [4, 2], transposed: 0, 2, 4, 6.
@@ -92,24 +92,24 @@ def test_collectives_are_found_inside_fusions_and_in_each_way_of_writing_groups(
     assert (listed.group, listed.overlapped, listed.crosses_slices) == (2, False, True)
 
 
-def test_what_is_sent_to_other_slices_is_a_collective_between_them(program):
+def test_a_send_to_other_slices_is_a_collective_between_them(program):
     between, = (one for one in program.collectives(5, slice_size=4, slices=2) if one.bytes == 1024)
     assert (between.kind, between.group, between.crosses_slices, between.overlapped) == ("all-reduce", 2, True, True)
 
 
-def test_a_product_inside_a_fusion_is_seen(program):
+def test_a_matrix_product_inside_a_fusion_is_found(program):
     lines = program.computations["main"]
     assert program.has_matrix_product(lines["kept"]) and not program.has_matrix_product(lines["beside"])
 
 
-def test_memory_traffic_counts_operands_and_results_outside_of_vmem_only(program):
+def test_memory_traffic_counts_operands_and_results_in_hbm_only(program):
     lines = program.computations["main"]
     assert program.memory_bytes("main", lines["kept"]) == 3 * 8 * 128 * 2
     assert program.memory_bytes("main", lines["near"]) == 400  # its result is in VMEM
     assert array_bytes("(f32[2,3]{1,0}, pred[5], bf16[])") == 24 + 5 + 2
 
 
-def test_activations_are_what_is_made_before_the_backward_pass_and_needed_in_it(program):
-    # `kept` goes into the loop, `beside` is needed after it; `forgotten` is used up, `near` is in VMEM, `p` and `q` are
-    # arguments.
+def test_activations_are_made_before_the_backward_pass_and_used_after_its_start(program):
+    # `kept` is an operand of the loop, `beside` is used after it. `forgotten` is not used any more, `near` is in VMEM,
+    # `p` and `q` are arguments.
     assert activation_bytes(program) == 8 * 128 * 2 + 400

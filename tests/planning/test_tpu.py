@@ -1,6 +1,6 @@
-"""Base and large compiled for a small TPU slice by the real compiler, against what is known of them.
+"""Base and large compiled for a small TPU slice by the real compiler.
 
-The layers are scanned here: unrolled, as they are planned and run, they take minutes to compile.
+The layers are scanned here: unrolled layers, which runs use, take minutes to compile.
 """
 import concurrent.futures
 import importlib.util
@@ -13,10 +13,9 @@ import pytest
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.model import ModelConfig, SpanBert
-from spanbert_jax.planning.compiler.steps import TooLarge
+from spanbert_jax.planning.compiler.steps import OutOfMemory
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import Plan, make_plan
-from spanbert_jax.planning.report import used
 from spanbert_jax.training.state import init_params
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler (libtpu) is not "
@@ -26,83 +25,83 @@ EXPECTED_TEMPORARIES = {"base": 2.54e9, "large": 4.25e9}
 TOPOLOGY, ROWS = parse_topology("v5e:2x2"), 8
 
 
-def planned(name: str, *overrides: str) -> Plan:
+def plan_run(name: str, *overrides: str) -> Plan:
     config = load_config(f"configs/{name}.py", ["--config.model.layers=scanned", *overrides])
     return make_plan(config, TOPOLOGY)
 
 
 @pytest.fixture(scope="module")
 def plans() -> dict[str, Plan]:
-    """Base with the whole state on every chip, large with the parameters over pairs of chips and ZeRO-1."""
+    """Base with the whole state on every chip, large with parameters sharded over 2 chips and ZeRO-1."""
     batch = f"--config.train.batch_size={ROWS * TOPOLOGY.chips}"
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        base = pool.submit(planned, "base", batch)
-        large = pool.submit(planned, "large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")
+        base = pool.submit(plan_run, "base", batch)
+        large = pool.submit(plan_run, "large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")
         return {"base": base.result(), "large": large.result()}
 
 
 def parameter_bytes(size: str) -> int:
-    network = ModelConfig.named(size, vocab_size=28_996)
-    leaves = jax.tree.leaves(nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(network), jax.random.key(0)))))
+    model = SpanBert(ModelConfig.named(size, vocab_size=28_996))
+    leaves = jax.tree.leaves(nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0)))))
     return 4 * sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def test_each_chip_holds_its_part_of_the_state(plans):
-    base, large = plans["base"].found, plans["large"].found
+def test_each_chip_has_its_shard_of_the_state(plans):
+    base, large = plans["base"].step, plans["large"].step
     assert base.parameter_bytes == parameter_bytes("base")
     assert base.optimizer_bytes == pytest.approx(2 * base.parameter_bytes, rel=1e-3)
-    # Kernels and tables are split in two, and the optimiser's share once more; vectors are not.
+    # Kernels and embeddings are sharded over 2 chips, their optimizer state over 4; vectors are not sharded.
     assert large.parameter_bytes == pytest.approx(parameter_bytes("large") / 2, rel=0.01)
     assert large.optimizer_bytes == pytest.approx(large.parameter_bytes, rel=0.03)
 
 
-def test_temporaries_stay_what_they_were(plans):
-    assert plans["base"].found.temporary_bytes == pytest.approx(EXPECTED_TEMPORARIES["base"], rel=0.15)
-    assert plans["large"].found.temporary_bytes == pytest.approx(EXPECTED_TEMPORARIES["large"], rel=0.15)
+def test_temporary_bytes_have_not_changed(plans):
+    assert plans["base"].step.temporary_bytes == pytest.approx(EXPECTED_TEMPORARIES["base"], rel=0.15)
+    assert plans["large"].step.temporary_bytes == pytest.approx(EXPECTED_TEMPORARIES["large"], rel=0.15)
     for plan in plans.values():
-        # Attention scores of a single layer, in float32, would be all of this.
-        assert 0.3 * plan.found.temporary_bytes < plan.found.activation_bytes < plan.found.temporary_bytes
-        assert used(plan.found) < TOPOLOGY.chip.memory
+        # The float32 attention scores of a single layer would exceed this.
+        assert 0.3 * plan.step.temporary_bytes < plan.step.activation_bytes < plan.step.temporary_bytes
+        assert plan.step.total_bytes < TOPOLOGY.chip.memory
 
 
-def test_the_attention_of_every_layer_is_the_kernel_for_pairs_of_heads(plans):
+def test_every_layer_uses_the_paired_attention_kernel(plans):
     for plan, layers in ((plans["base"], 12), (plans["large"], 24)):
-        assert plan.found.kernels == {"paired_attention_forward": layers, "paired_attention_backward": layers}
+        assert plan.step.kernels == {"paired_attention_forward": layers, "paired_attention_backward": layers}
 
 
-def test_dropout_draws_on_no_generator(plans):
-    assert all("rng-bit-generator" not in plan.found.silent for plan in plans.values())
+def test_dropout_uses_no_random_generator_of_xla(plans):
+    assert all("rng-bit-generator" not in plan.step.uncounted for plan in plans.values())
 
 
 def test_gradients_are_reduced_once(plans):
-    base = plans["base"].found
+    base = plans["base"].step
     assert {one.group for one in base.collectives if one.bytes > 1000} == {4}
     reduced = sum(one.runs * one.bytes for one in base.collectives if one.kind == "all-reduce")
     assert reduced == pytest.approx(base.parameter_bytes, rel=0.02)
-    kinds = {one.kind for one in plans["large"].found.collectives if one.bytes > 1e5}
-    assert "all-gather" in kinds  # of the parameters that are split
+    kinds = {one.kind for one in plans["large"].step.collectives if one.bytes > 1e5}
+    assert "all-gather" in kinds  # of the sharded parameters
 
 
-def test_the_estimate_is_within_what_the_chip_can_do(plans):
+def test_the_estimate_is_below_the_peak_of_the_chip(plans):
     for plan in plans.values():
-        time = plan.estimate
-        assert 0.2 < plan.utilization(raw=True) < plan.utilization(raw=False) < 1
-        assert plan.utilization(raw=False, communication=True) < plan.utilization(raw=False)
-        # The products alone cannot be faster than the peak; those of attention are the kernels'.
-        attention = 3 * 4.0 * ROWS * 512 * 512 * plan.found.heads * 64 * sum(plan.found.kernels.values()) / 2
-        assert time.products > (plan.found.flops - attention) / TOPOLOGY.chip.flops
+        time = plan.time
+        assert 0.2 < time.utilization(raw=True) < time.utilization(raw=False) < 1
+        assert time.utilization(raw=False, communication=True) < time.utilization(raw=False)
+        # Matrix products take at least the time at the peak; those of attention are in the kernels.
+        attention = 3 * 4.0 * ROWS * 512 * 512 * plan.step.heads * 64 * sum(plan.step.kernels.values()) / 2
+        assert time.products > (plan.step.flops - attention) / TOPOLOGY.chip.flops
         assert time.kernels > attention / TOPOLOGY.chip.flops
 
 
-def test_what_is_too_large_is_told_with_the_compilers_figures(capsys):
+def test_a_step_that_is_too_large_gives_the_compilers_figures(capsys):
     flags = ["--config.model.layers=scanned", "--config.train.batch_size=4096"]
-    plan = planned("base", *flags)
-    assert isinstance(plan.found, TooLarge) and plan.found.available == 15.75 * 2**30 < plan.found.needed
+    plan = plan_run("base", *flags)
+    assert isinstance(plan.step, OutOfMemory) and plan.step.available == 15.75 * 2**30 < plan.step.needed
     assert main(["plan", "--config", "configs/base.py", "--topology", "v5e:2x2", *flags]) == 1
     assert "DOES NOT FIT" in capsys.readouterr().out
 
 
-def test_a_batch_that_does_not_divide_is_told_in_a_line(capsys):
+def test_a_batch_that_does_not_divide_gives_a_one_line_error(capsys):
     assert main(["plan", "--config", "configs/base.py", "--topology", "v5e:2x2", "--config.train.batch_size=6"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "6 rows do not divide over the 4 devices" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "6 rows do not divide over the 4 devices" in printed

@@ -1,1 +1,1 @@
-"""The compilers: what they are given, and what is read from what they make. Runs in processes of its own."""
+"""Runs in the subprocess that compiles: the devices of a topology, the train step, and reading the compiled program."""

@@ -1,30 +1,30 @@
-"""What a compiled program keeps from the forward pass for the backward pass."""
+"""Bytes of activations that a compiled program keeps from the forward pass for the backward pass."""
 from __future__ import annotations
 
 import re
 
 from spanbert_jax.planning.compiler.hlo import Instruction, Program, array_bytes, loop_parts
 
-# What differentiation writes into the name of an operation of a backward pass.
+# JAX writes this into the names of operations of a backward pass.
 _BACKWARD = re.compile(r'op_name="[^"]*transpose\(')
-# An element of an instruction's result, counted from 0; -1 for a result that is no tuple.
+# The instruction that makes an array, and the array's index in its result; -1 for a result that is not a tuple.
 Buffer = tuple[str, int]
 
 
 def activation_bytes(program: Program) -> int:
-    """Bytes of what lies in HBM where the backward pass begins: made before it, and needed in it or after it.
+    """Bytes in HBM where the backward pass begins, of arrays made before that and used after it.
 
-    The arguments of the step do not count. Of a batch that is computed in parts it is one part's.
+    Arguments of the step do not count. With gradient accumulation these are the bytes of one microbatch.
     """
     computations = {name for name, _, _ in program.runs(1)}
     return max((_live_bytes(program, name) for name in computations), default=0)
 
 
 def _live_bytes(program: Program, computation: str) -> int:
-    """Bytes live in a computation where its first operation of a backward pass begins; 0 if it has none."""
+    """Bytes that are live before the first backward operation of a computation; 0 if it has none."""
     lines = program.computations[computation]
     order = list(lines.values())
-    # Operations that are scheduled ahead of the products that they belong to do not begin it.
+    # Small backward operations may be scheduled early; a loop, kernel or matrix product starts the pass.
     begin = next((index for index, line in enumerate(order) if _BACKWARD.search(line.text) and (
         line.opcode in ("while", "custom-call") or program.has_matrix_product(line))), None)
     if begin is None:
@@ -42,7 +42,7 @@ def _live_bytes(program: Program, computation: str) -> int:
 
 
 def _buffers(program: Program, lines: dict[str, Instruction], name: str) -> list[tuple[Buffer, int]]:
-    """The arrays behind a name, each with its bytes: an alias is followed to what made it."""
+    """The arrays that a name stands for, each with its bytes; aliases lead to the instruction that made them."""
     line = lines.get(name)
     if line is None:
         return []
@@ -54,17 +54,16 @@ def _buffers(program: Program, lines: dict[str, Instruction], name: str) -> list
         return [((name, -1), array_bytes(line.type, hbm_only=True))]
     index, source = int(re.search(r"index=(\d+)", line.text)[1]), lines.get(line.operands[0])
     if source is not None and source.opcode == "while":
-        kept = _passed_through(program, source, index)
-        begin = lines.get(source.operands[0])
-        if kept and begin is not None and begin.opcode == "tuple":
-            return _buffers(program, lines, begin.operands[index])
+        initial = lines.get(source.operands[0])
+        if initial is not None and initial.opcode == "tuple" and _is_loop_invariant(program, source, index):
+            return _buffers(program, lines, initial.operands[index])
     if source is not None and source.opcode == "tuple":
         return _buffers(program, lines, source.operands[index])
     return [((line.operands[0], index), array_bytes(line.type, hbm_only=True))]
 
 
-def _passed_through(program: Program, loop: Instruction, index: int) -> bool:
-    """Whether a loop leaves an element of what it carries as it was."""
+def _is_loop_invariant(program: Program, loop: Instruction, index: int) -> bool:
+    """Whether a loop leaves the element `index` of its carried tuple unchanged."""
     body = program.computations[loop_parts(loop)[1]]
     root = list(body.values())[-1]
     made = body.get(root.operands[index]) if root.opcode == "tuple" else None

@@ -1,4 +1,4 @@
-"""The devices of a topology as the compilers know them, without the hardware."""
+"""The devices of a topology, which compilers describe without the hardware."""
 from __future__ import annotations
 
 import os
@@ -9,35 +9,35 @@ from jax.experimental import topologies
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.hardware import Topology
 
-# Two cores of these count as one device, as they do when one is used.
+# Chips whose two cores are one device.
 _MEGACORE = ("v4",)
 
 
 def environment(topology: Topology) -> dict[str, str]:
-    """The environment variables of a process that compiles for a topology, besides its own."""
+    """The environment variables of a subprocess that compiles for a topology, those of this process included."""
     variables = {"JAX_PLATFORMS": "cpu"}
     if topology.chip.platform == "cpu":
         variables["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
     elif topology.chip.platform == "tpu":
-        # The compiler alone, on a machine that is no TPU, and beside other such processes.
+        # libtpu compiles on a machine without TPUs, and in several processes at a time.
         variables |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_ID": "0",
                       "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     return {**os.environ, **variables}
 
 
-def reach_devices(topology: Topology) -> list[jax.Device]:
-    """The devices of a topology, in the process that compiles for it.
+def get_devices(topology: Topology) -> list[jax.Device]:
+    """The devices of a topology. Call it in the subprocess whose environment `environment` made.
 
     Raises:
-      UserError: the compiler knows no such topology.
+      UserError: the compiler does not support the topology.
     """
     if topology.chip.platform == "cpu":
         return jax.devices()
     try:
         return topologies.get_topology_desc(**_description(topology)).devices
-    except Exception as error:  # compilers raise many kinds
-        raise UserError(f"topology {topology}: the compiler knows none such ({' '.join(str(error).split())[:200]}); "
-                        f"try one that {topology.kind} is offered in") from None
+    except Exception as error:  # compilers raise many types
+        raise UserError(f"topology {topology}: the compiler does not support it ({' '.join(str(error).split())[:200]}); "
+                        f"use one in which {topology.kind} is offered") from None
 
 
 def _description(topology: Topology) -> dict[str, str | int | tuple[int, ...]]:
@@ -49,11 +49,11 @@ def _description(topology: Topology) -> dict[str, str | int | tuple[int, ...]]:
     return {"platform": "tpu", "topology_name": f"{topology.kind}:{shape}",
             **({"num_slices": topology.slices} if topology.slices > 1 else {}),
             **({"chip_config_name": "megacore"} if topology.kind in _MEGACORE else {}),
-            # A slice of one chip has a host of one chip.
+            # The host of a slice of one chip has one chip.
             **({"chips_per_host_bounds": (1, 1, 1)} if topology.chips == topology.slices else {})}
 
 
-# What NVIDIA's data sheet and its programming guide say of an H100 with SXM5, as the compiler wants to be told.
+# An H100 SXM5 in the compiler's format: figures of NVIDIA's data sheet and programming guide.
 _H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 minor: 0 }

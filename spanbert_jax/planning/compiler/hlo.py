@@ -1,4 +1,4 @@
-"""Reading the text of a program that XLA has compiled and scheduled for a TPU: what it runs, how often, on what."""
+"""Parses the text of a program that XLA compiled: its instructions, how often each runs, and its collectives."""
 from __future__ import annotations
 
 import dataclasses
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Of the types in the text.
+# Bits of each type in the text.
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32,
          "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
-# The opcode is the first word before a bracket that does not belong to the type, whose layouts are in braces.
+# The opcode is the first word before a parenthesis outside of the type, whose layouts are in braces.
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
@@ -22,7 +22,7 @@ _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
 _GROUP_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _SLICE_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
-# Of a permutation these are pairs (from, to).
+# For a permutation these are pairs (source, target).
 _GROUP_LIST = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
 
 
@@ -31,10 +31,10 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      type: of the result, as it is written.
-      operands: names.
-      cycles: the compiler's estimate for one run; None where it makes none.
-      called: names of the computations that it runs.
+      type: of the result, as written in the program.
+      operands: their names.
+      cycles: the compiler's estimate for one run; None if it states none.
+      called: names of the computations that the instruction runs.
       text: the whole line.
     """
     name: str
@@ -53,10 +53,10 @@ class Collective:
     Attributes:
       kind: one of `COLLECTIVES`.
       bytes: of its result on one device; of its operand for a reduce-scatter.
-      group: devices that take part in it together.
-      crosses_slices: whether they belong to several slices, or hosts of GPUs.
-      overlapped: whether it is under way while something else is computed.
-      runs: in a step.
+      group: number of devices that communicate with each other.
+      crosses_slices: whether these belong to several slices, or to several hosts of GPUs.
+      overlapped: whether other work runs at the same time.
+      runs: runs in a step.
     """
     kind: str
     bytes: int
@@ -70,13 +70,13 @@ class Program:
     """The computations of a compiled program."""
 
     def __init__(self, text: str):
-        """Reads the text that `compiled.as_text()` gives."""
+        """Parses the text of `compiled.as_text()`."""
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
         current: dict[str, Instruction] | None = None
         for line in _whole_lines(text):
             if current is None:
-                # A computation: %name (parameters) -> result {
+                # The first line of a computation: %name (parameters) -> result {
                 if line.endswith("{") and " -> " in line and (line[0] == "%" or line.startswith("ENTRY")):
                     name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
                     current = self.computations[name] = {}
@@ -88,10 +88,10 @@ class Program:
                 current[instruction.name] = instruction
 
     def runs(self, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
-        """Every instruction that is run by itself, as (computation, instruction, times): fusions are one instruction.
+        """Every instruction that runs by itself, as (computation, instruction, runs); a fusion is one instruction.
 
         Args:
-          unknown_trips: of a loop whose end is not a constant.
+          unknown_trips: assumed iterations of a loop whose end is not a constant.
         """
         yield from self._runs(self.entry, 1.0, unknown_trips)
 
@@ -108,7 +108,7 @@ class Program:
                 yield name, instruction, times
 
     def trips(self, condition: str) -> int | None:
-        """How often a loop runs, from its condition: counting from 0 up to a constant; None for another one."""
+        """Iterations of a loop whose condition counts from 0 to a constant; None for any other condition."""
         compares = [line for line in self.computations[condition].values() if line.opcode == "compare"]
         constants = {line.name: int(found[1]) for line in self.computations[condition].values()
                      if line.opcode == "constant" and (found := re.search(r"constant\((-?\d+)\)", line.text))}
@@ -117,52 +117,45 @@ class Program:
         return constants.get(compares[0].operands[1])
 
     def inside(self, instruction: Instruction) -> Iterator[Instruction]:
-        """All instructions of the computations that one calls, to any depth."""
+        """All instructions of the computations that an instruction calls, at any depth."""
         for called in instruction.called:
             for inner in self.computations.get(called, {}).values():
                 yield inner
                 yield from self.inside(inner)
 
     def has_matrix_product(self, instruction: Instruction) -> bool:
-        """Whether it is, or holds, a convolution, as which the TPU compiler writes every matrix product."""
+        """Whether an instruction is or contains a matrix product, which the TPU compiler writes as a convolution."""
         return any(part.opcode in ("convolution", "dot") for part in (instruction, *self.inside(instruction)))
 
     def memory_bytes(self, computation: str, instruction: Instruction) -> int:
-        """Bytes that an instruction reads from and writes to HBM; what is kept in VMEM does not count."""
+        """Bytes that an instruction reads from and writes to HBM; arrays in VMEM do not count."""
         known = self.computations[computation]
         types = [instruction.type, *(known[name].type for name in instruction.operands if name in known)]
         return sum(array_bytes(kind, hbm_only=True) for kind in types)
 
     def collectives(self, unknown_trips: float, slice_size: int, slices: int = 1) -> list[Collective]:
-        """The collectives, each once, however many instructions the compiler has spread it over.
+        """The collectives, each once even if the compiler split it into several instructions.
 
         Args:
-          slice_size: devices of a slice, which are numbered one after the other.
-          slices: how many of them; between TPU slices the compiler sends to the host, which is read from that.
+          unknown_trips: see `runs`.
+          slice_size: devices in a slice; devices of one slice have consecutive numbers.
+          slices: number of slices. Between TPU slices the program sends data to the host, and such sends are
+            collectives over all slices.
         """
         found: dict[str, Collective] = {}
-        for computation, instruction, times in self.runs(unknown_trips):
+        for computation, instruction, runs in self.runs(unknown_trips):
             if instruction.opcode == "send" and (kind := _SLICE_TRANSFER.search(instruction.text)):
                 found[instruction.name] = Collective(
                     kind[1].lower().replace("_", "-"), array_bytes(instruction.type.split("[]", 1)[0]), slices, True,
-                    self._is_beside_products(computation, instruction.name), times)
-            for part, inner in ((instruction, False), *((part, True) for part in self.inside(instruction))):
-                kind = next((kind for kind in COLLECTIVES if part.opcode in (kind, f"{kind}-start")), None)
-                if kind is None:
-                    continue
-                channel = re.search(r"channel_id=(\d+)", part.text)
-                group = _first_group(part.text)
-                size = array_bytes(part.type) * (len(group) if kind == "reduce-scatter" else 1)
-                if part.opcode == f"{kind}-start" and part.type.startswith("("):
-                    size //= 2  # of (operand, result, ...), the rest being small
-                overlapped = inner or part.opcode.endswith("-start")
-                crosses = len({member // slice_size for member in group}) > 1
-                found.setdefault(channel[1] if channel else part.name,
-                                 Collective(kind, size, len(group), crosses, overlapped, times))
+                    self._overlaps_products(computation, instruction.name), runs)
+            for part in (instruction, *self.inside(instruction)):
+                if collective := _parse_collective(part, part is not instruction, slice_size, runs):
+                    channel = re.search(r"channel_id=(\d+)", part.text)
+                    found.setdefault(channel[1] if channel else part.name, collective)
         return list(found.values())
 
-    def _is_beside_products(self, computation: str, sent: str) -> bool:
-        """Whether a matrix product is scheduled between an operation that sends and the one that waits for it."""
+    def _overlaps_products(self, computation: str, sent: str) -> bool:
+        """Whether a matrix product is scheduled between a send and the operation that waits for it."""
         lines = list(self.computations[computation].values())
         begin = next(index for index, line in enumerate(lines) if line.name == sent)
         end = next((index for index, line in enumerate(lines) if line.opcode == "send-done" and sent in line.operands),
@@ -171,7 +164,7 @@ class Program:
 
 
 def array_bytes(kind: str, hbm_only: bool = False) -> int:
-    """Bytes of the arrays in a type; `hbm_only` leaves out those in another memory, marked S(1) and the like."""
+    """Bytes of the arrays in a type; `hbm_only` ignores those in another memory, which S(1) and the like mark."""
     total = 0
     for dtype, shape, layout in _ARRAY.findall(kind):
         if hbm_only and re.search(r"S\([1-9]\)", layout):
@@ -181,7 +174,7 @@ def array_bytes(kind: str, hbm_only: bool = False) -> int:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-    """The lines of a program; what a kernel carries along over several lines belongs to its own."""
+    """The lines of a program; a kernel's attributes may span several lines, which become one."""
     pending: list[str] = []
     for line in text.splitlines():
         begins = line in ("}", "") or line.endswith("{") and " -> " in line or _INSTRUCTION.match(line)
@@ -209,15 +202,29 @@ def _parse(line: str) -> Instruction | None:
                        called, rest)
 
 
+def _parse_collective(instruction: Instruction, fused: bool, slice_size: int, runs: float) -> Collective | None:
+    """The collective that an instruction is; None for any other instruction. One inside a fusion is overlapped."""
+    kind = next((kind for kind in COLLECTIVES if instruction.opcode in (kind, f"{kind}-start")), None)
+    if kind is None:
+        return None
+    group, asynchronous = _first_group(instruction.text), instruction.opcode.endswith("-start")
+    size = array_bytes(instruction.type) * (len(group) if kind == "reduce-scatter" else 1)
+    if asynchronous and instruction.type.startswith("("):
+        size //= 2  # of (operand, result, ...), where the other elements are small
+    crosses = len({member // slice_size for member in group}) > 1
+    return Collective(kind, size, len(group), crosses, fused or asynchronous, runs)
+
+
 def loop_parts(instruction: Instruction) -> tuple[str, str]:
-    """The condition and the body of a while."""
-    return tuple(re.search(rf"{part}=%?([\w.\-]+)", instruction.text)[1] for part in ("condition", "body"))
+    """Names of the condition and the body of a while loop."""
+    condition, body = (re.search(rf"{part}=%?([\w.\-]+)", instruction.text)[1] for part in ("condition", "body"))
+    return condition, body
 
 
 def _first_group(text: str) -> tuple[int, ...]:
-    """Numbers of the devices in the first group of a collective; of no device but the first where it does not say.
+    """Numbers of the devices in the first group of a collective; (0,) if the text has no groups.
 
-    Groups are written as a list, as the rows of a counted array that is transposed, or as axes of a mesh.
+    Groups are written as a list, as the rows of a reshaped and transposed iota, or as axes of a mesh.
     """
     if match := _GROUP_MESH.search(text):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}

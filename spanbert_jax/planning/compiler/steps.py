@@ -1,4 +1,4 @@
-"""Compiling the real step of a run for a topology, and reading what the compiler says of it."""
+"""Compiles the train step of a run for a topology, and reads memory, cycles and collectives from the program."""
 from __future__ import annotations
 
 import collections
@@ -13,52 +13,56 @@ import ml_collections
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.activations import activation_bytes
+from spanbert_jax.planning.compiler.corpus_shape import (
+    CorpusShape,
+    abstract_batch,
+    abstract_stop_flags,
+    placeholder_corpus,
+)
 from spanbert_jax.planning.compiler.hlo import Collective, Program
-from spanbert_jax.planning.compiler.workload import Facts, abstract_batch, abstract_stop_flags, stand_in
 from spanbert_jax.planning.hardware import Chip, Topology
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
 from spanbert_jax.training.mesh import mesh_axes
 from spanbert_jax.training.step import make_train_step
 
-# Of the masker's loop, whose end depends on the text: about three tokens to a span.
-_MASKED_PER_TRIP = 3
-# What the compiler gives no cycles for although it takes time.
-_SILENT = ("rng-bit-generator", "sort", "scatter", "gather")
-# Share of the memory's bandwidth that is sustained, and the share of the compiler's cycles that is never gone below.
-SUSTAINED, LEAST = 0.85, 0.25
+# The masking loop makes one span per iteration, of about three tokens; its end depends on the text.
+_TOKENS_PER_SPAN = 3
+# Operations that take time although the compiler states no cycles for them.
+_UNCOUNTED = ("rng-bit-generator", "sort", "scatter", "gather")
+# Share of the memory's bandwidth that operations reach, and the least share of the compiler's cycles that they take.
+SUSTAINED_BANDWIDTH, MIN_CYCLES = 0.85, 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
-    """What the compiler says of a step, for one device.
+class CompiledStep:
+    """A compiled train step. Figures are for one device unless stated otherwise.
 
     Attributes:
-      rows: on a device in one part of a step.
-      length: S.
-      parameters: of the whole network.
-      attention: how it is computed.
-      heads: on a device.
-      remat, accumulation: of the config, as they are worth telling.
-      flops: of the model, for one device and step.
-      seconds: that the compiler took.
-      parameter_bytes, optimizer_bytes, batch_bytes: the arguments of the step, as laid out on a device.
-      activation_bytes: what the forward pass keeps for the backward pass.
-      temporary_bytes: all that is neither argument nor program, activations included.
+      rows: rows of one microbatch.
+      length: tokens in a row, S.
+      parameters: of the whole model.
+      attention: name of the attention backend.
+      heads: attention heads.
+      accumulation: microbatches in a step.
+      flops: model FLOPs of a step.
+      seconds: time that the compilation took.
+      parameter_bytes, optimizer_bytes, batch_bytes: arguments of the step, as sharded.
+      activation_bytes: arrays that the forward pass keeps for the backward pass.
+      temporary_bytes: everything besides arguments and program, activations included.
       program_bytes: the code.
-      product_cycles: of the matrix products, with what is fused to them; None where the compiler counts none.
-      other_cycles: of all the rest but kernels.
-      other_cycles_by_memory: the same, each limited to the time that its memory traffic takes.
-      kernels: runs of each kernel of our own or JAX's.
-      silent: runs of operations that the compiler gives no time for, by kind.
-      collectives: as in the program.
+      product_cycles: cycles of matrix products and of operations fused with them; None if the compiler counts none.
+      other_cycles: cycles of all other operations besides kernels.
+      other_roofline_cycles: the same, with memory-bound operations limited by their memory traffic.
+      kernels: runs of each Pallas kernel.
+      uncounted: runs of operations for which the compiler states no cycles, by opcode.
+      collectives: those of the program.
     """
     rows: int
     length: int
     parameters: int
     attention: str
     heads: int
-    remat: str
     accumulation: int
     flops: float
     seconds: float
@@ -70,33 +74,39 @@ class Compiled:
     program_bytes: int
     product_cycles: float | None
     other_cycles: float
-    other_cycles_by_memory: float
+    other_roofline_cycles: float
     kernels: dict[str, float]
-    silent: dict[str, float]
+    uncounted: dict[str, float]
     collectives: tuple[Collective, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory that the step takes."""
+        return (self.parameter_bytes + self.optimizer_bytes + self.batch_bytes + self.temporary_bytes
+                + self.program_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
-class TooLarge:
-    """What the compiler says of a step that does not fit.
+class OutOfMemory:
+    """A train step that the compiler refused because it does not fit in a device's memory.
 
     Attributes:
-      needed: bytes; 0 where it does not say.
+      needed: bytes; 0 if the compiler does not state them.
       available: bytes.
     """
     needed: float
     available: float
 
 
-def compile_step(config: ml_collections.ConfigDict, facts: Facts, topology: Topology,
-                 devices: list[jax.Device]) -> Compiled | TooLarge:
-    """Compiles the step of a run for devices that need not be there.
+def compile_step(config: ml_collections.ConfigDict, corpus: CorpusShape, topology: Topology,
+                 devices: list[jax.Device]) -> CompiledStep | OutOfMemory:
+    """Compiles the train step of a run for devices that may be absent.
 
     Raises:
-      UserError: as a run would, when the config does not go with the devices.
+      UserError: the config does not fit the devices, as in a run.
     """
     check_devices(config, devices)
-    experiment = build(config, stand_in(facts, config), devices)
+    experiment = build(config, placeholder_corpus(corpus, config), devices)
     step = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
                            experiment.abstract_state, experiment.mesh)
     batch = abstract_batch(experiment)
@@ -106,83 +116,84 @@ def compile_step(config: ml_collections.ConfigDict, facts: Facts, topology: Topo
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            return _too_large(str(error), _bytes_on_a_device((experiment.abstract_state, batch)), topology.chip)
-    return _describe(experiment, batch, compiled, topology, time.monotonic() - began)
+            return _out_of_memory(str(error), _bytes_per_device((experiment.abstract_state, batch)), topology.chip)
+    return _read_program(experiment, batch, compiled, topology, time.monotonic() - began)
 
 
-def _too_large(message: str, arguments: int, chip: Chip) -> TooLarge:
-    """Reads the compiler's refusal; `arguments` are the bytes of those of the step."""
+def _out_of_memory(message: str, arguments: int, chip: Chip) -> OutOfMemory:
+    """Parses the compiler's error message; `arguments` are the bytes of the step's arguments."""
     if match := re.search(r"HLO temporaries \(([0-9.]+[KMGT]?)\) exceeds available HBM \(([0-9.]+[KMGT]?)\)", message):
-        return TooLarge(_size(match[1]) + arguments, _size(match[2]))
+        return OutOfMemory(_parse_bytes(match[1]) + arguments, _parse_bytes(match[2]))
     if match := re.search(r"Used ([0-9.]+[KMGT]?) of ([0-9.]+[KMGT]?) hbm", message):
-        return TooLarge(_size(match[1]), _size(match[2]))
+        return OutOfMemory(_parse_bytes(match[1]), _parse_bytes(match[2]))
     if "RESOURCE_EXHAUSTED" in message:
-        return TooLarge(0.0, chip.memory)
-    raise UserError(f"the compiler gave up: {' '.join(message.split())[:300]}")
+        return OutOfMemory(0.0, chip.memory)
+    raise UserError(f"the compiler failed: {' '.join(message.split())[:300]}")
 
 
-def _size(text: str) -> float:
-    """Bytes in a size such as 15.75G."""
+def _parse_bytes(text: str) -> float:
+    """Bytes of a size such as "15.75G"."""
     units = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
     return float(text.rstrip("KMGT")) * units.get(text[-1], 1.0)
 
 
-def _describe(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> Compiled:
-    config, network, learning = experiment.config, experiment.model.config, experiment.workload
+def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> CompiledStep:
+    """Memory, cycles and collectives of a program that JAX compiled."""
+    config, network, workload = experiment.config, experiment.model.config, experiment.workload
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
-    abstract, accumulation, masked = experiment.abstract_state, config.train.accumulation, learning.masker.max_masked
-    ways = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
+    abstract, accumulation, masked = experiment.abstract_state, config.train.accumulation, workload.masker.max_masked
+    shards = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
             for name in ("batch", "heads")}
-    trips = masked / _MASKED_PER_TRIP
-    kernels, silent = _uncounted(program, trips)
-    products, others, by_memory = _cycles(program, topology.chip, trips)
-    return Compiled(
-        rows=config.train.batch_size // accumulation // ways["batch"], length=learning.length,
+    trips = masked / _TOKENS_PER_SPAN
+    kernels, uncounted = _runs_without_cycles(program, trips)
+    products, others, roofline = _cycles(program, topology.chip, trips)
+    return CompiledStep(
+        rows=config.train.batch_size // accumulation // shards["batch"], length=workload.length,
         parameters=parameter_count(abstract.params, network), attention=network.attention,
-        heads=network.num_heads // ways["heads"], remat=network.remat, accumulation=accumulation,
-        flops=learning.flops / topology.chips, seconds=seconds,
-        parameter_bytes=_bytes_on_a_device(abstract.params), optimizer_bytes=_bytes_on_a_device(abstract.opt_state),
-        batch_bytes=_bytes_on_a_device(batch), activation_bytes=activation_bytes(program),
+        heads=network.num_heads // shards["heads"], accumulation=accumulation,
+        flops=workload.flops / topology.chips, seconds=seconds,
+        parameter_bytes=_bytes_per_device(abstract.params), optimizer_bytes=_bytes_per_device(abstract.opt_state),
+        batch_bytes=_bytes_per_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,
-        product_cycles=products, other_cycles=others, other_cycles_by_memory=by_memory, kernels=kernels, silent=silent,
-        collectives=tuple(program.collectives(trips, topology.slice_size, topology.slices)))
+        product_cycles=products, other_cycles=others, other_roofline_cycles=roofline, kernels=kernels,
+        uncounted=uncounted, collectives=tuple(program.collectives(trips, topology.slice_size, topology.slices)))
 
 
-def _bytes_on_a_device(tree: Any) -> int:
+def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _cycles(program: Program, chip: Chip, trips: float) -> tuple[float | None, float, float]:
-    """Cycles of the matrix products, of the rest, and of the rest as its memory traffic limits it."""
+    """Cycles of matrix products, of other operations, and of those as limited by memory traffic."""
     if not chip.clock:
         return None, 0.0, 0.0
-    products = others = by_memory = 0.0
-    for computation, instruction, times in program.runs(trips):
+    products = others = roofline = 0.0
+    for computation, instruction, runs in program.runs(trips):
         cycles = instruction.cycles
         if not cycles:
             continue
         if program.has_matrix_product(instruction):
-            products += times * cycles
+            products += runs * cycles
         else:
-            traffic = program.memory_bytes(computation, instruction) / (SUSTAINED * chip.bandwidth) * chip.clock
-            others += times * cycles
-            by_memory += times * max(min(cycles, traffic), LEAST * cycles)
-    return products, others, by_memory
+            seconds = program.memory_bytes(computation, instruction) / (SUSTAINED_BANDWIDTH * chip.bandwidth)
+            others += runs * cycles
+            roofline += runs * max(min(cycles, seconds * chip.clock), MIN_CYCLES * cycles)
+    return products, others, roofline
 
 
-def _uncounted(program: Program, trips: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Runs of kernels by their name, and of the other operations without cycles by their kind."""
+def _runs_without_cycles(program: Program, trips: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Runs of kernels by name, and of other operations without cycles by opcode."""
     kernels: dict[str, float] = collections.defaultdict(float)
-    silent: dict[str, float] = collections.defaultdict(float)
-    for _, instruction, times in program.runs(trips):
+    uncounted: dict[str, float] = collections.defaultdict(float)
+    for _, instruction, runs in program.runs(trips):
         if name := kernel_name(instruction.text):
-            kernels[name] += times
-        elif instruction.cycles is None and instruction.opcode in _SILENT:
-            silent[instruction.opcode] += times
-    return dict(kernels), dict(silent)
+            kernels[name] += runs
+        elif instruction.cycles is None and instruction.opcode in _UNCOUNTED:
+            uncounted[instruction.opcode] += runs
+    return dict(kernels), dict(uncounted)
 
 
 def kernel_name(text: str) -> str:
-    """The name of the Pallas kernel that an instruction runs; empty for another one."""
+    """Name of the Pallas kernel that an instruction runs; "" for any other instruction."""
     match = re.search(r"(\w+)\)*/pallas_call", text) if "tpu_custom_call" in text else None
     return match[1] if match else ""

@@ -1,4 +1,4 @@
-"""What a run is made of, as far as the compiler needs to know it: a config, and the facts of a corpus."""
+"""The properties of a corpus that a compiled train step depends on, and abstract inputs of the step."""
 from __future__ import annotations
 
 import dataclasses
@@ -20,21 +20,21 @@ from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.init_from import with_network
 from spanbert_jax.training.mesh import AXES, batch_sharding
 
-# Of a corpus that is not there yet: the pieces of bert-base-cased, the vocabulary of the published models.
+# Assumed of a corpus that is not prepared yet: the vocabulary of bert-base-cased, which the published models use.
 _VOCAB_SIZE = 28_996
-_PACKED_BLOCKS = 8
-_STAND_IN = "(a corpus yet to be prepared)"
+_BLOCKS_PER_PACKED_ROW = 8
+_PLACEHOLDER = "(a corpus that is not prepared yet)"
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """What the step depends on of a corpus.
+class CorpusShape:
+    """Sizes of a corpus.
 
     Attributes:
-      length: S.
+      length: tokens in a row, S.
       vocab_size: V.
-      max_blocks: of a row.
-      rows: in an epoch; 0 where no corpus is there yet.
+      max_blocks: blocks in the fullest row.
+      rows: rows in an epoch; 0 if the corpus is not prepared yet.
     """
     length: int
     vocab_size: int
@@ -42,44 +42,47 @@ class Facts:
     rows: int
 
 
-def workload(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Facts]:
-    """A config whose network is settled, and the facts of its corpus, which need not have been prepared yet.
+def resolve_config(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, CorpusShape]:
+    """A copy of a config with the fields of its model filled in, and the shape of its corpus.
+
+    The corpus need not be prepared yet.
 
     Raises:
-      UserError: as a run would, or when the run's length is in epochs of a corpus that is not there.
+      UserError: the config is not valid, or the run's length is in epochs of a corpus that is not prepared yet.
     """
     config = config.copy_and_resolve_references()
     data = config.data
     corpus = open_corpus(data.path) if data.path and pathlib.Path(data.path).exists() else None
     if corpus:
-        facts = Facts(corpus.length, corpus.vocab_size, corpus.max_blocks, corpus.num_rows["train"])
+        shape = CorpusShape(corpus.length, corpus.vocab_size, corpus.max_blocks, corpus.num_rows["train"])
     else:
         vocab_size = data.vocab_size or _VOCAB_SIZE
         if data.tokenizer and pathlib.Path(data.tokenizer).exists():
             vocab_size = load_tokenizer(data.tokenizer).get_vocab_size()
-        facts = Facts(data.length, vocab_size, 2 if data.blocks == "pairs" else _PACKED_BLOCKS if data.pack else 1, 0)
+        blocks = 2 if data.blocks == "pairs" else _BLOCKS_PER_PACKED_ROW if data.pack else 1
+        shape = CorpusShape(data.length, vocab_size, blocks, 0)
         if "epoch" in config.train.duration:
-            raise UserError(f"config.train.duration={config.train.duration!r}: how long an epoch is cannot be known "
-                            "without the corpus; prepare it and give config.data.path, or write steps or tokens")
+            raise UserError(f"config.train.duration={config.train.duration!r}: the length of an epoch is unknown "
+                            "without a corpus; prepare it and set config.data.path, or use steps or tokens")
         if not data.sources:
-            data.path, data.tokenizer, data.vocab_size = _STAND_IN, "", 0
+            data.path, data.tokenizer, data.vocab_size = _PLACEHOLDER, "", 0
     validate(config)
-    return with_network(config, pathlib.Path(_STAND_IN)), facts
+    return with_network(config, pathlib.Path(_PLACEHOLDER)), shape
 
 
-def stand_in(facts: Facts, config: ml_collections.ConfigDict) -> Corpus:
-    """A corpus of which there is nothing but the facts."""
+def placeholder_corpus(shape: CorpusShape, config: ml_collections.ConfigDict) -> Corpus:
+    """A corpus without rows that has a shape, for building an experiment."""
     field = "annotations" if "annotated" in config.masking.scheme else ""
     return Corpus(
-        path=pathlib.Path(_STAND_IN), length=facts.length, vocab_size=facts.vocab_size,
-        special=SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4), max_blocks=facts.max_blocks,
+        path=pathlib.Path(_PLACEHOLDER), length=shape.length, vocab_size=shape.vocab_size,
+        special=SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4), max_blocks=shape.max_blocks,
         blocks=config.data.blocks if config.data.sources or not config.objectives.next_sentence else "pairs",
-        unigram=np.ones(facts.vocab_size, np.int64), num_rows={"train": facts.rows or 10**7},
-        tokenizer_path=pathlib.Path(_STAND_IN), report={"settings": {"annotation_field": field}})
+        unigram=np.ones(shape.vocab_size, np.int64), num_rows={"train": shape.rows or 10**7},
+        tokenizer_path=pathlib.Path(_PLACEHOLDER), report={"settings": {"annotation_field": field}})
 
 
 def abstract_batch(experiment: Experiment) -> dict[str, Any]:
-    """A batch as the loader gives it, as shapes with shardings."""
+    """Shapes and shardings of a batch of the loader."""
     rows, length = experiment.workload.rows_per_step, experiment.workload.length
     sharding = batch_sharding(experiment.mesh, experiment.config.mesh.rules)
 
@@ -91,6 +94,6 @@ def abstract_batch(experiment: Experiment) -> dict[str, Any]:
 
 
 def abstract_stop_flags(experiment: Experiment) -> jax.ShapeDtypeStruct:
-    """What `mesh.stop_flags` gives."""
+    """Shape and sharding of the stop flags, one for each device."""
     return jax.ShapeDtypeStruct((experiment.mesh.size,), jnp.bool_,
                                 sharding=NamedSharding(experiment.mesh, PartitionSpec(AXES)))

@@ -1,0 +1,61 @@
+"""The subprocess that compiles: `python -m spanbert_jax.planning.compiler.worker REQUEST RESULT`, two JSON files.
+
+A compiler may end the process that it runs in, and it reads its settings once, when it is loaded. So each request gets
+a new process.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.model.attention import AttentionSpec
+from spanbert_jax.planning.compiler.corpus_shape import CorpusShape
+from spanbert_jax.planning.compiler.devices import get_devices
+from spanbert_jax.planning.compiler.kernels import compile_attention, kernel_cycles
+from spanbert_jax.planning.compiler.steps import OutOfMemory, compile_step
+from spanbert_jax.planning.hardware import parse_topology
+from spanbert_jax.pretraining.config import default_config
+
+
+def handle(request: dict[str, Any]) -> dict[str, Any]:
+    """Compiles a train step or an attention kernel.
+
+    Args:
+      request: "topology", and either "config" and "corpus" (a `CorpusShape`) of a step, or "kernel" (its name),
+        "length", "spec" (an `AttentionSpec`) and "dump" (the folder that the compiler dumps its schedule to).
+
+    Returns:
+      "compiled" (a `CompiledStep`) or "out_of_memory" of a step, "cycles" of a kernel, or "error", a message.
+    """
+    topology = parse_topology(request["topology"])
+    try:
+        devices = get_devices(topology)
+        if "kernel" in request:
+            spec = AttentionSpec(**request["spec"])
+            compile_attention(request["kernel"], request["length"], spec, devices[0])
+            return {"cycles": kernel_cycles(pathlib.Path(request["dump"]))}
+        config = default_config()
+        config.update(ml_collections.ConfigDict(request["config"]))
+        step = compile_step(config, CorpusShape(**request["corpus"]), topology, devices)
+    except UserError as error:
+        return {"error": str(error)}
+    return {"out_of_memory" if isinstance(step, OutOfMemory) else "compiled": dataclasses.asdict(step)}
+
+
+def main(request: str, result: str) -> None:
+    """Reads the request from one file and writes the result to another."""
+    # A program compiled for an absent device cannot be loaded from JAX's own cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    handled = handle(json.loads(pathlib.Path(request).read_text(encoding="utf-8")))
+    pathlib.Path(result).write_text(json.dumps(handled), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
