@@ -1,16 +1,18 @@
-"""Small runs in processes of their own, for tests that stop, kill, damage and compare them bit for bit."""
+"""Small training runs in child processes, for tests that stop, kill or damage a run and compare the results exactly."""
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import pydoc_data.topics
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ import spanbert_jax
 ROOT = pathlib.Path(__file__).parents[1]
 
 CONFIG = '''
-"""A run of seconds."""
+"""A run that takes seconds."""
 from spanbert_jax import default_config
 
 def get_config():
@@ -38,16 +40,16 @@ def get_config():
     return config
 '''
 
-# What runs have unless told otherwise. Without them all runs are one program, whatever their length, compiled once.
+# Settings that most real runs use. Runs without them share one compiled program, whatever their number of steps.
 USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.optimizer.schedule=linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What the runs of a test start from.
+    """The config and the corpus of test runs.
 
     Attributes:
-      folder: holds config.py, texts/, corpus/ and the compiled programs, so that a restart takes seconds.
+      folder: contains config.py, texts/, corpus/ and cache/ (compiled programs, so that a restart takes seconds).
     """
     folder: pathlib.Path
 
@@ -56,14 +58,14 @@ class Files:
         return self.folder / "corpus"
 
     def environment(self, devices: int = 1, cache: pathlib.Path | None = None) -> dict[str, str]:
-        """The variables of a process with so many simulated devices; compiled programs as in `Process`."""
+        """Environment variables of a process with that many simulated devices. `cache` replaces folder/cache."""
         return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
-                # As in conftest: few of these programs run for longer than they take to compile.
+                # As in conftest.py: few of these programs run longer than they take to compile.
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
 
 
 def make_files(folder: pathlib.Path) -> Files:
-    """A config and a corpus of the language reference that is in every Python."""
+    """Writes the config, and a corpus of Python's language reference, which every Python installation contains."""
     (folder / "config.py").write_text(CONFIG)
     texts = folder / "texts"
     texts.mkdir()
@@ -74,22 +76,38 @@ def make_files(folder: pathlib.Path) -> Files:
     return Files(folder)
 
 
+def make_once(folder: pathlib.Path, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """Returns the folder, which `make` fills unless another worker of this test session already has."""
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released on close
+        if not folder.exists():
+            folder.mkdir()
+            try:
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+    return folder
+
+
 class Process:
-    """A verb of the command line in a process of its own, or several under launch/local.py; a context manager.
+    """A context manager: a command of spanbert-jax in a child process, or in several under launch/local.py.
 
     Attributes:
-      lines: what it has written to standard error so far.
+      lines: the lines written to standard output and error so far.
     """
 
     def __init__(self, files: Files, workdir: pathlib.Path, *overrides: str, processes: int = 1, devices: int = 1,
                  launcher: tuple[str, ...] = (), cache: pathlib.Path | None = None, verb: str = "train"):
-        """Starts it.
+        """Starts the command.
 
         Args:
-          overrides: further arguments, later ones winning.
-          devices: simulated ones, of each process.
-          cache: of compiled programs, instead of the one that all runs share.
-          launcher: further arguments of launch/local.py; given or not, it is used for several processes.
+          overrides: further arguments; later ones take precedence.
+          processes: number of processes; several are started by launch/local.py.
+          devices: number of simulated devices of each process.
+          launcher: further arguments of launch/local.py, which then starts a single process too.
+          cache: folder of compiled programs; None for the one that all runs share.
+          verb: the command.
         """
         config = [f"--config={files.folder / 'config.py'}", f"--config.data.path={files.corpus}"]
         argv = [sys.executable, "-m", "spanbert_jax", verb, "--workdir", str(workdir),
@@ -108,30 +126,31 @@ class Process:
         self._popen.kill()
         self._popen.communicate()
 
-    def until(self, says: str) -> None:
-        """Reads on to a line that contains `says`."""
+    def until(self, text: str) -> None:
+        """Reads the output up to a line that contains `text`."""
         for line in self._read():
-            if says in line:
+            if text in line:
                 return
-        raise AssertionError(f"ended without {says!r}:\n{self.output}")
+        raise AssertionError(f"ended without {text!r}:\n{self.output}")
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal."""
         self._popen.send_signal(number)
 
     def wait(self) -> int:
-        """Reads to the end and returns the exit status."""
+        """Reads the output to its end and returns the exit status."""
         for _ in self._read():
             pass
         return self._popen.wait()
 
     def children(self) -> list[int]:
-        """The processes that a launcher has started, by number."""
+        """The process ids of the launcher's children, sorted."""
         listed = pathlib.Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children").read_text().split()
         return sorted(map(int, listed))
 
     @property
     def output(self) -> str:
+        """All output so far."""
         return "".join(self.lines)
 
     def _read(self) -> Iterator[str]:
@@ -141,32 +160,32 @@ class Process:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def run(*arguments, status: int = 0, **options) -> str:
-    """Runs to the end and returns the output."""
+    """Runs a `Process` to its end, asserts its exit status and returns its output."""
     with Process(*arguments, **options) as process:
-        got = process.wait()
-    assert got == status, f"exit status {got}:\n{process.output}"
+        actual = process.wait()
+    assert actual == status, f"exit status {actual}:\n{process.output}"
     return process.output
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:
-    """The training loss of each step."""
+    """The training loss of each step, from the metrics file."""
     return {line["step"]: line["loss"] for line in _metrics(workdir) if line["kind"] == "train"}
 
 
 def evaluations(workdir: pathlib.Path) -> list[dict]:
-    """The lines of evaluations, in order."""
+    """The evaluation lines of the metrics file, in order."""
     return [line for line in _metrics(workdir) if line["kind"] == "evaluation"]
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint, read by Orbax alone."""
+    """Every array of the newest checkpoint, read with Orbax alone."""
     steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
     path = (workdir / "checkpoints" / str(max(steps)) / "state").resolve()
     with ocp.PyTreeCheckpointer() as reader:
@@ -178,7 +197,7 @@ def final_state(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_run(workdir: pathlib.Path, unbroken: pathlib.Path) -> None:
-    """Asserts that two finished runs are equal, bit for bit: every loss, every evaluation, the whole last state."""
+    """Asserts that two finished runs have exactly the same losses, evaluations and final state."""
     assert losses(workdir) == losses(unbroken)
     assert evaluations(workdir) == evaluations(unbroken)
     state, expected = final_state(workdir), final_state(unbroken)

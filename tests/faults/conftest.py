@@ -1,28 +1,24 @@
-"""Unbroken runs, to compare broken ones with."""
+"""Uninterrupted runs, to compare interrupted ones with."""
 import pathlib
 
 import pytest
 
-from tests.runs import run
+from tests.runs import make_once, run
 
 
 @pytest.fixture(scope="session")
-def unbroken(files, tmp_path_factory) -> pathlib.Path:
-    """The workdir of a run that nothing happened to."""
-    workdir = tmp_path_factory.mktemp("unbroken")
-    run(files, workdir)
-    return workdir
+def unbroken(files, shared_folder) -> pathlib.Path:
+    """The workdir of an uninterrupted run."""
+    return make_once(shared_folder / "unbroken", lambda workdir: run(files, workdir))
 
 
 @pytest.fixture(scope="session")
-def unbroken_pair(files, tmp_path_factory) -> pathlib.Path:
-    """The workdir of a run of two processes that nothing happened to."""
-    workdir = tmp_path_factory.mktemp("pair")
-    run(files, workdir, processes=2)
-    return workdir
+def unbroken_pair(files, shared_folder) -> pathlib.Path:
+    """The workdir of an uninterrupted run of two processes."""
+    return make_once(shared_folder / "unbroken_pair", lambda workdir: run(files, workdir, processes=2))
 
 
 @pytest.fixture
 def sweep(request) -> int:
-    """How often to kill or to stop a run; 0 for the few times that suffice every day."""
+    """How often to kill or stop a run; 0 for the few times of an ordinary test run."""
     return request.config.getoption("--sweep")
