@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         return _score(args) if args.input else _say_results(args)
     joining.join(args)
     from spanbert_jax.cluster.agreement import is_process_zero
+    from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
     from spanbert_jax.pretraining.run import evaluate
-    from spanbert_jax.training.display import accuracy_table, evaluation_words
     figures = evaluate(args.workdir, args.step)
     if not is_process_zero():
         return 0
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(figures))
         return 0
     print(f"step {figures['step']:,}: {figures['masked_tokens']:,} masked tokens of held-out documents: "
-          f"{evaluation_words(figures)}")
+          f"{format_metrics(figures)}")
     make_console().print(accuracy_table(figures))
     return 0
 

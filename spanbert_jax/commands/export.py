@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluation(workdir: pathlib.Path, step: int) -> dict | None:
     """The figures of the last evaluation of a run up to a step."""
-    from spanbert_jax.training.tracking import METRICS_FILE, read_metrics
+    from spanbert_jax.training.trackers import METRICS_FILE, read_metrics
     if not (workdir / METRICS_FILE).is_file():
         return None
     lines = [line for line in read_metrics(workdir) if line["kind"] == "evaluation" and line["step"] <= step]

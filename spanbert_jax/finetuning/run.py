@@ -28,9 +28,9 @@ from spanbert_jax.training.config import shared_defaults
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
-from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
-from spanbert_jax.training.run import RunResult, run
+from spanbert_jax.training.run import RunResult, open_run
 from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
 from spanbert_jax.training.workload import Call
 
@@ -56,8 +56,13 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, f
     workdir = pathlib.Path(workdir)
     config = with_network(config, workdir, TAKEN_WITH_POSITIONS)
     make_mesh(config.mesh)  # refused before the data is read
-    return run(lambda: build(config, workdir), workdir, force, time_limit,
-               conclude=lambda experiment, loop: conclude(experiment, loop, workdir))
+    with open_run(workdir, force, time_limit) as run:
+        experiment = build(config, workdir)
+        loop = run.train(experiment)
+        if loop.finished:
+            with jax.set_mesh(experiment.mesh):
+                export_results(experiment, loop, workdir)
+        return run.result(experiment, loop)
 
 
 def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experiment:
@@ -98,22 +103,23 @@ def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfi
     return ModelConfig(vocab_size=vocab_size, boundary_head=False, gradient_dtype=config.train.gradient_dtype, **fields)
 
 
-def conclude(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
+def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> None:
     """Writes what a finished run is for: the network, its task, scores and predictions."""
     learning, step, params = experiment.workload, loop.step, loop.state.params
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        stored = [best for best in loop.bests if best in broadcast_from_zero(checkpointer.steps())]
+        stored = [best for best in loop.best.steps if best in broadcast_from_zero(checkpointer.steps())]
         if stored and stored[-1] != step:
             step = stored[-1]
             params = checkpointer.restore_params(step, experiment.abstract_state.params)
-    if loop.bests and step != loop.bests[-1]:
+    if loop.best.steps and step != loop.best.steps[-1]:
         logger.warning("the best checkpoint, that of step %s, could not be saved: that of step %s is taken",
-                       f"{loop.bests[-1]:,}", f"{step:,}")
+                       f"{loop.best.steps[-1]:,}", f"{step:,}")
     results: dict[str, Any] = {"step": step}
     for part in ("dev", "test"):
         if part in learning.dataset.examples:
             at_hand = learning.latest if part == "dev" and step == loop.step else None
-            results[part] = _measure(learning, part, params, loop.call, at_hand, workdir / PREDICTIONS_FOLDER / part)
+            results[part] = _measure(learning, part, params, loop.compiled, at_hand,
+                                     workdir / PREDICTIONS_FOLDER / part)
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)

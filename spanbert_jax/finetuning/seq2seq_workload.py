@@ -25,7 +25,7 @@ from spanbert_jax.training.workload import Call
 
 
 class Seq2SeqWorkload(TaskWorkload):
-    """A `training.learning.Learning`. The best network is the one to which the dev targets are likeliest: to write them
+    """A `training.workload.Workload`. The best network is the one to which the dev targets are likeliest: to write them
     takes many times as long, and is done in the end."""
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderDecoder, mesh: Mesh):

@@ -52,7 +52,7 @@ def task_objective(model: EncoderModel, task: Task) -> Objective:
 
 
 class TaskWorkload:
-    """A `training.learning.Learning`; see there.
+    """A `training.workload.Workload`; see there.
 
     Attributes:
       latest: the dev predictions of the last evaluation; None without one.
@@ -118,11 +118,11 @@ class TaskWorkload:
         return jax.jit(outputs, in_shardings=(None, batch_sharding(self._mesh, rules)),
                        out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
-    def words(self, figures: Mapping[str, Any]) -> str:
+    def format_metrics(self, figures: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {value:.4g}" for name, value in figures.items()
                          if isinstance(value, float) and "/" not in name)  # by type, of which there may be many
 
-    def introduction(self) -> list[str]:
+    def summary(self) -> list[str]:
         rows, parts = self.dataset.rows["train"], self.dataset.examples
         held_back = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
         words = [f"{len(parts['train']):,} training examples{f' ({held_back})' * bool(held_back)} as "
@@ -138,7 +138,7 @@ class TaskWorkload:
                          "give config.task.dev or config.task.dev_fraction to have the best.")
         return words
 
-    def furnish(self, workdir: pathlib.Path) -> None:
+    def write_artifacts(self, workdir: pathlib.Path) -> None:
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
         text = json.dumps(describe_task(self._config.task.name, self.task), indent=2, ensure_ascii=False)
         write_text(workdir / TASK_FILE, text + "\n")

@@ -1,128 +1,156 @@
-"""How good a network is on held-out rows, under a mask that is the same at every evaluation."""
+"""Evaluation on held-out rows, under a mask that is the same at every evaluation."""
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich.table
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from spanbert_jax.common.console import make_table
 from spanbert_jax.corpus import Corpus, RowSource
 from spanbert_jax.masking import MaskedRows, Masker
 from spanbert_jax.model import SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
-from spanbert_jax.training.batches import global_array, local_batch_indices
+from spanbert_jax.training.batches import device_batches
 from spanbert_jax.training.mesh import Rules, batch_sharding
 from spanbert_jax.training.objective import Batch
 from spanbert_jax.training.step import mean_metrics
+from spanbert_jax.training.workload import ShouldStop
 
-# Longer spans, and later places in a span, are counted together with this one.
+# Longer spans, and later positions in a span, are counted in the last bucket.
 LONGEST = 10
-# Not the seed of a run: every run over a corpus is measured on the same masks.
+# Not the seed of the run: all runs over a corpus are evaluated on the same masks.
 _MASK_SEED = 1_234_567
 
 
 def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray, mesh: Mesh,
-                        rules: Rules) -> Callable[[Any, Batch, jax.Array], dict[str, Any]]:
-    """A jitted function from parameters, a batch and its first row's index to sums over its targets.
+                        rules: Rules) -> Callable[[Any, Batch, jax.Array], dict[str, LossSums]]:
+    """Builds the jitted evaluation: (params, batch, index of its first row) -> sums over its targets.
 
-    The sums are `LossSums`: those of the objectives, "by_length" and "by_place" with one entry for each span length and
-    place in a span up to `LONGEST`, and "unigram", the loss of guessing from the training corpus's piece frequencies.
+    The sums are those of the objectives; "by_length" and "by_place", with one entry for each span length and position
+    in a span up to `LONGEST`; and "unigram", the loss of predicting token frequencies of the training corpus.
     """
     log_unigram = jnp.asarray(log_unigram)
 
-    def evaluate_batch(params: Any, batch: Batch, first: jax.Array) -> dict[str, Any]:
+    def evaluate_batch(params: Any, batch: Batch, first: jax.Array) -> dict[str, LossSums]:
         with nn.logical_axis_rules(rules):
-            # A row's mask depends on the row's index alone, so the batch size changes nothing.
+            # The mask of a row depends only on its index, so the batch size does not matter.
             rows = mask_batch(masker, jax.random.key(_MASK_SEED, impl="threefry2x32"), batch, mesh, rules, first)
             logits = apply_model(model, params, rows, batch)
-            terms: dict[str, Any] = dict(objective_sums(logits, rows, batch["next_sentence"]))
+            sums = dict(objective_sums(logits, rows, batch["next_sentence"]))
             loss, correct = cross_entropy(logits.masked, rows.targets)
-        terms["by_length"] = _by_bucket(loss, correct, rows, rows.span_length - 1)
-        terms["by_place"] = _by_bucket(loss, correct, rows, rows.place)
-        guess = -log_unigram[rows.targets] * rows.weights
-        terms["unigram"] = LossSums(jnp.sum(guess), jnp.zeros(()), jnp.sum(rows.weights))
-        return terms
+        sums["by_length"] = _by_bucket(loss, correct, rows, rows.span_length - 1)
+        sums["by_place"] = _by_bucket(loss, correct, rows, rows.place)
+        unigram = -log_unigram[rows.targets] * rows.weights
+        sums["unigram"] = LossSums(jnp.sum(unigram), jnp.zeros(()), jnp.sum(rows.weights))
+        return sums
 
     return jax.jit(evaluate_batch, in_shardings=(None, batch_sharding(mesh, rules), None),
                    out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _by_bucket(loss: jax.Array, correct: jax.Array, rows: MaskedRows, bucket: jax.Array) -> LossSums:
-    """Sums of masked-token scores [B, M] by bucket; fields [LONGEST]."""
+    """Sums of masked-token losses [B, M] by bucket; fields [LONGEST]."""
     member = jax.nn.one_hot(jnp.minimum(bucket, LONGEST - 1), LONGEST) * rows.weights[..., None]
     return LossSums(*(jnp.einsum("BM,BMK->K", values, member) for values in (loss, correct, jnp.ones_like(loss))))
 
 
 def log_unigram(corpus: Corpus) -> np.ndarray:
-    """Log probability [V] of each piece by its count in the training rows, plus one so that none is impossible."""
+    """[V] log frequency of each token in the training rows; one is added to every count."""
     counts = corpus.unigram.astype(np.float64) + 1
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def held_out_batches(source: RowSource, batch_size: int, max_rows: int, mesh: Mesh,
-                     rules: Rules) -> Iterator[tuple[int, Batch]]:
-    """The validation rows in order, as (index of the first row, batch); the last batch is filled with padding rows.
+class _PaddedRows:
+    """A row source in which row -1 is padding."""
 
-    Every process reads the rows of its own devices.
-    """
-    rows = min(len(source), max_rows)
-    sharding = batch_sharding(mesh, rules)
-    places = local_batch_indices(sharding, batch_size)
-    for first in range(0, rows, batch_size):
-        # The first row again where there is none, so that a process without any has something to fill.
-        beyond = first + places >= rows
-        batch = {}
-        for name, values in source.rows(np.where(beyond, 0, first + places)).items():
-            padding = beyond.reshape(-1, *[1] * (values.ndim - 1))
-            values = np.where(padding, -1 if name == "next_sentence" else 0, values)
-            batch[name] = global_array(sharding, values, places, batch_size)
-        yield first, batch
+    def __init__(self, source: RowSource):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        padding, rows = indices < 0, {}
+        for name, values in self._source.rows(np.where(padding, 0, indices)).items():
+            mask = padding.reshape(-1, *[1] * (values.ndim - 1))
+            rows[name] = np.where(mask, values.dtype.type(-1 if name == "next_sentence" else 0), values)
+        return rows
 
 
 def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, batch_size: int, max_rows: int,
-                    mesh: Mesh, rules: Rules, on_batch: Callable[[], bool | None] = lambda: None,
-                    ) -> dict[str, Any] | None:
-    """Figures over the validation rows, as `summarize` gives them.
+                    mesh: Mesh, rules: Rules, should_stop: ShouldStop = lambda: None) -> dict[str, Any] | None:
+    """Metrics over the validation rows, as `summarize` returns them.
 
     Args:
-      evaluate_batch: made by `make_evaluate_batch`.
-      batch_size: rows computed at once.
-      max_rows: the first so many of the rows are used.
-      on_batch: called after each batch, for progress; true ends the evaluation, which then gives None.
+      evaluate_batch: from `make_evaluate_batch`, jitted or compiled.
+      batch_size: rows evaluated at once; the last batch is filled with padding rows.
+      max_rows: only the first so many rows are used.
+      should_stop: called after each batch; true ends the evaluation, which then returns None.
     """
-    total = None
-    for first, batch in held_out_batches(source, batch_size, max_rows, mesh, rules):
-        terms = jax.device_get(evaluate_batch(params, batch, np.int32(first)))
-        # Sums over many batches outgrow float32's digits, so they are added up in float64.
-        terms = jax.tree.map(lambda x: np.asarray(x, np.float64), terms)
-        total = terms if total is None else jax.tree.map(np.add, total, terms)
-        if on_batch():
-            return None
+    count, total = min(len(source), max_rows), None
+
+    def indices(number: int) -> np.ndarray:
+        rows = number * batch_size + np.arange(batch_size)
+        return np.where(rows < count, rows, -1)
+
+    batches = device_batches(_PaddedRows(source), indices, range(math.ceil(count / batch_size)), mesh, rules)
+    with contextlib.closing(batches):
+        for batch in batches:
+            sums = jax.device_get(evaluate_batch(params, batch.arrays, np.int32(batch.number * batch_size)))
+            # In float64: float32 loses digits over many batches.
+            sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+            total = sums if total is None else jax.tree.map(np.add, total, sums)
+            if should_stop():
+                return None
     return summarize(total)
 
 
-def summarize(total: dict[str, Any]) -> dict[str, Any]:
+def summarize(total: dict[str, LossSums]) -> dict[str, Any]:
     """Means from sums.
 
     Returns:
-      "masked_loss" (nats), "masked_accuracy", the same for "boundary" and "next_sentence" where there are such heads,
-      "perplexity" of the masked tokens, "unigram_loss" on the same tokens, "masked_tokens" (how many), and
-      "accuracy_by_length" and "accuracy_by_place": lists of the masked-token accuracy for spans of 1, 2, ... tokens and
-      for the 1st, 2nd, ... token of a span, the last entry for that many and more, None where there are none.
+      "masked_loss" (nats) and "masked_accuracy"; the same for "boundary" and "next_sentence" if the model has these
+      heads; "perplexity" of the masked tokens; "unigram_loss" on the same tokens; "masked_tokens", their number;
+      "accuracy_by_length" and "accuracy_by_place", lists of the masked-token accuracy for spans of 1, 2, ... tokens and
+      for the 1st, 2nd, ... token of a span. Their last entry is for that many and more; None where there are no tokens.
     """
     buckets = {"by_length": total.pop("by_length"), "by_place": total.pop("by_place")}
     unigram = total.pop("unigram")
-    figures = {name: float(value) for name, value in mean_metrics(total).items()}
-    figures["perplexity"] = math.exp(min(figures["masked_loss"], 700))
-    figures["unigram_loss"] = float(unigram.loss / max(unigram.count, 1))
-    figures["masked_tokens"] = int(unigram.count)
-    for name, term in buckets.items():
-        figures[f"accuracy_{name}"] = [
-            float(correct / count) if count else None for correct, count in zip(term.correct, term.count)]
-    return figures
+    metrics: dict[str, Any] = {name: float(value) for name, value in mean_metrics(total).items()}
+    metrics["perplexity"] = math.exp(min(metrics["masked_loss"], 700))
+    metrics["unigram_loss"] = float(unigram.loss / max(unigram.count, 1))
+    metrics["masked_tokens"] = int(unigram.count)
+    for name, sums in buckets.items():
+        metrics[f"accuracy_{name}"] = [
+            float(correct / count) if count else None for correct, count in zip(sums.correct, sums.count)]
+    return metrics
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """An evaluation as one line."""
+    text = (f"masked-token loss {metrics['masked_loss']:.3f} nats (unigram {metrics['unigram_loss']:.3f}), "
+            f"perplexity {metrics['perplexity']:,.1f}, accuracy {metrics['masked_accuracy']:.1%}")
+    if "boundary_loss" in metrics:
+        text += f"; boundary loss {metrics['boundary_loss']:.3f}, accuracy {metrics['boundary_accuracy']:.1%}"
+    if "next_sentence_loss" in metrics:
+        text += f"; next-sentence accuracy {metrics['next_sentence_accuracy']:.1%}"
+    return text
+
+
+def accuracy_table(metrics: Mapping[str, Any]) -> rich.table.Table:
+    """Masked-token accuracy by span length and by position in the span."""
+    table = make_table("tokens", "in spans of this length", "at this place in a span", title="Masked-token accuracy")
+    rows = list(zip(metrics["accuracy_by_length"], metrics["accuracy_by_place"]))
+    for number, pair in enumerate(rows, 1):
+        label = f"{number} and more" if number == len(rows) else str(number)
+        table.add_row(label, *("-" if value is None else f"{value:.1%}" for value in pair))
+    return table

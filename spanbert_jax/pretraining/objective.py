@@ -1,4 +1,4 @@
-"""The objective of pretraining: rows are masked, and the masked tokens are predicted by every head."""
+"""The pretraining objective: rows are masked, and every head predicts its targets."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,12 +17,10 @@ from spanbert_jax.training.objective import Batch, Objective
 
 def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: Rules,
                first: jax.Array | int = 0) -> MaskedRows:
-    """Masks a batch, each row under a key of its own, on the devices that hold the rows.
+    """Masks a batch on the devices that hold its rows; row i uses `key` folded with `first` + i.
 
-    Row i of the batch is masked under `key` folded with `first` + i.
-
-    The masker loops until its last row is done; inside `shard_map` that concerns a device's own rows alone, and nothing
-    is said between devices. A row's mask depends on the key and its index, not on the mesh.
+    The masker loops until its last row is done. Inside `shard_map` each device loops over its own rows, without
+    communication. The mask of a row depends on the key and its index, not on the mesh.
     """
     def mask(index: jax.Array, rows: Batch) -> MaskedRows:
         return masker(jax.vmap(lambda i: jax.random.fold_in(key, i))(index), rows)
@@ -34,7 +32,7 @@ def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: 
 
 def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
                 dropout_key: jax.Array | None = None) -> Any:
-    """The logits of masked rows; without a key, without dropout."""
+    """Logits of masked rows; dropout is applied if a key is given."""
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     return model.apply(
         {"params": params}, rows.inputs, batch["segments"], batch["token_types"], positions=rows.positions,
@@ -42,7 +40,7 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
 
 
 def pretraining_objective(model: SpanBert, masker: Masker, objectives: Any, mesh: Mesh, rules: Rules) -> Objective:
-    """Masked tokens, span boundaries and next sentences, weighted as `config.objectives` says."""
+    """Losses of masked tokens, span boundaries and next sentences, with the weights of `config.objectives`."""
     def prepare_inputs(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
         return mask_batch(masker, key, batch, mesh, rules), batch
 
@@ -61,43 +59,40 @@ def pretraining_objective(model: SpanBert, masker: Masker, objectives: Any, mesh
 
 
 def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.Array]:
-    """Weight of each target, 1 or 0, by objective. `next_sentence` [B] is -1 where there is no label."""
+    """Weights of the targets, 1 or 0, by objective; `next_sentence` [B] is -1 without a label."""
     return {"masked": rows.weights, "boundary": rows.boundary_weights,
             "next_sentence": (next_sentence >= 0).astype(jnp.float32)}
 
 
 def objective_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
-    """The sums of every objective that the network has a head for.
+    """Loss sums of every objective that the model has a head for.
 
     Args:
-      logits: of the heads, [B, M, V], [B, M, V], [B, 2].
+      logits: [B, M, V], [B, M, V], [B, 2].
       rows: the masked rows that the logits were computed from.
       next_sentence: [B] labels, 0 continuation, 1 random, -1 none.
     """
     targets = {"masked": rows.targets, "boundary": rows.targets, "next_sentence": jnp.maximum(next_sentence, 0)}
     weights = target_weights(rows, next_sentence)
-    terms = {}
-    for name, values in logits._asdict().items():
-        if values is not None:
-            terms[name] = weighted_sums(*cross_entropy(values, targets[name]), weights[name])
-    return terms
+    return {name: weighted_sums(*cross_entropy(values, targets[name]), weights[name])
+            for name, values in logits._asdict().items() if values is not None}
 
 
-def total_loss(terms: Mapping[str, LossSums], counts: Mapping[str, jax.Array], boundary_weight: float,
+def total_loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array], boundary_weight: float,
                reference_denominators: bool) -> jax.Array:
     """Masked-token loss plus weighted boundary loss plus next-sentence loss, each a mean over its own targets.
 
-    The paper's formula sums both losses of a token; the reference's code divides each by its own count, and so does
-    this. The reference averages over the ratios of its devices; here sums over the whole batch are divided once, so
-    that the loss does not depend on the number of devices.
+    The paper's formula sums both losses of a token. The reference's code divides each by its own count, as here. The
+    reference then averages over devices; here sums over the whole batch are divided once, so that the loss does not
+    depend on the number of devices.
 
     Args:
-      terms: sums over a part of the batch, or all of it.
-      counts: targets in the whole batch by objective; the losses of the parts then add up to the batch's.
+      sums: loss sums over the batch or a part of it, by objective.
+      counts: targets in the whole batch, by objective: the losses of the parts add up to the loss of the batch.
       boundary_weight: of the boundary loss.
       reference_denominators: divide the boundary loss by its count plus one, as the reference does.
     """
     weights = {"masked": 1.0, "boundary": boundary_weight, "next_sentence": 1.0}
     extra = {"boundary": 1.0 if reference_denominators else 0.0}
-    return sum(weights[name] * term.loss / jnp.maximum(counts[name] + extra.get(name, 0.0), 1.0)
-               for name, term in terms.items())
+    return sum(weights[name] * value.loss / jnp.maximum(counts[name] + extra.get(name, 0.0), 1.0)
+               for name, value in sums.items())

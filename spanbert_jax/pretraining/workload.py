@@ -1,4 +1,4 @@
-"""Pretraining as what a run learns: a corpus, a masker, and the loss of guessing what was masked."""
+"""The workload of pretraining: a corpus, masking, and the objectives over masked tokens."""
 from __future__ import annotations
 
 import functools
@@ -18,21 +18,25 @@ from spanbert_jax.masking import Masker, make_masker
 from spanbert_jax.masking.validation import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
 from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
-from spanbert_jax.pretraining.evaluation import evaluate_params, log_unigram, make_evaluate_batch
+from spanbert_jax.pretraining.evaluation import evaluate_params, format_metrics, log_unigram, make_evaluate_batch
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import load_tokenizer
-from spanbert_jax.training.display import evaluation_words
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import initial_params
 from spanbert_jax.training.mesh import make_mesh
-from spanbert_jax.training.workload import Call
+from spanbert_jax.training.workload import Call, ShouldStop
 
 TOKENIZER_FILE = "tokenizer.json"
 
 
 class PretrainingWorkload:
-    """A `training.learning.Learning`; see there."""
+    """Implements `training.workload.Workload`.
+
+    Attributes:
+      corpus: the prepared corpus.
+      masker: masks its rows.
+    """
     metric, padding_rows = "", 0
 
     def __init__(self, config: ml_collections.ConfigDict, corpus: Corpus, model: SpanBert, mesh: Mesh):
@@ -45,25 +49,31 @@ class PretrainingWorkload:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """Fingerprint of the corpus, stored in checkpoints."""
         return self.corpus.identity
 
     @property
     def can_evaluate(self) -> bool:
+        """Whether the corpus has validation rows."""
         return bool(self.corpus.num_rows["validation"])
 
     def open_rows(self) -> RowSource:
+        """The training rows."""
         return RowSource(self.corpus, "train")
 
     def initial_params(self) -> Any | None:
+        """The parameters of `config.init_from`; None without it."""
         if not self._config.init_from:
             return None
         model = EncoderModel(self._model.config, "pretraining")
         return initial_params(self._config, model, load_tokenizer(self.corpus.tokenizer_path))
 
-    def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
+    def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:
+        """Metrics of `evaluation.summarize`."""
         evaluation = self._config.evaluation
-        return evaluate_params(functools.partial(call, self._evaluate_batch), params, self.held_out,
-                               evaluation.batch_size, evaluation.max_rows, self._mesh, self._config.mesh.rules, stop)
+        return evaluate_params(
+            functools.partial(call, self._evaluate_batch), params, self.held_out, evaluation.batch_size,
+            evaluation.max_rows, self._mesh, self._config.mesh.rules, should_stop)
 
     @functools.cached_property
     def _evaluate_batch(self) -> Callable:
@@ -75,19 +85,22 @@ class PretrainingWorkload:
         """The validation rows."""
         return RowSource(self.corpus, "validation")
 
-    def words(self, figures: Mapping[str, Any]) -> str:
-        return evaluation_words(figures)
+    def format_metrics(self, metrics: Mapping[str, Any]) -> str:
+        """Evaluation metrics as one line."""
+        return format_metrics(metrics)
 
-    def introduction(self) -> list[str]:
+    def summary(self) -> list[str]:
+        """Lines about rows and corpus."""
         corpus = self.corpus
-        words = [f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
+        lines = [f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
                  f"{self.rows_per_step} rows a step"]
         if not self.can_evaluate:
-            words.append("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
+            lines.append("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
                          "document to have some.")
-        return words
+        return lines
 
-    def furnish(self, workdir: pathlib.Path) -> None:
+    def write_artifacts(self, workdir: pathlib.Path) -> None:
+        """Copies the tokenizer."""
         shutil.copyfile(self.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
 
 
@@ -112,11 +125,11 @@ def corpus_masker(config: ml_collections.ConfigDict, corpus: Corpus) -> Masker:
 
 
 def build(config: ml_collections.ConfigDict, corpus: Corpus,
-          devices: Sequence[jax.Device] | None = None) -> Experiment:
-    """The parts of a pretraining run, on all devices or on those given.
+          devices: Sequence[jax.Device] | None = None) -> Experiment[PretrainingWorkload]:
+    """Builds a pretraining experiment on all devices or on those given.
 
     Raises:
-      UserError: when the corpus and the config, or the config and the devices, do not go together.
+      UserError: the corpus does not fit the config, or the config does not fit the devices.
     """
     mesh = make_mesh(config.mesh, devices)
     if corpus.length > config.model.max_positions:
@@ -134,4 +147,5 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus,
     network = model_config(config, corpus.vocab_size)
     model = SpanBert(with_attention(network, config.model.attention, mesh, config.mesh.rules, corpus.length))
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
-    return build_experiment(config, PretrainingWorkload(config, corpus, model, mesh), model, mesh, size, default_config())
+    workload = PretrainingWorkload(config, corpus, model, mesh)
+    return build_experiment(config, workload, model, mesh, size, default_config())

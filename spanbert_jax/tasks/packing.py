@@ -21,7 +21,7 @@ _Lengths = TypeVar("_Lengths")
 
 
 class PackedRows:
-    """Features in rows of one length: a `training.learning.Rows`.
+    """Features in rows of one length: a `training.batches.Rows`.
 
     A row has "tokens", "segments" and "token_types" [S]; "first" and "weights" [K]: where each of its texts begins, and
     1 where there is one; and the targets: columns [K, ...] and pieces [S, ...].

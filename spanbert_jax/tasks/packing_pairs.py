@@ -16,7 +16,7 @@ _MOST_TEXTS = 64
 
 
 class PackedPairs(PackedRows):
-    """Features in rows of S positions, and their labels in rows of T: a `training.learning.Rows`.
+    """Features in rows of S positions, and their labels in rows of T: a `training.batches.Rows`.
 
     Besides what `PackedRows` have, a row has "labels", "previous" and "label_segments" [T]: the pieces to be written,
     the piece before each, and the number of its text in the row, as "segments" has it, 0 for padding.

@@ -1,10 +1,10 @@
-"""The parts of a run: what it learns, network, mesh, optimiser."""
+"""The parts of a run: workload, model, mesh, optimiser."""
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import ml_collections
@@ -23,18 +23,26 @@ from spanbert_jax.training.schedules import learning_rate_schedule
 from spanbert_jax.training.state import Network, TrainState, abstract_train_state
 from spanbert_jax.training.workload import Workload
 
+W = TypeVar("W", bound=Workload)
+
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The parts of a run that follow from its config and its data; nothing in here holds an array on a device.
+class Experiment(Generic[W]):
+    """The parts of a run that follow from its config and its data. It holds no arrays on devices.
 
     Attributes:
-      size: durations in steps are asked of it.
-      abstract_state: shapes and shardings of the state.
-      defaults: of the fields of its kind of config.
+      config: of the run.
+      workload: pretraining or a task.
+      size: converts durations to steps.
+      mesh: of devices.
+      model: the Flax module.
+      schedule: of the learning rate.
+      optimizer: with this schedule.
+      abstract_state: shapes and shardings of the train state.
+      defaults: default values of the config's fields.
     """
     config: ml_collections.ConfigDict
-    workload: Workload
+    workload: W
     size: RunSize
     mesh: Mesh
     model: Network
@@ -45,36 +53,36 @@ class Experiment:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the network."""
+        """Number of parameters of the model."""
         configs = [getattr(self.model, name) for name in ("config", "decoder_config") if hasattr(self.model, name)]
         return parameter_count(self.abstract_state.params, *configs)
 
-    def steps(self, room: str, name: str) -> int:
+    def steps(self, section: str, name: str) -> int:
         """The duration in a field of the config, in steps."""
-        return self.size.steps(f"config.{room}.{name}", self.config[room][name])
+        return self.size.steps(f"config.{section}.{name}", self.config[section][name])
 
 
 def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
-    """Refuses a config that does not go with all devices, or those given, before a corpus is prepared for it.
+    """Checks a config against all devices, or those given, before a corpus is prepared for it.
 
     Raises:
-      UserError: when the mesh does not fit the devices or the batches do not divide over them.
+      UserError: the mesh does not fit the devices, or the batches do not divide over them.
     """
     mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def build_experiment(config: ml_collections.ConfigDict, workload: Workload, model: Network, mesh: Mesh,
-             size: RunSize, defaults: ml_collections.ConfigDict) -> Experiment:
-    """The parts of a run of given learning, and its optimiser.
+def build_experiment(config: ml_collections.ConfigDict, workload: W, model: Network, mesh: Mesh,
+             size: RunSize, defaults: ml_collections.ConfigDict) -> Experiment[W]:
+    """Adds schedule, optimiser and abstract state to a workload and its model.
 
     Args:
-      size: without the length of the run, which the config says.
-      defaults: of the fields of its kind of config.
+      size: without the length of the run, which comes from the config.
+      defaults: default values of the config's fields.
 
     Raises:
-      UserError: when the schedule does not fit into the run, or a large parameter would be on every device.
+      UserError: the schedule does not fit into the run, or a large parameter would be on every device.
     """
     size = dataclasses.replace(size, total_steps=size.steps("config.train.duration", config.train.duration))
     schedule = learning_rate_schedule(
@@ -88,10 +96,10 @@ def build_experiment(config: ml_collections.ConfigDict, workload: Workload, mode
 
 
 def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:
-    """The network with its way of computing attention settled: the fastest that the devices have and changes nothing.
+    """The config of the model with an attention backend: for "auto" the fastest exact one on these devices.
 
     Raises:
-      UserError: when the config names one that cannot compute what it asks for.
+      UserError: the named backend cannot compute this model.
     """
     heads = network.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
     wanted = mesh.devices.flat[0].platform, length, heads, attention_spec(network), network.dtype
@@ -103,13 +111,13 @@ def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, le
 
 
 def parameter_count(params: Any, *configs: ModelConfig) -> int:
-    """Parameters of networks, without the rows that pad their vocabularies."""
+    """Number of parameters, without the rows that pad vocabularies."""
     rows = {config.padded_vocab_size: config.vocab_size for config in configs}
     return sum(leaf.size // leaf.shape[0] * rows.get(leaf.shape[0], leaf.shape[0])
                for leaf in jax.tree_util.tree_leaves(params))
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in the user's cache folder unless JAX has been given another place."""
+    """Keeps compiled programs between runs, in the user's cache folder unless JAX is configured otherwise."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

@@ -1,4 +1,4 @@
-"""How the host's allocator treats the large buffers that a step on CPUs takes and gives back."""
+"""Settings of the host's memory allocator for training on CPUs."""
 from __future__ import annotations
 
 import ctypes
@@ -9,11 +9,11 @@ _NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed for the next step instead of giving it back to the system.
+    """Makes glibc keep freed memory for the next step instead of returning it to the system.
 
-    On CPUs XLA takes a step's temporary buffers anew each time. Given back, every page of them is mapped and zeroed
-    again, which took a quarter of a small network's step. Elsewhere than on glibc this does nothing. Call it before the
-    first array: threads that have allocated already keep their ways.
+    On CPUs XLA allocates the temporary buffers of each step. Returned memory is mapped and zeroed again page by page,
+    which took a quarter of the step of a small model. Does nothing without glibc. Call it before creating the first
+    array: threads that have allocated already are not affected.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

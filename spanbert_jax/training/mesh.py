@@ -17,8 +17,8 @@ from spanbert_jax.common.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 # A TPU pads the last two axes of a 32-bit array to multiples of these.
 TILE = (8, 128)
-# A parameter of this size must be split if the mesh has an fsdp axis. Splitting smaller ones saves little memory and costs
-# a collective each.
+# A parameter of this size must be split if the mesh has an fsdp axis. Splitting smaller ones saves little memory and
+# costs a collective each.
 LARGE = 1 << 20
 
 Rules = Sequence[tuple[str, Any]]
@@ -173,8 +173,9 @@ def _spread(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
     if ways == 1 or math.prod(shape) < LARGE or not axes or any("data" in part for part in parts):
         return sharding
     # Prefer the axis whose parts need least padding to whole TPU tiles: for a kernel [12, 768, 768] over 8 devices the
-    # second (96 rows each), not the third (96 of 128 lanes). Among equals take the largest, so never the axis of stacked
-    # layers: a device that holds whole layers needs their whole gradients, and a reduce-scatter becomes impossible.
+    # second (96 rows each), not the third (96 of 128 lanes). Among equals take the largest, so never the axis of
+    # stacked layers: a device that held all of one layer would need the layer's whole gradient and nothing of the
+    # others, while otherwise the sum over the devices leaves each of them with its part.
     chosen = min(axes, key=lambda axis: (_padded_size(local, axis, ways), -local[axis]))
     parts[chosen] += ("data",)
     return NamedSharding(sharding.mesh, PartitionSpec(*(part or None for part in parts)))

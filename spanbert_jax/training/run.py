@@ -1,4 +1,4 @@
-"""A run: what its config describes, from its workdir's newest sound checkpoint to the end."""
+"""One attempt of a run: from the newest valid checkpoint of its workdir to the end or to a stop."""
 from __future__ import annotations
 
 import contextlib
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,29 +19,30 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import display
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
-from spanbert_jax.training.goodput import Account, read_record, write_record
+from spanbert_jax.training.goodput import Goodput, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.loop import Loop
+from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
+from spanbert_jax.training.services import Services
 from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
 from spanbert_jax.training.stored_config import save_config
-from spanbert_jax.training.tracking import METRICS_FILE, MetricsWriter
+from spanbert_jax.training.trackers import METRICS_FILE, MetricsWriter
 
 OLD_METRICS = "metrics.old.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What came of a run.
+    """The result of an attempt.
 
     Attributes:
-      workdir: where it lies.
+      workdir: of the run.
       step: updates done.
-      finished: whether that is all of them; if not, the run was stopped and the same call goes on.
-      parameters: of the network.
-      seconds: of this call.
-      evaluation: figures of the last evaluation, as what is learned gives them; None without held-out rows.
+      finished: whether all updates are done; if not, the attempt was stopped and the same call resumes it.
+      parameters: number of parameters of the model.
+      seconds: duration of this attempt.
+      evaluation: metrics of the last evaluation; None without held-out rows.
     """
     workdir: pathlib.Path
     step: int
@@ -51,101 +52,125 @@ class RunResult:
     evaluation: dict[str, Any] | None
 
 
-def run(make: Callable[[], Experiment], workdir: pathlib.Path, force: bool, time_limit: float,
-        conclude: Callable[[Experiment, Loop], None] = lambda experiment, loop: None) -> RunResult:
-    """Runs an experiment, or goes on with it; `train` says the rest.
+@contextlib.contextmanager
+def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator["Run"]:
+    """Locks a workdir and listens for stop requests until the context is left.
 
     Args:
-      make: the experiment, from data that it may have to prepare first.
-      conclude: is called when all steps are done, before the workdir is let go.
+      workdir: of the run.
+      force: resume although the config changed what the run computes.
+      time_limit: seconds after which to save and stop; 0 for none.
     """
-    began, account = time.monotonic(), Account()
+    began, goodput = time.monotonic(), Goodput()
     keep_freed_memory()
     use_compilation_cache()
     with StopRequest(time_limit) as stop, lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext():
-        experiment = make()
-        with jax.set_mesh(experiment.mesh):
-            loop = _run(experiment, workdir, stop, force, account)
-            if loop.finished:
-                conclude(experiment, loop)
-    seconds = time.monotonic() - began
-    return RunResult(workdir, loop.step, loop.finished, experiment.parameters, seconds, loop.evaluation)
+        yield Run(workdir, force, stop, goodput, began)
 
 
-def _run(experiment: Experiment, workdir: pathlib.Path, stop: StopRequest, force: bool, account: Account) -> Loop:
-    """Goes on from the newest sound checkpoint, or begins, and trains. Returns the loop at its end."""
-    config, checkpoint = experiment.config, experiment.config.checkpoint
-    console = make_console(stderr=True, quiet=not is_process_zero())
-    metadata = describe(config, experiment.workload.identity, experiment.model.config)
-    require_same_everywhere(metadata, force)
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An open run; made by `open_run`."""
+    workdir: pathlib.Path
+    force: bool
+    stop: StopRequest
+    goodput: Goodput
+    began: float
 
-    with Checkpointer(workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
-                      tries=checkpoint.tries, log=console.print) as checkpointer:
-        checkpointer.check_space(experiment.abstract_state)
-        display.introduce(console, experiment)
+    def train(self, experiment: Experiment) -> TrainingLoop:
+        """Trains an experiment from its newest valid checkpoint, or from the start. Returns the loop at its end.
 
-        changes: list[str] = []
+        Raises:
+          as `TrainingLoop.run`.
+          UserError: the checkpoints do not fit the config, or the workdir cannot be written.
+        """
+        config, checkpoint, console = experiment.config, experiment.config.checkpoint, _console()
+        metadata = describe(config, experiment.workload.identity, experiment.model.config)
+        require_same_everywhere(metadata, self.force)
+        with (jax.set_mesh(experiment.mesh),
+              Checkpointer(self.workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
+                           tries=checkpoint.tries, log=console.print) as checkpointer):
+            checkpointer.check_space(experiment.abstract_state)
+            display.print_summary(console, experiment)
+            step, state = self._load_or_create_state(experiment, checkpointer, metadata)
+            # Only after the checkpoint was found to fit: a wrong config does not replace the stored one.
+            if is_process_zero():
+                _init_workdir(self.workdir, experiment, new=not step)
+            total, trackers = experiment.size.total_steps, getattr(config, "trackers", ("tensorboard",))
+            with (MetricsWriter(self.workdir, step, trackers, log=console.print) as metrics,
+                  display.TrainingProgress(console, total, step) as progress, self.stop.deferred()):
+                profiler = Profiler(config.profile, self.workdir, range(step + 1, total + 1), self.goodput,
+                                    progress.log)
+                services = Services(checkpointer, metrics, progress, self.stop, self.goodput, profiler)
+                loop = TrainingLoop(experiment, state, step, services, metadata)
+                del state  # the loop donates it
+                if loop.finished:  # evaluates again, and writes nothing
+                    loop.run()
+                else:
+                    self._train_and_report_goodput(loop, services)
+        return loop
 
-        def check(step: int, before: dict[str, Any]) -> None:
-            changes[:] = check_changes(step, before, metadata, force, experiment.defaults)
+    def result(self, experiment: Experiment, loop: TrainingLoop) -> RunResult:
+        """The result after `train`."""
+        return RunResult(self.workdir, loop.step, loop.finished, experiment.parameters, time.monotonic() - self.began,
+                         loop.evaluation)
 
-        def begin() -> tuple[int, TrainState]:
-            with jax.set_mesh(experiment.mesh):  # which is the thread's own
+    def _load_or_create_state(self, experiment: Experiment, checkpointer: Checkpointer,
+                              metadata: dict[str, Any]) -> tuple[int, TrainState]:
+        """The newest valid checkpoint, or step 0 and a new state; prints which."""
+        console, changes = _console(), list[str]()
+
+        def check(step: int, stored: dict[str, Any]) -> None:
+            changes[:] = check_changes(step, stored, metadata, self.force, experiment.defaults)
+
+        def load() -> tuple[int, TrainState]:
+            with jax.set_mesh(experiment.mesh):  # the setting belongs to the thread
                 if resumed := checkpointer.resume(to_stored(experiment.abstract_state), check):
                     return resumed[0], from_stored(resumed[1])
-                return 0, _fresh(experiment)
+                return 0, _new_state(experiment)
 
-        # In a thread of its own: what a signal raises inside Orbax would look like a checkpoint that cannot be read.
-        step, state = stop.interruptible(begin)
+        # In another thread: an exception raised by a signal inside Orbax would look like an unreadable checkpoint.
+        step, state = self.stop.interruptible(load)
         if step:
-            console.print(f"Going on from the checkpoint of step {step:,} in {workdir}.")
-        elif (workdir / METRICS_FILE).exists():
-            console.print(f"No checkpoint in {workdir}: beginning at step 0; older metrics are in {OLD_METRICS}.")
+            console.print(f"Resuming from the checkpoint of step {step:,} in {self.workdir}.")
+        elif (self.workdir / METRICS_FILE).exists():
+            console.print(f"No checkpoint in {self.workdir}: starting at step 0; older metrics are in {OLD_METRICS}.")
         for change in changes:
             console.print(f"Changed since then: {change}")
-        # Not before the checkpoint has been found to fit: a wrong config leaves the run's own in place.
+        return step, state
+
+    def _train_and_report_goodput(self, loop: TrainingLoop, services: Services) -> None:
+        """Runs the loop, and reports where the time went however it ends."""
         if is_process_zero():
-            _furnish(workdir, experiment, new=not step)
-        total = experiment.size.total_steps
-        with (MetricsWriter(workdir, step, say=console.print) as writer,
-              display.TrainingProgress(console, total, step) as progress, stop.deferred()):
-            profiler = Profiler(config.profile, workdir, range(step + 1, total + 1), account, progress.say)
-            loop = Loop(experiment, state, step, checkpointer, metadata, writer, progress, stop, account, profiler)
-            del state  # the loop donates it
-            if loop.finished:  # it only says its evaluation again
-                loop.run()
-            else:
-                if is_process_zero():
-                    account.resume(read_record(workdir, progress.say), step, functools.partial(write_record, workdir))
-                _train_and_account(loop, account, writer, progress)
-    return loop
+            record = read_record(self.workdir, services.progress.log)
+            self.goodput.resume(record, loop.step, functools.partial(write_record, self.workdir))
+        try:
+            loop.run()
+            if loop.finished:
+                self.goodput.finish()
+        finally:
+            goodput_metrics = self.goodput.metrics()
+            services.metrics.write(loop.step, "goodput", goodput_metrics)
+            services.progress.log(display.format_goodput(goodput_metrics))
 
 
-def _train_and_account(loop: Loop, account: Account, writer: MetricsWriter, progress: display.TrainingProgress) -> None:
-    """Trains, and says where the time went, however it ends."""
-    try:
-        loop.run()
-        if loop.finished:
-            account.finish()
-    finally:
-        figures = account.figures()
-        writer.write(loop.step, "goodput", figures)
-        progress.say(display.goodput_words(figures))
+def _console() -> Any:
+    return make_console(stderr=True, quiet=not is_process_zero())
 
 
-def _furnish(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
-    """Puts the config and the tokenizer into the workdir, and out of a new run's way what an older one has written."""
-    try:
-        if new and (workdir / METRICS_FILE).exists():
-            (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
-        experiment.workload.furnish(workdir)
-        save_config(workdir, experiment.config)
-    except OSError as error:
-        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); mend that, or give "
-                        "another workdir") from None
-
-
-def _fresh(experiment: Experiment) -> TrainState:
+def _new_state(experiment: Experiment) -> TrainState:
     if (params := experiment.workload.initial_params()) is not None:
         return state_from_params(params, experiment.optimizer, experiment.abstract_state)
     return create_state(experiment.model, experiment.optimizer, experiment.abstract_state, experiment.config.seed)
+
+
+def _init_workdir(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:
+    """Writes config and artifacts; a new run renames the metrics of an older one."""
+    try:
+        if new and (workdir / METRICS_FILE).exists():
+            (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
+        experiment.workload.write_artifacts(workdir)
+        save_config(workdir, experiment.config)
+    except OSError as error:
+        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); fix that, or give another "
+                        "workdir") from None

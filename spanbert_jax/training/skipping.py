@@ -38,8 +38,8 @@ def is_bad(history: UpdateHistory, loss: jax.Array, gradient_norm: jax.Array, de
     """Whether to skip an update: [] bool.
 
     An update is bad if its loss or gradient norm is not finite, or more than `deviations` standard deviations above the
-    median of the recent updates. The standard deviation is estimated by the median absolute deviation, which outliers do
-    not change. Low values are never bad.
+    median of the recent updates. The standard deviation is estimated from the median absolute deviation, which
+    outliers do not change. Low values are never bad.
     """
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     return ~(finite & _is_usual(history.losses, history.applied, loss, deviations)

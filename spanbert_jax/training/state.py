@@ -93,7 +93,7 @@ def shardings_of(abstract: Any) -> Any:
 
 def create_state(model: Network, optimizer: optax.GradientTransformation, abstract: TrainState,
                  seed: int) -> TrainState:
-    """The state before step 0 with random parameters, created in its final layout: no device holds more than its part."""
+    """The state before step 0 with random parameters, created in its layout: no device holds more than its part."""
     create = jax.jit(lambda key: _random_state(model, optimizer, key), out_shardings=shardings_of(abstract))
     return create(jax.random.key(seed))
 

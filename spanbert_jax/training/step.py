@@ -68,8 +68,8 @@ def make_train_step(config: Any, objective: Objective, optimizer: optax.Gradient
 
     The metrics are scalars: "loss", the mean loss and accuracy of each objective such as "masked_loss" and
     "masked_accuracy", "gradient_norm", "parameter_norm", "learning_rate", "tokens" (without padding), "stop" (whether
-    any process wants to stop: all processes learn it at the same step, without further communication) and, if the config
-    skips bad updates, "skipped_updates" and "consecutive_skips".
+    any process wants to stop: all processes learn it at the same step, without further communication) and, if the
+    config skips bad updates, "skipped_updates" and "consecutive_skips".
     """
     rules, skip = config.mesh.rules, config.skip
     layout, replicated = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())

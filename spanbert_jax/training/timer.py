@@ -1,28 +1,28 @@
-"""Speed of the updates."""
+"""Speed of training."""
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
 class Timer:
-    """Updates since the last reset, the tokens that went through and the time that they took."""
+    """Measures updates, tokens and time since the last reset."""
 
     def __init__(self, spent: Callable[[], float]):
-        """Starts. Args: spent: seconds spent in updates so far."""
+        """Args: spent: returns the seconds spent in updates so far."""
         self._spent = spent
         self.reset()
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Starts a new measurement."""
         self._since, self._laps, self._tokens = self._spent(), 0, 0.0
 
     def lap(self, tokens: float) -> None:
-        """Counts an update."""
+        """Counts an update with its number of tokens."""
         self._laps += 1
         self._tokens += tokens
 
     def speeds(self, flops: float) -> dict[str, float]:
-        """Speeds of the updates lapped, each of `flops` operations."""
+        """Speeds over the counted updates of `flops` operations each."""
         seconds = max(self._spent() - self._since, 1e-9)
         return {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
                 "model_flops_per_second": flops * self._laps / seconds}

@@ -1,39 +1,30 @@
-"""What a run learns. The loop knows no more of pretraining, or of any task, than this."""
+"""What the training engine knows of pretraining and of tasks."""
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
+from spanbert_jax.training.batches import Rows
 from spanbert_jax.training.objective import Objective
 
-# Calls a jitted function, compiling it first if need be.
+# Calls a jitted function with arguments; `CompiledFunctions`, or a plain call.
 Call = Callable[..., Any]
-
-
-class Rows(Protocol):
-    """Random access to rows; safe to use from several threads."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows of given numbers [B]: arrays [B, ...] by name, "segments" [B, S] among them, 0 for padding; all of a
-        row -1 is padding, where there is any."""
+# Asked after each batch of an evaluation; true ends it.
+ShouldStop = Callable[[], bool | None]
 
 
 class Workload(Protocol):
-    """Rows to learn from, an objective over them, and how good a network has become.
+    """Rows to train on, an objective over them, and an evaluation.
 
     Attributes:
-      objective: what a step minimises.
+      objective: what the train step minimises.
       rows_per_step: B, over all devices.
-      padding_rows: rows of padding that a batch has besides, so that it divides over the devices.
+      padding_rows: padding rows that each batch has besides, so that it divides over the devices.
       length: S, positions in a row.
       flops: model floating-point operations of a step.
-      identity: what the rows and, under "tokenizer", the ids in them are; a checkpoint remembers it.
-      metric: the figure by which the best state is chosen, higher is better; "" where none is.
+      identity: fingerprint of data and tokenizer, stored in checkpoints; the tokenizer's is under "tokenizer".
+      metric: name of the evaluation metric by which the best state is chosen, higher is better; "" for none.
       can_evaluate: whether there are held-out rows.
     """
     objective: Objective
@@ -41,24 +32,28 @@ class Workload(Protocol):
     padding_rows: int
     length: int
     flops: float
-    identity: dict[str, Any]
     metric: str
-    can_evaluate: bool
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+
+    @property
+    def can_evaluate(self) -> bool: ...
 
     def open_rows(self) -> Rows:
         """The rows to train on."""
 
     def initial_params(self) -> Any | None:
-        """What the parameters begin with, on the host; None for fresh ones."""
+        """Parameters to start from, on the host; None for random ones."""
 
-    def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
-        """Figures of parameters on held-out rows; None if `stop`, asked after each batch, has ended it."""
+    def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:
+        """Metrics of parameters on held-out rows; None if `should_stop` ended the evaluation."""
 
-    def words(self, figures: Mapping[str, Any]) -> str:
-        """An evaluation in a line."""
+    def format_metrics(self, metrics: Mapping[str, Any]) -> str:
+        """Evaluation metrics as one line of text."""
 
-    def introduction(self) -> list[str]:
-        """What is learned from, in words; the first stands beside the parameters and the mesh."""
+    def summary(self) -> list[str]:
+        """Lines that describe the data; the first is shown beside the number of parameters and the mesh."""
 
-    def furnish(self, workdir: pathlib.Path) -> None:
-        """Puts into a workdir what the run's products need besides its config."""
+    def write_artifacts(self, workdir: pathlib.Path) -> None:
+        """Writes the files that export and predict need besides config and checkpoints, such as the tokenizer."""

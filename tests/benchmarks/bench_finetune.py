@@ -57,7 +57,7 @@ from spanbert_jax.training.config import require
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
-from spanbert_jax.training.tracking import read_metrics
+from spanbert_jax.training.trackers import read_metrics
 
 if TYPE_CHECKING:
     import torch

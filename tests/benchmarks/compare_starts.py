@@ -17,7 +17,7 @@ import rich.table
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse
 from spanbert_jax.finetuning.run import finetune
-from spanbert_jax.training.tracking import read_metrics
+from spanbert_jax.training.trackers import read_metrics
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 360, 50
 _COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce")

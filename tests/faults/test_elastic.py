@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(files, runs, tmp_path, b
     done = losses(workdir)
     output = run(files, workdir, *SETTINGS, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices)
     # A state restored otherwise than it was saved would have been set aside, by its fingerprint.
-    assert f"Going on from the checkpoint of step {max(done)} " in output and "set aside" not in output
+    assert f"Resuming from the checkpoint of step {max(done)} " in output and "set aside" not in output
     got, expected = losses(workdir), losses(runs / "unbroken")
     assert got.keys() == expected.keys() and done.items() <= got.items()
     for step in sorted(got)[:len(done) + STEPS]:

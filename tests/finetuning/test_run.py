@@ -13,8 +13,8 @@ from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
-from spanbert_jax.training.loop import Loop
-from spanbert_jax.training.tracking import read_metrics
+from spanbert_jax.training.loop import TrainingLoop
+from spanbert_jax.training.trackers import read_metrics
 from tests.tasks.small import MAKERS, make_start, small_config, write
 
 
@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
         loop.stopping = loop.step == 13
         return loop.stopping
 
-    monkeypatch.setattr(Loop, "_ends", ends)
+    monkeypatch.setattr(TrainingLoop, "_ends", ends)
     result = finetune(config, tmp_path / "run")
     assert not result.finished and result.step == 13 and not (tmp_path / "run" / "results.json").exists()
     monkeypatch.undo()
@@ -181,7 +181,7 @@ def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(sta
     config.train.duration = "4 steps"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
+        patch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
         finetune(config, tmp_path / "run")
     with pytest.raises(UserError, match="a run of a task that has not finished"):
         open_pretrained(tmp_path / "run")

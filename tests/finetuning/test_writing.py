@@ -16,8 +16,8 @@ from spanbert_jax.inference.files import predict_files
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
-from spanbert_jax.training.loop import Loop
-from spanbert_jax.training.tracking import read_metrics
+from spanbert_jax.training.loop import TrainingLoop
+from spanbert_jax.training.trackers import read_metrics
 from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
 from tests.transformers_pairs import torch, transformers
 
@@ -211,7 +211,7 @@ def test_what_is_frozen_stays_and_the_lower_a_layer_the_less_it_moves(start, tmp
 def test_a_run_that_has_not_finished_predicts_nothing(start, tmp_path, monkeypatch):
     config = config_of(start, tmp_path, count=60)
     config.train.duration = "12 steps"
-    monkeypatch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
+    monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
     assert not finetune(config, tmp_path / "run").finished
     with pytest.raises(UserError, match="run: a run of a task that has not finished; start its command again, and"):
         load_model(tmp_path / "run")
@@ -221,7 +221,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
     config = config_of(start, tmp_path, count=60)
     config.model.dropout, config.train.duration = 0.1, "12 steps"
     finetune(config, tmp_path / "whole")
-    monkeypatch.setattr(Loop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 7) or loop.stopping)
+    monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 7) or loop.stopping)
     assert not finetune(config, tmp_path / "run").finished
     monkeypatch.undo()
     assert finetune(config, tmp_path / "run").finished

@@ -77,7 +77,7 @@ def _try_a_time_limit(files: Files, workdir: pathlib.Path) -> None:
     job = Job(files, workdir, "--config.train.duration=100k steps", flags=("--time=2", "--signal=TERM@60"))
     job.wait_for("status 75: requeued, restart 1 of 100")
     stopped = int(re.search(r"Stopped after step ([\d,]+)", job.output)[1].replace(",", ""))
-    job.wait_for(f"Going on from the checkpoint of step ({stopped}|{stopped:,}) ")
+    job.wait_for(f"Resuming from the checkpoint of step ({stopped}|{stopped:,}) ")
     subprocess.run(["scancel", job.number], check=True)
     job.wait_for_end()
     print(f"job {job.number}: warned of its time limit, it saved step {stopped}, was requeued and went on from there")

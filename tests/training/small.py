@@ -53,11 +53,12 @@ class Trainer:
         self.config = config
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
         self.model = SpanBert(model_config(config, VOCABULARY))
-        self.masker = make_masker(masking_settings(config), length=LENGTH, max_blocks=2, special=SpecialIds(0, 1, 2, 3, 4),
-                                  unigram=np.ones(VOCABULARY, np.int64))
+        self.masker = make_masker(masking_settings(config), length=LENGTH, max_blocks=2,
+                                  special=SpecialIds(0, 1, 2, 3, 4), unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)
-        self.abstract_state = abstract_train_state(self.model, self.optimizer, self.mesh, config.mesh.rules, config.mesh.zero1)
+        self.abstract_state = abstract_train_state(self.model, self.optimizer, self.mesh, config.mesh.rules,
+                                                   config.mesh.zero1)
         self.objective = pretraining_objective(self.model, self.masker, config.objectives, self.mesh, config.mesh.rules)
         self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract_state, self.mesh)
 

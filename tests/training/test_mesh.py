@@ -73,7 +73,8 @@ def test_every_row_of_a_batch_is_read_once_in_a_slice(axes):
     for process in range(4):
         own = {device: index for device, index in rows.items() if device.process_index == process}
         # As if this were the process.
-        read[process] = local_batch_indices(SimpleNamespace(addressable_devices_indices_map=lambda shape: own), 16).tolist()
+        sharding = SimpleNamespace(addressable_devices_indices_map=lambda shape: own)
+        read[process] = local_batch_indices(sharding, 16).tolist()
     for first, second, expected in ((0, 1, range(8)), (2, 3, range(8, 16))):
         assert sorted({*read[first], *read[second]}) == list(expected)
         if "tensor" not in axes:  # whose devices hold the same rows

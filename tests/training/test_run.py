@@ -48,7 +48,7 @@ def test_a_run_leaves_what_it_says(unbroken):
 def test_a_run_that_goes_on_elsewhere_says_what_changed_and_is_evaluated_anywhere(files, unbroken, tmp_path):
     run(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
     output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
-    assert "Going on from the checkpoint of step 5" in output
+    assert "Resuming from the checkpoint of step 5" in output
     assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
     assert "Changed since then: config.mesh.zero1: False -> True\n" in output
     assert "Changed since then: config.train.duration: '5 steps' -> '12 steps'\n" in output
@@ -130,7 +130,7 @@ def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_pat
     run(files, tmp_path, *settings)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "checkpoints")
-    assert f"No checkpoint in {tmp_path}: beginning at step 0" in run(files, tmp_path, *settings)
+    assert f"No checkpoint in {tmp_path}: starting at step 0" in run(files, tmp_path, *settings)
     assert (tmp_path / "metrics.old.jsonl").read_bytes() == before
     assert list(losses(tmp_path)) == [1, 2]
 

@@ -1,0 +1,73 @@
+"""metrics.jsonl: one JSON object a line, which a resumed run reads back."""
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.training.trackers.record_file import RecordFile
+from spanbert_jax.training.trackers.tracker import Metrics
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class JsonLines:
+    """Writes WORKDIR/metrics.jsonl, so that the attempts of a run read as one run without interruption.
+
+    Attributes:
+      evaluations: evaluation metrics written so far, by step.
+    """
+
+    def __init__(self, workdir: pathlib.Path, first_step: int = 0):
+        """Drops lines of steps after `first_step` and damaged lines.
+
+        Raises:
+          UserError: metrics.jsonl is a directory or cannot be read.
+        """
+        path = workdir / METRICS_FILE
+        kept = _lines_up_to(path, first_step)
+        self.evaluations: dict[int, Metrics] = {
+            metrics["step"]: metrics for _, metrics in kept if metrics.get("kind") == "evaluation"}
+        self._file = RecordFile(path, [line for line, _ in kept])
+        with contextlib.suppress(OSError):  # the first `write` tries again and reports it
+            self._file.flush()
+
+    def write(self, step: int, kind: str, metrics: Metrics) -> None:
+        """Appends a line; raises OSError if it cannot be written yet."""
+        if kind == "evaluation":
+            self.evaluations[step] = metrics
+        self._file.append(json.dumps({"step": step, "kind": kind, **metrics}).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Writes pending lines; raises OSError if they cannot be written."""
+        self._file.flush()
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The metrics of a run in the order in which they were written, without damaged lines."""
+    return [metrics for _, metrics in _parse((pathlib.Path(workdir) / METRICS_FILE).read_bytes())]
+
+
+def _parse(data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
+    """The valid lines of metrics.jsonl, as bytes and as metrics."""
+    found = []
+    for line in data.split(b"\n"):
+        try:
+            metrics = json.loads(line)
+            if isinstance(metrics["step"], int):
+                found.append((line + b"\n", metrics))
+        except (ValueError, TypeError, KeyError, RecursionError):  # damaged by a crash
+            continue
+    return found
+
+
+def _lines_up_to(path: pathlib.Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
+    try:
+        return [(line, metrics) for line, metrics in _parse(path.read_bytes()) if metrics["step"] <= step]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); move it out of the way") from None

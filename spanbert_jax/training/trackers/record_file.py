@@ -1,0 +1,64 @@
+"""A file of whole records that survives full disks and vanished folders."""
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterable
+
+
+class RecordFile:
+    """Appends records to a file. A failed flush leaves no partial record, and the next one writes it again.
+
+    The file is opened for each flush, because its folder may vanish and come back.
+    """
+
+    def __init__(self, path: pathlib.Path, records: Iterable[bytes] = (), header: bytes = b"",
+                 create_folder: bool = False):
+        """Writes nothing yet.
+
+        Args:
+          path: the file.
+          records: its first records; a flush cuts off whatever else an existing file holds.
+          header: written first whenever the file is created.
+          create_folder: create the file's folder with it.
+        """
+        self._path, self._header, self._create_folder = path, header, create_folder
+        self._end, self._pending = 0, list(records)
+        with contextlib.suppress(OSError):
+            existing = path.read_bytes()
+            while self._pending and existing.startswith(self._pending[0], self._end):
+                self._end += len(self._pending.pop(0))
+
+    def append(self, record: bytes) -> None:
+        """Adds a record to the next flush."""
+        self._pending.append(record)
+
+    def flush(self) -> None:
+        """Writes the pending records.
+
+        Raises:
+          OSError: the file cannot be written; the records stay pending.
+        """
+        if self._create_folder:
+            self._path.parent.mkdir(exist_ok=True)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            end = min(self._end, os.fstat(file).st_size)
+            data = b"".join([self._header] * (end == 0) + self._pending)
+            os.ftruncate(file, end)  # to the end of the last whole record
+            try:
+                _write_at(file, data, end)
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)  # network file systems report failed writes here
+        self._end = end + len(data)
+        self._pending.clear()
+
+
+def _write_at(file: int, data: bytes, offset: int) -> None:
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

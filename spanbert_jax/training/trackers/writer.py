@@ -1,0 +1,77 @@
+"""Writes metrics to all trackers of a run."""
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.training.trackers.json_lines import JsonLines
+from spanbert_jax.training.trackers.tracker import TRACKERS, Metrics, Tracker
+
+
+def _print_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class MetricsWriter:
+    """Writes metrics by step; a context manager. Processes other than zero write nothing.
+
+    Metrics that a full disk or a vanished folder does not take are kept, and written in order at the next chance.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, first_step: int = 0, trackers: Sequence[str] = ("tensorboard",),
+                 log: Callable[[str], None] = _print_error):
+        """Opens the trackers. `evaluations` are the evaluations so far by step, those of earlier attempts included.
+
+        Args:
+          workdir: an existing directory.
+          first_step: updates done before; metrics of later steps are dropped.
+          trackers: names in `TRACKERS`, used besides "json_lines".
+          log: called once when metrics cannot be written, and once when they can again.
+
+        Raises:
+          UserError: a tracker is unknown, or its files cannot be opened.
+        """
+        self._workdir, self._log, self._failing = pathlib.Path(workdir), log, False
+        self._trackers: dict[str, Tracker] = {}
+        self.evaluations: Mapping[int, Metrics] = {}
+        if is_process_zero():
+            for name in trackers:
+                if name != "json_lines":
+                    self._trackers[name] = TRACKERS.get(name)(self._workdir, first_step)
+            lines = JsonLines(self._workdir, first_step)  # last, because it changes its file and others may raise
+            self._trackers["json_lines"], self.evaluations = lines, lines.evaluations
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._call_trackers(lambda tracker: tracker.close())
+        if self._failing:
+            with contextlib.suppress(OSError):
+                self._log(f"METRICS LOST: {self._workdir} could not be written until the end of the run")
+
+    def write(self, step: int, kind: str, metrics: Metrics) -> None:
+        """Writes metrics after `step` updates; `kind` is "train", "evaluation" or "goodput"."""
+        self._call_trackers(lambda tracker: tracker.write(step, kind, metrics))
+
+    def _call_trackers(self, call: Callable[[Tracker], None]) -> None:
+        failure = ""
+        for name, tracker in self._trackers.items():
+            try:
+                call(tracker)
+            except Exception as error:  # a tracker of another package may raise anything
+                reason = isinstance(error, OSError) and error.strerror or f"{type(error).__name__}: {error}"
+                failure = failure or f"{name}: {' '.join(reason.split())}"
+        if bool(failure) == self._failing:
+            return
+        self._failing = bool(failure)
+        with contextlib.suppress(OSError):  # the log may go to the same disk
+            if failure:
+                self._log(f"METRICS CANNOT BE WRITTEN to {self._workdir} ({failure}): training continues, and they are "
+                          "kept until they can")
+            else:
+                self._log(f"Metrics are written to {self._workdir} again, with those kept meanwhile.")
