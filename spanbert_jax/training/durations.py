@@ -1,4 +1,4 @@
-"""Lengths of time in a run, in any unit: "10k steps", "3 epochs", "20B tokens", "5e6 examples", "10 percent"."""
+"""Durations within a run in any unit: "10k steps", "3 epochs", "20B tokens", "5e6 examples", "10 percent"."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,13 +13,13 @@ _PATTERN = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*([kMBT]?
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """What turns a duration into steps.
+    """Converts durations to steps.
 
     Attributes:
-      batch_size: rows in a step, or examples, of which there may be several in a row: then on average.
-      length: tokens in a row; a step is batch_size x length tokens, padding counted: the literature's "256 x 512".
+      batch_size: rows in a step; or examples in a step, on average if rows hold several.
+      length: tokens in a row. A step is batch_size x length tokens, padding included, as in "256 x 512" in papers.
       rows: rows, or examples, in an epoch.
-      total_steps: of the whole run, for percentages; None while that itself is being worked out.
+      total_steps: of the run, for percentages; None while it is not known.
     """
     batch_size: float
     length: float
@@ -27,10 +27,10 @@ class RunSize:
     total_steps: int | None = None
 
     def steps(self, field: str, duration: str) -> int:
-        """Steps that a duration takes, rounded to the nearest and at least 1; 0 for a duration of zero.
+        """Number of steps in a duration, rounded and at least 1; 0 for a duration of zero.
 
         Raises:
-          UserError: when the duration cannot be read; the line names `field`.
+          UserError: the duration cannot be parsed; the message names `field`.
         """
         match = _PATTERN.fullmatch(duration)
         if not match:
@@ -40,8 +40,8 @@ class RunSize:
         unit = (match[3] or "steps").rstrip("s")
         if unit in ("percent", "%"):
             if self.total_steps is None:
-                raise UserError(f"{field}={duration!r}: a percentage needs a whole; give steps, epochs, tokens or "
-                                "examples here")
+                raise UserError(f"{field}={duration!r}: a percentage of the run is not possible here; give steps, "
+                                "epochs, tokens or examples")
             steps = amount / 100 * self.total_steps
         else:
             per_step = {"step": 1, "epoch": self.batch_size / max(self.rows, 1),

@@ -151,7 +151,7 @@ class TrainingLoop:
             self.stopping = self.stopping or any_stop
 
     def _evaluate(self) -> None:
-        """Evaluates the state unless a stop interrupts it. Metrics of a finished run are shown but not written again."""
+        """Evaluates the state, unless a stop interrupts it. A finished run shows its metrics without writing them."""
         if not self._workload.can_evaluate:
             return
 

@@ -1,4 +1,4 @@
-"""Optimisers: the reference's two, and every optimiser of optax by its name."""
+"""Optimisers: the two of the reference implementation, and all of optax by name."""
 from __future__ import annotations
 
 import ast
@@ -14,12 +14,12 @@ import optax
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.parameter_scales import is_stacked, parameter_scales
 
-# These take a number for a learning rate, or search for one, and so cannot follow a schedule.
+# These need a constant learning rate or search for one, so they cannot follow a schedule.
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
 
 
 class AdamWState(NamedTuple):
-    """Updates done, and the running means of the gradient and of its square."""
+    """Number of updates, and running means of the gradient and of its square."""
     count: jax.Array
     mu: optax.Params
     nu: optax.Params
@@ -28,15 +28,15 @@ class AdamWState(NamedTuple):
 def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
           mask: Callable[[optax.Params], Any] | None = None, bias_correction: bool = True,
           ) -> optax.GradientTransformation:
-    """AdamW as the reference computes it in pretraining.
+    """AdamW as the reference implementation computes it in pretraining.
 
-    It differs from optax.adamw in where epsilon stands: the step is lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) +
-    eps), so that epsilon is not divided by the bias correction. Decay takes lr * weight_decay of each parameter.
+    It differs from optax.adamw in the place of epsilon: the step is lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) +
+    eps), so that epsilon is not divided by the bias correction. Weight decay subtracts lr * weight_decay * parameter.
 
     Args:
-      learning_rate: from the count of updates done.
-      mask: from the parameters to booleans, True where decay applies; None decays all, as the reference.
-      bias_correction: without it the step is lr * m / (sqrt(v) + eps).
+      learning_rate: function of the number of updates done.
+      mask: (params) -> booleans, True where decay applies; None decays all parameters, as the reference does.
+      bias_correction: if False, the step is lr * m / (sqrt(v) + eps).
     """
     def init(params: optax.Params) -> AdamWState:
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
@@ -58,14 +58,14 @@ def adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weigh
 
 def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
               mask: Callable[[optax.Params], Any] | None = None, max_norm: float = 1.0) -> optax.GradientTransformation:
-    """The reference's optimiser in fine-tuning: Adam without bias correction, each tensor's gradient clipped by itself.
+    """The reference's optimiser in fine-tuning: Adam without bias correction; each gradient tensor is clipped by norm.
 
-    Its tensors are those of single layers, here stacked, so each layer of a stack is clipped alone. The reference's
-    epsilon is 1e-6, and its first update has a learning rate of 0, which is mended here.
+    The reference has one tensor per layer, so each layer of a stacked parameter is clipped separately. The reference's
+    epsilon is 1e-6. Its first update has a learning rate of 0, which is corrected here.
 
     Args:
-      learning_rate, mask: as `adamw` takes them.
-      max_norm: of each tensor's gradient.
+      learning_rate, mask: as for `adamw`.
+      max_norm: of the gradient of each tensor.
     """
     def clip(path: Any, gradient: jax.Array) -> jax.Array:
         axes = tuple(range(int(is_stacked(path)), gradient.ndim))
@@ -77,7 +77,7 @@ def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, w
 
 
 def decay_kernels(params: optax.Params) -> Any:
-    """True for kernels and tables, False for biases and layer norms: usual in fine-tuning."""
+    """True for kernels and embeddings, False for biases and layer norms, as is usual in fine-tuning."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
@@ -85,7 +85,7 @@ _OWN = {"adamw": adamw, "bert_adam": bert_adam}
 
 
 def optimizer_names() -> tuple[str, ...]:
-    """"adamw" and "bert_adam", which are ours, and every optimiser that optax makes from a learning rate."""
+    """Our "adamw" and "bert_adam", and every optax optimiser that takes a learning-rate schedule."""
     def makes_optimizer(name: str) -> bool:
         value = getattr(optax, name)
         return inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters
@@ -95,12 +95,12 @@ def optimizer_names() -> tuple[str, ...]:
 
 
 def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Global-norm clip, then the optimiser of a config's `optimizer` section; frozen parameters have no part in either.
+    """Global-norm clipping and the optimiser of a config's `optimizer` section, both without frozen parameters.
 
-    b1, b2, eps and weight_decay go to the optimisers that take them; the others get their own arguments by `options`.
+    b1, b2, eps and weight_decay are passed to optimisers that take them; `options` holds further arguments.
 
     Raises:
-      UserError: when the optimiser does not take an option, or takes no weight decay and some is asked for.
+      UserError: the optimiser does not take an option or the weight decay.
     """
     factory = _OWN.get(config.name) or getattr(optax, config.name)
     takes = inspect.signature(factory).parameters
@@ -117,7 +117,7 @@ def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTrans
         if "mask" not in takes:
             raise UserError(f"config.optimizer.decay_mask='kernels': {config.name} takes no mask; set it to 'all'")
         defaults["mask"] = decay_kernels
-    if "b1" in takes:  # of Adam's family; elsewhere eps is another quantity
+    if "b1" in takes:  # the Adam family; elsewhere eps has another meaning
         defaults |= {name: config[name] for name in ("b1", "b2", "eps") if name in takes}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     before, after = parameter_scales(config.freeze, config.layer_decay)
@@ -125,7 +125,7 @@ def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTrans
 
 
 def _options(text: str) -> dict[str, Any]:
-    """"a=1,b=True" as keyword arguments."""
+    """Keyword arguments from "a=1,b=True"."""
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args

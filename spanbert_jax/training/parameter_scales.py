@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast: frozen ones, and a learning rate that falls from layer to layer."""
+"""Frozen parameters and layer-wise learning-rate decay."""
 from __future__ import annotations
 
 import re
@@ -17,12 +17,12 @@ _STACKS = (("encoder", "layers"), ("decoder", "layers"))
 
 
 def is_stacked(path: Any) -> bool:
-    """Whether a parameter is that of all layers, stacked on its first axis."""
+    """Whether a parameter holds all layers, stacked on its first axis."""
     return tuple(key.key for key in path[:2]) in _STACKS
 
 
 def layer_names(path: Any, count: int) -> list[str]:
-    """The names of a parameter's parts: one a layer where it is stacked, as encoder/layers/0/attention_norm/scale."""
+    """Names of a parameter: one for each layer if stacked, such as encoder/layers/0/attention_norm/scale."""
     name = parameter_name(path)
     if not is_stacked(path):
         return [name]
@@ -32,14 +32,14 @@ def layer_names(path: Any, count: int) -> list[str]:
 
 def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.GradientTransformation],
                                                                list[optax.GradientTransformation]]:
-    """What comes before an optimiser, and what after it, in a chain; nothing where nothing is asked for.
+    """Transformations to chain before and after an optimiser; empty lists if nothing is frozen or decayed.
 
     Args:
-      freeze: regular expressions, separated by commas, that match names of `layer_names` from their beginning: frozen
+      freeze: regular expressions, separated by commas, that match the start of names of `layer_names`. Frozen
         parameters have neither gradients nor updates.
-      layer_decay: the updates of layer l of L of the encoder, counted from 1, are multiplied by
-        layer_decay ** (L + 1 - l), those of its embeddings by layer_decay ** (L + 1), and those of heads and decoders
-        stay. It is usual for ELECTRA and DeBERTa.
+      layer_decay: factor on the learning rate from each encoder layer to the one below. Updates of layer l of L,
+        counted from 1, are multiplied by layer_decay ** (L + 1 - l), those of the embeddings by
+        layer_decay ** (L + 1); heads and decoders are not scaled. Commonly used for ELECTRA and DeBERTa.
     """
     patterns = [pattern.strip() for pattern in freeze.split(",") if pattern.strip()]
     before = [_scaled(lambda params: _trained(params, patterns))] if patterns else []
@@ -48,10 +48,10 @@ def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.Gradie
 
 
 def _scaled(scales: Any) -> optax.GradientTransformation:
-    """Multiplies updates by what `scales` makes of the parameters."""
+    """Multiplies updates by `scales(params)`."""
     def init(params: optax.Params) -> optax.EmptyState:
-        if isinstance(params, Mapping):  # optax asks with something else where state is kept
-            scales(params)  # which may refuse them
+        if isinstance(params, Mapping):  # optax.tree.map_params passes placeholders
+            scales(params)  # may raise UserError
         return optax.EmptyState()
 
     def update(updates: optax.Updates, state: optax.EmptyState, params: optax.Params) -> tuple[Any, optax.EmptyState]:
@@ -61,17 +61,17 @@ def _scaled(scales: Any) -> optax.GradientTransformation:
 
 
 def _per_layer(values: list[float], leaf: jax.Array, path: Any) -> jax.Array | float:
-    """A number, or one a layer [L, 1, ...] where a parameter is stacked."""
+    """One value, or one for each layer [L, 1, ...] of a stacked parameter."""
     if not is_stacked(path):
         return values[0]
     return jnp.asarray(np.reshape(values, (-1, *[1] * (leaf.ndim - 1))), jnp.float32)
 
 
 def _trained(params: optax.Params, patterns: list[str]) -> Any:
-    """1 for what is trained and 0 for what is frozen.
+    """1 for trained and 0 for frozen parameters.
 
     Raises:
-      UserError: when a pattern matches no parameter, or all are frozen.
+      UserError: a pattern matches no parameter, or all parameters are frozen.
     """
     matched, trained = set(), False
 
@@ -88,7 +88,7 @@ def _trained(params: optax.Params, patterns: list[str]) -> Any:
     scales = jax.tree_util.tree_map_with_path(scale, params)
     for pattern in patterns:
         if pattern not in matched:
-            raise UserError(f"config.optimizer.freeze: {pattern!r} matches no parameter; they have names such as "
+            raise UserError(f"config.optimizer.freeze: {pattern!r} matches no parameter; parameters have names such as "
                             "encoder/embeddings/token/embedding and encoder/layers/0/attention/query/kernel")
     if not trained:
         raise UserError(f"config.optimizer.freeze={','.join(patterns)!r}: nothing is left to train; freeze less")

@@ -1,4 +1,4 @@
-"""Learning rates over a run. A new schedule is one function here and its name in `SCHEDULES`."""
+"""Learning-rate schedules. A new schedule is one function here and its name in `SCHEDULES`."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,17 +9,17 @@ import optax
 
 from spanbert_jax.common.errors import UserError
 
-# (step counted from 1, steps in all, of warm-up, of the last phase, final fraction) -> share of the peak past warm-up.
+# (step counted from 1, total steps, warm-up steps, decay steps, final fraction) -> share of the peak after warm-up.
 Shape = Callable[[jax.Array, int, int, int, float], jax.Array]
 
 
 def _linear(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Down a straight line drawn from step 0, as the reference: just after warm-up it is already below the peak."""
+    """Falls along a line from the peak at step 0, as in the reference: just after warm-up it is below the peak."""
     return final + (1 - final) * (total - step) / total
 
 
 def _triangular(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Down a straight line from the peak at the end of warm-up: fine-tuning's, in the reference and elsewhere."""
+    """Falls along a line from the peak at the end of warm-up; usual in fine-tuning."""
     return final + (1 - final) * (total - step) / max(total - warmup, 1)
 
 
@@ -32,7 +32,7 @@ def _constant(step: jax.Array, total: int, warmup: int, decay: int, final: float
 
 
 def _wsd(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Warm-up, stable, decay: the last phase falls as 1 - sqrt (Hagele et al., 2024)."""
+    """Warm-up, stable, decay: falls as 1 - sqrt in the last phase (Hagele et al., 2024)."""
     progress = jnp.maximum(step - (total - decay), 0) / max(decay, 1)
     return 1 - (1 - final) * jnp.sqrt(progress)
 
@@ -42,21 +42,21 @@ SCHEDULES: dict[str, Shape] = {
 
 
 def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, decay: int, final: float) -> optax.Schedule:
-    """The learning rate of each update.
+    """The learning rate as a function of the number of updates done.
 
-    The first update (count 0) uses peak / warmup. The reference's first update uses the peak, and so does the first of
-    each of its epochs; that is mended here.
+    The first update (count 0) uses peak / warmup. In the reference the first update of each epoch uses the peak, which
+    is corrected here.
 
     Args:
       name: a key of `SCHEDULES`.
       peak: learning rate at the end of the warm-up.
-      total: updates in the run; later ones stay at the value of the last.
-      warmup: updates over which it rises from 0 along a straight line.
+      total: updates of the run; the rate stays constant afterwards.
+      warmup: updates of linear warm-up from 0.
       decay: updates of the last phase of "wsd".
       final: fraction of the peak at the end.
 
     Raises:
-      UserError: when warm-up and decay do not fit into the run.
+      UserError: warm-up and decay do not fit into the run.
     """
     if warmup + (decay if name == "wsd" else 0) > total:
         raise UserError(f"config.optimizer.warmup: {warmup} steps of warm-up"

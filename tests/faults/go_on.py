@@ -1,4 +1,4 @@
-"""Goes on with one run after the other, in one process that need not start anew for each.
+"""Resumes runs one after the other in one process, which saves the start of a process for each.
 
   python -m tests.faults.go_on CONFIG CORPUS WORKDIR...
 """

@@ -1,4 +1,4 @@
-"""A kind of file after the other of the newest step damaged: the run falls back a step and ends the same.
+"""One file of each kind of the newest checkpoint is damaged: the run falls back a checkpoint and ends the same.
 
 `tests/checkpoints` damages every file in every way.
 """
@@ -26,21 +26,21 @@ def truncate(path: pathlib.Path) -> None:
 
 
 def one_of_each_kind(checkpoints: pathlib.Path, step: int) -> list[str]:
-    """A file of each kind of a step, its manifest among them. Names that differ in numbers alone are one kind."""
+    """One file of each kind of a step, with its manifest. Names that differ only in numbers are one kind."""
     files = [path.relative_to(checkpoints).as_posix() for path in sorted((checkpoints / str(step)).rglob("*"))
              if path.is_file()]
     kinds = {re.sub(r"[0-9a-f]{16,}|\d+", "*", file): file for file in files}
-    assert len(kinds) >= 8  # values, indexes, shapes, shardings, and what the run was
+    assert len(kinds) >= 8  # values, indexes, shapes, shardings, metadata
     return [*kinds.values(), f"integrity-{step}.json"]
 
 
 @pytest.fixture(scope="module")
 def damaged(files, unbroken, tmp_path_factory):
-    """What became of finished runs, each with one file damaged, by (damage, file): workdir, and what all said."""
+    """Runs resumed after one file was damaged: workdirs by (damage, file), and the output of all."""
     folder, workdirs, processes = tmp_path_factory.mktemp("damaged"), {}, []
     damages = itertools.cycle((flip_a_bit, truncate, os.unlink))
     for file in one_of_each_kind(unbroken / "checkpoints", 60):
-        # Of an empty file there is nothing to flip or to cut off.
+        # An empty file has nothing to flip or to cut off.
         damage = next(damages) if (unbroken / "checkpoints" / file).stat().st_size else os.unlink
         workdir = workdirs[damage.__name__, file] = folder / str(len(workdirs))
         shutil.copytree(unbroken, workdir)
@@ -50,19 +50,19 @@ def damaged(files, unbroken, tmp_path_factory):
             [sys.executable, "-m", "tests.faults.go_on", files.folder / "config.py", files.corpus,
              *list(workdirs.values())[half::2]],
             env=files.environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    said = "".join([process.communicate()[1] for process in processes])
-    assert [process.returncode for process in processes] == [0, 0], said
-    return workdirs, said
+    output = "".join([process.communicate()[1] for process in processes])
+    assert [process.returncode for process in processes] == [0, 0], output
+    return workdirs, output
 
 
 @pytest.mark.parametrize("damage", ["flip_a_bit", "truncate", "unlink"])
-def test_a_damaged_step_is_set_aside_and_the_run_ends_the_same(damaged, unbroken, damage):
-    workdirs, said = damaged
+def test_a_damaged_checkpoint_is_quarantined_and_the_run_ends_the_same(damaged, unbroken, damage):
+    workdirs, output = damaged
     files = [file for done, file in workdirs if done == damage]
     assert len(files) >= 2
     for file in files:
         workdir = workdirs[damage, file]
         assert_same_run(workdir, unbroken)
         assert (workdir / "checkpoints" / "60.unsound").is_dir()
-        told = (workdir / "checkpoints" / "60.unsound.txt").read_text().strip()
-        assert told.startswith(file.removeprefix("60/")) and told in said
+        reason = (workdir / "checkpoints" / "60.unsound.txt").read_text().strip()
+        assert reason.startswith(file.removeprefix("60/")) and reason in output

@@ -1,4 +1,4 @@
-"""A run stopped on some processes and devices goes on with others."""
+"""A run stopped on some processes and devices resumes on others."""
 import pathlib
 import shutil
 import signal
@@ -15,7 +15,7 @@ SETTINGS = ("--config.train.duration=34 steps", "--config.evaluation.every=0")
 
 @pytest.fixture(scope="module")
 def runs(files, tmp_path_factory) -> pathlib.Path:
-    """A folder of runs: one "unbroken", and two, of "1" and of "2" processes, stopped with more than 20 steps to go."""
+    """A folder of runs: "unbroken", and "1" and "2" of so many processes, stopped with more than 20 steps left."""
     folder = tmp_path_factory.mktemp("elastic")
     run(files, folder / "unbroken", *SETTINGS)
     for processes in (1, 2):
@@ -29,12 +29,12 @@ def runs(files, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("before,processes,devices,fsdp", [(2, 1, 4, 2), (1, 2, 1, 1)])
-def test_a_run_goes_on_with_other_processes_and_devices(files, runs, tmp_path, before, processes, devices, fsdp):
+def test_a_run_resumes_on_other_processes_and_devices(files, runs, tmp_path, before, processes, devices, fsdp):
     workdir = tmp_path / "run"
     shutil.copytree(runs / str(before), workdir)
     done = losses(workdir)
     output = run(files, workdir, *SETTINGS, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices)
-    # A state restored otherwise than it was saved would have been set aside, by its fingerprint.
+    # The fingerprint would have put a state that differs from the saved one into quarantine.
     assert f"Resuming from the checkpoint of step {max(done)} " in output and "set aside" not in output
     got, expected = losses(workdir), losses(runs / "unbroken")
     assert got.keys() == expected.keys() and done.items() <= got.items()

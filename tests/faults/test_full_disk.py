@@ -1,4 +1,4 @@
-"""A file system that fills while a run saves: it goes on, says so, and saves again once there is room."""
+"""A disk that fills while a run saves: the run reports it, continues, and saves again once there is room."""
 import os
 import pathlib
 import threading
@@ -12,13 +12,13 @@ from tests.runs import Process, assert_same_run, run
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own with room for a few checkpoints."""
+    """A file system with room for a few checkpoints."""
     with small_disk(tmp_path / "disk", "48m") as folder:
         yield folder
 
 
 class Ballast:
-    """Fills a file system as soon as a checkpoint is being written on it, until let go; a context manager."""
+    """Fills a file system from the moment a checkpoint is written to it; a context manager."""
 
     def __init__(self, disk: pathlib.Path):
         self._disk, self._checkpoints = disk, disk / "run" / "checkpoints"
@@ -38,11 +38,11 @@ class Ballast:
             pass
         filler = fill(self._disk)
         while not self._end.wait(0.01):
-            fill(self._disk)  # what the failed save has given back
+            fill(self._disk)  # the space that the failed save has freed
         filler.unlink()
 
 
-def test_a_run_goes_on_and_saves_when_there_is_room_again(files, unbroken, disk):
+def test_a_run_continues_and_saves_when_there_is_room_again(files, unbroken, disk):
     with Process(files, disk / "run", "--config.checkpoint.tries=100") as process:
         process.until("step 11/")
         with Ballast(disk):
@@ -51,7 +51,7 @@ def test_a_run_goes_on_and_saves_when_there_is_room_again(files, unbroken, disk)
     assert_same_run(disk / "run", unbroken)
 
 
-def test_after_some_failures_in_a_row_it_stops_and_older_steps_stay(files, unbroken, disk):
+def test_a_run_stops_after_several_failed_saves_and_older_checkpoints_stay(files, unbroken, disk):
     with Process(files, disk / "run") as process:
         process.until("step 11/")
         with Ballast(disk):
@@ -62,7 +62,7 @@ def test_after_some_failures_in_a_row_it_stops_and_older_steps_stay(files, unbro
     assert_same_run(disk / "run", unbroken)
 
 
-def test_a_run_does_not_begin_without_room_for_its_checkpoints(files, disk):
+def test_a_run_does_not_start_without_room_for_its_checkpoints(files, disk):
     room = os.statvfs(disk)
     (disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - (4 << 20)))
     output = run(files, disk / "run", status=2)

@@ -1,4 +1,4 @@
-"""One run, killed again and again at random moments, against the same run left alone."""
+"""A run killed at random moments equals the same run without interruption."""
 import pathlib
 import random
 import signal
@@ -12,22 +12,22 @@ KILLS = 6
 
 
 def until_it_saves(workdir: pathlib.Path) -> None:
-    """Returns as soon as a save has begun, or after some seconds without one."""
+    """Waits until a save has started, at most some seconds."""
     end = time.monotonic() + 10
     while not list_saving(workdir / FOLDER) and time.monotonic() < end:
         pass
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(files, tmp_path, sweep):
+def test_a_run_killed_at_random_moments_ends_as_without_interruption(files, tmp_path, sweep):
     moments, kills = random.Random(sweep), max(sweep, KILLS)
-    # Longer than all that is done between the kills; so many saves that some are hit.
+    # Long enough for all kills, and with so many saves that some are hit.
     settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
     run(files, tmp_path / "unbroken", *settings)
     saves_hit = 0
     for number in range(kills):
         with Process(files, tmp_path / "broken", *settings) as process:
-            # One kill in three comes as soon as a save has begun, since saves can be too short to be hit by chance; one
-            # while it steps and saves; one while it starts and reads its checkpoint.
+            # One kill in three comes as soon as a save has started, because saves can be too short to hit by chance;
+            # one while it trains and saves; one while it starts and reads its checkpoint.
             kind = number % 3
             if kind < 2:
                 process.until("loss")

@@ -1,4 +1,4 @@
-"""A peer that dies or hangs ends the others soon, so that the run can be started again."""
+"""When a process dies or hangs, the others end soon, so that the run can be restarted."""
 import os
 import signal
 import time
@@ -8,7 +8,7 @@ import pytest
 from spanbert_jax.cluster.exit_codes import retryable
 from tests.runs import Process, assert_same_run, free_port
 
-# Long enough, and rows that three processes share.
+# Long enough, with batches that three processes can share.
 SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6", "--config.evaluation.batch_size=6")
 SECONDS = 15
 
@@ -28,8 +28,8 @@ def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number
     assert all(map(retryable, statuses)), (statuses, first.output, second.output)
 
 
-# That it ends them in time, killed or hung, the launcher's own tests show.
-def test_the_launcher_ends_the_peers_and_starts_the_run_again(files, unbroken_pair, tmp_path):
+# The launcher's own tests show that it ends killed and hung processes in time.
+def test_the_launcher_ends_the_peers_and_restarts_the_run(files, unbroken_pair, tmp_path):
     with Process(files, tmp_path, processes=2, launcher=("--restarts=1",)) as process:
         process.until("step 12/")
         children = process.children()

@@ -1,4 +1,4 @@
-"""Stopped by a signal or the time limit, a run saves what it has done and goes on from there, bit for bit."""
+"""A run stopped by a signal or the time limit saves, and resumes bit for bit."""
 import os
 import random
 import signal
@@ -10,7 +10,7 @@ from spanbert_jax.cluster.exit_codes import STOPPED
 from tests.runs import Process, assert_same_run, evaluations, losses, run
 
 
-def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, unbroken, tmp_path, sweep):
+def test_a_run_stopped_at_random_moments_ends_as_without_interruption(files, unbroken, tmp_path, sweep):
     moments, stops, wanted = random.Random(sweep), 0, max(sweep, 3)
     while stops < wanted:
         workdir, status = tmp_path / str(stops), STOPPED
@@ -27,11 +27,11 @@ def test_a_run_stopped_at_random_moments_ends_as_if_nothing_had_happened(files, 
         assert_same_run(workdir, unbroken)
 
 
-def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, sweep):
+def test_a_stop_works_at_any_moment_of_the_start(files, unbroken, tmp_path, sweep):
     moments = random.Random(sweep)
     for _ in range(max(sweep, 4)):
         with Process(files, tmp_path) as process:
-            # Once Python itself has started: imports, the checkpoint, compilation, and the first steps.
+            # After the start of Python: during imports, the checkpoint, compilation, or the first steps.
             timer = threading.Timer(moments.uniform(0.4, 4), process.send, [signal.SIGTERM])
             timer.start()
             assert process.wait() == STOPPED, process.output
@@ -40,15 +40,15 @@ def test_a_stop_is_heard_at_any_moment_of_a_start(files, unbroken, tmp_path, swe
     assert not list(tmp_path.glob("checkpoints/*unsound*"))
 
 
-def test_two_processes_stop_together_whoever_is_told(files, unbroken_pair, tmp_path, sweep):
+def test_two_processes_stop_together_whichever_gets_the_signal(files, unbroken_pair, tmp_path, sweep):
     moments = random.Random(sweep)
     for number in range(max(1, sweep // 2)):
         workdir = tmp_path / str(number)
-        for all_are_told in (True, False):
+        for signal_all in (True, False):
             with Process(files, workdir, processes=2) as process:
                 process.until("loss")
                 children = process.children()
-                tell = (process.send, [signal.SIGTERM]) if all_are_told else (os.kill, [children[1], signal.SIGTERM])
+                tell = (process.send, [signal.SIGTERM]) if signal_all else (os.kill, [children[1], signal.SIGTERM])
                 threading.Timer(moments.uniform(0, 0.4), *tell).start()
                 assert process.wait() == STOPPED, process.output
             steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
@@ -57,9 +57,9 @@ def test_two_processes_stop_together_whoever_is_told(files, unbroken_pair, tmp_p
         assert_same_run(workdir, unbroken_pair)
 
 
-# At step 20 it compiles the evaluation, at step 40 it is in the middle of it.
+# At step 20 the run compiles the evaluation, at step 40 it evaluates.
 @pytest.mark.parametrize("step", [20, 40])
-def test_an_evaluation_is_cut_short_and_made_up_for(files, unbroken, tmp_path, step):
+def test_an_interrupted_evaluation_is_done_after_resuming(files, unbroken, tmp_path, step):
     with Process(files, tmp_path) as process:
         process.until(f"step {step}/")
         process.send(signal.SIGTERM)
@@ -70,7 +70,7 @@ def test_an_evaluation_is_cut_short_and_made_up_for(files, unbroken, tmp_path, s
     assert_same_run(tmp_path, unbroken)
 
 
-def test_a_stop_during_compilation_is_heard(files, unbroken, tmp_path):
+def test_a_stop_interrupts_compilation(files, unbroken, tmp_path):
     with Process(files, tmp_path, cache=tmp_path / "cold") as process:
         process.until("rows a step")
         timer = threading.Timer(2, process.send, [signal.SIGTERM])
@@ -81,7 +81,7 @@ def test_a_stop_during_compilation_is_heard(files, unbroken, tmp_path):
     assert_same_run(tmp_path, unbroken)
 
 
-def test_a_stop_during_preparation_is_heard_and_leaves_nothing(files, unbroken, tmp_path):
+def test_a_stop_interrupts_preparation_and_leaves_no_files(files, unbroken, tmp_path):
     settings = ["--config.data.path=", f"--config.data.sources=('{files.folder / 'texts'}',)",
                 "--config.data.vocab_size=600", "--config.data.length=64", "--config.data.validation_fraction=0.1"]
     with Process(files, tmp_path, *settings) as process:
@@ -102,6 +102,6 @@ def test_the_time_limit_saves_and_stops(files, tmp_path):
         assert "time limit" in output
         if losses(workdir):
             break
-        seconds *= 2  # a slow machine has not come to its first step
+        seconds *= 2  # a slow machine has not reached its first step
     steps = [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
     assert steps == [str(max(losses(workdir)))]

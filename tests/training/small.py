@@ -1,4 +1,4 @@
-"""A small network and small rows, made up, for tests of the step."""
+"""A small model and small random rows for tests of the train step."""
 import jax
 import numpy as np
 import optax
@@ -18,18 +18,18 @@ VOCABULARY, LENGTH, ROWS = 300, 48, 16
 
 
 def small_config(dropout: float = 0.1):
-    """A run of a small network; without dropout it compiles in half the time."""
+    """The config of a small run; without dropout it compiles in half the time."""
     config = default_config()
     config.model.dropout = config.model.attention_dropout = dropout
     config.model.size, config.model.dtype, config.model.max_positions = "tiny", "float32", LENGTH
-    config.model.layers = "scanned"  # compiles sooner
+    config.model.layers = "scanned"  # compiles faster
     config.train.batch_size = ROWS
     config.optimizer.learning_rate = 1e-3
     return config
 
 
 def make_rows(seed: int, rows: int = ROWS, next_sentence: bool = False) -> dict[str, np.ndarray]:
-    """Rows of different lengths, some of two segments."""
+    """Random rows of different lengths, some with two segments."""
     random = np.random.default_rng(seed)
     tokens = np.zeros((rows, LENGTH), np.int32)
     segments = np.zeros((rows, LENGTH), np.uint8)
@@ -47,7 +47,7 @@ def make_rows(seed: int, rows: int = ROWS, next_sentence: bool = False) -> dict[
 
 
 class Trainer:
-    """Steps a small network over made-up rows on some of the devices."""
+    """Trains a small model on random rows, on some of the devices."""
 
     def __init__(self, config, devices: int = 1):
         self.config = config
@@ -68,17 +68,17 @@ class Trainer:
             return create_state(self.model, self.optimizer, self.abstract_state, self.config.seed)
 
     def run(self, state, steps: range, **rows):
-        """The state after some steps, and each step's metrics."""
+        """The state after some steps, and the metrics of each step."""
         metrics, sharding = [], batch_sharding(self.mesh, self.config.mesh.rules)
         with jax.set_mesh(self.mesh):
             for step in steps:
                 batch = {name: global_array(sharding, values, np.arange(len(values)), len(values))
                          for name, values in make_rows(step, **rows).items()}
-                state, figures = self.step(state, batch, stop_flags(self.mesh, False))
-                metrics.append({name: float(value) for name, value in figures.items()})
+                state, values = self.step(state, batch, stop_flags(self.mesh, False))
+                metrics.append({name: float(value) for name, value in values.items()})
         return state, metrics
 
 
 def losses(metrics) -> np.ndarray:
     """The losses of some steps."""
-    return np.array([figures["loss"] for figures in metrics])
+    return np.array([values["loss"] for values in metrics])

@@ -1,4 +1,4 @@
-"""A network of the published size goes through a step, a save and a restore."""
+"""A model of the published size is trained for a step, saved and restored."""
 import dataclasses
 
 import jax
@@ -8,7 +8,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from tests.training.small import Trainer, small_config
 
 
-def test_base_is_stepped_saved_and_restored(tmp_path):
+def test_a_base_size_model_is_trained_saved_and_restored(tmp_path):
     config = small_config(dropout=0.0)
     config.model.size = "base"
     trainer = Trainer(config)

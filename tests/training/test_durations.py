@@ -20,6 +20,6 @@ def test_unreadable_duration_names_the_field(duration):
         SIZE.steps("config.train.duration", duration)
 
 
-def test_percentage_of_itself_is_refused():
-    with pytest.raises(UserError, match="percentage needs a whole"):
+def test_a_percentage_for_the_length_of_the_run_is_refused():
+    with pytest.raises(UserError, match="percentage of the run is not possible"):
         RunSize(8, 128, 100).steps("config.train.duration", "10%")

@@ -15,16 +15,16 @@ STEPS = 4
 
 
 def trainer_of(gradient_dtype: str) -> Trainer:
-    """A network of one layer, so that a loop over layers runs once, on eight devices of the data axis."""
+    """A model of one layer, so that the loop over layers runs once, on eight devices of the data axis."""
     config = small_config(dropout=0.0)
     config.model.num_layers, config.train.gradient_dtype = 1, gradient_dtype
     return Trainer(config, 8)
 
 
 def compile_and_run(gradient_dtype: str, folder):
-    """Bytes all-reduced in a step by dtype, the parameters, and the metrics of some steps.
+    """Bytes all-reduced in a step by dtype, the state, and the metrics after some steps.
 
-    The bytes are those of the program as it is split over the devices. CPUs, which do not add bfloat16, then widen it.
+    The bytes are counted after partitioning; later passes widen bfloat16 on CPUs, which cannot add it.
     """
     trainer = trainer_of(gradient_dtype)
     rows = batch_sharding(trainer.mesh, trainer.config.mesh.rules)
@@ -42,7 +42,7 @@ def compile_and_run(gradient_dtype: str, folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    # What comes out of the cache of compiled programs is not dumped.
+    # Programs from the compilation cache are not dumped.
     enabled = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -51,26 +51,26 @@ def runs(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-def test_bfloat16_halves_the_bytes_and_each_parameter_is_summed_once(runs):
+def test_bfloat16_halves_the_bytes_and_every_parameter_is_reduced_once(runs):
     params = jax.tree_util.tree_leaves_with_path(runs["float32"][1].params)
     matrices = sum(leaf.size for path, leaf in params if path[-1].key in ("kernel", "embedding"))
     wide, narrow = runs["float32"][0], runs["bfloat16"][0]
     assert narrow["bf16"] == 2 * matrices and wide["bf16"] == 0
     assert wide["f32"] - narrow["f32"] == 4 * matrices
-    assert narrow["f32"] < 0.1 * 4 * matrices  # biases, norms, figures
+    assert narrow["f32"] < 0.1 * 4 * matrices  # biases, norms, metrics
 
 
-def test_bfloat16_changes_a_run_by_its_rounding_alone(runs):
-    (_, state, metrics), (_, _, figures) = runs["bfloat16"], runs["float32"]
-    np.testing.assert_allclose(losses(metrics), losses(figures), rtol=1e-3)
-    norms = [[step["gradient_norm"] for step in steps] for steps in (metrics, figures)]
+def test_bfloat16_changes_a_run_only_by_rounding(runs):
+    (_, state, metrics), (_, _, expected) = runs["bfloat16"], runs["float32"]
+    np.testing.assert_allclose(losses(metrics), losses(expected), rtol=1e-3)
+    norms = [[step["gradient_norm"] for step in steps] for steps in (metrics, expected)]
     np.testing.assert_allclose(*norms, rtol=1e-2)
     assert norms[0] != norms[1]
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state[1].mu))} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_parts_are_added_in_float32(accumulation):
+def test_gradients_of_parts_are_added_in_float32(accumulation):
     trainer = trainer_of("bfloat16")
 
     def gradients(params, batch):

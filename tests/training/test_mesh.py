@@ -1,4 +1,4 @@
-"""Meshes over several TPU slices; those of one slice are tested along with what runs on them."""
+"""Meshes over several TPU slices; other tests cover meshes of one slice."""
 import dataclasses
 import importlib.util
 import json
@@ -35,7 +35,7 @@ print(json.dumps(np.vectorize(lambda device: device.slice_index)(make_mesh(confi
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a mesh asks of a device."""
+    """The attributes of a device that a mesh uses."""
     id: int
     slice_index: int
     process_index: int
@@ -72,22 +72,22 @@ def test_every_row_of_a_batch_is_read_once_in_a_slice(axes):
     read = {}
     for process in range(4):
         own = {device: index for device, index in rows.items() if device.process_index == process}
-        # As if this were the process.
+        # As if this process held these devices.
         sharding = SimpleNamespace(addressable_devices_indices_map=lambda shape: own)
         read[process] = local_batch_indices(sharding, 16).tolist()
     for first, second, expected in ((0, 1, range(8)), (2, 3, range(8, 16))):
         assert sorted({*read[first], *read[second]}) == list(expected)
-        if "tensor" not in axes:  # whose devices hold the same rows
+        if "tensor" not in axes:  # devices of the tensor axis hold the same rows
             assert not set(read[first]) & set(read[second])
 
 
 @pytest.mark.parametrize("axes,data", [({"fsdp": 8}, 1), ({"data": 1, "fsdp": 2, "tensor": 4}, 1)])
-def test_slices_that_do_not_divide_the_data_axis_are_refused(axes, data):
+def test_a_data_axis_that_the_slices_do_not_divide_is_refused(axes, data):
     with pytest.raises(UserError, match=rf"2 slices do not divide data={data}, .* divide the 4 devices of a slice"):
         make_mesh(mesh_config(**axes), two_slices())
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu, which knows TPUs, is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
 def test_slices_of_tpus():
     output = subprocess.run([sys.executable, "-c", ON_TPU], env=environment(TWO_SLICES), check=True,
                             capture_output=True, text=True, timeout=120).stdout

@@ -26,7 +26,7 @@ def run(optimizer, steps: int):
 
 
 def reference_adam(rate, decay, eps, steps, decayed=("kernel", "bias")):
-    """The reference's update by its definition, a number at a time, in float64."""
+    """The reference's update by its definition, in float64."""
     result = {}
     for name, value in PARAMS["dense"].items():
         p, m, v = value.astype(np.float64), 0.0, 0.0
@@ -48,7 +48,7 @@ def test_adamw_follows_the_reference_definition(mask, decayed):
         np.testing.assert_allclose(got[name], expected, rtol=2e-5)
 
 
-def test_adamw_meets_optax_where_epsilon_does_not_matter():
+def test_adamw_equals_optax_for_a_negligible_epsilon():
     ours = run(adamw(optax.constant_schedule(0.01), 0.9, 0.999, 1e-12, 0.1), 5)
     theirs = run(optax.adamw(0.01, eps=1e-12, weight_decay=0.1), 5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
@@ -63,7 +63,7 @@ def test_every_named_optimizer_steps_along_a_schedule(name):
     assert all(jax.tree.leaves(changed))
 
 
-def test_clip_is_by_the_global_norm():
+def test_gradients_are_clipped_by_the_global_norm():
     config = default_config().optimizer
     config.name, config.weight_decay, config.clip_norm = "sgd", 0.0, 0.5
     optimizer = make_optimizer(config, optax.constant_schedule(1.0))
@@ -85,7 +85,7 @@ def test_options_reach_the_optimizer():
     (dict(name="lamb", options="momentum=1"), "lamb takes no 'momentum'"),
     (dict(options="momentum"), "write it as"),
     (dict(name="adam", weight_decay=0.0, decay_mask="kernels"), "adam takes no mask")])
-def test_what_an_optimizer_does_not_take_is_refused(fields, message):
+def test_arguments_that_the_optimizer_does_not_take_are_refused(fields, message):
     config = default_config().optimizer
     config.update(fields)
     with pytest.raises(UserError, match=message):
@@ -98,7 +98,7 @@ LAYERS = {"encoder": {"embeddings": {"token": {"embedding": np.ones((4, 2), np.f
 
 
 def updates_of(**fields):
-    """The first updates of plain gradient descent at rate 1 with gradients of 1."""
+    """The first updates of gradient descent at learning rate 1 with gradients of 1."""
     config = default_config().optimizer
     config.update(dict(name="sgd", weight_decay=0.0, clip_norm=0.0) | fields)
     optimizer = make_optimizer(config, optax.constant_schedule(1.0))
@@ -112,7 +112,7 @@ def test_layer_decay_slows_each_layer_more_than_the_one_above():
     assert (updates["encoder"]["embeddings"]["token"]["embedding"] == -1 / 16).all()
 
 
-def test_frozen_parameters_have_no_update_and_no_part_in_the_norm():
+def test_frozen_parameters_have_no_update_and_do_not_count_in_the_norm():
     updates = updates_of(freeze="encoder/embeddings, encoder/layers/[01]/", clip_norm=1.0)
     assert not np.any(updates["encoder"]["embeddings"]["token"]["embedding"])
     scale = np.asarray(updates["encoder"]["layers"]["norm"]["scale"])
@@ -120,7 +120,7 @@ def test_frozen_parameters_have_no_update_and_no_part_in_the_norm():
     assert float(optax.tree.norm(updates)) == pytest.approx(1.0)
 
 
-def test_decay_does_not_move_what_is_frozen():
+def test_weight_decay_does_not_change_frozen_parameters():
     updates = updates_of(name="adamw", weight_decay=0.1, freeze="head")
     assert not np.any(updates["head"]["kernel"]) and np.all(updates["encoder"]["layers"]["norm"]["scale"])
 
@@ -128,12 +128,12 @@ def test_decay_does_not_move_what_is_frozen():
 @pytest.mark.parametrize("freeze,message", [
     ("encoder/layers/7/", "'encoder/layers/7/' matches no parameter"), ("encoder,head", "nothing is left to train"),
     ("enc(", "is not a regular expression")])
-def test_freezing_nothing_or_everything_is_refused(freeze, message):
+def test_invalid_freeze_patterns_are_refused(freeze, message):
     with pytest.raises(UserError, match=f"config.optimizer.freeze.*{message}"):
         updates_of(freeze=freeze)
 
 
-def test_bert_adam_is_adam_without_bias_correction_and_with_a_clip_for_each_tensor():
+def test_bert_adam_is_adam_without_bias_correction_and_clips_each_tensor():
     random = np.random.default_rng(0)
     gradients = jax.tree.map(lambda p: (3 * random.normal(size=p.shape)).astype(np.float32), LAYERS)
     config = default_config().optimizer
@@ -151,7 +151,7 @@ def test_bert_adam_is_adam_without_bias_correction_and_with_a_clip_for_each_tens
             value = value - 0.1 * (m / (np.sqrt(v) + 1e-6) + decay * value)
         return value
 
-    for layer in range(3):  # each layer of a stack is a tensor of its own there
+    for layer in range(3):  # each layer of a stack is a separate tensor in the reference
         np.testing.assert_allclose(
             params["encoder"]["layers"]["norm"]["scale"][layer],
             by_definition(np.ones(2), gradients["encoder"]["layers"]["norm"]["scale"][layer], 0.0), rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Traces of chosen updates: what is chosen, what is in them, and that nothing else changes."""
+"""Profiler traces: which updates they hold, and that they change nothing else."""
 import gzip
 import json
 import signal
@@ -18,7 +18,7 @@ SHORT = ("--config.train.duration=9 steps", "--config.evaluation.every=4 steps",
 
 @pytest.fixture(scope="module")
 def unbroken(files, tmp_path_factory):
-    """The workdir of a run that traces nothing."""
+    """The workdir of a run without traces."""
     workdir = tmp_path_factory.mktemp("unbroken")
     run(files, workdir, *SHORT)
     return workdir
@@ -33,7 +33,7 @@ def traces(workdir) -> dict[str, list[str]]:
 
 
 def traced_steps(workdir, name: str, process: int = 0) -> list[int]:
-    """The steps that a trace for Perfetto holds."""
+    """The steps in a Perfetto trace."""
     file, = workdir.glob(f"tensorboard/plugins/profile/*_{name}/*_{process}.perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     assert len(events) > 1000  # the programs, not only the loop
@@ -48,13 +48,13 @@ def files_of(*processes: int) -> list[str]:
     ("", ()), ("7", (range(7, 8),)), ("100-104,2000-2002", (range(100, 105), range(2000, 2003))),
     ("20,3-5", (range(3, 6), range(20, 21))), ("1-3,2-6,7,9", (range(1, 8), range(9, 10))),
     ("1-100", (range(1, 101),))])
-def test_what_is_chosen(text, steps):
+def test_steps_are_parsed(text, steps):
     assert parse_steps(text) == steps
 
 
 @pytest.mark.parametrize("text", ["0", "0-3", "5-3", "a", "1-", "-3", "1-2-3", "1,", ",", " ", "1.5", "1-101",
                                   "1-60,61-120", "1-99999999999999999999"])
-def test_what_is_no_choice_is_refused(text):
+def test_invalid_steps_are_refused(text):
     config = default_config()
     config.data.path, config.profile = "corpus", text
     with pytest.raises(UserError) as caught:
@@ -62,8 +62,8 @@ def test_what_is_no_choice_is_refused(text):
     assert f"config.profile={text!r}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_chosen_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp_path):
-    # An evaluation and a save fall into the first, the second ends with the run, the third is not reached.
+def test_selected_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp_path):
+    # The first trace includes an evaluation and a save, the second ends with the run, the third is not reached.
     output = run(files, tmp_path, *SHORT, "--config.profile=3-5,9,100")
     assert traces(tmp_path) == {"steps_3-5": files_of(0), "step_9": files_of(0)}
     assert traced_steps(tmp_path, "steps_3-5") == [3, 4, 5] and traced_steps(tmp_path, "step_9") == [9]
@@ -76,14 +76,14 @@ def test_the_chosen_steps_are_traced_and_nothing_else_changes(files, unbroken, t
     assert not list(tmp_path.glob(".profile*"))
 
 
-def test_every_process_traces_itself(files, tmp_path):
+def test_every_process_writes_its_own_trace(files, tmp_path):
     run(files, tmp_path, *SHORT, "--config.profile=2-3", processes=2)
     assert traces(tmp_path) == {"steps_2-3": files_of(0, 1)}
     for process in (0, 1):
         assert traced_steps(tmp_path, "steps_2-3", process) == [2, 3]
 
 
-def test_a_stop_ends_a_trace_and_the_run_may_go_on_with_another(files, tmp_path):
+def test_a_stop_ends_a_trace_and_the_resumed_run_may_trace_other_steps(files, tmp_path):
     duration = "--config.train.duration=20 steps"
     with Process(files, tmp_path, duration, "--config.profile=2-20") as process:
         process.until("step 4/")
@@ -93,12 +93,12 @@ def test_a_stop_ends_a_trace_and_the_run_may_go_on_with_another(files, tmp_path)
     assert traced_steps(tmp_path, f"steps_2-{stopped}") == list(range(2, stopped + 1))
     assert "Goodput" in process.output
     output = run(files, tmp_path, duration, f"--config.profile={stopped}")
-    assert "none of these steps is to come" in output and len(traces(tmp_path)) == 1
+    assert "all of these steps are done or beyond the end" in output and len(traces(tmp_path)) == 1
     assert "Changed since then: config.profile: '2-20' -> " in output and "(1 restart)" in output
 
 
-def test_a_disk_that_does_not_take_the_trace_does_not_end_the_training(files, unbroken, tmp_path):
-    # Where a trace is written before it gets its place.
+def test_a_full_disk_ends_the_trace_but_not_the_training(files, unbroken, tmp_path):
+    # Traces are written here before they are moved to their folder.
     with small_disk(tmp_path / ".profile.0", "64k") as disk:
         output = run(files, tmp_path, *SHORT, "--config.profile=2-3,6")
         assert not list(disk.iterdir())

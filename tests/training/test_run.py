@@ -1,4 +1,4 @@
-"""Whole runs from the command line: training, going on, evaluation, and what is refused."""
+"""Whole runs from the command line: training, resuming, evaluation, and errors."""
 import json
 import re
 import shutil
@@ -20,18 +20,18 @@ def steps_in(workdir) -> list[int]:
 
 
 def written(workdir) -> dict:
-    """When each file was written last; but for the lock, which every run writes."""
+    """The modification time of each file, except the lock, which every run writes."""
     return {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 @pytest.fixture(scope="module")
 def unbroken(files, tmp_path_factory):
-    """A finished run and what it printed."""
+    """A finished run and its output."""
     workdir = tmp_path_factory.mktemp("unbroken")
     return workdir, run(files, workdir, *SHORT)
 
 
-def test_a_run_leaves_what_it_says(unbroken):
+def test_a_run_writes_metrics_checkpoints_and_config(unbroken):
     workdir, output = unbroken
     assert list(losses(workdir)) == list(range(1, 13))
     assert [line["step"] for line in evaluations(workdir)] == [6, 12]
@@ -45,7 +45,7 @@ def test_a_run_leaves_what_it_says(unbroken):
     assert "spanbert-jax evaluate --workdir" in output
 
 
-def test_a_run_that_goes_on_elsewhere_says_what_changed_and_is_evaluated_anywhere(files, unbroken, tmp_path):
+def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files, unbroken, tmp_path):
     run(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
     output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
     assert "Resuming from the checkpoint of step 5" in output
@@ -88,7 +88,7 @@ def test_what_evaluate_cannot_find_is_told(files, unbroken, tmp_path):
         spanbert_jax.evaluate(unbroken[0], step=11)
 
 
-def test_evaluate_alters_nothing_of_an_unsound_checkpoint(files, unbroken, tmp_path):
+def test_evaluate_does_not_change_a_corrupt_checkpoint(files, unbroken, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(unbroken[0], workdir)
     (workdir / "checkpoints" / "12" / "state" / "_METADATA").unlink()
@@ -97,17 +97,17 @@ def test_evaluate_alters_nothing_of_an_unsound_checkpoint(files, unbroken, tmp_p
     assert sorted(workdir.rglob("*")) == before
 
 
-@pytest.mark.parametrize("changes,said", [
+@pytest.mark.parametrize("changes,message", [
     (["--config.model.size=mini"], "checkpoint of step 12: .* config.model.size: 'tiny' -> 'mini'; .*--force"),
     (["--config.model.size=mini", "--force"], "checkpoint of step 12: "),
     (["--config.seed=3", "--config.train.batch_size=16"], "config.seed: 0 -> 3; config.train.batch_size: 8 -> 16"),
     (["--config.optimizer.schedule=linear", "--config.train.duration=30 steps"], "config.train.duration"),
     (["--config.masking.scheme=annotated", "--force"], "prepared without annotations")])
-def test_what_would_make_it_another_run_is_refused(files, unbroken, changes, said):
+def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, message):
     workdir = unbroken[0]
     before = written(workdir)
     output = run(files, workdir, *SHORT, *changes, status=2)
-    assert re.search(said, output.strip().splitlines()[-1])
+    assert re.search(message, output.strip().splitlines()[-1])
     assert written(workdir) == before
 
 
@@ -125,7 +125,7 @@ def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
     assert "corpus.length: 64 -> 48" in output.strip().splitlines()[-1]
 
 
-def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_path):
+def test_a_run_without_its_checkpoints_starts_again_and_prints_it(files, tmp_path):
     settings = ["--config.train.duration=2 steps"]
     run(files, tmp_path, *settings)
     before = (tmp_path / "metrics.jsonl").read_bytes()
@@ -135,12 +135,12 @@ def test_a_run_whose_checkpoints_are_gone_begins_anew_and_says_so(files, tmp_pat
     assert list(losses(tmp_path)) == [1, 2]
 
 
-def test_a_workdir_serves_one_run_at_a_time(files, tmp_path):
+def test_two_runs_cannot_use_one_workdir_at_the_same_time(files, tmp_path):
     with lock_workdir(tmp_path):
         assert "another run is using it" in run(files, tmp_path, status=2)
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files, tmp_path):
     run(files, tmp_path, "--config.train.duration=5 steps")
     output = run(files, tmp_path, "--config.optimizer.learning_rate=1e30", "--force", status=1)
     last = output.strip().splitlines()[-1]
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoints(files, tmp_p
 
 
 def test_bad_updates_are_skipped_up_to_a_limit_and_a_resumed_run_skips_the_same(files, tmp_path):
-    # Deviations so few that many an ordinary update counts as bad.
+    # So few deviations that many ordinary updates count as bad.
     settings = ["--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
     output = run(files, tmp_path / "unbroken", *settings, status=1)
     assert "3 bad updates in a row" in output.strip().splitlines()[-1]

@@ -17,13 +17,13 @@ def test_warmup_is_linear_from_the_first_update():
         np.testing.assert_allclose(rates(name)[:10], 2.0 * np.arange(1, 11) / 10, rtol=1e-6)
 
 
-def test_linear_counts_from_step_zero_as_the_reference():
+def test_linear_starts_at_step_zero_as_in_the_reference():
     # The reference: (lr - end) * (1 - n / total) + end for update n after the warm-up.
     expected = [2.0 * (1 - n / 100) for n in range(11, 101)]
     np.testing.assert_allclose(rates("linear")[10:], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_triangular_falls_from_the_end_of_the_warmup_as_in_fine_tuning():
+def test_triangular_starts_at_the_end_of_the_warmup():
     # (1 - x) / (1 - warmup) at x = n / total, from the peak at the end of the warm-up to 0.
     expected = [2.0 * (1 - n / 100) / (1 - 0.1) for n in range(10, 101)]
     np.testing.assert_allclose(rates("triangular")[9:], expected, rtol=1e-5, atol=1e-7)

@@ -1,3 +1,4 @@
+"""The train step: the same losses on every mesh, accumulation, dtypes, shardings."""
 import jax
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tests.training.small import VOCABULARY, Trainer, losses, make_rows, small_c
 
 @pytest.fixture(scope="module")
 def trainer():
-    """One device; compiled once for the tests that change no setting."""
+    """A trainer on one device, compiled once for the tests that change no setting."""
     return Trainer(small_config())
 
 
@@ -44,7 +45,7 @@ def test_losses_fall_when_rows_repeat(trainer):
     assert last < first - 0.5
 
 
-def test_accumulation_gives_the_loss_and_norm_of_the_whole_batch(undropped):
+def test_accumulation_gives_the_loss_and_norms_of_the_whole_batch(undropped):
     config = small_config(dropout=0.0)
     config.train.accumulation = 4
     parts = Trainer(config, devices=2)
@@ -54,7 +55,7 @@ def test_accumulation_gives_the_loss_and_norm_of_the_whole_batch(undropped):
             assert figures[name] == pytest.approx(wanted[name], rel=1e-5), name
 
 
-def test_same_seed_same_bits_and_another_seed_other_masks(trainer, single):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_masks(trainer, single):
     np.testing.assert_array_equal(losses(trainer.run(trainer.fresh(), range(3))[1]), single[:3])
     config = small_config()
     config.seed = 1
@@ -62,7 +63,7 @@ def test_same_seed_same_bits_and_another_seed_other_masks(trainer, single):
     assert (losses(other.run(other.fresh(), range(3))[1]) != single[:3]).all()
 
 
-def test_bfloat16_computes_nearly_the_same_and_keeps_float32_parameters(undropped):
+def test_bfloat16_changes_losses_little_and_keeps_float32_parameters(undropped):
     config = small_config(dropout=0.0)
     config.model.dtype = "bfloat16"
     trainer = Trainer(config)
@@ -71,7 +72,7 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_float32_parameters(undroppe
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
 
 
-def test_next_sentence_head_learns():
+def test_the_next_sentence_loss_is_part_of_the_loss():
     config = small_config(dropout=0.0)
     config.objectives.next_sentence, config.data.blocks = True, "pairs"
     trainer = Trainer(config)
@@ -81,7 +82,7 @@ def test_next_sentence_head_learns():
     assert metrics[0]["loss"] == pytest.approx(total, rel=1e-6)
 
 
-def test_metrics_count_real_tokens(trainer):
+def test_tokens_are_counted_without_padding(trainer):
     _, [metrics] = trainer.run(trainer.fresh(), range(1))
     assert metrics["tokens"] == np.sum(make_rows(0)["segments"] > 0)
 
@@ -99,7 +100,7 @@ def test_state_is_split_over_the_mesh_and_donated():
     assert int(after.step) == 1
 
 
-def test_mesh_that_does_not_fit_the_devices_is_refused():
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     config = small_config()
     config.mesh.data = 3
     with pytest.raises(UserError, match="do not multiply to the 8 devices"):
@@ -110,7 +111,7 @@ def test_mesh_that_does_not_fit_the_devices_is_refused():
     (1, 3, (("mlp", "tensor"),), "does not divide 3 ways over mesh axis 'tensor'"),
     (1, 2, (("embed", "tensor"), ("mlp", "tensor")), "claim mesh axis 'tensor'"),
     (2, 1, (("mlp", "tensor"),), "stays whole on all 2 devices of mesh.fsdp")])
-def test_shardings_that_would_waste_silently_are_refused(fsdp, tensor, rules, message, monkeypatch):
+def test_wasteful_or_impossible_shardings_are_refused(fsdp, tensor, rules, message, monkeypatch):
     monkeypatch.setattr(mesh, "LARGE", VOCABULARY * 128)
     config = small_config()
     config.mesh.update(dict(fsdp=fsdp, tensor=tensor, rules=(("batch", "data"), *rules)))
