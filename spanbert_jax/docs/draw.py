@@ -213,7 +213,7 @@ def loss() -> str:
         drawing.text(62, at(0, tick)[1] + 4, f"{tick:.1f}", 12, _MUTED, "end")
     unigram = numbers["unigram_loss"]
     drawing.line([at(0, unigram), at(last, unigram)], _MUTED, dashed=True)
-    drawing.text(710, at(0, unigram)[1] + 16, f"guess by token frequency, {unigram:.2f}", 12, _MUTED, "end")
+    drawing.text(710, at(0, unigram)[1] - 8, f"guess by token frequency, {unigram:.2f}", 12, _MUTED, "end")
     for step in range(0, last + 1, 100):
         drawing.text(at(step, low)[0], 350, str(step), 12, _MUTED)
     drawing.text(390, 374, "step", 13, _MUTED)
