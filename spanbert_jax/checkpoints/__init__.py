@@ -1,6 +1,6 @@
-"""Checkpoints: Orbax writes them; here they are vouched for, verified before they are believed, kept and set aside.
+"""Checkpoints: saved by Orbax, with checksums written on save and verified on restore.
 
-`folder`, `manifest` and `retention` know neither JAX nor Orbax.
+`folder`, `manifest` and `retention` import neither JAX nor Orbax.
 """
 import importlib
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["FOLDER", "Checkpointer"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first asked for, so that checkpoints are listed without waiting for JAX.
+    # Imported on first use, so that checkpoints can be listed without importing JAX.
     if name != "Checkpointer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module("spanbert_jax.checkpoints.checkpointer").Checkpointer

@@ -1,11 +1,9 @@
-"""Checkpoints of a run: saved beside the training, verified before they are believed."""
+"""Checkpoints of a run: saved in the background, verified before they are restored."""
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import pathlib
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 import jax
 
 from spanbert_jax.checkpoints import folder as names
+from spanbert_jax.checkpoints.disk_space import find_obstacle
 from spanbert_jax.checkpoints.fingerprint import fingerprint
 from spanbert_jax.checkpoints.manifest import verify, write_manifest
 from spanbert_jax.checkpoints.reading import CorruptCheckpoint, read_metadata, read_params, read_state, require_saved
@@ -23,45 +22,43 @@ from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.common.formatting import format_bytes
 
-# What Orbax writes beside the arrays, and what a file system needs for itself.
-_SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
-# Between the tries of a save that nothing comes after; short, for a stopped run has seconds.
+# Between the attempts to save a last state; short, because a run that is being stopped has only seconds left.
 _RETRY_SECONDS = 2.0
 
 
 class Checkpointer:
     """Saves and restores the states of a run, in WORKDIR/checkpoints/STEP.
 
-    A context manager: leaving it waits for what is still being written, and raises nothing. With several processes all
+    A context manager: on exit it waits for the save in progress and raises nothing. In a run of several processes, all
     of them make the same calls in the same order.
 
     Attributes:
-      failures: saves that failed since it was opened.
-      bests: the steps that each scored better than all before. The last of them that is stored is kept.
+      failures: number of failed saves since it was opened.
+      best_steps: steps that each scored better than all before. The last of them that is stored is kept.
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, tries: int = 3,
                  read_only: bool = False, log: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
-        """Opens the checkpoints of a run, making the folder and removing what a killed run left half-done.
+        """Opens the checkpoints of a run. Creates the folder and removes what a killed run left incomplete.
 
         Args:
-          workdir: of the run.
-          keep: how many of the newest steps are kept.
-          keep_every: of every so many steps the first that was saved is kept for good; 0 keeps none.
-          tries: failed saves in a row after which `save` raises.
-          read_only: makes, removes and renames nothing: a live run may be writing there.
-          say: is told, in a line, of every failed save and every unsound step; on the first process alone, and from
-            another thread too.
+          workdir: workdir of the run.
+          keep: number of newest steps to keep.
+          keep_every: keeps the first step saved in every interval of this many steps for good; 0 keeps none.
+          tries: number of consecutive failed saves after which `save` raises.
+          read_only: creates, removes and renames nothing, because a live run may be writing there.
+          log: called with one line for every failed save and every corrupt step; only on process 0, and also from
+            another thread.
 
         Raises:
-          UserError: when the folder cannot be made, or is not seen by all processes.
+          UserError: the folder cannot be created, or not every process sees it.
         """
-        self.failures, self.best_steps = 0, []
+        self.failures, self.best_steps = 0, list[int]()
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
         self._log = log if is_process_zero() else (lambda line: None)
         self._pending: tuple[int, Save] | None = None
-        self._in_a_row, self._unsaved = 0, ""
+        self._consecutive_failures, self._last_failure = 0, ""
         if not read_only:
             self._open()
 
@@ -75,150 +72,152 @@ class Checkpointer:
         _absl.removeFilter(_is_not_orbax)
 
     def steps(self) -> list[int]:
-        """The steps that are whole, sound or not, in order."""
+        """Returns the complete steps in order, valid or corrupt."""
         return names.list_steps(self._folder)
 
     def check_space(self, abstract: Any) -> None:
-        """Before a run starts: that the disk has room for `keep` + 1 states, of which those stored already count.
+        """Checks before a run that the disk has room for `keep` + 1 states. States stored already count.
 
         Raises:
-          UserError: when it has not, or when nothing can be written there.
+          UserError: the room is missing, or the folder cannot be written.
         """
         size, missing = _bytes(abstract), max(1, self._keep + 1 - len(self.steps()))
-        if reason := broadcast_from_zero(self._obstacle(missing * size) if is_process_zero() else None):
+        if reason := broadcast_from_zero(self._find_obstacle(missing * size) if is_process_zero() else None):
             raise UserError(
                 f"{self._folder}: {reason}; each checkpoint takes {format_bytes(size)}, and config.checkpoint.keep="
                 f"{self._keep} needs {missing} more at a time; make room, keep fewer, or give another workdir")
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Begins to save a state; it may be donated at once. A save that fails is told, counted and survived.
+        """Starts to save a state, which may be donated when this returns. A failed save is logged and counted.
 
-        What is stored already of the same step stays if it is sound and the same, and is set aside if not.
+        If the step is stored already, a valid checkpoint of the same state stays; any other is set aside.
 
         Args:
-          step: of the state.
-          state: to be saved.
-          about: what JSON can hold: the config and whatever `resume` is to check. "fingerprint" is added to it.
+          step: step of the state.
+          state: the state.
+          metadata: JSON values: the config, and what `resume` checks. "fingerprint" is added.
 
         Raises:
-          SavesFailed: when `tries` saves in a row have failed.
+          SavesFailed: `tries` consecutive saves have failed.
         """
-        self._settle()
+        self._finish_pending()
         metadata = metadata | {"fingerprint": fingerprint(state)}
         obstacle, stored = broadcast_from_zero(
-            self._prepare(step, _bytes(state), metadata) if is_process_zero() else None)
+            self._prepare_save(step, _bytes(state), metadata) if is_process_zero() else None)
         if stored:
             self._record(step, None)
             return
         if obstacle:
-            self._tell_failure(step, obstacle)
+            self._log_failure(step, obstacle)
             self._record(step, obstacle)
             return
-        save = Save(names.saving_path(self._folder, step), finish=lambda: self._finish(step),
-                    fail=lambda reason: self._tell_failure(step, reason))
-        begun = save.begin(state, metadata)
+        save = Save(names.saving_path(self._folder, step), finish=lambda: self._publish(step),
+                    fail=lambda reason: self._log_failure(step, reason))
+        started = save.begin(state, metadata)
         self._pending = step, save
-        if any_process(not begun):
-            self._settle()
+        if any_process(not started):
+            self._finish_pending()
 
     def wait(self) -> None:
-        """Waits until what was asked to be saved is on disk, with its manifest.
+        """Waits until the last save is on disk, with its manifest.
 
         Raises:
-          SavesFailed: when the save last asked for failed.
+          SavesFailed: the last save failed.
         """
-        self._settle()
-        if self._unsaved:
-            raise SavesFailed(self._unsaved)
+        self._finish_pending()
+        if self._last_failure:
+            raise SavesFailed(self._last_failure)
 
     def save_and_wait(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Saves a state and waits until it is on disk. A save that fails is tried again, for there may be room soon.
+        """Saves a state and waits until it is on disk. A failed save is repeated, because space may become free.
 
         Raises:
-          SavesFailed: when `tries` saves in a row have failed.
+          SavesFailed: `tries` consecutive saves have failed.
         """
         self.save(step, state, metadata)
-        self._settle()
-        while self._unsaved:
+        self._finish_pending()
+        while self._last_failure:
             time.sleep(_RETRY_SECONDS)
             self.save(step, state, metadata)
-            self._settle()
+            self._finish_pending()
 
-    def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> (
-            tuple[int, Any] | None):
-        """The newest sound step and its state, laid out as the shardings of `abstract` say; None for a new run.
+    def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> tuple[int, Any] | None:
+        """Restores the latest valid step. Every byte is verified first.
 
-        Every byte is read and compared first. Corrupt steps are set aside under another name, never deleted.
+        Corrupt steps are set aside under another name, never deleted.
 
         Args:
           abstract: shapes, dtypes and shardings of the state.
-          check: is given a step and its `about` before the state is read, and raises UserError if they do not go.
+          check: called with a step and its metadata before the state is read; raises UserError if they do not fit.
+
+        Returns:
+          The step and its state, with the shardings of `abstract`; None for a new run.
 
         Raises:
-          UserError: from `check`; when the state is of another shape; when there were steps and none is sound, since
-            whoever trained for weeks wants no run that begins anew without a word, this time or the next.
-          RunFailed: when the devices cannot hold the state, or a step whose files are sound cannot be read.
+          UserError: from `check`; the state has other shapes; or all stored steps are corrupt. The last case is an
+            error because starting again would silently discard the training so far.
+          RunFailed: the devices cannot hold the state, or a step whose files are valid cannot be read.
         """
         for step in broadcast_from_zero(self.steps()[::-1]):
             reason = broadcast_from_zero(self._verify(step) if is_process_zero() else None)
             if reason is None:
                 try:
                     return step, self._restore(step, abstract, check)
-                except CorruptCheckpoint as unsound:
-                    reason = str(unsound)
+                except CorruptCheckpoint as corrupt:
+                    reason = str(corrupt)
             self._quarantine(step, reason)
-        if aside := broadcast_from_zero(names.list_quarantined(self._folder)):
+        if quarantined := broadcast_from_zero(names.list_quarantined(self._folder)):
             raise UserError(
-                f"{self._folder}: no sound checkpoint is left; set aside are {', '.join(aside)}, each with its reason "
-                "in a .txt beside it; bring back a sound copy, or give another workdir to begin anew")
+                f"{self._folder}: no valid checkpoint is left; set aside are {', '.join(quarantined)}, each with its "
+                "reason in a .txt file beside it; restore a valid copy, or give another workdir to start again")
         return None
 
     def latest_valid(self, step: int | None = None) -> int:
-        """The newest step whose files are sound, or `step` if its are. Alters nothing.
+        """Returns the latest step whose files are valid, or `step` if its files are. Changes nothing on disk.
 
         Raises:
-          UserError: when there is none; names the file that is not sound if `step` is asked for.
+          UserError: there is none; for a given `step`, the message names the invalid file.
         """
-        chosen, problem = broadcast_from_zero(self._choose(step) if is_process_zero() else None)
+        chosen, problem = broadcast_from_zero(self._find_valid(step) if is_process_zero() else None)
         if problem:
             raise UserError(f"{self._folder}: {problem}")
         return chosen
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """What was stored beside the state of a step.
+        """Returns the metadata that was saved with a step.
 
         Raises:
-          UserError: when it cannot be read.
+          UserError: it cannot be read.
         """
         metadata, reason = self._read_metadata(step)
-        if reason:
+        if metadata is None:
             raise UserError(f"{self._folder}: checkpoint of step {step}: {reason}")
         return metadata
 
     def restore_params(self, step: int, abstract: Any) -> Any:
-        """The parameters of a step alone, without reading the optimiser's state, checked by their fingerprints.
+        """Restores only the parameters of a step, without the optimizer state, and verifies their fingerprints.
 
         Raises:
-          UserError: when they cannot be read or are not what was saved.
+          UserError: they cannot be read, or differ from those that were saved.
         """
         path, params, reason = self._folder / str(step), None, None
         try:
             params = read_params(path, abstract)
         except UserError:
             raise
-        except Exception as error:  # tensorstore's are of many kinds
+        except Exception as error:  # tensorstore raises many types
             reason = f"cannot be read: {short_reason(error)}"
         if any_process(reason is not None):
-            gone = "" if step in self.steps() else " (its run has deleted it meanwhile: do the same again)"
-            raise UserError(f"{path}{gone}: {reason or 'cannot be read by another process'}")
+            deleted = "" if step in self.steps() else " (its run has deleted it meanwhile: do the same again)"
+            raise UserError(f"{path}{deleted}: {reason or 'cannot be read by another process'}")
         try:
             require_saved({"params": params}, self.metadata(step))
-        except CorruptCheckpoint as unsound:
-            raise UserError(f"{path}: {unsound}; `spanbert-jax checkpoints` lists the others") from None
+        except CorruptCheckpoint as corrupt:
+            raise UserError(f"{path}: {corrupt}; `spanbert-jax checkpoints` lists the others") from None
         return params
 
-    def _choose(self, step: int | None) -> tuple[int | None, str | None]:
-        """The newest sound step, or `step` if it is sound; else what is wrong."""
+    def _find_valid(self, step: int | None) -> tuple[int | None, str | None]:
+        """Returns the latest valid step, or `step` if it is valid; else what is wrong."""
         while True:
             steps, reason = self.steps(), None
             if not steps:
@@ -229,18 +228,18 @@ class Checkpointer:
                 reason = self._verify(candidate)
                 if reason is None:
                     return candidate, None
-            if steps == self.steps():  # or else a live run has moved on meanwhile
+            if steps == self.steps():  # otherwise a live run has saved or deleted a step meanwhile
                 which = f"checkpoints of steps {steps} are" if step is None else f"checkpoint of step {step} is"
-                return None, f"the {which} unsound: {reason}; `spanbert-jax checkpoints` tells more"
+                return None, f"the {which} corrupt: {reason}; `spanbert-jax checkpoints` shows details"
 
     def _open(self) -> None:
         reason = None
         if is_process_zero():
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                names.remove_remains(self._folder)
+                names.remove_leftovers(self._folder)
             except FileExistsError:
-                reason = "is in the way: a folder has to be here"
+                reason = "is a file where a folder is needed"
             except OSError as error:
                 reason = f"cannot be written: {short_reason(error)}"
         if reason := broadcast_from_zero(reason):
@@ -249,42 +248,41 @@ class Checkpointer:
             raise UserError(f"{self._folder}: not every process of the run sees it; give a workdir on a file system "
                             "that all of them share")
 
-    def _prepare(self, step: int, size: int, metadata: dict[str, Any]) -> tuple[str | None, bool]:
-        """Before a save: what is in its way, if anything, and whether it is stored already."""
+    def _prepare_save(self, step: int, size: int, metadata: dict[str, Any]) -> tuple[str | None, bool]:
+        """Returns why the step cannot be saved, if so, and whether it is stored already."""
         if not self._folder.exists():
-            self._log(f"{self._folder} has vanished, with the checkpoints in it; it is made anew")
-        if obstacle := self._obstacle(size):
+            self._log(f"{self._folder} has vanished, with the checkpoints in it; it is created again")
+        if obstacle := self._find_obstacle(size):
             return obstacle, False
         if step in self.steps():
-            reason = self._verify(step, full=False) or self._other_state(step, metadata)
+            reason = self._verify(step, full=False) or self._compare_state(step, metadata)
             if reason is None:
                 return None, True
             return self._try_quarantine(step, reason), False
         return None, False
 
-    def _other_state(self, step: int, metadata: dict[str, Any]) -> str | None:
+    def _compare_state(self, step: int, metadata: dict[str, Any]) -> str | None:
+        """Returns why the stored state of a step is not the one to save, or None."""
         try:
             stored = read_metadata(self._folder / str(step)).get("fingerprint")
-        except CorruptCheckpoint as unsound:
-            return str(unsound)
+        except CorruptCheckpoint as corrupt:
+            return str(corrupt)
         return None if stored == metadata["fingerprint"] else "another state of the same step was saved later"
 
-    def _obstacle(self, size: int) -> str | None:
-        """Why `size` more bytes could not be stored, or None."""
+    def _find_obstacle(self, size: int) -> str | None:
+        """Returns why `size` more bytes cannot be stored, or None. Creates the folder again if it has vanished."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._remove_remains()
-            probe = self._folder / "writable.tmp"
-            probe.write_bytes(b"written")
-            probe.unlink()
-            free = shutil.disk_usage(self._folder).free
         except OSError as error:
             return short_reason(error)
-        needed = math.ceil(size * (1 + _SPARE_SHARE)) + _SPARE_BYTES
-        return f"{format_bytes(needed)} are needed and {format_bytes(free)} are free" if free < needed else None
+        self._remove_leftovers()
+        return find_obstacle(self._folder, size)
 
-    def _finish(self, step: int) -> None:
-        """In the background, when Orbax is done: vouches for a step, shows it, and deletes those not kept any more."""
+    def _publish(self, step: int) -> None:
+        """Writes the manifest of a step, gives the step its name, and deletes steps that are no longer kept.
+
+        Runs in the background when Orbax is done.
+        """
         if not is_process_zero():
             return
         best = max(({step, *self.steps()} & {*self.best_steps}), default=0)
@@ -298,8 +296,8 @@ class Checkpointer:
             except OSError as error:
                 self._log(f"the checkpoint of step {old:,} could not be deleted: {short_reason(error)}")
 
-    def _settle(self) -> None:
-        """Waits for the save before, if there is one, and takes note of its end, as the first process knows it."""
+    def _finish_pending(self) -> None:
+        """Waits for the save in progress, if any, and records its result as process 0 knows it."""
         if not self._pending:
             return
         (step, save), self._pending = self._pending, None
@@ -311,27 +309,29 @@ class Checkpointer:
         self._record(step, reason)
 
     def _record(self, step: int, reason: str | None) -> None:
+        """Counts a save: `reason` is why it failed, or None."""
         if reason is None:
-            self._in_a_row, self._unsaved = 0, ""
+            self._consecutive_failures, self._last_failure = 0, ""
             return
-        self.failures, self._in_a_row = self.failures + 1, self._in_a_row + 1
+        self.failures, self._consecutive_failures = self.failures + 1, self._consecutive_failures + 1
         if is_process_zero():
-            self._remove_remains()
-        self._unsaved = (f"step {step:,} could not be saved ({self._in_a_row} in a row failed): {reason}; "
-                         f"{self._safe_words()}; make room or mend the disk, then run the same command again")
-        if self._in_a_row >= self._tries:
-            raise SavesFailed(self._unsaved)
+            self._remove_leftovers()
+        self._last_failure = (
+            f"step {step:,} could not be saved ({self._consecutive_failures} in a row failed): {reason}; "
+            f"{self._describe_safe_step()}; make room or fix the disk, then run the same command again")
+        if self._consecutive_failures >= self._tries:
+            raise SavesFailed(self._last_failure)
 
-    def _remove_remains(self) -> None:
-        """Deletes what a failed save left, as far as that goes: its threads may still be writing there."""
+    def _remove_leftovers(self) -> None:
+        """Deletes what a failed save left, as far as possible: its threads may still be writing there."""
         with contextlib.suppress(OSError):
-            names.remove_remains(self._folder)
+            names.remove_leftovers(self._folder)
 
-    def _tell_failure(self, step: int, reason: str) -> None:
-        self._log(f"SAVE FAILED: step {step:,}: {reason}; {self._in_a_row + 1} of at most {self._tries} in a row; "
-                  f"{self._safe_words()}; the training goes on")
+    def _log_failure(self, step: int, reason: str) -> None:
+        self._log(f"SAVE FAILED: step {step:,}: {reason}; {self._consecutive_failures + 1} of at most {self._tries} in "
+                  f"a row; {self._describe_safe_step()}; training continues")
 
-    def _safe_words(self) -> str:
+    def _describe_safe_step(self) -> str:
         safe = next((step for step in self.steps()[::-1] if self._verify(step, full=False) is None), None)
         return f"in {self._folder} " + ("nothing is safe" if safe is None else f"step {safe:,} is safe")
 
@@ -339,20 +339,20 @@ class Checkpointer:
         return verify(self._folder / str(step), names.manifest_path(self._folder, step), step, full=full)
 
     def _read_metadata(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
-        """What is stored beside a state, or why that cannot be read, as the first process finds it."""
+        """Returns the metadata of a step, or why it cannot be read, as process 0 finds it."""
         metadata, reason = None, None
         if is_process_zero():
             try:
                 metadata = read_metadata(self._folder / str(step))
-            except CorruptCheckpoint as unsound:
-                reason = str(unsound)
+            except CorruptCheckpoint as corrupt:
+                reason = str(corrupt)
         return broadcast_from_zero((metadata, reason))
 
     def _restore(self, step: int, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> Any:
-        """The state of a step whose files are valid; raises CorruptCheckpoint, on every process, if its state is not."""
+        """Restores a step whose files are valid. Raises CorruptCheckpoint on every process if its content is not."""
         path = self._folder / str(step)
         metadata, reason = self._read_metadata(step)
-        if reason:
+        if metadata is None:
             raise CorruptCheckpoint(reason)
         check(step, metadata)
         state = None
@@ -360,29 +360,29 @@ class Checkpointer:
             state = read_state(path, abstract)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             raise RunFailed(
-                f"{path}: the devices cannot hold the state: {short_reason(error)}; nothing was altered") from None
+                f"{path}: the devices cannot hold the state: {short_reason(error)}; nothing was changed") from None
         except UserError:
             raise
-        except Exception as error:  # tensorstore's are of many kinds
+        except Exception as error:  # tensorstore raises many types
             reason = f"cannot be read: {short_reason(error)}"
         if any_process(reason is not None):
             raise RunFailed(f"{path}: its files are as they were written, and yet it {reason or 'cannot be read'}; "
-                            "nothing was altered; try again, or move it away to go on from the step before")
+                            "nothing was changed; try again, or move it away to continue from the step before")
         require_saved(state, metadata)
         return state
 
     def _quarantine(self, step: int, reason: str) -> None:
         if failure := broadcast_from_zero(self._try_quarantine(step, reason) if is_process_zero() else None):
-            raise UserError(f"{self._folder}: the checkpoint of step {step} is unsound ({reason}) and cannot be set "
+            raise UserError(f"{self._folder}: the checkpoint of step {step} is corrupt ({reason}) and cannot be set "
                             f"aside: {failure}; make the folder writable")
 
     def _try_quarantine(self, step: int, reason: str) -> str | None:
-        """Sets a step aside and tells of it. Returns why that failed, or None."""
+        """Sets a step aside and logs it. Returns why that failed, or None."""
         try:
             name = names.quarantine(self._folder, step, reason)
         except OSError as error:
             return short_reason(error)
-        self._log(f"The checkpoint of step {step:,} is not to be believed and set aside as {name}: {reason}")
+        self._log(f"The checkpoint of step {step:,} is not usable and was set aside as {name}: {reason}")
         return None
 
 
@@ -394,5 +394,5 @@ _absl = logging.getLogger("absl")
 
 
 def _is_not_orbax(record: logging.LogRecord) -> bool:
-    """Drops Orbax's tracebacks of errors that are told in a line here."""
+    """Filters out Orbax's tracebacks of errors that are reported as one line here."""
     return "/orbax/checkpoint/" not in record.pathname

@@ -1,4 +1,4 @@
-"""Checksums of arrays where they live, so that damage before the disk and behind it is seen."""
+"""Checksums of arrays, computed on the devices, which also reveal damage before the disk was written."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -11,32 +11,32 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def array_name(path: tuple[Any, ...]) -> str:
-    """The name of an array in a tree, such as params/encoder/layers/attention/query/kernel."""
+    """Returns the name of an array in a tree, such as params/encoder/layers/attention/query/kernel."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def fingerprint(tree: Any) -> dict[str, int]:
-    """A 32-bit checksum of each array of a tree, by its name.
+    """Returns a 32-bit checksum of each array of a tree, by array name.
 
-    The bits of every element, as an unsigned number, times an odd weight that its position gives, summed modulo 2^32.
-    Any flipped bit changes it, as does any exchange of two elements that differ; it is the same however the array is
-    sharded and on however many processes, since such sums have no rounding. Every process must call.
+    The bits of each element, as an unsigned number, are multiplied by 2 * index + 1, and summed modulo 2^32. Every
+    flipped bit and every swap of two different elements changes it. It does not depend on the sharding or the number of
+    processes, because integer sums have no rounding. Every process must call this.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    # One after the other: CPUs hold the products of one array at a time, and simulated devices run one collective.
+    # One by one: CPUs then hold the products of one array at a time, and simulated devices run one collective at a time.
     return {array_name(path): int(_checksum(leaf)) for path, leaf in leaves}
 
 
-def difference(stored: Any, taken: Mapping[str, int]) -> str | None:
-    """The first array whose checksum was another when it was saved, or None.
+def difference(stored: Any, computed: Mapping[str, int]) -> str | None:
+    """Returns a message about the first array whose checksum differs from the stored one, or None.
 
     Args:
-      stored: what a checkpoint says its checksums are; more arrays than were taken may be in it.
-      taken: from its arrays.
+      stored: checksums from the metadata of a checkpoint; it may have more arrays.
+      computed: checksums of the restored arrays.
     """
     if not isinstance(stored, dict):
         return "no checksums of its arrays are stored"
-    for name, value in sorted(taken.items()):
+    for name, value in sorted(computed.items()):
         if stored.get(name) != value:
             return f"{name}: its values are not those that were saved"
     return None
@@ -44,8 +44,8 @@ def difference(stored: Any, taken: Mapping[str, int]) -> str | None:
 
 @jax.jit
 def _checksum(array: jax.Array) -> jax.Array:
-    """[] uint32 of an array, in one reduction, into which accelerators fuse all of it."""
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):  # which some optimisers keep
+    """Returns [] uint32, by one reduction into which accelerators fuse the whole computation."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):  # kept by some optimizers
         array = jax.random.key_data(array)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)

@@ -1,13 +1,14 @@
-"""What lies in WORKDIR/checkpoints, by name.
+"""Names in WORKDIR/checkpoints.
 
-    STEP                       a step: whole, with its manifest
+    STEP                       a complete step
     integrity-STEP.json        its manifest
-    STEP.saving*               being written
-    STEP.deleting              being deleted
-    STEP.unsound[-N]           set aside, with its manifest in STEP.unsound.json and the reason in STEP.unsound.txt
+    STEP.saving*               a step that is being written
+    STEP.deleting              a step that is being deleted
+    STEP.unsound[-N]           a corrupt step that was set aside: its manifest is STEP.unsound.json, the reason is in
+                               STEP.unsound.txt
 
-Every change is one rename that makes a name of the first kind come or go, so that whatever a kill leaves half-done
-bears another name. A step comes after its manifest and goes before it.
+A step appears and disappears by one rename, so that everything a killed process leaves incomplete has another name.
+The manifest is written before the step appears, and deleted after it disappears.
 """
 from __future__ import annotations
 
@@ -24,58 +25,58 @@ STATE, METADATA = "state", "about"
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _MANIFEST = re.compile(r"integrity-([0-9]+)\.json")
-# What only a killed process leaves, among it the names that Orbax gives.
-_REMAINS = re.compile(
+# Names that only a killed process leaves, including those of Orbax.
+_LEFTOVERS = re.compile(
     r"[0-9]+(\.saving|\.deleting|\.orbax-checkpoint-tmp)\b.*|integrity-[0-9]+\.json\.tmp|writable\.tmp")
-_SET_ASIDE = re.compile(r"([0-9]+)\.unsound(-[0-9]+)?")
+_QUARANTINED = re.compile(r"([0-9]+)\.unsound(-[0-9]+)?")
 _SAVING = re.compile(r"([0-9]+)\.saving\b.*")
 
 
 def list_steps(folder: pathlib.Path) -> list[int]:
-    """The steps that are whole, sound or not, in order. None where there is no folder."""
+    """Returns the complete steps in order, valid or corrupt; [] if there is no folder."""
     return sorted(int(entry.name) for entry in _entries(folder) if _STEP.fullmatch(entry.name) and entry.is_dir())
 
 
 def list_saving(folder: pathlib.Path) -> list[int]:
-    """The steps that are being saved, or were when their run was killed, in order."""
+    """Returns the steps, in order, that are being saved or were when their run was killed."""
     return sorted({int(saving.group(1)) for entry in _entries(folder) if (saving := _SAVING.fullmatch(entry.name))})
 
 
 def list_quarantined(folder: pathlib.Path) -> list[str]:
-    """The names of the steps that were set aside, in order of their steps."""
-    names = [entry.name for entry in _entries(folder) if _SET_ASIDE.fullmatch(entry.name)]
+    """Returns the names of the steps that were set aside, ordered by step."""
+    names = [entry.name for entry in _entries(folder) if _QUARANTINED.fullmatch(entry.name)]
     return sorted(names, key=lambda name: (quarantined_step(name), name))
 
 
 def quarantined_step(name: str) -> int:
-    """The step that lies under a name of `list_quarantined`."""
-    return int(_SET_ASIDE.fullmatch(name).group(1))
+    """Returns the step of a name from `list_quarantined`."""
+    return int(_QUARANTINED.fullmatch(name).group(1))
 
 
 def manifest_path(folder: pathlib.Path, step: int) -> pathlib.Path:
-    """Where the manifest of a step is."""
+    """Returns the path of the manifest of a step."""
     return folder / f"integrity-{step}.json"
 
 
 def saving_path(folder: pathlib.Path, step: int) -> pathlib.Path:
-    """Where a step is written until its manifest is there."""
+    """Returns the path of a step while it is being written."""
     return folder / f"{step}.saving"
 
 
 def publish(folder: pathlib.Path, step: int) -> None:
-    """Makes a written step, whose manifest is there, one of the steps."""
+    """Gives a written step its name. Its manifest must exist."""
     os.rename(saving_path(folder, step), folder / str(step))
     sync_directory(folder)
 
 
 def quarantine(folder: pathlib.Path, step: int, reason: str) -> str:
-    """Renames a step that is not to be believed, and its manifest. Returns its new name."""
+    """Renames a corrupt step and its manifest. Returns the new name."""
     name, count = f"{step}.unsound", 1
     while os.path.lexists(folder / name):
         count += 1
         name = f"{step}.unsound-{count}"
-    # The step last: without its manifest it is as unsound as before, and is set aside by the next start.
-    with contextlib.suppress(OSError):  # a full disk; it has been said, too
+    # The step is renamed last: without its manifest it counts as corrupt, and the next start sets it aside.
+    with contextlib.suppress(OSError):  # a full disk; the reason is logged, too
         (folder / f"{name}.txt").write_text(reason + "\n", encoding="utf-8")
     if manifest_path(folder, step).exists():
         os.rename(manifest_path(folder, step), folder / f"{name}.json")
@@ -84,29 +85,29 @@ def quarantine(folder: pathlib.Path, step: int, reason: str) -> str:
 
 
 def quarantine_reason(folder: pathlib.Path, name: str) -> str:
-    """The reason for which a step lies under a name of `list_quarantined`."""
+    """Returns why a step of `list_quarantined` was set aside."""
     try:
         return " ".join((folder / f"{name}.txt").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return "not told"
+        return "unknown"
 
 
 def remove(folder: pathlib.Path, step: int) -> None:
     """Deletes a step and its manifest."""
-    doomed = folder / f"{step}.deleting"
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    os.rename(folder / str(step), doomed)
+    deleting = folder / f"{step}.deleting"
+    if deleting.exists():
+        shutil.rmtree(deleting)
+    os.rename(folder / str(step), deleting)
     manifest_path(folder, step).unlink(missing_ok=True)
-    shutil.rmtree(doomed)
+    shutil.rmtree(deleting)
 
 
-def remove_remains(folder: pathlib.Path) -> None:
-    """Deletes what killed processes and failed saves left half-done. Nothing may be being saved."""
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Deletes what killed processes and failed saves left. Nothing may be being saved meanwhile."""
     steps = set(list_steps(folder))
     for entry in _entries(folder):
         manifest = _MANIFEST.fullmatch(entry.name)
-        if _REMAINS.fullmatch(entry.name) or manifest and int(manifest.group(1)) not in steps:
+        if _LEFTOVERS.fullmatch(entry.name) or manifest and int(manifest.group(1)) not in steps:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:

@@ -1,7 +1,7 @@
-"""A step's manifest: the size and the checksum of each of its files, taken when it was saved.
+"""The manifest of a step: size and checksum of each file, taken when the step was saved.
 
-It finds what changed on the disk afterwards: Orbax restores a flipped bit without a word. It is no defence against a
-person who changes both. Nothing in it is trusted: it only says what the files of the step's own folder must be.
+It reveals later changes on the disk: Orbax restores a flipped bit silently. It does not protect against a person who
+changes both. Its content is untrusted: it is only compared with the files in the folder of the step.
 """
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _FIELDS = {"step": int, "saved_at": int, "keep": int, "keep_every": int, "best":
 
 
 class ManifestError(Exception):
-    """Why a manifest cannot be believed, in a few words."""
+    """A manifest is invalid. The message is a short reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What was saved.
+    """Content of a manifest.
 
     Attributes:
-      step: of the training.
-      saved_at: when, in seconds since 1970.
-      keep: the number of newest steps that the run keeps.
-      keep_every: and the steps it keeps for good.
-      best: and the step that scored best so far; 0 for none.
-      files: the size in bytes and the CRC-32 of each file, by its path in the step's folder.
+      step: the step.
+      saved_at: time of the save, in seconds since 1970.
+      keep: number of newest steps that the run keeps.
+      keep_every: interval of the steps that the run keeps for good.
+      best: the step with the best score so far; 0 if there is none.
+      files: size in bytes and CRC-32 of each file, by its path in the folder of the step.
     """
     step: int
     saved_at: int
@@ -49,14 +49,14 @@ class Manifest:
 
 def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, keep: int, keep_every: int,
                    best: int = 0) -> None:
-    """Reads every file of a step, brings it to the disk, and writes the manifest so that it is never seen half-written.
+    """Flushes every file of a step to the disk, reads it, and writes the manifest.
 
     Raises:
-      OSError: what the disk says.
+      OSError: a file cannot be read, flushed or written.
     """
     sizes = file_sizes(step_folder)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        checksums = list(pool.map(lambda file: _checksum(step_folder / file, to_disk=True), sizes))
+        checksums = list(pool.map(lambda file: _checksum(step_folder / file, sync=True), sizes))
     for parent in {step_folder / file for file in sizes for file in pathlib.PurePath(file).parents}:
         sync_directory(parent)
     files = {file: (size, checksum) for (file, size), checksum in zip(sizes.items(), checksums)}
@@ -65,10 +65,10 @@ def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, kee
 
 
 def read_manifest(path: pathlib.Path, step: int) -> Manifest:
-    """The manifest of a step.
+    """Reads and verifies the manifest of a step.
 
     Raises:
-      ManifestError: when it is missing, or anything in it is not as it was written.
+      ManifestError: it is missing, or differs in any way from what was written.
     """
     try:
         text = path.read_bytes().decode()
@@ -82,7 +82,7 @@ def read_manifest(path: pathlib.Path, step: int) -> Manifest:
         unchanged = False
     if not unchanged:
         raise ManifestError("contents differ")
-    body = {"best": 0} | body if isinstance(body, dict) else body  # older ones do without
+    body = {"best": 0} | body if isinstance(body, dict) else body  # older manifests lack it
     _check_types(body)
     if body["step"] != step:
         raise ManifestError(f"is of step {body['step']}")
@@ -91,14 +91,17 @@ def read_manifest(path: pathlib.Path, step: int) -> Manifest:
 
 def verify(step_folder: pathlib.Path, manifest: pathlib.Path, step: int, *, full: bool = True,
            on_bytes: Callable[[int], None] | None = None) -> str | None:
-    """What is wrong with the files of a step: the first that differs and how, or None. Other files are not looked at.
+    """Compares the files of a step with its manifest. Files that are not in the manifest are ignored.
 
     Args:
-      step_folder: holds the step.
-      manifest: its path.
-      step: that it should be of.
-      full: read every byte; else sizes alone are compared.
-      on_bytes: is told of every so many bytes read, from several threads.
+      step_folder: folder of the step.
+      manifest: path of the manifest.
+      step: the step.
+      full: read every byte; otherwise only sizes are compared.
+      on_bytes: called with the number of bytes read since the last call, from several threads.
+
+    Returns:
+      The first file that differs and how, or None if the step is valid.
     """
     try:
         files = read_manifest(manifest, step).files
@@ -116,10 +119,10 @@ def verify(step_folder: pathlib.Path, manifest: pathlib.Path, step: int, *, full
 
 
 def file_sizes(folder: pathlib.Path) -> dict[str, int]:
-    """The sizes in bytes of the regular files under a folder, by path, in order. Links are left out.
+    """Returns the sizes in bytes of the regular files below a folder, sorted by path. Links are ignored.
 
     Raises:
-      OSError: when it cannot be listed.
+      OSError: the folder cannot be listed.
     """
     def fail(error: OSError) -> None:
         raise error
@@ -150,11 +153,11 @@ def _first_changed(folder: pathlib.Path, files: dict[str, tuple[int, int]], on_b
         pool.shutdown(cancel_futures=True)
 
 
-def _checksum(path: pathlib.Path, to_disk: bool = False, on_bytes: Callable[[int], None] = lambda count: None) -> int:
-    """CRC-32 of a file, which lets other threads run meanwhile."""
+def _checksum(path: pathlib.Path, sync: bool = False, on_bytes: Callable[[int], None] = lambda count: None) -> int:
+    """Returns the CRC-32 of a file. Other threads run meanwhile."""
     checksum, buffer = 0, memoryview(bytearray(_CHUNK_BYTES))
     with open(path, "rb", buffering=0) as file:
-        if to_disk:
+        if sync:
             os.fsync(file.fileno())
         while count := file.readinto(buffer):
             checksum = zlib.crc32(buffer[:count], checksum)
@@ -163,17 +166,17 @@ def _checksum(path: pathlib.Path, to_disk: bool = False, on_bytes: Callable[[int
 
 
 def _render(body: Any) -> str:
-    """The one text of a manifest, so that any other one is seen to be changed."""
+    """Returns the only valid text of a manifest, so that every change is detected."""
     checksum = zlib.crc32(json.dumps(body, sort_keys=True).encode())
     return json.dumps({"body": body, "crc32": checksum}, indent=1, sort_keys=True) + "\n"
 
 
 def _check_types(body: Any) -> None:
-    def whole(number: Any) -> bool:
+    def is_count(number: Any) -> bool:
         return type(number) is int and number >= 0
 
-    sound = isinstance(body, dict) and body.keys() == _FIELDS.keys() and all(
-        whole(body[name]) if kind is int else isinstance(body[name], kind) for name, kind in _FIELDS.items())
-    if not sound or not all(
-            isinstance(entry, list) and len(entry) == 2 and all(map(whole, entry)) for entry in body["files"].values()):
-        raise ManifestError("is not one that this program writes")
+    valid = isinstance(body, dict) and body.keys() == _FIELDS.keys() and all(
+        is_count(body[name]) if kind is int else isinstance(body[name], kind) for name, kind in _FIELDS.items())
+    if not valid or not all(
+            isinstance(entry, list) and len(entry) == 2 and all(map(is_count, entry)) for entry in body["files"].values()):
+        raise ManifestError("was not written by this program")

@@ -1,4 +1,4 @@
-"""Reading a step. Orbax and what lies under it read numbers and JSON: nothing that could run is ever unpickled."""
+"""Reading a step. Orbax and tensorstore read numbers and JSON only, so nothing is ever unpickled."""
 from __future__ import annotations
 
 import json
@@ -15,29 +15,29 @@ from spanbert_jax.common.errors import UserError
 
 
 class CorruptCheckpoint(Exception):
-    """Why a step cannot be believed, in a few words."""
+    """A step is corrupt. The message is a short reason."""
 
 
 def read_metadata(step_folder: pathlib.Path) -> dict[str, Any]:
-    """What was stored beside the state.
+    """Returns the metadata that was saved with a step.
 
     Raises:
-      CorruptCheckpoint: when there is no such thing to be read.
+      CorruptCheckpoint: it cannot be read.
     """
     try:
         metadata = json.loads((step_folder / METADATA / "metadata").read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptCheckpoint(f"{METADATA}: cannot be read: {error}") from None
     if not isinstance(metadata, dict):
-        raise CorruptCheckpoint(f"{METADATA}: is no dictionary")
+        raise CorruptCheckpoint(f"{METADATA}: is not a dictionary")
     return metadata
 
 
 def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:
-    """The state, laid out as the shardings of `abstract` say, on however many devices. Waits for no other process.
+    """Reads the state with the shardings of `abstract`. Waits for no other process.
 
     Raises:
-      UserError: when it is of a network or an optimiser of another shape.
+      UserError: the model or the optimizer has other shapes.
     """
     handler, folder = ocp.StandardCheckpointHandler(), epath.Path(step_folder / STATE)
     _require_same_arrays(step_folder.name, _arrays(handler.metadata(folder).tree), _arrays(abstract))
@@ -45,10 +45,10 @@ def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:
 
 
 def read_params(step_folder: pathlib.Path, abstract: Any) -> Any:
-    """The parameters alone, without reading the rest.
+    """Reads only the parameters.
 
     Raises:
-      UserError: when they are of a network of another shape.
+      UserError: the model has other shapes.
     """
     handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(step_folder / STATE)
     item = {"params": abstract}
@@ -60,22 +60,22 @@ def read_params(step_folder: pathlib.Path, abstract: Any) -> Any:
 
 
 def require_saved(tree: Any, metadata: dict[str, Any]) -> None:
-    """That arrays are what they were on the devices when they were saved. Every process must call.
+    """Checks that arrays equal those that were saved, by their fingerprints. Every process must call this.
 
     Raises:
-      CorruptCheckpoint: naming the first that is not.
+      CorruptCheckpoint: an array differs; the message names the first one.
     """
     if reason := difference(metadata.get("fingerprint"), fingerprint(tree)):
         raise CorruptCheckpoint(reason)
 
 
 def _arrays(tree: Any) -> dict[str, str]:
-    """Type and shape of every array, as in float32[768,3072], by name.
+    """Returns dtype and shape of every array, such as float32[768,3072], by name.
 
-    Orbax gives dictionaries and lists for what were classes and tuples; the words of the paths stay.
+    Orbax restores classes and tuples as dictionaries and lists; the names are the same for both.
     """
     def kind(leaf: Any) -> str:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # which is stored as its numbers
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # stored as its key data
             leaf = jax.eval_shape(jax.random.key_data, leaf)
         return f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
 

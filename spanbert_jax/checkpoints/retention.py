@@ -1,17 +1,17 @@
-"""Which steps are kept, and why."""
+"""Retention policy: which steps are kept, and why."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
 def retained_steps(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dict[int, str]:
-    """The steps that are kept, each with its reasons in words.
+    """Returns the steps to keep, each with its reasons: {20: "every 10 steps", 35: "newest 1"}.
 
     Args:
-      steps: that there are.
-      keep: how many of the newest are kept.
-      keep_every: of every so many steps the first that was saved is kept for good; 0 keeps none.
-      best: the one that scored best so far; 0 for none.
+      steps: all stored steps.
+      keep: number of newest steps to keep.
+      keep_every: keeps the first step saved in every interval of this many steps; 0 keeps none.
+      best: the step with the best score so far; 0 if there is none.
     """
     newest = set(sorted(steps)[-keep:] if keep else [])
     reasons, period = {}, 0

@@ -1,4 +1,4 @@
-"""Small states of made-up numbers."""
+"""Small states of random numbers."""
 from typing import Any
 
 import flax.struct
@@ -14,20 +14,20 @@ DTYPES = (jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint32, jnp.bool_)
 
 @flax.struct.dataclass
 class State:
-    """As a training state, of every dtype that occurs."""
+    """Like a training state, with every dtype that occurs."""
     step: jax.Array
     params: Any
     opt_state: Any
 
 
 def mesh_of(shape: tuple[int, ...]) -> jax.sharding.Mesh:
-    """A mesh of axes a, b, ... over the first devices."""
+    """Returns a mesh with axes a, b, ... over the first devices."""
     return jax.make_mesh(shape, tuple("abc"[:len(shape)]), axis_types=(AxisType.Auto,) * len(shape),
                          devices=jax.devices()[:int(np.prod(shape))])
 
 
 def random_array(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Every bit of it random, not-a-numbers included."""
+    """Returns an array of random bits, NaNs included."""
     if dtype == jnp.bool_:
         return random.integers(0, 2, shape).astype(bool)
     width = np.dtype(dtype).itemsize
@@ -35,7 +35,7 @@ def random_array(random: np.random.Generator, shape: tuple[int, ...], dtype: Any
 
 
 def make_state(seed: int, devices: int = 1, rows: int = 8) -> State:
-    """A state laid out on some devices, its matrices split by rows."""
+    """Returns a state on some devices, its matrices sharded by rows."""
     random, mesh = np.random.default_rng(seed), mesh_of((devices,))
     split, whole = NamedSharding(mesh, PartitionSpec("a")), NamedSharding(mesh, PartitionSpec())
 
@@ -50,24 +50,24 @@ def make_state(seed: int, devices: int = 1, rows: int = 8) -> State:
 
 
 def abstract_of(state: Any) -> Any:
-    """Shapes, dtypes and shardings."""
+    """Returns shapes, dtypes and shardings."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 
 def assert_same_bits(got: Any, expected: Any) -> None:
-    """That two states are equal, not-a-numbers included."""
+    """Asserts that two states are equal, NaNs included."""
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
         assert one.dtype == other.dtype and np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
 def save_steps(workdir: Any, steps: list[int], **options: Any) -> None:
-    """Saves the states whose seeds are the steps."""
+    """Saves states with the steps as seeds."""
     with Checkpointer(workdir, keep=len(steps), **options) as checkpointer:
         for step in steps:
             checkpointer.save(step, make_state(step), {"config": {"of": step}})
         checkpointer.wait()
 
 
-def anything_goes(step: int, metadata: dict[str, Any]) -> None:
-    """A check that allows all."""
+def accept_any(step: int, metadata: dict[str, Any]) -> None:
+    """A check that accepts every checkpoint."""

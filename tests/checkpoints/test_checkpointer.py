@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, and what is damaged is found, set aside and survived."""
+"""States are restored bit for bit; damaged checkpoints are detected, set aside and survived."""
 import functools
 import os
 import pathlib
@@ -14,7 +14,7 @@ from spanbert_jax.checkpoints.manifest import write_manifest
 from spanbert_jax.common.errors import UserError
 from tests.checkpoints.states import (
     abstract_of,
-    anything_goes,
+    accept_any,
     assert_same_bits,
     make_state,
     save_steps,
@@ -23,7 +23,7 @@ from tests.checkpoints.states import (
 
 @pytest.fixture(scope="module")
 def two_steps(tmp_path_factory):
-    """A workdir with the states of steps 1 and 2, not to be altered."""
+    """A workdir with steps 1 and 2. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("two")
     save_steps(workdir, [1, 2])
     return workdir
@@ -31,23 +31,23 @@ def two_steps(tmp_path_factory):
 
 @pytest.fixture
 def workdir(two_steps, tmp_path):
-    """A copy of it."""
+    """A copy of `two_steps`."""
     shutil.copytree(two_steps, tmp_path / "run")
     return tmp_path / "run"
 
 
 def tree(folder: pathlib.Path) -> dict[str, bytes | None]:
-    """All that lies under a folder, with its contents."""
+    """Returns everything below a folder: path -> content, or None for a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
             for path in sorted(folder.rglob("*"))}
 
 
-def resume(workdir, abstract=None, check=anything_goes, **options):
-    """What a run goes on from, and what is said meanwhile."""
-    said = []
-    with Checkpointer(workdir, log=said.append, **options) as checkpointer:
+def resume(workdir, abstract=None, check=accept_any, **options):
+    """Resumes. Returns the result and the logged lines."""
+    lines = []
+    with Checkpointer(workdir, log=lines.append, **options) as checkpointer:
         found = checkpointer.resume(abstract or abstract_of(make_state(0)), check)
-    return found, said
+    return found, lines
 
 
 def remake_manifest(workdir, step: int) -> None:
@@ -55,7 +55,7 @@ def remake_manifest(workdir, step: int) -> None:
     write_manifest(folder / f"integrity-{step}.json", folder / str(step), step, 2, 0)
 
 
-def test_the_last_best_that_is_stored_is_kept(tmp_path):
+def test_the_latest_stored_best_step_is_kept(tmp_path):
     with Checkpointer(tmp_path, keep=1) as checkpointer:
         for step, best_steps in ((1, [1]), (2, [1]), (3, [1, 9]), (4, [1, 4]), (5, [1, 4])):  # 9 could not be saved
             checkpointer.best_steps = best_steps
@@ -65,7 +65,7 @@ def test_the_last_best_that_is_stored_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("saved_on,restored_on", [(1, 1), (8, 8), (8, 1), (1, 4), (2, 8)])
-def test_a_state_comes_back_on_any_number_of_devices(tmp_path, saved_on, restored_on):
+def test_a_state_is_restored_on_any_number_of_devices(tmp_path, saved_on, restored_on):
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(7, make_state(7, saved_on), {"config": {"a": [1, None]}})
         checkpointer.wait()
@@ -79,14 +79,14 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, saved_on, restore
     assert step == 7 and metadata["config"] == {"a": [1, None]}
 
 
-def test_a_random_key_that_an_optimiser_keeps_comes_back(tmp_path):
+def test_a_random_key_in_the_optimizer_state_is_restored(tmp_path):
     state = make_state(1)
     state = state.replace(opt_state=jax.device_put(jax.random.key(3), state.step.sharding))
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, state, {})
         checkpointer.wait()
-    (_, restored), said = resume(tmp_path, abstract_of(state))
-    assert not said
+    (_, restored), lines = resume(tmp_path, abstract_of(state))
+    assert not lines
     assert jax.random.bits(restored.opt_state) == jax.random.bits(state.opt_state)
 
 
@@ -109,11 +109,11 @@ def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
         shutil.rmtree(tmp_path / "checkpoints" / str(step))
 
 
-def test_a_new_run_has_nothing_to_go_on_from(tmp_path):
+def test_a_new_run_has_nothing_to_resume(tmp_path):
     assert resume(tmp_path) == (None, [])
 
 
-def test_only_what_is_to_be_kept_stays(tmp_path):
+def test_only_retained_steps_stay(tmp_path):
     with Checkpointer(tmp_path, keep=2, keep_every=20) as checkpointer:
         for step in range(10, 80, 10):
             checkpointer.save(step, make_state(step), {})
@@ -145,7 +145,7 @@ def test_damage_of_any_file_is_survived(two_steps, tmp_path, damage):
         assert step == 1
         assert_same_bits(state, make_state(1))
         assert "step 2 " in line and file.removeprefix("2/") in line and "2.unsound" in line
-        # Nothing is lost: what lay there lies there under other names.
+        # Nothing is lost: every file is still there, under another name.
         expected = {name.replace("integrity-2.json", "2.unsound.json") if name == "integrity-2.json" else
                     "2.unsound" + name[1:] if name.split("/")[0] == "2" else name: content
                     for name, content in damaged.items()}
@@ -154,7 +154,7 @@ def test_damage_of_any_file_is_survived(two_steps, tmp_path, damage):
         assert found == expected
 
 
-def test_damage_before_the_manifest_was_made_is_found(tmp_path):
+def test_damage_before_the_manifest_was_written_is_detected(tmp_path):
     state = make_state(2, rows=2 ** 15)
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         checkpointer.save(1, make_state(1, rows=2 ** 15), {})
@@ -173,39 +173,39 @@ def test_damage_before_the_manifest_was_made_is_found(tmp_path):
 
 @pytest.mark.parametrize(
     "metadata", ["{", "[]", "{}", '{"fingerprint": 5}', '{"fingerprint": {"step": "x"}}', "[" * 100_000])
-def test_a_step_without_what_belongs_beside_it_is_set_aside(workdir, metadata):
+def test_a_step_with_invalid_metadata_is_set_aside(workdir, metadata):
     (workdir / "checkpoints/2/about/metadata").write_text(metadata)
     remake_manifest(workdir, 2)
     (step, _), [line] = resume(workdir)
     assert step == 1 and "2.unsound" in line
 
 
-def test_a_step_set_aside_does_not_keep_it_from_being_saved_again(workdir):
+def test_a_step_that_was_set_aside_can_be_saved_again(workdir):
     folder = workdir / "checkpoints"
     for name in ("2.unsound", "2.unsound-2"):
         (folder / "2/about/metadata").unlink()
-        said = []
-        with Checkpointer(workdir, keep=2, log=said.append) as checkpointer:
-            step, _ = checkpointer.resume(abstract_of(make_state(0)), anything_goes)
+        lines = []
+        with Checkpointer(workdir, keep=2, log=lines.append) as checkpointer:
+            step, _ = checkpointer.resume(abstract_of(make_state(0)), accept_any)
             assert step == 1
             checkpointer.save(2, make_state(2), {})
             checkpointer.wait()
-        assert len(said) == 1 and (folder / name).is_dir() and (folder / f"{name}.json").is_file()
-    (step, state), said = resume(workdir)
-    assert step == 2 and not said
+        assert len(lines) == 1 and (folder / name).is_dir() and (folder / f"{name}.json").is_file()
+    (step, state), lines = resume(workdir)
+    assert step == 2 and not lines
     assert_same_bits(state, make_state(2))
 
 
-def test_no_run_begins_anew_where_no_step_is_sound(workdir):
+def test_a_run_without_any_valid_step_does_not_start_again(workdir):
     for step in (1, 2):
         (workdir / f"checkpoints/{step}/about/metadata").unlink()
     for _ in range(2):  # also when the same command is run again
-        with pytest.raises(UserError, match=r"no sound checkpoint is left; set aside are 1\.unsound, 2\.unsound"):
+        with pytest.raises(UserError, match=r"no valid checkpoint is left; set aside are 1\.unsound, 2\.unsound"):
             resume(workdir)
     assert (workdir / "checkpoints/2.unsound/state").is_dir()
 
 
-def test_a_sound_copy_brought_back_is_gone_on_from(workdir, two_steps):
+def test_a_restored_valid_copy_is_resumed(workdir, two_steps):
     for step in (1, 2):
         (workdir / f"checkpoints/{step}/about/metadata").unlink()
     with pytest.raises(UserError):
@@ -217,12 +217,12 @@ def test_a_sound_copy_brought_back_is_gone_on_from(workdir, two_steps):
     assert step == 1
 
 
-def test_a_checkpoint_that_does_not_go_is_left_alone(workdir):
+def test_a_checkpoint_that_does_not_fit_is_left_unchanged(workdir):
     def refuse(step, metadata):
-        raise UserError(f"{step} {metadata['config']['of']} does not go")
+        raise UserError(f"{step} {metadata['config']['of']} does not fit")
 
     before = tree(workdir)
-    with pytest.raises(UserError, match="^2 2 does not go$"):
+    with pytest.raises(UserError, match="^2 2 does not fit$"):
         resume(workdir, check=refuse)
     state = make_state(0)
     wider, other = make_state(0, rows=16), state.replace(params=state.params | {"more": jnp.zeros(3)})
@@ -235,15 +235,15 @@ def test_a_checkpoint_that_does_not_go_is_left_alone(workdir):
     assert tree(workdir) == before
 
 
-def test_what_killed_runs_left_is_removed_and_nothing_else(workdir):
+def test_only_leftovers_of_killed_runs_are_removed(workdir):
     folder = workdir / "checkpoints"
     before = tree(folder)
-    shutil.copytree(folder / "2", folder / "3.saving")  # killed before its manifest was there, and in the midst of it
+    shutil.copytree(folder / "2", folder / "3.saving")  # killed before and while its manifest was written
     shutil.copytree(folder / "2", folder / "4.saving")
     (folder / "4.saving.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/d").mkdir(parents=True)
     (folder / "integrity-4.json").write_text("{}")
     (folder / "integrity-5.json.tmp").write_text("{")
-    shutil.copytree(folder / "2", folder / "7.deleting")  # killed while it was deleted
+    shutil.copytree(folder / "2", folder / "7.deleting")  # killed while it was being deleted
     (folder / "integrity-7.json").write_text("{}")
     (folder / "13.orbax-checkpoint-tmp").mkdir()
     (folder / "writable.tmp").write_text("")
@@ -254,8 +254,8 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(workdir):
     with Checkpointer(workdir, read_only=True) as checkpointer:
         assert checkpointer.steps() == [1, 2] and checkpointer.latest_valid() == 2
     assert tree(folder) == cluttered
-    (step, _), said = resume(workdir)
-    assert step == 2 and not said
+    (step, _), lines = resume(workdir)
+    assert step == 2 and not lines
     assert tree(folder) == before | own
 
 
@@ -267,18 +267,18 @@ def test_the_same_state_is_not_saved_twice(workdir):
     assert tree(workdir) == before
 
 
-def test_another_state_of_a_step_sets_the_one_before_aside(workdir):
-    said = []
-    with Checkpointer(workdir, keep=2, log=said.append) as checkpointer:
+def test_saving_another_state_of_a_step_sets_the_previous_one_aside(workdir):
+    lines = []
+    with Checkpointer(workdir, keep=2, log=lines.append) as checkpointer:
         checkpointer.save(2, make_state(3), {})
         checkpointer.wait()
-        assert checkpointer.steps() == [1, 2] and len(said) == 1 and "2.unsound" in said[0]
+        assert checkpointer.steps() == [1, 2] and len(lines) == 1 and "2.unsound" in lines[0]
     (step, state), _ = resume(workdir)
     assert step == 2
     assert_same_bits(state, make_state(3))
 
 
-def test_reading_beside_a_live_run_alters_nothing(workdir):
+def test_reading_beside_a_live_run_changes_nothing(workdir):
     abstract = abstract_of(make_state(0, 4).params)
     before = tree(workdir)
     with Checkpointer(workdir, read_only=True) as checkpointer:
@@ -292,28 +292,28 @@ def test_reading_beside_a_live_run_alters_nothing(workdir):
     before = tree(workdir)
     with Checkpointer(workdir, read_only=True) as checkpointer:
         assert checkpointer.latest_valid() == 1
-        with pytest.raises(UserError, match="checkpoint of step 2 is unsound: state/_METADATA: missing"):
+        with pytest.raises(UserError, match="checkpoint of step 2 is corrupt: state/_METADATA: missing"):
             checkpointer.latest_valid(2)
     (workdir / "checkpoints/1/state/_METADATA").unlink()
     with Checkpointer(workdir, read_only=True) as checkpointer:
-        with pytest.raises(UserError, match=r"checkpoints of steps \[1, 2\] are unsound"):
+        with pytest.raises(UserError, match=r"checkpoints of steps \[1, 2\] are corrupt"):
             checkpointer.latest_valid()
     assert set(before) - set(tree(workdir)) == {"checkpoints/1/state/_METADATA"}
 
 
-def test_reading_what_a_live_run_deletes_is_told_in_a_line(workdir):
+def test_reading_a_step_that_a_live_run_deletes_is_a_one_line_error(workdir):
     abstract = abstract_of(make_state(0).params)
     with Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid()
         shutil.rmtree(workdir / "checkpoints" / str(chosen))
         for read in (lambda: checkpointer.restore_params(chosen, abstract), lambda: checkpointer.metadata(chosen)):
-            with pytest.raises(UserError) as told:
+            with pytest.raises(UserError) as caught:
                 read()
-            assert "\n" not in str(told.value)
+            assert "\n" not in str(caught.value)
         assert checkpointer.latest_valid() == 1
 
 
-def test_parameters_that_are_not_those_saved_are_refused(workdir):
+def test_parameters_that_differ_from_the_saved_ones_are_refused(workdir):
     metadata = workdir / "checkpoints/2/about/metadata"
     metadata.write_text(metadata.read_text().replace('"params/dense/bias": ', '"params/dense/bias": 1'))
     with Checkpointer(workdir, read_only=True) as checkpointer:
@@ -323,7 +323,7 @@ def test_parameters_that_are_not_those_saved_are_refused(workdir):
             checkpointer.restore_params(1, abstract_of(make_state(0, rows=4).params))
 
 
-def test_where_no_run_was_nothing_is_made(tmp_path):
+def test_reading_without_a_run_creates_nothing(tmp_path):
     with Checkpointer(tmp_path / "none", read_only=True) as checkpointer:
         assert checkpointer.steps() == []
         with pytest.raises(UserError, match="no checkpoint yet"):

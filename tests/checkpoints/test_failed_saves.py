@@ -1,4 +1,4 @@
-"""A save that fails is told, counted and survived; what was saved before stays."""
+"""A failed save is logged, counted and survived; earlier checkpoints stay."""
 import contextlib
 import os
 import pathlib
@@ -13,7 +13,7 @@ import pytest
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
-from tests.checkpoints.states import abstract_of, anything_goes, assert_same_bits, make_state
+from tests.checkpoints.states import abstract_of, accept_any, assert_same_bits, make_state
 from tests.disks import small_disk
 
 LARGE = 2 ** 15  # rows of a state of 1.3 MB
@@ -25,7 +25,7 @@ def large(step: int):
 
 @contextlib.contextmanager
 def no_large_files():
-    """A disk on which a write fails halfway: this process can write no file of more than 100 kB."""
+    """Limits files of this process to 100 kB, so that larger writes fail halfway."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
@@ -36,13 +36,13 @@ def no_large_files():
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 8 MB of its own."""
+    """A file system of 8 MB."""
     with small_disk(tmp_path / "disk", "8m") as folder:
         yield folder
 
 
 class Lines(queue.Queue):
-    """What is said, to be waited for."""
+    """Logged lines, to wait for."""
 
     def next(self) -> str:
         return self.get(timeout=60)
@@ -50,7 +50,7 @@ class Lines(queue.Queue):
 
 def assert_resumes(workdir, step: int, state) -> None:
     with Checkpointer(workdir) as checkpointer:
-        found, restored = checkpointer.resume(abstract_of(state), anything_goes)
+        found, restored = checkpointer.resume(abstract_of(state), accept_any)
     assert found == step
     assert_same_bits(restored, state)
 
@@ -62,25 +62,25 @@ def test_a_write_that_fails_in_the_background(tmp_path):
         checkpointer.wait()
         with no_large_files():
             checkpointer.save(2, large(2), {})
-            line = lines.next()  # without being asked
+            line = lines.next()  # logged without a call
         assert line.startswith("SAVE FAILED: step 2: File too large; 1 of at most 3 in a row")
         assert "step 1 is safe" in line
         with pytest.raises(SavesFailed, match=r"^step 2 could not be saved \(1 in a row failed\): File too large; "):
             checkpointer.wait()
         assert checkpointer.failures == 1 and checkpointer.steps() == [1]
         checkpointer.save(3, large(3), {})
-        checkpointer.wait()  # what was asked for last is saved
+        checkpointer.wait()  # the latest save succeeded
         assert checkpointer.failures == 1 and checkpointer.steps() == [3] and lines.empty()
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "integrity-3.json"]
     assert_resumes(tmp_path, 3, large(3))
 
 
-def test_too_many_failures_in_a_row_end_the_run(tmp_path):
+def test_too_many_consecutive_failures_end_the_run(tmp_path):
     lines = Lines()
     with Checkpointer(tmp_path, tries=2, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
-        for step in (2, 4):  # a success between two failures forgets the first
+        for step in (2, 4):  # a success resets the count
             with no_large_files():
                 checkpointer.save(step, large(step), {})
                 assert "1 of at most 2 in a row" in lines.next()
@@ -89,14 +89,14 @@ def test_too_many_failures_in_a_row_end_the_run(tmp_path):
         with no_large_files():
             checkpointer.save(6, large(6), {})
             checkpointer.save(7, large(7), {})
-            with pytest.raises(SavesFailed, match=r"step 7 .* \(2 in a row failed\).*step 5 is safe") as told:
+            with pytest.raises(SavesFailed, match=r"step 7 .* \(2 in a row failed\).*step 5 is safe") as caught:
                 checkpointer.save(8, large(8), {})
-        assert isinstance(told.value, RunFailed) and "\n" not in str(told.value)
+        assert isinstance(caught.value, RunFailed) and "\n" not in str(caught.value)
         assert checkpointer.failures == 4 and checkpointer.steps() == [5]
     assert_resumes(tmp_path, 5, large(5))
 
 
-def test_leaving_waits_and_raises_nothing(tmp_path):
+def test_exit_waits_and_raises_nothing(tmp_path):
     lines = Lines()
     with no_large_files(), Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
@@ -132,7 +132,7 @@ def test_a_disk_that_fills_during_a_save(disk, monkeypatch):
         checkpointer.save(1, large(1), {})
         checkpointer.wait()
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 500_000))
-        with monkeypatch.context() as patch:  # as if the room had gone only after it was looked for
+        with monkeypatch.context() as patch:  # as if the space had been used up after the check
             patch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=2 ** 40))
             checkpointer.save(2, large(2), {})
             assert "step 2: No space left on device" in lines.next()
@@ -162,15 +162,15 @@ def test_a_disk_that_becomes_read_only(disk):
     assert_resumes(disk, 3, large(3))
 
 
-def test_room_for_what_is_to_be_kept_is_asked_for_beforehand(disk):
-    abstract = abstract_of(large(0))  # 1.3 MB; 8 MB are there
+def test_space_for_all_kept_steps_is_required_beforehand(disk):
+    abstract = abstract_of(large(0))  # 1.3 MB of 8 MB
     with Checkpointer(disk, keep=4) as checkpointer:
         checkpointer.check_space(abstract)
     with Checkpointer(disk, keep=6) as checkpointer:
         with pytest.raises(UserError, match=r"MB are needed and .* MB are free; each checkpoint takes 1\.31 MB, and "
                                             r"config\.checkpoint\.keep=6 needs 7 more at a time"):
             checkpointer.check_space(abstract)
-        for step in range(1, 4):  # those stored already count
+        for step in range(1, 4):  # steps stored already count
             checkpointer.save(step, large(step), {})
         checkpointer.wait()
         with pytest.raises(UserError, match="needs 4 more at a time"):
@@ -179,15 +179,15 @@ def test_room_for_what_is_to_be_kept_is_asked_for_beforehand(disk):
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(UserError, match="checkpoints: is in the way") as told:
+    with pytest.raises(UserError, match="checkpoints: is a file where a folder is needed") as caught:
         Checkpointer(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="checkpoints: cannot be written: Not a directory"):
         Checkpointer(tmp_path / "checkpoints")
     assert (tmp_path / "checkpoints").read_text() == "a file"
 
 
-def test_a_folder_that_gives_way_to_a_file(tmp_path):
+def test_a_folder_replaced_by_a_file(tmp_path):
     lines, folder = Lines(), tmp_path / "checkpoints"
     with Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})
@@ -204,7 +204,7 @@ def test_a_folder_that_gives_way_to_a_file(tmp_path):
         assert checkpointer.steps() == [3]
 
 
-def test_a_folder_that_vanishes_is_made_anew(tmp_path):
+def test_a_folder_that_vanishes_is_created_again(tmp_path):
     lines = Lines()
     with Checkpointer(tmp_path, log=lines.put) as checkpointer:
         checkpointer.save(1, large(1), {})

@@ -1,4 +1,4 @@
-"""Whatever changes in a step's files after they were saved is found and named."""
+"""Every change in the files of a step after the save is detected and named."""
 import binascii
 import json
 import os
@@ -15,7 +15,7 @@ FILES = {"about/metadata": 30, "state/d/large": 3 * 2 ** 20 + 5, "state/empty": 
 
 @pytest.fixture
 def step(tmp_path):
-    """A folder of random files, and its manifest beside it."""
+    """A folder of random files and its manifest."""
     folder, random = tmp_path / str(STEP), np.random.default_rng(0)
     for name, size in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -31,37 +31,37 @@ def flip(path, bit: int) -> None:
 
 
 def rewrite(path, **fields) -> None:
-    """Gives a manifest other fields and a checksum that fits them, as someone would who knows how."""
+    """Changes fields of a manifest and updates its checksum, like someone who knows the format."""
     body = json.loads(path.read_text())["body"] | fields
     checksum = binascii.crc32(json.dumps(body, sort_keys=True).encode())
     path.write_text(json.dumps({"body": body, "crc32": checksum}, indent=1, sort_keys=True) + "\n")
 
 
-def test_it_holds_sizes_and_checksums_and_the_policy(step):
+def test_manifest_has_sizes_checksums_and_retention_policy(step):
     folder, path = step
     manifest = read_manifest(path, STEP)
     assert (manifest.step, manifest.keep, manifest.keep_every) == (STEP, 2, 1000)
     assert abs(manifest.saved_at - os.stat(path).st_mtime) <= 2
     assert manifest.files == {
         name: (size, binascii.crc32((folder / name).read_bytes())) for name, size in FILES.items()}
-    assert [entry.name for entry in folder.parent.iterdir() if entry not in step] == []  # nothing half-written stays
+    assert [entry.name for entry in folder.parent.iterdir() if entry not in step] == []  # no temporary file stays
     assert verify(folder, path, STEP) is None and verify(folder, path, STEP, full=False) is None
 
 
-def test_a_flipped_bit_is_found_in_any_file(step):
+def test_a_flipped_bit_in_any_file_is_detected(step):
     folder, path = step
     for name, size in FILES.items():
         if size:
             for bit in (0, 8 * size - 1, 8 * (size // 2) + 3):
                 flip(folder / name, bit)
                 assert verify(folder, path, STEP) == f"{name}: contents differ"
-                assert verify(folder, path, STEP, full=False) is None  # sizes are all that is looked at
+                assert verify(folder, path, STEP, full=False) is None  # only sizes are compared
                 flip(folder / name, bit)
     assert verify(folder, path, STEP) is None
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_another_size_and_a_missing_file_are_found(step, full):
+def test_another_size_and_a_missing_file_are_detected(step, full):
     folder, path = step
     for name, size in FILES.items():
         content = (folder / name).read_bytes()
@@ -74,14 +74,14 @@ def test_another_size_and_a_missing_file_are_found(step, full):
     assert verify(folder, path, STEP, full=full) is None
 
 
-def test_the_first_of_several_is_named(step):
+def test_the_first_of_several_changed_files_is_named(step):
     folder, path = step
     flip(folder / "state/manifest.ocdbt", 5)
     flip(folder / "state/d/large", 5)
     assert verify(folder, path, STEP) == "state/d/large: contents differ"
 
 
-def test_any_flipped_bit_in_the_manifest_is_found(step):
+def test_any_flipped_bit_in_the_manifest_is_detected(step):
     folder, path = step
     for bit in range(8 * path.stat().st_size):
         flip(path, bit)
@@ -90,7 +90,7 @@ def test_any_flipped_bit_in_the_manifest_is_found(step):
     assert verify(folder, path, STEP) is None
 
 
-def test_a_manifest_cut_off_missing_or_of_another_step_is_found(step):
+def test_a_truncated_missing_or_other_manifest_is_detected(step):
     folder, path = step
     text = path.read_bytes()
     for length in range(len(text)):
@@ -106,7 +106,7 @@ def test_a_manifest_cut_off_missing_or_of_another_step_is_found(step):
     assert verify(folder, path, STEP) == "integrity-40.json: is of step 41"
 
 
-def test_a_step_that_is_gone_is_unsound(step):
+def test_a_missing_step_is_invalid(step):
     folder, path = step
     assert "cannot be read: No such file" in verify(folder.parent / "41", path, STEP)
 
@@ -114,23 +114,23 @@ def test_a_step_that_is_gone_is_unsound(step):
 @pytest.mark.parametrize("fields", [
     {"files": []}, {"files": {"top": 1}}, {"files": {"top": [1]}}, {"files": {"top": [1, -5]}},
     {"files": {"top": [True, 1]}}, {"files": {"top": [1.0, 1]}}, {"step": "40"}, {"keep": None}, {"more": 1}])
-def test_a_manifest_of_other_types_is_refused(step, fields):
+def test_a_manifest_with_other_types_is_refused(step, fields):
     folder, path = step
     rewrite(path, **fields)
-    assert verify(folder, path, STEP) == "integrity-40.json: is not one that this program writes"
+    assert verify(folder, path, STEP) == "integrity-40.json: was not written by this program"
 
 
 @pytest.mark.parametrize("text", ["[]", "1", "null", '{"body": 1}', "[" * 200_000, "\ufeff{}"])
-def test_a_manifest_that_is_other_json_is_refused(step, text):
+def test_other_json_is_refused(step, text):
     folder, path = step
     path.write_text(text)
     assert verify(folder, path, STEP) == "integrity-40.json: contents differ"
 
 
-def test_what_was_not_written_is_not_looked_at(step):
+def test_files_not_in_the_manifest_are_ignored(step):
     folder, path = step
     (folder / "more").write_bytes(b"x")
-    os.mkfifo(folder / "pipe")  # to open it would wait for ever
+    os.mkfifo(folder / "pipe")  # opening it would wait forever
     assert verify(folder, path, STEP) is None
 
 

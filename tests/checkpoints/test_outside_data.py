@@ -1,4 +1,4 @@
-"""Nothing that lies in a checkpoint is ever run, whoever wrote it."""
+"""No code in a checkpoint is ever run, whoever wrote it."""
 import json
 import os
 import pickle
@@ -10,13 +10,13 @@ import tensorstore
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.checkpoints.manifest import write_manifest
 from spanbert_jax.common.errors import RunFailed, UserError
-from tests.checkpoints.states import abstract_of, anything_goes, make_state, save_steps
+from tests.checkpoints.states import abstract_of, accept_any, make_state, save_steps
 
 KERNEL = "params.dense.kernel"
 
 
 class Payload:
-    """Makes a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, mark):
         self._mark = mark
@@ -26,18 +26,18 @@ class Payload:
 
 
 def object_array(payload: bytes) -> dict[str, bytes]:
-    """A zarr array of pickled Python objects, as the zarr library writes and would unpickle it."""
-    described = {"zarr_format": 2, "shape": [8, 5], "chunks": [8, 5], "dtype": "|O", "fill_value": None, "order": "C",
+    """Returns a zarr array of pickled Python objects, which the zarr library would unpickle."""
+    description = {"zarr_format": 2, "shape": [8, 5], "chunks": [8, 5], "dtype": "|O", "fill_value": None, "order": "C",
                  "compressor": None, "filters": [{"id": "pickle", "protocol": 4}], "dimension_separator": "."}
-    return {".zarray": json.dumps(described).encode(), "0.0": payload}
+    return {".zarray": json.dumps(description).encode(), "0.0": payload}
 
 
 def in_plain_files(state, payload):
-    """The whole state as zarr folders, of which one holds objects."""
+    """Replaces the state by zarr folders of pickled objects."""
     for name in ("manifest.ocdbt", "d", "ocdbt.process_0"):
         (shutil.rmtree if (state / name).is_dir() else os.unlink)(state / name)
-    described = json.loads((state / "_METADATA").read_text())
-    (state / "_METADATA").write_text(json.dumps(described | {"use_ocdbt": False}))
+    description = json.loads((state / "_METADATA").read_text())
+    (state / "_METADATA").write_text(json.dumps(description | {"use_ocdbt": False}))
     for name in ("step", KERNEL, "params.dense.bias", "params.flags", "opt_state.0.mu", "opt_state.0.count",
                  "opt_state.1.0"):
         (state / name).mkdir()
@@ -46,7 +46,7 @@ def in_plain_files(state, payload):
 
 
 def in_the_database(state, payload):
-    """One array replaced in the database that Orbax writes."""
+    """Replaces one array in the database that Orbax writes."""
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": state.as_uri() + "/"}).result()
     assert any(key.startswith(KERNEL.encode()) for key in store.list().result())
     for key, content in object_array(payload).items():
@@ -54,7 +54,7 @@ def in_the_database(state, payload):
 
 
 def in_place_of(name):
-    """One of the small files is a pickle."""
+    """Returns a function that replaces one of the small files by a pickle."""
     def craft(state, payload):
         (state.parent / name).write_bytes(payload)
     return craft
@@ -62,25 +62,25 @@ def in_place_of(name):
 
 @pytest.mark.parametrize("craft", [
     in_plain_files, in_the_database, *map(in_place_of, ("state/_METADATA", "about/metadata", "state/manifest.ocdbt"))])
-def test_pickles_are_refused_in_a_line_and_not_run(tmp_path, craft):
+def test_pickles_are_one_line_errors_and_not_run(tmp_path, craft):
     mark, payload = tmp_path / "ran", pickle.dumps(Payload(tmp_path / "ran"))
     pickle.loads(payload)
-    assert mark.exists()  # so it would, if it were unpickled
+    assert mark.exists()  # unpickling would run it
     mark.rmdir()
     save_steps(tmp_path, [1])
     folder = tmp_path / "checkpoints"
     craft(folder / "1" / "state", payload)
     write_manifest(folder / "integrity-1.json", folder / "1", 1, 1, 0)
-    abstract, said = abstract_of(make_state(0)), []
+    abstract, lines = abstract_of(make_state(0)), []
     with Checkpointer(tmp_path, read_only=True) as checkpointer:
-        assert checkpointer.latest_valid() == 1  # as far as its files go
-        with pytest.raises(UserError) as told:
+        assert checkpointer.latest_valid() == 1  # its files agree with the manifest
+        with pytest.raises(UserError) as caught:
             checkpointer.restore_params(1, abstract.params)
-        assert "\n" not in str(told.value)
-    with Checkpointer(tmp_path, log=said.append) as checkpointer:
-        with pytest.raises((UserError, RunFailed)) as told:
-            checkpointer.resume(abstract, anything_goes)
-    assert "\n" not in str(told.value) and all("\n" not in line for line in said)
+        assert "\n" not in str(caught.value)
+    with Checkpointer(tmp_path, log=lines.append) as checkpointer:
+        with pytest.raises((UserError, RunFailed)) as caught:
+            checkpointer.resume(abstract, accept_any)
+    assert "\n" not in str(caught.value) and all("\n" not in line for line in lines)
     assert not mark.exists()
 
 
@@ -89,5 +89,5 @@ def test_a_pickle_for_a_manifest_is_refused_and_not_run(tmp_path, protocol):
     save_steps(tmp_path, [1, 2])
     (tmp_path / "checkpoints/integrity-2.json").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol))
     with Checkpointer(tmp_path, log=lambda line: None) as checkpointer:
-        step, _ = checkpointer.resume(abstract_of(make_state(0)), anything_goes)
+        step, _ = checkpointer.resume(abstract_of(make_state(0)), accept_any)
     assert step == 1 and not (tmp_path / "ran").exists()

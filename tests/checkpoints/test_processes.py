@@ -1,4 +1,4 @@
-"""Two processes save and restore one state; what befalls one of them both know at once."""
+"""Two processes save and restore one state; a failure of one is known to both at once."""
 import json
 import os
 import pathlib
@@ -22,7 +22,7 @@ def test_processes_agree(tmp_path, failing):
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True) for process in range(2)]
     try:
-        # Far less than the 20 minutes for which a process would wait for another's part of a commit.
+        # Far less than the 20 minutes that a process would wait for another one in a commit.
         outputs = [process.communicate(timeout=120) for process in processes]
     finally:
         for process in processes:
@@ -32,10 +32,10 @@ def test_processes_agree(tmp_path, failing):
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
     reason = "File too large" if failing == 0 else "process 1: File too large"
     assert first["failed"].startswith(f"step 2 could not be saved (1 in a row failed): {reason}; ")
-    assert len(first["said"]) == 2  # the failed save, and the step set aside
-    assert second.pop("said") == []  # the first speaks for all
-    del first["said"]
+    assert len(first["lines"]) == 2  # the failed save, and the step that was set aside
+    assert second.pop("lines") == []  # only process 0 logs
+    del first["lines"]
     assert first == second
     assert first["failures"] == 1 and first["steps"] == [1, 3]
     assert first["resumed"] == [3, 1] and first["latest_valid"] == 1
-    assert first["abouts"] == [0]  # what the first process stored, on both
+    assert first["metadata"] == [0]  # as stored by process 0, on both

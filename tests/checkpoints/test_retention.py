@@ -1,4 +1,4 @@
-"""Which steps are kept, on examples worked out by hand."""
+"""Retained steps, on hand-computed examples."""
 import pytest
 
 from spanbert_jax.checkpoints.retention import retained_steps
@@ -12,7 +12,7 @@ from spanbert_jax.checkpoints.retention import retained_steps
     (2, 15, {20: "every 15 steps", 30: "newest 2, every 15 steps", 35: "newest 2"}),  # 20 is the first from 15 on
     (1, 1000, {35: "newest 1"}),
 ])
-def test_newest_and_every_so_many_are_kept(keep, keep_every, expected):
+def test_newest_steps_and_one_per_interval_are_kept(keep, keep_every, expected):
     assert retained_steps([20, 5, 35, 10, 30], keep, keep_every) == expected
 
 
@@ -22,9 +22,9 @@ def test_the_best_is_kept_too(best, expected):
     assert retained_steps([20, 5, 35, 10, 30], 1, 0, best) == expected
 
 
-def test_thousands_are_told_with_a_comma():
+def test_reasons_have_thousands_separators():
     assert retained_steps([2000], 1, 1000) == {2000: "newest 1, every 1,000 steps"}
 
 
-def test_nothing_is_kept_of_nothing():
+def test_no_steps():
     assert retained_steps([], 3, 10) == {}
