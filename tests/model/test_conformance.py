@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from spanbert_jax.masking import MaskedRows
 from spanbert_jax.model import ModelConfig, SpanBert
-from spanbert_jax.pretraining.objective import objective_terms, target_weights, total_loss
+from spanbert_jax.pretraining.objective import objective_sums, target_weights, total_loss
 from tests.model import reference_weights
 from tests.paths import CONFORMANCE, needs_conformance
 
@@ -68,7 +68,7 @@ def run(config, weights, vectors):
         logits, state = model.apply(
             {"params": params}, rows.inputs, segments, np.zeros_like(segments), positions=rows.positions,
             left=rows.left, right=rows.right, place=rows.place, deterministic=True, mutable=["intermediates"])
-        terms = objective_terms(logits, rows, no_label)
+        terms = objective_sums(logits, rows, no_label)
         counts = {name: jnp.sum(w) for name, w in target_weights(rows, no_label).items()}
         return total_loss(terms, counts, 1.0, reference_denominators=True), (logits, terms, state["intermediates"])
 
