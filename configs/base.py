@@ -30,7 +30,7 @@ Where the two published sources differ, and which is followed:
                   repository); its warm-up is not published, large's 10k steps are kept.
 
 Time: the authors' large model took 15 days on 32 V100. On two CPU cores a step of this size is for trying out only:
-add --config.train.batch_size=8 --config.train.duration='20 steps' --config.optimizer.warmup='2 steps'
+add --config.train.batch_size=8 --config.train.duration='20 steps' --config.schedule.warmup='2 steps'
 --config.evaluation.batch_size=8.
 """
 import ml_collections
@@ -57,8 +57,8 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
-    config.optimizer.schedule = "linear"
-    config.optimizer.warmup = "10k steps"
+    config.schedule.name = "linear"
+    config.schedule.warmup = "10k steps"
     config.optimizer.weight_decay = 0.01
     config.optimizer.eps = 1e-8
     config.optimizer.clip_norm = 1.0

@@ -26,10 +26,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model.size = "mini"
     config.model.max_positions = 128
-    config.model.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.compute.dtype = "float32"  # CPUs compute faster in it than in bfloat16
 
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup = "5 percent"
+    config.schedule.warmup = "5 percent"
 
     config.train.duration = "1 epoch"
     config.train.batch_size = 64

@@ -20,12 +20,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model.size = "tiny"
     config.model.max_positions = 128
-    config.model.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.compute.dtype = "float32"  # CPUs compute faster in it than in bfloat16
     config.model.dropout = 0.0  # the run is too short to overfit
     config.model.attention_dropout = 0.0
 
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup = "10 percent"
+    config.schedule.warmup = "10 percent"
 
     config.train.duration = "600 steps"
     config.train.batch_size = 64

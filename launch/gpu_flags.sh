@@ -13,7 +13,7 @@ gpu_flags=(
   # The same for parameters that are gathered, and gradients that are scattered, over the axis fsdp.
   --xla_gpu_all_gather_combine_threshold_bytes=33554432
   --xla_gpu_reduce_scatter_combine_threshold_bytes=33554432
-  # With scanned layers (model.layers) the collective of one layer runs during the matrix products of the next, as it
+  # With scanned layers (compute.layers) the collective of one layer runs during the matrix products of the next, as it
   # does with unrolled ones.
   --xla_gpu_enable_pipelined_all_gather=true
   --xla_gpu_enable_pipelined_all_reduce=true

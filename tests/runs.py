@@ -28,11 +28,11 @@ from spanbert_jax import default_config
 
 def get_config():
     config = default_config()
-    config.model.size, config.model.dtype, config.model.layers = "tiny", "float32", "scanned"
+    config.model.size, config.compute.dtype, config.compute.layers = "tiny", "float32", "scanned"
     config.model.max_positions = 64
     config.model.dropout = config.model.attention_dropout = 0.0
-    config.optimizer.learning_rate, config.optimizer.warmup = 1e-3, "2 steps"
-    config.optimizer.schedule = "constant"
+    config.optimizer.learning_rate, config.schedule.warmup = 1e-3, "2 steps"
+    config.schedule.name = "constant"
     config.train.duration, config.train.batch_size, config.train.log_every = "60 steps", 8, 1
     config.evaluation.every, config.evaluation.batch_size = "20 steps", 8
     config.evaluation.max_rows = 200
@@ -41,7 +41,7 @@ def get_config():
 '''
 
 # Settings that most real runs use. Runs without them share one compiled program, whatever their number of steps.
-USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.optimizer.schedule=linear")
+USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.schedule.name=linear")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
-
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
@@ -27,6 +25,7 @@ from spanbert_jax.common.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from spanbert_jax.planning.hardware import Topology
+    from spanbert_jax.pretraining.config import PretrainingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +52,12 @@ def run(args: argparse.Namespace) -> int:
     if args.budget:
         print(budget_text(args.budget))
         return DONE
-    config = load_config(args.config, args.overrides)
-    if "task" in config:
+    loaded = load_config(args.config, args.overrides)
+    if "task" in loaded:
         raise UserError(f"--config={args.config}: configures a task; only pretraining can be planned")
     from spanbert_jax.planning.hardware import parse_topology
+    from spanbert_jax.pretraining.config import as_pretraining_config
+    config = as_pretraining_config(loaded)
     topologies = [parse_topology(text) for text in args.topology.split(",")]
     if args.search:
         for topology in topologies:
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return _print_plans(config, topologies)
 
 
-def _print_plans(config: ml_collections.ConfigDict, topologies: Sequence[Topology]) -> int:
+def _print_plans(config: PretrainingConfig, topologies: Sequence[Topology]) -> int:
     from spanbert_jax.planning.plans import make_plan
     from spanbert_jax.planning.report import compare, describe
     if len(topologies) == 1:
@@ -86,7 +87,7 @@ def _print_plans(config: ml_collections.ConfigDict, topologies: Sequence[Topolog
     return DONE if any(plan.fits for plan in plans) else FAILED
 
 
-def search_text(config: ml_collections.ConfigDict, topology: Topology) -> str:
+def search_text(config: PretrainingConfig, topology: Topology) -> str:
     """A table of the settings that fit, the plan of the fastest, and its settings as arguments to paste."""
     from spanbert_jax.planning.report import compare, describe
     from spanbert_jax.planning.search import abbreviate, as_flags, search

@@ -50,11 +50,12 @@ parse = train.parse
 def run(args: argparse.Namespace) -> int:
     """Runs all, and prints the table."""
     from spanbert_jax.common.errors import UserError
-    from spanbert_jax.finetuning.config import task_of
+    from spanbert_jax.finetuning.config import as_finetuning_config, task_of
     from spanbert_jax.finetuning.sweep import sweep
-    config = load_config(args.config, args.overrides)
-    if "task" not in config:
+    loaded = load_config(args.config, args.overrides)
+    if "task" not in loaded:
         raise UserError(f"--config={args.config}: a config of pretraining; a sweep is over runs of a task")
+    config = as_finetuning_config(loaded)
     fields = [field for field, _ in args.grid]
     if len(set(fields)) < len(fields) or "seed" in fields:
         raise UserError(f"--grid: fields {', '.join(fields)}: give each field once, and seeds by --seeds")

@@ -17,14 +17,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
-
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands import joining
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.common.formatting import format_metric
 
 if TYPE_CHECKING:
+    from spanbert_jax.finetuning.config import FinetuningConfig
+    from spanbert_jax.training.config import RunConfig
     from spanbert_jax.training.run import RunResult
 
 
@@ -61,32 +61,33 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
     began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
-    config = load_config(args.config, args.overrides)
+    config = as_run_config(load_config(args.config, args.overrides))
     joining.join(args)
     from spanbert_jax.cluster.agreement import is_process_zero
-    if "task" in config:
-        from spanbert_jax.finetuning.run import finetune as train
-    else:
-        from spanbert_jax.pretraining.run import train
+    from spanbert_jax.finetuning.config import FinetuningConfig
+    from spanbert_jax.finetuning.run import finetune
+    from spanbert_jax.pretraining.run import train
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
-    result = train(config, args.workdir, force=args.force, time_limit=left)
+    start = finetune if isinstance(config, FinetuningConfig) else train
+    result = start(config, args.workdir, force=args.force, time_limit=left)
     if is_process_zero():
         with contextlib.suppress(OSError):  # of a full disk: what is said is lost, what was done is not
             print(closing_words(config, result), flush=True)
     return DONE if result.finished else STOPPED
 
 
-def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
+def closing_words(config: RunConfig, result: RunResult) -> str:
     """What was made, how good it is and what to run next, in plain words."""
+    from spanbert_jax.finetuning.config import FinetuningConfig
     from spanbert_jax.training.config import SHAPE
     if not result.finished:
         if not result.step:
             return "Stopped before the first step; nothing is saved yet. Run the same command again to begin."
         return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
                 "on from there.")
-    if "task" in config:
+    if isinstance(config, FinetuningConfig):
         return _closing_words_of_task(config, result)
-    size = "" if config.init_from or any(config.model[name] for name in SHAPE) else f"{config.model.size} "
+    size = "" if config.init_from or any(getattr(config.model, name) for name in SHAPE) else f"{config.model.size} "
     begun = f", begun from {config.init_from}" if config.init_from else ""
     lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
              f"{result.step:,} steps{begun}, in {result.workdir}/checkpoints/{result.step}."]
@@ -113,7 +114,7 @@ def closing_words(config: ml_collections.ConfigDict, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _closing_words_of_task(config: ml_collections.ConfigDict, result: RunResult) -> str:
+def _closing_words_of_task(config: FinetuningConfig, result: RunResult) -> str:
     from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
     results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
     lines = [f"Made: a network of {result.parameters:,} parameters for {config.task.name}, begun from "

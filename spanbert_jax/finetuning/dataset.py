@@ -5,13 +5,12 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import ml_collections
 import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.finetuning.config import task_of
+from spanbert_jax.finetuning.config import FinetuningConfig, task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.parts import read_parts
 from spanbert_jax.tasks.features import Features
@@ -52,7 +51,7 @@ def _digest(features: Features) -> str:
     return digest.hexdigest()
 
 
-def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dataset:
+def make_dataset(config: FinetuningConfig, tokenizer: Tokenizer) -> Dataset:
     """Reads, divides, and makes features and rows; the same whenever and wherever it is done.
 
     Raises:
@@ -64,7 +63,7 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
     name, text, facts = config.task.name, tokenizer.to_str(), dict(task.facts)
     made: dict[str, Features] = {}
     for part, of_part in examples.items():
-        paths = config.task[part] or config.task.train
+        paths = getattr(config.task, part) or config.task.train
         # Which of the files' examples these are, too.
         key = [name, task.settings, facts, text, stamps(paths), [example.where for example in of_part]]
         made[part] = cached_features(files_of(paths)[0], key, faults,

@@ -5,11 +5,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.interop import weights
 from spanbert_jax.interop.continuation import initial_params
 from spanbert_jax.interop.encoder_decoder import open_decoder
@@ -52,7 +52,7 @@ def with_decoder(network: ModelConfig, task: Seq2SeqTask, tokenizer: Tokenizer) 
     return EncoderDecoder(network, decoder, shared=kind == "shared")
 
 
-def writing_params(config: ml_collections.ConfigDict, model: EncoderDecoder, task: Seq2SeqTask,
+def writing_params(config: FinetuningConfig, model: EncoderDecoder, task: Seq2SeqTask,
                    tokenizer: Tokenizer) -> dict[str, Any]:
     """What the parameters of an encoder with a decoder begin with, in float32 on the host; the log says what is new.
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-import ml_collections
-
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.tasks.protocol import Example, Task, read_all
 
 PARTS = ("train", "dev", "test")
 
 
-def read_parts(config: ml_collections.ConfigDict, task: Task, faults: DataIssues) -> dict[str, list[Example]]:
+def read_parts(config: FinetuningConfig, task: Task, faults: DataIssues) -> dict[str, list[Example]]:
     """The examples of each of `PARTS` that there is, as the config's files and fractions say.
 
     Raises:
       UserError: when a file is wrong, or a part would be empty.
     """
     settings = config.task
-    fractions = {part: settings[f"{part}_fraction"] for part in PARTS[1:] if settings[f"{part}_fraction"]}
+    fractions = {part: fraction for part in PARTS[1:] if (fraction := getattr(settings, f"{part}_fraction"))}
     parts = hold_back(read_all(task, settings.train, faults), fractions, settings.split_seed)
     for part in PARTS[1:]:
-        if settings[part]:
-            parts[part] = read_all(task, settings[part], faults)
+        if files := getattr(settings, part):
+            parts[part] = read_all(task, files, faults)
     for part, examples in parts.items():
         if not examples:
             raise UserError(f"config.task: no example is left for {part}; there are too few documents to divide, so "

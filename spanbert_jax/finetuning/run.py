@@ -14,7 +14,8 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.finetuning.config import validate
+from spanbert_jax.common.settings import to_dict
+from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.decoders import with_decoder
 from spanbert_jax.finetuning.seq2seq_workload import Seq2SeqWorkload
@@ -24,14 +25,13 @@ from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig
 from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.seq2seq import Seq2SeqTask
-from spanbert_jax.training.config import shared_defaults
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
-from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, open_run
-from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
+from spanbert_jax.training.stored_config import CONFIG_FILE, load_values
 from spanbert_jax.training.workload import Call
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
@@ -39,7 +39,7 @@ _TOKENIZER_FILE = "tokenizer.json"
 logger = logging.getLogger("spanbert_jax")
 
 
-def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
+def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str | os.PathLike, *, force: bool = False,
              time_limit: float = 0.0) -> RunResult:
     """Fine-tunes what a config describes, or goes on where a run in `workdir` stopped.
 
@@ -52,9 +52,9 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, f
     Raises:
       as `training.train` does.
     """
-    validate(config)
-    workdir = pathlib.Path(workdir)
-    config = with_network(config, workdir, TAKEN_WITH_POSITIONS)
+    config, workdir = as_finetuning_config(config), pathlib.Path(workdir)
+    config.validate("config")
+    config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)
     make_mesh(config.mesh)  # refused before the data is read
     with open_run(workdir, force, time_limit) as run:
         experiment = build(config, workdir)
@@ -65,7 +65,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, f
         return run.result(experiment, loop)
 
 
-def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experiment:
+def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
     """The parts of a fine-tuning run.
 
     Raises:
@@ -78,11 +78,11 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
                         f"{config.model.max_positions} positions; take at most so many")
     # A run that has begun has its tokenizer: what it began from need not be there any more.
     own = workdir / _TOKENIZER_FILE
-    begun = own.exists() and (workdir / CONFIG_FILE).exists() and load_config(workdir).init_from == config.init_from
+    begun = own.exists() and (workdir / CONFIG_FILE).exists() and load_values(workdir)["init_from"] == config.init_from
     tokenizer = load_tokenizer(own if begun else config.task.tokenizer or config.init_from)
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
-    network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.model.attention, mesh, rules,
+    network = with_attention(network_of(config, tokenizer.get_vocab_size()), config.compute.attention, mesh, rules,
                              rows.length)
     if isinstance(dataset.task, Seq2SeqTask):
         model = with_decoder(network, dataset.task, tokenizer)
@@ -92,15 +92,16 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Experimen
         learning = TaskWorkload(config, dataset, model, mesh)
     examples = learning.rows_per_step * len(dataset.examples["train"]) / len(rows)  # in a step, on average
     size = RunSize(examples, learning.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
-    return build_experiment(config, learning, model, mesh, size, shared_defaults())
+    return build_experiment(config, learning, model, mesh, size)
 
 
-def network_of(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
+def network_of(config: FinetuningConfig, vocab_size: int) -> ModelConfig:
     """The network that a config asks for, without the heads of pretraining; attention is plain where "auto"."""
-    fields = {name: value for name, value in config.model.items() if name not in ("size", "boundary_features")}
+    fields = {name: value for name, value in (to_dict(config.model) | to_dict(config.compute)).items()
+              if name not in ("architecture", "size", "boundary_features")}
     if fields["attention"] == "auto":
         del fields["attention"]
-    return ModelConfig(vocab_size=vocab_size, boundary_head=False, gradient_dtype=config.train.gradient_dtype, **fields)
+    return ModelConfig(vocab_size=vocab_size, boundary_head=False, **fields)
 
 
 def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.decoders import writing_params
 from spanbert_jax.finetuning.workload import TaskWorkload, task_objective
@@ -28,7 +28,7 @@ class Seq2SeqWorkload(TaskWorkload):
     """A `training.workload.Workload`. The best network is the one to which the dev targets are likeliest: to write them
     takes many times as long, and is done in the end."""
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderDecoder, mesh: Mesh):
+    def __init__(self, config: FinetuningConfig, dataset: Dataset, model: EncoderDecoder, mesh: Mesh):
         super().__init__(config, dataset, model, mesh)
         rows = dataset.rows["train"]
         self.metric = "log_likelihood"

@@ -16,9 +16,10 @@ import ml_collections
 from spanbert_jax.checkpoints import FOLDER
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.finetuning.config import task_of, validate
+from spanbert_jax.common.settings import to_dict
+from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, from_values, task_of
 from spanbert_jax.finetuning.run import RESULTS_FILE, finetune
-from spanbert_jax.training.stored_config import load_config
+from spanbert_jax.training.stored_config import load_values
 
 SWEEP_FILE = "sweep.json"
 
@@ -63,11 +64,11 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
       UserError: when a setting is wrong, before anything is run.
     """
     settings = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
-    runs = {(number, seed): make_config([f"--config.{field}={value}" for field, value in one.items()]
-                                        + [f"--config.seed={seed}"])
+    runs = {(number, seed): as_finetuning_config(make_config(
+                [f"--config.{field}={value}" for field, value in one.items()] + [f"--config.seed={seed}"]))
             for number, one in enumerate(settings) for seed in seeds}
     for config in runs.values():
-        validate(config)
+        config.validate("config")
     results: dict[tuple[int, int], dict[str, Any]] = {}
     for count, ((number, seed), config) in enumerate(runs.items(), 1):
         name = ",".join(f"{field}={value}" for field, value in {**settings[number], "seed": seed}.items())
@@ -93,7 +94,7 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
     return rows
 
 
-def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+def _finished(workdir: pathlib.Path, config: FinetuningConfig) -> dict[str, Any] | None:
     """The results of a run of a config that has finished.
 
     Raises:
@@ -102,11 +103,10 @@ def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[
     file = workdir / RESULTS_FILE
     if not file.is_file():
         return None
-    # What the network is was taken from where it began, and is not what was asked for.
-    stored, asked = ({name: value for name, value in json.loads(one.to_json_best_effort()).items() if name != "model"}
-                     for one in (load_config(workdir), config))
+    # The stored architecture is that of config.init_from, not what was asked for.
+    stored, asked = to_dict(from_values(load_values(workdir)).replace(model=config.model)), to_dict(config)
     if stored != asked:
-        different = [name for name in asked if stored.get(name) != asked[name]]
+        different = [name for name in asked if stored[name] != asked[name]]
         raise UserError(f"{workdir}: finished with another config (sections that differ: {', '.join(different)}); give "
                         "another workdir")
     return json.loads(file.read_text(encoding="utf-8"))

@@ -11,11 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.issues import format_issues
+from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
 from spanbert_jax.inference.outputs import apply, has_entry_per_text, head_outputs, inputs_of
@@ -58,7 +58,7 @@ class TaskWorkload:
       latest: the dev predictions of the last evaluation; None without one.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: EncoderModel, mesh: Mesh):
+    def __init__(self, config: FinetuningConfig, dataset: Dataset, model: EncoderModel, mesh: Mesh):
         rows = dataset.rows["train"]
         self.dataset, self.task, self.metric = dataset, dataset.task, dataset.task.metric
         self.rows_per_step, self.length = rows_per_step(config, dataset), rows.length
@@ -144,6 +144,6 @@ class TaskWorkload:
         write_text(workdir / TASK_FILE, text + "\n")
 
 
-def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset) -> int:
+def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:
     """Rows that hold `config.train.batch_size` examples on average, whatever the devices."""
     return max(1, round(config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])))

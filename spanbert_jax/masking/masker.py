@@ -10,10 +10,10 @@ import numpy as np
 
 from spanbert_jax.masking import budgets, spans
 from spanbert_jax.masking.distribution import DiscreteDistribution
+from spanbert_jax.masking.mixtures import scheme_shares
 from spanbert_jax.masking.replacement import make_replacement
 from spanbert_jax.masking.schemes import SCHEMES, MaskingStep
 from spanbert_jax.masking.settings import MaskingSettings
-from spanbert_jax.masking.validation import scheme_shares, validate
 
 _FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
 
@@ -85,12 +85,12 @@ def make_masker(
     Raises:
         UserError: a setting is not allowed, or the unigram is empty.
     """
-    validate(spec)
+    spec.validate("config.masking")
     slots = budgets.max_masked(spec.rate, length, max_blocks)
     special_ids = (special.pad, special.cls, special.sep, special.mask)
     replace = make_replacement(spec, special.mask, special_ids, unigram)
     names, shares = zip(*scheme_shares(spec.scheme))
-    schemes = [SCHEMES[name] for name in names]
+    schemes = [SCHEMES.get(name) for name in names]
     proposals = [scheme.make(spec) for scheme in schemes]
     forms_spans = np.array([scheme.forms_spans for scheme in schemes])
     scheme_law = DiscreteDistribution(shares)

@@ -1,35 +1,36 @@
-"""What masking can be told."""
+"""Settings of span masking."""
 import dataclasses
+
+from spanbert_jax.common.settings import Settings, require, setting
+from spanbert_jax.masking.mixtures import scheme_shares
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskingSettings:
-    """Settings of span masking; the defaults are the published ones (SpanBERT, sections 3.1 and 4.2).
+class MaskingSettings(Settings):
+    """Span masking. The defaults are the published ones (SpanBERT, sections 3.1 and 4.2)."""
+    scheme: str = setting("geometric", "A masking scheme, 'a+b' (each block draws one of them uniformly) or "
+                          "'0.8*a+0.2*b' (with these probabilities).")
+    rate: float = setting(0.15, "Fraction of a block's maskable tokens that is masked, rounded up.", above=0, maximum=1)
+    geometric_p: float = setting(0.2, "Parameter of the geometric distribution of span lengths in words.", above=0,
+                                 below=1)
+    span_lower: int = setting(1, "Shortest span drawn, in words.", minimum=1)
+    span_upper: int = setting(10, "Longest span drawn, in words.", minimum=1)
+    replacement: str = setting("span", "Draw [MASK], random tokens or the original tokens once per span or once per "
+                               "token.", choices=("span", "token"))
+    endpoints: str = setting("external", "Predict a span from its unmasked neighbours (external) or from its own first "
+                             "and last token (internal).", choices=("external", "internal"))
+    max_span_positions: int = setting(15, "Boundary targets of a span at most; further tokens have none.", minimum=1)
+    annotated_rate: float = setting(0.5, "Probability that a step of the scheme 'annotated' masks an annotated unit.",
+                                    minimum=0, maximum=1)
+    mask_share: float = setting(0.8, "Probability of replacement by [MASK].", minimum=0, maximum=1)
+    random_share: float = setting(0.1, "Probability of replacement by random tokens; else the tokens are kept.",
+                                  minimum=0)
 
-    Attributes:
-        scheme: a registered name, "a+b" (one of them drawn uniformly for each block, as the reference's list of
-            schemes) or "0.8*a+0.2*b" (drawn with these shares).
-        rate: share of a block's maskable tokens that is masked, rounded up.
-        geometric_p: parameter of the span length law, in words.
-        span_lower: shortest span drawn, in words.
-        span_upper: longest span drawn, in words.
-        replacement: "span" draws mask, random or kept once for each span, "token" for each token.
-        endpoints: "external" predicts a span from its unmasked neighbours, "internal" from its own first and last
-            token (the reference's `endpoints`).
-        max_span_positions: boundary targets of a span (the reference's `max_pair_targets`); further tokens have none.
-        annotated_rate: chance that a step of the `annotated` scheme masks an annotated unit (the reference's
-            `ner_masking_prob`).
-        mask_share: share replaced by [MASK].
-        random_share: share replaced by random pieces; the rest is kept.
-    """
-    scheme: str = "geometric"
-    rate: float = 0.15
-    geometric_p: float = 0.2
-    span_lower: int = 1
-    span_upper: int = 10
-    replacement: str = "span"
-    endpoints: str = "external"
-    max_span_positions: int = 15
-    annotated_rate: float = 0.5
-    mask_share: float = 0.8
-    random_share: float = 0.1
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        scheme_shares(self.scheme, f"{path}.scheme")
+        require(self.span_upper >= self.span_lower, f"{path}.span_upper", self.span_upper,
+                f"must be at least span_lower={self.span_lower}")
+        # The tolerance is for sums such as 0.8 + 0.2, which need not be 1 in floating point.
+        require(self.random_share <= 1 - self.mask_share + 1e-9, f"{path}.random_share", self.random_share,
+                f"must be at most 1 - mask_share = {1 - self.mask_share:g}")

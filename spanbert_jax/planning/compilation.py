@@ -85,7 +85,7 @@ def _run_worker(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
             process = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise UserError(f"topology {topology}: the compiler did not finish in {_TIMEOUT / 60:.0f} minutes; try "
-                            "config.model.layers='scanned'") from None
+                            "config.compute.layers='scanned'") from None
         try:
             return json.loads((folder / "result").read_text(encoding="utf-8"))
         except (OSError, ValueError):

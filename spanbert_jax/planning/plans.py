@@ -4,8 +4,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import ml_collections
-
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import ModelConfig
 from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.planning.compilation import run_compiler
@@ -14,7 +13,7 @@ from spanbert_jax.planning.compiler.hlo import Collective
 from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory
 from spanbert_jax.planning.estimate import StepTime, estimate_step_time
 from spanbert_jax.planning.hardware import Topology
-from spanbert_jax.pretraining.config import model_config
+from spanbert_jax.pretraining.config import PretrainingConfig, model_config
 from spanbert_jax.training.durations import RunSize
 
 # Fields that change neither the compiled step nor its memory.
@@ -53,7 +52,7 @@ class Plan:
         return not self.topology.chip.memory or self.step.total_bytes <= self.topology.chip.memory
 
 
-def make_plan(config: ml_collections.ConfigDict, topology: Topology) -> Plan:
+def make_plan(config: PretrainingConfig, topology: Topology) -> Plan:
     """Compiles the train step of a run for a topology, or takes it from the cache, and estimates its time.
 
     Raises:
@@ -72,9 +71,9 @@ def make_plan(config: ml_collections.ConfigDict, topology: Topology) -> Plan:
     return Plan(*run, step, estimate_step_time(step, topology, cycles))
 
 
-def _relevant_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _relevant_fields(config: PretrainingConfig) -> dict[str, Any]:
     """The fields that the step depends on, and the batch size of evaluation, which the devices must divide."""
-    settings = config.to_dict()
+    settings = to_dict(config)
     for field in _IRRELEVANT_FIELDS:
         section, _, name = field.partition(".")
         del (settings[section] if name else settings)[name or section]

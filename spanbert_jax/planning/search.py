@@ -4,13 +4,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-import ml_collections
-
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.planning.plans import Plan, make_plan
+from spanbert_jax.pretraining.config import PretrainingConfig
 
-# Values of `config.model.remat` to try, from the fastest to the one that needs least memory.
+# Values of `config.compute.remat` to try, from the fastest to the one that needs least memory.
 _REMAT = ("none", "names", "full")
 # Devices over which parameters are sharded if they do not fit otherwise: with more, the shards are too small to be fast.
 _FSDP = 16
@@ -18,7 +17,7 @@ _FSDP = 16
 Overrides = dict[str, str | int | bool]
 
 
-def search(config: ml_collections.ConfigDict, topology: Topology, log: Callable[[str], None],
+def search(config: PretrainingConfig, topology: Topology, log: Callable[[str], None],
            ) -> list[tuple[Overrides, Plan]]:
     """Tries settings that compute the same batch, and returns those that fit, the fastest first.
 
@@ -44,7 +43,7 @@ def search(config: ml_collections.ConfigDict, topology: Topology, log: Callable[
     return sorted(found, key=lambda pair: pair[1].time.total(raw=True) if pair[1].time else 0.0)
 
 
-def _fewest_microbatches(config: ml_collections.ConfigDict, topology: Topology, sharding: Overrides,
+def _fewest_microbatches(config: PretrainingConfig, topology: Topology, sharding: Overrides,
                          log: Callable[[str], None]) -> Iterator[tuple[Overrides, Plan]]:
     """For each remat policy the fewest microbatches that fit, if fewer than those of the policies before it."""
     fewest = math.inf
@@ -52,7 +51,7 @@ def _fewest_microbatches(config: ml_collections.ConfigDict, topology: Topology, 
         for accumulation in _accumulations(config, topology):
             if accumulation >= fewest:
                 break
-            overrides = {**sharding, "model.remat": remat, "train.accumulation": accumulation}
+            overrides = {**sharding, "compute.remat": remat, "train.accumulation": accumulation}
             plan = make_plan(with_overrides(config, overrides), topology)
             log(f"{as_flags(overrides)}: {_verdict(plan)}")
             if plan.fits:
@@ -61,11 +60,12 @@ def _fewest_microbatches(config: ml_collections.ConfigDict, topology: Topology, 
                 break
 
 
-def with_overrides(config: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:
+def with_overrides(config: PretrainingConfig, overrides: Overrides) -> PretrainingConfig:
     """A copy of a config with other values of some fields."""
-    copy = config.copy_and_resolve_references()
-    copy.update_from_flattened_dict(overrides)
-    return copy
+    for field, value in overrides.items():
+        section, name = field.split(".")
+        config = config.replace(**{section: getattr(config, section).replace(**{name: value})})
+    return config
 
 
 def as_flags(overrides: Overrides) -> str:
@@ -86,7 +86,7 @@ def _shardings(topology: Topology) -> Iterator[Overrides]:
         yield {"mesh.data": -1, "mesh.fsdp": math.gcd(_FSDP, topology.chips // topology.slices), "mesh.zero1": True}
 
 
-def _accumulations(config: ml_collections.ConfigDict, topology: Topology) -> list[int]:
+def _accumulations(config: PretrainingConfig, topology: Topology) -> list[int]:
     """Numbers of microbatches in which every chip has whole rows: powers of two."""
     rows, chips = config.train.batch_size, topology.chips // config.mesh.tensor
     if rows % chips:

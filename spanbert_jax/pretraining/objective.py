@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from spanbert_jax.masking import MaskedRows, Masker
 from spanbert_jax.model import PretrainingLogits, SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
+from spanbert_jax.pretraining.config import ObjectiveSettings
 from spanbert_jax.training.mesh import Rules, batch_axes
 from spanbert_jax.training.objective import Batch, Objective
 
@@ -39,7 +40,7 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
         left=rows.left, right=rows.right, place=rows.place, deterministic=dropout_key is None, rngs=rngs)
 
 
-def pretraining_objective(model: SpanBert, masker: Masker, objectives: Any, mesh: Mesh, rules: Rules) -> Objective:
+def pretraining_objective(model: SpanBert, masker: Masker, objectives: ObjectiveSettings, mesh: Mesh, rules: Rules) -> Objective:
     """Losses of masked tokens, span boundaries and next sentences, with the weights of `config.objectives`."""
     def prepare_inputs(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
         return mask_batch(masker, key, batch, mesh, rules), batch

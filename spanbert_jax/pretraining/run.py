@@ -14,18 +14,20 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.corpus import open_corpus
-from spanbert_jax.pretraining.config import default_config, validate
+from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
 from spanbert_jax.pretraining.workload import build, find_corpus
 from spanbert_jax.training.experiment import check_devices, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.init_from import with_network
+from spanbert_jax.training.init_from import with_architecture
+from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import RunResult, open_run
-from spanbert_jax.training.stored_config import load_config
+from spanbert_jax.training.stored_config import load_values
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, force: bool = False,
+def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | os.PathLike, *, force: bool = False,
           time_limit: float = 0.0) -> RunResult:
     """Pretrains a model as a config describes, or resumes the run in `workdir`.
 
@@ -44,9 +46,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, forc
       SavesFailed: checkpoints could not be saved.
       Stopped: a signal or the time limit came before the first step or during compilation; nothing is lost.
     """
-    validate(config)
-    workdir = pathlib.Path(workdir)
-    config = with_network(config, workdir)
+    config, workdir = as_pretraining_config(config), pathlib.Path(workdir)
+    config.validate("config")
+    config = with_architecture(config, workdir)
     check_devices(config)
     with open_run(workdir, force, time_limit) as run:
         experiment = build(config, find_corpus(config, workdir))
@@ -68,14 +70,15 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
       UserError: there is no run, no such checkpoint, no valid one or no held-out row.
     """
     workdir = pathlib.Path(workdir)
-    config = load_config(workdir, default_config())
+    config = from_dict(PretrainingConfig, load_values(workdir))
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.
-    config.mesh.update(dict(data=-1, fsdp=1, tensor=1, zero1=False))
-    config.model.attention = "auto"
-    config.evaluation.max_rows = sys.maxsize
-    config.evaluation.batch_size += -config.evaluation.batch_size % jax.device_count()  # does not change the metrics
+    rows = config.evaluation.batch_size
+    config = config.replace(
+        mesh=MeshSettings(rules=config.mesh.rules), compute=config.compute.replace(attention="auto"),
+        # The batch size does not change the metrics.
+        evaluation=config.evaluation.replace(max_rows=sys.maxsize, batch_size=rows + -rows % jax.device_count()))
     experiment = build(config, open_corpus(config.data.path or workdir / "data"))
     workload = experiment.workload
     if not workload.can_evaluate:
@@ -83,7 +86,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
         metadata = describe(config, workload.identity, experiment.model.config)
-        check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True, defaults=default_config().to_dict())
+        check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True,
+                      defaults=to_dict(PretrainingConfig()))
         params = checkpointer.restore_params(chosen, experiment.abstract_state.params)
         console = make_console(stderr=True, quiet=not is_process_zero())
         with rich.progress.Progress(console=console, transient=True) as bar:

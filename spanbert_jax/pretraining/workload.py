@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 from jax.sharding import Mesh
 
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare, wait_for_corpus
 from spanbert_jax.masking import Masker, make_masker
-from spanbert_jax.masking.validation import scheme_shares
+from spanbert_jax.masking.mixtures import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
-from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.config import PretrainingConfig, model_config
 from spanbert_jax.pretraining.evaluation import evaluate_params, format_metrics, log_unigram, make_evaluate_batch
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import load_tokenizer
@@ -39,7 +38,7 @@ class PretrainingWorkload:
     """
     metric, padding_rows = "", 0
 
-    def __init__(self, config: ml_collections.ConfigDict, corpus: Corpus, model: SpanBert, mesh: Mesh):
+    def __init__(self, config: PretrainingConfig, corpus: Corpus, model: SpanBert, mesh: Mesh):
         self.corpus, self.length = corpus, corpus.length
         self.rows_per_step = config.train.batch_size
         self.masker = corpus_masker(config, corpus)
@@ -104,7 +103,7 @@ class PretrainingWorkload:
         shutil.copyfile(self.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
 
 
-def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Corpus:
+def find_corpus(config: PretrainingConfig, workdir: pathlib.Path) -> Corpus:
     """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once, by one process."""
     data = config.data
     if data.path:
@@ -118,13 +117,13 @@ def find_corpus(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Cor
         short_sequence_probability=data.short_sequence_probability, seed=config.seed)
 
 
-def corpus_masker(config: ml_collections.ConfigDict, corpus: Corpus) -> Masker:
+def corpus_masker(config: PretrainingConfig, corpus: Corpus) -> Masker:
     """The masking of a config over the rows of a corpus."""
-    return make_masker(masking_settings(config), length=corpus.length, max_blocks=corpus.max_blocks,
+    return make_masker(config.masking, length=corpus.length, max_blocks=corpus.max_blocks,
                        special=corpus.special, unigram=corpus.unigram)
 
 
-def build(config: ml_collections.ConfigDict, corpus: Corpus,
+def build(config: PretrainingConfig, corpus: Corpus,
           devices: Sequence[jax.Device] | None = None) -> Experiment[PretrainingWorkload]:
     """Builds a pretraining experiment on all devices or on those given.
 
@@ -145,7 +144,7 @@ def build(config: ml_collections.ConfigDict, corpus: Corpus,
     if not corpus.num_rows["train"]:
         raise UserError(f"{corpus.path} has no training rows; prepare more text")
     network = model_config(config, corpus.vocab_size)
-    model = SpanBert(with_attention(network, config.model.attention, mesh, config.mesh.rules, corpus.length))
+    model = SpanBert(with_attention(network, config.compute.attention, mesh, config.mesh.rules, corpus.length))
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
     workload = PretrainingWorkload(config, corpus, model, mesh)
-    return build_experiment(config, workload, model, mesh, size, default_config())
+    return build_experiment(config, workload, model, mesh, size)

@@ -11,6 +11,18 @@ _PATTERN = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*([kMBT]?
                       r"(steps?|epochs?|tokens?|examples?|percent|%)?\s*")
 
 
+def parse_duration(field: str, duration: str, whole: bool = True) -> int:
+    """Steps of a duration in a run of one step over one row of one token; to check it before a run's size is known.
+
+    Args:
+      whole: whether percentages of the run are allowed.
+
+    Raises:
+      UserError: the duration cannot be read; the message names `field`.
+    """
+    return RunSize(batch_size=1, length=1, rows=1, total_steps=1 if whole else None).steps(field, duration)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunSize:
     """Converts durations to steps.

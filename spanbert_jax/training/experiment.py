@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
-import ml_collections
 import optax
 from jax.sharding import Mesh
 
@@ -16,6 +15,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import ModelConfig
 from spanbert_jax.model.attention import BACKENDS, select_backend
 from spanbert_jax.model.attention.self_attention import attention_spec
+from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
 from spanbert_jax.training.optimizers import make_optimizer
@@ -39,9 +39,8 @@ class Experiment(Generic[W]):
       schedule: of the learning rate.
       optimizer: with this schedule.
       abstract_state: shapes and shardings of the train state.
-      defaults: default values of the config's fields.
     """
-    config: ml_collections.ConfigDict
+    config: RunConfig
     workload: W
     size: RunSize
     mesh: Mesh
@@ -49,7 +48,6 @@ class Experiment(Generic[W]):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     abstract_state: TrainState
-    defaults: dict[str, Any]
 
     @property
     def parameters(self) -> int:
@@ -59,10 +57,10 @@ class Experiment(Generic[W]):
 
     def steps(self, section: str, name: str) -> int:
         """The duration in a field of the config, in steps."""
-        return self.size.steps(f"config.{section}.{name}", self.config[section][name])
+        return self.size.steps(f"config.{section}.{name}", getattr(getattr(self.config, section), name))
 
 
-def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
+def check_devices(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
     """Checks a config against all devices, or those given, before a corpus is prepared for it.
 
     Raises:
@@ -73,26 +71,23 @@ def check_devices(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def build_experiment(config: ml_collections.ConfigDict, workload: W, model: Network, mesh: Mesh,
-             size: RunSize, defaults: ml_collections.ConfigDict) -> Experiment[W]:
+def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh, size: RunSize) -> Experiment[W]:
     """Adds schedule, optimiser and abstract state to a workload and its model.
 
     Args:
       size: without the length of the run, which comes from the config.
-      defaults: default values of the config's fields.
 
     Raises:
       UserError: the schedule does not fit into the run, or a large parameter would be on every device.
     """
     size = dataclasses.replace(size, total_steps=size.steps("config.train.duration", config.train.duration))
     schedule = learning_rate_schedule(
-        config.optimizer.schedule, config.optimizer.learning_rate, size.total_steps,
-        size.steps("config.optimizer.warmup", config.optimizer.warmup),
-        size.steps("config.optimizer.decay", config.optimizer.decay), config.optimizer.final_fraction)
+        config.schedule.name, config.optimizer.learning_rate, size.total_steps,
+        size.steps("config.schedule.warmup", config.schedule.warmup),
+        size.steps("config.schedule.decay", config.schedule.decay), config.schedule.final_fraction)
     optimizer = make_optimizer(config.optimizer, schedule)
     return Experiment(config, workload, size, mesh, model, schedule, optimizer,
-                      abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1),
-                      defaults.to_dict())
+                      abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1))
 
 
 def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:
@@ -106,7 +101,7 @@ def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, le
     if name == "auto":
         name = select_backend(*wanted)
     elif reason := BACKENDS.get(name).unsupported_reason(*wanted):
-        raise UserError(f"config.model.attention={name!r}: {reason}; use 'auto' or 'plain'")
+        raise UserError(f"config.compute.attention={name!r}: {reason}; use 'auto' or 'plain'")
     return dataclasses.replace(network, attention=name)
 
 

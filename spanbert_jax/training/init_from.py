@@ -1,59 +1,65 @@
-"""Runs that begin from weights that exist: `config.init_from`."""
+"""Runs that start from existing weights: `config.init_from`."""
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-import ml_collections
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.training.config import SHAPE, shared_defaults
-from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
+from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig
+from spanbert_jax.training.stored_config import CONFIG_FILE, load_values
 
-# What the weights decide; a run may have other positions, but for one that has no use for more.
-_TAKEN = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")
-TAKEN_WITH_POSITIONS = (*_TAKEN, "max_positions")
+# Architecture fields that the weights decide. Pretraining may change the number of positions, fine-tuning may not.
+_DECIDED = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")
+DECIDED_WITH_POSITIONS = (*_DECIDED, "max_positions")
+
+C = TypeVar("C", bound=RunConfig)
 
 
-def with_network(config: ml_collections.ConfigDict, workdir: pathlib.Path,
-                 taken: Sequence[str] = _TAKEN) -> ml_collections.ConfigDict:
-    """A config whose `model` says what the network of `config.init_from` is; without that, the config as it is.
+def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] = _DECIDED) -> C:
+    """The config with the architecture of `config.init_from`; unchanged without that.
 
-    A run that has begun remembers it: what it began from need not be there any more.
+    A run that has begun takes it from its own workdir, since its initial weights may be gone.
 
     Args:
-      taken: the fields that the weights decide.
+      decided: fields of `config.model` that the weights decide.
 
     Raises:
-      UserError: when there are no such weights, or the config asks for a network of another shape.
+      UserError: there are no such weights, or the config asks for another architecture.
     """
     if not config.init_from:
         return config
-    given, config = config.model, config.copy_and_resolve_references()
-    if (workdir / CONFIG_FILE).exists() and (stored := load_config(workdir)).init_from == config.init_from:
-        config.model.update({name: stored.model[name] for name in (*taken, "clamp_attention")})
+    given = config.model
+    stored = load_values(workdir) if (workdir / CONFIG_FILE).exists() else {}
+    if stored.get("init_from") == config.init_from:
+        model = given.replace(**{name: stored["model"][name] for name in (*decided, "clamp_attention")})
     else:
-        try:
-            network = open_pretrained(config.init_from).config
-        except UserError as error:
-            raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
-        config.model.update({name: getattr(network, name) for name in taken})
-        if not network.boundary_head:
-            config.model.boundary_features = given.boundary_features
-        config.model.clamp_attention = given.clamp_attention or network.clamp_attention
-    defaults = shared_defaults().model
-    for name in taken:
-        if given[name] not in (defaults[name], config.model[name]):
-            raise UserError(f"config.model.{name}={given[name]}: it is {config.model[name]} in {config.init_from}, "
-                            "from which this run begins; leave it out")
-    return config
+        model = _architecture(config.init_from, given, decided)
+    for name in decided:
+        asked, found = getattr(given, name), getattr(model, name)
+        if asked not in (getattr(ModelSettings(), name), found):
+            raise UserError(f"config.model.{name}={asked}: it is {found} in {config.init_from}, from which this run "
+                            "begins; leave it out")
+    return config.replace(model=model)
 
 
-def initial_params(config: ml_collections.ConfigDict, model: EncoderModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The parameters that a run begins with, in float32 on the host; what had to be made anew is logged."""
+def _architecture(init_from: str, given: ModelSettings, decided: Sequence[str]) -> ModelSettings:
+    """`given` with the architecture of weights."""
+    try:
+        found = open_pretrained(init_from).config
+    except UserError as error:
+        raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
+    fields = {name: getattr(found, name) for name in decided}
+    if not found.boundary_head:
+        fields["boundary_features"] = given.boundary_features
+    return given.replace(**fields, clamp_attention=given.clamp_attention or found.clamp_attention)
+
+
+def initial_params(config: RunConfig, model: EncoderModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Initial parameters of a run in float32 on the host; parameters that the weights lack are logged."""
     return adapted_params(open_pretrained(config.init_from), model, tokenizer, config.seed)

@@ -1,6 +1,7 @@
 """The device mesh and the layout of arrays over it."""
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import Settings, require, setting
 
 AXES = ("data", "fsdp", "tensor")
 # A TPU pads the last two axes of a 32-bit array to multiples of these.
@@ -24,7 +26,24 @@ LARGE = 1 << 20
 Rules = Sequence[tuple[str, Any]]
 
 
-def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True)
+class MeshSettings(Settings):
+    """Devices, and how arrays are split over them."""
+    data: int = setting(-1, "Devices of the data axis; -1 takes all that the other axes leave.")
+    fsdp: int = setting(1, "Devices over which parameters are split.", minimum=1)
+    tensor: int = setting(1, "Devices over which layers are split.", minimum=1)
+    zero1: bool = setting(False, "Split optimizer state and updates over the data axis (ZeRO-1).")
+    rules: tuple[tuple[str, Any], ...] = setting(
+        (("batch", ("data", "fsdp")), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"), ("embed", "fsdp")),
+        "Pairs of a logical axis and one or several mesh axes; axes without a rule are replicated.")
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        require(self.data >= 1 or self.data == -1, f"{path}.data", self.data,
+                "must be at least 1, or -1 for all devices that the other axes leave")
+
+
+def make_mesh(config: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) of a config's `mesh` section over all devices, with Auto axes, as Linen needs.
 
     Over several TPU slices, only the data axis crosses from slice to slice: the network between slices is slow, and the
@@ -35,7 +54,7 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """
     _check_rules(config.rules)
     devices = jax.devices() if devices is None else devices
-    shape = [config[axis] for axis in AXES]
+    shape = [config.data, config.fsdp, config.tensor]
     if shape[0] == -1:
         shape[0] = max(1, len(devices) // (shape[1] * shape[2]))
     if math.prod(shape) != len(devices):

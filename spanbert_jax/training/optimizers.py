@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import Settings, setting
 from spanbert_jax.training.parameter_scales import is_stacked, parameter_scales
 
 # These need a constant learning rate or search for one, so they cannot follow a schedule.
@@ -94,7 +96,25 @@ def optimizer_names() -> tuple[str, ...]:
                     and not name.startswith(("scale_by", "_")) and name not in _WITHOUT_SCHEDULE)
 
 
-def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings(Settings):
+    """Optimizer."""
+    name: str = setting("adamw", "An optimizer of this package or of optax.", choices=optimizer_names)
+    learning_rate: float = setting(1e-4, "Peak learning rate.", above=0)
+    b1: float = setting(0.9, "Decay rate of the mean of gradients.", minimum=0, maximum=1)
+    b2: float = setting(0.999, "Decay rate of the mean of squared gradients.", minimum=0, maximum=1)
+    eps: float = setting(1e-8, "Added to the denominator.", minimum=0)
+    weight_decay: float = setting(0.01, "Decoupled weight decay.", minimum=0)
+    decay_mask: str = setting("all", "Parameters that decay: all, or kernels and embeddings without biases and norms.",
+                              choices=("all", "kernels"))
+    clip_norm: float = setting(1.0, "Global gradient norm above which gradients are scaled down; 0 does not clip.",
+                               minimum=0)
+    freeze: str = setting("", "Regular expressions of parameters that are not trained, separated by commas.")
+    layer_decay: float = setting(1.0, "Factor on the learning rate from each layer to the one below it.", above=0)
+    options: str = setting("", "Further arguments of an optax optimizer, such as 'momentum=0.9,nesterov=True'.")
+
+
+def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Global-norm clipping and the optimiser of a config's `optimizer` section, both without frozen parameters.
 
     b1, b2, eps and weight_decay are passed to optimisers that take them; `options` holds further arguments.
@@ -118,7 +138,7 @@ def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTrans
             raise UserError(f"config.optimizer.decay_mask='kernels': {config.name} takes no mask; set it to 'all'")
         defaults["mask"] = decay_kernels
     if "b1" in takes:  # the Adam family; elsewhere eps has another meaning
-        defaults |= {name: config[name] for name in ("b1", "b2", "eps") if name in takes}
+        defaults |= {name: getattr(config, name) for name in ("b1", "b2", "eps") if name in takes}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     before, after = parameter_scales(config.freeze, config.layer_decay)
     return optax.chain(*before, *clip, factory(schedule, **(defaults | options)), *after)

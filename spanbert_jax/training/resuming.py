@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
-
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import ModelConfig
+from spanbert_jax.training.config import RunConfig
+from spanbert_jax.training.renames import rename_fields
 
 # Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
 # data is judged by the corpus, wherever it lies.
-_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "train.log_every", "model.attention",
-             "model.layers", "model.remat", "task.train", "task.dev", "task.test")
+_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "plugins", "train.log_every",
+             "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test")
 
 
-def describe(config: ml_collections.ConfigDict, identity: Mapping[str, Any], network: ModelConfig) -> dict[str, Any]:
+def describe(config: RunConfig, identity: Mapping[str, Any], network: ModelConfig) -> dict[str, Any]:
     """What a checkpoint remembers of its run, as JSON gives it back.
 
     "config", under "corpus" the identity of what is learned from, and the "network" that both make, so that its
@@ -26,7 +27,7 @@ def describe(config: ml_collections.ConfigDict, identity: Mapping[str, Any], net
     """
     # Its parameters are the same however attention is computed and gradients are summed.
     network = dataclasses.replace(network, attention="plain", gradient_dtype="float32")
-    return json.loads(json.dumps({"config": config.to_dict(), "corpus": identity,
+    return json.loads(json.dumps({"config": to_dict(config), "corpus": identity,
                                   "network": dataclasses.asdict(network)}))
 
 
@@ -49,7 +50,7 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
                         "not one of this program's; give another workdir")
     config = _flat(now["config"])
     defaults = {field: value for field, value in _flat(defaults).items() if field in config}
-    fields = {"config": (defaults | _flat(before["config"]), config),
+    fields = {"config": (defaults | _flat(rename_fields(before["config"], warn=False)), config),
               "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
     if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:
         raise UserError(f"checkpoint of step {step}: it was trained with another tokenizer than that of this corpus, "
@@ -92,7 +93,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, st
 
 def _is_harmless(field: str, config: Mapping[str, Any]) -> bool:
     if field == "train.duration":  # every other schedule is stretched over it, and so is a share of it
-        return config["optimizer"]["schedule"] == "constant" and "percent" not in config["optimizer"]["warmup"]
+        return config["schedule"]["name"] == "constant" and "percent" not in config["schedule"]["warmup"]
     return any(field == harmless or field.startswith(f"{harmless}.") for harmless in _HARMLESS)
 
 

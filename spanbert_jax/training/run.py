@@ -17,6 +17,7 @@ from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.training import display
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
 from spanbert_jax.training.goodput import Goodput, read_record, write_record
@@ -96,8 +97,8 @@ class Run:
             # Only after the checkpoint was found to fit: a wrong config does not replace the stored one.
             if is_process_zero():
                 _init_workdir(self.workdir, experiment, new=not step)
-            total, trackers = experiment.size.total_steps, getattr(config, "trackers", ("tensorboard",))
-            with (MetricsWriter(self.workdir, step, trackers, log=console.print) as metrics,
+            total = experiment.size.total_steps
+            with (MetricsWriter(self.workdir, step, config.trackers, log=console.print) as metrics,
                   display.TrainingProgress(console, total, step) as progress, self.stop.deferred()):
                 profiler = Profiler(config.profile, self.workdir, range(step + 1, total + 1), self.goodput,
                                     progress.log)
@@ -121,7 +122,7 @@ class Run:
         console, changes = _console(), list[str]()
 
         def check(step: int, stored: dict[str, Any]) -> None:
-            changes[:] = check_changes(step, stored, metadata, self.force, experiment.defaults)
+            changes[:] = check_changes(step, stored, metadata, self.force, to_dict(type(experiment.config)()))
 
         def load() -> tuple[int, TrainState]:
             with jax.set_mesh(experiment.mesh):  # the setting belongs to the thread

@@ -1,6 +1,7 @@
 """Learning-rate schedules. A new schedule is one function here and its name in `SCHEDULES`."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import Settings, setting
+from spanbert_jax.training.durations import parse_duration
 
 # (step counted from 1, total steps, warm-up steps, decay steps, final fraction) -> share of the peak after warm-up.
 Shape = Callable[[jax.Array, int, int, int, float], jax.Array]
@@ -41,6 +44,21 @@ SCHEDULES: dict[str, Shape] = {
     "linear": _linear, "triangular": _triangular, "cosine": _cosine, "constant": _constant, "wsd": _wsd}
 
 
+@dataclasses.dataclass(frozen=True)
+class ScheduleSettings(Settings):
+    """Learning rate over the run."""
+    name: str = setting("linear", "Shape of the schedule. 'wsd' is warmup, stable, decay.", choices=tuple(SCHEDULES))
+    warmup: str = setting("10k steps", "Length of the linear warmup from 0, such as '500 steps' or '10 percent'.")
+    decay: str = setting("20 percent", "Length of the decay at the end of the run; only for 'wsd'.")
+    final_fraction: float = setting(0.0, "Final learning rate, as a fraction of optimizer.learning_rate; 'constant' "
+                                    "ignores it.", minimum=0, maximum=1)
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        for name in ("warmup", "decay"):
+            parse_duration(f"{path}.{name}", getattr(self, name))
+
+
 def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, decay: int, final: float) -> optax.Schedule:
     """The learning rate as a function of the number of updates done.
 
@@ -59,7 +77,7 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
       UserError: warm-up and decay do not fit into the run.
     """
     if warmup + (decay if name == "wsd" else 0) > total:
-        raise UserError(f"config.optimizer.warmup: {warmup} steps of warm-up"
+        raise UserError(f"config.schedule.warmup: {warmup} steps of warm-up"
                         + (f" and {decay} of decay" if name == "wsd" else "")
                         + f" do not fit into a run of {total}; shorten it or lengthen config.train.duration")
     shape = SCHEDULES[name]

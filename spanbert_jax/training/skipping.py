@@ -1,14 +1,27 @@
 """Skips updates whose loss or gradient norm is not finite or far above the recent ones."""
 from __future__ import annotations
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from spanbert_jax.common.settings import Settings, setting
 
 # Updates in the history, and how many of them are needed before any is called an outlier.
 WINDOW, MINIMUM = 128, 16
 # The standard deviation of a normal distribution is this many times its median absolute deviation.
 _DEVIATION = 1.4826
+
+
+@dataclasses.dataclass(frozen=True)
+class SkipSettings(Settings):
+    """Updates that are skipped."""
+    stop_after: int = setting(0, "Skip bad updates, and stop the run after so many consecutive ones; 0 skips none and "
+                              "stops at the first loss or gradient norm that is not finite.", minimum=0)
+    deviations: float = setting(10.0, "An update is bad if its loss or gradient norm is so many standard deviations "
+                                "above the median of recent updates.", above=0)
 
 
 @flax.struct.dataclass

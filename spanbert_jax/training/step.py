@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.model.losses import LossSums
+from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
 from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.skipping import is_bad, record_update
@@ -61,7 +62,7 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
     return total
 
 
-def make_train_step(config: Any, objective: Objective, optimizer: optax.GradientTransformation,
+def make_train_step(config: RunConfig, objective: Objective, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
                     ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the jitted step: (state, which is donated; batch; `mesh.stop_flags`) -> (state, metrics).

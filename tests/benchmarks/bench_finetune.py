@@ -41,7 +41,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 import rich.console
 import rich.table
@@ -50,13 +49,13 @@ from spanbert_jax.checkpoints import FOLDER
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse
 from spanbert_jax.common.files import write_text
-from spanbert_jax.finetuning.config import task_of, validate
+from spanbert_jax.common.settings import require, to_dict
+from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.run import RESULTS_FILE, build, finetune
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.training.config import require
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.trackers import read_metrics
 
 if TYPE_CHECKING:
@@ -65,25 +64,26 @@ if TYPE_CHECKING:
 SIDES = {"ours": "ours", "theirs": "transformers"}
 CLASSES = {"question_answering": "BertForQuestionAnswering", "text_classification": "BertForSequenceClassification"}
 # What theirs does; with other values of these the sides would differ in more than the training program.
-_FIXED = {"model.dtype": "float32", "optimizer.name": "adamw", "optimizer.schedule": "triangular",
-          "optimizer.final_fraction": 0.0, "optimizer.decay_mask": "kernels", "optimizer.freeze": "",
+_FIXED = {"compute.dtype": "float32", "optimizer.name": "adamw", "schedule.name": "triangular",
+          "schedule.final_fraction": 0.0, "optimizer.decay_mask": "kernels", "optimizer.freeze": "",
           "optimizer.layer_decay": 1.0, "optimizer.options": "", "train.accumulation": 1, "skip.stop_after": 0}
 
 
-def make_config(path: str, overrides: Sequence[str], seed: int) -> ml_collections.ConfigDict:
+def make_config(path: str, overrides: Sequence[str], seed: int) -> FinetuningConfig:
     """The config of a seed.
 
     Raises:
       UserError: when it is wrong, or asks for what only ours does.
     """
-    config = load_config(path, [*overrides, f"--config.seed={seed}"])
-    validate(config)
+    config = as_finetuning_config(load_config(path, [*overrides, f"--config.seed={seed}"]))
+    config.validate("config")
     for field, value in _FIXED.items():
         section, name = field.split(".")
-        require(config[section][name] == value, field, config[section][name], f"theirs is written for {value!r} alone")
-    require(config.task.name in CLASSES and not config.task.get("regression"), "task.name", config.task.name,
-            f"theirs is written for {' and '.join(CLASSES)} alone, and for no regression")
-    require(bool(config.task.dev or config.task.dev_fraction), "task.dev", "", "name files, or hold a part back")
+        found = getattr(getattr(config, section), name)
+        require(found == value, f"config.{field}", found, f"theirs is written for {value!r} alone")
+    require(config.task.name in CLASSES and not getattr(config.task, "regression", False), "config.task.name",
+            config.task.name, f"theirs is written for {' and '.join(CLASSES)} alone, and for no regression")
+    require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "", "name files, or hold a part back")
     return config
 
 
@@ -91,7 +91,7 @@ def run_side(side: str, path: str, overrides: Sequence[str], seed: int, workdir:
     """Trains one side with one seed, and leaves its record; without one if it was stopped."""
     keep_freed_memory()
     config, folder = make_config(path, overrides, seed), workdir / f"{side}-{seed}"
-    experiment = build(with_network(config, folder, TAKEN_WITH_POSITIONS), folder)
+    experiment = build(with_architecture(config, folder, DECIDED_WITH_POSITIONS), folder)
     began, others = time.perf_counter(), seconds_of_others()
     figures = ours(config, folder) if side == "ours" else theirs(experiment)
     if figures is None:
@@ -121,12 +121,12 @@ def sizes(experiment: Experiment) -> str:
             f"{rows.filled:.0%} full, or {per_step * len(rows.features) / len(rows):.1f} features")
 
 
-def plain(config: ml_collections.ConfigDict) -> Any:
+def plain(config: FinetuningConfig) -> Any:
     """A config as JSON gives it back."""
-    return json.loads(config.to_json_best_effort())
+    return json.loads(json.dumps(to_dict(config)))
 
 
-def ours(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+def ours(config: FinetuningConfig, folder: pathlib.Path) -> dict[str, Any] | None:
     """Scores by part and seconds in steps; None if it was stopped."""
     import jax
     if not finetune(config, folder).finished:

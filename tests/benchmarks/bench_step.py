@@ -19,7 +19,7 @@ import rich.table
 
 from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert, train_step_flops
-from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config, model_config
 from spanbert_jax.pretraining.objective import mask_batch, pretraining_objective
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.host_memory import keep_freed_memory
@@ -46,15 +46,16 @@ class Ours:
 
     def __init__(self, args: argparse.Namespace, boundary: bool, dropout: float):
         config = default_config()
-        config.model.size, config.model.dtype = args.size, "float32"
+        config.model.size, config.compute.dtype = args.size, "float32"
         config.model.dropout = config.model.attention_dropout = dropout
-        config.model.layers, config.model.remat = args.layers, args.remat
+        config.compute.layers, config.compute.remat = args.layers, args.remat
         config.objectives.boundary_weight = float(boundary)
+        config = as_pretraining_config(config)
         mesh, rules = make_mesh(config.mesh), config.mesh.rules
         self.model = SpanBert(model_config(config, VOCABULARY))
         schedule = optax.constant_schedule(1e-4)
         optimizer = make_optimizer(config.optimizer, schedule)
-        masker = make_masker(masking_settings(config), length=args.length, max_blocks=1,
+        masker = make_masker(config.masking, length=args.length, max_blocks=1,
                              special=SpecialIds(0, 100, 101, 102, 103), unigram=np.ones(VOCABULARY, np.int64))
         abstract = abstract_train_state(self.model, optimizer, mesh, rules)
         self.state = create_state(self.model, optimizer, abstract, 0)

@@ -14,7 +14,7 @@ from spanbert_jax.planning.report import compare, describe
 
 # (config, topology, rows on a chip at a time, further overrides)
 ZERO1 = ("--config.mesh.zero1=True",)
-BFLOAT16 = (*ZERO1, "--config.train.gradient_dtype=bfloat16")
+BFLOAT16 = (*ZERO1, "--config.compute.gradient_dtype=bfloat16")
 PARTS = {
     "large": [("large", "v6e:16x16", 32, ZERO1), ("large", "v5p:8x8x16", 32, ZERO1), ("large", "v5e:16x16", 16, ZERO1)],
     "base": [("base", "v5e:16x16", 32, ()), ("base", "v5e:16x16", 32, ZERO1), ("base", "v6e:16x16", 32, ZERO1),

@@ -3,17 +3,20 @@ import pathlib
 
 import pytest
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.finetuning.config import validate as validate_task
-from spanbert_jax.pretraining.config import masking_settings, model_config, validate
+from spanbert_jax.pretraining.config import as_pretraining_config, model_config
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(name: str, *overrides: str):
     return load_config(str(CONFIGS / name), overrides)
+
+
+def validate(config):
+    as_run_config(config).validate("config")
 
 
 @pytest.mark.parametrize("name", ["quickstart.py", "books.py"])
@@ -27,8 +30,8 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
     config = load(name, "--config.data.path=corpus")
     validate(config)
     assert (config.model.size, config.train.duration, config.train.batch_size) == (size, steps, batch)
-    assert config.optimizer.learning_rate == rate and config.optimizer.warmup == "10k steps"
-    spec = masking_settings(config)
+    assert config.optimizer.learning_rate == rate and config.schedule.warmup == "10k steps"
+    spec = config.masking
     assert (spec.scheme, spec.rate, spec.geometric_p) == ("geometric", 0.15, 0.2)
     assert (spec.span_lower, spec.span_upper) == (1, 10)
     assert (spec.replacement, spec.endpoints, spec.max_span_positions) == ("span", "external", 15)
@@ -43,7 +46,7 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
 def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary, next_sentence):
     config = load(f"{name}:{argument}", "--config.data.path=corpus")
     validate(config)
-    network = model_config(config, 1000)
+    network = model_config(as_pretraining_config(config), 1000)
     assert (config.masking.scheme, config.masking.span_upper) == (scheme, upper)
     assert (network.boundary_head, network.next_sentence_head) == (boundary, next_sentence)
 
@@ -56,10 +59,10 @@ def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary
     ("semeval.py", "relation_extraction", 128, 10), ("ner.py", "token_classification", 128, 10)])
 def test_published_hyperparameters_of_tasks(name, task, length, epochs):
     config = load(name, "--config.task.train=files")
-    validate_task(config)
+    validate(config)
     assert (config.task.name, config.task.length, config.train.duration) == (task, length, f"{epochs} epochs")
     assert (config.optimizer.learning_rate, config.train.batch_size) == (2e-5, 32)
-    assert (config.optimizer.warmup, config.optimizer.weight_decay) == ("10 percent", 0.01)
+    assert (config.schedule.warmup, config.optimizer.weight_decay) == ("10 percent", 0.01)
     if task == "question_answering":
         assert (config.task.stride, config.task.question_length, config.task.max_answer_length) == (128, 64, 30)
         assert config.task.null_answers == ("version=2" in name)
@@ -69,7 +72,7 @@ def test_published_hyperparameters_of_tasks(name, task, length, epochs):
     ("summarization.py", "summarization", 128), ("translation.py", "translation", 32)])
 def test_published_hyperparameters_of_what_is_written(name, task, batch):
     config = load(name, "--config.task.train=files")
-    validate_task(config)
+    validate(config)
     assert (config.task.name, config.train.batch_size, config.optimizer.learning_rate) == (task, batch, 5e-5)
     assert (config.task.decoder, config.task.label_smoothing, config.task.beams) == ("encoder", 0.1, 4)
 
@@ -81,13 +84,13 @@ def test_published_hyperparameters_of_what_is_written(name, task, batch):
 def test_small_variants_of_tasks_are_valid(name, monkeypatch):
     monkeypatch.setenv("SPANBERT_DATA", "/data")
     config = load(f"{name},small=true" if ":" in name else f"{name}:small=true")
-    validate_task(config)
+    validate(config)
     assert config.task.train.startswith("/data/") and pathlib.Path(config.init_from, "model.safetensors").is_file()
 
 
 def test_a_plan_of_a_task_is_refused(capsys):
     assert main(["plan", "--config", str(CONFIGS / "ner.py"), "--topology", "cpu:1"]) == 2
-    assert "a config of a task; plans are of pretraining" in capsys.readouterr().err
+    assert "configures a task; only pretraining can be planned" in capsys.readouterr().err
 
 
 def test_overrides_reach_nested_fields():
@@ -122,13 +125,13 @@ def test_wrong_overrides_are_told_in_a_line(override, message):
 
 
 @pytest.mark.parametrize("override,message", [
-    ("--config.masking.scheme=geometrc", "masking.scheme .*geometrc.* allowed.* whole_word"),
-    ("--config.masking.rate=1.5", "masking.rate .*1.5"),
+    ("--config.masking.scheme=geometrc", "config.masking.scheme=.geometrc.: allowed.* whole_word"),
+    ("--config.masking.rate=1.5", "config.masking.rate=1.5: must be above 0 and at most 1"),
     ("--config.model.size=huge", "config.model.size='huge'.*'base'"),
-    ("--config.model.remat=some", "config.model.remat='some'.*'names'"),
-    ("--config.train.gradient_dtype=float16", "config.train.gradient_dtype='float16'.*'float32', 'bfloat16'"),
+    ("--config.compute.remat=some", "config.compute.remat='some'.*'names'"),
+    ("--config.compute.gradient_dtype=float16", "config.compute.gradient_dtype='float16'.*'float32', 'bfloat16'"),
     ("--config.optimizer.name=adamm", "config.optimizer.name='adamm'.*'adamw'"),
-    ("--config.optimizer.schedule=step", "config.optimizer.schedule='step'.*'wsd'"),
+    ("--config.schedule.name=step", "config.schedule.name='step'.*'wsd'"),
     ("--config.train.duration=soon", "config.train.duration='soon'"),
     ("--config.train.duration=0 steps", "config.train.duration='0 steps': must be longer than nothing"),
     ("--config.train.accumulation=3", "config.train.batch_size=64.*multiple of train.accumulation=3"),

@@ -12,13 +12,13 @@ from tests.tasks.small import make_start, questions, texts
 # Settings of a pretraining run of seconds.
 PRETRAIN = tuple(f"--config.{field}" for field in (
     "model.num_layers=2", "model.width=32", "model.num_heads=2", "model.feed_forward=64", "model.max_positions=64",
-    "model.dropout=0", "model.attention_dropout=0", "model.dtype=float32", "model.layers=scanned",
-    "optimizer.warmup=1 steps", "train.duration=3 steps", "train.batch_size=8", "train.log_every=1",
+    "model.dropout=0", "model.attention_dropout=0", "compute.dtype=float32", "compute.layers=scanned",
+    "schedule.warmup=1 steps", "train.duration=3 steps", "train.batch_size=8", "train.log_every=1",
     "evaluation.every=3 steps", "evaluation.batch_size=8", "evaluation.max_rows=8", "checkpoint.every=3 steps"))
 # The same for a task; the model's shape is that of the weights.
 FINETUNE = tuple(f"--config.{field}" for field in (
-    "model.dropout=0", "model.attention_dropout=0", "model.dtype=float32", "model.layers=scanned",
-    "optimizer.warmup=1 steps", "train.duration=3 steps", "train.batch_size=8", "train.log_every=1",
+    "model.dropout=0", "model.attention_dropout=0", "compute.dtype=float32", "compute.layers=scanned",
+    "schedule.warmup=1 steps", "train.duration=3 steps", "train.batch_size=8", "train.log_every=1",
     "evaluation.every=3 steps", "evaluation.batch_size=8", "checkpoint.every=3 steps", "task.length=64"))
 QUESTIONS = (*FINETUNE, "--config.task.stride=8", "--config.task.question_length=16")
 PREPARE = {"30000": "400", "extra": ("--length=64", "--validation-fraction=0.2", "--workers=1")}

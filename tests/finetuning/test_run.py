@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from spanbert_jax.common.errors import RunFailed, UserError
-from spanbert_jax.finetuning.config import default_task_config, validate
+from spanbert_jax.finetuning.config import as_finetuning_config, default_task_config
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
 from tests.tasks.small import MAKERS, make_start, small_config, write
@@ -52,7 +52,7 @@ def test_each_task_is_learned_and_its_files_are_written(name, duration, least, s
 
 def test_the_best_checkpoint_by_the_dev_metric_is_taken(start, tmp_path):
     config = config_of("text_classification", start, tmp_path)
-    config.optimizer.schedule, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
+    config.schedule.name, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
     config.train.duration, config.checkpoint.every = "40 steps", "1000 steps"
     config.evaluation.every = "5 steps"
     finetune(config, tmp_path / "run")
@@ -102,7 +102,7 @@ def test_devices_change_nothing_but_rounding(start, tmp_path):
 def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, count=400)
     config.train.batch_size, config.train.duration = 64, "2 epochs"
-    experiment = build(with_network(config, tmp_path, TAKEN_WITH_POSITIONS), tmp_path)
+    experiment = build(with_architecture(as_finetuning_config(config), tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
     learning = experiment.workload
     rows = learning.dataset.rows["train"]
     assert rows.filled >= 0.9
@@ -150,7 +150,7 @@ def test_two_questions_with_one_id_are_refused(start, tmp_path):
 
 
 def test_a_field_that_a_task_has_not_is_refused():
-    with pytest.raises(UserError, match="no field 'lenght'; there are columns, dev"):
+    with pytest.raises(UserError, match="config.task has no field 'lenght'; did you mean 'length'"):
         default_task_config("text_classification", lenght=64)
 
 
@@ -168,12 +168,12 @@ def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
     ({"task.dev_fraction": 1.0}, "config.task.dev_fraction=1.0: must be at least 0 and below 1"),
     ({"task.length": 0}, "config.task.length=0"), ({"task.metric": "guess"}, "config.task.metric is 'guess'"),
     ({"optimizer.layer_decay": 0.0}, "config.optimizer.layer_decay=0.0: must be above 0"),
-    ({"optimizer.schedule": "steep"}, "config.optimizer.schedule='steep'")])
+    ({"schedule.name": "steep"}, "config.schedule.name='steep'")])
 def test_wrong_fields_are_refused_before_any_work(fields, message):
     config = small_config("text_classification", "nowhere", "nothing.jsonl", dev="dev.jsonl")
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        validate(config)
+        as_finetuning_config(config).validate("config")
 
 
 def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(start, tmp_path):

@@ -11,11 +11,12 @@ import spanbert_jax
 from spanbert_jax.commands.main import main as cli
 from spanbert_jax.commands.train import closing_words
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.files import predict_files
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.inference.scoring import score_files
-from spanbert_jax.training.init_from import TAKEN_WITH_POSITIONS, with_network
+from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
 from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
@@ -58,7 +59,7 @@ def trained(start, tmp_path_factory):
     config.evaluation.every = config.checkpoint.every = "50 percent"
     result = finetune(config, folder / "run")
     assert result.finished
-    (folder / "said.txt").write_text(closing_words(config, result))
+    (folder / "said.txt").write_text(closing_words(as_finetuning_config(config), result))
     return folder
 
 
@@ -176,7 +177,7 @@ def test_every_way_to_begin_a_decoder_runs_and_comes_back(settings, start, gpt2,
 
 
 def parameters(config, workdir):
-    experiment = build(with_network(config, workdir, TAKEN_WITH_POSITIONS), workdir)
+    experiment = build(with_architecture(as_finetuning_config(config), workdir, DECIDED_WITH_POSITIONS), workdir)
     return experiment.workload.initial_params(), experiment
 
 

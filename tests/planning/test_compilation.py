@@ -69,7 +69,7 @@ def test_a_missing_compiler_gives_one_line_with_how_to_install_it(topology, how,
 def test_a_cpu_plan_states_devices_rows_and_collectives(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["plan", "--config", "configs/quickstart.py", "--config.data.length=32", "--config.train.batch_size=4",
-               "--config.model.layers=scanned"]
+               "--config.compute.layers=scanned"]
     assert main([*command, "--topology", "cpu:2"]) == 0
     printed = capsys.readouterr().out
     assert "cpu:2: 2 devices" in printed and "4 rows of 32 tokens per step, 2 per device at a time" in printed

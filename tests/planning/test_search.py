@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import search as searching
 from spanbert_jax.planning.compiler.steps import OutOfMemory
@@ -23,7 +23,7 @@ def compiler(monkeypatch):
     tried, state_gib = [], [1.0]
 
     def make_plan(config, topology):
-        remat, accumulation = config.model.remat, config.train.accumulation
+        remat, accumulation = config.compute.remat, config.train.accumulation
         shards = config.mesh.fsdp if config.mesh.fsdp > 1 else 1.5 if config.mesh.zero1 else 1
         rows = config.train.batch_size // topology.chips // accumulation
         gib = state_gib[0] / shards + rows * ROW_GIB[remat]
@@ -40,7 +40,7 @@ def compiler(monkeypatch):
 def search(rows: int, tried) -> list:
     config = load_config("configs/base.py", [f"--config.train.batch_size={rows}", "--config.data.path=x"])
     lines: list[str] = []
-    found = searching.search(config, TOPOLOGY, lines.append)
+    found = searching.search(as_run_config(config), TOPOLOGY, lines.append)
     assert len(lines) == len(tried)
     return found
 
@@ -55,7 +55,7 @@ def test_remat_is_compared_with_accumulation_and_the_fastest_is_first(compiler):
     tried, _ = compiler
     found = search(4 * 32, tried)
     # 32 rows fit in 4 microbatches without remat, and in 1 with 'names'.
-    settings = [(overrides["model.remat"], overrides["train.accumulation"]) for overrides, _ in found]
+    settings = [(overrides["compute.remat"], overrides["train.accumulation"]) for overrides, _ in found]
     assert set(settings) == {("none", 4), ("names", 1)} and settings[:2] == [("none", 4)] * 2
     times = [plan.time.total(raw=True) for _, plan in found]
     assert times == sorted(times)
@@ -76,7 +76,7 @@ def test_the_flags_found_are_valid_overrides(compiler):
     tried, _ = compiler
     overrides, _ = search(4 * 8, tried)[0]
     config = load_config("configs/base.py", searching.as_flags(overrides).split())
-    assert config.model.remat == "none" and config.mesh.zero1 is False
+    assert config.compute.remat == "none" and config.mesh.zero1 is False
 
 
 def test_nothing_fits_or_divides_gives_an_error(compiler):

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.model import ModelConfig, SpanBert
 from spanbert_jax.planning.compiler.steps import OutOfMemory
@@ -26,8 +26,8 @@ TOPOLOGY, ROWS = parse_topology("v5e:2x2"), 8
 
 
 def plan_run(name: str, *overrides: str) -> Plan:
-    config = load_config(f"configs/{name}.py", ["--config.model.layers=scanned", *overrides])
-    return make_plan(config, TOPOLOGY)
+    config = load_config(f"configs/{name}.py", ["--config.compute.layers=scanned", *overrides])
+    return make_plan(as_run_config(config), TOPOLOGY)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_estimate_is_below_the_peak_of_the_chip(plans):
 
 
 def test_a_step_that_is_too_large_gives_the_compilers_figures(capsys):
-    flags = ["--config.model.layers=scanned", "--config.train.batch_size=4096"]
+    flags = ["--config.compute.layers=scanned", "--config.train.batch_size=4096"]
     plan = plan_run("base", *flags)
     assert isinstance(plan.step, OutOfMemory) and plan.step.available == 15.75 * 2**30 < plan.step.needed
     assert main(["plan", "--config", "configs/base.py", "--topology", "v5e:2x2", *flags]) == 1

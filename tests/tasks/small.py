@@ -108,7 +108,7 @@ def small_config(name: str, start: str, train: str, **settings):
         defaults["marking"] = "text"
     config = default_task_config(name, train=train, **(defaults | settings))
     config.init_from = start
-    config.model.dtype, config.model.layers = "float32", "scanned"
+    config.compute.dtype, config.compute.layers = "float32", "scanned"
     config.model.dropout = config.model.attention_dropout = 0.0
     config.optimizer.learning_rate = 3e-3
     config.train.batch_size, config.train.duration, config.train.log_every = 16, "30 steps", 1

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.finetuning.config import validate
+from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence_windows
@@ -250,9 +250,9 @@ def test_the_config(monkeypatch):
     monkeypatch.setenv("SPANBERT_DATA", str(DATA))
     file = str(ROOT / "configs" / "summarization_extractive.py")
     config = load_config(file, ["--config.task.train=files"])
-    validate(config)
+    as_finetuning_config(config).validate("config")
     assert (config.task.length, config.task.sentences, config.train.duration) == (512, 3, "3 epochs")
     small = load_config(f"{file}:small=true", [])
-    validate(small)
+    as_finetuning_config(small).validate("config")
     assert (small.task.source, small.task.target) == ("source", "target")
     assert small.task.train == str(DATA / "scitldr" / "SciTLDR-A-train.jsonl")

@@ -5,7 +5,7 @@ import optax
 
 from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert
-from spanbert_jax.pretraining.config import default_config, masking_settings, model_config
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config, model_config
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.batches import global_array
@@ -21,8 +21,8 @@ def small_config(dropout: float = 0.1):
     """The config of a small run; without dropout it compiles in half the time."""
     config = default_config()
     config.model.dropout = config.model.attention_dropout = dropout
-    config.model.size, config.model.dtype, config.model.max_positions = "tiny", "float32", LENGTH
-    config.model.layers = "scanned"  # compiles faster
+    config.model.size, config.compute.dtype, config.model.max_positions = "tiny", "float32", LENGTH
+    config.compute.layers = "scanned"  # compiles faster
     config.train.batch_size = ROWS
     config.optimizer.learning_rate = 1e-3
     return config
@@ -50,10 +50,10 @@ class Trainer:
     """Trains a small model on random rows, on some of the devices."""
 
     def __init__(self, config, devices: int = 1):
-        self.config = config
+        self.config = config = as_pretraining_config(config)
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
         self.model = SpanBert(model_config(config, VOCABULARY))
-        self.masker = make_masker(masking_settings(config), length=LENGTH, max_blocks=2,
+        self.masker = make_masker(config.masking, length=LENGTH, max_blocks=2,
                                   special=SpecialIds(0, 1, 2, 3, 4), unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)

@@ -8,7 +8,7 @@ import pytest
 
 from spanbert_jax.cluster.exit_codes import STOPPED
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.pretraining.config import default_config, validate
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.training.profiling import parse_steps
 from tests.disks import small_disk
 from tests.runs import Process, assert_same_run, final_state, losses, run
@@ -58,7 +58,7 @@ def test_invalid_steps_are_refused(text):
     config = default_config()
     config.data.path, config.profile = "corpus", text
     with pytest.raises(UserError) as caught:
-        validate(config)
+        as_pretraining_config(config).validate("config")
     assert f"config.profile={text!r}: " in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -101,7 +101,7 @@ def test_evaluate_does_not_change_a_corrupt_checkpoint(files, unbroken, tmp_path
     (["--config.model.size=mini"], "checkpoint of step 12: .* config.model.size: 'tiny' -> 'mini'; .*--force"),
     (["--config.model.size=mini", "--force"], "checkpoint of step 12: "),
     (["--config.seed=3", "--config.train.batch_size=16"], "config.seed: 0 -> 3; config.train.batch_size: 8 -> 16"),
-    (["--config.optimizer.schedule=linear", "--config.train.duration=30 steps"], "config.train.duration"),
+    (["--config.schedule.name=linear", "--config.train.duration=30 steps"], "config.train.duration"),
     (["--config.masking.scheme=annotated", "--force"], "prepared without annotations")])
 def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, message):
     workdir = unbroken[0]

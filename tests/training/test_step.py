@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_masks(trainer,
 
 def test_bfloat16_changes_losses_little_and_keeps_float32_parameters(undropped):
     config = small_config(dropout=0.0)
-    config.model.dtype = "bfloat16"
+    config.compute.dtype = "bfloat16"
     trainer = Trainer(config)
     state, metrics = trainer.run(trainer.fresh(), range(5))
     np.testing.assert_allclose(losses(metrics), losses(undropped), rtol=5e-3)

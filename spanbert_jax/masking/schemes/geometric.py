@@ -1,32 +1,31 @@
 """Spans of whole words with geometric lengths (SpanBERT, section 3.1)."""
-import dataclasses
-from collections.abc import Callable
-
-import jax
 import numpy as np
+from jaxtyping import Array, Bool
 
 from spanbert_jax.masking.distribution import DiscreteDistribution
-from spanbert_jax.masking.schemes.step import MaskingStep, first
+from spanbert_jax.masking.schemes.step import MaskingStep, Propose, Scheme, first
 from spanbert_jax.masking.settings import MaskingSettings
 
 
-def geometric(spec: MaskingSettings) -> Callable[[MaskingStep], jax.Array]:
-    """L words from the start of the word that holds the anchor, a uniformly drawn unmasked token.
+@Scheme
+def geometric(settings: MaskingSettings) -> Propose:
+    """L words from the start of the word that contains the anchor, a uniformly drawn unmasked token.
 
-    L has weight p(1-p)^(L-lower) on lower..upper words, renormalised. As in the reference, the anchor is uniform over
-    tokens (the paper: over words), so long words start more spans; the span ends with the block; words masked before
-    count towards L.
+    L has weight p(1-p)^(L-lower) for lower <= L <= upper, normalized. As in the reference, the anchor is uniform over
+    tokens (in the paper over words), so long words start more spans; a span ends with its block; words that are masked
+    already count towards L.
     """
-    law = DiscreteDistribution((1 - spec.geometric_p) ** np.arange(spec.span_upper - spec.span_lower + 1))
+    lengths = DiscreteDistribution((1 - settings.geometric_p) ** np.arange(settings.span_upper - settings.span_lower + 1))
 
-    def propose(turn: MaskingStep) -> jax.Array:
-        start = turn.words[first(turn.token_priority, turn.unmasked)]
-        end = start + spec.span_lower + law.draw(turn.bits[0])
-        return (turn.words >= start) & (turn.words < end)
+    def propose(step: MaskingStep) -> Bool[Array, " S"]:
+        start = step.words[first(step.token_priority, step.unmasked)]
+        end = start + settings.span_lower + lengths.draw(step.bits[0])
+        return (step.words >= start) & (step.words < end)
 
     return propose
 
 
-def whole_word(spec: MaskingSettings) -> Callable[[MaskingStep], jax.Array]:
+@Scheme
+def whole_word(settings: MaskingSettings) -> Propose:
     """Single whole words: the geometric scheme with lengths 1 to 1."""
-    return geometric(dataclasses.replace(spec, span_lower=1, span_upper=1))
+    return geometric.make(settings.replace(span_lower=1, span_upper=1))

@@ -1,38 +1,44 @@
-"""What a masking scheme is given and what it gives."""
+"""Input and output of a masking scheme."""
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-
-from spanbert_jax.masking.settings import MaskingSettings
+from jaxtyping import Array, Bool, Int, UInt32
 
 
 class MaskingStep(NamedTuple):
-    """One step of masking one block of one row; arrays are [S] over the row unless said.
+    """One step of masking one block of one row of S positions.
 
-    The two priorities stand for random orders: int32, non-negative, independent and uniform. They are drawn once for
-    the row, and that is enough. The reference draws an anchor uniformly and draws anew while the anchor is masked;
-    visiting the tokens in one random order and skipping those masked meanwhile draws from the same law, since an order
-    of i.i.d. draws with repetitions removed is a uniformly random order, and a repeated draw is one that is rejected.
-    Nothing else in a rejected attempt leaves a trace, so the span lengths stay independent of the rejections.
+    A priority is a random order: int32, non-negative, independent and uniform. Both are drawn once per row, which is
+    enough. The reference draws an anchor uniformly, and draws again while the anchor is masked. Visiting the tokens in
+    one random order and skipping the masked ones has the same distribution, since a sequence of i.i.d. draws without
+    its repetitions is a uniformly random order, and a repeated draw is a rejected one. A rejected attempt has no other
+    effect, so span lengths are independent of the rejections.
     """
-    block: jax.Array           # bool, maskable tokens of the block
-    unmasked: jax.Array        # bool, those of them not masked yet
-    words: jax.Array           # int32, number of the word, rising through the row
-    units: jax.Array           # int32, number of the annotated unit, rising through the row; 0 outside units
-    token_priority: jax.Array  # a random order of tokens
-    unit_priority: jax.Array   # a random order of units: the same value at all tokens of a unit
-    remaining: jax.Array       # int32 [], tokens of the budget left
-    bits: jax.Array            # uint32 [2], fresh random bits of this step
+    block: Bool[Array, " S"]  # maskable tokens of the block
+    unmasked: Bool[Array, " S"]  # those that are not masked yet
+    words: Int[Array, " S"]  # index of the word, ascending in the row
+    units: Int[Array, " S"]  # index of the annotated unit, ascending in the row; 0 outside units
+    token_priority: Int[Array, " S"]  # a random order of tokens
+    unit_priority: Int[Array, " S"]  # a random order of units: the same value at all tokens of a unit
+    remaining: Int[Array, ""]  # tokens of the budget that are left
+    bits: UInt32[Array, "2"]  # fresh random bits of this step
+
+
+Propose = Callable[[MaskingStep], Bool[Array, " S"]]
 
 
 class Scheme(NamedTuple):
-    """A registered scheme. One that forms no spans is replaced token by token and has no boundary targets."""
-    make: Callable[[MaskingSettings], Callable[[MaskingStep], jax.Array]]
+    """A masking scheme.
+
+    Attributes:
+      make: makes `propose` from the `MaskingSettings`.
+      forms_spans: False for a scheme whose tokens are replaced one by one and have no boundary targets.
+    """
+    make: Callable[[Any], Propose]
     forms_spans: bool = True
 
 
-def first(priority: jax.Array, among: jax.Array) -> jax.Array:
-    """Position, int32 [], of the token with the highest priority among those marked (ties: the leftmost)."""
+def first(priority: Int[Array, " S"], among: Bool[Array, " S"]) -> Int[Array, ""]:
+    """Position of the token with the highest priority among the marked ones; the leftmost of equals."""
     return jnp.argmax(jnp.where(among, priority, -1)).astype(jnp.int32)

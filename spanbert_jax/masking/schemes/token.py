@@ -1,20 +1,21 @@
 """Single tokens (the reference's `random`, BERT's subword masking)."""
-from collections.abc import Callable
+import functools
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
-from spanbert_jax.masking.schemes.step import MaskingStep
+from spanbert_jax.masking.schemes.step import MaskingStep, Propose, Scheme
 from spanbert_jax.masking.settings import MaskingSettings
 
 
-def token(spec: MaskingSettings) -> Callable[[MaskingStep], jax.Array]:
-    """Uniform without replacement: the whole budget in one step, the tokens of highest priority."""
-    del spec
+@functools.partial(Scheme, forms_spans=False)
+def token(settings: MaskingSettings) -> Propose:
+    """Tokens drawn uniformly without replacement: the whole budget in one step, by descending priority."""
+    del settings
 
-    def propose(turn: MaskingStep) -> jax.Array:
-        priority = jnp.where(turn.unmasked, turn.token_priority, -1)
-        lowest_kept = jnp.sort(priority, descending=True)[turn.remaining - 1]
+    def propose(step: MaskingStep) -> Bool[Array, " S"]:
+        priority = jnp.where(step.unmasked, step.token_priority, -1)
+        lowest_kept = jnp.sort(priority, descending=True)[step.remaining - 1]
         return priority >= lowest_kept
 
     return propose

@@ -7,17 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.rows import UINT8_FEATURES
-from spanbert_jax.pretraining.config import validate
+from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.text import SpecialIds, load_tokenizer
 from spanbert_jax.training.experiment import Experiment
-from spanbert_jax.training.init_from import with_network
+from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.mesh import AXES, batch_sharding
 
 # Assumed of a corpus that is not prepared yet: the vocabulary of bert-base-cased, which the published models use.
@@ -42,7 +41,7 @@ class CorpusShape:
     rows: int
 
 
-def resolve_config(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, CorpusShape]:
+def resolve_config(config: PretrainingConfig) -> tuple[PretrainingConfig, CorpusShape]:
     """A copy of a config with the fields of its model filled in, and the shape of its corpus.
 
     The corpus need not be prepared yet.
@@ -50,7 +49,6 @@ def resolve_config(config: ml_collections.ConfigDict) -> tuple[ml_collections.Co
     Raises:
       UserError: the config is not valid, or the run's length is in epochs of a corpus that is not prepared yet.
     """
-    config = config.copy_and_resolve_references()
     data = config.data
     corpus = open_corpus(data.path) if data.path and pathlib.Path(data.path).exists() else None
     if corpus:
@@ -65,12 +63,12 @@ def resolve_config(config: ml_collections.ConfigDict) -> tuple[ml_collections.Co
             raise UserError(f"config.train.duration={config.train.duration!r}: the length of an epoch is unknown "
                             "without a corpus; prepare it and set config.data.path, or use steps or tokens")
         if not data.sources:
-            data.path, data.tokenizer, data.vocab_size = _PLACEHOLDER, "", 0
-    validate(config)
-    return with_network(config, pathlib.Path(_PLACEHOLDER)), shape
+            config = config.replace(data=data.replace(path=_PLACEHOLDER, tokenizer="", vocab_size=0))
+    config.validate("config")
+    return with_architecture(config, pathlib.Path(_PLACEHOLDER)), shape
 
 
-def placeholder_corpus(shape: CorpusShape, config: ml_collections.ConfigDict) -> Corpus:
+def placeholder_corpus(shape: CorpusShape, config: PretrainingConfig) -> Corpus:
     """A corpus without rows that has a shape, for building an experiment."""
     field = "annotations" if "annotated" in config.masking.scheme else ""
     return Corpus(

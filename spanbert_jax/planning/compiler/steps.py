@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import jax
-import ml_collections
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.activations import activation_bytes
@@ -21,6 +20,7 @@ from spanbert_jax.planning.compiler.corpus_shape import (
 )
 from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.hardware import Chip, Topology
+from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
 from spanbert_jax.training.mesh import mesh_axes
@@ -98,7 +98,7 @@ class OutOfMemory:
     available: float
 
 
-def compile_step(config: ml_collections.ConfigDict, corpus: CorpusShape, topology: Topology,
+def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topology,
                  devices: list[jax.Device]) -> CompiledStep | OutOfMemory:
     """Compiles the train step of a run for devices that may be absent.
 

@@ -12,16 +12,17 @@ import sys
 from typing import Any
 
 import jax
-import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import load_plugins
+from spanbert_jax.common.settings import from_dict
 from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.planning.compiler.corpus_shape import CorpusShape
 from spanbert_jax.planning.compiler.devices import get_devices
 from spanbert_jax.planning.compiler.kernels import compile_attention, kernel_cycles
 from spanbert_jax.planning.compiler.steps import OutOfMemory, compile_step
 from spanbert_jax.planning.hardware import parse_topology
-from spanbert_jax.pretraining.config import default_config
+from spanbert_jax.pretraining.config import PretrainingConfig
 
 
 def handle(request: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +42,8 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
             spec = AttentionSpec(**request["spec"])
             compile_attention(request["kernel"], request["length"], spec, devices[0])
             return {"cycles": kernel_cycles(pathlib.Path(request["dump"]))}
-        config = default_config()
-        config.update(ml_collections.ConfigDict(request["config"]))
+        config = from_dict(PretrainingConfig, request["config"])
+        load_plugins(config.plugins)
         step = compile_step(config, CorpusShape(**request["corpus"]), topology, devices)
     except UserError as error:
         return {"error": str(error)}

@@ -1,0 +1,42 @@
+"""Settings of corpus preparation: the arguments of `prepare`, and the section `data` of a config."""
+from __future__ import annotations
+
+import dataclasses
+
+from spanbert_jax.common.settings import Settings, require, setting
+
+FORMATS = ("auto", "documents", "blank-lines", "sentences", "jsonl")
+BLOCK_MODES = ("sentences", "contiguous", "pairs")
+MIN_LENGTH, MAX_LENGTH = 8, 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings(Settings):
+    """Text, and how it becomes rows."""
+    sources: tuple[str, ...] = setting(
+        (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:split]'.")
+    tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.")
+    vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
+    lowercase: bool | None = setting(
+        None, "Lower-case the text; by default as the vocabulary is, and not when one is trained.")
+    format: str = setting(
+        "auto", "Format of the files. documents: one per file, blank lines between paragraphs; blank-lines: blank "
+        "lines between documents; sentences: one per line, blank lines between documents; auto: jsonl or documents by "
+        "the file's name.", choices=FORMATS)
+    text_field: str = setting("text", "JSON field or TFDS feature with the text.")
+    annotation_field: str = setting(
+        "", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
+    length: int = setting(512, "Positions in a row, S.", minimum=MIN_LENGTH, maximum=MAX_LENGTH)
+    blocks: str = setting(
+        "sentences", "Blocks of text. sentences: whole sentences up to the length; contiguous: windows; pairs: two "
+        "texts with a next-sentence label.", choices=BLOCK_MODES)
+    pack: bool = setting(False, "Put several blocks in a row.")
+    validation_fraction: float = setting(0.01, "Share of the characters held out, by document.", minimum=0,
+                                         maximum=0.9)
+    short_sequence_probability: float = setting(
+        0.0, "Probability of a shorter target length for a document; only for pairs.", minimum=0, maximum=1)
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        require(not (self.pack and self.blocks == "pairs"), f"{path}.pack", True,
+                "a pair fills its row; leave out pack, or take other blocks than 'pairs'")
