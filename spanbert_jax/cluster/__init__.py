@@ -1,1 +1,1 @@
-"""The processes of a run: how they join, agree, stop, lock a workdir and end."""
+"""The processes of a run: joining, agreeing on values, stopping, locking a workdir, exit statuses."""

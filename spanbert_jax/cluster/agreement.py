@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other between steps. With one process all of it is free."""
+"""Small values that the processes of a run exchange between steps. With one process there is no communication."""
 from __future__ import annotations
 
 import json
@@ -10,19 +10,19 @@ from jax.experimental import multihost_utils
 
 
 def is_process_zero() -> bool:
-    """Whether this process is the one that writes what one should write."""
+    """Returns whether this is process 0, which writes files and messages for all."""
     return jax.process_index() == 0
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process. Every process must ask, and all get the same answer."""
+    """Returns whether the flag is set on any process. Every process must call this; all get the same result."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def broadcast_from_zero(value: Any) -> Any:
-    """The first process's value, which JSON can hold, on every process. Every process must ask."""
+    """Returns the value of process 0, which must be JSON values, on every process. Every process must call this."""
     if jax.process_count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)

@@ -1,4 +1,4 @@
-"""Where a process finds the others of its run: flags, JAX's variables, Open MPI, Slurm, Cloud TPU or Kubernetes."""
+"""Finds the processes of a run from flags, JAX's variables, Open MPI, Slurm, Cloud TPU or Kubernetes."""
 from __future__ import annotations
 
 import dataclasses
@@ -16,18 +16,18 @@ Environment = Mapping[str, str]
 
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_SECONDS = 5
-# A host that is told nothing would run alone.
+# Repeated, because a host that gets no answer would run alone.
 _METADATA_TRIES, _METADATA_PAUSE_SECONDS = 3, 1.0
 _TPU_PORT = 8482
 
 
 class Flags(NamedTuple):
-    """What the command line says: all three or none.
+    """Flags of the command line: all three or none.
 
     Attributes:
       coordinator: HOST:PORT of process 0.
-      processes: their number.
-      process: index of this one, from 0.
+      processes: number of processes.
+      process: index of this process, from 0.
     """
     coordinator: str | None = None
     processes: int | None = None
@@ -36,15 +36,15 @@ class Flags(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes of a run, as seen from one of them.
+    """The processes of a run, and the place of this process among them.
 
     Attributes:
-      origin: the flag or variables that told of them, for messages.
-      address: HOST:PORT of process 0; None where JAX asks for it.
-      count: of the processes; None where JAX asks for it.
-      index: of this one; None where JAX asks for it.
-      local_devices: which GPUs of this host are this process's; None for all it sees.
-      method: by which JAX asks for what is None.
+      origin: the flags or variables that define the cluster, for messages.
+      address: HOST:PORT of process 0; None if JAX detects it.
+      count: number of processes; None if JAX detects it.
+      index: index of this process; None if JAX detects it.
+      local_devices: GPUs of this host that this process uses; None for all visible ones.
+      method: JAX's cluster detection method for the attributes that are None.
     """
     origin: str
     address: str | None
@@ -55,43 +55,44 @@ class Cluster:
 
     @property
     def host(self) -> str:
-        """Host of process 0; empty where JAX asks for it."""
+        """Host of process 0; empty if JAX detects it."""
         return (self.address or "").rpartition(":")[0].strip("[]")
 
 
 def find_cluster(environ: Environment, flags: Flags = Flags(),
                  tpu_metadata: Callable[[str], str] = lambda key: "", kubernetes_api: bool = False) -> Cluster | None:
-    """The cluster a process belongs to; None for a run of one process.
+    """Returns the cluster of this process; None for a run of one process.
 
-    The first of these that is there decides: the flags; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    (or an Indexed Job's JOB_COMPLETION_INDEX); Open MPI; Slurm's variables inside `srun`, and only there; the hosts of
-    a Cloud TPU; Kubernetes' API. Of the last four JAX_COORDINATOR_ADDRESS and JAX_COORDINATOR_PORT correct the address.
+    The first of these that is present decides: the flags; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    (or JOB_COMPLETION_INDEX of an Indexed Job); Open MPI; Slurm's variables, only inside `srun`; the hosts of a Cloud
+    TPU; Kubernetes' API. For the last four, JAX_COORDINATOR_ADDRESS and JAX_COORDINATOR_PORT override the address.
 
     Args:
-      environ: as it is after `import jax`, which notes in it whether it sees TPU chips.
-      tpu_metadata: the value of an attribute of this TPU VM, empty if there is none.
-      kubernetes_api: whether JAX has the package with which it can ask Kubernetes.
+      environ: environment after `import jax`, which records in it whether it sees TPU chips.
+      flags: flags of the command line.
+      tpu_metadata: returns an attribute of this TPU VM; empty if there is none.
+      kubernetes_api: whether the package is installed with which JAX queries Kubernetes.
 
     Raises:
-      UserError: on settings that contradict each other or lack a part.
+      UserError: settings are incomplete or contradict each other.
     """
     cluster = (_from_flags(flags) or _from_variables(environ) or _from_open_mpi(environ) or _from_slurm(environ)
                or _from_tpu(environ, tpu_metadata) or _from_kubernetes(environ, kubernetes_api))
     if cluster is None:
         for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
             if environ.get(name):
-                raise UserError(f"{name}={environ[name]}: says of a run of many processes but not how many; set "
-                                "JAX_NUM_PROCESSES too, to 1 for a run of one, or unset it")
+                raise UserError(f"{name}={environ[name]}: is set, but not the number of processes; set "
+                                "JAX_NUM_PROCESSES too (1 for a run of one process), or unset it")
     if cluster is None or cluster.count == 1:
         return None
     if cluster.index is not None and cluster.index >= cluster.count:
-        raise UserError(f"{cluster.origin}: process {cluster.index} of {cluster.count}; they count from 0 to "
+        raise UserError(f"{cluster.origin}: process {cluster.index} of {cluster.count}; allowed are 0 to "
                         f"{cluster.count - 1}")
     return cluster
 
 
 def tpu_metadata(key: str) -> str:
-    """An attribute of this Cloud TPU VM, as its metadata server gives it; empty if there is none."""
+    """Returns an attribute of this Cloud TPU VM from its metadata server; empty if there is none."""
     request = urllib.request.Request(_METADATA + key, headers={"Metadata-Flavor": "Google"})
     for left in reversed(range(_METADATA_TRIES)):
         try:
@@ -105,7 +106,7 @@ def tpu_metadata(key: str) -> str:
 
 
 def has_kubernetes_package() -> bool:
-    """Whether the package with which JAX asks Kubernetes is installed."""
+    """Returns whether the package is installed with which JAX queries Kubernetes."""
     return importlib.util.find_spec("kubernetes") is not None
 
 
@@ -124,7 +125,7 @@ def _from_flags(flags: Flags) -> Cluster | None:
 
 
 def _from_variables(environ: Environment) -> Cluster | None:
-    """As Kubeflow's trainer sets them, or by hand in a Job, where its index is known already."""
+    """Variables set by Kubeflow's trainer, or by hand in a Job, which sets the index itself."""
     if not environ.get("JAX_NUM_PROCESSES"):
         return None
     count = _number(environ, "JAX_NUM_PROCESSES", least=1)
@@ -133,11 +134,11 @@ def _from_variables(environ: Environment) -> Cluster | None:
         return Cluster(origin, None, 1, 0)
     index = "JAX_PROCESS_ID" if environ.get("JAX_PROCESS_ID") else "JOB_COMPLETION_INDEX"
     if not environ.get(index):
-        raise UserError(f"{origin}: needs JAX_PROCESS_ID too, 0 to {count - 1}; an Indexed Job's JOB_COMPLETION_INDEX "
-                        "serves as well")
+        raise UserError(f"{origin}: needs JAX_PROCESS_ID too, 0 to {count - 1}; JOB_COMPLETION_INDEX of an Indexed "
+                        "Job works as well")
     address = _given_address(environ)
     if not address:
-        raise UserError(f"{origin}: needs JAX_COORDINATOR_ADDRESS=HOST:PORT too, of process 0")
+        raise UserError(f"{origin}: needs JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0 too")
     return Cluster(f"{origin} {index}={environ[index]}", address, count, _number(environ, index))
 
 
@@ -152,10 +153,10 @@ def _from_open_mpi(environ: Environment) -> Cluster | None:
         launcher = re.match(r"(\d+)\.\d+;tcp6?://(\[)?([^,\]]+?)(?:[,\]]|:\d+$)",
                             environ.get("OMPI_MCA_orte_hnp_uri", ""))
         if not launcher:
-            raise UserError(f"{origin}: this version of Open MPI does not tell where process 0 is; set "
+            raise UserError(f"{origin}: this version of Open MPI does not publish the address of process 0; set "
                             "JAX_COORDINATOR_ADDRESS=HOST:PORT (mpirun -x JAX_COORDINATOR_ADDRESS)")
         job, bracket, host = launcher.groups()
-        # Open MPI counts its jobs in steps of 4,096.
+        # Open MPI's job numbers are multiples of 4,096.
         address = f"[{host}]" if bracket else host
         address += ":" + environ.get("JAX_COORDINATOR_PORT", str(_port(int(job) // 4096)))
     return Cluster(origin, address, count, index, _own_gpu(
@@ -163,7 +164,7 @@ def _from_open_mpi(environ: Environment) -> Cluster | None:
 
 
 def _from_slurm(environ: Environment) -> Cluster | None:
-    """A task of `srun`. The script of `sbatch` and the shell of `salloc` know of the tasks too, but are alone."""
+    """A task of `srun`. A script of `sbatch` or a shell of `salloc` has the same variables, but is one process."""
     hosts = environ.get("SLURM_STEP_NODELIST")
     tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
     if not hosts or tasks not in environ:
@@ -176,7 +177,7 @@ def _from_slurm(environ: Environment) -> Cluster | None:
     if not address:
         # node7, node[007-015,020] or node[007-015],other3: the first host of the list.
         prefix, first, suffix = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", hosts).groups("")
-        # Steps of a job may run side by side, and so may jobs, which are numbered one after another.
+        # Steps of a job may run at the same time, and so may jobs, whose numbers are consecutive.
         port = _port(_number(environ, "SLURM_JOB_ID") + 1021 * int(environ.get("SLURM_STEP_ID", 0)))
         address = f"{prefix}{first}{suffix}:{environ.get('JAX_COORDINATOR_PORT', port)}"
     return Cluster(f"{tasks}={count} SLURM_PROCID={index}", address, count, index, _own_gpu(
@@ -184,22 +185,22 @@ def _from_slurm(environ: Environment) -> Cluster | None:
 
 
 def _own_gpu(environ: Environment, local_index: str, alone: bool) -> tuple[int, ...] | None:
-    """Of several processes on a host each takes its own GPU, as JAX has it, unless they have been dealt out already."""
-    dealt_out = environ.get("CUDA_VISIBLE_DEVICES") and "," not in environ["CUDA_VISIBLE_DEVICES"]
-    return None if alone or dealt_out or environ.get("JAX_LOCAL_DEVICE_IDS") else (_number(environ, local_index),)
+    """Returns the GPU of this process if several share a host, as in JAX, unless GPUs have been assigned already."""
+    assigned = environ.get("CUDA_VISIBLE_DEVICES") and "," not in environ["CUDA_VISIBLE_DEVICES"]
+    return None if alone or assigned or environ.get("JAX_LOCAL_DEVICE_IDS") else (_number(environ, local_index),)
 
 
 def _port(number: int) -> int:
-    """Of process 0, where nothing names one: one of the last 4,096, which few use."""
+    """Returns a default port of process 0: one of the last 4,096, which are rarely used."""
     return 65536 - 4096 + number % 4096
 
 
 def _from_tpu(environ: Environment, metadata: Callable[[str], str]) -> Cluster | None:
-    """The hosts of a slice or of several: from Kubernetes' variables or the VM's metadata, in the formats JAX reads."""
+    """Hosts of one or more slices, from Kubernetes' variables or the VM's metadata, in the formats that JAX reads."""
     if "tpu" not in (environ.get("JAX_PLATFORMS") or "tpu").split(","):
         return None
     hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES", "")
-    # JAX sets the first where it sees chips and their library, the second where it sees none.
+    # JAX sets the first variable if it sees chips and their library, the second if it sees none.
     if not hosts and "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ:
         hosts = metadata("worker-network-endpoints")
         slices = dict(re.findall(r"^(MEGASCALE_\w+):\s*'?([^'\n]*)'?", metadata("tpu-env"), re.M))
@@ -229,7 +230,7 @@ def _from_kubernetes(environ: Environment, api: bool) -> Cluster | None:
 
 
 def _given_address(environ: Environment) -> str | None:
-    """JAX_COORDINATOR_ADDRESS, whose port may stand apart in JAX_COORDINATOR_PORT."""
+    """Returns JAX_COORDINATOR_ADDRESS; its port may be in JAX_COORDINATOR_PORT."""
     address, port = environ.get("JAX_COORDINATOR_ADDRESS"), environ.get("JAX_COORDINATOR_PORT")
     if not address:
         return None
@@ -246,7 +247,7 @@ def _address(name: str, text: str) -> str:
 def _number(environ: Environment, name: str, least: int = 0) -> int:
     text = environ.get(name)
     if text is None:
-        raise UserError(f"{name}: not set, though the other variables of its kind are; set it, or give --coordinator, "
+        raise UserError(f"{name}: not set, although related variables are; set it, or give --coordinator, "
                         "--processes and --process")
     if not text.isdecimal() or int(text) < least:
         raise UserError(f"{name}={text}: must be a whole number, {least} or more")

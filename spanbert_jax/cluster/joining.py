@@ -1,6 +1,6 @@
-"""Joining the other processes of a run before any device is touched, and leaving them without hanging or breaking them.
+"""Joining the other processes of a run before any device is used, and leaving them without a hang or an abort.
 
-JAX is imported only where it is used, so that the command line's `--help` does not wait for it.
+JAX is imported only where it is used, so that `--help` is fast.
 """
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from spanbert_jax.cluster.exit_codes import PEER_LOST
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.errors import UserError
 
-# After that long without a sign of life from a process the others end (with SIGABRT, by JAX's runtime).
+# JAX's runtime ends the other processes (with SIGABRT) this long after the last heartbeat of a process.
 HEARTBEAT_SECONDS = 10
-# How long to wait for the others at the start: hosts come back one by one after a preemption, and take their time; on
-# one machine they come together or never.
+# Time to wait for the other processes at the start: after a preemption hosts return one by one, and slowly; on one
+# machine all processes start together.
 JOIN_SECONDS, LOCAL_JOIN_SECONDS = 1800, 60
-# How long a process waits for the others at its end: where all agreed to end, some may still have something to write;
-# where one alone may have met a mistake, the others must soon learn of it.
+# Time to wait for the other processes at the end: if all agreed to end, some may still be writing; if only one had an
+# error, the others must learn of it soon.
 AGREED_SECONDS, ALONE_SECONDS = 55, 3
 _NOTICE_SECONDS = 20
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-# What Gloo, NCCL, the TPU runtime and JAX's coordination service say of a peer that is gone.
+# Error messages of Gloo, NCCL, the TPU runtime and JAX's coordination service about a lost process.
 _LOST = re.compile(r"^(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b|\b(gloo|nccl|barrier|heartbeats?|peer)\b",
                    re.IGNORECASE)
 
@@ -35,24 +35,24 @@ _joined = False
 
 
 def join(flags: Flags = Flags()) -> Cluster | None:
-    """Joins the other processes of the run that the flags or the environment tell of; to be called before any device.
+    """Joins the other processes of the run, as the flags or the environment describe it. Call it before using a device.
+
+    If the other processes do not join in time, this process ends with PEER_LOST and a message.
 
     Returns:
-      What was joined; None in a run of one process.
+      The cluster; None in a run of one process.
 
     Raises:
-      UserError: on settings that contradict each other or lack a part, and when the coordinator's port is taken.
-      Stopped: on SIGINT or SIGTERM while the others are waited for.
-
-    When the others do not come in time, the process ends with PEER_LOST and a line.
+      UserError: settings are incomplete or contradict each other, or the coordinator's port is in use.
+      Stopped: SIGINT or SIGTERM while waiting for the other processes.
     """
-    import jax  # before looking around: it notes in the environment whether it sees TPU chips
+    import jax  # first, because it records in the environment whether it sees TPU chips
     cluster = find_cluster(os.environ, flags, tpu_metadata, has_kubernetes_package())
     if cluster is None:
         return None
     if cluster.index == 0 and cluster.address:
-        _check_free(cluster)
-    # The run takes SIGTERM itself (`stopping`), and no proxy may stand between its processes.
+        _check_port(cluster)
+    # The run handles SIGTERM itself (`stopping`), and its processes must not connect through a proxy.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_check_proxy_envs", False)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
@@ -64,7 +64,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
     threading.Thread(target=_watch, args=(done, cluster, seconds), daemon=True).start()
     try:
         with StopRequest() as stop:
-            # Longer than `_watch` waits: JAX's runtime ends the process with a stack trace.
+            # Longer than `_watch` waits, because JAX's runtime would end the process with a stack trace.
             stop.interruptible(lambda: _initialize(cluster, seconds + 60))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{cluster.origin}: could not join the run: {' '.join(str(error).split())}") from error
@@ -74,19 +74,19 @@ def join(flags: Flags = Flags()) -> Cluster | None:
 
 
 def is_joined() -> bool:
-    """Whether `join` has made this process one of many."""
+    """Returns whether `join` has joined other processes."""
     return _joined
 
 
 def leave(status: int, agreed: bool) -> int:
-    """This process's end in a run of many, which it does not return from; in a run of one, only hands on the status.
+    """Ends this process in a run of several processes; in a run of one, returns the status.
 
-    No exit handler runs: JAX's would wait in a barrier for processes that may be gone.
+    Exit handlers do not run, because JAX's would wait in a barrier for processes that may be lost.
 
     Args:
-      status: to end with.
-      agreed: whether every process ends here and is waited for; if not, they are given the time to end alike. The
-        process must not vanish before: the first one's end would abort the others.
+      status: exit status.
+      agreed: whether every process ends here and waits for the others. If not, they get a short time to end as well:
+        an earlier end of process 0 would abort them.
     """
     if not _joined:
         return status
@@ -99,7 +99,7 @@ def leave(status: int, agreed: bool) -> int:
 
 
 def end_now(status: int) -> NoReturn:
-    """Ends the process without waiting for a thread or an exit handler; what was printed is not lost."""
+    """Ends the process without waiting for threads or exit handlers. Printed output is flushed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed stream
             stream.flush()
@@ -107,10 +107,10 @@ def end_now(status: int) -> NoReturn:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process of the run is gone.
+    """Returns whether an error means that another process of the run is lost.
 
-    There is no type of its own for it: Gloo's failures come as ValueError from one call and as JaxRuntimeError from the
-    next, so the words decide.
+    The message decides, because there is no exception type for it: Gloo's failures are a ValueError in one call and a
+    JaxRuntimeError in the next.
     """
     while error is not None:
         if isinstance(error, (RuntimeError, ValueError)) and _LOST.search(str(error)):
@@ -129,30 +129,30 @@ def _initialize(cluster: Cluster, seconds: int) -> None:
         cluster.address, cluster.count, cluster.index, cluster.local_devices,
         cluster_detection_method=cluster.method, initialization_timeout=seconds,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=AGREED_SECONDS + 5,
-        # Else the port is open to the whole network.
+        # Otherwise the port is open to the whole network.
         coordinator_bind_address=cluster.address if _is_local(cluster) else None)
 
 
-def _check_free(cluster: Cluster) -> None:
-    """JAX's runtime dies of a segmentation fault on a taken port."""
+def _check_port(cluster: Cluster) -> None:
+    """Raises UserError if the coordinator's port is in use, which would crash JAX's runtime."""
     host, port = cluster.host if _is_local(cluster) else "", cluster.address.rpartition(":")[2]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
         except OSError as error:
-            raise UserError(f"{cluster.origin}: port {port} of this machine is taken ({error.strerror}); all processes "
-                            "of the run need another one") from None
+            raise UserError(f"{cluster.origin}: port {port} of this machine is in use ({error.strerror}); give all "
+                            "processes of the run another one") from None
 
 
 def _watch(done: threading.Event, cluster: Cluster, seconds: int) -> None:
-    """Says what is waited for, and ends the process when it was in vain."""
+    """Prints what `join` waits for, and ends the process after the time-out."""
     if done.wait(_NOTICE_SECONDS):
         return
-    awaited = "the other processes" if cluster.index == 0 else "the first process"
-    about = f"spanbert-jax: {cluster.origin}"
-    print(f"{about}: waiting for {awaited}, up to {seconds} seconds", file=sys.stderr, flush=True)
+    awaited = "the other processes" if cluster.index == 0 else "process 0"
+    prefix = f"spanbert-jax: {cluster.origin}"
+    print(f"{prefix}: waiting for {awaited}, up to {seconds} seconds", file=sys.stderr, flush=True)
     if not done.wait(seconds - _NOTICE_SECONDS):
-        print(f"{about}: {awaited} did not come within {seconds} seconds; if all were given the right address, run the "
-              "same command again", file=sys.stderr, flush=True)
+        print(f"{prefix}: {awaited} did not join within {seconds} seconds; if all have the right address, run the same "
+              "command again", file=sys.stderr, flush=True)
         end_now(PEER_LOST)

@@ -1,4 +1,4 @@
-"""Stopping a run where nothing is lost: at once while it prepares, between two steps while it trains."""
+"""Stopping a run without losing work: at once while it prepares, between two steps while it trains."""
 from __future__ import annotations
 
 import contextlib
@@ -12,32 +12,36 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# SIGALRM is the time limit's.
+# SIGALRM signals the time limit.
 _SIGNALS = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGALRM: "the time limit"}
 _POLL_SECONDS = 0.1
-# A library may swallow what a signal raises inside it, as garbage collection does: then it is raised again. Long enough
-# for what is cleaned up on the way out.
-_AGAIN_SECONDS = 5.0
+# A library may swallow an exception that a signal handler raises inside it, as garbage collection does. Then it is raised
+# again after this time, which is long enough for normal cleanup.
+_REPEAT_SECONDS = 5.0
 
-# Entered and not left, outermost first.
+# Requests in use, outermost first.
 _entered: list["StopRequest"] = []
 
 
 class Stopped(BaseException):
-    """A stop was asked for where nothing is left to be saved. No `except Exception` keeps it from ending the call."""
+    """A stop was requested where nothing needs to be saved. `except Exception` does not catch it."""
 
 
 class StopRequest:
-    """True once SIGINT, SIGTERM or the time limit has come. A second signal ends the process at once; under Slurm a
-    second SIGTERM does not.
+    """A request to stop: true after SIGINT, SIGTERM or the time limit.
 
-    A context manager. Inside it a request raises `Stopped` wherever the program stands; inside `deferred()` it is only
-    noted, to be looked at between two steps. One inside another takes over what the outer one has noted. Outside the
-    main thread, where Python takes no signals, it hears of the time limit alone, and only where it is looked at.
+    A context manager. Inside it, a request raises `Stopped` at once; inside `deferred()` it only sets the request, which
+    the program checks between two steps. A nested StopRequest takes over a request of the outer one. A second signal
+    ends the process at once, except a second SIGTERM under Slurm. Outside the main thread, where Python handles no
+    signals, only the time limit counts, and only when the request is checked.
     """
 
     def __init__(self, time_limit: float = 0):
-        """Args: time_limit: seconds from entering after which to stop; 0 for none."""
+        """Creates a request.
+
+        Args:
+          time_limit: seconds after which to stop; 0 for no limit.
+        """
         self._reason = ""
         self._deadline = time.monotonic() + time_limit if time_limit else float("inf")
         self._deferred = False
@@ -64,14 +68,14 @@ class StopRequest:
 
     @property
     def reason(self) -> str:
-        """Why to stop, in words; empty as long as there is no reason."""
+        """Name of the signal or limit that requested the stop; empty without a request."""
         if not self._reason and time.monotonic() >= self._deadline:
             self._reason = _SIGNALS[signal.SIGALRM]
         return self._reason
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Where a request waits to be looked at."""
+        """Inside this context a request raises nothing; the program checks it."""
         self._deferred = True
         try:
             yield
@@ -79,17 +83,17 @@ class StopRequest:
             self._deferred = False
 
     def interruptible(self, function: Callable[[], Result]) -> Result:
-        """What a long call into a library returns that looks at no signal, such as compilation.
+        """Runs a long library call that does not react to signals, such as compilation, and returns its result.
 
         Raises:
-          Stopped: on a request, while the call goes on by itself: the process must end without waiting for it.
+          Stopped: on a request. The call continues in its thread; the process must end without waiting for it.
         """
         outcome: list[Any] = []
 
         def call() -> None:
             try:
                 outcome.append((function(), None))
-            except BaseException as error:  # raised again by the caller
+            except BaseException as error:  # raised again in the calling thread
                 outcome.append((None, error))
 
         thread = threading.Thread(target=call, daemon=True)
@@ -104,20 +108,21 @@ class StopRequest:
         return result
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGALRM and not self:  # a hair early, or that of another one
+        if number == signal.SIGALRM and not self:  # slightly early, or the alarm of another request
             self._set_alarm()
             return
         self._reason = self._reason or _SIGNALS[number]
         if number != signal.SIGALRM:
-            # Not Python's handlers, which wait for a library to return: a second signal ends the process at once. But
-            # Slurm sends SIGTERM twice within milliseconds, itself and through srun, and means one; it ends by SIGKILL.
+            # The system's default handlers: a second signal ends the process at once, where Python's handlers would
+            # wait for a library call. But Slurm sends SIGTERM twice within milliseconds, directly and through srun, and
+            # means one stop; it uses SIGKILL to end a process.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_IGN if "SLURM_STEP_ID" in os.environ else signal.SIG_DFL)
         if not self._deferred:
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
             raise Stopped(self.reason)
 
     def _set_alarm(self) -> None:
-        """Has the time limit, if there is one, come as a signal."""
+        """Schedules SIGALRM for the time limit, if there is one."""
         left = self._deadline - time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0 if left == float("inf") else max(left, 1e-6))

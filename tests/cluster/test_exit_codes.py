@@ -1,4 +1,4 @@
-"""Exit statuses: which ask to be run again, and what the command line ends with."""
+"""Exit statuses: which are retryable, and those of the command line."""
 import os
 import signal
 import subprocess
@@ -12,10 +12,10 @@ from spanbert_jax.commands import main
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 
-def test_which_statuses_ask_to_be_run_again():
+def test_retryable_statuses():
     assert [status for status in (DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED) if retryable(status)] == [
         PEER_LOST, STOPPED]
-    # As `subprocess` gives them, and as a shell does.
+    # As reported by `subprocess`, and by a shell.
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGHUP):
         assert retryable(-number) and retryable(128 + number)
     assert not retryable(-signal.SIGSEGV) and not retryable(128 + signal.SIGSEGV)
@@ -23,7 +23,7 @@ def test_which_statuses_ask_to_be_run_again():
 
 @pytest.fixture
 def verb(monkeypatch):
-    """The verb `train`, to be given another `run`."""
+    """The verb `train` without a `run` function, which a test sets."""
     module = types.ModuleType("spanbert_jax.commands.train", "A verb.")
     module.add_arguments = lambda parser: None
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -34,7 +34,7 @@ def verb(monkeypatch):
     (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
     (SavesFailed("disk full"), SAVES_FAILED, "disk full"),
     (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; the same command goes on")])
-def test_errors_that_one_line_explains(verb, capsys, error, status, line):
+def test_errors_are_one_line_messages(verb, capsys, error, status, line):
     def run(args):
         raise error
     verb.run = run
@@ -44,18 +44,18 @@ def test_errors_that_one_line_explains(verb, capsys, error, status, line):
 
 def test_a_bug_keeps_its_traceback(verb):
     def run(args):
-        raise ValueError("Gloo failed: connection reset by peer")  # there is no peer in a run of one
+        raise ValueError("Gloo failed: connection reset by peer")  # a run of one process has no peer
     verb.run = run
     with pytest.raises(ValueError, match="Gloo"):
         main(["train"])
 
 
-def test_what_a_verb_ends_with_is_handed_on(verb):
+def test_the_status_of_a_verb_is_returned(verb):
     verb.run = lambda args: STOPPED
     assert main(["train"]) == STOPPED
 
 
-def test_a_stop_does_not_wait_for_what_a_library_still_does():
+def test_a_stop_does_not_wait_for_a_library_call():
     script = """
 import sys, threading, types
 from spanbert_jax.cluster.stopping import StopRequest
@@ -72,7 +72,7 @@ def run(args):
 verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
 verb.add_arguments, verb.run = lambda parser: None, run
 sys.modules[verb.__name__] = verb
-# Non-daemonic, as a library's own threads may be: Python's way out would wait for it.
+# Not a daemon thread, as in some libraries: a normal exit of Python would wait for it.
 threading.Thread(target=threading.Event().wait).start()
 print("printed before")
 sys.exit(main(["train"]))
@@ -87,7 +87,7 @@ sys.exit(main(["train"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_preparation_is_stopped_at_once_and_leaves_nothing(tmp_path, number):
+def test_preparation_stops_at_once_and_leaves_nothing(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "spanbert_jax", "prepare", "--source", "python", "--out", str(tmp_path / "corpus"),
          "--vocab-size", "1000"], stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Where a process finds the others of its run, and how it joins and leaves them."""
+"""How a process finds, joins and leaves the other processes of its run."""
 import http.server
 import os
 import pathlib
@@ -31,18 +31,18 @@ def found(environ, *flags, **others):
 
 @pytest.mark.parametrize("environ", [
     {}, {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"},
-    # What sbatch gives its script: it is not a task of srun.
+    # The variables in a script of sbatch, which is not a task of srun.
     {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NODELIST": "a,b"},
-    # A shell that salloc starts as a step of one task within an allocation of four.
+    # A shell that salloc starts: a step of one task in an allocation of four.
     {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "4294967290"},
     {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, {**GKE, "JAX_PLATFORMS": "cpu"},
     {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"},
     {**JOB, "JAX_NUM_PROCESSES": "1"}, {**SRUN, "JAX_NUM_PROCESSES": "1"}, {**MPI, "OMPI_COMM_WORLD_SIZE": "1"}])
-def test_a_run_of_one_stays_alone(environ):
+def test_a_run_of_one_process_joins_nothing(environ):
     assert found(environ) is None
 
 
-def test_each_way_of_starting_is_found():
+def test_each_way_of_starting_is_detected():
     assert found({}, "host:99", 3, 2) == ("host:99", 3, 2)
     assert found(JOB) == ("train-0.train:1234", 2, 1)
     assert found({**JOB, "JAX_PROCESS_ID": "0"})[2] == 0
@@ -55,13 +55,13 @@ def test_each_way_of_starting_is_found():
     assert find_cluster(in_kubernetes, kubernetes_api=True).method == "k8s"
 
 
-def test_flags_go_before_variables_and_those_before_a_scheduler():
+def test_flags_override_variables_and_variables_override_a_scheduler():
     assert found({**JOB, **SRUN}, "host:99", 2, 0) == ("host:99", 2, 0)
     assert found({**JOB, **SRUN}) == ("train-0.train:1234", 2, 1)
     assert found({**SRUN, "JAX_COORDINATOR_ADDRESS": "other:5"}) == ("other:5", 4, 3)
 
 
-def test_slurm_and_open_mpi_are_read_as_jax_reads_them(monkeypatch):
+def test_slurm_and_open_mpi_are_read_as_by_jax(monkeypatch):
     from jax._src.clusters import OmpiCluster, SlurmCluster
     node_lists = ("node7", "node001,other2", "node[001-015],other2", "node[003,007-015]")
     for jax_cluster, environs in ((SlurmCluster, [{**SRUN, "SLURM_STEP_NODELIST": nodes} for nodes in node_lists]),
@@ -74,18 +74,18 @@ def test_slurm_and_open_mpi_are_read_as_jax_reads_them(monkeypatch):
                                       jax_cluster.get_process_id())
 
 
-def test_steps_of_a_slurm_job_side_by_side_have_ports_of_their_own():
+def test_concurrent_steps_of_a_slurm_job_have_different_ports():
     assert found(SRUN)[0] != found({**SRUN, "SLURM_STEP_ID": "1"})[0]
 
 
 @pytest.mark.parametrize("change,devices", [
     ({}, (1,)), ({"SLURM_STEP_NUM_NODES": "4"}, None), ({"CUDA_VISIBLE_DEVICES": "0"}, None),
     ({"CUDA_VISIBLE_DEVICES": "0,1"}, (1,)), ({"JAX_LOCAL_DEVICE_IDS": "0,1"}, None)])
-def test_tasks_of_a_host_share_its_gpus_out(change, devices):
+def test_tasks_on_one_host_have_one_gpu_each(change, devices):
     assert find_cluster({**SRUN, **change}).local_devices == devices
 
 
-def test_a_tpu_vm_is_asked_only_where_jax_sees_its_chips():
+def test_tpu_metadata_is_read_only_if_jax_sees_chips():
     metadata = {"worker-network-endpoints": "a:0:10.0.0.5,b:1:10.0.0.6", "agent-worker-number": "1",
                 "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"}
     asked = []
@@ -104,7 +104,7 @@ def test_a_tpu_vm_is_asked_only_where_jax_sees_its_chips():
     assert found({"TPU_ML_PLATFORM": "JAX"}, tpu_metadata=ask) is None
 
 
-def test_a_metadata_server_that_stumbles_is_asked_again(monkeypatch):
+def test_failed_metadata_requests_are_repeated(monkeypatch):
     answers = iter([503, 200, 404, 503, 503, 503])
     asked = []
 
@@ -126,7 +126,7 @@ def test_a_metadata_server_that_stumbles_is_asked_again(monkeypatch):
         monkeypatch.setattr(detection, "_METADATA", f"http://127.0.0.1:{server.server_port}/")
         assert detection.tpu_metadata("worker-network-endpoints") == "10.0.0.5,10.0.0.6"
         assert asked == [("/worker-network-endpoints", "Google")] * 2
-        assert detection.tpu_metadata("tpu-env") == "" and len(asked) == 3, "there is none: no use asking again"
+        assert detection.tpu_metadata("tpu-env") == "" and len(asked) == 3, "404: not repeated"
         assert detection.tpu_metadata("tpu-env") == "" and len(asked) == 6
         server.shutdown()
 
@@ -136,7 +136,7 @@ def test_a_metadata_server_that_stumbles_is_asked_again(monkeypatch):
     ({}, ("host", 2, 0), "--coordinator=host: not an address; write HOST:PORT"),
     ({}, ("host:70000", 2, 0), "--coordinator=host:70000: not an address"),
     ({}, ("host:1", 0, 0), "--processes=0 --process=0: --processes counts from 1"),
-    ({}, ("host:1", 2, 2), "process 2 of 2; they count from 0 to 1"),
+    ({}, ("host:1", 2, 2), "process 2 of 2; allowed are 0 to 1"),
     ({"JAX_COORDINATOR_ADDRESS": "a:1"}, (), "JAX_COORDINATOR_ADDRESS=a:1: .* set JAX_NUM_PROCESSES"),
     ({"JAX_NUM_PROCESSES": "two"}, (), "JAX_NUM_PROCESSES=two: must be a whole number, 1 or more"),
     ({"JAX_NUM_PROCESSES": "2"}, (), "JAX_NUM_PROCESSES=2: needs JAX_PROCESS_ID too, 0 to 1"),
@@ -146,13 +146,13 @@ def test_a_metadata_server_that_stumbles_is_asked_again(monkeypatch):
     ({**SRUN, "SLURM_PROCID": "4"}, (), "SLURM_PROCID=4: process 4 of 4"),
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, (), "TPU_WORKER_ID: not set"),
     ({**MPI, "OMPI_MCA_orte_hnp_uri": ""}, (), "OMPI_COMM_WORLD_RANK=2: .* set JAX_COORDINATOR_ADDRESS")])
-def test_what_contradicts_itself_or_lacks_a_part_is_told_in_a_line(environ, flags, message):
+def test_inconsistent_or_incomplete_settings_are_one_line_errors(environ, flags, message):
     with pytest.raises(UserError, match=message) as error:
         found(environ, *flags)
     assert "\n" not in str(error.value)
 
 
-# A verb of the command line whose processes meet, and then do what each test is about.
+# A verb of the command line whose processes join, communicate once, and then run the code of a test.
 VERB = """
 import sys, types
 import spanbert_jax.cluster.joining
@@ -179,7 +179,7 @@ sys.exit(main(["train", *sys.argv[1:]]))
 
 
 def start(*flags, body="", before="", environ=None):
-    """A process that runs the verb, and joins the others by flags or by its environment."""
+    """Starts a process that runs the verb and joins the others by flags or environment."""
     return subprocess.Popen(
         [sys.executable, "-u", "-c", VERB.format(body=body, before=before), *map(str, flags)], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=pathlib.Path(__file__).resolve().parents[2],
@@ -200,7 +200,7 @@ def wait_for(process, word):
 
 
 def ends(processes):
-    """Each process's exit status and what it printed on stderr, without the runtime's chatter."""
+    """Returns exit status and stderr lines of each process, without messages of the runtime."""
     results = []
     for process in processes:
         _, errors = process.communicate(timeout=40)
@@ -208,7 +208,7 @@ def ends(processes):
     return results
 
 
-def test_tasks_of_slurm_join_by_themselves():
+def test_slurm_tasks_join_without_flags():
     environ = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
                "JAX_COORDINATOR_PORT": str(free_port())}
     processes = [start(environ={**environ, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)})
@@ -217,15 +217,15 @@ def test_tasks_of_slurm_join_by_themselves():
     assert ends(processes) == [(DONE, [])] * 2
 
 
-def test_ends_on_every_process_alike_abort_none():
-    # The first process serves the others: gone early, it would abort them.
-    late = "import time; time.sleep(0.7 * jax.process_index())"
-    assert ends(start_all(2, late)) == [(DONE, [])] * 2
-    mistake = f"{late}; raise UserError('wrong field')"
+def test_a_common_end_aborts_no_process():
+    # Process 0 serves the others: if it ended early, they would be aborted.
+    delayed = "import time; time.sleep(0.7 * jax.process_index())"
+    assert ends(start_all(2, delayed)) == [(DONE, [])] * 2
+    mistake = f"{delayed}; raise UserError('wrong field')"
     assert ends(start_all(2, mistake)) == [(MISTAKE, ["spanbert-jax train: wrong field"])] * 2
 
 
-def test_a_killed_peer_ends_the_others_with_a_line():
+def test_a_killed_process_ends_the_others_with_a_message():
     processes = start_all(3, "while True: meet()")
     for process in processes:
         wait_for(process, "met")
@@ -238,7 +238,7 @@ def test_a_killed_peer_ends_the_others_with_a_line():
     processes[2].communicate()
 
 
-def test_a_bug_on_one_process_is_told_from_a_lost_peer():
+def test_a_bug_on_one_process_is_distinguished_from_a_lost_process():
     body = "jax.process_index() == 1 and {}['bug']\n    while True: meet()"
     processes = start_all(2, body)
     for process in processes:
@@ -249,16 +249,16 @@ def test_a_bug_on_one_process_is_told_from_a_lost_peer():
     assert status in (PEER_LOST, -signal.SIGABRT)
 
 
-def test_nobody_at_the_address_is_told_in_time():
+def test_a_missing_coordinator_is_reported_in_time():
     short = "spanbert_jax.cluster.joining._NOTICE_SECONDS, spanbert_jax.cluster.joining.LOCAL_JOIN_SECONDS = 0.5, 1"
     alone = start("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process", 1, before=short)
     (status, lines), = ends([alone])
     assert status == PEER_LOST and len(lines) == 2
-    assert "waiting for the first process" in lines[0] and "did not come within 1 seconds" in lines[1]
+    assert "waiting for process 0" in lines[0] and "did not join within 1 seconds" in lines[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_waiting_for_the_others_can_be_stopped(number):
+def test_waiting_for_the_other_processes_can_be_stopped(number):
     waiting = start("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process", 0,
                     before="spanbert_jax.cluster.joining._NOTICE_SECONDS = 0.1")
     assert "waiting for the other processes" in waiting.stderr.readline()
@@ -266,9 +266,9 @@ def test_waiting_for_the_others_can_be_stopped(number):
     assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; the same command goes on"])]
 
 
-def test_a_taken_port_is_told():
+def test_a_port_in_use_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         process = start("--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process", 0)
         (status, lines), = ends([process])
-    assert status == MISTAKE and len(lines) == 1 and f"port {port} of this machine is taken" in lines[0]
+    assert status == MISTAKE and len(lines) == 1 and f"port {port} of this machine is in use" in lines[0]

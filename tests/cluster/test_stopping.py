@@ -25,7 +25,7 @@ with StopRequest() as stop, stop.deferred():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_what_is_being_done_past_every_except_exception(number):
+def test_a_signal_raises_stopped_through_except_exception(number):
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=signal.Signals(number).name), StopRequest():
         try:
@@ -36,14 +36,14 @@ def test_a_signal_ends_what_is_being_done_past_every_except_exception(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_deferred_request_waits_to_be_looked_at():
+def test_a_deferred_request_raises_nothing():
     with StopRequest() as stop, stop.deferred():
         assert not stop
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop and stop.reason == "SIGTERM"
 
 
-def test_the_time_limit_is_a_request():
+def test_the_time_limit_is_a_stop_request():
     with StopRequest(time_limit=0.05) as stop, stop.deferred():
         while not stop:
             signal.pause()
@@ -61,7 +61,7 @@ def test_a_second_signal_ends_the_process_at_once(second):
         assert process.wait(timeout=10) == -second
 
 
-def test_slurm_sends_sigterm_twice_and_means_one():
+def test_under_slurm_a_second_sigterm_is_ignored():
     with subprocess.Popen([sys.executable, "-c", NOTED], stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "SLURM_STEP_ID": "0"}) as process:
         assert process.stdout.readline() == "ready\n"
@@ -72,14 +72,14 @@ def test_slurm_sends_sigterm_twice_and_means_one():
         assert process.wait(timeout=10) == -signal.SIGINT
 
 
-def test_a_long_call_gives_its_result_and_its_error():
+def test_an_interruptible_call_returns_its_result_or_raises_its_error():
     with StopRequest() as stop, stop.deferred():
         assert stop.interruptible(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
             stop.interruptible(lambda: 1 / 0)
 
 
-def test_a_long_call_is_left_on_a_request():
+def test_an_interruptible_call_is_abandoned_on_a_request():
     begun, end = threading.Event(), threading.Event()
 
     def call():
@@ -98,7 +98,7 @@ def test_a_long_call_is_left_on_a_request():
     end.set()
 
 
-def test_outside_the_main_thread_the_time_limit_is_seen_where_it_is_looked_at():
+def test_outside_the_main_thread_the_time_limit_is_checked():
     seen = []
 
     def use():
@@ -115,18 +115,18 @@ def test_outside_the_main_thread_the_time_limit_is_seen_where_it_is_looked_at():
     assert seen == [False, "the time limit"]
 
 
-def test_a_request_that_a_library_swallowed_is_taken_over_by_the_next_one():
+def test_a_swallowed_request_is_taken_over_by_a_nested_one():
     with StopRequest() as outer:
         with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
         with pytest.raises(Stopped, match="SIGTERM"), StopRequest():
-            pytest.fail("began although a stop was asked for")
+            pytest.fail("entered although a stop was requested")
         assert outer
 
 
-def test_a_request_that_a_library_swallowed_is_raised_again(monkeypatch):
-    monkeypatch.setattr(stopping, "_AGAIN_SECONDS", 0.05)
+def test_a_swallowed_request_is_raised_again(monkeypatch):
+    monkeypatch.setattr(stopping, "_REPEAT_SECONDS", 0.05)
     with StopRequest():
         with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
