@@ -29,10 +29,10 @@ def test_mypy_finds_nothing(mypy_cache):
 def test_public_names_keep_their_types(mypy_cache, tmp_path):
     names = spanbert_jax.__all__
     snippet = tmp_path / "snippet.py"
-    snippet.write_text("import spanbert_jax\nspanbert_jax.prepare(no_such_argument=1)\n"
+    snippet.write_text("import spanbert_jax\nspanbert_jax.train(no_such_argument=1)\n"
                        + "".join(f"reveal_type(spanbert_jax.{name})\n" for name in names))
     output = _run("mypy", f"--cache-dir={mypy_cache}", str(snippet))
-    assert 'Unexpected keyword argument "no_such_argument" for "prepare"' in output
+    assert 'Unexpected keyword argument "no_such_argument" for "train"' in output
     types = re.findall(r'Revealed type is "(.*)"', output)
     assert len(types) == len(names)
     for name, revealed in zip(names, types):

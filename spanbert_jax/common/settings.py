@@ -40,13 +40,13 @@ class Settings:
         """Checks every field, and those of nested sections; a section with further rules extends this.
 
         Args:
-          path: of this section in the config, such as "config.masking".
+          path: of this section in the config, such as "config.masking"; "" for none.
 
         Raises:
           UserError: one line with the field, its value, what is allowed and what to do.
         """
         for field in dataclasses.fields(self):
-            value, name = getattr(self, field.name), f"{path}.{field.name}"
+            value, name = getattr(self, field.name), qualified(path, field.name)
             if isinstance(value, Settings):
                 value.validate(name)
             elif allowed := allowed_values(field):
@@ -55,6 +55,11 @@ class Settings:
     def replace(self: S, **changes: Any) -> S:
         """A copy with other values."""
         return dataclasses.replace(self, **changes)
+
+
+def qualified(path: str, name: str) -> str:
+    """The name of a field of a section, for messages."""
+    return f"{path}.{name}" if path else name
 
 
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:

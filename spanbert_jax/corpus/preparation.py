@@ -19,6 +19,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.chunks import make_chunks, worker_count
 from spanbert_jax.corpus.corpus import (
     FORMAT_VERSION,
@@ -33,24 +34,20 @@ from spanbert_jax.corpus.corpus import (
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.report import make_report, print_report
-from spanbert_jax.corpus.rows import BLOCK_MODES, RowBuilder, Rows, RowSettings
+from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings
 from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
+from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
 from spanbert_jax.corpus.sources.python_prose import PYTHON, SNAPSHOT_FILE, write_python_prose
 from spanbert_jax.corpus.tokenization import CorpusStats
 from spanbert_jax.corpus.workspace import GENERATED, workspace
-from spanbert_jax.text import MIN_VOCAB_SIZE, load_tokenizer, special_ids, train_tokenizer, word_start_table
+from spanbert_jax.text import load_tokenizer, special_ids, train_tokenizer, word_start_table
 
-_MIN_LENGTH, _MAX_LENGTH = 8, 65_536
 _POLL_SECONDS = 0.5
 
 
-def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer: str | pathlib.Path | None = None,
-            vocab_size: int | None = None, lowercase: bool | None = None, format: str = "auto",
-            text_field: str = "text", annotation_field: str | None = None, length: int = 512,
-            blocks: str = "sentences", pack: bool = False, validation_fraction: float = 0.01,
-            short_sequence_probability: float = 0.0, seed: int = 0, workers: int | None = None,
-            overwrite: bool = False, progress: bool = True) -> Corpus:
+def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
+            workers: int | None = None, overwrite: bool = False, progress: bool = True, **settings: Any) -> Corpus:
     """Turns documents into rows of token ids.
 
     Everything is written to a temporary directory, which is renamed to `out` when it is complete. Another call with
@@ -59,61 +56,72 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, tokenizer:
     Args:
       sources: files, directories, globs, "python" (the prose in this Python installation) or "tfds:NAME[:SPLIT]".
       out: directory of the corpus.
-      tokenizer: vocab.txt, tokenizer.json or a directory with one of them; or
-      vocab_size: size of the WordPiece vocabulary to train on the training documents.
       lowercase: lower-case the text; None follows the vocabulary, and keeps case if one is trained.
-      format: auto, documents, blank-lines, sentences or jsonl; gzip is detected by content.
-      text_field: JSON field or TFDS feature with the text.
-      annotation_field: JSON field with [[start, end], ...] character offsets of entities or phrases.
-      length: S, positions per row.
-      blocks: sentences, contiguous or pairs.
-      pack: put several blocks in a row.
-      validation_fraction: share of the characters to hold out, by whole documents.
-      short_sequence_probability: for pairs, probability that a document uses a shorter target length.
       seed: seed of the random choices in pairs.
       workers: number of processes; None for one per core. It does not change the rows.
       overwrite: replace a corpus with other sources or settings.
       progress: show progress and the report.
+      **settings: other fields of `CorpusSettings`, which describes them: tokenizer or vocab_size, length, blocks,
+        format and so on. None leaves a field at its default.
 
     Raises:
       UserError: a setting or source is invalid, or `out` holds something else.
     """
-    sources = [sources] if isinstance(sources, str) else list(sources)
+    given = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in settings.items()
+             if value is not None}
+    fields = from_dict(CorpusSettings, {"sources": [sources] if isinstance(sources, str) else sources, **given},
+                       "prepare")
+    return prepare_corpus(fields, out, lowercase=lowercase, seed=seed, workers=workers, overwrite=overwrite,
+                          progress=progress)
+
+
+def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
+                   workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
+    """`prepare` with all settings in one object.
+
+    Raises:
+      UserError: as `prepare`.
+    """
     out = pathlib.Path(out)
-    given = _given_tokenizer(tokenizer, vocab_size, lowercase)
-    settings = {
-        "format": format, "text_field": text_field, "annotation_field": annotation_field,
-        "tokenizer": f"trained, {vocab_size} pieces" if given is None else _hash(given.to_str()),
-        "lowercase": bool(lowercase) if given is None else None, "length": length, "blocks": blocks, "pack": pack,
-        "validation_fraction": validation_fraction, "short_sequence_probability": short_sequence_probability,
-        "seed": seed}
-    _check(settings, workers)
+    settings.validate("")
+    require(seed >= 0, "seed", seed, "must be at least 0")
+    require(workers is None or workers >= 1, "workers", workers, "must be at least 1")
+    given = _given_tokenizer(settings, lowercase)
+    # As stored in the report, which later calls compare with theirs.
+    stored = {
+        "format": settings.format, "text_field": settings.text_field,
+        "annotation_field": settings.annotation_field or None,
+        "tokenizer": f"trained, {settings.vocab_size} pieces" if given is None else _hash(given.to_str()),
+        "lowercase": bool(lowercase) if given is None else None, "length": settings.length, "blocks": settings.blocks,
+        "pack": settings.pack, "validation_fraction": settings.validation_fraction,
+        "short_sequence_probability": settings.short_sequence_probability, "seed": seed}
     console = make_console(stderr=True, quiet=not progress)
 
     previous = None if overwrite else _previous_report(out)
     if previous:
-        _require_equal_settings(out, previous["settings"], {**previous["settings"], **settings})
-        if previous["stamp"] == _stamp(resolve_sources(sources, format, out / GENERATED)):
+        _require_equal_settings(out, previous["settings"], {**previous["settings"], **stored})
+        if previous["stamp"] == _stamp(resolve_sources(settings.sources, settings.format, out / GENERATED)):
             console.print(f"Corpus {out} is up to date: nothing to do.")
             return open_corpus(out)
     with workspace(out) as work:
-        if PYTHON in sources:
+        if PYTHON in settings.sources:
             _copy_or_write_prose(out, work, console)
-        files = resolve_sources(sources, format, work / GENERATED)
+        files = resolve_sources(settings.sources, settings.format, work / GENERATED)
         with ProgressBar("reading", None, "characters", progress) as bar:
-            scan = scan_sources(files, FieldNames(text_field, annotation_field), validation_fraction,
+            scan = scan_sources(files, FieldNames(settings.text_field, settings.annotation_field or None),
+                                settings.validation_fraction,
                                 lambda document: bar.advance(len(document.text)))
-        settings["content"] = scan.fingerprint
+        stored["content"] = scan.fingerprint
         if previous:
-            _require_equal_settings(out, previous["settings"], settings)
+            _require_equal_settings(out, previous["settings"], stored)
             _write_report(out, {**previous, "stamp": _stamp(files)})
             console.print(f"Corpus {out} is up to date: its sources have moved, but their content is the same.")
             return open_corpus(out)
         if given is None:
-            console.print(f"Training a vocabulary of {vocab_size:,} tokens ...")
-            given = _train_tokenizer(scan, vocab_size, bool(lowercase))
-        report = _write_corpus(work, scan, given, settings, workers, progress)
-        _write_report(work, {**report, "stamp": _stamp(files)})
+            console.print(f"Training a vocabulary of {settings.vocab_size:,} tokens ...")
+            given = _train_tokenizer(scan, settings.vocab_size, bool(lowercase))
+        report = _write_corpus(work, scan, RowSettings(given.to_str(), settings, seed), workers, progress)
+        _write_report(work, {**report, "settings": stored, "stamp": _stamp(files)})
         replace_directory(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
@@ -170,7 +178,7 @@ class _RowStream:
     def rows(self, split: int) -> Iterator[Rows]:
         """Yields the rows of a split, chunk by chunk."""
         stats = self.stats[SPLITS[split]] = CorpusStats()
-        chunks = make_chunks(self._scan.documents(split), split, self._settings.blocks)
+        chunks = make_chunks(self._scan.documents(split), split, self._settings.corpus.blocks)
         make_builder = functools.partial(RowBuilder, self._settings)
         for chunk, (rows, chunk_stats) in map_in_order(make_builder, chunks, self._workers):
             stats.add(chunk_stats)
@@ -181,21 +189,20 @@ class _RowStream:
             yield rows
 
 
-def _write_corpus(work: pathlib.Path, scan: SourceScan, tokenizer: Tokenizer, settings: dict[str, Any],
-                  workers: int | None, progress: bool) -> dict[str, Any]:
-    """Builds all rows and writes every file but the report into `work`. Returns the report."""
+def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, workers: int | None,
+                  progress: bool) -> dict[str, Any]:
+    """Builds all rows and writes every file but the report into `work`. Returns the report, without its settings."""
     from spanbert_jax.corpus.builder import write_rows  # imports TFDS, which is slow
 
-    length, special = settings["length"], special_ids(tokenizer)
-    row_settings = RowSettings(tokenizer.to_str(), length, settings["blocks"], settings["pack"],
-                               settings["short_sequence_probability"], settings["seed"])
+    tokenizer, length = Tokenizer.from_str(settings.tokenizer), settings.corpus.length
+    special = special_ids(tokenizer)
     splits = [split for split in (TRAIN, VALIDATION) if scan.split_characters(split)]
     characters = sum(map(scan.split_characters, splits))
     workers = worker_count(workers, characters)
     vocab_size = len(word_start_table(tokenizer))
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as stack:
-        stream = _RowStream(scan, row_settings, vocab_size, workers, bar)
+        stream = _RowStream(scan, settings, vocab_size, workers, bar)
         # Closing a generator ends its worker processes.
         rows = {SPLITS[split]: stack.enter_context(contextlib.closing(stream.rows(split))) for split in splits}
         write_rows(work, rows, length, vocab_size)
@@ -205,39 +212,18 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, tokenizer: Tokenizer, se
     stream.unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, stream.unigram)
     (work / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    return {"format_version": FORMAT_VERSION, "settings": settings, "length": length, "vocab_size": vocab_size,
+    return {"format_version": FORMAT_VERSION, "length": length, "vocab_size": vocab_size,
             "special_ids": dataclasses.asdict(special),
-            "max_blocks": 2 if settings["blocks"] == "pairs" else stream.max_segments, "contents": file_digests(work),
+            "max_blocks": 2 if settings.corpus.blocks == "pairs" else stream.max_segments, "contents": file_digests(work),
             **make_report(scan, stream.stats, length, seconds, workers)}
 
 
-def _given_tokenizer(path: str | pathlib.Path | None, vocab_size: int | None,
-                     lowercase: bool | None) -> Tokenizer | None:
+def _given_tokenizer(settings: CorpusSettings, lowercase: bool | None) -> Tokenizer | None:
     """Returns the given tokenizer, or None if one is to be trained."""
-    if (path is None) == (vocab_size is None):
+    if bool(settings.tokenizer) == bool(settings.vocab_size):
         raise UserError("give either a tokenizer (vocab.txt or tokenizer.json) or a vocab_size to train one"
-                        + ("" if path is None else ", not both"))
-    if vocab_size is not None and vocab_size < MIN_VOCAB_SIZE:
-        raise UserError(f"vocab_size is {vocab_size}: it must be at least {MIN_VOCAB_SIZE}")
-    return None if path is None else load_tokenizer(path, lowercase)
-
-
-def _check(settings: dict[str, Any], workers: int | None) -> None:
-    """Raises UserError for a setting outside its range."""
-    length, blocks = settings["length"], settings["blocks"]
-    if not _MIN_LENGTH <= length <= _MAX_LENGTH:
-        raise UserError(f"length is {length}: it must lie in {_MIN_LENGTH}..{_MAX_LENGTH}")
-    if blocks not in BLOCK_MODES:
-        raise UserError(f"blocks is {blocks!r}: it must be one of {', '.join(BLOCK_MODES)}")
-    if settings["pack"] and blocks == "pairs":
-        raise UserError("pack cannot be used with blocks 'pairs': a pair fills its row; leave out one of them")
-    for name, maximum in (("validation_fraction", 0.9), ("short_sequence_probability", 1.0)):
-        if not 0 <= settings[name] <= maximum:
-            raise UserError(f"{name} is {settings[name]}: it must lie in 0..{maximum}")
-    if settings["seed"] < 0:
-        raise UserError(f"seed is {settings['seed']}: it must be 0 or more")
-    if workers is not None and workers < 1:
-        raise UserError(f"workers is {workers}: it must be 1 or more")
+                        + (", not both" if settings.tokenizer else ""))
+    return load_tokenizer(settings.tokenizer, lowercase) if settings.tokenizer else None
 
 
 def _previous_report(out: pathlib.Path) -> dict[str, Any] | None:

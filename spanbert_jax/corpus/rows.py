@@ -8,10 +8,10 @@ from tokenizers import Tokenizer
 from spanbert_jax.corpus.blocks import best_fit, sentence_blocks, window_blocks
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.pairs import pair_blocks
+from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, tokenize
 from spanbert_jax.text import special_ids, word_start_table
 
-BLOCK_MODES = ("sentences", "contiguous", "pairs")
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
 _MAX_SEGMENTS = 255  # segments are uint8, and 0 is padding
 _MAX_UINT16_VOCABULARY = 65_536
@@ -30,17 +30,11 @@ class RowSettings:
 
     Attributes:
       tokenizer: the tokenizer as JSON.
-      length: S, positions per row.
-      blocks: one of BLOCK_MODES.
-      pack: whether a row holds several blocks.
-      short_sequence_probability: for `pairs`, probability that a document uses a shorter target length.
+      corpus: length, blocks, pack and short_sequence_probability.
       seed: seed of the random choices in `pairs`.
     """
     tokenizer: str
-    length: int
-    blocks: str
-    pack: bool
-    short_sequence_probability: float
+    corpus: CorpusSettings
     seed: int
 
 
@@ -83,11 +77,11 @@ class RowBuilder:
         """Returns the rows ([n, S] arrays, next_sentence [n]) and the statistics of a chunk."""
         stats = CorpusStats()
         text = tokenize(self._tokenizer, chunk.documents, stats)
-        if self._settings.blocks == "pairs":
+        if self._settings.corpus.blocks == "pairs":
             placements, labels = self._place_pairs(chunk, text, stats)
         else:
             start, length = self._blocks(text, stats)
-            placements = self._pack(start, length) if self._settings.pack else _one_block_per_row(start, length)
+            placements = self._pack(start, length) if self._settings.corpus.pack else _one_block_per_row(start, length)
             labels = np.full(int(placements.row[-1]) + 1 if len(placements.row) else 0, -1, np.int32)
         rows = self._fill(text, placements, len(labels))
         rows["next_sentence"] = labels
@@ -97,11 +91,11 @@ class RowBuilder:
 
     def _blocks(self, text: TokenizedChunk, stats: CorpusStats) -> tuple[np.ndarray, np.ndarray]:
         """Cuts the documents into blocks. Returns start and length [blocks] of each block in the tokens."""
-        budget = self._settings.length - 2
+        budget = self._settings.corpus.length - 2
         starts, ends = [], []
         for document, bounds in enumerate(text.bounds):
             first = bounds[0]
-            if self._settings.blocks == "contiguous":
+            if self._settings.corpus.blocks == "contiguous":
                 cuts = window_blocks(bounds[-1] - first, budget)
             else:
                 cuts, cut_sentences = sentence_blocks([bound - first for bound in bounds[1:]], budget)
@@ -114,7 +108,7 @@ class RowBuilder:
 
     def _pack(self, start: np.ndarray, length: np.ndarray) -> TokenPlacements:
         """Places several blocks in a row, each as a segment of its own."""
-        bins = best_fit(length + 2, self._settings.length, _MAX_SEGMENTS)
+        bins = best_fit(length + 2, self._settings.corpus.length, _MAX_SEGMENTS)
         order = np.array([item for items in bins for item in items], np.int64)
         start, length = start[order], length[order]
         row = np.repeat(np.arange(len(bins)), [len(items) for items in bins])
@@ -127,10 +121,10 @@ class RowBuilder:
     def _place_pairs(self, chunk: Chunk, text: TokenizedChunk,
                      stats: CorpusStats) -> tuple[TokenPlacements, np.ndarray]:
         """Places two texts per row. Returns the placements and the next-sentence labels [rows]."""
-        budget = self._settings.length - 3
+        budget = self._settings.corpus.length - 3
         documents = [self._split_sentences(text, document, budget, stats) for document in range(len(text.bounds))]
         rng = np.random.default_rng([self._settings.seed, *chunk.key])
-        pairs, dropped = pair_blocks(documents, budget, self._settings.short_sequence_probability, rng)
+        pairs, dropped = pair_blocks(documents, budget, self._settings.corpus.short_sequence_probability, rng)
         stats.counts["tokens dropped to fit pairs"] += dropped
         spans = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
         length = spans[:, 1] - spans[:, 0]
@@ -155,7 +149,7 @@ class RowBuilder:
 
     def _fill(self, text: TokenizedChunk, placements: TokenPlacements, count: int) -> Rows:
         """Writes [CLS], the token ranges and [SEP] into `count` rows of padding."""
-        length = self._settings.length
+        length = self._settings.corpus.length
         tokens = np.full(count * length, self._special.pad, np.int32)
         flags = {name: np.zeros(count * length, np.uint8) for name in UINT8_FEATURES}
         to = placements.row * length + placements.column  # flat position of the first token of each range

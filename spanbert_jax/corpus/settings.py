@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from spanbert_jax.common.settings import Settings, require, setting
+from spanbert_jax.common.settings import Settings, qualified, require, setting
+from spanbert_jax.corpus.sources import file_formats
+from spanbert_jax.text import MIN_VOCAB_SIZE
 
-FORMATS = ("auto", "documents", "blank-lines", "sentences", "jsonl")
 BLOCK_MODES = ("sentences", "contiguous", "pairs")
 MIN_LENGTH, MAX_LENGTH = 8, 65_536
 
@@ -17,12 +18,10 @@ class CorpusSettings(Settings):
         (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:split]'.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.")
     vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
-    lowercase: bool | None = setting(
-        None, "Lower-case the text; by default as the vocabulary is, and not when one is trained.")
     format: str = setting(
         "auto", "Format of the files. documents: one per file, blank lines between paragraphs; blank-lines: blank "
         "lines between documents; sentences: one per line, blank lines between documents; auto: jsonl or documents by "
-        "the file's name.", choices=FORMATS)
+        "the file's name.", choices=file_formats)
     text_field: str = setting("text", "JSON field or TFDS feature with the text.")
     annotation_field: str = setting(
         "", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
@@ -38,5 +37,7 @@ class CorpusSettings(Settings):
 
     def validate(self, path: str) -> None:
         super().validate(path)
-        require(not (self.pack and self.blocks == "pairs"), f"{path}.pack", True,
+        require(self.vocab_size == 0 or self.vocab_size >= MIN_VOCAB_SIZE, qualified(path, "vocab_size"),
+                self.vocab_size, f"must be at least {MIN_VOCAB_SIZE}")
+        require(not (self.pack and self.blocks == "pairs"), qualified(path, "pack"), True,
                 "a pair fills its row; leave out pack, or take other blocks than 'pairs'")

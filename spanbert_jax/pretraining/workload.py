@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare, wait_for_corpus
+from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, wait_for_corpus
 from spanbert_jax.masking import Masker, make_masker
 from spanbert_jax.masking.mixtures import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
@@ -110,11 +110,7 @@ def find_corpus(config: PretrainingConfig, workdir: pathlib.Path) -> Corpus:
         return open_corpus(data.path)
     if not is_process_zero():
         return wait_for_corpus(workdir / "data")
-    return prepare(
-        list(data.sources), workdir / "data", tokenizer=data.tokenizer or None, vocab_size=data.vocab_size or None,
-        format=data.format, text_field=data.text_field, annotation_field=data.annotation_field or None,
-        length=data.length, blocks=data.blocks, pack=data.pack, validation_fraction=data.validation_fraction,
-        short_sequence_probability=data.short_sequence_probability, seed=config.seed)
+    return prepare_corpus(data, workdir / "data", seed=config.seed)
 
 
 def corpus_masker(config: PretrainingConfig, corpus: Corpus) -> Masker:

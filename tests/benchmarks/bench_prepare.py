@@ -21,6 +21,7 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import prepare
 from spanbert_jax.corpus.chunks import make_chunks
 from spanbert_jax.corpus.rows import RowBuilder, RowSettings
+from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, read_documents, resolve_sources
 from spanbert_jax.text import load_tokenizer, sentence_spans
 from tests.paths import DATA
@@ -42,7 +43,8 @@ def main() -> None:
                    for encoding in tokenizer.encode_batch_fast(texts[start:start + 2000], add_special_tokens=False))
 
     def rows(blocks: str, pack: bool) -> int:
-        make = RowBuilder(RowSettings(tokenizer.to_str(), 512, blocks, pack, 0.1, 0))
+        make = RowBuilder(RowSettings(tokenizer.to_str(), CorpusSettings(
+            blocks=blocks, pack=pack, short_sequence_probability=0.1), 0))
         return sum(make(chunk)[1].counts["tokens"] for chunk in make_chunks(documents, 0, blocks))
 
     def whole() -> int:

@@ -1,21 +1,38 @@
-"""The verb `prepare`: flags reach the function, mistakes are one line and exit code 2."""
+"""The verb `prepare`: flags reach the settings, and mistakes are one line with exit code 2."""
 import argparse
-import inspect
 import subprocess
 import sys
 
 from spanbert_jax.commands import prepare as command
-from spanbert_jax.corpus import open_corpus, prepare
+from spanbert_jax.corpus import open_corpus
+from spanbert_jax.corpus.settings import CorpusSettings
 
 
-def test_flags_mirror_the_function():
+def parse(*flags: str) -> dict:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    parsed = vars(parser.parse_args(["--source", "a", "--source", "b", "--out", "c"]))
-    signature = inspect.signature(prepare).parameters
-    assert parsed.pop("sources") == ["a", "b"] and parsed.pop("out") == "c"
-    assert parsed == {name: parameter.default for name, parameter in signature.items()
-                      if name not in ("sources", "out", "progress")}
+    return vars(parser.parse_args(["--source", "a", "--source", "b", "--out", "c", *flags]))
+
+
+def test_flags_and_their_defaults():
+    assert parse() == {
+        "sources": ["a", "b"], "out": "c", "tokenizer": "", "vocab_size": 0, "lowercase": None, "format": "auto",
+        "text_field": "text", "annotation_field": "", "length": 512, "blocks": "sentences", "pack": False,
+        "validation_fraction": 0.01, "short_sequence_probability": 0.0, "seed": 0, "workers": None, "overwrite": False}
+
+
+def test_every_flag_reaches_the_corpus(monkeypatch):
+    calls = []
+    monkeypatch.setattr(command, "prepare_corpus", lambda settings, **call: calls.append((settings, call)))
+    command.run(argparse.Namespace(**parse(
+        "--tokenizer", "vocab.txt", "--no-lowercase", "--format", "jsonl", "--text-field", "body",
+        "--annotation-field", "names", "--length", "64", "--blocks", "pairs", "--validation-fraction", "0.2",
+        "--short-sequence-probability", "0.1", "--seed", "3", "--workers", "2", "--overwrite")))
+    assert calls == [(
+        CorpusSettings(sources=("a", "b"), tokenizer="vocab.txt", format="jsonl", text_field="body",
+                       annotation_field="names", length=64, blocks="pairs", validation_fraction=0.2,
+                       short_sequence_probability=0.1),
+        {"out": "c", "lowercase": False, "seed": 3, "workers": 2, "overwrite": True})]
 
 
 def test_the_verb_prepares_and_refuses(tmp_path):

@@ -240,12 +240,14 @@ def test_python_prose_is_kept_when_a_corpus_is_replaced(tmp_path, vocabulary, mo
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"length": 4}, "length is 4: it must lie in 8"),
-    ({"blocks": "words"}, "must be one of sentences, contiguous, pairs"),
-    ({"blocks": "pairs", "pack": True}, "pack cannot be used with blocks 'pairs'"),
-    ({"validation_fraction": 1.5}, "validation_fraction is 1.5"), ({"workers": 0}, "workers is 0"),
+    ({"length": 4}, "length=4: must be at least 8 and at most 65536"),
+    ({"blocks": "words"}, "blocks='words': allowed are 'sentences', 'contiguous', 'pairs'"),
+    ({"blocks": "pairs", "pack": True}, "pack=True: a pair fills its row"),
+    ({"validation_fraction": 1.5}, "validation_fraction=1.5: must be at least 0 and at most 0.9"), ({"workers": 0}, "workers=0: must be at least 1"),
     ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"),
-    ({"format": "xml"}, "format is 'xml'"),
+    ({"tokenizer": None, "vocab_size": 3}, "vocab_size=3: must be at least"), ({"seed": -1}, "seed=-1: must be at least 0"),
+    ({"lenght": 64}, "prepare has no field 'lenght'; did you mean 'length'"),
+    ({"format": "xml"}, "format='xml': allowed are 'auto', 'documents'"),
 ])
 def test_invalid_settings_are_refused_before_any_work(changes, message, books, tmp_path, vocabulary):
     with pytest.raises(UserError, match=message) as caught:

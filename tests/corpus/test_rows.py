@@ -4,15 +4,15 @@ import pytest
 
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.rows import Chunk, RowBuilder, RowSettings
+from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.text import load_tokenizer, sentence_spans, special_ids, word_start_table
 
 LENGTH = 64
 
 
 def make(vocabulary, documents, **changes):
-    settings = {"tokenizer": load_tokenizer(vocabulary).to_str(), "length": LENGTH, "blocks": "sentences",
-                "pack": False, "short_sequence_probability": 0.0, "seed": 0, **changes}
-    return RowBuilder(RowSettings(**settings))(Chunk((0, 0), documents))
+    seed, settings = changes.pop("seed", 0), CorpusSettings(**{"length": LENGTH, **changes})
+    return RowBuilder(RowSettings(load_tokenizer(vocabulary).to_str(), settings, seed))(Chunk((0, 0), documents))
 
 
 def blocks_of(rows, special):
