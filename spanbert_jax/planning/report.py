@@ -113,7 +113,7 @@ def _collective_rows(collectives: Sequence[Collective], topology: Topology) -> l
     groups: dict[tuple[str, int, bool, bool], list[Collective]] = collections.defaultdict(list)
     for collective in collectives:
         groups[collective.kind, collective.group, collective.crosses_slices, collective.overlapped].append(collective)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (kind, group, crosses, overlapped), members in groups.items():
         volume = sum(member.runs * member.bytes for member in members)
         if volume < _SMALL_COLLECTIVE:

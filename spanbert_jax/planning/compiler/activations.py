@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from spanbert_jax.planning.compiler.hlo import Instruction, Program, array_bytes, loop_parts
+from spanbert_jax.planning.compiler.hlo import Instruction, Program, array_bytes, loop_parts, search
 
 # JAX writes this into the names of operations of a backward pass.
 _BACKWARD = re.compile(r'op_name="[^"]*transpose\(')
@@ -52,7 +52,7 @@ def _buffers(program: Program, lines: dict[str, Instruction], name: str) -> list
         return [found for operand in line.operands for found in _buffers(program, lines, operand)]
     if line.opcode != "get-tuple-element":
         return [((name, -1), array_bytes(line.type, hbm_only=True))]
-    index, source = int(re.search(r"index=(\d+)", line.text)[1]), lines.get(line.operands[0])
+    index, source = int(search(r"index=(\d+)", line.text)), lines.get(line.operands[0])
     if source is not None and source.opcode == "while":
         initial = lines.get(source.operands[0])
         if initial is not None and initial.opcode == "tuple" and _is_loop_invariant(program, source, index):
@@ -67,5 +67,5 @@ def _is_loop_invariant(program: Program, loop: Instruction, index: int) -> bool:
     body = program.computations[loop_parts(loop)[1]]
     root = list(body.values())[-1]
     made = body.get(root.operands[index]) if root.opcode == "tuple" else None
-    return made is not None and made.opcode == "get-tuple-element" and re.search(
-        r"index=(\d+)", made.text)[1] == str(index) and body[made.operands[0]].opcode == "parameter"
+    return (made is not None and made.opcode == "get-tuple-element" and search(r"index=(\d+)", made.text) == str(index)
+            and body[made.operands[0]].opcode == "parameter")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -40,7 +41,7 @@ def get_devices(topology: Topology) -> list[jax.Device]:
                         f"use one in which {topology.kind} is offered") from None
 
 
-def _description(topology: Topology) -> dict[str, str | int | tuple[int, ...]]:
+def _description(topology: Topology) -> dict[str, Any]:
     if topology.chip.platform == "gpu":
         hosts = -(-topology.chips // topology.chip.chips_per_host)
         return {"platform": "cuda", "topology_name": topology.kind, "target_config": _H100,

@@ -217,8 +217,15 @@ def _parse_collective(instruction: Instruction, fused: bool, slice_size: int, ru
 
 def loop_parts(instruction: Instruction) -> tuple[str, str]:
     """Names of the condition and the body of a while loop."""
-    condition, body = (re.search(rf"{part}=%?([\w.\-]+)", instruction.text)[1] for part in ("condition", "body"))
+    condition, body = (search(rf"{part}=%?([\w.\-]+)", instruction.text) for part in ("condition", "body"))
     return condition, body
+
+
+def search(pattern: str, text: str) -> str:
+    """The first group of a pattern that occurs in a text."""
+    match = re.search(pattern, text)
+    assert match, f"no {pattern} in {text[:200]}"
+    return match[1]
 
 
 def _first_group(text: str) -> tuple[int, ...]:

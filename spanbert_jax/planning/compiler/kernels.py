@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from spanbert_jax.model.attention import AttentionInputs, AttentionSpec, get_backend
+from spanbert_jax.planning.compiler.hlo import search
 from spanbert_jax.planning.compiler.steps import kernel_name
 
 # Even numbers: both cores of a chip with two get the same number.
@@ -57,7 +58,7 @@ def kernel_cycles(dump: pathlib.Path) -> dict[str, float]:
     for analysis in dump.glob(f"*{_ANALYSIS}*"):
         text = analysis.read_text(encoding="utf-8", errors="replace")
         if name := kernel_name(text):
-            bundles = int(re.search(r"total scheduled bundles:\s*(\d+)", text)[1])
+            bundles = int(search(r"total scheduled bundles:\s*(\d+)", text))
             number, code = analysis.name.split("-", 1)[0], analysis.name.split(f"-{_ANALYSIS}")[0].rsplit("-", 1)[0]
             final, = (path for path in dump.glob(f"{number}-*-final_bundles*")
                       if path.name.startswith(code) and _ANALYSIS not in path.name)

@@ -21,7 +21,7 @@ from spanbert_jax.planning.compiler.corpus_shape import (
 from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.hardware import Chip, Topology
 from spanbert_jax.pretraining.config import PretrainingConfig
-from spanbert_jax.pretraining.workload import build
+from spanbert_jax.pretraining.workload import build, corpus_masker
 from spanbert_jax.training.experiment import Experiment, check_devices, parameter_count
 from spanbert_jax.training.mesh import mesh_axes
 from spanbert_jax.training.step import make_train_step
@@ -106,9 +106,10 @@ def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topol
       UserError: the config does not fit the devices, as in a run.
     """
     check_devices(config, devices)
-    experiment = build(config, placeholder_corpus(corpus, config), devices)
-    step = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
-                           experiment.abstract_state, experiment.mesh)
+    placeholder = placeholder_corpus(corpus, config)
+    experiment = build(config, placeholder, devices)
+    step: Any = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
+                                experiment.abstract_state, experiment.mesh)
     batch = abstract_batch(experiment)
     began = time.monotonic()
     with jax.set_mesh(experiment.mesh):
@@ -117,7 +118,8 @@ def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topol
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             return _out_of_memory(str(error), _bytes_per_device((experiment.abstract_state, batch)), topology.chip)
-    return _read_program(experiment, batch, compiled, topology, time.monotonic() - began)
+    spans = corpus_masker(config, placeholder).max_masked / _TOKENS_PER_SPAN
+    return _read_program(experiment, batch, compiled, topology, spans, time.monotonic() - began)
 
 
 def _out_of_memory(message: str, arguments: int, chip: Chip) -> OutOfMemory:
@@ -137,16 +139,16 @@ def _parse_bytes(text: str) -> float:
     return float(text.rstrip("KMGT")) * units.get(text[-1], 1.0)
 
 
-def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, seconds: float) -> CompiledStep:
-    """Memory, cycles and collectives of a program that JAX compiled."""
+def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: Topology, spans: float,
+                  seconds: float) -> CompiledStep:
+    """Memory, cycles and collectives of a program that JAX compiled; `spans` are those masked in a row."""
     config, network, workload = experiment.config, experiment.model.config, experiment.workload
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
-    abstract, accumulation, masked = experiment.abstract_state, config.train.accumulation, workload.masker.max_masked
+    abstract, accumulation = experiment.abstract_state, config.train.accumulation
     shards = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
             for name in ("batch", "heads")}
-    trips = masked / _TOKENS_PER_SPAN
-    kernels, uncounted = _runs_without_cycles(program, trips)
-    products, others, roofline = _cycles(program, topology.chip, trips)
+    kernels, uncounted = _runs_without_cycles(program, spans)
+    products, others, roofline = _cycles(program, topology.chip, spans)
     return CompiledStep(
         rows=config.train.batch_size // accumulation // shards["batch"], length=workload.length,
         parameters=parameter_count(abstract.params, network), attention=network.attention,
@@ -156,19 +158,19 @@ def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: T
         batch_bytes=_bytes_per_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,
         product_cycles=products, other_cycles=others, other_roofline_cycles=roofline, kernels=kernels,
-        uncounted=uncounted, collectives=tuple(program.collectives(trips, topology.slice_size, topology.slices)))
+        uncounted=uncounted, collectives=tuple(program.collectives(spans, topology.slice_size, topology.slices)))
 
 
 def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _cycles(program: Program, chip: Chip, trips: float) -> tuple[float | None, float, float]:
+def _cycles(program: Program, chip: Chip, spans: float) -> tuple[float | None, float, float]:
     """Cycles of matrix products, of other operations, and of those as limited by memory traffic."""
     if not chip.clock:
         return None, 0.0, 0.0
     products = others = roofline = 0.0
-    for computation, instruction, runs in program.runs(trips):
+    for computation, instruction, runs in program.runs(spans):
         cycles = instruction.cycles
         if not cycles:
             continue
@@ -181,11 +183,11 @@ def _cycles(program: Program, chip: Chip, trips: float) -> tuple[float | None, f
     return products, others, roofline
 
 
-def _runs_without_cycles(program: Program, trips: float) -> tuple[dict[str, float], dict[str, float]]:
+def _runs_without_cycles(program: Program, spans: float) -> tuple[dict[str, float], dict[str, float]]:
     """Runs of kernels by name, and of other operations without cycles by opcode."""
     kernels: dict[str, float] = collections.defaultdict(float)
     uncounted: dict[str, float] = collections.defaultdict(float)
-    for _, instruction, runs in program.runs(trips):
+    for _, instruction, runs in program.runs(spans):
         if name := kernel_name(instruction.text):
             kernels[name] += runs
         elif instruction.cycles is None and instruction.opcode in _UNCOUNTED:
