@@ -24,9 +24,51 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+TESTS = pathlib.Path(__file__).parent
+# `pytest -m fast` runs these files and single tests, in less than 90 seconds on two cores.
+FAST = """
+checkpoints/test_fingerprint.py checkpoints/test_manifest.py checkpoints/test_retention.py commands/test_configs.py
+corpus/test_blocks.py corpus/test_loader.py corpus/test_pairs.py corpus/test_rows.py interop/test_location.py
+interop/test_torch_file.py interop/test_vocabulary.py masking/test_budgets.py masking/test_masking.py
+masking/test_replacement.py masking/test_spans.py model/test_functions.py pretraining/test_objective.py
+tasks/test_answers.py tasks/test_classification_metrics.py tasks/test_packing_pairs.py tasks/test_packing.py
+tasks/test_question_metrics.py tasks/test_relation_metrics.py tasks/test_rouge.py test_mutations.py
+text/test_sentences.py text/test_tokenizer.py training/test_durations.py training/test_optimizers.py
+training/test_resuming.py training/test_schedules.py
+training/test_step.py::test_losses_fall_when_rows_repeat training/test_step.py::test_metrics_count_real_tokens
+""".split()
+# The files that take longest come first, so that no worker is left with one of them at the end.
+SLOW = """
+training/test_run.py finetuning/test_writing.py faults/test_stops.py training/test_step.py planning/test_tpu.py
+faults/test_peers.py generation/test_search.py finetuning/test_run.py training/test_profiling.py launch/test_local.py
+training/test_zero1.py faults/test_elastic.py inference/test_adopting.py inference/test_prediction.py
+training/test_continuing.py
+""".split()
+
+
 def pytest_addoption(parser):
     parser.addoption("--sweep", type=int, default=0, metavar="N",
                      help="kill and stop runs under tests/faults N times (default: a few times)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fast: a selection from most areas that takes less than 90 seconds on two cores")
+
+
+def pytest_ignore_collect(collection_path, config):
+    # Importing the other files would take longer than running the selection.
+    files = {TESTS / name.split("::")[0] for name in FAST}
+    if config.option.markexpr == "fast" and collection_path.name.startswith("test_") and collection_path not in files:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    fast, slow = ({(TESTS / file).as_posix(): place for place, file in enumerate(files)} for files in (FAST, SLOW))
+    for item in items:
+        if fast.keys() & {item.path.as_posix(), f"{item.path.as_posix()}::{item.originalname}"}:
+            item.add_marker("fast")
+    items.sort(key=lambda item: slow.get(item.path.as_posix(), len(slow)))
 
 
 @pytest.fixture(scope="session")
