@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to be made")
     parser.add_argument("--tokenizer", metavar="FILE",
                         help="vocab.txt, tokenizer.json or a directory with one, where none comes with the weights")
-    parser.add_argument("--task", choices=("summarization", "translation"),
-                        help="what an EncoderDecoderModel is for, which predict, evaluate and pipeline then do")
+    parser.add_argument("--task", metavar="TASK",
+                        help="the task of an EncoderDecoderModel, such as summarization or translation, for predict, "
+                             "evaluate and pipeline")
 
 
 def run(args: argparse.Namespace) -> int:

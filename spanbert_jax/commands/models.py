@@ -20,10 +20,10 @@ def describe(model: EncoderModel) -> str:
 
 
 def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:
-    """Brings a network that writes in or out, and says so; `task` and `tokenizer` as `prediction.adopting.adopt` has
+    """Brings a network that writes in or out, and says so; `task` and `tokenizer` as `inference.encoder_decoders.convert` has
     them."""
-    from spanbert_jax.inference.encoder_decoders import adopt
-    fine_tuned, comparison = adopt(path, out, task, tokenizer)
+    from spanbert_jax.inference.encoder_decoders import convert
+    fine_tuned, comparison = convert(path, out, task, tokenizer)
     config, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
     print(f"{path}: {fine_tuned.name}, {config.num_layers} layers of width {config.width} that read and "
           f"{decoder.num_layers} of width {decoder.width} that write, {config.vocab_size:,} and {decoder.vocab_size:,} "

@@ -18,7 +18,8 @@ Choices = Sequence[Any] | Callable[[], Sequence[Any]]
 
 
 def setting(default: Any, help: str, *, choices: Choices | None = None, minimum: float | None = None,
-            maximum: float | None = None, above: float | None = None, below: float | None = None) -> Any:
+            maximum: float | None = None, above: float | None = None, below: float | None = None,
+            overridable: bool = False) -> Any:
     """A field of a `Settings` class.
 
     Args:
@@ -27,9 +28,11 @@ def setting(default: Any, help: str, *, choices: Choices | None = None, minimum:
       choices: all allowed values, or a function that lists them when they are needed.
       minimum, maximum: allowed range, ends included.
       above, below: allowed range, ends excluded.
+      overridable: a task's setting that may be changed after training.
     """
     return dataclasses.field(default=default, metadata={
-        "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above, "below": below})
+        "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above, "below": below,
+        "overridable": overridable})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Fine-tuning: a task's examples as what a run learns, its best network stored, several seeds and grids of settings."""
+"""Fine-tuning: training on the examples of a task, storing the best model, sweeps over seeds and settings."""

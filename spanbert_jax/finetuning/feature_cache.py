@@ -1,9 +1,10 @@
-"""Features kept beside the data that they were made of, so that a second run need not make them again."""
+"""A cache of features on disk, next to the data they are made from."""
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import pathlib
 import shutil
@@ -19,31 +20,34 @@ import spanbert_jax.text
 from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.features import Features, Texts
+from spanbert_jax.tasks.features import Features, TokenSequences
 
 _FOLDER = ".spanbert_features"
-_FAULTS = "faults.json"
+_ISSUES = "issues.json"
 
 
-def cached_features(data: str, key: Any, faults: DataIssues, make: Callable[[DataIssues], Features]) -> Features:
-    """The features of a key from the disk, or made and left there for the next time, as far as the disk takes them.
+def cached_features(data: str, key: Any, task: type, issues: DataIssues,
+                    make: Callable[[DataIssues], Features]) -> Features:
+    """The features for a key from the cache, or from `make`, stored for the next time if the disk allows it.
 
-    They lie in a hidden folder beside the data, or in the user's cache folder where that cannot be written.
+    The cache is a hidden folder next to the data, or the user's cache folder if that cannot be written.
 
     Args:
-      data: a file that they are made of.
-      key: all that decides them besides the code of the tasks, as JSON holds it.
-      faults: gets those of making them, whether they are made now or not.
+      data: a file that the features are made from.
+      key: all that determines the features besides code; JSON-able.
+      task: class of the task, whose code is part of the key.
+      issues: gets the issues of making the features, also if they come from the cache.
+      make: makes the features and counts issues.
     """
-    name = hashlib.sha256(json.dumps([_code(), key], sort_keys=True).encode()).hexdigest()[:24]
+    name = hashlib.sha256(json.dumps([_code(task), key], sort_keys=True).encode()).hexdigest()[:24]
     folders = [pathlib.Path(data).absolute().parent / _FOLDER, cache_folder() / "features"]
     for folder in folders:
-        # Not there, or damaged.
+        # Otherwise the entry is missing or damaged.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
-            return _read(folder / name, faults)
+            return _read(folder / name, issues)
     found = DataIssues()
     features = make(found)
-    faults.merge(found)
+    issues.merge(found)
     for folder in folders:
         with contextlib.suppress(OSError):
             _write(folder / name, features, found)
@@ -51,48 +55,51 @@ def cached_features(data: str, key: Any, faults: DataIssues, make: Callable[[Dat
     return features
 
 
-def _code() -> str:
-    """What the code of the tasks and their tokenizer is: features made by another are not taken."""
+def _code(task: type) -> str:
+    """A hash of the code of tasks and tokenization: features made by other code are not used."""
     digest = hashlib.sha256(tokenizers.__version__.encode())
-    for room in (spanbert_jax.tasks, spanbert_jax.text):
-        for file in sorted(pathlib.Path(room.__file__).parent.rglob("*.py")):
+    for package in (spanbert_jax.tasks, spanbert_jax.text):
+        for file in sorted(pathlib.Path(package.__file__).parent.rglob("*.py")):
             digest.update(file.read_bytes())
+    with contextlib.suppress(OSError, TypeError):  # of a plugin; without a file in an interactive session
+        digest.update(pathlib.Path(inspect.getfile(task)).read_bytes())
     return digest.hexdigest()
 
 
-def _read(folder: pathlib.Path, faults: DataIssues) -> Features:
-    stored = json.loads((folder / _FAULTS).read_text(encoding="utf-8"))
+def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
+    stored = json.loads((folder / _ISSUES).read_text(encoding="utf-8"))
 
     def array(*parts: str) -> np.ndarray:
         return np.load(folder / f"{'.'.join(parts)}.npy", mmap_mode="r", allow_pickle=False)
 
     features = Features(
         *(array(field) for field in ("example", "starts", "tokens", "token_types")),
-        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "pieces")},
-        labels=Texts(array("labels", "starts"), array("labels", "tokens")) if stored["labels"] else None)
-    for texts in filter(None, (features, features.labels)):
-        if len(texts.tokens) != texts.starts[-1]:
-            raise ValueError("cut short")
-    for fault, count in stored["counts"].items():
-        for place in stored["places"][fault]:
-            faults.add(fault, place, 0)
-        faults.counts[fault] += count
+        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "token_columns")},
+        labels=TokenSequences(array("labels", "starts"), array("labels", "tokens")) if stored["labels"] else None)
+    for sequences in filter(None, (features, features.labels)):
+        if len(sequences.tokens) != sequences.starts[-1]:
+            raise ValueError("truncated")
+    for issue, count in stored["counts"].items():
+        for place in stored["places"][issue]:
+            issues.add(issue, place, 0)
+        issues.counts[issue] += count
     return features
 
 
-def _write(folder: pathlib.Path, features: Features, faults: DataIssues) -> None:
-    """Writes features so that they are never seen half-written."""
+def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None:
+    """Writes features atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
         for field in dataclasses.fields(features):
             value = getattr(features, field.name)
-            arrays = value if isinstance(value, dict) else vars(value) if isinstance(value, Texts) else {"": value}
+            arrays = value if isinstance(value, dict) else vars(value) if isinstance(value, TokenSequences) else {"": value}
             for name, array in arrays.items() if value is not None else ():
                 np.save(partial / f"{'.'.join(filter(None, (field.name, name)))}.npy", array)
-        (partial / _FAULTS).write_text(json.dumps({
-            "columns": list(features.columns), "pieces": list(features.pieces), "labels": features.labels is not None,
-            "counts": faults.counts, "places": faults.places}), encoding="utf-8")
-        replace_directory(partial, folder)
+        (partial / _ISSUES).write_text(json.dumps({
+            "columns": list(features.columns), "token_columns": list(features.token_columns),
+            "labels": features.labels is not None, "counts": issues.counts, "places": issues.places}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,149 +1,114 @@
-"""A task as what a run learns."""
+"""The fine-tuning workload: a task's rows, objective and evaluation, as the training loop takes them."""
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import ml_collections
+from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
+from spanbert_jax.finetuning.evaluation import Predicted, StopRequested, TaskEvaluator
+from spanbert_jax.finetuning.objective import task_objective
 from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
-from spanbert_jax.inference.outputs import apply, has_entry_per_text, head_outputs, inputs_of
-from spanbert_jax.model import EncoderModel, ModelConfig, train_step_flops
-from spanbert_jax.model.losses import LossSums
-from spanbert_jax.tasks.packing import PackedRows, Unpacked, split_rows
-from spanbert_jax.tasks.protocol import Prediction, Task
-from spanbert_jax.training.batches import global_array, local_batch_indices
-from spanbert_jax.training.init_from import initial_params
-from spanbert_jax.training.mesh import batch_sharding, batch_ways
-from spanbert_jax.training.objective import Batch, Objective
+from spanbert_jax.tasks.packing import PackedRows
+from spanbert_jax.training.mesh import batch_ways
 from spanbert_jax.training.workload import Call
 
-_TERM = "task"
-# How far the examples in a step may be from what is asked for without a word.
-_ROUNDING = 0.15
-
-
-def task_objective(model: EncoderModel, task: Task) -> Objective:
-    """The task's loss, divided by the number of its targets in the whole batch."""
-    def loss_sums(params: Any, batch: Batch, key: jax.Array | None) -> dict[str, LossSums]:
-        return {_TERM: task.loss(apply(model, params, batch, key), batch)}
-
-    def counts(batch: Batch) -> dict[str, jax.Array]:
-        # How many targets there are does not depend on what the network says, so that it need not be asked.
-        shapes = jax.eval_shape(lambda key: apply(model, nn.unbox(model.init(key, **model.smallest_inputs))["params"],
-                                                  batch), jax.random.key(0))
-        return {_TERM: task.loss(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), batch).count}
-
-    def loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
-        return sums[_TERM].loss / jnp.maximum(counts[_TERM], 1.0)
-
-    return Objective(lambda key, batch: batch, counts, loss_sums, loss)
+# Relative difference between requested and actual examples per step that is not reported.
+_TOLERANCE = 0.15
 
 
 class TaskWorkload:
     """A `training.workload.Workload`; see there.
 
     Attributes:
+      dataset: the run's data.
+      model: as trained on the mesh.
+      local_model: the same model with attention that any device computes.
+      evaluator: predicts and evaluates parts of the dataset.
       latest: the dev predictions of the last evaluation; None without one.
     """
 
-    def __init__(self, config: FinetuningConfig, dataset: Dataset, model: EncoderModel, mesh: Mesh):
-        rows = dataset.rows["train"]
-        self.dataset, self.task, self.metric = dataset, dataset.task, dataset.task.metric
+    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: nn.Module, local_model: nn.Module,
+                 mesh: Mesh):
+        """Compiles nothing yet."""
+        task, rows = dataset.task, dataset.rows["train"]
+        self.dataset, self.model, self.local_model = dataset, model, local_model
+        self.metric = task.loss_evaluation.metric if task.loss_evaluation else task.metric
         self.rows_per_step, self.length = rows_per_step(config, dataset), rows.length
         self.padding_rows = -self.rows_per_step % (batch_ways(mesh, config.mesh.rules) * config.train.accumulation)
-        self.objective = task_objective(model, self.task)
-        self.flops = train_step_flops(model.config, self.rows_per_step, rows.length, 0)
+        self.objective = task_objective(model, task)
+        self.flops = task.step_flops(model, rows, self.rows_per_step)
         self.identity = dataset.identity
         self.can_evaluate = "dev" in dataset.rows
-        self.latest: list[Prediction] | None = None
-        self._config, self._model, self._mesh = config, model, mesh
-
-    @property
-    def plain_model(self) -> EncoderModel:
-        """The network with attention as it can be computed anywhere."""
-        return self._model.clone(config=dataclasses.replace(self._model.config, attention=ModelConfig.attention))
+        self.latest: Predicted | None = None
+        self.evaluator = TaskEvaluator(dataset, model, local_model, mesh, config.mesh.rules,
+                                       config.evaluation.batch_size)
+        self._config = config
 
     def open_rows(self) -> PackedRows:
+        """The training rows."""
         return self.dataset.rows["train"]
 
     def initial_params(self) -> Any:
-        return initial_params(self._config, self._model, self.dataset.tokenizer)
+        """The task's initial parameters, on the host."""
+        return self.dataset.task.initial_params(self.model, self._config.init_from, self.dataset.tokenizer,
+                                                self._config.seed)
 
     def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
-        self.latest = self.predict("dev", params, call, stop)
-        return None if self.latest is None else self.task.score(self.dataset.examples["dev"], self.latest)
+        """Metrics on the dev examples; None if `stop`, called after each batch, returned true."""
+        task = self.dataset.task
+        try:
+            if task.loss_evaluation:
+                return self.evaluator.mean_loss("dev", params, call, stop)
+            self.latest = self.evaluator.predict("dev", task, params, call, stop)
+        except StopRequested:
+            self.latest = None
+            return None
+        return self.latest.task.score(self.dataset.examples["dev"], self.latest.predictions)
 
-    def predict(self, part: str, params: Any, call: Call, stop: Callable[[], bool | None],
-                ) -> list[Prediction] | None:
-        """The predictions for a part; the task is tuned by those for "dev". None if `stop` has ended it."""
-        rows, examples = self.dataset.rows[part], self.dataset.examples[part]
-        unpacked = Unpacked(rows, has_entry_per_text(self._model))
-        sharding = batch_sharding(self._mesh, self._config.mesh.rules)
-        size = self._config.evaluation.batch_size
-        places = local_batch_indices(sharding, size)
-        for numbers in split_rows(rows, size):
-            batch = {name: global_array(sharding, values, places, size)
-                     for name, values in inputs_of(rows.rows(numbers[places])).items()}
-            unpacked.add(numbers, jax.device_get(call(self._outputs, params, batch)))
-            if stop():
-                return None
-        predictions = self.task.decode(examples, rows.features, unpacked.outputs)
-        facts = dict(self.task.facts)
-        if part == "dev":
-            self.task.tune(examples, predictions)
-        if self.task.facts != facts:
-            predictions = self.task.decode(examples, rows.features, unpacked.outputs)
-        return predictions
-
-    @functools.cached_property
-    def _outputs(self) -> Callable:
-        rules = self._config.mesh.rules
-
-        def outputs(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            with nn.logical_axis_rules(rules):
-                return head_outputs(self._model)(params, batch)
-
-        return jax.jit(outputs, in_shardings=(None, batch_sharding(self._mesh, rules)),
-                       out_shardings=NamedSharding(self._mesh, PartitionSpec()))
-
-    def format_metrics(self, figures: Mapping[str, Any]) -> str:
+    def words(self, figures: Mapping[str, Any]) -> str:
+        """Metrics in one line, without those by type, of which there may be many."""
         return ", ".join(f"{name} {value:.4g}" for name, value in figures.items()
-                         if isinstance(value, float) and "/" not in name)  # by type, of which there may be many
+                         if isinstance(value, float) and "/" not in name)
 
-    def summary(self) -> list[str]:
+    def introduction(self) -> list[str]:
+        """Descriptions of the data, one line each; the first is shown with the parameters and the mesh."""
         rows, parts = self.dataset.rows["train"], self.dataset.examples
-        held_back = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
-        words = [f"{len(parts['train']):,} training examples{f' ({held_back})' * bool(held_back)} as "
-                 f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} pieces, "
-                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
-        examples, asked = self.rows_per_step * len(parts["train"]) / len(rows), self._config.train.batch_size
-        if abs(examples / asked - 1) > _ROUNDING:
-            words.append(f"config.train.batch_size={asked} is met by {examples:.1f} examples a step, no better, for a "
-                         f"row holds {len(parts['train']) / len(rows):.1f}.")
-        words += format_issues(self.dataset.faults)
+        held_out = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
+        lines = [f"{len(parts['train']):,} training examples{f' ({held_out})' * bool(held_out)} as "
+                 f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} tokens, "
+                 f"{rows.filled:.1%} full; {self.rows_per_step} rows per step"]
+        examples, requested = self.rows_per_step * len(parts["train"]) / len(rows), self._config.train.batch_size
+        if abs(examples / requested - 1) > _TOLERANCE:
+            lines.append(f"config.train.batch_size={requested}: a step has {examples:.1f} examples on average, the "
+                         f"nearest possible number: a row holds {len(parts['train']) / len(rows):.1f}.")
+        lines += [f"{count:,} {issue}: {', '.join(self.dataset.issues.places[issue])}"
+                  for issue, count in self.dataset.issues.counts.items()]
         if not self.can_evaluate:
-            words.append("There are no dev examples, so nothing is evaluated and the last checkpoint is the one taken; "
-                         "give config.task.dev or config.task.dev_fraction to have the best.")
-        return words
+            lines.append("There are no dev examples: nothing is evaluated, and the last checkpoint is used; set "
+                         "config.task.dev or config.task.dev_fraction to use the best one.")
+        return lines
 
-    def write_artifacts(self, workdir: pathlib.Path) -> None:
+    def furnish(self, workdir: pathlib.Path) -> None:
+        """Writes the files that export and predict need."""
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
-        text = json.dumps(describe_task(self._config.task.name, self.task), indent=2, ensure_ascii=False)
-        write_text(workdir / TASK_FILE, text + "\n")
+        description = describe_task(self._config.task.name, self.dataset.task, plugins_of(self._config))
+        write_text(workdir / TASK_FILE, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
 
-def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:
-    """Rows that hold `config.train.batch_size` examples on average, whatever the devices."""
+def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset) -> int:
+    """Rows that contain `config.train.batch_size` examples on average, whatever the devices."""
     return max(1, round(config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])))
+
+
+def plugins_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The modules of `config.plugins`."""
+    return tuple(config.get("plugins", ()))

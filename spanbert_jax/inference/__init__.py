@@ -1,1 +1,1 @@
-"""Fine-tuned networks at work: stored with their task, run over files and texts."""
+"""Inference with fine-tuned models: stored with their task, run over files and texts."""

@@ -1,40 +1,31 @@
-"""What the network is used for: fine-tuned tasks, one file each under one protocol, and filling in masked spans."""
+"""Tasks that a pretrained encoder is fine-tuned for, one file each under one protocol, and filling in masked spans."""
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import Registry
+from spanbert_jax.common.settings import from_dict
 
-# Name of a task -> the module here, and the class in it.
-TASKS = {
-    "question_answering": ("question_answering", "QuestionAnswering"),
-    "text_classification": ("text_classification", "TextClassification"),
-    "relation_extraction": ("relation_extraction", "RelationExtraction"),
-    "token_classification": ("token_classification", "TokenClassification"),
-    "extractive_summarization": ("extractive_summarization", "ExtractiveSummarization"),
-    "summarization": ("summarization", "Summarization"),
-    "translation": ("translation", "Translate"),
-}
+if TYPE_CHECKING:
+    from spanbert_jax.tasks.protocol import Task
 
-
-def task_class(name: str) -> type:
-    """The class of a task.
-
-    Raises:
-      UserError: when there is none of that name.
-    """
-    if name not in TASKS:
-        raise UserError(f"task {name!r}: allowed are {', '.join(TASKS)}")
-    module, attribute = TASKS[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+TASKS: Registry[type[Task]] = Registry("task", "tasks", {
+    name: f"{__name__}.{target}" for name, target in {
+        "question_answering": "question_answering:QuestionAnswering",
+        "text_classification": "text_classification:TextClassification",
+        "relation_extraction": "relation_extraction:RelationExtraction",
+        "token_classification": "token_classification:TokenClassification",
+        "extractive_summarization": "extractive_summarization:ExtractiveSummarization",
+        "summarization": "summarization:Summarization",
+        "translation": "translation:TranslationTask"}.items()})
 
 
-def make_task(name: str, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Any:
-    """A task, as `protocol.Task` describes it.
+def make_task(name: str, settings: Mapping[str, Any], fitted: Mapping[str, Any] | None = None) -> Task:
+    """The task of a name with given settings and fitted state, both as JSON holds them.
 
     Raises:
-      UserError: when there is none of that name, or a setting has no meaning.
+      UserError: there is no such task, or a setting is unknown or not allowed.
     """
-    return task_class(name)(settings, facts)
+    cls = TASKS.get(name)
+    return cls(from_dict(cls.Settings, settings, "config.task"), from_dict(cls.Fitted, fitted or {}, "fitted"))

@@ -1,4 +1,4 @@
-"""Logits to answers: the best spans of a question's windows, as text of the context."""
+"""Answers from logits: the best spans over all windows of a question, as text of the context."""
 from __future__ import annotations
 
 import dataclasses
@@ -10,33 +10,33 @@ import numpy as np
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.protocol import NOT_FINITE
 
-NO_TEXT = "the context has no text in which an answer could be"
+NO_TEXT = "the context has no text that could contain an answer"
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """How many answers, and how long.
+class AnswerLimits:
+    """Limits on answers.
 
     Attributes:
-      n_best: texts to list at most.
-      pieces: in an answer at most.
-      null_answers: whether "no answer" may be given.
-      null_threshold: the null_odds above which it is.
+      n_best: maximum number of texts to list.
+      length: maximum number of tokens per answer.
+      null_answers: whether "no answer" is allowed.
+      null_threshold: null_odds above which "no answer" is predicted.
     """
     n_best: int
-    pieces: int
+    length: int
     null_answers: bool
     null_threshold: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Logits:
-    """What the network says of every piece.
+class AnswerLogits:
+    """Logits of every token.
 
     Attributes:
-      start, end: [T] float64, finite: what is not a number counts as the least of float32.
+      start, end: [T] float64, finite: NaN is replaced by the lowest float32.
       finite: [T] whether both were finite.
     """
     start: np.ndarray
@@ -44,39 +44,39 @@ class Logits:
     finite: np.ndarray
 
 
-def finite_logits(start: np.ndarray, end: np.ndarray) -> Logits:
-    """From the network's start_logits and end_logits, [T]."""
+def finite_logits(start: np.ndarray, end: np.ndarray) -> AnswerLogits:
+    """The model's start_logits and end_logits [T], made finite."""
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    mended = [np.nan_to_num(logits, nan=-_LARGEST, posinf=_LARGEST, neginf=-_LARGEST) for logits in (start, end)]
-    return Logits(*mended, np.isfinite(start) & np.isfinite(end))
+    repaired = [np.nan_to_num(logits, nan=-_LARGEST, posinf=_LARGEST, neginf=-_LARGEST) for logits in (start, end)]
+    return AnswerLogits(*repaired, np.isfinite(start) & np.isfinite(end))
 
 
-def best_answer(context: str, features: Features, windows: range, logits: Logits, limits: Limits) -> dict[str, Any]:
-    """The answer to a question, and its rivals.
+def best_answer(context: str, features: Features, windows: range, logits: AnswerLogits, limits: AnswerLimits) -> dict[str, Any]:
+    """The answer to a question and the n best alternatives.
 
-    All spans of a window are looked at that begin where it is the best window ("max_context") and are not too long;
-    the score of one is the sum of its start and end logits. The reference combines the n_best starts with the n_best
-    ends of all positions; changed on purpose, because few of these fit together, or none, and the best span may not be
-    among them.
+    Candidates are all spans of a window that start at a token with "max_context" there and are not too long; a span's
+    score is the sum of its start and end logits. The reference combines the n_best starts with the n_best ends of all
+    positions; changed on purpose, because few or none of these form a valid span, and the best span may not be among
+    them.
 
     Args:
       windows: the question's features.
 
     Returns:
-      "answer", "start", "end": the text, and its characters in the context; "" and -1, -1 for no answer.
+      "answer", "start", "end": the text and its characters in the context; "" and -1, -1 for no answer.
       "score": its probability.
-      "null_odds": the score of no answer, which is the least that a window's [CLS] has, less that of the best text.
-      "best_answer": the best text, were no answer none.
-      "n_best": all of that and the logits, the best first, no text twice; probabilities add up to 1. No answer is among
-        them where it may be given.
-      "note": what was wrong, where something was.
+      "null_odds": the score of no answer, the lowest over the windows' [CLS] tokens, minus that of the best text.
+      "best_answer": the best text.
+      "n_best": answers with their logits, the best first, no text twice; probabilities add up to 1. Includes no answer
+        if null answers are allowed.
+      "note": what is wrong, if anything is.
     """
     texts = _distinct(context, np.concatenate([_spans(features, window, logits, limits) for window in windows]),
                       limits.n_best)
     first = features.starts[windows.start:windows.stop]
     first = first[np.argmin(logits.start[first] + logits.end[first])]
     null = _entry("", -1, -1, float(logits.start[first]), float(logits.end[first]))
-    # Where there is no text, the score of the best is 0, as in the reference.
+    # Without any text, the score of the best is 0, as in the reference.
     odds = null["score"] - (texts[0]["score"] if texts else 0.0)
     given = null if not texts or limits.null_answers and odds > limits.null_threshold else texts[0]
     listed = texts + [null] if limits.null_answers or not texts else texts
@@ -90,18 +90,18 @@ def best_answer(context: str, features: Features, windows: range, logits: Logits
     return answer
 
 
-def _spans(features: Features, window: int, logits: Logits, limits: Limits) -> np.ndarray:
-    """The n_best squared best spans of a window, as many as the reference looks at.
+def _spans(features: Features, window: int, logits: AnswerLogits, limits: AnswerLimits) -> np.ndarray:
+    """The n_best squared best spans of a window, as many as the reference considers.
 
     Returns:
-      [n, 4] float64 in no order: first character, end, start logit, end logit.
+      [n, 4] float64, unordered: first character, end, start logit, end logit.
     """
-    at = features.of(window)
+    at = features.token_slice(window)
     begin, end = at.start + np.count_nonzero(features.token_types[at] == 0), at.stop - 1  # without the last [SEP]
-    starts = np.flatnonzero(features.pieces["max_context"][begin:end])
+    starts = np.flatnonzero(features.token_columns["max_context"][begin:end])
     if not len(starts):
         return np.zeros((0, 4))
-    longest = min(limits.pieces, end - begin)
+    longest = min(limits.length, end - begin)
     ends = np.append(logits.end[begin:end], np.full(longest - 1, -np.inf))
     ends = np.lib.stride_tricks.sliding_window_view(ends, longest)[starts]  # by start and length
     scores = (logits.start[begin + starts, None] + ends).ravel()
@@ -110,12 +110,12 @@ def _spans(features: Features, window: int, logits: Logits, limits: Limits) -> n
     best = best[scores[best] > -np.inf]
     first = begin + starts[best // longest]
     last = first + best % longest
-    return np.stack([features.pieces["char_start"][first], features.pieces["char_end"][last],
+    return np.stack([features.token_columns["char_start"][first], features.token_columns["char_end"][last],
                      logits.start[first], logits.end[last]], axis=1)
 
 
 def _distinct(context: str, spans: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The best spans [n, 4] with different texts, the best first, the earlier one where two are as good."""
+    """The best of spans [n, 4] with different texts, the best first; ties go to the earlier span."""
     order = np.lexsort((spans[:, 1], spans[:, 0], -spans[:, 2] - spans[:, 3]))
     entries: dict[str, dict[str, Any]] = {}
     for i in order.tolist():

@@ -1,4 +1,4 @@
-"""How a sentence shows the network which two entities are meant: four ways, and the pieces that mark them."""
+"""Marks the two entities of a relation in a sentence, in four ways, and chooses the marker tokens."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,22 +15,22 @@ from spanbert_jax.text import SpecialIds, special_ids
 MARKINGS = ("ner", "text", "text_ner", "ner_text")
 MARKERS = ("unused", "words")
 UNKNOWN = "UNKNOWN"
-CUT = "sentences cut to config.task.length, both entities kept"
-LOST = "sentences whose entities do not fit in config.task.length, cut at the end"
+TRUNCATED = "sentences truncated to config.task.length, both entities kept"
+LOST = "sentences whose entities do not fit in config.task.length, truncated at the end"
 _EDGES = ("SUBJ_START", "SUBJ_END", "OBJ_START", "OBJ_END")
 _SPELLED_EDGES = {"SUBJ_START": "( subject", "SUBJ_END": ")", "OBJ_START": "( object", "OBJ_END": ")"}
 _SPELLED_ROLES = {"SUBJ": "subject", "OBJ": "object"}
-_UNUSED = re.compile(r"\[unused([1-9][0-9]*)\]")  # the reference begins with 1, though some vocabularies have a 0
+_UNUSED = re.compile(r"\[unused([1-9][0-9]*)\]")  # the reference starts at 1, though some vocabularies have a 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Marked:
-    """Pieces of a marked sentence, without [CLS].
+class MarkedSentence:
+    """Tokens of a marked sentence, without [CLS].
 
     Attributes:
-      body: of the sentence.
-      entity: for each of them whether it is of an entity or a marker.
-      tail: what follows: [SEP], and what stands between further ones.
+      body: tokens of the sentence and its markers.
+      entity: whether each of them belongs to an entity or is a marker.
+      tail: [SEP], and the segments after the sentence, each with a [SEP].
     """
     body: list[int]
     entity: list[bool]
@@ -38,12 +38,12 @@ class Marked:
 
 
 def uses_types(marking: str) -> bool:
-    """Whether a way of marking shows the types of entities."""
+    """Whether a marking shows the types of entities."""
     return marking != "text"
 
 
 def marker_names(examples: Iterable[Relation], marking: str) -> list[str]:
-    """Names of the markers in order of first use, as the reference has them, and last one for types not seen."""
+    """Names of the markers in order of first use, as in the reference, and last those for unknown types."""
     names = dict.fromkeys(_EDGES)
     if uses_types(marking):
         for example in examples:
@@ -53,14 +53,15 @@ def marker_names(examples: Iterable[Relation], marking: str) -> list[str]:
 
 
 def assign_markers(names: Iterable[str], tokenizer: Tokenizer, markers: str) -> dict[str, str]:
-    """What stands for each marker.
+    """The text of each marker.
 
     Args:
-      markers: "unused": the pieces [unused1], [unused2] and so on, as the reference. "words": ordinary words, such as
-        "( subject" and ")" around an entity and "( subject person )" for a type, for vocabularies without such pieces.
+      markers: "unused": the vocabulary entries [unused1], [unused2] and so on, as in the reference. "words": ordinary
+        words, such as "( subject" and ")" around an entity and "( subject person )" for a type, for vocabularies without
+        such entries.
 
     Raises:
-      UserError: when the vocabulary has too few unused pieces, or lacks pieces to spell a marker with.
+      UserError: the vocabulary has too few unused entries, or cannot spell a marker.
     """
     names = list(names)
     if markers == "words":
@@ -68,13 +69,13 @@ def assign_markers(names: Iterable[str], tokenizer: Tokenizer, markers: str) -> 
         unknown = special_ids(tokenizer).unk
         for name, ids in marker_ids(spelled, tokenizer).items():
             if unknown in ids:
-                raise UserError(f"marker {name} is spelled {spelled[name]!r}, for which the vocabulary lacks pieces; "
-                                "set config.task.markers to 'unused', or rename the type")
+                raise UserError(f"marker {name}: the vocabulary cannot spell {spelled[name]!r}; set config.task.markers to "
+                                "'unused', or rename the type")
         return spelled
     matches = map(_UNUSED.fullmatch, tokenizer.get_vocab(with_added_tokens=True))
     numbers = sorted(int(match[1]) for match in matches if match)
     if len(numbers) < len(names):
-        raise UserError(f"{len(names)} markers of entities are needed, and the vocabulary has {len(numbers)} pieces "
+        raise UserError(f"{len(names)} entity markers are needed, but the vocabulary has {len(numbers)} entries "
                         "[unused1], [unused2] and so on; set config.task.markers to 'words'")
     return {name: f"[unused{number}]" for name, number in zip(names, numbers)}
 
@@ -85,32 +86,34 @@ def _spell(name: str) -> str:
 
 
 def marker_ids(markers: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """The pieces of each marker.
+    """The token ids of each marker.
 
     Raises:
-      UserError: when an unused piece is not in the vocabulary.
+      UserError: the vocabulary lacks an unused entry.
     """
     ids = {}
     for name, text in markers.items():
         unused = bool(_UNUSED.fullmatch(text))
         ids[name] = [tokenizer.token_to_id(text)] if unused else tokenizer.encode(text, add_special_tokens=False).ids
         if None in ids[name]:
-            raise UserError(f"the vocabulary has no piece {text}, which stands for {name} in the trained model; give "
-                            "the vocabulary that the model was trained with")
+            raise UserError(f"the vocabulary has no entry {text}, the trained model's marker {name}; give the vocabulary "
+                            "that the model was trained with")
     return ids
 
 
 def mark(example: Relation, marking: str, words: Mapping[str, list[int]], markers: Mapping[str, list[int]],
-         sep: int) -> Marked:
-    """Marks the entities of a sentence as the reference does under the same name.
+         sep: int) -> MarkedSentence:
+    """Marks the entities of a sentence, as the reference does under the same name.
 
-    "ner" puts a marker of the entity's type in the place of its words; "text" puts a marker before and one after them.
-    "text_ner" is "text", and after it [SEP], the type of the subject, [SEP], that of the object, [SEP]; "ner_text" is
-    "ner", and after it the words of either instead. Entities may overlap: each then has its markers all the same, and
-    words of either are left out in "ner".
+    "ner" replaces the words of an entity by a marker of its type; "text" adds a marker before and one after them.
+    "text_ner" is "text" followed by [SEP], the type of the subject, [SEP], the type of the object, [SEP]; "ner_text" is
+    "ner" followed by the words of subject and object in the same way. Overlapping entities get their markers all the
+    same, and "ner" replaces the words of both.
 
     Args:
-      words, markers: pieces by word and by name; the types of the example are among the names where they are used.
+      words: token ids by word.
+      markers: token ids by marker name; includes the example's types if the marking uses types.
+      sep: id of [SEP].
     """
     entities = {"SUBJ": (example.subject, example.subject_type), "OBJ": (example.object, example.object_type)}
     around = marking in ("text", "text_ner")
@@ -124,26 +127,26 @@ def mark(example: Relation, marking: str, words: Mapping[str, list[int]], marker
 
     body, entity = [], []
     for number, word in enumerate(example.tokens):
-        stretch = [] if number in inside and not around else words[word]
-        stretch = before.get(number, []) + stretch + after.get(number, [])
-        body += stretch
-        entity += [number in inside] * len(stretch)
+        tokens = [] if number in inside and not around else words[word]
+        tokens = before.get(number, []) + tokens + after.get(number, [])
+        body += tokens
+        entity += [number in inside] * len(tokens)
 
     tail = [sep]
     for role, ((first, last), kind) in entities.items():
         if marking == "text_ner":
             tail += [*markers[f"{role}={kind}"], sep]
         elif marking == "ner_text":
-            tail += [piece for word in example.tokens[first:last + 1] for piece in words[word]] + [sep]
-    return Marked(body, entity, tail)
+            tail += [token for word in example.tokens[first:last + 1] for token in words[word]] + [sep]
+    return MarkedSentence(body, entity, tail)
 
 
-def fit(marked: Marked, special: SpecialIds, length: int) -> tuple[list[int], str]:
-    """[CLS] and a marked sentence in at most `length` pieces, and CUT or LOST where not all of it fits.
+def shorten(marked: MarkedSentence, special: SpecialIds, length: int) -> tuple[list[int], str]:
+    """[CLS] and a marked sentence in at most `length` tokens, and TRUNCATED or LOST if not all of it fits.
 
-    Changed on purpose from the reference, which cuts at the end and may lose an entity: entities, markers and what
-    follows the sentence stay; then pieces between the entities, those next to one first; then pieces around them,
-    likewise. Where not even the entities fit, the end is cut.
+    Changed on purpose from the reference, which truncates at the end and may lose an entity. Entities, markers and the
+    tail are kept first, then tokens between the entities, then tokens around them, the nearest to an entity first. If
+    not even the entities fit, the end is truncated.
     """
     room = length - 1 - len(marked.tail)
     if len(marked.body) <= room:
@@ -154,4 +157,4 @@ def fit(marked: Marked, special: SpecialIds, length: int) -> tuple[list[int], st
     distances = np.abs(positions[:, None] - entity).min(axis=1)
     around = (positions < entity[0]) | (positions > entity[-1])
     kept = np.sort(np.lexsort((distances, around))[:room])
-    return [special.cls, *np.asarray(marked.body)[kept].tolist(), *marked.tail], CUT
+    return [special.cls, *np.asarray(marked.body)[kept].tolist(), *marked.tail], TRUNCATED

@@ -1,6 +1,7 @@
-"""Summaries that are made of a document's own sentences, of those that read most like what a summary says."""
+"""Extractive summarization: a summary of the document's own most likely summary sentences."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,142 +10,155 @@ import numpy as np
 from scipy.special import expit
 from tokenizers import Tokenizer
 
-from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
-from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
-from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_figures
-from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Task, place_of
-from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
+from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
+from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_metrics
+from spanbert_jax.tasks.protocol import (
+    NOT_FINITE,
+    FittedState,
+    Prediction,
+    Task,
+    TaskSettings,
+    describe_location,
+)
+from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
 
-_BATCH = 256  # documents that are tokenised at once
-_SHORTEST = 3  # [CLS], a piece, [SEP]
+_BATCH = 256  # documents tokenized at once
+_SHORTEST = 3  # [CLS], one token, [SEP]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractiveSummarizationSettings(TaskSettings):
+    """Settings of extractive summarization."""
+    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=_SHORTEST)
+    source: str = setting("document", "field of the document")
+    target: str = setting("summary", "field of the summary")
+    id: str = setting("", "field of the document's id; '' for line numbers")
+    group: str = setting("", "field by which parts are held out; '' if documents are independent")
+    sentences: int = setting(3, "maximum number of sentences; the best number up to it is chosen on dev examples",
+                             minimum=1)
+
+    def validate(self, path: str) -> None:
+        """Checks fields."""
+        super().validate(path)
+        for name in ("source", "target"):
+            require(bool(getattr(self, name)), f"{path}.{name}", "", "give the name of a field")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractiveSummarizationState(FittedState):
+    """Attributes:
+      sentences: number of sentences chosen by `tune`; None before.
+    """
+    sentences: int | None = None
 
 
 class ExtractiveSummarization(Task):
-    """Classifies each sentence in the layout of BertSum (Liu 2019), with a [CLS] before and a [SEP] behind it.
+    """Classifies each sentence, in the layout of BertSum (Liu 2019): [CLS] before and [SEP] after each sentence.
 
-    Changed on purpose: there the output at the [CLS] speaks for its sentence; here each piece does, and the sentence is
-    as good as they are on average, which takes far fewer documents to learn.
-
-    Facts: "sentences", how many are chosen at most, once that was found out on dev examples.
+    Changed on purpose: BertSum classifies the output at a sentence's [CLS]; here all tokens of the sentence are
+    classified and averaged, which learns from far fewer documents.
     """
+    Settings, Fitted = ExtractiveSummarizationSettings, ExtractiveSummarizationState
     head = "token_classification"
     metric = "rouge_l"
-    targets = ("label", "label_weight")
+    label_fields = ("label", "label_weight")
     labels = ("out", "in")
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`.
-
-        source, target, id, group: names of the fields of documents, summaries, ids and groups, as
-          `files.summaries.read_documents` takes them.
-        sentences: to choose at most; how many is best, up to so many, is found out on dev examples.
-        """
-        return {"source": "document", "target": "summary", "id": "", "group": "", "sentences": 3}
-
-    def check_settings(self) -> None:
-        settings = self.settings
-        for field in ("source", "target"):
-            if not settings[field]:
-                raise UserError(f"config.task.{field} is empty: give the name of a field")
-        if settings["sentences"] < 1:
-            raise UserError(f"config.task.sentences is {settings['sentences']}: it must be at least 1")
-        if settings.get("length", _SHORTEST) < _SHORTEST:
-            raise UserError(f"config.task.length is {settings['length']}: at least {_SHORTEST} are needed, for [CLS], "
-                            "a piece and [SEP]")
 
     @property
     def sentences(self) -> int:
-        """How many are chosen at most."""
-        return self.facts.get("sentences", self.settings["sentences"])
+        """Maximum number of sentences in a summary."""
+        return self.fitted.sentences or self.settings.sentences
 
-    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Document]:
-        """As `files.summaries.read_documents` has it."""
-        names = (self.settings[field] for field in ("source", "target", "id", "group"))
-        return read_documents(path, *names, faults, labelled)
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Document]:
+        """See `files.summaries.read_documents`."""
+        settings = self.settings
+        return read_documents(path, settings.source, settings.target, settings.id, settings.group, issues, with_labels)
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Document:
-        """As `files.summaries.document_of` has it."""
-        return document_of(inputs, self.settings["source"], where, faults)
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Document:
+        """See `files.summaries.parse_document`."""
+        return parse_document(inputs, self.settings.source, location, issues)
 
-    def features(self, examples: Sequence[Document], tokenizer: Tokenizer, faults: DataIssues,
-                 labelled: bool = True) -> Features:
-        """[CLS] sentence [SEP] [CLS] sentence [SEP] ..., token types 0 and 1 in turn, as BertSum has it.
+    def features(self, examples: Sequence[Document], tokenizer: Tokenizer, issues: DataIssues,
+                 with_labels: bool = True) -> Features:
+        """[CLS] sentence [SEP] [CLS] sentence [SEP] ..., token types alternately 0 and 1, as in BertSum.
 
-        A document that is too long becomes several features, as `sentence_windows` has it. A sentence that is too long
-        for one is cut at its end; one that the tokenizer makes nothing of is left out, and is never chosen. A document
-        without any is [CLS] [SEP].
+        A document that is too long becomes several features, see `sentence_windows`. A sentence that is too long for a
+        feature is truncated at the end; one that the tokenizer maps to no token is left out and never chosen. A document
+        without sentences is [CLS] [SEP].
 
-        Pieces: "sentence", int32, the number of the sentence there where it counts, else -1; "label", int32, 1 there
-        for those of `metrics.rouge.greedy_oracle`, and "label_weight", float32, the piece's share of its sentence there
-        and 0 elsewhere.
+        Token columns: "sentence", int32, the number of the sentence in the feature where it is predicted, else -1;
+        "label", int32, 1 there for sentences of `metrics.rouge.greedy_oracle`; "label_weight", float32, 1 / (number of
+        the sentence's tokens) there and 0 elsewhere.
         """
-        special, plain, made = special_ids(tokenizer), special_tokens_as_text(tokenizer), FeatureList()
+        special, plain, builder = special_ids(tokenizer), of_plain_text(tokenizer), FeatureBuilder()
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             texts = [example.sentence_texts for example in batch]
-            encodings = iter(plain.encode_batch([text for of_one in texts for text in of_one],
+            encodings = iter(plain.encode_batch([sentence for sentences in texts for sentence in sentences],
                                                 add_special_tokens=False))
-            for number, (example, of_one) in enumerate(zip(batch, texts, strict=True), start):
-                pieces = [next(encodings).ids for _ in of_one]
-                labels = self._labels(example, of_one, faults) if labelled else None
-                self._add_windows(made, number, place_of(example), pieces, labels, special, faults)
-        dtypes = {"label": np.int32, "label_weight": np.float32} if labelled else {}
-        return made.features(pieces={"sentence": np.int32, **dtypes})
+            for number, (example, sentences) in enumerate(zip(batch, texts, strict=True), start):
+                tokens = [next(encodings).ids for _ in sentences]
+                labels = self._labels(example, sentences, issues) if with_labels else None
+                self._add_windows(builder, number, describe_location(example), tokens, labels, special, issues)
+        dtypes = {"label": np.int32, "label_weight": np.float32} if with_labels else {}
+        return builder.build(token_columns={"sentence": np.int32, **dtypes})
 
-    def _labels(self, example: Document, texts: Sequence[str], faults: DataIssues) -> np.ndarray:
-        """1 for each sentence to choose, 0 for each other, and 0 at the end for what is no sentence."""
-        chosen = greedy_oracle(texts, example.summaries, self.settings["sentences"])
+    def _labels(self, example: Document, texts: Sequence[str], issues: DataIssues) -> np.ndarray:
+        """1 for each sentence to choose, 0 for others, and a final 0 for tokens of no sentence."""
+        chosen = greedy_oracle(texts, example.summaries, self.settings.sentences)
         if not chosen:
-            faults.add("documents that share no word with their summary, trained on with no sentence to choose",
-                       place_of(example))
+            issues.add("documents that share no word with their summary, trained with no sentence to choose",
+                       describe_location(example))
         labels = np.zeros(len(texts) + 1, np.int32)
         labels[chosen] = 1
         return labels
 
-    def _add_windows(self, made: FeatureList, number: int, place: str, pieces: Sequence[Sequence[int]],
-                     labels: np.ndarray | None, special: SpecialIds, faults: DataIssues) -> None:
-        """Adds the features of a document, whose number is given, from the pieces of its sentences."""
-        room = self.settings["length"] - 2
-        for fault, count in (
-                ("sentences longer than config.task.length, cut at the end", sum(len(ids) > room for ids in pieces)),
-                ("sentences that the tokenizer makes nothing of, never chosen", sum(not ids for ids in pieces))):
+    def _add_windows(self, builder: FeatureBuilder, number: int, location: str, tokens: Sequence[Sequence[int]],
+                     labels: np.ndarray | None, special: SpecialIds, issues: DataIssues) -> None:
+        """Adds the features of document `number` from the tokens of its sentences."""
+        room = self.settings.length - 2
+        for issue, count in (
+                ("sentences longer than config.task.length, truncated at the end",
+                 sum(len(ids) > room for ids in tokens)),
+                ("sentences that the tokenizer maps to no token, never chosen", sum(not ids for ids in tokens))):
             if count:
-                faults.add(fault, place, count)
-        read = [sentence for sentence, ids in enumerate(pieces) if ids] or [-1]
-        blocks = [[special.cls, *(pieces[sentence][:room] if sentence >= 0 else ()), special.sep] for sentence in read]
-        windows, counts_in = sentence_windows([len(block) for block in blocks], self.settings["length"])
+                issues.add(issue, location, count)
+        read = [sentence for sentence, ids in enumerate(tokens) if ids] or [-1]
+        blocks = [[special.cls, *(tokens[sentence][:room] if sentence >= 0 else ()), special.sep] for sentence in read]
+        windows, window_of = sentence_windows([len(block) for block in blocks], self.settings.length)
         for window, (first, end) in enumerate(windows):
             sizes = np.array([len(block) for block in blocks[first:end]])
-            sentence = np.repeat(np.where(counts_in[first:end] == window, read[first:end], -1), sizes)
+            sentence = np.repeat(np.where(window_of[first:end] == window, read[first:end], -1), sizes)
             shares = np.where(sentence >= 0, 1 / np.repeat(sizes, sizes), 0)
-            targets = {} if labels is None else {"label": labels[sentence], "label_weight": shares}
-            made.add(number, np.concatenate(blocks[first:end]), np.repeat(np.arange(end - first) % 2, sizes),
-                     pieces={"sentence": sentence, **targets})
+            label_columns = {} if labels is None else {"label": labels[sentence], "label_weight": shares}
+            builder.add(number, np.concatenate(blocks[first:end]), np.repeat(np.arange(end - first) % 2, sizes),
+                     token_columns={"sentence": sentence, **label_columns})
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
-        """Cross-entropy of choosing or not choosing, on average over the pieces of each sentence where it counts."""
+        """Cross-entropy of choosing each sentence or not, averaged over its tokens where it is predicted."""
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), batch["label_weight"])
 
     def decode(self, examples: Sequence[Document], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "summary", "sentences", "scores"}: the likeliest sentences joined by spaces, in the document's order.
+        """{"id", "summary", "sentences", "scores"}: the most likely sentences joined by spaces, in the document's order.
 
-        Each of "sentences" is {"sentence", "start", "end", "text", "score"}: its number, counted from 0, its characters
-        in the text, the end not included, and its probability, by its pieces' mean log odds. "scores" are those of all
-        the document's sentences, 0 where one could not be read. "note" says why nothing could be chosen.
+        Each of "sentences" is {"sentence", "start", "end", "text", "score"}: its number from 0, its characters
+        [start, end) in the text, and its probability, from its tokens' mean log odds. "scores" are the probabilities of
+        all sentences, 0 for those without tokens. "note" says why no sentence could be chosen.
         """
-        at = np.flatnonzero(features.pieces["sentence"] >= 0)
+        at = np.flatnonzero(features.token_columns["sentence"] >= 0)
         logits = np.asarray(outputs["logits"])[at].astype(np.float64)
-        of, sentences = np.repeat(features.example, features.lengths)[at], features.pieces["sentence"][at]
-        first = np.flatnonzero(np.diff(of, prepend=-1) | np.diff(sentences, prepend=-1))
+        example_of = np.repeat(features.example, features.lengths)[at]
+        sentences = features.token_columns["sentence"][at]
+        first = np.flatnonzero(np.diff(example_of, prepend=-1) | np.diff(sentences, prepend=-1))
         odds = np.add.reduceat(logits[:, 1] - logits[:, 0], first) / np.diff(first, append=len(at))
         probabilities, sentences = expit(odds), sentences[first]
-        bounds = np.searchsorted(of[first], np.arange(len(examples) + 1))
+        bounds = np.searchsorted(example_of[first], np.arange(len(examples) + 1))
         return [self._prediction(example, sentences[first:end], probabilities[first:end])
                 for example, first, end in zip(examples, bounds[:-1], bounds[1:], strict=True)]
 
@@ -160,50 +174,50 @@ class ExtractiveSummarization(Task):
         prediction = {"id": example.id, "summary": " ".join(sentence["text"] for sentence in sentences),
                       "sentences": sentences, "scores": scores}
         if not len(read):
-            prediction["note"] = "there is no sentence that can be read"
+            prediction["note"] = "no sentence has a token"
         elif np.isnan(probabilities).any():
             prediction["note"] = NOT_FINITE
         return prediction
 
-    def tune(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> None:
-        """Keeps how many sentences, up to the setting, give the best figure; the fewest of several."""
+    def tune(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> ExtractiveSummarization:
+        """Chooses the number of sentences, up to the setting, with the best metric; the smallest of several."""
         references = [example.summaries for example in examples]
-        figures = {}
-        for count in range(1, self.settings["sentences"] + 1):
+        scores = {}
+        for count in range(1, self.settings.sentences + 1):
             summaries = [_joined(example, best_sentences(prediction["scores"], count))
                          for example, prediction in zip(examples, predictions, strict=True)]
-            figures[count] = rouge_figures(references, summaries)[self.metric]
-        self.facts["sentences"] = max(figures, key=lambda count: figures[count])
+            scores[count] = rouge_metrics(references, summaries)[self.metric]
+        return self.with_fitted(sentences=max(scores, key=lambda count: scores[count]))
 
     def score(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> dict[str, float]:
-        """As `metrics.rouge.rouge_figures` has it, and under "lead/" of the first sentences, as many as are chosen."""
+        """ROUGE, and as "lead/..." that of the same number of first sentences."""
         references = [example.summaries for example in examples]
         lead = [_joined(example, range(self.sentences)) for example in examples]
-        return (rouge_figures(references, [prediction["summary"] for prediction in predictions])
-                | rouge_figures(references, lead, "lead/"))
+        return (rouge_metrics(references, [prediction["summary"] for prediction in predictions])
+                | rouge_metrics(references, lead, "lead/"))
 
     def files(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> dict[str, str]:
-        """"summaries.txt": one a line."""
+        """"summaries.txt": one summary per line."""
         return {"summaries.txt": "".join(f"{' '.join(prediction['summary'].split())}\n" for prediction in predictions)}
 
 
 def sentence_windows(sizes: Sequence[int], room: int) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Windows of whole sentences, and the one in which each sentence has most context on the side where it has less.
+    """Windows of whole sentences, and for each sentence the window with the largest min(left context, right context).
 
-    A window holds as many sentences as fit. The next begins in its middle, or later where no further sentence would fit
-    otherwise; the last one begins as early as it can.
+    A window holds as many sentences as fit. The next one starts at its middle, or later if no further sentence would fit
+    otherwise; the last one starts as early as possible.
 
     Args:
-      sizes: pieces of each of n sentences, `room` at most.
-      room: pieces in a window at most.
+      sizes: tokens of each of n sentences, at most `room`.
+      room: maximum number of tokens per window.
 
     Returns:
-      First sentence of each window and the one after its last, and [n] the number of a window.
+      First sentence of each window and the one after its last; [n] number of each sentence's window.
     """
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # pieces before each sentence, and all
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # tokens before each sentence, and in total
     count = len(sizes)
-    last = np.searchsorted(ends, ends + room, "right") - 1  # where a window ends that begins with a sentence
-    first = np.searchsorted(ends, ends - room)  # where one begins at the earliest that ends before a sentence
+    last = np.searchsorted(ends, ends + room, "right") - 1  # end of the window that starts with each sentence
+    first = np.searchsorted(ends, ends - room)  # earliest start of a window that ends before each sentence
     windows = [(0, int(last[0]))]
     while windows[-1][1] < count:
         begin, end = windows[-1]
@@ -219,13 +233,12 @@ def sentence_windows(sizes: Sequence[int], room: int) -> tuple[list[tuple[int, i
 
 
 def best_sentences(scores: Sequence[float], count: int) -> list[int]:
-    """The numbers, ascending, of the sentences with the highest scores; none with a score of 0, and of several with the
-    same score the first."""
-    ranked = sorted((number for number, cross_entropy in enumerate(scores) if cross_entropy > 0), key=lambda number: -scores[number])
+    """Ascending numbers of the sentences with the highest positive scores; ties go to the first."""
+    ranked = sorted((number for number, score in enumerate(scores) if score > 0), key=lambda number: -scores[number])
     return sorted(ranked[:count])
 
 
 def _joined(example: Document, numbers: Iterable[int]) -> str:
-    """The sentences of some numbers, those of them that there are."""
+    """The sentences with given numbers, as far as they exist."""
     texts = example.sentence_texts
     return " ".join(texts[number] for number in numbers if number < len(texts))

@@ -1,162 +1,287 @@
-"""What a task is: all that training, evaluation and prediction know of it. A new task is one file and one name."""
+"""The task protocol: all that training, evaluation and prediction know of a task. A new task is one file and one name.
+
+A `Task` is a frozen value: typed settings and fitted state. `fit` and `tune` return new tasks. The abstract methods
+read examples, turn them into features, compute the loss, decode outputs and score predictions. The other methods have
+defaults for an encoder with one head; a task of another kind overrides those that differ: its model, its initial
+parameters, how features are packed into rows, or what prediction computes.
+"""
 from __future__ import annotations
 
 import abc
+import dataclasses
+import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+import flax.linen as nn
 import jax
+import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.model import Outputs
+from spanbert_jax.common.settings import Settings, setting, to_dict
 from spanbert_jax.model.losses import LossSums
+from spanbert_jax.tasks import encoder_tasks
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.files.reading import files_of
+from spanbert_jax.tasks.files.reading import resolve_files
+from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
+from spanbert_jax.tasks.programs import LossEvaluation, Program
+
+if TYPE_CHECKING:
+    from spanbert_jax.model import ModelConfig
 
 Prediction = dict[str, Any]
-# Stands in the "note" of a prediction that is not to be trusted.
-NOT_FINITE = "the network's scores are not finite"
+T = TypeVar("T", bound="Task")
+# "note" of a prediction that cannot be trusted.
+NOT_FINITE = "the model's scores are not finite"
+_TOKENS_PER_TEXT = 8  # a packed row for prediction holds at most one text per so many positions
 
 
 class Example(Protocol):
-    """What one prediction is made of; a task has a frozen dataclass of its own.
+    """The input of one prediction; each task has its own frozen dataclass.
 
     Attributes:
-      id: its name in files of predictions, as text.
-      where: file and line, or file and number, for messages.
-      group: the document or article that it comes from: held-back parts never share one with what is trained on.
+      id: its name in prediction files.
+      location: file and line, or file and record number, for messages.
+      group: document or article it comes from: held-out parts share no group with the training examples.
     """
     id: str
-    where: str
+    location: str
     group: str
 
 
-def place_of(example: Example) -> str:
-    """Where an example stands, for counts of what was mended."""
-    return f"{example.where} (id {example.id!r})"
+def describe_location(example: Example) -> str:
+    """Location and id of an example, for counts of data issues."""
+    return f"{example.location} (id {example.id!r})"
 
 
-class Task(abc.ABC):
-    """Reads examples, makes features of them, gives the loss, decodes and scores.
+@dataclasses.dataclass(frozen=True)
+class TaskSettings(Settings):
+    """Settings of every task: the part of `config.task` that a trained model stores."""
+    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedState(Settings):
+    """What a task derives from its examples and a trained model stores. All values are JSON-able.
+
+    A value equal to its default is not stored.
 
     Attributes:
-      head: the head of the network, one of `model.HEADS`; "encoder_decoder" of one that writes.
-      metric: the figure of `score` by which of two networks the better is told; higher is better.
-      targets: names of the columns and pieces of the features that `loss` reads.
-      free: names of settings that a trained network may be used with another value of.
-      settings: the task's own fields of `config.task`, with their values, and "length": pieces in a feature at most.
-      facts: what the model has to remember of its training, as JSON holds it: class names, markers, thresholds.
+      labels: names of the classes of a classification head.
     """
+    labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """Reads examples, makes features, computes the loss, decodes and scores.
+
+    Attributes:
+      settings: an instance of `Settings`.
+      fitted: an instance of `Fitted`; empty until `fit` is called.
+      Settings, Fitted: the classes of both; a task with more fields has subclasses of its own.
+      head: name of the model's head, for the default `build_model`.
+      metric: name of the score that compares two models; higher is better.
+      label_fields: names of the feature columns and token columns that `loss` reads.
+    """
+    settings: Any = None
+    fitted: Any = None
+
+    Settings: ClassVar[type[TaskSettings]] = TaskSettings
+    Fitted: ClassVar[type[FittedState]] = FittedState
     head: ClassVar[str]
     metric: ClassVar[str]
-    targets: ClassVar[tuple[str, ...]]
-    free: ClassVar[tuple[str, ...]] = ()
+    label_fields: ClassVar[tuple[str, ...]]
 
-    def __init__(self, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None):
-        """`facts` as a trained model has stored them; without them `learn` is to be called before `features`."""
-        self.settings = {**self.defaults(), **settings}
-        self.facts: dict[str, Any] = dict(facts or {})
-        self.check_settings()
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """The task's own fields of `config.task` and their defaults."""
-        return {}
-
-    def check_settings(self) -> None:
-        """Raises UserError, naming config.task.FIELD, where a setting has no meaning."""
+    def __post_init__(self) -> None:
+        if self.settings is None:
+            object.__setattr__(self, "settings", self.Settings())
+        if self.fitted is None:
+            object.__setattr__(self, "fitted", self.Fitted())
+        self.settings.validate("config.task")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes of a classification head, once known."""
-        return tuple(self.facts.get("labels", ()))
+        """Class names of a classification head; empty before `fit`."""
+        return self.fitted.labels
+
+    def with_fitted(self: T, **values: Any) -> T:
+        """A copy with other fitted values."""
+        return dataclasses.replace(self, fitted=dataclasses.replace(self.fitted, **values))
+
+    # Examples and features.
 
     @abc.abstractmethod
-    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Example]:
-        """Yields the examples of a file one after the other, holding no more of it in memory than it must.
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Example]:
+        """Yields the examples of a file one by one, in little memory.
 
         Args:
-          faults: counts, with their places, what is mended, or left out of training.
-          labelled: whether answers, classes and so on must be there; without it they may be.
+          issues: counts what is repaired or left out, with locations.
+          with_labels: labels must be present; otherwise they are ignored.
 
         Raises:
-          UserError: naming file, line and id: what is wrong, what is allowed, what to do.
+          UserError: file, line and id of an error, what is allowed and what to do.
         """
 
     @abc.abstractmethod
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Example:
-        """An example to predict for, from what a caller gives: fields by name, or a text where one is all it takes.
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Example:
+        """The example for an input given in Python: fields by name, or one text if that is enough.
 
         Args:
-          where: stands for file and line in messages.
+          location: used as id and location in messages.
 
         Raises:
-          UserError: when a field is missing or wrong.
+          UserError: a field is missing or wrong.
         """
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Raises UserError where examples of several files do not go together, as by their ids in official files."""
+        """Raises UserError if examples of several files conflict, for example by their ids."""
 
-    def learn(self, examples: Sequence[Example], tokenizer: Tokenizer) -> None:
-        """Fills `facts` from the training examples."""
+    def fit(self: T, examples: Sequence[Example], tokenizer: Tokenizer) -> T:
+        """The task fitted to the training examples, for example with the names of all classes."""
+        return self
 
     @abc.abstractmethod
-    def features(self, examples: Sequence[Example], tokenizer: Tokenizer, faults: DataIssues,
-                 labelled: bool = True) -> Features:
-        """What the network reads: one feature an example, or several, in the examples' order; pure but for `faults`.
+    def features(self, examples: Sequence[Example], tokenizer: Tokenizer, issues: DataIssues,
+                 with_labels: bool = True) -> Features:
+        """The model's inputs: one or several features per example, in order; deterministic.
 
         Args:
-          labelled: whether the columns and pieces in `targets` are wanted.
+          with_labels: add the columns and token columns of `label_fields`.
 
         Raises:
-          UserError: naming the example's place and id.
+          UserError: location and id of an example that cannot be used.
         """
 
-    @abc.abstractmethod
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
-        """Sums over the targets of a batch of packed rows, traced on the device.
+    def pack(self, features: Mapping[str, Features], pad: int, seed: int) -> dict[str, PackedRows]:
+        """Training and evaluation rows of each part, all of one shape, so that each program compiles once.
 
         Args:
-          outputs: of the network, R rows of S positions, K texts a row at most: logits are [R, S, labels] or
-            start_logits, end_logits [R, S] at positions, and [R, K, labels] of "sequence_classification".
-          batch: "segments" [R, S], 0 for padding, k + 1 at the pieces of text k of the row; "first" [R, K], the
-            position of each text's first piece; "weights" [R, K], 1 where there is a text and 0 where there is none;
-            and the targets by name: columns as [R, K, ...], pieces as [R, S, ...], 0 where there is nothing.
+          features: by part: "train", "dev", "test".
+          pad: id of [PAD].
+          seed: of the order in which features of equal length are packed.
         """
+        lengths = np.concatenate([part.lengths for part in features.values()])
+        length = row_length(lengths)
+        return {name: pack(part, length, pad, self.label_fields, seed, most_texts(lengths, length))
+                for name, part in features.items()}
+
+    # Model and loss.
+
+    def build_model(self, encoder: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+        """The Flax module that is trained.
+
+        A module of another kind needs the attributes `config` (the encoder's) and `smallest_inputs` (keyword arguments
+        to initialize it with) and the encoder as its submodule `encoder`; its other parameters are then initialized at
+        random and stored next to the encoder.
+        """
+        return encoder_tasks.build_model(encoder, self.head, self.labels)
+
+    def initial_params(self, model: nn.Module, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
+        """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""
+        return encoder_tasks.initial_params(model, init_from, tokenizer, seed)
+
+    def apply(self, model: nn.Module, params: Any, batch: Mapping[str, jax.Array],
+              dropout_key: jax.Array | None = None) -> Any:
+        """The model's outputs for packed rows; without dropout if there is no key."""
+        return encoder_tasks.apply(model, params, batch, dropout_key)
+
+    @abc.abstractmethod
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
+        """Sums of the loss over the targets of a batch of packed rows, traced by jit.
+
+        Args:
+          outputs: as `apply` returns them, for R rows of S positions and at most K texts: token logits [R, S, labels],
+            start_logits and end_logits [R, S], or the [R, K, labels] logits of "sequence_classification".
+          batch: "segments" [R, S], 0 for padding and k + 1 for tokens of text k; "first" [R, K], position of each text's
+            first token; "weights" [R, K], 1 for a text and 0 for none; and `label_fields` by name: columns as
+            [R, K, ...], token columns as [R, S, ...], 0 for padding.
+        """
+
+    def step_flops(self, model: nn.Module, rows: PackedRows, count: int) -> float:
+        """Model FLOPs of a training step on `count` rows."""
+        return encoder_tasks.step_flops(model, rows, count)
+
+    @property
+    def loss_evaluation(self) -> LossEvaluation | None:
+        """Evaluation by held-out loss during training; None to predict and score the dev examples instead."""
+        return None
+
+    # Prediction.
+
+    def program(self, model: nn.Module, tokenizer: Tokenizer) -> Program:
+        """What prediction computes from parameters and rows."""
+        return encoder_tasks.head_program(self, model)
+
+    def prediction_rows(self, features: Features, pad: int) -> list[PackedRows]:
+        """Rows for prediction, without labels; several sets may have rows of different lengths."""
+        length = row_length(features.lengths)
+        return [pack(features, length, pad, most=length // _TOKENS_PER_TEXT)]
 
     @abc.abstractmethod
     def decode(self, examples: Sequence[Example], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """The prediction of each example, in order, each with "id" and whatever JSON can hold; "note" of what is wrong.
+        """The predictions of examples, in order: JSON-able, each with "id", and "note" if something is wrong.
 
         Args:
-          features: of just these examples.
-          outputs: by the names of `model.Outputs`, as NumPy arrays: of "sequence_classification" "logits" [n, labels],
-            one row a feature; else [T, ...], one row a piece, laid out as `features.tokens`.
+          features: of these examples.
+          outputs: of the program as NumPy arrays: [n, ...] per feature, or [T, ...] per token as in `features.tokens`.
         """
 
-    def tune(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-        """Chooses by labelled examples what `decode` shall do from now on, and keeps it in `facts`."""
+    def tune(self: T, examples: Sequence[Example], predictions: Sequence[Prediction]) -> T:
+        """The task with decoding thresholds and the like chosen on dev examples."""
+        return self
 
     @abc.abstractmethod
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """Figures of predictions against what the examples say, `metric` among them, and what they were made by."""
+        """Metrics of predictions, `metric` among them."""
 
     def files(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
-        """The predictions in the task's official formats: name of a file -> its text."""
+        """Predictions in the task's official formats: file name -> text."""
         return {}
 
+    # Storage.
 
-def read_all(task: Task, paths: str, faults: DataIssues, labelled: bool = True) -> list[Example]:
-    """All examples of the files, folders and globs of a list, separated by commas.
+    def save_weights(self, folder: pathlib.Path, model: nn.Module, params: Any, tokenizer: Tokenizer) -> None:
+        """Writes model, weights and tokenizer into a new folder."""
+        encoder_tasks.save_weights(folder, model, params, tokenizer)
+
+    def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[nn.Module, Any]:
+        """Model and parameters from a folder of `save_weights`.
+
+        Raises:
+          UserError: the files do not belong to this task.
+        """
+        return encoder_tasks.load_weights(self, folder, dtype, tokenizer)
+
+    @classmethod
+    def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> tuple[Task, nn.Module, Any, Tokenizer]:
+        """Task, model, parameters and tokenizer from a transformers directory that was fine-tuned elsewhere.
+
+        Raises:
+          UserError: this task cannot use it.
+        """
+        raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
+
+
+def fitted_values(task: Task) -> dict[str, Any]:
+    """The fitted state that differs from its defaults, as JSON holds it."""
+    defaults = to_dict(task.Fitted())
+    return json.loads(json.dumps({name: value for name, value in to_dict(task.fitted).items()
+                                  if value != defaults[name]}))
+
+
+def read_all(task: Task, paths: str, issues: DataIssues, with_labels: bool = True) -> list[Example]:
+    """All examples of a comma-separated list of files, folders and globs.
 
     Raises:
-      UserError: when a file is wrong, there is no example, or two have one id where that matters.
+      UserError: a file is wrong, there is no example, or examples conflict.
     """
-    examples = [example for file in files_of(paths) for example in task.read(file, faults, labelled)]
+    examples = [example for file in resolve_files(paths) for example in task.read(file, issues, with_labels)]
     if not examples:
-        counted = "".join(f"; {count:,} {fault}" for fault, count in faults.counts.items())
-        raise UserError(f"{paths}: no example in it; is it of another format?{counted}")
+        counted = "".join(f"; {count:,} {issue}" for issue, count in issues.counts.items())
+        raise UserError(f"{paths}: contains no example; is it in another format?{counted}")
     task.check(examples)
     return examples

@@ -1,4 +1,4 @@
-"""Which relation holds between two entities of a sentence, as TACRED and SemEval-2010 Task 8 ask."""
+"""Relation extraction: the relation between two entities of a sentence, as in TACRED and SemEval-2010 Task 8."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,137 +13,139 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import setting
 from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks import entity_marking as marking
-from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, read_relations, relation_of, tagged
+from spanbert_jax.tasks.entity_marking import MARKERS, MARKINGS
+from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
-from spanbert_jax.tasks.protocol import Prediction, Task, place_of
-from spanbert_jax.tasks.word_tokens import word_pieces
+from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.word_tokens import tokenize_words
 from spanbert_jax.text import special_ids
 
-SCORINGS = {"micro": metrics.micro_figures, "semeval": metrics.semeval_figures}
-_ALLOWED = {"format": FORMATS, "marking": marking.MARKINGS, "markers": marking.MARKERS, "scoring": tuple(SCORINGS)}
+SCORINGS = {"micro": metrics.micro_metrics, "semeval": metrics.semeval_metrics}
 _NEGATIVES = ("no_relation", "NA", "Other")
 _AUTO = "auto"
-_BEST = 5
-_SHORTEST = 8
+_N_BEST = 5
+_SHORTEST = 8  # tokens: [CLS], [SEP] and the entities
+
+
+@dataclasses.dataclass(frozen=True)
+class RelationExtractionSettings(TaskSettings):
+    """Settings of relation extraction."""
+    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=_SHORTEST)
+    format: str = setting("auto", "file format; 'auto' detects it from the beginning of a file", choices=FORMATS)
+    marking: str = setting("ner", "how entities are marked (see entity_marking.mark); 'text' for entities without "
+                           "types", choices=MARKINGS)
+    markers: str = setting("unused", "marker tokens: [unused] entries of the vocabulary, or words",
+                           choices=MARKERS)
+    negative: str = setting(_AUTO, "name of the relation 'none', which f1 does not count; '' if there is none; 'auto' "
+                            "for the first of no_relation, NA and Other that occurs in training")
+    scoring: str = setting("micro", "F1 of TACRED ('micro') or of SemEval-2010 Task 8 ('semeval')",
+                           choices=tuple(SCORINGS))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelationExtractionState(FittedState):
+    """Attributes:
+      labels: names of the relations, the negative one first, the others by frequency.
+      negative: name of the negative relation, "" if there is none; None before `fit`.
+      markers: the marker tokens or words by name. The reference loses its markers when training ends.
+    """
+    negative: str | None = None
+    markers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class RelationExtraction(Task):
-    """Classifies a sentence with two marked entities by the pooled output at [CLS].
-
-    Facts: "labels", names of the relations, the negative one first and the others by frequency; "negative", its name,
-    or "" where there is none; "markers", name of a marker -> the piece or words that stand for it. The reference loses
-    its markers when training ends.
-    """
+    """Classifies a sentence with two marked entities from the pooled output at [CLS]."""
+    Settings, Fitted = RelationExtractionSettings, RelationExtractionState
     head = "sequence_classification"
     metric = "f1"
-    targets = ("label", "weight")
+    label_fields = ("label", "weight")
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`.
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Relation]:
+        """See `files.relations.read_relations`."""
+        return read_relations(path, self.settings.format, issues, with_labels)
 
-        format: of the files: "tacred", "semeval", or "auto", by what a file begins with.
-        marking: how entities are marked, one of `entity_marking.MARKINGS`; "text" where entities have no types.
-        markers: what marks them, "unused" pieces of the vocabulary or "words" of it.
-        negative: the relation that says that there is none, which `f1` does not count; "" if no name does; "auto" for
-          the first of no_relation, NA and Other that occurs in training.
-        scoring: "micro" for the F1 of TACRED, "semeval" for that of SemEval-2010 Task 8.
-        """
-        return {"format": "auto", "marking": "ner", "markers": "unused", "negative": _AUTO, "scoring": "micro"}
-
-    def check_settings(self) -> None:
-        for field, allowed in _ALLOWED.items():
-            if self.settings[field] not in allowed:
-                raise UserError(f"config.task.{field} is {self.settings[field]!r}: allowed are {', '.join(allowed)}")
-        if self.settings.get("length", _SHORTEST) < _SHORTEST:
-            raise UserError(f"config.task.length is {self.settings['length']}: at least {_SHORTEST} are needed, for "
-                            "[CLS], [SEP] and the entities")
-
-    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Relation]:
-        """Yields the relations of a file, as `files.relations.read_relations` has it."""
-        return read_relations(path, self.settings["format"], faults, labelled)
-
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Relation:
-        """Of a sentence with <e1>, </e1>, <e2> and </e2> around subject and object; of a record of TACRED; or of
-        {"text", "subject", "object"}, as `files.relations.located` has it."""
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Relation:
+        """From a sentence with <e1>, </e1>, <e2> and </e2> around subject and object, a record of TACRED, or {"text",
+        "subject", "object"}; see `files.relations.located`."""
         if isinstance(inputs, str):
-            return tagged(inputs, where, where)
-        return relation_of({**inputs, "id": where}, where, False) if "token" in inputs else located(inputs, where)
+            return tagged(inputs, location, location)
+        return parse_relation({**inputs, "id": location}, location, False) if "token" in inputs else located(inputs, location)
 
-    def learn(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> None:
-        """Stores relations and markers.
+    def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> RelationExtraction:
+        """Finds the relations and chooses the markers.
 
         Raises:
-          UserError: when there are fewer than two relations, the negative one does not occur, entities lack the types
-            that the marking shows, or the vocabulary lacks pieces for the markers.
+          UserError: there are fewer than two relations, the negative one does not occur, entities lack the types that
+            the marking shows, or the vocabulary lacks tokens for the markers.
         """
         counts = Counter(example.relation for example in examples)
         if len(counts) < 2:
-            raise UserError(f"at least two relations are needed, and {len(examples):,} training examples have "
+            raise UserError(f"at least two relations are needed, but {len(examples):,} training examples have "
                             f"{len(counts)}{''.join(f' ({name})' for name in counts)}; give more examples")
         negative = self._negative(counts)
         names = sorted(counts, key=lambda name: (name != negative, -counts[name], name))
-        self.facts |= {"labels": names, "negative": negative, "markers": self._markers(examples, tokenizer)}
+        return self.with_fitted(labels=tuple(names), negative=negative, markers=self._markers(examples, tokenizer))
 
     def _negative(self, counts: Counter[str]) -> str:
-        wanted = self.settings["negative"]
+        wanted = self.settings.negative
         if wanted == _AUTO:
             return next((name for name in _NEGATIVES if name in counts), "")
         if wanted and wanted not in counts:
-            raise UserError(f"config.task.negative is {wanted!r}, which no training example has; there are "
+            raise UserError(f"config.task.negative={wanted!r}: no training example has this relation; there are "
                             f"{', '.join(sorted(counts))}"[:280] + "; give one of them, or ''")
         return wanted
 
     def _markers(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> dict[str, str]:
-        way = self.settings["marking"]
+        scheme = self.settings.marking
         untyped = next((one for one in examples if not (one.subject_type and one.object_type)), None)
-        if marking.uses_types(way) and untyped:
-            raise UserError(f"{untyped.where}: id {untyped.id!r} has entities without types, which config.task.marking "
-                            f"{way!r} shows; set it to 'text'")
-        return marking.assign_markers(marking.marker_names(examples, way), tokenizer, self.settings["markers"])
+        if marking.uses_types(scheme) and untyped:
+            raise UserError(f"{untyped.location}: id {untyped.id!r} has entities without types, but config.task.marking="
+                            f"{scheme!r} shows types; set it to 'text'")
+        return marking.assign_markers(marking.marker_names(examples, scheme), tokenizer, self.settings.markers)
 
-    def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, faults: DataIssues,
-                 labelled: bool = True) -> Features:
-        """One feature an example: [CLS], the marked sentence as `entity_marking` has it, [SEP]; types are all 0.
+    def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, issues: DataIssues,
+                 with_labels: bool = True) -> Features:
+        """One feature per example: [CLS], the sentence marked by `entity_marking.mark`, [SEP]; token types are all 0.
 
-        Columns: "label", int32, index of the relation; "weight" float32, 0 where it was not trained on.
+        Columns: "label", int32 index of the relation; "weight" float32, 0 for unknown relations.
         """
-        special, made = special_ids(tokenizer), FeatureList()
-        markers = marking.marker_ids(self.facts["markers"], tokenizer)
-        words = word_pieces((word for example in examples for word in example.tokens), tokenizer)
+        special, builder = special_ids(tokenizer), FeatureBuilder()
+        markers = marking.marker_ids(self.fitted.markers, tokenizer)
+        words = tokenize_words((word for example in examples for word in example.tokens), tokenizer)
         indices = {name: index for index, name in enumerate(self.labels)}
         for number, example in enumerate(examples):
-            marked = marking.mark(self._with_known_types(example, faults), self.settings["marking"], words, markers,
+            marked = marking.mark(self._with_known_types(example, issues), self.settings.marking, words, markers,
                                   special.sep)
-            tokens, fault = marking.fit(marked, special, self.settings["length"])
-            if fault:
-                faults.add(fault, place_of(example))
-            columns = self._target(example, indices, faults) if labelled else None
-            made.add(number, tokens, np.zeros(len(tokens)), columns)
-        return made.features({"label": np.int32, "weight": np.float32} if labelled else None)
+            tokens, issue = marking.shorten(marked, special, self.settings.length)
+            if issue:
+                issues.add(issue, describe_location(example))
+            columns = self._target(example, indices, issues) if with_labels else None
+            builder.add(number, tokens, np.zeros(len(tokens)), columns)
+        return builder.build({"label": np.int32, "weight": np.float32} if with_labels else None)
 
-    def _with_known_types(self, example: Relation, faults: DataIssues) -> Relation:
-        """The example, with types that were not seen in training replaced by the one that stands for them."""
-        if not marking.uses_types(self.settings["marking"]):
+    def _with_known_types(self, example: Relation, issues: DataIssues) -> Relation:
+        """The example with types that do not occur in training replaced by UNKNOWN."""
+        if not marking.uses_types(self.settings.marking):
             return example
-        known, changed = self.facts["markers"], {}
+        known, changed = self.fitted.markers, {}
         for role, field in (("SUBJ", "subject_type"), ("OBJ", "object_type")):
             kind = getattr(example, field)
             if f"{role}={kind}" not in known:
-                faults.add("types of entities that were not trained on, marked as unknown",
-                           f"{example.where} (id {example.id}, {role}={kind})")
+                issues.add("entity types without training examples, marked as unknown",
+                           f"{example.location} (id {example.id}, {role}={kind})")
                 changed[field] = marking.UNKNOWN
         return dataclasses.replace(example, **changed) if changed else example
 
-    def _target(self, example: Relation, indices: Mapping[str, int], faults: DataIssues) -> dict[str, float]:
+    def _target(self, example: Relation, indices: Mapping[str, int], issues: DataIssues) -> dict[str, float]:
         if example.relation in indices:
             return {"label": indices[example.relation], "weight": 1.0}
-        faults.add("relations that were not trained on, left out of the loss and never right",
-                   f"{example.where} (id {example.id}, {example.relation})")
+        issues.add("relations without training examples, left out of the loss and counted as wrong",
+                   f"{example.location} (id {example.id}, {example.relation})")
         return {"label": 0, "weight": 0.0}
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
@@ -153,12 +155,12 @@ class RelationExtraction(Task):
 
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "relation", "score", "scores", "subject", "object"}: the likeliest relation, its probability, the five
-        likeliest, and between what it holds: text and characters, as `Relation.entities` has them."""
+        """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the five
+        most likely ones, and text and characters of the entities, as from `Relation.entities`."""
         logits = np.asarray(outputs["logits"], np.float64)
         odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
         probabilities = odds / odds.sum(axis=-1, keepdims=True)
-        best = np.argsort(-logits, axis=-1, kind="stable")[:, :_BEST]
+        best = np.argsort(-logits, axis=-1, kind="stable")[:, :_N_BEST]
         predictions = []
         for example, order, row in zip(examples, best.tolist(), probabilities, strict=True):
             scores = {self.labels[index]: float(row[index]) for index in order}
@@ -167,12 +169,12 @@ class RelationExtraction(Task):
         return predictions
 
     def score(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, float]:
-        """As `metrics.relations` has it, in percent; a relation that was not trained on is always missed."""
-        return SCORINGS[self.settings["scoring"]](
+        """Metrics of `metrics.relations`, in percent; relations without training examples count as missed."""
+        return SCORINGS[self.settings.scoring](
             [example.relation for example in examples], [prediction["relation"] for prediction in predictions],
-            self.facts["negative"])
+            self.fitted.negative)
 
     def files(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, str]:
-        """"predictions.txt", id and relation a line, as the reference writes and the scorer of SemEval reads."""
+        """"predictions.txt": id and relation per line, as the reference writes and SemEval's scorer reads."""
         lines = [f"{prediction['id']}\t{prediction['relation']}\n" for prediction in predictions]
         return {"predictions.txt": "".join(lines)}

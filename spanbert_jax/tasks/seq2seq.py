@@ -1,216 +1,324 @@
-"""What tasks have in common whose answers are texts that a decoder writes."""
+"""Tasks whose output is a text that a decoder generates."""
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import pathlib
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import require, setting
+from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
+from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.sources.location import locate
-from spanbert_jax.model import Outputs
+from spanbert_jax.model import EncoderDecoder, ModelConfig, Outputs, complete, decoder_step_flops
 from spanbert_jax.model.losses import LossSums, weighted_sums
-from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Task, place_of
-from spanbert_jax.text import special_ids, special_tokens_as_text
-from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
+from spanbert_jax.tasks import encoder_tasks, seq2seq_import, seq2seq_model
+from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.packing import PackedRows, rounded_length
+from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
+from spanbert_jax.tasks.programs import LossEvaluation, Program
+from spanbert_jax.tasks.protocol import (
+    NOT_FINITE,
+    Example,
+    FittedState,
+    Prediction,
+    Task,
+    TaskSettings,
+    describe_location,
+)
+from spanbert_jax.text import of_plain_text, special_ids
+from spanbert_jax.text.targets import LEAST_TARGET_PIECES, load_target_tokenizer, target_ids, train_target_tokenizer
 
-_BATCH = 1024  # texts that are tokenised at once
-_SHORTEST = 3  # of sources: [CLS], a piece, [SEP]
-# Where decoders come from besides directories of GPT-2.
-DECODERS = ("encoder", "shared", "random")
-# Settings of `generation.Settings`, by the same names.
+_BATCH = 1024  # texts tokenized at once
+_SHORTEST = 3  # tokens of a source: [CLS], one token, [SEP]
+# Settings of `GenerationSettings` with the same names.
 _SEARCH = ("min_length", "beams", "length_penalty", "early_stopping", "no_repeat_ngram", "sample", "temperature",
            "top_k", "top_p")
 
 
 class Pair(Example, Protocol):
     """Attributes:
-      source: the text to read.
-      targets: texts any of which is right, the first of them the one to learn from; empty where none is known.
+      source: the input text.
+      targets: correct outputs; training uses the first. Empty if unknown.
     """
     source: str
     targets: tuple[str, ...]
 
 
-class Seq2SeqTask(Task):
-    """Reads a text and writes another.
+@dataclasses.dataclass(frozen=True)
+class Seq2SeqSettings(TaskSettings):
+    """Settings of tasks that generate text."""
+    length: int = setting(128, "maximum number of source tokens, special tokens included", minimum=_SHORTEST)
+    target_length: int = setting(64, "maximum number of generated tokens, the end token included", minimum=2)
+    decoder: str = setting("encoder", "initial decoder: 'encoder' (a copy of the encoder), 'shared' (the encoder "
+                           "itself), 'random', or a directory of a GPT-2 or EncoderDecoderModel with its tokenizer")
+    decoder_layers: int = setting(0, "number of decoder layers, the lowest ones; 0 keeps all", minimum=0)
+    target_vocabulary: str = setting("", "vocabulary of the targets: '' for the source's; a tokenizer's file or "
+                                     "directory; or a number of byte-level tokens to train on the targets")
+    label_smoothing: float = setting(0.1, "probability spread over the whole vocabulary", minimum=0, below=1)
+    beams: int = setting(4, "number of beams", minimum=1, overridable=True)
+    length_penalty: float = setting(1.0, "exponent of the length that divides a beam's log-probability",
+                                    minimum=-10, maximum=10, overridable=True)
+    early_stopping: bool = setting(False, "stop as soon as `beams` hypotheses have ended", overridable=True)
+    no_repeat_ngram: int = setting(0, "n-grams of this size occur only once; 0 allows all", minimum=0, overridable=True)
+    min_length: int = setting(0, "minimum number of tokens before the end token", minimum=0, overridable=True)
+    sample: bool = setting(False, "sample tokens instead of taking the most likely ones", overridable=True)
+    temperature: float = setting(1.0, "sampling temperature", minimum=1e-3, maximum=1e3, overridable=True)
+    top_k: int = setting(0, "sample from the k most likely tokens; 0 for all", minimum=0, overridable=True)
+    top_p: float = setting(1.0, "sample from the most likely tokens with this total probability", above=0, maximum=1,
+                           overridable=True)
+    seed: int = setting(0, "seed of sampling", minimum=0, below=1 << 32, overridable=True)
 
-    Facts: "target_tokenizer", the tokenizer of what is written, as JSON, where it is not that of what is read.
+    def validate(self, path: str) -> None:
+        """Checks fields and combinations of them."""
+        super().validate(path)
+        wanted = self.target_vocabulary
+        require(self.min_length < self.target_length, f"{path}.min_length", self.min_length,
+                f"must be below target_length={self.target_length}")
+        require(self.beams == 1 or not self.sample, f"{path}.beams", self.beams, "must be 1 with sample=True")
+        require(not wanted.isdigit() or int(wanted) >= LEAST_TARGET_PIECES, f"{path}.target_vocabulary", wanted,
+                f"must be at least {LEAST_TARGET_PIECES} if it is a number")
+        require(not wanted or self.decoder in seq2seq_model.DECODERS, f"{path}.target_vocabulary", wanted,
+                "must be empty with a decoder from a directory, which has its own tokenizer")
+        require(not wanted or self.decoder != "shared", f"{path}.target_vocabulary", wanted,
+                "must be empty with decoder='shared'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seq2SeqState(FittedState):
+    """Attributes:
+      target_tokenizer: tokenizer of the targets as JSON; empty if it is the source's.
+    """
+    target_tokenizer: str = ""
+
+
+class Seq2SeqTask(Task):
+    """Reads a text and generates another.
+
+    Checkpoints are compared by the likelihood of the dev targets: generating texts takes many times as long and is done
+    once, at the end.
 
     Attributes:
-      field: name of what is written, in predictions.
+      field: name of the generated text in predictions.
     """
-    head = "encoder_decoder"
-    targets = ()
-    free = (*_SEARCH, "seed")
+    Settings, Fitted = Seq2SeqSettings, Seq2SeqState
+    label_fields = ()
     field: str
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`.
-
-        target_length: pieces to write at most, the one that ends a text among them.
-        decoder: what the decoder begins as: "encoder", a copy of the encoder; "shared", the encoder itself; "random";
-          or a directory of a GPT-2, or of an EncoderDecoderModel, with its tokenizer. Attention to the encoder is new
-          but for the last.
-        decoder_layers: how many, the lowest of those that there are; 0 for all.
-        target_vocabulary: "" for that of what is read; a tokenizer's file or directory; or a number, of byte-level
-          pieces that are trained on the targets to learn from. A decoder of a directory has its own.
-        label_smoothing: probability that is spread over the whole vocabulary.
-        beams, length_penalty, early_stopping, no_repeat_ngram, min_length, sample, temperature, top_k, top_p: as
-          `generation.Settings` has them; what is said of several beams, or of drawing, does not count without.
-        seed: of what is drawn.
-        """
-        return {"target_length": 64, "decoder": "encoder", "decoder_layers": 0, "target_vocabulary": "",
-                "label_smoothing": 0.1, "beams": 4, "length_penalty": 1.0, "early_stopping": False,
-                "no_repeat_ngram": 0, "min_length": 0, "sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
-                "seed": 0}
-
-    def check_settings(self) -> None:
-        settings, wanted = self.settings, str(self.settings["target_vocabulary"])
-        for field, holds, allowed in (
-                ("target_length", settings["target_length"] >= 2, "at least 2"),
-                ("decoder_layers", settings["decoder_layers"] >= 0, "at least 0"),
-                ("label_smoothing", 0 <= settings["label_smoothing"] < 1, "from 0 to below 1"),
-                ("beams", settings["beams"] >= 1, "at least 1"),
-                ("no_repeat_ngram", settings["no_repeat_ngram"] >= 0, "at least 0"),
-                ("min_length", 0 <= settings["min_length"] < settings["target_length"],
-                 f"from 0 to below target_length={settings['target_length']}"),
-                ("length_penalty", -10 <= settings["length_penalty"] <= 10, "from -10 to 10"),
-                ("temperature", 1e-3 <= settings["temperature"] <= 1e3, "from 0.001 to 1000"),
-                ("top_k", settings["top_k"] >= 0, "at least 0"),
-                ("top_p", 0 < settings["top_p"] <= 1, "above 0 and at most 1"),
-                ("seed", 0 <= settings["seed"] < 1 << 32, "from 0 to 2**32 - 1"),
-                ("length", settings.get("length", _SHORTEST) >= _SHORTEST, f"at least {_SHORTEST}"),
-                ("beams", settings["beams"] == 1 or not settings["sample"], "1 where sample is true"),
-                ("target_vocabulary", not wanted.isdigit() or int(wanted) >= MIN_TARGET_VOCAB_SIZE,
-                 f"at least {MIN_TARGET_VOCAB_SIZE} where it is a number"),
-                ("target_vocabulary", settings["decoder"] in DECODERS or not settings["target_vocabulary"],
-                 "empty where the decoder is that of a directory, which has its own"),
-                ("target_vocabulary", settings["decoder"] != "shared" or not settings["target_vocabulary"],
-                 "empty where the decoder is the encoder itself")):
-            if not holds:
-                raise UserError(f"config.task.{field} is {settings[field]!r}; it must be {allowed}")
-
-    def learn(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> None:
-        """Stores the tokenizer of what is written, where it is not that of what is read.
+    def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Seq2SeqTask:
+        """Finds or trains the tokenizer of the targets.
 
         Raises:
-          UserError: when there is none at the place that is named.
+          UserError: it does not exist.
         """
-        wanted, decoder = str(self.settings["target_vocabulary"]), self.settings["decoder"]
-        if decoder not in DECODERS:
+        wanted, decoder = self.settings.target_vocabulary, self.settings.decoder
+        if decoder not in seq2seq_model.DECODERS:
             try:
                 found = load_target_tokenizer(locate(decoder))
             except UserError as error:
-                raise UserError(f"config.task.decoder is {decoder!r}: neither {', '.join(DECODERS)} nor the directory "
-                                f"of a decoder with its tokenizer ({error})") from None
+                raise UserError(f"config.task.decoder={decoder!r}: neither {', '.join(seq2seq_model.DECODERS)} nor the "
+                                f"directory of a decoder with its tokenizer ({error})") from None
         elif wanted.isdigit():
             found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
         elif wanted:
             try:
                 found = load_target_tokenizer(wanted)
             except UserError as error:
-                raise UserError(f"config.task.target_vocabulary is {wanted!r}: neither a number nor a tokenizer's file "
-                                f"or directory ({error})") from None
+                raise UserError(f"config.task.target_vocabulary={wanted!r}: neither a number nor a tokenizer's file or "
+                                f"directory ({error})") from None
         else:
-            return
-        self.facts["target_tokenizer"] = found.to_str()
+            return self
+        return self.with_fitted(target_tokenizer=found.to_str())
 
     def target_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        """The tokenizer of what is written, given that of what is read."""
+        """The tokenizer of the targets, given the source's."""
         return self._own_tokenizer or tokenizer
 
     @functools.cached_property
     def _own_tokenizer(self) -> Tokenizer | None:
-        stored = self.facts.get("target_tokenizer")
+        stored = self.fitted.target_tokenizer
         return Tokenizer.from_str(stored) if stored else None
 
     def generation(self, tokenizer: Tokenizer) -> GenerationSettings:
-        """How texts are written."""
+        """How texts are generated."""
         ids = target_ids(self.target_tokenizer(tokenizer))
-        return GenerationSettings(ids.start, ids.end, ids.pad, self.settings["target_length"],
-                        **{name: self.settings[name] for name in _SEARCH})
+        return GenerationSettings(ids.start, ids.end, ids.pad, self.settings.target_length,
+                                  **{name: getattr(self.settings, name) for name in _SEARCH})
 
-    def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, faults: DataIssues,
-                 labelled: bool = True) -> Features:
-        """One feature an example: [CLS], the source, [SEP]; and as labels the first target between start and end.
+    def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, issues: DataIssues,
+                 with_labels: bool = True) -> Features:
+        """One feature per example: [CLS] source [SEP]; its labels are the first target between start and end token.
 
-        What is too long is cut at the end. What a text spells like a special piece is text.
+        Texts that are too long are truncated at the end. Text that spells a special token is ordinary text.
         """
-        special, room, made = special_ids(tokenizer), self.settings["length"] - 2, FeatureList()
+        special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
-        reader, writer = special_tokens_as_text(tokenizer), special_tokens_as_text(target)
+        source_tokenizer, plain_target = of_plain_text(tokenizer), of_plain_text(target)
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
-            sources = _encode(reader, [example.source for example in batch])
-            written = _encode(writer, [example.targets[0] for example in batch]) if labelled else [[]] * len(batch)
-            back = target.decode_batch(written, skip_special_tokens=False)
-            for number, (example, source, labels, text) in enumerate(zip(batch, sources, written, back), start):
-                if len(source) > room:
-                    faults.add("sources longer than config.task.length, cut at the end", place_of(example))
-                if example.source.strip() and not source:
-                    faults.add("sources of which the vocabulary makes nothing", place_of(example))
-                if special.unk in source:
-                    faults.add("sources with words that the vocabulary lacks, read as [UNK]", place_of(example))
+            sources = _encode(source_tokenizer, [example.source for example in batch])
+            targets = [example.targets[0] for example in batch] if with_labels else []
+            encoded = _encode(plain_target, targets) if with_labels else [[]] * len(batch)
+            decoded = target.decode_batch(encoded, skip_special_tokens=False)
+            for number, (example, source, labels, text) in enumerate(zip(batch, sources, encoded, decoded), start):
+                self._count_source(example, source, special.unk, issues)
                 tokens = [special.cls, *source[:room], special.sep]
-                if labelled:
-                    labels = [ids.start, *self._label(example, labels, text, ids.unknown, faults), ids.end]
-                made.add(number, tokens, [0] * len(tokens), labels=labels if labelled else None)
-        return made.features()
+                if with_labels:
+                    labels = [ids.start, *self._label(example, labels, text, ids.unknown, issues), ids.end]
+                builder.add(number, tokens, [0] * len(tokens), labels=labels if with_labels else None)
+        return builder.build()
 
-    def _label(self, example: Pair, pieces: list[int], text: str, unknown: int | None, faults: DataIssues) -> list[int]:
-        """The pieces of a target that are learned; `text` is what they say."""
-        room = self.settings["target_length"] - 1
-        if len(pieces) > room:
-            faults.add("targets longer than config.task.target_length, cut at the end", place_of(example))
-        if unknown is not None and unknown in pieces:
-            faults.add("targets with words that the target vocabulary lacks, taken for [UNK]", place_of(example))
-        elif not pieces:
-            faults.add("targets of which the target vocabulary makes nothing", place_of(example))
+    def _count_source(self, example: Pair, tokens: list[int], unknown: int, issues: DataIssues) -> None:
+        if len(tokens) > self.settings.length - 2:
+            issues.add("sources longer than config.task.length, truncated at the end", describe_location(example))
+        if example.source.strip() and not tokens:
+            issues.add("sources that the tokenizer maps to no token", describe_location(example))
+        if unknown in tokens:
+            issues.add("sources with words outside the vocabulary, read as [UNK]", describe_location(example))
+
+    def _label(self, example: Pair, tokens: list[int], text: str, unknown: int | None,
+               issues: DataIssues) -> list[int]:
+        """The tokens of a target that training uses; `text` is what they decode to."""
+        room = self.settings.target_length - 1
+        if len(tokens) > room:
+            issues.add("targets longer than config.task.target_length, truncated at the end",
+                       describe_location(example))
+        if unknown is not None and unknown in tokens:
+            issues.add("targets with words outside the target vocabulary, learned as [UNK]",
+                       describe_location(example))
+        elif not tokens:
+            issues.add("targets that the target tokenizer maps to no token", describe_location(example))
         elif text.strip() != example.targets[0].strip():
-            faults.add("targets whose capitals, accents or spaces the target vocabulary does not keep, as one of "
-                       "config.task.target_vocabulary=8000 does", place_of(example))
-        return pieces[:room]
+            issues.add("targets whose capitals, accents or spaces the target vocabulary loses; "
+                       "config.task.target_vocabulary=8000 keeps them", describe_location(example))
+        return tokens[:room]
+
+    def pack(self, features: Mapping[str, Features], pad: int, seed: int) -> dict[str, PackedRows]:
+        """Rows of sources with rows of targets."""
+        lengths = row_lengths(list(features.values()))
+        return {name: pack_pairs(part, *lengths, pad, seed) for name, part in features.items()}
+
+    def build_model(self, encoder: ModelConfig, tokenizer: Tokenizer) -> EncoderDecoder:
+        """The encoder with the decoder of the settings."""
+        return seq2seq_model.build_model(encoder, self.settings, self.target_tokenizer(tokenizer))
+
+    def initial_params(self, model: EncoderDecoder, init_from: str, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+        """Pretrained weights for the encoder, and for the decoder as the settings ask."""
+        return seq2seq_model.initial_params(model, self.settings.decoder, init_from, tokenizer,
+                                            self.target_tokenizer(tokenizer), seed)
+
+    def apply(self, model: EncoderDecoder, params: Any, batch: Mapping[str, jax.Array],
+              dropout_key: jax.Array | None = None) -> Outputs:
+        """Logits [R, T, V] of each target token given those before it."""
+        logits = model.apply({"params": complete(params)}, batch["tokens"], batch["segments"], batch["previous"],
+                             batch["label_segments"], deterministic=dropout_key is None,
+                             rngs={} if dropout_key is None else {"dropout": dropout_key})
+        return Outputs(logits=logits)
 
     def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
-        """Cross-entropy of each piece given those before it, smoothed."""
-        chances = jax.nn.log_softmax(outputs.logits)
-        weights = (batch["label_segments"] != 0).astype(jnp.float32)
-        right = jnp.take_along_axis(chances, batch["labels"][..., None], axis=-1)[..., 0]
-        smoothing = self.settings["label_smoothing"]
-        losses = -(1 - smoothing) * right - smoothing * jnp.mean(chances, axis=-1)
-        correct = (right >= jnp.max(chances, axis=-1)).astype(jnp.float32)
-        return weighted_sums(losses, correct, weights)
+        """Label-smoothed cross-entropy of each target token given those before it."""
+        return _smoothed_loss(outputs, batch, self.settings.label_smoothing)
+
+    @property
+    def loss_evaluation(self) -> LossEvaluation:
+        """Log-likelihood, perplexity and accuracy of the dev targets' tokens, without label smoothing."""
+        def metrics(loss: float, correct: float, count: float) -> dict[str, float]:
+            return {"log_likelihood": -loss / count, "perplexity": math.exp(min(loss / count, 700.0)),
+                    "accuracy": 100.0 * correct / count}
+
+        return LossEvaluation("log_likelihood", lambda outputs, batch: _smoothed_loss(outputs, batch, 0.0), metrics)
+
+    def step_flops(self, model: EncoderDecoder, rows: PackedRows, count: int) -> float:
+        """Model FLOPs of encoder and decoder."""
+        return (encoder_tasks.step_flops(model, rows, count)
+                + decoder_step_flops(model.decoder_config, count, rows.label_length, rows.length))
+
+    def program(self, model: EncoderDecoder, tokenizer: Tokenizer) -> Program:
+        """Generates a text per source. Random draws for a source depend only on its tokens."""
+        settings, seed = self.generation(tokenizer), self.settings.seed
+        target = self.target_tokenizer(tokenizer)
+
+        def compute(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(batch["checksum"])
+            tokens, scores = generate(IncrementalDecoder(model, params), batch["tokens"], batch["segments"], settings,
+                                      keys)
+            return {"tokens": tokens[:, None], "scores": scores[:, None]}
+
+        def inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            checksums = [zlib.crc32(tokens.tobytes()) for tokens in batch["tokens"]]
+            return {"tokens": batch["tokens"], "segments": batch["segments"],
+                    "checksum": np.array(checksums, np.uint32)}
+
+        def finish(outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+            texts = target.decode_batch(outputs["tokens"].tolist(), skip_special_tokens=True)
+            return {"texts": [text.strip() for text in texts], "scores": outputs["scores"].tolist()}
+
+        return Program(compute, inputs, per_text=True, prepare_params=unstack_layers, finish=finish, local=True)
+
+    def prediction_rows(self, features: Features, pad: int) -> list[PackedRows]:
+        """One source per row; sources of about the same length together."""
+        lengths = np.array([rounded_length(length) for length in features.lengths.tolist()], np.int64)
+        return [PackedRows(features, [[number] for number in np.flatnonzero(lengths == length).tolist()], length, pad)
+                for length in np.unique(lengths).tolist()]
 
     def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", `field`, "score"}: what is written, and how good the search holds it to be.
+        """{"id", `field`, "score"}: the generated text and its score in the search.
 
-        Of a source without a piece nothing is written; "note" says so, or that the network's scores are not finite.
+        The text for a source without tokens is empty; "note" says so, or that the scores are not finite.
 
         Args:
-          outputs: "texts" and "scores", n of each.
+          outputs: "texts" and "scores", one per example.
         """
         predictions = []
-        for example, text, score, pieces in zip(examples, outputs["texts"], outputs["scores"], features.lengths,
+        for example, text, score, length in zip(examples, outputs["texts"], outputs["scores"], features.lengths,
                                                 strict=True):
-            empty = pieces < _SHORTEST
-            note = "no piece in the source" if empty else NOT_FINITE if not math.isfinite(score) else ""
+            empty = length < _SHORTEST
+            note = "the source has no token" if empty else NOT_FINITE if not math.isfinite(score) else ""
             rest = {"score": None, "note": note} if note else {"score": score}
             predictions.append({"id": example.id, self.field: "" if empty else text, **rest})
         return predictions
 
     def files(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> dict[str, str]:
-        """What is written, one a line, as `FIELD.txt`."""
+        """The generated texts, one per line, as `FIELD.txt`."""
         lines = [" ".join(prediction[self.field].split()) + "\n" for prediction in predictions]
         return {f"{self.field}.txt": "".join(lines)}
+
+    def save_weights(self, folder: pathlib.Path, model: EncoderDecoder, params: Any, tokenizer: Tokenizer) -> None:
+        """Writes a directory of an EncoderDecoderModel with both tokenizers."""
+        target = self.target_tokenizer(tokenizer)
+        save_encoder_decoder(model, params, folder, self.generation(tokenizer), tokenizer,
+                             None if target is tokenizer else target)
+
+    def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[EncoderDecoder, Any]:
+        """Model and parameters of an EncoderDecoderModel."""
+        return load_encoder_decoder(folder, dtype)
+
+    @classmethod
+    def import_model(cls, folder: pathlib.Path,
+                     tokenizer: str | pathlib.Path) -> tuple[Task, EncoderDecoder, Any, Tokenizer]:
+        """An EncoderDecoderModel that was fine-tuned elsewhere; it generates as its files say."""
+        return seq2seq_import.import_model(cls, folder, tokenizer)
+
+
+def _smoothed_loss(outputs: Outputs, batch: Mapping[str, jax.Array], smoothing: float) -> LossSums:
+    log_probabilities = jax.nn.log_softmax(outputs.logits)
+    weights = (batch["label_segments"] != 0).astype(jnp.float32)
+    target = jnp.take_along_axis(log_probabilities, batch["labels"][..., None], axis=-1)[..., 0]
+    losses = -(1 - smoothing) * target - smoothing * jnp.mean(log_probabilities, axis=-1)
+    correct = (target >= jnp.max(log_probabilities, axis=-1)).astype(jnp.float32)
+    return weighted_sums(losses, correct, weights)
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Summaries that are written."""
+"""Abstractive summarization: generates summaries of documents."""
 from __future__ import annotations
 
 import dataclasses
@@ -6,72 +6,72 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
-from spanbert_jax.tasks.metrics.rouge import principal_sentence, rouge_figures, rouge_words
-from spanbert_jax.tasks.protocol import Prediction, place_of
-from spanbert_jax.tasks.seq2seq import Seq2SeqTask
+from spanbert_jax.common.settings import require, setting
+from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
+from spanbert_jax.tasks.metrics.rouge import principal_sentence, rouge_metrics, rouge_words
+from spanbert_jax.tasks.protocol import Prediction, describe_location
+from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 
-_FIELDS = ("source", "target", "id", "group")
-_PIECES_PER_WORD = 1.5  # about
+_TOKENS_PER_WORD = 1.5  # about
+
+
+@dataclasses.dataclass(frozen=True)
+class SummarizationSettings(Seq2SeqSettings):
+    """Settings of abstractive summarization."""
+    no_repeat_ngram: int = setting(3, "n-grams of this size occur only once; 0 allows all", minimum=0, overridable=True)
+    source: str = setting("document", "field of the document", overridable=True)
+    target: str = setting("summary", "field of the summary; '' if there is none: the model then learns to generate a "
+                          "document's principal sentence, and so to read and copy", overridable=True)
+    id: str = setting("", "field of the document's id; '' for line numbers", overridable=True)
+    group: str = setting("", "field by which parts are held out; '' if documents are independent", overridable=True)
+
+    def validate(self, path: str) -> None:
+        """Checks fields."""
+        super().validate(path)
+        require(bool(self.source), f"{path}.source", "", "give the name of a field")
 
 
 class Summarization(Seq2SeqTask):
-    """Writes the summary of a document."""
+    """Generates the summary of a document."""
+    Settings = SummarizationSettings
     field = "summary"
     metric = "rouge_l"
-    free = (*Seq2SeqTask.free, *_FIELDS)
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`, besides those of `Seq2SeqTask`.
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Document]:
+        """See `files.summaries.read_documents`."""
+        settings = self.settings
+        documents = read_documents(path, settings.source, settings.target, settings.id, settings.group, issues,
+                                   with_labels)
+        return documents if settings.target or not with_labels else self._with_sentences(documents, issues)
 
-        source, target: names of the fields with document and summary, as `files.summaries.read_documents` has them;
-          `target` is "" where there are no summaries: what is learned then is to write a document's principal
-          sentence, and by that to read and to copy.
-        id: name of that with the document's id; "" for line numbers.
-        group: name of that by which held-back parts are made; "" where every document stands on its own.
+    def _with_sentences(self, documents: Iterable[Document], issues: DataIssues) -> Iterator[Document]:
+        """Documents with their principal sentence as summary, of those that fit into source and target length.
+
+        Zhang et al. (2020) remove it from most sources; here it stays, so that the model learns to copy.
         """
-        return {**super().defaults(), "no_repeat_ngram": 3, "source": "document", "target": "summary", "id": "",
-                "group": ""}
-
-    def check_settings(self) -> None:
-        super().check_settings()
-        if not self.settings["source"]:
-            raise UserError("config.task.source is empty: give the name of a field")
-
-    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Document]:
-        """Yields the documents of a file, as `files.summaries.read_documents` has it."""
-        documents = read_documents(path, *(self.settings[name] for name in _FIELDS), faults, labelled)
-        return documents if self.settings["target"] or not labelled else self._with_sentences(documents, faults)
-
-    def _with_sentences(self, documents: Iterable[Document], faults: DataIssues) -> Iterator[Document]:
-        """Documents with the principal one of the sentences that can be read, and written, as their summary.
-
-        Zhang et al. (2020) leave most of them out of the source; here it stays, for what is to be learned is to copy.
-        """
-        words_read, words_written = (self.settings[field] / _PIECES_PER_WORD for field in ("length", "target_length"))
+        source_words = self.settings.length / _TOKENS_PER_WORD
+        target_words = self.settings.target_length / _TOKENS_PER_WORD
         for document in documents:
             texts = document.sentence_texts
             words = [rouge_words(text) for text in texts]
             so_far = itertools.accumulate(map(len, words))
             fit = [number for number, end in enumerate(so_far)
-                   if end <= words_read and 0 < len(words[number]) <= words_written]
+                   if end <= source_words and 0 < len(words[number]) <= target_words]
             if fit:
                 chosen = fit[principal_sentence([words[number] for number in fit])]
                 yield dataclasses.replace(document, summaries=(texts[chosen],))
             else:
-                faults.add("documents without a sentence that fits config.task.length and target_length, left out",
-                           place_of(document))
+                issues.add("documents without a sentence that fits config.task.length and target_length, left out",
+                           describe_location(document))
 
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Document:
-        """Of a text, or of a text or a list of sentences by the name of its field."""
-        return document_of(inputs, self.settings["source"], where, faults)
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Document:
+        """From a text, or from a text or list of sentences by the name of its field."""
+        return parse_document(inputs, self.settings.source, location, issues)
 
     def score(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """ROUGE; and what the first sentence alone would have, "lead/rouge_1" and so on."""
+        """ROUGE, and as "lead/..." that of the first sentence alone."""
         references = [example.summaries for example in examples]
         first = ["".join(example.sentence_texts[:1]) for example in examples]
-        return (rouge_figures(references, [prediction[self.field] for prediction in predictions])
-                | rouge_figures(references, first, "lead/"))
+        return (rouge_metrics(references, [prediction[self.field] for prediction in predictions])
+                | rouge_metrics(references, first, "lead/"))

@@ -1,60 +1,57 @@
-"""Texts in another language."""
+"""Translation into another language."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.translations import Translation, read_translations, translation_of
-from spanbert_jax.tasks.metrics.translation import TOKENIZERS, translation_figures
+from spanbert_jax.common.settings import require, setting
+from spanbert_jax.tasks.files.translations import Translation, parse_translation, read_translations
+from spanbert_jax.tasks.metrics.translation import TOKENIZERS, translation_metrics
 from spanbert_jax.tasks.protocol import Prediction
-from spanbert_jax.tasks.seq2seq import Seq2SeqTask
+from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 
 
-class Translate(Seq2SeqTask):
-    """Writes a text in another language."""
+@dataclasses.dataclass(frozen=True)
+class TranslationSettings(Seq2SeqSettings):
+    """Settings of translation."""
+    source: str = setting("source", "column of the source, or ending of its plain file, such as 'en'", overridable=True)
+    target: str = setting("target", "column of the translation, or ending of its plain file", overridable=True)
+    columns: tuple[str, ...] = setting((), "column names of a table whose first line is an example", overridable=True)
+    id: str = setting("", "column of the pairs' ids; '' for line numbers", overridable=True)
+    bleu_tokenizer: str = setting("auto", "tokenizer of BLEU; 'auto': zh for Chinese, char for Japanese, else 13a",
+                                  choices=TOKENIZERS)
+
+    def validate(self, path: str) -> None:
+        """Checks fields and that names differ."""
+        super().validate(path)
+        require(bool(self.source and self.target) and self.source != self.target, f"{path}.target", self.target,
+                f"{path}.source={self.source!r} and {path}.target must be two different names")
+        require(len(set(self.columns)) == len(self.columns) and not any("," in name for name in self.columns),
+                f"{path}.columns", self.columns,
+                f"give each column a name of its own, as in \"({self.source!r},{self.target!r})\"")
+
+
+class TranslationTask(Seq2SeqTask):
+    """Translates texts into another language."""
+    Settings = TranslationSettings
     field = "translation"
     metric = "bleu"
-    free = (*Seq2SeqTask.free, "source", "target", "columns", "id")
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Fields of `config.task`, besides those of `Seq2SeqTask`.
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Translation]:
+        """See `files.translations.read_translations`."""
+        settings = self.settings
+        return read_translations(path, settings.source, settings.target, settings.columns, settings.id, issues,
+                                 with_labels)
 
-        source, target: names of the columns, or endings of the names of plain files, such as "en" and "de".
-        columns: their names, for a table whose first line does not give them.
-        id: name of the column with the id of a pair; "" for line numbers.
-        bleu_tokenizer: as `metrics.translation` has it.
-        """
-        return {**super().defaults(), "source": "source", "target": "target", "columns": (), "id": "",
-                "bleu_tokenizer": "auto"}
-
-    def check_settings(self) -> None:
-        super().check_settings()
-        if self.settings["bleu_tokenizer"] not in TOKENIZERS:
-            raise UserError(f"config.task.bleu_tokenizer is {self.settings['bleu_tokenizer']!r}: allowed are "
-                            f"{', '.join(TOKENIZERS)}")
-        source, target = self.settings["source"], self.settings["target"]
-        if not source or not target or source == target:
-            raise UserError(f"config.task.source and target are {source!r} and {target!r}: give each its own name")
-        columns = tuple(self.settings["columns"])
-        if len(set(columns)) < len(columns) or any("," in name for name in columns):
-            raise UserError(f"config.task.columns is {columns!r}: give each column a name of its own, as in "
-                            f"\"({source!r},{target!r})\"")
-
-    def read(self, path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Translation]:
-        """Yields the pairs of a file, as `files.translations.read_translations` has it."""
-        names = (self.settings[name] for name in ("source", "target", "columns", "id"))
-        return read_translations(path, *names, faults, labelled)
-
-    def example(self, inputs: str | Mapping[str, Any], where: str, faults: DataIssues) -> Translation:
-        """Of a text, or of a text by the name of its column."""
-        return translation_of(inputs, self.settings["source"], where, faults)
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Translation:
+        """From a text, or from a text by the name of its column."""
+        return parse_translation(inputs, self.settings.source, location, issues)
 
     def score(self, examples: Sequence[Translation], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """BLEU and chrF; and what copying the source would have, "copy/bleu" and "copy/chrf"."""
-        references, tokenizer = [example.targets for example in examples], self.settings["bleu_tokenizer"]
-        figures = translation_figures([prediction[self.field] for prediction in predictions], references, tokenizer)
-        copied = translation_figures([example.source for example in examples], references, tokenizer)
-        return figures | {f"copy/{name}": copied[name] for name in ("bleu", "chrf")}
+        """BLEU and chrF, and as "copy/bleu" and "copy/chrf" those of the copied sources."""
+        references, tokenizer = [example.targets for example in examples], self.settings.bleu_tokenizer
+        scores = translation_metrics([prediction[self.field] for prediction in predictions], references, tokenizer)
+        copied = translation_metrics([example.source for example in examples], references, tokenizer)
+        return scores | {f"copy/{name}": copied[name] for name in ("bleu", "chrf")}

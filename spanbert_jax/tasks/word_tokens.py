@@ -1,4 +1,4 @@
-"""Words that a file gives one by one, tokenised each on its own."""
+"""Tokenizes words one by one."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.text import special_tokens_as_text
 
-_BATCH = 8192  # words that are tokenised at once: what the tokenizer makes of them takes a kilobyte a word
+_BATCH = 8192  # words tokenized at once: an encoding takes a kilobyte per word
 
 
-def word_pieces(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """The pieces of each different word, none where it has only characters that the tokenizer removes.
+def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """The token ids of each distinct word; none for a word of characters that the tokenizer removes.
 
-    What a word spells like a special piece is text.
+    A word that spells a special token is ordinary text.
     """
-    tokenizer = special_tokens_as_text(tokenizer)
-    different, pieces = list(dict.fromkeys(words)), {}
-    for start in range(0, len(different), _BATCH):
-        batch = different[start:start + _BATCH]
+    tokenizer = of_plain_text(tokenizer)
+    distinct, tokens = list(dict.fromkeys(words)), {}
+    for start in range(0, len(distinct), _BATCH):
+        batch = distinct[start:start + _BATCH]
         encodings = tokenizer.encode_batch(batch, add_special_tokens=False)
-        pieces |= {word: encoding.ids for word, encoding in zip(batch, encodings, strict=True)}
-    return pieces
+        tokens |= {word: encoding.ids for word, encoding in zip(batch, encodings, strict=True)}
+    return tokens

@@ -217,7 +217,7 @@ def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]
     import torch
 
     def padded(values: np.ndarray) -> torch.Tensor:
-        pieces = [torch.from_numpy(values[features.of(feature)].astype(np.int64)) for feature in chosen.tolist()]
+        pieces = [torch.from_numpy(values[features.token_slice(feature)].astype(np.int64)) for feature in chosen.tolist()]
         return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
 
     tokens, lengths = padded(features.tokens), torch.from_numpy(features.lengths[chosen])
@@ -252,7 +252,7 @@ def scores_of(model: torch.nn.Module, experiment: Experiment, part: str) -> dict
     outputs = outputs_of(model, features, experiment.config.evaluation.batch_size)
     predictions = task.decode(examples, features, outputs)
     if part == "dev":
-        task.tune(examples, predictions)
+        task = task.tune(examples, predictions)
         predictions = task.decode(examples, features, outputs)
     return task.score(examples, predictions)
 
@@ -272,7 +272,7 @@ def outputs_of(model: torch.nn.Module, features: Features, size: int) -> dict[st
                 continue
             flat = found.setdefault(name, np.zeros(len(features.tokens), np.float32))
             for feature, row in zip(chosen.tolist(), values):
-                flat[features.of(feature)] = row[:features.lengths[feature]]
+                flat[features.token_slice(feature)] = row[:features.lengths[feature]]
     return found
 
 

@@ -16,9 +16,9 @@ class Maker:
     def __init__(self, length: int = 5):
         self.calls, self.length = 0, length
 
-    def __call__(self, faults):
+    def __call__(self, issues):
         self.calls += 1
-        faults.add("texts cut", "file:7", 3)
+        issues.add("texts cut", "file:7", 3)
         return make_features([self.length, 9])
 
 
@@ -31,35 +31,35 @@ def data(tmp_path):
 
 
 def test_features_are_made_once_and_lie_beside_the_data(data):
-    maker, faults = Maker(), [DataIssues(), DataIssues()]
-    first, again = (cached_features(str(data), ["key", 1], found, maker) for found in faults)
+    maker, issues = Maker(), [DataIssues(), DataIssues()]
+    first, again = (cached_features(str(data), ["key", 1], Maker, found, maker) for found in issues)
     assert maker.calls == 1
     for name in ("example", "starts", "tokens", "token_types"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name), strict=True)
-    np.testing.assert_array_equal(first.pieces["tag"], again.pieces["tag"])
+    np.testing.assert_array_equal(first.token_columns["tag"], again.token_columns["tag"])
     np.testing.assert_array_equal(first.columns["label"], again.columns["label"])
-    assert faults[0] == faults[1] == DataIssues(collections.Counter({"texts cut": 3}), {"texts cut": ["file:7"]})
+    assert issues[0] == issues[1] == DataIssues(collections.Counter({"texts cut": 3}), {"texts cut": ["file:7"]})
     assert [path.name for path in data.parent.iterdir() if path != data] == [".spanbert_features"]
 
 
 def test_another_key_or_other_code_makes_them_anew(data, monkeypatch):
     maker = Maker()
     for key in (["key", 1], ["key", 2], ["key", 1]):
-        cached_features(str(data), key, DataIssues(), maker)
+        cached_features(str(data), key, Maker, DataIssues(), maker)
     assert maker.calls == 2
-    monkeypatch.setattr(feature_cache, "_code", lambda: "other")
-    cached_features(str(data), ["key", 1], DataIssues(), maker)
+    monkeypatch.setattr(feature_cache, "_code", lambda task: "other")
+    cached_features(str(data), ["key", 1], Maker, DataIssues(), maker)
     assert maker.calls == 3
 
 
-@pytest.mark.parametrize("file", ["tokens.npy", "faults.json", "columns.label.npy"])
+@pytest.mark.parametrize("file", ["tokens.npy", "issues.json", "columns.label.npy"])
 def test_damaged_ones_are_made_anew(data, file):
     maker = Maker()
-    cached_features(str(data), "key", DataIssues(), maker)
+    cached_features(str(data), "key", Maker, DataIssues(), maker)
     stored, = (data.parent / ".spanbert_features").iterdir()
     (stored / file).write_bytes((stored / file).read_bytes()[:-5])
-    assert len(cached_features(str(data), "key", DataIssues(), maker)) == 2 and maker.calls == 2
-    cached_features(str(data), "key", DataIssues(), maker)
+    assert len(cached_features(str(data), "key", Maker, DataIssues(), maker)) == 2 and maker.calls == 2
+    cached_features(str(data), "key", Maker, DataIssues(), maker)
     assert maker.calls == 2  # mended
 
 
@@ -69,5 +69,5 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is_taken(data, tmp_p
     (data.parent / ".spanbert_features").write_text("in the way, also of root")
     maker = Maker()
     for _ in range(2):
-        cached_features(str(data), "key", DataIssues(), maker)
+        cached_features(str(data), "key", Maker, DataIssues(), maker)
     assert maker.calls == 1 and list(pathlib.Path(tmp_path / "cache").rglob("tokens.npy"))

@@ -1,34 +1,53 @@
-"""The task of the page "A task of your own": it trains and predicts."""
+"""The task of the documentation, as a plugin: it trains, and predicts in another process."""
 import json
+import os
 import re
+import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
 
-import spanbert_jax
-from spanbert_jax import tasks
+from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.finetuning.run import finetune
 from tests.runs import ROOT
 from tests.tasks.small import make_start, small_config, texts, write
 
+PAGES = (ROOT / "README.md", ROOT / "spanbert_jax" / "docs" / "tasks.md")
+PREDICT = """
+import spanbert_jax
+call = spanbert_jax.pipeline("readability", {model!r})
+print(call("the red house .")["grade"] - call("the blue house .")["grade"])
+"""
 
-def test_the_task_of_the_page_is_learned(tmp_path, monkeypatch):
-    code, = (block for block in re.findall(r"```python\n(.*?)```", (ROOT / "spanbert_jax/docs/tasks.md").read_text(), re.DOTALL)
-             if "(Task)" in block)
-    module = types.ModuleType("spanbert_jax.tasks.readability")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(code, module.__dict__)
-    monkeypatch.setitem(tasks.TASKS, "readability", ("readability", "Readability"))
+
+def documented_task() -> str:
+    """The code block that defines a task."""
+    blocks = (block for page in PAGES if page.exists()
+              for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "(Task)" in block)
+    return next(blocks)
+
+
+def test_the_documented_task_is_a_plugin(tmp_path, monkeypatch):
+    code = documented_task()
+    if "TASKS.register" not in code:
+        code += '\n\nfrom spanbert_jax.tasks import TASKS\n\nTASKS.register("readability")(Readability)\n'
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "readability_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "plugins"))
+    load_plugins(["readability_plugin"])
     grades = {"red": 1.0, "blue": -1.0, "green": 0.0}
     train = write(tmp_path / "train.jsonl", [{**text, "grade": grades[text["label"]]} for text in texts(200)])
     config = small_config("readability", make_start(tmp_path / "network"), train, dev_fraction=0.2)
+    config.plugins = ("readability_plugin",)
     config.evaluation.batch_size = config.train.batch_size = 4 * jax.device_count()
     config.train.duration = "80 steps"
     finetune(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    unlearned = -np.mean(np.abs(list(grades.values())))  # of always saying 0
-    assert results["dev"]["closeness"] > 0.6 * unlearned
-    call = spanbert_jax.pipeline("readability", tmp_path / "run")
-    assert call("the red house .")["grade"] > call("the blue house .")["grade"]
+    untrained = -np.mean(np.abs(list(grades.values())))  # of always predicting 0
+    assert results["dev"]["closeness"] > 0.6 * untrained
+    assert json.loads((tmp_path / "run" / "model" / "task.json").read_text())["plugins"] == ["readability_plugin"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "plugins")])}
+    printed = subprocess.run([sys.executable, "-c", PREDICT.format(model=str(tmp_path / "run"))], env=environment,
+                             capture_output=True, text=True, check=True)
+    assert float(printed.stdout) > 0

@@ -13,7 +13,7 @@ import spanbert_jax
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.inference import predictor
+from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files
 from spanbert_jax.inference.model_folder import FineTuned, load_model, save_model
 from spanbert_jax.inference.scoring import score_files
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
         task = make_task(name, SETTINGS[name])
         examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), DataIssues()))
         tokenizer = load_tokenizer(start)
-        task.learn(examples, tokenizer)
+        task = task.fit(examples, tokenizer)
         model = open_pretrained(start).model(task.head, task.labels or DEFAULT_LABELS)
         params = nn.unbox(model.init(jax.random.key(1), **model.smallest_inputs))["params"]
         save_model(folder / name / "model", FineTuned(name, task, model, params, tokenizer))
@@ -50,7 +50,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Few examples in a group and few pieces in a program, so that there are several of both."""
-    monkeypatch.setitem(predictor._SIZES, "cpu", (128, 16))
+    monkeypatch.setitem(executors._SIZES, "cpu", (128, 16))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -104,7 +104,7 @@ def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, sma
         (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
     predict_files(models[name], data, tmp_path / "out.jsonl")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
-    with pytest.raises(UserError, match="exists already and is not overwritten"):
+    with pytest.raises(UserError, match="exists already, and is not overwritten"):
         predict_files(models[name], data, tmp_path / "out.jsonl")
 
 
@@ -113,7 +113,7 @@ def test_an_output_that_is_being_written_is_left_alone(models, tmp_path):
     (tmp_path / "out.jsonl.partial").write_text("of another one\n")
     with open(tmp_path / "out.jsonl.partial.of", "w") as note:
         fcntl.flock(note, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="out.jsonl.partial: another prediction is being written to it"):
+        with pytest.raises(UserError, match="out.jsonl.partial: another call is writing it"):
             predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl.partial").read_text() == "of another one\n"
 
@@ -130,8 +130,8 @@ def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, smal
 
 def test_scores_of_files_and_official_formats(models, tmp_path):
     data = write(tmp_path / "data.jsonl", MAKERS["question_answering"](30, seed=3))
-    figures, faults = score_files(models["question_answering"], data, tmp_path / "out")
-    assert figures["total"] == 30 and 0 <= figures["f1"] <= 100 and not faults.counts
+    figures, issues = score_files(models["question_answering"], data, tmp_path / "out")
+    assert figures["total"] == 30 and 0 <= figures["f1"] <= 100 and not issues.counts
     answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
     assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
@@ -155,7 +155,7 @@ def test_labels_that_were_not_trained_on_are_counted(models, tmp_path, capsys):
     data = write(tmp_path / "data.jsonl", records)
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
     told = capsys.readouterr()
-    assert "1 examples of a class that was not trained on" in told.err and "data.jsonl:4" in told.err
+    assert "1 examples of classes without training examples" in told.err and "data.jsonl:4" in told.err
     assert "accuracy" in told.out
 
 
@@ -168,7 +168,7 @@ def test_flags_that_mean_nothing_are_refused(models, tmp_path, capsys):
             (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned network"),
             (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: it is for predictions of --input"),
             (["evaluate", "--workdir", tmp_path / "run"], "a run of a task that has not finished"),
-            (["evaluate", "--workdir", model, "--input", empty], "no example in it"),
+            (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
              "text_classification has no official format")):
         assert main([str(word) for word in command]) == 2
@@ -192,11 +192,11 @@ def test_official_files_are_made_by_a_call_that_goes_on(models, tmp_path, small_
 
 def test_what_a_pipeline_cuts_is_warned_of(models):
     call = spanbert_jax.pipeline("text-classification", models["text_classification"])
-    with pytest.warns(UserWarning, match="1 texts longer than config.task.length, cut at the end: input 2"):
+    with pytest.warns(UserWarning, match="1 texts longer than config.task.length, truncated at the end: input 2"):
         call(["red", "the " * 100])
     with pytest.raises(UserError, match="input 1: 5 is neither a text nor fields by name"):
         call([5])
-    with pytest.raises(UserError, match="batch_size=0: it must be at least 1"):
+    with pytest.raises(UserError, match="batch_size=0: must be at least 1"):
         spanbert_jax.pipeline("text-classification", models["text_classification"], batch_size=0)
     with pytest.raises(UserError, match="dtype='int8': allowed are"):
         spanbert_jax.pipeline("text-classification", models["text_classification"], dtype="int8")
@@ -259,14 +259,14 @@ def test_wrong_inputs_are_told(inputs, message, models):
 def test_another_task_and_no_model_are_refused(models, tmp_path):
     with pytest.raises(UserError, match="was trained for 'text-classification'"):
         spanbert_jax.pipeline("question-answering", models["text_classification"])
-    with pytest.raises(UserError, match="no fine-tuned network here .task.json is missing."):
+    with pytest.raises(UserError, match="contains no fine-tuned model .task.json is missing."):
         spanbert_jax.pipeline("question-answering", tmp_path)
 
 
 @pytest.mark.parametrize("damage,message", [
-    (lambda stored: {**stored, "task": "guessing"}, "task 'guessing': allowed are"),
-    (lambda stored: {**stored, "facts": {"labels": ["a", "b"]}}, "its network does not go with the task"),
-    (lambda stored: {"task": "text_classification"}, "not a task as fine-tuning writes it .'settings'.")])
+    (lambda stored: {**stored, "task": "guessing"}, "unknown task 'guessing'; allowed: "),
+    (lambda stored: {**stored, "fitted": {"labels": ["a", "b"]}}, "the weights do not belong to the task"),
+    (lambda stored: {"task": "text_classification"}, "not a task file as fine-tuning writes it .'settings'.")])
 def test_a_damaged_task_file_is_told(damage, message, models, tmp_path):
     fine_tuned = load_model(models["text_classification"])
     save_model(tmp_path / "model", fine_tuned)
@@ -281,7 +281,7 @@ def test_a_stored_model_is_read_back_and_replaced_whole(models, tmp_path):
     for _ in range(2):
         save_model(tmp_path / "model", fine_tuned)
     again = load_model(tmp_path / "model")
-    assert again.task.facts == fine_tuned.task.facts and again.task.settings == fine_tuned.task.settings
+    assert again.task.fitted == fine_tuned.task.fitted and again.task.settings == fine_tuned.task.settings
     for ours, theirs in zip(jax.tree.leaves(again.params), jax.tree.leaves(fine_tuned.params), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -36,13 +36,13 @@ def make_start(folder: pathlib.Path) -> str:
 def sentences(count: int, seed: int = 0) -> list[list[str]]:
     """Sentences of different lengths, each with one colour and one name."""
     random = np.random.default_rng(seed)
-    made = []
+    features = []
     for _ in range(count):
         words = list(random.choice([*THINGS, *FILLING], random.integers(3, 12)))
         for kind in (COLOURS, NAMES):
             words.insert(random.integers(0, len(words) + 1), random.choice(kind))
-        made.append([str(word) for word in words])
-    return made
+        features.append([str(word) for word in words])
+    return features
 
 
 def texts(count: int, seed: int = 0) -> list[dict]:
@@ -81,9 +81,9 @@ def tagged(count: int, seed: int = 0) -> list[dict]:
 
 def documents(count: int, seed: int = 0) -> list[dict]:
     """Documents of two sentences; the summary is the one that names Eve, whom the other does not."""
-    random, made, found = np.random.default_rng(seed), iter(sentences(2 * count, seed)), []
+    random, features, found = np.random.default_rng(seed), iter(sentences(2 * count, seed)), []
     for chosen in random.integers(0, 2, count):
-        both = [" ".join(name if word in NAMES else word for word in next(made))
+        both = [" ".join(name if word in NAMES else word for word in next(features))
                 for name in (("Eve", "Ann") if chosen == 0 else ("Ann", "Eve"))]
         found.append({"document": both, "summary": both[chosen]})
     return found

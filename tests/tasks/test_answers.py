@@ -7,8 +7,8 @@ import pytest
 from scipy.special import softmax
 
 from spanbert_jax.tasks import answers
-from spanbert_jax.tasks.answers import Limits, best_answer, finite_logits
-from spanbert_jax.tasks.features import FeatureList
+from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
+from spanbert_jax.tasks.features import FeatureBuilder
 from spanbert_jax.tasks.protocol import NOT_FINITE
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat", "the", "cat", "ran", "on"]
@@ -16,7 +16,7 @@ CONTEXT = " ".join(WORDS)
 WINDOWS = [(0, 6), (3, 9), (6, 10)]
 # The window with most context for each word, by the lesser of the words to its left and right, and .06, .06, .04.
 OWNER = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
-LIMITS = Limits(n_best=50, pieces=30, null_answers=False, null_threshold=0.0)
+LIMITS = AnswerLimits(n_best=50, length=30, null_answers=False, null_threshold=0.0)
 QUESTION = 2  # words of it
 FIRST = QUESTION + 2  # position of the chunk
 
@@ -29,13 +29,13 @@ def characters(words):
 def make(windows=WINDOWS, owner=OWNER, words=WORDS):
     """Features of a question of two words on a context of one piece a word."""
     starts, ends = characters(words) if words else ([], [])
-    made = FeatureList()
+    features = FeatureBuilder()
     for number, (begin, end) in enumerate(windows):
         around = [0] * FIRST
-        made.add(0, [1] * (FIRST + end - begin + 1), around + [1] * (end - begin + 1), {}, {
+        features.add(0, [1] * (FIRST + end - begin + 1), around + [1] * (end - begin + 1), {}, {
             "char_start": [*around, *starts[begin:end], 0], "char_end": [*around, *ends[begin:end], 0],
             "max_context": [*around, *(owner[i] == number for i in range(begin, end)), 0]})
-    return made.features({}, {"char_start": np.int32, "char_end": np.int32, "max_context": bool})
+    return features.build({}, {"char_start": np.int32, "char_end": np.int32, "max_context": bool})
 
 
 FEATURES = make()
@@ -79,7 +79,7 @@ def test_the_window_that_owns_a_word_is_the_one_with_most_context():
 def test_all_spans_in_order(seed, longest):
     logits = random_logits(seed)
     expected = every_span(logits, longest)
-    found = answer(logits, dataclasses.replace(LIMITS, pieces=longest))
+    found = answer(logits, dataclasses.replace(LIMITS, length=longest))
     assert [(entry["text"], entry["start"], entry["end"]) for entry in found["n_best"]] == [
         span[1:] for span in expected]
     scores = [span[0] for span in expected]
@@ -107,7 +107,7 @@ def test_the_best_starts_and_ends_need_not_fit_together():
     """The reference, with the two best starts and ends of each window, finds nothing here."""
     logits = np.zeros((2, len(FEATURES.tokens)), np.float32)
     for window in range(3):
-        at = FEATURES.of(window)
+        at = FEATURES.token_slice(window)
         chunk = at.stop - 1 - at.start - FIRST
         logits[0, at][FIRST + chunk - 2:-1] = 5, 6  # the last two words begin answers
         logits[1, at][FIRST:FIRST + 2] = 7, 8  # and the first two end them

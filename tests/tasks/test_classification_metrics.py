@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from spanbert_jax.tasks.metrics.classification import classification_figures, regression_figures
+from spanbert_jax.tasks.metrics.classification import classification_metrics, regression_metrics
 
 
 def f1(answers, predicted, label):
@@ -40,7 +40,7 @@ def test_classification_by_definition(classes, seed):
     random, labels = np.random.default_rng(seed), [f"c{i}" for i in range(classes)]
     answers = random.choice(labels, 200).tolist()
     predicted = [a if keep else b for a, b, keep in zip(answers, random.choice(labels, 200), random.random(200) < 0.6)]
-    figures = classification_figures(answers, predicted, labels)
+    figures = classification_metrics(answers, predicted, labels)
     accuracy = statistics.fmean(a == p for a, p in zip(answers, predicted))
     assert figures["accuracy"] == pytest.approx(100 * accuracy)
     assert figures["macro_f1"] == pytest.approx(100 * statistics.fmean(f1(answers, predicted, c) for c in labels))
@@ -53,11 +53,11 @@ def test_classification_by_definition(classes, seed):
 
 def test_two_classes_by_hand():
     """Two of three of class 1 are found, with one false alarm among five."""
-    figures = classification_figures(list("11100000"), list("11010000"), ("0", "1"))
+    figures = classification_metrics(list("11100000"), list("11010000"), ("0", "1"))
     assert figures == pytest.approx({"accuracy": 75, "f1": 100 * 2 / 3, "accuracy_f1": (75 + 200 / 3) / 2,
                                      "macro_f1": 50 * (2 / 3 + 4 / 5), "matthews": 100 * (2 * 4 - 1 * 1) / 15})
     # The second of the labels is the one that is looked for, whichever occurs first.
-    assert classification_figures(list("11100000"), list("11010000"), ("1", "0"))["f1"] == pytest.approx(80)
+    assert classification_metrics(list("11100000"), list("11010000"), ("1", "0"))["f1"] == pytest.approx(80)
 
 
 @pytest.mark.parametrize("answers, predicted, expected", [
@@ -71,12 +71,12 @@ def test_two_classes_by_hand():
 def test_undefined_figures_are_nothing_and_nobody_warns(answers, predicted, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = classification_figures(list(answers), list(predicted), ("0", "1"))
+        figures = classification_metrics(list(answers), list(predicted), ("0", "1"))
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_class_that_cannot_be_predicted_is_missed():
-    figures = classification_figures(["a", "b", "new", "b"], ["a", "b", "b", "b"], ("a", "b"))
+    figures = classification_metrics(["a", "b", "new", "b"], ["a", "b", "b", "b"], ("a", "b"))
     assert figures["accuracy"] == pytest.approx(75)
     assert figures["macro_f1"] == pytest.approx(100 * (1 + 4 / 5 + 0) / 3)
     assert figures["f1"] == pytest.approx(80)
@@ -87,7 +87,7 @@ def test_regression_by_definition(seed):
     random = np.random.default_rng(seed)
     answers = (random.integers(0, 26, 150) / 5).tolist()  # with ties, as in STS-B
     predicted = [answer + noise for answer, noise in zip(answers, random.normal(0, 2, 150).tolist())]
-    figures = regression_figures(answers, predicted)
+    figures = regression_metrics(answers, predicted)
     expected = pearson(answers, predicted), pearson(ranks(answers), ranks(predicted))
     assert figures == pytest.approx({"pearson": 100 * expected[0], "spearman": 100 * expected[1],
                                      "pearson_spearman": 50 * sum(expected)})
@@ -95,14 +95,14 @@ def test_regression_by_definition(seed):
 
 def test_regression_by_hand():
     """Deviations -1, 0, 1 and -13/3, -10/3, 23/3: in order, but on no line."""
-    figures = regression_figures([1, 2, 3], [0, 1, 12])
+    figures = regression_metrics([1, 2, 3], [0, 1, 12])
     assert figures["spearman"] == pytest.approx(100)
     assert figures["pearson"] == pytest.approx(100 * 12 / math.sqrt(2 * (13 ** 2 + 10 ** 2 + 23 ** 2) / 9))
-    assert regression_figures([1, 2, 3], [-2, -4, -6])["pearson_spearman"] == pytest.approx(-100)
+    assert regression_metrics([1, 2, 3], [-2, -4, -6])["pearson_spearman"] == pytest.approx(-100)
 
 
 @pytest.mark.parametrize("answers, predicted", [([1, 2, 3], [2.5] * 3), ([0.1] * 3, [1, 2, 3]), ([1], [2])])
 def test_correlations_with_a_constant_are_nothing_and_nobody_warns(answers, predicted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert set(regression_figures(answers, predicted).values()) == {0.0}
+        assert set(regression_metrics(answers, predicted).values()) == {0.0}

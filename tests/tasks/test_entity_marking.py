@@ -4,7 +4,16 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks import entity_marking
-from spanbert_jax.tasks.entity_marking import CUT, LOST, MARKINGS, Marked, assign_markers, fit, marker_ids, marker_names
+from spanbert_jax.tasks.entity_marking import (
+    LOST,
+    MARKINGS,
+    TRUNCATED,
+    MarkedSentence,
+    assign_markers,
+    marker_ids,
+    marker_names,
+    shorten,
+)
 from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 
@@ -29,13 +38,13 @@ def tokenizer(tmp_path_factory):
 
 
 def marked(tokenizer, example, marking, markers="unused", length=64):
-    """What `mark` and `fit` make of an example, as pieces, and the fault."""
+    """What `mark` and `shorten` make of an example, as pieces, and the fault."""
     assigned = assign_markers(marker_names([ANN], marking), tokenizer, markers)
     words = {word: tokenizer.encode(word, add_special_tokens=False).ids for word in example.tokens}
     special = special_ids(tokenizer)
     result = entity_marking.mark(example, marking, words, marker_ids(assigned, tokenizer), special.sep)
-    tokens, fault = fit(result, special, length)
-    return " ".join(tokenizer.id_to_token(token) for token in tokens), fault
+    tokens, issue = shorten(result, special, length)
+    return " ".join(tokenizer.id_to_token(token) for token in tokens), issue
 
 
 @pytest.mark.parametrize("marking, expected", [
@@ -84,7 +93,7 @@ def test_unused_pieces_are_taken_by_number_from_1(tokenizer):
 
 
 def test_a_vocabulary_without_enough_unused_pieces(tokenizer, tmp_path):
-    with pytest.raises(UserError, match=r"9 markers.* has 8 pieces.*markers to 'words'"):
+    with pytest.raises(UserError, match=r"9 entity markers.* has 8 entries.*markers to 'words'"):
         assign_markers([f"m{number}" for number in range(9)], tokenizer, "unused")
     with pytest.raises(UserError, match=r"no piece \[unused1\].*SUBJ_START"):
         marker_ids({"SUBJ_START": "[unused1]"}, make_tokenizer(tmp_path, WORDS))
@@ -93,7 +102,7 @@ def test_a_vocabulary_without_enough_unused_pieces(tokenizer, tmp_path):
 def test_a_type_that_cannot_be_spelled(tokenizer):
     spelled = assign_markers(["OBJ=STATE_OR_CITY"], tokenizer, "words")
     assert spelled == {"OBJ=STATE_OR_CITY": "( object state or city )"}
-    with pytest.raises(UserError, match="SUBJ=MISC is spelled '. subject misc .'.*lacks pieces"):
+    with pytest.raises(UserError, match="SUBJ=MISC: the vocabulary cannot spell '. subject misc .'"):
         assign_markers(["SUBJ=MISC"], tokenizer, "words")
 
 
@@ -114,8 +123,8 @@ def long_example(before, between, after):
     (9, 0, 9, 4, "[CLS] [unused5] [unused6] [SEP]"),
 ])
 def test_context_is_cut_and_entities_stay(tokenizer, before, between, after, length, expected):
-    found, fault = marked(tokenizer, long_example(before, between, after), "ner", length=length)
-    assert fault == CUT
+    found, issue = marked(tokenizer, long_example(before, between, after), "ner", length=length)
+    assert issue == TRUNCATED
     assert len(found.split()) == length
     assert found == expected
 
@@ -126,9 +135,9 @@ def test_whatever_is_cut_entities_and_tail_stay_in_order(tokenizer, marking):
     for _ in range(40):
         example, length = long_example(*random.integers(0, 30, 3)), int(random.integers(16, 40))
         whole, _ = marked(tokenizer, example, marking, length=1000)
-        found, fault = marked(tokenizer, example, marking, length=length)
+        found, issue = marked(tokenizer, example, marking, length=length)
         assert len(found.split()) == min(length, len(whole.split()))
-        assert fault == (CUT if found != whole else "")
+        assert issue == (TRUNCATED if found != whole else "")
         rest = iter(whole.split())
         assert all(piece in rest for piece in found.split())
         context = ("was", "in", "born")
@@ -139,8 +148,8 @@ def test_whatever_is_cut_entities_and_tail_stay_in_order(tokenizer, marking):
 def test_pieces_between_entities_that_are_far_apart_are_kept_next_to_them():
     body = list(range(100, 130))
     entity = [token in (105, 120) for token in body]
-    tokens, fault = fit(Marked(body, entity, [3]), special=SPECIAL, length=10)
-    assert (tokens, fault) == ([2, 105, 106, 107, 108, 117, 118, 119, 120, 3], CUT)
+    tokens, issue = shorten(MarkedSentence(body, entity, [3]), special=SPECIAL, length=10)
+    assert (tokens, issue) == ([2, 105, 106, 107, 108, 117, 118, 119, 120, 3], TRUNCATED)
 
 
 def test_entities_that_do_not_fit_are_cut_at_the_end(tokenizer):
@@ -149,9 +158,9 @@ def test_entities_that_do_not_fit_are_cut_at_the_end(tokenizer):
     text = "[CLS] [unused1] Ann Lee [unused2] [unused3] New York [SEP]"
     assert marked(tokenizer, long_example(0, 0, 5), "text", length=9) == (text, LOST)
     text = "[CLS] [unused1] Ann Lee [unused2] [unused3] New York [unused4] [SEP]"
-    assert marked(tokenizer, long_example(0, 0, 5), "text", length=10) == (text, CUT)
-    found, fault = marked(tokenizer, long_example(2, 0, 5), "ner_text", length=7)
-    assert (found, fault) == ("[CLS] was was [unused5] [unused6] born [SEP]", LOST)
+    assert marked(tokenizer, long_example(0, 0, 5), "text", length=10) == (text, TRUNCATED)
+    found, issue = marked(tokenizer, long_example(2, 0, 5), "ner_text", length=7)
+    assert (found, issue) == ("[CLS] was was [unused5] [unused6] born [SEP]", LOST)
 
 
 class SPECIAL:

@@ -17,13 +17,14 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence_windows
 from spanbert_jax.tasks.files.summaries import Document
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
+from spanbert_jax.tasks.protocol import fitted_values
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 from tests.runs import ROOT
 
-CUT = "sentences longer than config.task.length, cut at the end"
-NOTHING = "sentences that the tokenizer makes nothing of, never chosen"
-NO_WORD = "documents that share no word with their summary, trained on with no sentence to choose"
+TRUNCATED = "sentences longer than config.task.length, truncated at the end"
+NO_TOKENS = "sentences that the tokenizer maps to no token, never chosen"
+NO_WORD = "documents that share no word with their summary, trained with no sentence to choose"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def letters(tmp_path_factory):
     return load_tokenizer(file)
 
 
-def make(facts=None, **settings):
-    return make_task("extractive_summarization", {"length": 64, **settings}, facts)
+def make(fitted=None, **settings):
+    return make_task("extractive_summarization", {"length": 64, **settings}, fitted)
 
 
 def document(sentences, *summaries, id="1"):
@@ -45,44 +46,44 @@ def document(sentences, *summaries, id="1"):
 
 
 def pieces(tokenizer, features, feature):
-    return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.of(feature)]]
+    return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.token_slice(feature)]]
 
 
 def test_features_piece_by_piece(letters):
-    faults = DataIssues()
+    issues = DataIssues()
     examples = [document(["a b", "\x00", "c [SEP]", "d"], "d a b", "n"), document("e f. g\n\nh", "h", id="2"),
                 document(["o"], "p", id="3")]
-    features = make(sentences=2).features(examples, letters, faults)
+    features = make(sentences=2).features(examples, letters, issues)
     assert features.example.tolist() == [0, 1, 2]
     assert [pieces(letters, features, feature) for feature in range(3)] == [
         "[CLS] a b [SEP] [CLS] c [ sep ] [SEP] [CLS] d [SEP]".split(),
         "[CLS] e f . g [SEP] [CLS] h [SEP]".split(), "[CLS] o [SEP]".split()]
     # The second sentence has no pieces, but its number.
-    assert features.pieces["sentence"].tolist() == [0] * 4 + [2] * 6 + [3] * 3 + [0] * 6 + [1] * 3 + [0] * 3
+    assert features.token_columns["sentence"].tolist() == [0] * 4 + [2] * 6 + [3] * 3 + [0] * 6 + [1] * 3 + [0] * 3
     assert features.token_types.tolist() == [0] * 4 + [1] * 6 + [0] * 3 + [0] * 6 + [1] * 3 + [0] * 3
-    assert features.pieces["label"].tolist() == [1] * 4 + [0] * 6 + [1] * 3 + [0] * 6 + [1] * 3 + [0] * 3
-    np.testing.assert_allclose(features.pieces["label_weight"], np.repeat(1 / np.array([4, 6, 3, 6, 3, 3]),
+    assert features.token_columns["label"].tolist() == [1] * 4 + [0] * 6 + [1] * 3 + [0] * 6 + [1] * 3 + [0] * 3
+    np.testing.assert_allclose(features.token_columns["label_weight"], np.repeat(1 / np.array([4, 6, 3, 6, 3, 3]),
                                                                           [4, 6, 3, 6, 3, 3]))
-    assert {name: array.dtype for name, array in features.pieces.items()} == {
+    assert {name: array.dtype for name, array in features.token_columns.items()} == {
         "sentence": "int32", "label": "int32", "label_weight": "float32"}
-    assert faults.counts == {NOTHING: 1, NO_WORD: 1} and faults.places[NOTHING] == ["f:1 (id '1')"]
-    unlabelled = make().features(examples, letters, DataIssues(), labelled=False)
-    assert list(unlabelled.pieces) == ["sentence"]
-    np.testing.assert_array_equal(unlabelled.pieces["sentence"], features.pieces["sentence"])
+    assert issues.counts == {NO_TOKENS: 1, NO_WORD: 1} and issues.places[NO_TOKENS] == ["f:1 (id '1')"]
+    unlabelled = make().features(examples, letters, DataIssues(), with_labels=False)
+    assert list(unlabelled.token_columns) == ["sentence"]
+    np.testing.assert_array_equal(unlabelled.token_columns["sentence"], features.token_columns["sentence"])
 
 
 def test_long_documents_by_hand(letters):
     """Four sentences of four pieces with theirs, of which two fit; and one that fits nowhere."""
-    faults = DataIssues()
+    issues = DataIssues()
     examples = [document(["a b", "c d", "e f", "g h"]), document(["a b", "a b c d e f g h i j", "k"], id="2")]
-    features = make(length=9).features(examples, letters, faults, labelled=False)
+    features = make(length=9).features(examples, letters, issues, with_labels=False)
     assert ["".join(piece for piece in pieces(letters, features, feature) if len(piece) == 1)
             for feature in range(len(features))] == ["abcd", "cdef", "efgh", "ab", "abcdefg", "k"]
-    found = [features.pieces["sentence"][features.of(feature)] for feature in range(len(features))]
+    found = [features.token_columns["sentence"][features.token_slice(feature)] for feature in range(len(features))]
     # Each has a sentence before it or one after it, and never both: it counts where it comes first.
     assert [sorted(set(of_one[of_one >= 0].tolist())) for of_one in found] == [[0, 1], [2], [3], [0], [1], [2]]
     assert [np.count_nonzero(of_one >= 0) for of_one in found] == [8, 4, 4, 4, 9, 3]
-    assert faults.counts == {CUT: 1} and faults.places == {CUT: ["f:2 (id '2')"]}
+    assert issues.counts == {TRUNCATED: 1} and issues.places == {TRUNCATED: ["f:2 (id '2')"]}
     assert features.lengths.max() == 9 and features.example.tolist() == [0, 0, 0, 1, 1, 1]
 
 
@@ -117,25 +118,25 @@ def test_real_documents_longer_than_a_feature():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
     task = make(length=100, source="source", target="target", id="paper_id", sentences=2)
     examples = list(task.read(str(DATA / "scitldr" / "SciTLDR-A-dev.jsonl"), DataIssues()))[::8]
-    faults = DataIssues()
-    features = task.features(examples, tokenizer, faults)
+    issues = DataIssues()
+    features = task.features(examples, tokenizer, issues)
     assert features.lengths.max() <= 100 and len(features) > 2 * len(examples)
     cut = 0
     for number, owned in enumerate(features.by_example(len(examples))):
         sentences = list(examples[number].sentences)
-        at = np.concatenate([np.arange(len(features.tokens))[features.of(feature)] for feature in owned])
-        at = at[(features.pieces["sentence"][at] >= 0) & (features.tokens[at] == special_ids(tokenizer).cls)]
-        read = features.pieces["sentence"][at]
+        at = np.concatenate([np.arange(len(features.tokens))[features.token_slice(feature)] for feature in owned])
+        at = at[(features.token_columns["sentence"][at] >= 0) & (features.tokens[at] == special_ids(tokenizer).cls)]
+        read = features.token_columns["sentence"][at]
         assert sorted(read) == list(range(len(sentences)))
         for sentence, start in zip(read, at):
             expected = tokenizer.encode(sentences[sentence], add_special_tokens=False).ids[:98]
             assert features.tokens[start + 1:start + 1 + len(expected)].tolist() == expected
-        chosen = read[features.pieces["label"][at] == 1]
+        chosen = read[features.token_columns["label"][at] == 1]
         assert sorted(chosen) == greedy_oracle(sentences, examples[number].summaries, 2)
         cut += sum(len(tokenizer.encode(text, add_special_tokens=False).ids) > 98 for text in sentences)
     count = sum(len(example.sentences) for example in examples)
-    assert features.pieces["label_weight"].sum() == pytest.approx(count)
-    assert faults.counts[CUT] == cut
+    assert features.token_columns["label_weight"].sum() == pytest.approx(count)
+    assert issues.counts[TRUNCATED] == cut
 
 
 def test_loss_on_packed_rows_is_that_of_numpy():
@@ -158,7 +159,7 @@ def logits_of(features, odds, seed=0):
     example = np.repeat(features.example, features.lengths)
     for number, of_one in enumerate(odds):
         for sentence, mean in enumerate(of_one):
-            at = np.flatnonzero((example == number) & (features.pieces["sentence"] == sentence))
+            at = np.flatnonzero((example == number) & (features.token_columns["sentence"] == sentence))
             if len(at):
                 around = logits[at, 1] - logits[at, 1].mean()
                 logits[at, 1] = logits[at, 0] + around + mean
@@ -169,7 +170,7 @@ def test_predictions(letters):
     task = make(sentences=2, length=9)
     examples = [document(["a b", "c d", "\x00", "e f", "g h"]), document(" i j. K\nl", id="2"),
                 document("", id="3"), document(["m"], id="4"), document(["\x00"], id="5")]
-    features = task.features(examples, letters, DataIssues(), labelled=False)
+    features = task.features(examples, letters, DataIssues(), with_labels=False)
     odds = [[-1, 0.5, 99, -2, 3], [2, -700], [], [-1], [99]]
     logits = logits_of(features, odds)
     first, text, empty, one, unread = predictions = task.decode(examples, features, {"logits": logits})
@@ -185,17 +186,17 @@ def test_predictions(letters):
     assert one["summary"] == "m" and one["scores"] == pytest.approx([softmax([0, -1])[1]])
     for nothing, count in ((empty, 0), (unread, 1)):
         assert (nothing["summary"], nothing["sentences"], nothing["scores"]) == ("", [], [0.0] * count)
-        assert nothing["note"] == "there is no sentence that can be read"
+        assert nothing["note"] == "no sentence has a token"
     assert task.files(examples, predictions) == {"summaries.txt": "c d g h\ni j. K l\n\nm\n\n"}
     assert task.files([], []) == {"summaries.txt": ""}
 
 
 def test_scores_that_are_not_finite_are_told(letters):
     task, examples = make(), [document(["a", "b"]), document(["c"], id="2")]
-    features = task.features(examples, letters, DataIssues(), labelled=False)
+    features = task.features(examples, letters, DataIssues(), with_labels=False)
     logits = logits_of(features, [[np.nan, 1], [np.inf]])
     broken, whole = task.decode(examples, features, {"logits": logits})
-    assert broken["note"] == "the network's scores are not finite" and broken["summary"] == "b"
+    assert broken["note"] == "the model's scores are not finite" and broken["summary"] == "b"
     assert whole["summary"] == "c" and "note" not in whole and whole["scores"] == [1.0]
 
 
@@ -213,10 +214,10 @@ def predicted(scores):
     ("c d e f", [0.1, 0.4, 0.5], 2), ("p", [0.1, 0.4, 0.5], 1)])
 def test_how_many_are_chosen_is_tuned(summary, scores, best, letters):
     task, examples = make(sentences=3), [document(["a b", "c d", "e f"], summary)]
-    task.tune(examples, [predicted(scores)])
-    assert task.facts == {"sentences": best} == json.loads(json.dumps(task.facts))
-    again = make(task.facts, sentences=3)
-    features = again.features(examples, letters, DataIssues(), labelled=False)
+    task = task.tune(examples, [predicted(scores)])
+    assert fitted_values(task) == {"sentences": best} == fitted_values(task)
+    again = make(fitted_values(task), sentences=3)
+    features = again.features(examples, letters, DataIssues(), with_labels=False)
     (prediction,) = again.decode(examples, features, {"logits": logits_of(features, [np.array(scores)])})
     assert len(prediction["sentences"]) == best
 
@@ -227,8 +228,8 @@ def test_figures_and_those_of_the_lead():
         sentences, (("four five six", "x"), ("eight nine",), ("c", "d c")))]
     summaries = ["three four five six", "seven eight", "c"]
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    for facts, lead in ((None, 2), ({"sentences": 1}, 1)):
-        found = make(facts, sentences=2).score(examples, [{"summary": summary} for summary in summaries])
+    for fitted, lead in ((None, 2), ({"sentences": 1}, 1)):
+        found = make(fitted, sentences=2).score(examples, [{"summary": summary} for summary in summaries])
         expected = {}
         for prefix, texts in (("", summaries), ("lead/", [" ".join(of_one[:lead]) for of_one in sentences])):
             scores = [scorer.score_multi(example.summaries, text) for example, text in zip(examples, texts)]
@@ -239,8 +240,8 @@ def test_figures_and_those_of_the_lead():
 
 
 @pytest.mark.parametrize("settings, told", [
-    ({"source": ""}, "source is empty"), ({"target": ""}, "target is empty"),
-    ({"sentences": 0}, "sentences is 0: it must be at least 1"), ({"length": 2}, "length is 2: at least 3")])
+    ({"source": ""}, "source='': give the name"), ({"target": ""}, "target='': give the name"),
+    ({"sentences": 0}, "sentences=0: must be at least 1"), ({"length": 2}, "length=2: must be at least 3")])
 def test_settings_without_meaning(settings, told):
     with pytest.raises(UserError, match=f"config.task.{told}"):
         make(**settings)

@@ -4,19 +4,22 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.inference.outputs import has_entry_per_text, head_outputs, inputs_of
 from spanbert_jax.model import EncoderModel, ModelConfig
-from spanbert_jax.tasks.features import FeatureList, Features
-from spanbert_jax.tasks.packing import FULL, PackedRows, Unpacked, least_full, pack, row_length, split_rows
+from spanbert_jax.tasks.encoder_tasks import head_program
+from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.packing import FULL, PackedRows, UnpackedOutputs, pack, row_length, shortest_full, split_rows
+from spanbert_jax.tasks.question_answering import QuestionAnswering
+from spanbert_jax.tasks.relation_extraction import RelationExtraction
+from spanbert_jax.tasks.token_classification import TokenClassification
 
 
 def make_features(lengths, seed: int = 0) -> Features:
-    random, made = np.random.default_rng(seed), FeatureList()
+    random, builder = np.random.default_rng(seed), FeatureBuilder()
     for number, length in enumerate(lengths):
         tokens = random.integers(5, 90, length)
-        made.add(number, tokens, random.integers(0, 2, length), {"label": number},
+        builder.add(number, tokens, random.integers(0, 2, length), {"label": number},
                  {"tag": np.arange(length) + 100 * number})
-    return made.features({"label": np.int32}, {"tag": np.int32})
+    return builder.build({"label": np.int32}, {"tag": np.int32})
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
@@ -38,10 +41,10 @@ def test_every_feature_is_in_one_row_with_its_targets(seed):
                 assert not inside.any()
     assert sorted(found) == list(range(200))
     for label, (tokens, types, tags) in found.items():
-        place = features.of(label)
+        place = features.token_slice(label)
         np.testing.assert_array_equal(tokens, features.tokens[place])
         np.testing.assert_array_equal(types, features.token_types[place])
-        np.testing.assert_array_equal(tags, features.pieces["tag"][place])
+        np.testing.assert_array_equal(tags, features.token_columns["tag"][place])
     padding = batch["segments"] == 0
     assert not batch["tokens"][padding].any() and not batch["tag"][padding].any()
 
@@ -67,7 +70,7 @@ def test_rows_are_nine_tenths_full(name, lengths):
 @pytest.mark.parametrize("filled,length", [
     ([0.8, 0.91, 0.99], 2), ([0.85, 0.888, 0.893], 2), ([0.85, 0.87, 0.89], 3), ([0.89, 0.88], 1), ([0.0], 1)])
 def test_rows_are_no_longer_than_pays(filled, length):
-    assert least_full((share, number) for number, share in enumerate(filled, 1)) == length
+    assert shortest_full((share, number) for number, share in enumerate(filled, 1)) == length
 
 
 def test_padding_rows_are_empty_and_rows_are_split_whole():
@@ -78,6 +81,7 @@ def test_padding_rows_are_empty_and_rows_are_split_whole():
     assert batch["segments"][0].any() and not batch["segments"][1:].any() and not batch["weights"][1:].any()
 
 
+TASKS = {task.head: task for task in (QuestionAnswering, RelationExtraction, TokenClassification)}
 HEADS = {"question_answering": (), "sequence_classification": ("a", "b", "c"), "token_classification": ("O", "B-X")}
 
 
@@ -88,21 +92,21 @@ def test_packed_outputs_are_those_of_each_text_alone(head):
     model = EncoderModel(config, head, HEADS[head] or ("x",))
     params = nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0)))["params"]
     features = make_features(np.random.default_rng(4).integers(2, 24, 40))
-    outputs = {}
+    program, outputs = head_program(TASKS[head](TASKS[head].Settings(length=512)), model), {}
     for name, rows in (("alone", PackedRows(features, [[number] for number in range(40)], 24, 0)),
                        ("packed", pack(features, 64, 0, seed=1))):  # a row is longer than the table of positions
-        unpacked, compute = Unpacked(rows, has_entry_per_text(model)), jax.jit(head_outputs(model))
+        unpacked, compute = UnpackedOutputs(features, program.per_text), jax.jit(program.compute)
         for numbers in split_rows(rows, 6):
-            unpacked.add(numbers, jax.device_get(compute(params, inputs_of(rows.rows(numbers)))))
+            unpacked.add(rows, numbers, jax.device_get(compute(params, program.inputs(rows.rows(numbers)))))
         outputs[name] = unpacked.outputs
     # By transformers' way of calling, a text a row with a mask.
     alone = PackedRows(features, [[number] for number in range(40)], 24, 0).rows(np.arange(40))
     plain = jax.jit(model.apply)({"params": params}, alone["tokens"], alone["segments"], alone["token_types"])
     for name, value in outputs["alone"].items():
         for number, expected in enumerate(np.asarray(getattr(plain, name))):
-            place = features.of(number)
-            got = value[number] if has_entry_per_text(model) else value[place]
-            np.testing.assert_allclose(got, expected if has_entry_per_text(model) else expected[:len(got)], atol=1e-5)
+            place = features.token_slice(number)
+            got = value[number] if program.per_text else value[place]
+            np.testing.assert_allclose(got, expected if program.per_text else expected[:len(got)], atol=1e-5)
     for name, value in outputs["alone"].items():
         np.testing.assert_allclose(outputs["packed"][name], value, atol=1e-5)
         assert np.abs(value).max() > 0.1

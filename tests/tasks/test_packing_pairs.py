@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from spanbert_jax.tasks.features import FeatureList
+from spanbert_jax.tasks.features import FeatureBuilder
 from spanbert_jax.tasks.packing import FULL
 from spanbert_jax.tasks.packing_pairs import best_fit_pairs, pack_pairs, row_lengths
 
@@ -10,11 +10,11 @@ START, END, PAD = 1, 2, 0
 
 
 def make_features(sources, targets):
-    made, random = FeatureList(), np.random.default_rng(0)
+    features, random = FeatureBuilder(), np.random.default_rng(0)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
         labels = [START, *random.integers(3, 100, target - 1), END]
-        made.add(number, random.integers(3, 100, source), [0] * source, labels=labels)
-    return made.features()
+        features.add(number, random.integers(3, 100, source), [0] * source, labels=labels)
+    return features.build()
 
 
 def texts(count, seed, longest=40, ratio=1.0):
@@ -31,9 +31,9 @@ def test_each_pair_is_in_a_row_once_and_its_pieces_in_order():
         for slot in range(1, batch["segments"][row].max() + 1):
             (feature,) = [number for number in np.flatnonzero(rows.row == row) if rows.slot[number] == slot - 1]
             seen.append(feature)
-            labels = features.labels.of(feature)
+            labels = features.labels[feature]
             np.testing.assert_array_equal(batch["tokens"][row][batch["segments"][row] == slot],
-                                          features.tokens[features.of(feature)])
+                                          features.tokens[features.token_slice(feature)])
             at = batch["label_segments"][row] == slot
             np.testing.assert_array_equal(batch["previous"][row][at], labels[:-1])
             np.testing.assert_array_equal(batch["labels"][row][at], labels[1:])

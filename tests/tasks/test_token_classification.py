@@ -10,10 +10,12 @@ from scipy.special import log_softmax, softmax
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
-from spanbert_jax.tasks.metrics.tagging import tagging_figures
+from spanbert_jax.tasks.metrics.tagging import tagging_metrics
+from spanbert_jax.tasks.protocol import fitted_values
 from spanbert_jax.tasks.token_classification import windows
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
@@ -37,12 +39,12 @@ def sentence(words, tags=None, line=10, **fields):
 
 def trained(tokenizer, scheme="BIO", length=32):
     task = make_task("token_classification", {"length": length})
-    task.learn([sentence(TEXT, TAGS[scheme])], tokenizer)
+    task = task.fit([sentence(TEXT, TAGS[scheme])], tokenizer)
     return task
 
 
 def pieces(tokenizer, features, feature=0):
-    return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.of(feature)]]
+    return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.token_slice(feature)]]
 
 
 def lenient_entities(tags):
@@ -80,7 +82,7 @@ def test_figures_are_those_of_the_definition(prefixes, seed):
                 "accuracy": 100 * np.mean([a == b for one, two in zip(answers, predicted) for a, b in zip(one, two)])}
     for kind in ("PER", "LOC", "work-of-art"):
         expected[f"f1/{kind}"] = f1(*(sum(entity[1] == kind for entity in found) for found in (right, guessed, asked)))
-    assert tagging_figures([tuple(tags) for tags in answers], predicted) == pytest.approx(expected)
+    assert tagging_metrics([tuple(tags) for tags in answers], predicted) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("answer, guess, expected", [
@@ -95,13 +97,13 @@ def test_figures_are_those_of_the_definition(prefixes, seed):
     ("B-A", "O", 0),
 ])
 def test_figures_by_hand(answer, guess, expected):
-    assert tagging_figures([answer.split()], [guess.split()])["f1"] == expected
+    assert tagging_metrics([answer.split()], [guess.split()])["f1"] == expected
 
 
 @pytest.mark.parametrize("scheme, prefixes", [("BIO", "BI"), ("BIOES", "BIES")])
 def test_schemes_and_tags_are_learned(tokenizer, scheme, prefixes):
     task = trained(tokenizer, scheme)
-    assert task.facts["scheme"] == scheme
+    assert task.fitted.scheme == scheme
     # In BIOES there are two places and one person, in BIO one each.
     kinds = ("LOC", "PER")
     assert list(task.labels) == ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in prefixes)]
@@ -110,37 +112,37 @@ def test_schemes_and_tags_are_learned(tokenizer, scheme, prefixes):
 def test_what_cannot_be_learned_from(tokenizer):
     task = make_task("token_classification", {"length": 32})
     mixed = [sentence(TEXT, TAGS["BIOES"]), sentence(TEXT, TAGS["BIO"], line=20)]
-    with pytest.raises(UserError, match="f:21: .* in BIO, with I-PER, and another in BIOES .f:11: E-PER.;"):
-        task.learn(mixed, tokenizer)
-    with pytest.raises(UserError, match="no entity in 1 training examples.*tag_column -1"):
-        task.learn([sentence(TEXT, ["O"] * 7)], tokenizer)
+    with pytest.raises(UserError, match="f:21: .* in BIO, with I-PER, but another one in BIOES .f:11: E-PER.;"):
+        task = task.fit(mixed, tokenizer)
+    with pytest.raises(UserError, match="1 training examples contain no entity.*tag_column=-1"):
+        task = task.fit([sentence(TEXT, ["O"] * 7)], tokenizer)
 
 
-@pytest.mark.parametrize("settings, told", [({"word_column": -1}, "word_column and tag_column are both -1"),
-                                            ({"length": 2}, "length is 2: at least 3")])
+@pytest.mark.parametrize("settings, told", [({"word_column": -1}, "tag_column=-1: must differ from config.task.word_column"),
+                                            ({"length": 2}, "length=2: must be at least 3")])
 def test_settings_without_meaning(settings, told):
     with pytest.raises(UserError, match=f"config.task.{told}"):
         make_task("token_classification", {"length": 32, **settings})
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = trained(tokenizer), DataIssues()
+    task, issues = trained(tokenizer), DataIssues()
     example = sentence(["Lee", "sleeps", "[SEP]", "\x00", "unbelievably"], ["B-PER", "O", "B-LOC", "I-LOC", "O"])
-    features = task.features([example], tokenizer, faults)
+    features = task.features([example], tokenizer, issues)
     assert pieces(tokenizer, features) == [
         "[CLS]", "Lee", "sleep", "##s", "[", "SE", "##P", "]", "[UNK]", "un", "##believ", "##ably", "[SEP]"]
     words = [-1, 0, 1, -1, 2, -1, -1, -1, 3, 4, -1, -1, -1]
-    assert features.pieces["word"].tolist() == words
-    assert features.pieces["tag_weight"].tolist() == [float(word >= 0) for word in words]
-    tags = [task.labels[tag] for tag, word in zip(features.pieces["tag"], words) if word >= 0]
+    assert features.token_columns["word"].tolist() == words
+    assert features.token_columns["tag_weight"].tolist() == [float(word >= 0) for word in words]
+    tags = [task.labels[tag] for tag, word in zip(features.token_columns["tag"], words) if word >= 0]
     assert tags == ["B-PER", "O", "B-LOC", "I-LOC", "O"]
-    assert {name: array.dtype for name, array in features.pieces.items()} == {
+    assert {name: array.dtype for name, array in features.token_columns.items()} == {
         "word": "int32", "tag": "int32", "tag_weight": "float32"}
     assert not features.token_types.any()
     assert np.count_nonzero(features.tokens == special_ids(tokenizer).sep) == 1
-    assert faults.counts == {"words that the tokenizer makes nothing of, read as [UNK]": 1}
-    unlabelled = task.features([sentence(example.words)], tokenizer, DataIssues(), labelled=False)
-    assert list(unlabelled.pieces) == ["word"] and unlabelled.pieces["word"].tolist() == words
+    assert issues.counts == {"words that the tokenizer maps to no token, read as [UNK]": 1}
+    unlabelled = task.features([sentence(example.words)], tokenizer, DataIssues(), with_labels=False)
+    assert list(unlabelled.token_columns) == ["word"] and unlabelled.token_columns["word"].tolist() == words
 
 
 @pytest.mark.parametrize("scheme, tags, read_as", [
@@ -151,22 +153,22 @@ def test_features_piece_by_piece(tokenizer):
     ("BIOES", "B-PER I-PER B-LOC I-LOC I-LOC O O", "B-PER E-PER B-LOC I-LOC E-LOC O O"),
 ])
 def test_tags_against_the_scheme_are_read_leniently_and_counted(tokenizer, scheme, tags, read_as):
-    task, faults = trained(tokenizer, scheme), DataIssues()
-    features = task.features([sentence(TEXT, tags.split(), line=40)], tokenizer, faults)
-    targets = features.pieces["tag"][features.pieces["word"] >= 0]
+    task, issues = trained(tokenizer, scheme), DataIssues()
+    features = task.features([sentence(TEXT, tags.split(), line=40)], tokenizer, issues)
+    targets = features.token_columns["tag"][features.token_columns["word"] >= 0]
     assert [task.labels[tag] for tag in targets] == read_as.split()
     changed = [word for word, (one, other) in enumerate(zip(tags.split(), read_as.split())) if one != other]
-    (fault,) = faults.counts
-    assert scheme in fault and faults.counts[fault] == len(changed)
-    assert [int(re.match(r"f:(\d+) ", place)[1]) - 40 for place in faults.places[fault]] == changed
+    (issue,) = issues.counts
+    assert scheme in issue and issues.counts[issue] == len(changed)
+    assert [int(re.match(r"f:(\d+) ", place)[1]) - 40 for place in issues.places[issue]] == changed
 
 
 def test_tags_that_were_not_trained_on_are_counted_and_weigh_nothing(tokenizer):
-    task, faults = trained(tokenizer), DataIssues()
-    features = task.features([sentence(["Ann", "York", "Lee"], ["B-ORG", "I-ORG", "B-PER"])], tokenizer, faults)
-    assert features.pieces["tag_weight"].tolist() == [0, 0, 0, 1, 0]
-    assert list(faults.counts.items()) == [("tags that were not trained on, left out of the loss and never right", 2)]
-    assert list(faults.places.values()) == [["f:10 (B-ORG)", "f:11 (I-ORG)"]]
+    task, issues = trained(tokenizer), DataIssues()
+    features = task.features([sentence(["Ann", "York", "Lee"], ["B-ORG", "I-ORG", "B-PER"])], tokenizer, issues)
+    assert features.token_columns["tag_weight"].tolist() == [0, 0, 0, 1, 0]
+    assert list(issues.counts.items()) == [("tags without training examples, left out of the loss and counted as wrong", 2)]
+    assert list(issues.places.values()) == [["f:10 (B-ORG)", "f:11 (I-ORG)"]]
 
 
 @pytest.mark.parametrize("count, size, stride", [(5, 8, 5), (8, 8, 5), (9, 8, 5), (50, 8, 5), (51, 8, 4), (40, 1, 1),
@@ -194,14 +196,14 @@ def test_long_sentences_become_windows_in_which_each_word_counts_once(tokenizer)
         for feature in owned:
             names = pieces(tokenizer, features, feature)
             assert (names[0], names[-1]) == ("[CLS]", "[SEP]")
-            at = features.pieces["word"][features.of(feature)]
+            at = features.token_columns["word"][features.token_slice(feature)]
             words += at[at >= 0].tolist()
             tokens += [name for name, word in zip(names, at) if word >= 0]
         assert words == list(range(len(examples[number].words)))
         assert tokens == [word if word not in ("sleeps", "unbelievably") else word[:5 if word[0] == "s" else 2]
                           for word in examples[number].words]
-    assert features.pieces["tag_weight"].sum() == 40 + 3 + 25
-    np.testing.assert_array_equal(features.pieces["tag_weight"] == 1, features.pieces["word"] >= 0)
+    assert features.token_columns["tag_weight"].sum() == 40 + 3 + 25
+    np.testing.assert_array_equal(features.token_columns["tag_weight"] == 1, features.token_columns["word"] >= 0)
 
 
 def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
@@ -222,7 +224,7 @@ def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
 def favouring(task, features, tags, random):
     """Logits that favour given tags where words count, and anything elsewhere."""
     logits = random.normal(size=(len(features.tokens), len(task.labels))).astype(np.float32)
-    at = np.flatnonzero(features.pieces["word"] >= 0)
+    at = np.flatnonzero(features.token_columns["word"] >= 0)
     logits[at, [task.labels.index(tag) for tag in tags]] += 20
     return logits, at
 
@@ -232,7 +234,7 @@ def test_predictions_of_words_and_of_text(tokenizer):
     text = "Ann Lee\nsleeps. New York."
     offsets = tuple(match.span() for match in re.finditer(r"\w+|\.", text))
     examples = [sentence(TEXT, TAGS["BIO"]), sentence(TEXT, text=text, offsets=offsets)]
-    features = task.features(examples, tokenizer, DataIssues(), labelled=False)
+    features = task.features(examples, tokenizer, DataIssues(), with_labels=False)
     assert len(features) > 2
     logits, at = favouring(task, features, TAGS["BIO"] + ["I-LOC"] + TAGS["BIO"][1:], np.random.default_rng(0))
     words, of_text = json.loads(json.dumps(task.decode(examples, features, {"logits": logits})))
@@ -250,7 +252,7 @@ def test_predictions_of_words_and_of_text(tokenizer):
 def test_the_window_with_most_context_is_the_one_that_counts(tokenizer):
     task = trained(tokenizer, length=8)
     example = sentence(["Ann"] * 15)
-    features = task.features([example], tokenizer, DataIssues(), labelled=False)
+    features = task.features([example], tokenizer, DataIssues(), with_labels=False)
     # A piece is given the tag of its window: the first I-PER, the second B-PER and so on.
     window = np.repeat(np.arange(len(features)), features.lengths)
     logits = np.eye(len(task.labels))[window % len(task.labels)]
@@ -277,22 +279,22 @@ def test_scores_and_files(tokenizer):
     ("cased", "wnut17-{}", 32, {}, 0), ("chinese", "weibo-zh-{}", 48, {"strip_word_index": True}, 10)])
 def test_whole_real_files(vocabulary, name, length, settings, repaired):
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
-    task, faults = make_task("token_classification", {"length": length, **settings}), DataIssues()
+    task, issues = make_task("token_classification", {"length": length, **settings}), DataIssues()
     paths = [DATA / "ner" / f"{name.format(part)}.conll" for part in ("train", "dev")]
-    train, dev = (list(task.read(str(path), faults)) for path in paths)
-    assert not faults.counts
-    task.learn(train, tokenizer)
-    task = make_task("token_classification", task.settings, json.loads(json.dumps(task.facts)))
-    features = task.features(train, tokenizer, faults)
+    train, dev = (list(task.read(str(path), issues)) for path in paths)
+    assert not issues.counts
+    task = task.fit(train, tokenizer)
+    task = make_task("token_classification", to_dict(task.settings), fitted_values(task))
+    features = task.features(train, tokenizer, issues)
     assert len(features) > len(train)
-    assert faults.counts["tags against the BIO scheme, read as the CoNLL script reads them"] == repaired
-    assert set(faults.counts) <= {"tags against the BIO scheme, read as the CoNLL script reads them",
-                                  "words that the tokenizer makes nothing of, read as [UNK]"}
-    assert features.pieces["tag_weight"].sum() == sum(len(one.words) for one in train)
+    assert issues.counts["tags that violate the BIO scheme, read as the CoNLL script reads them"] == repaired
+    assert set(issues.counts) <= {"tags that violate the BIO scheme, read as the CoNLL script reads them",
+                                  "words that the tokenizer maps to no token, read as [UNK]"}
+    assert features.token_columns["tag_weight"].sum() == sum(len(one.words) for one in train)
 
     features = task.features(dev, tokenizer, DataIssues())
-    assert (features.pieces["tag_weight"] == (features.pieces["word"] >= 0)).all()  # no new tag
-    predictions = task.decode(dev, features, {"logits": np.eye(len(task.labels))[features.pieces["tag"]]})
+    assert (features.token_columns["tag_weight"] == (features.token_columns["word"] >= 0)).all()  # no new tag
+    predictions = task.decode(dev, features, {"logits": np.eye(len(task.labels))[features.token_columns["tag"]]})
     assert task.score(dev, predictions)["f1"] == 100
     found = [(entity["type"], entity["text"]) for one in predictions for entity in one["entities"]]
     expected = [(kind, " ".join(one.words[first:last + 1])) for one in dev

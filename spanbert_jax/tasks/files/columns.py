@@ -37,7 +37,7 @@ class Sentence:
       offsets: where: first character and the one after the last. Without text both are None.
     """
     id: str
-    where: str
+    location: str
     group: str
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
@@ -45,11 +45,11 @@ class Sentence:
     text: str | None = None
     offsets: tuple[Span, ...] | None = None
 
-    def place(self, word: int) -> str:
+    def word_location(self, word: int) -> str:
         """Where a word stands, for messages."""
         if self.line is None:
-            return f"{self.where}, word {word + 1} ({self.words[word]})"
-        return f"{self.where.removesuffix(f':{self.line}')}:{self.line + word}"
+            return f"{self.location}, word {word + 1} ({self.words[word]})"
+        return f"{self.location.removesuffix(f':{self.line}')}:{self.line + word}"
 
     def located(self) -> tuple[str, tuple[Span, ...]]:
         """Text and offsets; without a text, the words joined by single spaces."""
@@ -75,7 +75,7 @@ class Columns:
     strip_index: bool = False
 
 
-def read_sentences(path: str, columns: Columns, faults: DataIssues, labelled: bool = True) -> Iterator[Sentence]:
+def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels: bool = True) -> Iterator[Sentence]:
     """Yields the sentences of a file one after the other.
 
     A file whose name ends in .jsonl, .jsonlines or .ndjson has a sentence a line: {"tokens": [...], "tags": [...]}, or
@@ -91,101 +91,101 @@ def read_sentences(path: str, columns: Columns, faults: DataIssues, labelled: bo
       UserError: naming file and line: a column or field is missing, or what should be a tag is none.
     """
     if reading.is_json_lines(path):
-        for where, record in reading.json_lines(path, faults):
-            sentence = sentence_of(record, where, labelled)
-            if sentence.words or not labelled:  # each input has its prediction
+        for location, record in reading.json_lines(path, issues):
+            sentence = parse_sentence(record, location, with_labels)
+            if sentence.words or not with_labels:  # each input has its prediction
                 yield sentence
             else:
-                faults.add("sentences without words, left out", where)
+                issues.add("sentences without words, left out", location)
     else:
-        yield from _of_columns(path, columns, faults, labelled)
+        yield from _of_columns(path, columns, issues, with_labels)
 
 
-def _of_columns(path: str, columns: Columns, faults: DataIssues, labelled: bool) -> Iterator[Sentence]:
+def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bool) -> Iterator[Sentence]:
     words: list[str] = []
     tags: list[str | None] = []
     count, document, line = 0, "", ""
-    for number, line in _and_a_blank_line(path, faults):
-        where, line = f"{path}:{number}", line.rstrip(_BLANKS)
+    for number, line in _and_a_blank_line(path, issues):
+        location, line = f"{path}:{number}", line.rstrip(_BLANKS)
         new_document = line.startswith(_DOCUMENT)
         if words and (not line or new_document):
             first, count = number - len(words), count + 1
-            whole = tuple(tags) if None not in tags else None
-            yield Sentence(str(count), f"{path}:{first}", document or f"{path}:{first}", tuple(words), whole, first)
+            complete = tuple(tags) if None not in tags else None
+            yield Sentence(str(count), f"{path}:{first}", document or f"{path}:{first}", tuple(words), complete, first)
             words, tags = [], []
         if new_document:
-            document = where
+            document = location
         elif line and not words and line.startswith(_COMMENT) and not _TAG.fullmatch(line.split()[-1]):
-            faults.add("lines of comment, passed over", where)
+            issues.add("lines of comment, passed over", location)
         elif line:
-            word, tag = _fields(line, columns, where, labelled)
+            word, tag = _fields(line, columns, location, with_labels)
             words.append(word)
             tags.append(tag)
 
 
-def _and_a_blank_line(path: str, faults: DataIssues) -> Iterator[tuple[int, str]]:
+def _and_a_blank_line(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
     number = 0
-    for number, line in reading.lines(path, faults):
+    for number, line in reading.lines(path, issues):
         yield number, line
     yield number + 1, ""
 
 
-def _fields(line: str, columns: Columns, where: str, labelled: bool) -> tuple[str, str | None]:
+def _fields(line: str, columns: Columns, location: str, with_labels: bool) -> tuple[str, str | None]:
     """Word and tag of a line; the tag is None where none need be and none is."""
     fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line)
     at = {name: column + (len(fields) if column < 0 else 0)
           for name, column in (("word", columns.word), ("tag", columns.tag))}
     lacks_tag = not 0 <= at["tag"] < len(fields) or at["tag"] == at["word"]
-    if not 0 <= at["word"] < len(fields) or labelled and lacks_tag:
-        raise UserError(f"{where}: too few columns ({len(fields)}) in {line!r:.80}: a word is needed in column "
+    if not 0 <= at["word"] < len(fields) or with_labels and lacks_tag:
+        raise UserError(f"{location}: too few columns ({len(fields)}) in {line!r:.80}: a word is needed in column "
                         f"{columns.word} and its tag in column {columns.tag} (config.task.word_column, tag_column)")
-    word = _word(fields[at["word"]], columns, where)
-    return word, None if lacks_tag else _tag(fields[at["tag"]], where, labelled)
+    word = _word(fields[at["word"]], columns, location)
+    return word, None if lacks_tag else _tag(fields[at["tag"]], location, with_labels)
 
 
-def _word(word: str, columns: Columns, where: str) -> str:
+def _word(word: str, columns: Columns, location: str) -> str:
     if not word:
-        raise UserError(f"{where}: no word in column {columns.word}; mend the line, or leave it empty")
+        raise UserError(f"{location}: no word in column {columns.word}; mend the line, or leave it empty")
     if not columns.strip_index:
         return word
     match = _INDEXED.fullmatch(word)
     if not match:
-        raise UserError(f"{where}: {word!r} does not end in a number, which config.task.strip_word_index takes off; "
+        raise UserError(f"{location}: {word!r} does not end in a number, which config.task.strip_word_index takes off; "
                         "unset it")
     return match[1]
 
 
-def _tag(tag: Any, where: str, labelled: bool) -> str | None:
+def _tag(tag: Any, location: str, with_labels: bool) -> str | None:
     if isinstance(tag, str) and _TAG.fullmatch(tag):
         return tag
-    if labelled:
-        raise UserError(f"{where}: {tag!r:.80} is not a tag: allowed are O, and B- or I- before the type of an entity "
+    if with_labels:
+        raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and B- or I- before the type of an entity "
                         "(E- and S- too in BIOES)")
     return None
 
 
-def sentence_of(record: Mapping[str, Any], where: str, labelled: bool = False) -> Sentence:
+def parse_sentence(record: Mapping[str, Any], location: str, with_labels: bool = False) -> Sentence:
     """The sentence of a JSON object, as `read_sentences` describes it; it may have no words."""
-    id = str(reading.field(record, "id", where, (str, int))) if "id" in record else where.rpartition(":")[2]
+    id = str(reading.field(record, "id", location, (str, int))) if "id" in record else location.rpartition(":")[2]
     text, offsets, tags = None, None, None
-    if "tokens" not in record and "text" in record and not labelled:
-        text = reading.field(record, "text", where)
+    if "tokens" not in record and "text" in record and not with_labels:
+        text = reading.field(record, "text", location)
         offsets = tuple(span for _, span in _SPLITTER.pre_tokenize_str(text))
         words = tuple(text[start:end] for start, end in offsets)
     else:
-        words = tuple(reading.field(record, "tokens", where, list))
+        words = tuple(reading.field(record, "tokens", location, list))
         if not all(isinstance(word, str) for word in words):
-            raise UserError(f"{where}: 'tokens' must be a list of words; it is {list(words)!r:.80}")
-        tags = _tags(record, len(words), where, labelled)
-    return Sentence(id, where, where, words, tags, None, text, offsets)
+            raise UserError(f"{location}: 'tokens' must be a list of words; it is {list(words)!r:.80}")
+        tags = _tags(record, len(words), location, with_labels)
+    return Sentence(id, location, location, words, tags, None, text, offsets)
 
 
-def _tags(record: Mapping[str, Any], count: int, where: str, labelled: bool) -> tuple[str, ...] | None:
+def _tags(record: Mapping[str, Any], count: int, location: str, with_labels: bool) -> tuple[str, ...] | None:
     name = next((name for name in _TAG_FIELDS if name in record), None)
-    if name is None and not labelled:
+    if name is None and not with_labels:
         return None
-    values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], where, list)
+    values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], location, list)
     if len(values) != count:
-        raise UserError(f"{where}: {len(values)} tags for {count} words; give one tag a word")
-    tags = tuple(_tag(value, where, labelled) for value in values)
+        raise UserError(f"{location}: {len(values)} tags for {count} words; give one tag a word")
+    tags = tuple(_tag(value, location, with_labels) for value in values)
     return None if None in tags else tags

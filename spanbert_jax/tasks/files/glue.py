@@ -67,7 +67,7 @@ TASKS = {
 }
 
 
-def rows(path: str, task: GlueTask, faults: DataIssues, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each line of an official TSV file, where quotes mean nothing.
 
     Args:
@@ -77,8 +77,8 @@ def rows(path: str, task: GlueTask, faults: DataIssues, labelled: bool) -> Itera
       UserError: when the file cannot be read, or a line has more or fewer fields than there are columns.
     """
     columns: tuple[str, ...] = ()
-    for number, line in reading.lines(path, faults):
-        where, fields = f"{path}:{number}", line.split("\t")
+    for number, line in reading.lines(path, issues):
+        location, fields = f"{path}:{number}", line.split("\t")
         if not line:
             continue
         if not columns:
@@ -87,16 +87,16 @@ def rows(path: str, task: GlueTask, faults: DataIssues, labelled: bool) -> Itera
             if has_header:
                 continue
         if len(fields) != len(columns):
-            if not (task.broken and labelled):
-                raise UserError(f"{where}: {len(fields)} fields where there are {len(columns)} columns "
+            if not (task.broken and with_labels):
+                raise UserError(f"{location}: {len(fields)} fields where there are {len(columns)} columns "
                                 f"({', '.join(columns)}); mend the line")
-            faults.add("lines with a wrong number of fields, left out", where)
+            issues.add("lines with a wrong number of fields, left out", location)
             continue
         record = dict(zip(columns, fields))
-        if labelled and task.undecided is not None and record.get(task.label) == task.undecided:
-            faults.add("examples without an agreed label, left out", where)
+        if with_labels and task.undecided is not None and record.get(task.label) == task.undecided:
+            issues.add("examples without an agreed label, left out", location)
             continue
-        yield where, record
+        yield location, record
 
 
 def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
@@ -104,11 +104,11 @@ def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequenc
     files: dict[str, list[str]] = {}
     for example, prediction in zip(examples, predictions, strict=True):
         value = f"{prediction['value']:.3f}" if task.regression else prediction["label"]
-        name = f"{_submitted_as(task, example.where)}.tsv"
+        name = f"{_submitted_as(task, example.location)}.tsv"
         files.setdefault(name, ["index\tprediction"]).append(f"{example.id}\t{value}")
     return {name: "\n".join([*lines, ""]) for name, lines in files.items()}
 
 
-def _submitted_as(task: GlueTask, where: str) -> str:
-    file = pathlib.PurePath(where.rpartition(":")[0]).name
+def _submitted_as(task: GlueTask, location: str) -> str:
+    file = pathlib.PurePath(location.rpartition(":")[0]).name
     return next(name for part, name in task.submissions.items() if part in file)

@@ -37,7 +37,7 @@ class Question:
       impossible: whether the context holds no answer.
     """
     id: str
-    where: str
+    location: str
     group: str
     question: str
     context: str
@@ -46,7 +46,7 @@ class Question:
     impossible: bool = False
 
 
-def read_questions(path: str, faults: DataIssues, labelled: bool = True) -> Iterator[Question]:
+def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:
     """Yields the questions of a file; a paragraph, or a line, is in memory at a time.
 
     Args:
@@ -59,44 +59,44 @@ def read_questions(path: str, faults: DataIssues, labelled: bool = True) -> Iter
       UserError: the file cannot be read, a field is missing or of another type, or, where questions are labelled, an
         id comes twice.
     """
-    if not labelled:  # predictions for a file of any size leave no room to remember them
-        yield from _questions(path, faults, labelled)
+    if not with_labels:  # predictions for a file of any size leave no room to remember them
+        yield from _questions(path, issues, with_labels)
         return
     seen = set()  # of 8-byte hashes; a repeated one sends for the ids themselves
-    for question in _questions(path, faults, labelled):
+    for question in _questions(path, issues, with_labels):
         key = hash(question.id)
         if key in seen:
-            first = next(other for other in _questions(path, DataIssues(), labelled) if other.id == question.id)
-            if first.where != question.where:
-                raise UserError(f"{question.where}: id {question.id!r} is that of {first.where} too; predictions go by "
+            first = next(other for other in _questions(path, DataIssues(), with_labels) if other.id == question.id)
+            if first.location != question.location:
+                raise UserError(f"{question.location}: id {question.id!r} is that of {first.location} too; predictions go by "
                                 "the ids, so give each question its own")
         seen.add(key)
         yield question
 
 
-def given_question(inputs: str | Mapping[str, Any], where: str) -> Question:
+def parse_question(inputs: str | Mapping[str, Any], location: str) -> Question:
     """A question to be answered, from its "question" and "context".
 
     Raises:
       UserError: when either is missing or no text.
     """
     if isinstance(inputs, str):
-        raise UserError(f"{where}: {inputs!r:.80} is a text alone; give 'question' and 'context' by name")
-    question, context = (field(dict(inputs), name, where) for name in ("question", "context"))
-    return Question(where, where, where, question, context)
+        raise UserError(f"{location}: {inputs!r:.80} is a text alone; give 'question' and 'context' by name")
+    question, context = (field(dict(inputs), name, location) for name in ("question", "context"))
+    return Question(location, location, location, question, context)
 
 
-def _questions(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
-    return (_lines if is_json_lines(path) else _articles)(path, faults, labelled)
+def _questions(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
+    return (_lines if is_json_lines(path) else _articles)(path, issues, with_labels)
 
 
-def _articles(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
+def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
     """The layout of SQuAD: data > paragraphs > qas. CMRC 2018 and XQuAD have it too, with or without titles.
 
     A title that comes after the paragraphs is not known in time: the article then goes by its number.
     """
     group = ""
-    for place, value in _layout_checked(path, json_parts(path, (_TITLE, _PARAGRAPH), faults)):
+    for place, value in _layout_checked(path, json_parts(path, (_TITLE, _PARAGRAPH), issues)):
         if len(place) == len(_TITLE):
             group = str(value or place[1] + 1)
             continue
@@ -104,59 +104,59 @@ def _articles(path: str, faults: DataIssues, labelled: bool) -> Iterator[Questio
         context = field(_object(value, at), "context", at)
         for here, record in _objects(value, "qas", at, "question"):
             name = str(field(record, "id", here, (str, int)))
-            yield _question(record, name, here, group, context, faults, labelled)
+            yield _question(record, name, here, group, context, issues, with_labels)
 
 
 def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
     """Yields titles, an empty one where an article begins, and paragraphs, of a document that has the layout."""
-    where, lacking = "", ""
+    location, lacking = "", ""
     for place, value in parts:
         if len(place) == 2:
             if lacking:
                 raise UserError(lacking)
-            where = f"{path}: article {place[1] + 1}"
+            location = f"{path}: article {place[1] + 1}"
             if value is not BEGINS_OBJECT:
-                raise UserError(f"{where} is no object; is the file of another format?")
-            lacking = f"{where}: no field 'paragraphs'; is the file of another format?"
+                raise UserError(f"{location} is no object; is the file of another format?")
+            lacking = f"{location}: no field 'paragraphs'; is the file of another format?"
             yield (*place, "title"), ""
         elif place[2:] == ("paragraphs",):
             if value is not BEGINS_ARRAY:
-                raise UserError(f"{where}: field 'paragraphs' is not of type list")
+                raise UserError(f"{location}: field 'paragraphs' is not of type list")
             lacking = ""
         elif len(place) > 2:
             yield place, value
         elif place == ("data",) and value is BEGINS_ARRAY:
-            where = path
-    if lacking or not where:
+            location = path
+    if lacking or not location:
         raise UserError(lacking or f'{path}: the JSON in it is not an object with an array "data"; is it of another '
                         "format?")
 
 
-def _lines(path: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
+def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
     """JSON lines: of MRQA, with its header, or of one question each, whose id may be missing."""
-    for where, record in json_lines(path, faults):
+    for location, record in json_lines(path, issues):
         if "qas" in record:
-            yield from _mrqa(record, where, faults, labelled)
+            yield from _mrqa(record, location, issues, with_labels)
         elif "context" in record or "header" not in record:
-            context = field(record, "context", where)
+            context = field(record, "context", location)
             given = record.get("id") is not None
-            name = str(field(record, "id", where, (str, int))) if given else where.rpartition(":")[2]
-            yield _question(record, name, where, str(record.get("title") or _hash(context)), context, faults, labelled)
+            name = str(field(record, "id", location, (str, int))) if given else location.rpartition(":")[2]
+            yield _question(record, name, location, str(record.get("title") or _hash(context)), context, issues, with_labels)
 
 
-def _question(record: dict[str, Any], name: str, where: str, group: str, context: str, faults: DataIssues,
-              labelled: bool) -> Question:
+def _question(record: dict[str, Any], name: str, location: str, group: str, context: str, issues: DataIssues,
+              with_labels: bool) -> Question:
     """A question whose answers have a text and a start each."""
-    place = f"{where} (id {name!r})"
+    place = f"{location} (id {name!r})"
     impossible = _marked(record, place)
-    listed = _listed(record, place, faults) if "answers" in record or labelled and not impossible else []
-    placed = [_place(text, start, context, place, faults) for text, start in listed]
-    question = Question(name, where, group, field(record, "question", place), context,
+    listed = _listed(record, place, issues) if "answers" in record or with_labels and not impossible else []
+    placed = [_place(text, start, context, place, issues) for text, start in listed]
+    question = Question(name, location, group, field(record, "question", place), context,
                         tuple(filter(None, placed)), tuple(text for text, _ in listed), impossible)
-    return _settled(question, place, faults, labelled)
+    return _settled(question, place, issues, with_labels)
 
 
-def _listed(record: dict[str, Any], place: str, faults: DataIssues) -> list[tuple[str, int]]:
+def _listed(record: dict[str, Any], place: str, issues: DataIssues) -> list[tuple[str, int]]:
     """Texts and starts, from [{"text", "answer_start"}, ...] or from {"text": [...], "answer_start": [...]}."""
     answers = field(record, "answers", place, (list, dict))
     if isinstance(answers, dict):
@@ -169,24 +169,24 @@ def _listed(record: dict[str, Any], place: str, faults: DataIssues) -> list[tupl
             for at, answer in _objects(record, "answers", place, "answer")]
 
 
-def _mrqa(record: dict[str, Any], where: str, faults: DataIssues, labelled: bool) -> Iterator[Question]:
+def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
     """The questions on one context of MRQA, whose answers' spans were detected by its makers.
 
     Training aims at the earliest span, as the reference does; what is right is told by "answers" alone.
     """
-    context = field(record, "context", where)
-    for here, listed in _objects(record, "qas", where, "question"):
+    context = field(record, "context", location)
+    for here, listed in _objects(record, "qas", location, "question"):
         name = str(field(listed, "qid" if "qid" in listed else "id", here, (str, int)))
         place = f"{here} (id {name!r})"
-        gold = _strings(listed, "answers", place) if labelled or "answers" in listed else ()
-        known = gold and (labelled or "detected_answers" in listed)
-        answers = _detected(listed, context, place, faults) if known else ()
+        gold = _strings(listed, "answers", place) if with_labels or "answers" in listed else ()
+        known = gold and (with_labels or "detected_answers" in listed)
+        answers = _detected(listed, context, place, issues) if known else ()
         question = Question(name, here, _hash(context), field(listed, "question", place), context, answers,
                             gold, _marked(listed, place))
-        yield _settled(question, place, faults, labelled)
+        yield _settled(question, place, issues, with_labels)
 
 
-def _detected(record: dict[str, Any], context: str, place: str, faults: DataIssues) -> tuple[tuple[str, int], ...]:
+def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssues) -> tuple[tuple[str, int], ...]:
     """The spans of all detected answers by their starts, as the context spells them, which the file may not do."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
@@ -197,9 +197,9 @@ def _detected(record: dict[str, Any], context: str, place: str, faults: DataIssu
             first, last = span
             there = context[first:last + 1] if first >= 0 else ""
             same = answer_tokens(there) == answer_tokens(text) != []
-            placed.append((there, first) if same else _place(text, first, context, place, faults))
+            placed.append((there, first) if same else _place(text, first, context, place, issues))
     if not placed:
-        faults.add(NOWHERE, place)
+        issues.add(NOWHERE, place)
     return tuple(sorted(dict.fromkeys(filter(None, placed)), key=lambda answer: answer[1]))
 
 
@@ -208,29 +208,29 @@ def _marked(record: dict[str, Any], place: str) -> bool:
     return "is_impossible" in record and field(record, "is_impossible", place, bool)
 
 
-def _settled(question: Question, place: str, faults: DataIssues, labelled: bool) -> Question:
+def _settled(question: Question, place: str, issues: DataIssues, with_labels: bool) -> Question:
     """A question that has answers or is impossible, where it has to be either; one without answers is impossible."""
     if question.impossible and question.gold:
-        faults.add(CONTRADICTORY, place)
+        issues.add(CONTRADICTORY, place)
         return dataclasses.replace(question, answers=(), gold=())
-    if labelled and not question.impossible and not question.gold:
-        faults.add(UNANSWERED, place)
+    if with_labels and not question.impossible and not question.gold:
+        issues.add(UNANSWERED, place)
         return dataclasses.replace(question, answers=(), impossible=True)
     return question
 
 
-def _place(text: str, start: int, context: str, place: str, faults: DataIssues) -> tuple[str, int] | None:
+def _place(text: str, start: int, context: str, place: str, issues: DataIssues) -> tuple[str, int] | None:
     """An answer, and where it is in its context; None where it is not."""
     if not text.strip():
-        faults.add(EMPTY, place)
+        issues.add(EMPTY, place)
         return None
     if start >= 0 and context.startswith(text, start):
         return text, start
     at = _nearest(text, start, context)
     if at < 0:
-        faults.add(NOWHERE, place)
+        issues.add(NOWHERE, place)
         return None
-    faults.add(MOVED if 0 <= start < len(context) else OUTSIDE, place)
+    issues.add(MOVED if 0 <= start < len(context) else OUTSIDE, place)
     return text, at
 
 
@@ -243,23 +243,23 @@ def _nearest(text: str, start: int, context: str) -> int:
     return before if start - before <= after - start else after
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: Any, location: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: {value!r:.80} where an object is wanted; is the file of another format?")
+        raise UserError(f"{location}: {value!r:.80} where an object is wanted; is the file of another format?")
     return value
 
 
-def _objects(record: dict[str, Any], name: str, where: str, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _objects(record: dict[str, Any], name: str, location: str, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the place and the object of each entry of a list."""
-    for number, value in enumerate(field(record, name, where, list), 1):
-        place = f"{where}, {noun} {number}"
+    for number, value in enumerate(field(record, name, location, list), 1):
+        place = f"{location}, {noun} {number}"
         yield place, _object(value, place)
 
 
-def _strings(record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
-    values = field(record, name, where, list)
+def _strings(record: dict[str, Any], name: str, location: str) -> tuple[str, ...]:
+    values = field(record, name, location, list)
     if wrong := [value for value in values if not isinstance(value, str)]:
-        raise UserError(f"{where}: field {name!r} has {wrong[0]!r:.80} where a text is wanted")
+        raise UserError(f"{location}: field {name!r} has {wrong[0]!r:.80} where a text is wanted")
     return tuple(values)
 
 

@@ -31,7 +31,7 @@ def is_json_lines(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _telling(path: str) -> Iterator[None]:
+def _readable_errors(path: str) -> Iterator[None]:
     """Turns what reading a file may raise into a line."""
     try:
         yield
@@ -41,7 +41,7 @@ def _telling(path: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def files_of(paths: str) -> list[str]:
+def resolve_files(paths: str) -> list[str]:
     """The files of a list of files, folders and globs, separated by commas.
 
     Raises:
@@ -54,60 +54,60 @@ def files_of(paths: str) -> list[str]:
     return [file.path for file in resolve_sources(named, "documents")]
 
 
-def stamps(paths: str) -> list[tuple[str, int, int]]:
+def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of each file: equal stamps are taken for equal content."""
-    return [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files_of(paths)]
+    return [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in resolve_files(paths)]
 
 
-def lines(path: str, faults: DataIssues) -> Iterator[tuple[int, str]]:
+def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
     """Yields the lines of a text file, numbered from 1, without their ends.
 
     Raises:
       UserError: when it cannot be read.
     """
-    with _telling(path), open_file(path, faults) as stream:
-        for number, line in enumerate(_decoded(stream, path, faults), 1):
+    with _readable_errors(path), open_file(path, issues) as stream:
+        for number, line in enumerate(_decoded(stream, path, issues), 1):
             yield number, line.rstrip("\n")
 
 
-def _decoded(stream: Iterable[bytes], path: str, faults: DataIssues) -> Iterator[str]:
+def _decoded(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
     """Yields lines; their carriage returns are counted once a file."""
     returns = False
     for data in stream:
         returns = returns or b"\r" in data
         # What came as a line is many where lines end in carriage returns alone.
-        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, faults))
+        yield from io.StringIO(decode(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
     if returns:
-        faults.add("files with carriage returns", path)
+        issues.add("files with carriage returns", path)
 
 
-def json_lines(path: str, faults: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the object of each line; blank lines are passed over.
 
     Raises:
       UserError: when the file cannot be read, or a line is no JSON object.
     """
-    for number, line in lines(path, faults):
+    for number, line in lines(path, issues):
         if line.strip():
-            where = f"{path}:{number}"
+            location = f"{path}:{number}"
             try:
-                yield where, whole(parse_json_line(line, where), where, faults)
+                yield location, replace_lone_surrogates(parse_line(line, location), location, issues)
             except RecursionError:
-                raise UserError(f"{where}: not a JSON line (far too many levels deep); mend it") from None
+                raise UserError(f"{location}: not a JSON line (far too many levels deep); mend it") from None
 
 
-def whole(value: Any, where: str, faults: DataIssues) -> Any:
+def replace_lone_surrogates(value: Any, location: str, issues: DataIssues) -> Any:
     """What JSON held, its texts without half characters."""
     if isinstance(value, str):
-        return replace_surrogates(value, where, faults)
+        return whole_characters(value, location, issues)
     if isinstance(value, list):
-        return [whole(entry, where, faults) for entry in value]
+        return [replace_lone_surrogates(entry, location, issues) for entry in value]
     if isinstance(value, dict):
-        return {name: whole(entry, where, faults) for name, entry in value.items()}
+        return {name: replace_lone_surrogates(entry, location, issues) for name, entry in value.items()}
     return value
 
 
-def json_items(path: str, array: str, faults: DataIssues) -> Iterator[Any]:
+def json_items(path: str, array: str, issues: DataIssues) -> Iterator[Any]:
     """Yields the entries of an array in a JSON document, holding one of them in memory at a time.
 
     Args:
@@ -117,7 +117,7 @@ def json_items(path: str, array: str, faults: DataIssues) -> Iterator[Any]:
       UserError: when the file cannot be read, is no JSON, or has no such array.
     """
     wanted, found = (array, "*") if array else ("*",), False
-    for place, value in json_parts(path, [wanted], faults):
+    for place, value in json_parts(path, [wanted], issues):
         found = found or len(place) == len(wanted) or value is BEGINS_ARRAY
         if len(place) == len(wanted):
             yield value
@@ -131,7 +131,7 @@ BEGINS_OBJECT, BEGINS_ARRAY = object(), object()
 
 
 def json_parts(path: str, wanted: Sequence[Sequence[str]],
-               faults: DataIssues) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+               issues: DataIssues) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Yields place and value of the parts of a JSON document that are wanted, holding one of them in memory at a time.
 
     What stands on the way to them comes too, where it begins: BEGINS_OBJECT or BEGINS_ARRAY, or what else is there.
@@ -143,12 +143,12 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
     Raises:
       UserError: when the file cannot be read, or is no JSON.
     """
-    with _telling(path), open_file(path, faults) as stream:
+    with _readable_errors(path), open_file(path, issues) as stream:
         try:
             for place, value in _parts(ijson.basic_parse(stream, use_float=True), wanted):
-                yield place, whole(value, path, faults)
+                yield place, replace_lone_surrogates(value, path, issues)
         except (ijson.JSONError, UnicodeDecodeError, _TooDeep) as error:
-            raise UserError(f"{path}: not JSON ({_explain(path, faults) or ' '.join(str(error).split())}); fetch or "
+            raise UserError(f"{path}: not JSON ({_explain(path, issues) or ' '.join(str(error).split())}); fetch or "
                             "write it again") from None
 
 
@@ -192,10 +192,10 @@ def _is_on_the_way(keys: Sequence[str | int], place: Sequence[str]) -> bool:
         isinstance(key, int) if name == "*" else key == name for key, name in zip(keys, place))
 
 
-def _explain(path: str, faults: DataIssues) -> str:
+def _explain(path: str, issues: DataIssues) -> str:
     """Line and column of what is wrong, which the reader of streams does not tell."""
     try:
-        with open_file(path, faults) as stream:
+        with open_file(path, issues) as stream:
             json.loads(stream.read())
     except RecursionError:
         return f"more than {_DEEPEST} levels deep"
@@ -204,7 +204,7 @@ def _explain(path: str, faults: DataIssues) -> str:
     return ""
 
 
-def table(path: str, faults: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
     A file whose name ends in .tsv or .txt has tabs between fields, and quotes mean nothing, as in GLUE; one in JSON has
@@ -219,36 +219,36 @@ def table(path: str, faults: DataIssues, names: Iterable[str] = ()) -> Iterator[
     """
     kind = path.lower().removesuffix(".gz")
     if is_json_lines(path) or kind.endswith(".json") and first_character(path) != "[":
-        yield from json_lines(path, faults)
+        yield from json_lines(path, issues)
     elif kind.endswith(".json"):
-        for number, record in enumerate(json_items(path, "", faults), 1):
+        for number, record in enumerate(json_items(path, "", issues), 1):
             if not isinstance(record, dict):
                 raise UserError(f"{path}: record {number} is {record!r:.80}; give each its fields by name")
             yield f"{path}:{number}", record
     else:
-        yield from _delimited(path, faults, list(names), tabs=kind.endswith((".tsv", ".txt")))
+        yield from _delimited(path, issues, list(names), tabs=kind.endswith((".tsv", ".txt")))
 
 
-def _delimited(path: str, faults: DataIssues, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _delimited(path: str, issues: DataIssues, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(_MOST_CHARACTERS)
-    with _telling(path), open_file(path, faults) as stream:
-        rows = csv.reader(_decoded(stream, path, faults), delimiter="\t" if tabs else ",",
+    with _readable_errors(path), open_file(path, issues) as stream:
+        rows = csv.reader(_decoded(stream, path, issues), delimiter="\t" if tabs else ",",
                           quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
         end = 0
         try:
             for row in rows:
-                where, end = f"{path}:{end + 1}", rows.line_num
+                location, end = f"{path}:{end + 1}", rows.line_num
                 if not row:
-                    faults.add("blank lines passed over", where)
+                    issues.add("blank lines passed over", location)
                 elif not columns:
                     columns = [name.strip() for name in row]
                     if len(set(columns)) < len(columns):
-                        raise UserError(f"{where}: two columns of one name ({', '.join(columns)}); rename one")
+                        raise UserError(f"{location}: two columns of one name ({', '.join(columns)}); rename one")
                 elif len(row) != len(columns):
-                    raise UserError(f"{where}: {len(row)} fields where there are {len(columns)} columns "
+                    raise UserError(f"{location}: {len(row)} fields where there are {len(columns)} columns "
                                     f"({', '.join(columns)}); mend the line")
                 else:
-                    yield where, dict(zip(columns, row))
+                    yield location, dict(zip(columns, row))
         except csv.Error as error:
             raise UserError(f"{path}:{end + 1}: {error}; mend the line, or write it as JSON lines") from None
 
@@ -268,31 +268,31 @@ def first_character(path: str) -> str:
     return "\n"
 
 
-def field(record: dict[str, Any], name: str, where: str, kind: type | tuple[type, ...] = str) -> Any:
+def field(record: dict[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:
     """A field of a record.
 
     Raises:
       UserError: when it is missing or of another type.
     """
     if name not in record:
-        raise UserError(f"{where}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
+        raise UserError(f"{location}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
         wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise UserError(f"{where}: field {name!r} is {value!r}, which is not of type {wanted}"[:300])
+        raise UserError(f"{location}: field {name!r} is {value!r}, which is not of type {wanted}"[:300])
     return value
 
 
-def name_field(record: dict[str, Any], column: str, where: str) -> str:
+def name_field(record: dict[str, Any], column: str, location: str) -> str:
     """A field that names something: a text or a whole number.
 
     Raises:
       UserError: when it is missing or of another type.
     """
-    return str(field(record, column, where, (str, int)))
+    return str(field(record, column, location, (str, int)))
 
 
-class Ids:
+class IdReader:
     """Names of the examples of a file; line numbers where there is no column of them. None is given twice where the
     file is labelled; for files of any size there is no room to remember them."""
 
@@ -300,11 +300,11 @@ class Ids:
         self._column, self._optional, self._unique = column, optional, unique
         self._lines: dict[int, str] = {}  # by the hash of the id, which is shorter than some ids
 
-    def __call__(self, record: dict[str, Any], where: str) -> str:
-        path, _, line = where.rpartition(":")
+    def __call__(self, record: dict[str, Any], location: str) -> str:
+        path, _, line = location.rpartition(":")
         if not self._column or self._optional and self._column not in record:
             return line
-        id = name_field(record, self._column, where)
+        id = name_field(record, self._column, location)
         if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:
-            raise UserError(f"{where}: id {id!r} is that of {path}:{first} already; give each example its own")
+            raise UserError(f"{location}: id {id!r} is that of {path}:{first} already; give each example its own")
         return id

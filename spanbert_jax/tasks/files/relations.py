@@ -33,7 +33,7 @@ class Relation:
       characters: of subject and object in the text, ends not included.
     """
     id: str
-    where: str
+    location: str
     group: str
     tokens: tuple[str, ...]
     subject: Span
@@ -56,7 +56,7 @@ class Relation:
                 for name, (start, end) in zip(("subject", "object"), characters)}
 
 
-def read_relations(path: str, format: str, faults: DataIssues, labelled: bool = True) -> Iterator[Relation]:
+def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Relation]:
     """Yields the relations of a file one after the other.
 
     TACRED's records stand in one JSON array or one on each line. PTB brackets (-LRB- and so on) become brackets, as in
@@ -73,48 +73,48 @@ def read_relations(path: str, format: str, faults: DataIssues, labelled: bool = 
     """
     first = reading.first_character(path)
     if format == "semeval" or format == "auto" and first not in "[{":
-        relations = _semeval(path, faults, labelled)
+        relations = _semeval(path, issues, with_labels)
     elif first == "{":
-        relations = (relation_of(record, where, labelled) for where, record in reading.json_lines(path, faults))
+        relations = (parse_relation(record, location, with_labels) for location, record in reading.json_lines(path, issues))
     else:
-        records = enumerate(reading.json_items(path, "", faults), 1)
-        relations = (relation_of(record, f"{path}: record {number}", labelled) for number, record in records)
-    for relation in _different(relations, faults) if labelled else relations:
+        records = enumerate(reading.json_items(path, "", issues), 1)
+        relations = (parse_relation(record, f"{path}: record {number}", with_labels) for number, record in records)
+    for relation in _different(relations, issues) if with_labels else relations:
         if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
-            faults.add("relations whose entities overlap", f"{relation.where} (id {relation.id})")
+            issues.add("relations whose entities overlap", f"{relation.location} (id {relation.id})")
         yield relation
 
 
-def _different(relations: Iterable[Relation], faults: DataIssues) -> Iterator[Relation]:
+def _different(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Relation]:
     """Leaves out what repeats another relation; hashes are kept, which are shorter than what they stand for."""
     seen: dict[int, tuple[str, int]] = {}
     for relation in relations:
-        content = hash(dataclasses.replace(relation, where="", group=""))
-        first, known = seen.setdefault(hash(relation.id), (relation.where, content))
-        if first == relation.where:
+        content = hash(dataclasses.replace(relation, location="", group=""))
+        first, known = seen.setdefault(hash(relation.id), (relation.location, content))
+        if first == relation.location:
             yield relation
         elif known == content:
-            faults.add("relations that repeat another word for word, left out", f"{relation.where} (id {relation.id})")
+            issues.add("relations that repeat another word for word, left out", f"{relation.location} (id {relation.id})")
         else:
-            raise UserError(f"{relation.where}: id {relation.id!r} is that of another relation, {first}; give each its "
+            raise UserError(f"{relation.location}: id {relation.id!r} is that of another relation, {first}; give each its "
                             "own")
 
 
-def relation_of(record: Any, where: str, labelled: bool) -> Relation:
+def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
     """The relation of a record of TACRED."""
     if not isinstance(record, dict):
-        raise UserError(f"{where}: {record!r:.80} where an object with 'id', 'token' and so on is needed, as in TACRED")
-    id = str(reading.field(record, "id", where, (str, int)))
-    place = f"{where}: id {id!r}"
+        raise UserError(f"{location}: {record!r:.80} where an object with 'id', 'token' and so on is needed, as in TACRED")
+    id = str(reading.field(record, "id", location, (str, int)))
+    place = f"{location}: id {id!r}"
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{place}: field 'token' must be a list of words, at least one; it is {words!r:.80}")
-    group = where if record.get("docid") is None else str(reading.field(record, "docid", place, (str, int)))
+    group = location if record.get("docid") is None else str(reading.field(record, "docid", place, (str, int)))
     words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
     relation = record.get("relation")
-    if labelled or relation is not None:
+    if with_labels or relation is not None:
         relation = reading.field(record, "relation", place)
-    return Relation(id, where, group, words, _span(record, "subj", len(words), place),
+    return Relation(id, location, group, words, _span(record, "subj", len(words), place),
                     _span(record, "obj", len(words), place), reading.field(record, "subj_type", place),
                     reading.field(record, "obj_type", place), _named(relation, place))
 
@@ -133,30 +133,30 @@ def _named(relation: str | None, place: str) -> str | None:
     return relation
 
 
-def tagged(text: str, id: str, where: str, relation: str | None = None) -> Relation:
+def tagged(text: str, id: str, location: str, relation: str | None = None) -> Relation:
     """The relation of a sentence in which <e1>, </e1>, <e2> and </e2> tag subject and object, without types."""
-    plain, characters = _untagged(text, f"{where}: id {id!r}")
+    plain, characters = _untagged(text, f"{location}: id {id!r}")
     words, (subject, object) = _words(plain, characters)
-    return Relation(id, where, where, words, subject, object, "", "", relation, plain, characters)
+    return Relation(id, location, location, words, subject, object, "", "", relation, plain, characters)
 
 
-def located(record: Mapping[str, Any], where: str) -> Relation:
+def located(record: Mapping[str, Any], location: str) -> Relation:
     """The relation of {"text", "subject", "object"}, the last two as [first character, the one after the last], with
     "subject_type" and "object_type" where entities have types."""
-    text, spans = reading.field(record, "text", where), {}
+    text, spans = reading.field(record, "text", location), {}
     for name in ("subject", "object"):
-        match reading.field(record, name, where, (list, tuple)):
+        match reading.field(record, name, location, (list, tuple)):
             case [int() as start, int() as end] if 0 <= start < end <= len(text):
                 spans[name] = start, end
             case value:
-                raise UserError(f"{where}: {name} is {value!r:.80}: give [start, end], characters of the text of "
+                raise UserError(f"{location}: {name} is {value!r:.80}: give [start, end], characters of the text of "
                                 f"{len(text)}")
     characters = spans["subject"], spans["object"]
     for name, (start, end) in spans.items():
         if not text[start:end].strip():
-            raise UserError(f"{where}: {name} {spans[name]} is white space; give the characters of an entity")
+            raise UserError(f"{location}: {name} {spans[name]} is white space; give the characters of an entity")
     words, (subject, object) = _words(text, characters)
-    return Relation(where, where, where, words, subject, object, record.get("subject_type", ""),
+    return Relation(location, location, location, words, subject, object, record.get("subject_type", ""),
                     record.get("object_type", ""), None, text, characters)
 
 
@@ -172,19 +172,19 @@ def _words(text: str, characters: tuple[Span, Span]) -> tuple[tuple[str, ...], t
     return tuple(words), (subject, object)
 
 
-def _semeval(path: str, faults: DataIssues, labelled: bool) -> Iterator[Relation]:
-    for where, id, text, relation in _blocks(path, faults):
-        place = f"{where}: id {id!r}"
-        if labelled and relation is None:
+def _semeval(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Relation]:
+    for location, id, text, relation in _blocks(path, issues):
+        place = f"{location}: id {id!r}"
+        if with_labels and relation is None:
             raise UserError(f"{place}: no relation on the line after the sentence; give one, Other if there is none")
-        yield tagged(text, id, where, relation)
+        yield tagged(text, id, location, relation)
 
 
-def _blocks(path: str, faults: DataIssues) -> Iterator[tuple[str, str, str, str | None]]:
+def _blocks(path: str, issues: DataIssues) -> Iterator[tuple[str, str, str, str | None]]:
     """Yields place, number and sentence, without its quotes, of each block, and its relation if there is one."""
     block: tuple[str, str, str] | None = None
     relation = None
-    for number, line in reading.lines(path, faults):
+    for number, line in reading.lines(path, issues):
         if match := _NUMBERED.fullmatch(line):
             if block:
                 yield *block, relation

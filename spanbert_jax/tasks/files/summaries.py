@@ -21,7 +21,7 @@ class Document:
       summaries: any of which is right; none where they are not known.
     """
     id: str
-    where: str
+    location: str
     group: str
     sentences: tuple[str, ...] | None
     text: str
@@ -55,8 +55,8 @@ class Document:
         return [self.text[start:end] for start, end in self.spans]
 
 
-def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, faults: DataIssues,
-                   labelled: bool = True) -> Iterator[Document]:
+def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, issues: DataIssues,
+                   with_labels: bool = True) -> Iterator[Document]:
     """Yields the documents of a file one after the other; see `reading.table` for its layouts.
 
     Args:
@@ -70,55 +70,55 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
     Raises:
       UserError: naming file, line and id: a field is missing or of another type, or an id is there twice.
     """
-    ids = reading.Ids(id_field, optional=False, unique=labelled)
-    for where, record in reading.table(path, faults):
-        id = ids(record, where)
-        told, counted = f"{where}: id {id!r}", f"{where} (id {id!r})"
+    ids = reading.IdReader(id_field, optional=False, unique=with_labels)
+    for location, record in reading.table(path, issues):
+        id = ids(record, location)
+        told, counted = f"{location}: id {id!r}", f"{location} (id {id!r})"
         sentences, text = _source(record, source, told)
-        wanted = labelled and bool(target)
-        summaries = _summaries(record, target, told, counted, faults) if wanted else ()
+        wanted = with_labels and bool(target)
+        summaries = _summaries(record, target, told, counted, issues) if wanted else ()
         missing = "text" if not text.strip() else "a summary" if wanted and not summaries else ""
         if missing:
-            faults.add(f"documents without {missing}{', left out' if labelled else ''}", counted)
-        if not (missing and labelled):  # without labels each input has its prediction
-            group = reading.name_field(record, group_field, where) if group_field else where
-            yield Document(id, where, group, sentences, text, summaries)
+            issues.add(f"documents without {missing}{', left out' if with_labels else ''}", counted)
+        if not (missing and with_labels):  # without labels each input has its prediction
+            group = reading.name_field(record, group_field, location) if group_field else location
+            yield Document(id, location, group, sentences, text, summaries)
 
 
-def document_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: DataIssues) -> Document:
+def parse_document(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Document:
     """A document without a summary: of a text, or of a text or list of sentences under the name that it has in files.
 
     Raises:
       UserError: when it is missing or of another type.
     """
-    sentences, text = _source({source: inputs} if isinstance(inputs, str) else inputs, source, where)
+    sentences, text = _source({source: inputs} if isinstance(inputs, str) else inputs, source, location)
     if not text.strip():
-        faults.add("documents without text", where)
-    return Document(where, where, where, sentences, text, ())
+        issues.add("documents without text", location)
+    return Document(location, location, location, sentences, text, ())
 
 
-def _source(record: Mapping[str, Any], name: str, where: str) -> tuple[tuple[str, ...] | None, str]:
+def _source(record: Mapping[str, Any], name: str, location: str) -> tuple[tuple[str, ...] | None, str]:
     """Sentences, where they are given, and text."""
-    texts = _texts(record, name, where)
+    texts = _texts(record, name, location)
     return (None, texts) if isinstance(texts, str) else (texts, " ".join(texts))
 
 
-def _summaries(record: Mapping[str, Any], name: str, where: str, counted: str, faults: DataIssues) -> tuple[str, ...]:
+def _summaries(record: Mapping[str, Any], name: str, location: str, counted: str, issues: DataIssues) -> tuple[str, ...]:
     """Those that are not empty."""
-    texts = _texts(record, name, where)
+    texts = _texts(record, name, location)
     texts = (texts,) if isinstance(texts, str) else texts
     kept = tuple(text for text in texts if text.strip())
     if kept and len(kept) < len(texts):
-        faults.add("empty summaries beside others, left out", counted, len(texts) - len(kept))
+        issues.add("empty summaries beside others, left out", counted, len(texts) - len(kept))
     return kept
 
 
-def _texts(record: Mapping[str, Any], name: str, where: str) -> str | tuple[str, ...]:
-    value = reading.field(record, name, where, (str, list))
+def _texts(record: Mapping[str, Any], name: str, location: str) -> str | tuple[str, ...]:
+    value = reading.field(record, name, location, (str, list))
     if isinstance(value, str):
         return value
     for number, entry in enumerate(value, 1):
         if not isinstance(entry, str):
-            raise UserError(f"{where}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, or "
+            raise UserError(f"{location}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, or "
                             "a list of nothing but texts")
     return tuple(value)

@@ -22,14 +22,14 @@ class Translation:
       targets: none where none is known.
     """
     id: str
-    where: str
+    location: str
     group: str
     source: str
     targets: tuple[str, ...]
 
 
-def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: DataIssues,
-                      labelled: bool = True) -> Iterator[Translation]:
+def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, issues: DataIssues,
+                      with_labels: bool = True) -> Iterator[Translation]:
     """Yields the pairs of a file one after the other.
 
     A file whose name ends in .SOURCE, such as news.en, has a text a line; the translations are in the file with .TARGET
@@ -46,26 +46,26 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
       UserError: naming file and line of what is wrong, as where the two files have different numbers of lines.
     """
     if os.path.exists(_beside(path, target, source)):
-        faults.add("files of translations, read with the texts beside them", path)
+        issues.add("files of translations, read with the texts beside them", path)
         return
     if path.removesuffix(".gz").endswith(f".{source}"):
-        pairs = _parallel(path, source, target, faults, labelled)
+        pairs = _parallel(path, source, target, issues, with_labels)
     else:
-        pairs = _table(path, source, target, columns, id_field, faults, labelled)
-    for where, id, text, written in pairs:
+        pairs = _table(path, source, target, columns, id_field, issues, with_labels)
+    for location, id, text, written in pairs:
         if not text.strip() or written is not None and not written.strip():
-            faults.add("pairs with an empty source or target, left out" if labelled else "empty sources", where)
-            if labelled:
+            issues.add("pairs with an empty source or target, left out" if with_labels else "empty sources", location)
+            if with_labels:
                 continue
-        yield Translation(id, where, _words(text), text, () if written is None else (written,))
+        yield Translation(id, location, _words(text), text, () if written is None else (written,))
 
 
-def translation_of(inputs: str | Mapping[str, Any], source: str, where: str, faults: DataIssues) -> Translation:
+def parse_translation(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Translation:
     """What a caller gives to be translated: a text, or a text by the name of its column."""
-    text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, where)
+    text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, location)
     if not text.strip():
-        faults.add("empty sources", where)
-    return Translation(where, where, where, text, ())
+        issues.add("empty sources", location)
+    return Translation(location, location, location, text, ())
 
 
 def _words(text: str) -> str:
@@ -73,17 +73,17 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
-def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, faults: DataIssues,
-           labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
-    ids = reading.Ids(id_field, optional=False, unique=labelled)
-    for where, record in reading.table(path, faults, columns):
+def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, issues: DataIssues,
+           with_labels: bool) -> Iterator[tuple[str, str, str, str | None]]:
+    ids = reading.IdReader(id_field, optional=False, unique=with_labels)
+    for location, record in reading.table(path, issues, columns):
         if source not in record:
             there = ", ".join(map(repr, record)) or "none"
-            raise UserError(f"{where}: no field {source!r}; there are {there:.100}; set config.task.source and target, "
+            raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and target, "
                             f"or config.task.columns=\"({source!r},{target!r})\" where the first line of a table does "
                             "not name its columns")
-        text = reading.field(record, source, where)
-        yield where, ids(record, where), text, reading.field(record, target, where) if labelled else None
+        text = reading.field(record, source, location)
+        yield location, ids(record, location), text, reading.field(record, target, location) if with_labels else None
 
 
 def _beside(path: str, ending: str, other: str) -> str:
@@ -92,16 +92,16 @@ def _beside(path: str, ending: str, other: str) -> str:
     return f"{stem.removesuffix(ending)}{other}{zipped}" if stem.endswith(f".{ending}") else ""
 
 
-def _parallel(path: str, source: str, target: str, faults: DataIssues,
-              labelled: bool) -> Iterator[tuple[str, str, str, str | None]]:
+def _parallel(path: str, source: str, target: str, issues: DataIssues,
+              with_labels: bool) -> Iterator[tuple[str, str, str, str | None]]:
     other = _beside(path, source, target)
-    if not labelled:
-        yield from ((f"{path}:{number}", str(number), text, None) for number, text in reading.lines(path, faults))
+    if not with_labels:
+        yield from ((f"{path}:{number}", str(number), text, None) for number, text in reading.lines(path, issues))
         return
     if not os.path.exists(other):
         raise UserError(f"{path}: its translations, {other}, are not there; put them beside it, or set "
                         "config.task.source and target to the endings of both names")
-    for first, second in itertools.zip_longest(reading.lines(path, faults), reading.lines(other, faults)):
+    for first, second in itertools.zip_longest(reading.lines(path, issues), reading.lines(other, issues)):
         if first is None or second is None:
             shorter, longer, (number, _) = (path, other, second) if first is None else (other, path, first)
             raise UserError(f"{shorter}: it has {number - 1:,} lines, and {longer} has more; each line needs its "

@@ -11,7 +11,7 @@ OF_TWO_CLASSES = ("f1", "accuracy_f1")
 REGRESSION = ("pearson_spearman",)
 
 
-def classification_figures(answers: Sequence[str], predicted: Sequence[str],
+def classification_metrics(answers: Sequence[str], predicted: Sequence[str],
                            labels: Sequence[str]) -> dict[str, float]:
     """Accuracy, F1 scores and the Matthews correlation, from 0 to 100 (Matthews from -100).
 
@@ -40,7 +40,7 @@ def classification_figures(answers: Sequence[str], predicted: Sequence[str],
     return {name: 100 * float(figure) for name, figure in figures.items()}
 
 
-def regression_figures(answers: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+def regression_metrics(answers: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
     """Correlations, from -100 to 100: "pearson", "spearman" and their mean "pearson_spearman".
 
     A correlation is undefined where all answers or all predictions are equal; it counts as 0.

@@ -63,7 +63,7 @@ def _f1(gold: list[str], predicted: list[str], null_answers: bool) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def mean_figures(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]:
+def mean_metrics(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]:
     """Means in percent, "exact" and "f1", and over how many questions, "total"; nothing where there are none."""
     if not scores:
         return {}
@@ -71,18 +71,18 @@ def mean_figures(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]
     return {f"{prefix}exact": exact, f"{prefix}f1": f1, f"{prefix}total": len(scores)}
 
 
-def null_figures(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str, float]:
+def null_metrics(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str, float]:
     """Means over the questions with answers, "HasAns_...", and without, "NoAns_...", where there are any.
 
     Args:
       possible: whether a question has answers.
     """
     pairs = list(zip(scores, possible, strict=True))
-    return (mean_figures([score for score, has_answer in pairs if has_answer], "HasAns_")
-            | mean_figures([score for score, has_answer in pairs if not has_answer], "NoAns_"))
+    return (mean_metrics([score for score, has_answer in pairs if has_answer], "HasAns_")
+            | mean_metrics([score for score, has_answer in pairs if not has_answer], "NoAns_"))
 
 
-def threshold_figures(scores: Sequence[Scores], possible: Sequence[bool], best: Sequence[str],
+def threshold_metrics(scores: Sequence[Scores], possible: Sequence[bool], best: Sequence[str],
                       null_odds: Sequence[float]) -> dict[str, float]:
     """What the best thresholds reach, in percent: "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh".
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 _DIRECTION = re.compile(r"\(e[12],e[12]\)$")
 
 
-def micro_figures(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
+def micro_metrics(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
     """Micro-averaged "precision", "recall" and "f1" over all relations but the negative one, and "accuracy" over all.
 
     As the scorer of TACRED; what has a denominator of 0 is 0, as in the reference.
@@ -24,7 +24,7 @@ def micro_figures(answers: Sequence[str], predicted: Sequence[str], negative: st
             "accuracy": _percent(sum(answer == guess for answer, guess in pairs), len(pairs))}
 
 
-def semeval_figures(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
+def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
     """The official figures of SemEval-2010 Task 8, (9 + 1)-way with direction taken into account.
 
     For each relation without its direction, a prediction of it in the wrong direction counts as wrong, both as a
@@ -42,7 +42,7 @@ def semeval_figures(answers: Sequence[str], predicted: Sequence[str], negative: 
         asked[_undirected(answer)] += 1
     each = [_figures(right[name], guessed[name], asked[name]) for name in asked if name != negative]
     means = {figure: sum(of[figure] for of in each) / max(len(each), 1) for figure in ("precision", "recall", "f1")}
-    micro = micro_figures(answers, predicted, negative)
+    micro = micro_metrics(answers, predicted, negative)
     return {**means, "micro_f1": micro["f1"], "accuracy": micro["accuracy"]}
 
 

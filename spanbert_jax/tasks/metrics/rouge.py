@@ -57,7 +57,7 @@ def _scorer() -> Any:
     return RougeScorer(list(_KINDS.values()), tokenizer=_Words())
 
 
-def rouge_figures(references: Sequence[Sequence[str]], summaries: Sequence[str], prefix: str = "") -> dict[str, float]:
+def rouge_metrics(references: Sequence[Sequence[str]], summaries: Sequence[str], prefix: str = "") -> dict[str, float]:
     """Means over documents of F1 in percent: "rouge_1", "rouge_2" of single words and pairs, "rouge_l" of the longest
     common subsequence.
 

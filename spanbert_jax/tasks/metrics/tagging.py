@@ -14,7 +14,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     return [tuple(entity) for entity in get_entities(list(tags))]
 
 
-def tagging_figures(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
     """Figures in percent: an entity is right where its type and both its ends are.
 
     Args:

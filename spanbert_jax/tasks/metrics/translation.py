@@ -7,7 +7,7 @@ from collections.abc import Sequence
 TOKENIZERS = ("auto", "13a", "zh", "char", "intl")
 
 
-def translation_figures(texts: Sequence[str], references: Sequence[Sequence[str]],
+def translation_metrics(texts: Sequence[str], references: Sequence[Sequence[str]],
                         tokenizer: str = "auto") -> dict[str, float | str]:
     """BLEU and chrF of a corpus, and what exactly was computed.
 

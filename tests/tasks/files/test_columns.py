@@ -10,9 +10,9 @@ from spanbert_jax.tasks.files.columns import Columns, read_sentences
 from tests.paths import DATA, needs_data
 
 
-def read(path, labelled=True, **columns):
-    faults = DataIssues()
-    return list(read_sentences(str(path), Columns(**columns), faults, labelled)), faults
+def read(path, with_labels=True, **columns):
+    issues = DataIssues()
+    return list(read_sentences(str(path), Columns(**columns), issues, with_labels)), issues
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def lines(*records):
 
 def test_columns_and_blank_lines(write):
     path = write("train.conll", "\n\nAnn\tB-PER\nLee\tI-PER\n\n\t\n \nsleeps\tO\n.\tO")
-    sentences, faults = read(path)
+    sentences, issues = read(path)
     assert [(one.words, one.tags) for one in sentences] == [
         (("Ann", "Lee"), ("B-PER", "I-PER")), (("sleeps", "."), ("O", "O"))]
-    assert [one.where for one in sentences] == [f"{path}:3", f"{path}:8"]
-    assert [sentences[1].place(word) for word in (0, 1)] == [f"{path}:8", f"{path}:9"]
+    assert [one.location for one in sentences] == [f"{path}:3", f"{path}:8"]
+    assert [sentences[1].word_location(word) for word in (0, 1)] == [f"{path}:8", f"{path}:9"]
     assert [one.id for one in sentences] == ["1", "2"]
     assert sentences[0].group != sentences[1].group
-    assert not faults.counts
+    assert not issues.counts
 
 
 @pytest.mark.parametrize("text, columns", [
@@ -69,10 +69,10 @@ def test_comments_are_passed_over_and_counted(write):
     with pytest.raises(UserError, match="train.txt:6: 'a' is not a tag"):
         read(path)
     path = write("train.txt", "# id 7 domain=en\n# a\nAnn _ _ B-PER\n# _ _ O\n\n# _ _ B-X\n#\tO\n")
-    sentences, faults = read(path)
+    sentences, issues = read(path)
     assert [one.words for one in sentences] == [("Ann", "#"), ("#", "#")]
-    assert faults.counts == {"lines of comment, passed over": 2}
-    assert sentences[0].place(1) == f"{path}:4"
+    assert issues.counts == {"lines of comment, passed over": 2}
+    assert sentences[0].word_location(1) == f"{path}:4"
 
 
 def test_numbers_at_the_end_of_words(write):
@@ -105,7 +105,7 @@ def test_faults_of_columns_are_told_in_a_line(write, text, columns, told):
 
 def test_tags_need_not_be_there_where_they_are_to_be_predicted(write):
     path = write("test.conll", "Ann\nsleeps\n\nAnn B-PER\nLee I-PER\n\nAnn NNP\nLee B-PER\n\nno O\ntag\n")
-    sentences, _ = read(path, labelled=False)
+    sentences, _ = read(path, with_labels=False)
     assert [one.words for one in sentences] == [("Ann", "sleeps"), ("Ann", "Lee"), ("Ann", "Lee"), ("no", "tag")]
     assert [one.tags for one in sentences] == [None, ("B-PER", "I-PER"), None, None]
 
@@ -113,18 +113,18 @@ def test_tags_need_not_be_there_where_they_are_to_be_predicted(write):
 def test_json_lines(write):
     path = write("train.jsonl", lines({"tokens": ["Ann", "New York"], "tags": ["B-PER", "O"]},
                                       {"id": 7, "tokens": ["Lee"], "ner_tags": ["S-PER"]}, {"tokens": [], "tags": []}))
-    sentences, faults = read(path)
+    sentences, issues = read(path)
     assert [(one.id, one.words, one.tags) for one in sentences] == [
         ("1", ("Ann", "New York"), ("B-PER", "O")), ("7", ("Lee",), ("S-PER",))]
     assert sentences[0].located() == ("Ann New York", ((0, 3), (4, 12)))
-    assert sentences[0].place(1) == f"{path}:1, word 2 (New York)"
-    assert dict(faults.counts) == {"sentences without words, left out": 1}
-    assert faults.places["sentences without words, left out"] == [f"{path}:3"]
+    assert sentences[0].word_location(1) == f"{path}:1, word 2 (New York)"
+    assert dict(issues.counts) == {"sentences without words, left out": 1}
+    assert issues.places["sentences without words, left out"] == [f"{path}:3"]
 
 
 def test_words_of_plain_text(write):
     texts = ["Ann's U.S. trip\n(2x): très bon", "我在 IBM工作。", " ", "a\ud800b"]
-    sentences, faults = read(write("test.jsonl", lines(*({"text": text} for text in texts))), labelled=False)
+    sentences, issues = read(write("test.jsonl", lines(*({"text": text} for text in texts))), with_labels=False)
     assert [one.words for one in sentences] == [
         ("Ann", "'", "s", "U", ".", "S", ".", "trip", "(", "2x", ")", ":", "très", "bon"),
         ("我", "在", "IBM", "工", "作", "。"), (), ("a\ufffdb",)]  # each text has its prediction
@@ -132,7 +132,7 @@ def test_words_of_plain_text(write):
         text, offsets = one.located()
         assert text == one.text and tuple(text[start:end] for start, end in offsets) == one.words
     assert [one.text for one in sentences[:2]] == texts[:2]
-    assert faults.counts == {"half characters (lone surrogates) replaced": 1}
+    assert issues.counts == {"half characters (lone surrogates) replaced": 1}
 
 
 @pytest.mark.parametrize("record, told", [
@@ -157,8 +157,8 @@ def test_faults_of_json_lines_are_told_in_a_line(write, record, told):
                                          ("weibo-zh-dev", 270)])
 def test_whole_real_files(name, count):
     path = DATA / "ner" / f"{name}.conll"
-    sentences, faults = read(path, strip_index=name.startswith("weibo"))
-    assert len(sentences) == count and not faults.counts
+    sentences, issues = read(path, strip_index=name.startswith("weibo"))
+    assert len(sentences) == count and not issues.counts
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     words, tags = ([item for one in sentences for item in getattr(one, field)] for field in ("words", "tags"))
     assert collections.Counter(tags) == collections.Counter(tag for _, tag in rows)
@@ -173,6 +173,6 @@ def test_whole_real_files(name, count):
 @needs_data
 def test_a_real_file_with_more_columns():
     path = next(iter(sorted((DATA / "litbank" / "entities_tsv").iterdir())))
-    sentences, faults = read(path, tag=1)
-    assert len(sentences) > 20 and not faults.counts
+    sentences, issues = read(path, tag=1)
+    assert len(sentences) > 20 and not issues.counts
     assert sum(len(one.words) for one in sentences) == sum(bool(line.strip()) for line in open(path, encoding="utf-8"))

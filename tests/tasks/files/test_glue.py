@@ -5,8 +5,9 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files import glue
-from spanbert_jax.tasks.text_classification import TextClassification
+from spanbert_jax.tasks.protocol import fitted_values
 
 PARSES = "genre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2"
 # Of each task: the labelled file, the file to predict, and how (id, text, second, label) read in the one and the other.
@@ -62,12 +63,12 @@ ORDER = dict.fromkeys(("cola", "sst2", "mrpc", "qqp", "wnli"), ["0", "1"]) | dic
 
 
 def task(name):
-    return TextClassification({"glue": name, "length": 64})
+    return make_task("text_classification", {"glue": name, "length": 64})
 
 
-def read(name, path, labelled=True):
-    faults = DataIssues()
-    return list(task(name).read(str(path), faults, labelled)), faults
+def read(name, path, with_labels=True):
+    issues = DataIssues()
+    return list(task(name).read(str(path), issues, with_labels)), issues
 
 
 def write(path, text):
@@ -82,20 +83,20 @@ def test_every_task_is_tried():
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("variant", ["as it is", "gzip", "windows"])
 def test_layouts(name, variant, tmp_path):
-    labelled, to_predict, expected, unlabelled = LAYOUTS[name]
+    with_labels, to_predict, expected, unlabelled = LAYOUTS[name]
     if variant == "windows":  # line ends and a byte-order mark
-        labelled, to_predict = ("\ufeff" + text.replace("\n", "\r\n") for text in (labelled, to_predict))
+        with_labels, to_predict = ("\ufeff" + text.replace("\n", "\r\n") for text in (with_labels, to_predict))
     suffix = ".tsv.gz" if variant == "gzip" else ".tsv"
-    train, test = write(tmp_path / f"train{suffix}", labelled), write(tmp_path / f"test{suffix}", to_predict)
-    examples, faults = read(name, train)
+    train, test = write(tmp_path / f"train{suffix}", with_labels), write(tmp_path / f"test{suffix}", to_predict)
+    examples, issues = read(name, train)
     assert [(e.id, e.text, e.second, e.label) for e in examples] == expected
     first = 1 if name == "cola" else 2
-    assert [e.where for e in examples] == [f"{train}:{first}", f"{train}:{first + 1}"]
-    assert variant == "windows" or not faults.counts
-    assert [(e.id, e.text, e.second) for e in read(name, test, labelled=False)[0]] == unlabelled
+    assert [e.location for e in examples] == [f"{train}:{first}", f"{train}:{first + 1}"]
+    assert variant == "windows" or not issues.counts
+    assert [(e.id, e.text, e.second) for e in read(name, test, with_labels=False)[0]] == unlabelled
     # What is to be predicted may have labels, which are not looked at.
     assert [(*found[:3], None) for found in expected] == [
-        (e.id, e.text, e.second, e.label) for e in read(name, train, labelled=False)[0]]
+        (e.id, e.text, e.second, e.label) for e in read(name, train, with_labels=False)[0]]
     with pytest.raises(UserError, match=f"{test}:2: id '.*' has no label: column .* is missing"):
         read(name, test)
 
@@ -104,8 +105,8 @@ def test_layouts(name, variant, tmp_path):
 def test_classes_and_metric(name, tmp_path):
     examples, _ = read(name, write(tmp_path / "train.tsv", LAYOUTS[name][0]))
     taught = task(name)
-    taught.learn(examples, None)
-    assert (taught.facts, taught.metric) == ({"labels": ORDER[name]}, METRICS.get(name, "accuracy"))
+    taught = taught.fit(examples, None)
+    assert (fitted_values(taught), taught.metric) == ({"labels": ORDER[name]}, METRICS.get(name, "accuracy"))
     guess = {"value": 1.0} if name == "stsb" else {"label": ORDER[name][0]}
     assert taught.metric in taught.score(examples, [{"id": e.id, **guess} for e in examples])
 
@@ -113,13 +114,13 @@ def test_classes_and_metric(name, tmp_path):
 def test_broken_lines_of_qqp_are_passed_over(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["qqp"][0] + "7\t8\t9\tcut short\n\n10\t11\t12\tA?\tB?\t1\n"
                  "13\t14\t15\tA?\tB?\t1\tmore\n")
-    examples, faults = read("qqp", path)
+    examples, issues = read("qqp", path)
     assert [e.id for e in examples] == ["133273", "402555", "10"]
-    assert examples[-1].where == f"{path}:6"
-    assert faults.counts == {"lines with a wrong number of fields, left out": 2}
-    assert faults.places["lines with a wrong number of fields, left out"] == [f"{path}:4", f"{path}:7"]
+    assert examples[-1].location == f"{path}:6"
+    assert issues.counts == {"lines with a wrong number of fields, left out": 2}
+    assert issues.places["lines with a wrong number of fields, left out"] == [f"{path}:4", f"{path}:7"]
     with pytest.raises(UserError, match=f"{path}:4: 4 fields where there are 6 columns"):
-        read("qqp", path, labelled=False)  # a prediction would be missing
+        read("qqp", path, with_labels=False)  # a prediction would be missing
 
 
 def test_other_tasks_have_no_broken_lines(tmp_path):
@@ -130,11 +131,11 @@ def test_other_tasks_have_no_broken_lines(tmp_path):
 
 def test_undecided_labels_of_mnli(tmp_path):
     path = write(tmp_path / "dev_matched.tsv", LAYOUTS["mnli"][0].replace("\tcontradiction\n", "\t-\n"))
-    examples, faults = read("mnli", path)
+    examples, issues = read("mnli", path)
     assert [e.label for e in examples] == ["neutral"]
-    assert faults.places == {"examples without an agreed label, left out": [f"{path}:3"]}
-    examples, faults = read("mnli", path, labelled=False)
-    assert [e.id for e in examples] == ["0", "1"] and not faults.counts
+    assert issues.places == {"examples without an agreed label, left out": [f"{path}:3"]}
+    examples, issues = read("mnli", path, with_labels=False)
+    assert [e.id for e in examples] == ["0", "1"] and not issues.counts
     with pytest.raises(UserError, match=":3: id '1': label '-' in column 'label': allowed are contradiction, ent"):
         read("ax", write(tmp_path / "ax.tsv", LAYOUTS["ax"][0].replace("\tentailment\n", "\t-\n")))
 
@@ -156,17 +157,17 @@ def test_mistakes_in_files(name, old, new, message, tmp_path):
 
 
 def test_settings_that_glue_settles():
-    with pytest.raises(UserError, match="config.task.glue is 'squad': allowed are cola, sst2"):
+    with pytest.raises(UserError, match="config.task.glue='squad': allowed are '', 'cola', 'sst2'"):
         task("squad")
     for field, value in (("text", "sentence"), ("metric", "f1"), ("regression", True), ("columns", ["a", "text"])):
-        with pytest.raises(UserError, match=f"config.task.{field} is .* but config.task.glue='cola' settles it"):
-            TextClassification({"glue": "cola", field: value})
-    assert TextClassification({"glue": "mrpc", "group": "#1 ID"}).metric == "accuracy_f1"
+        with pytest.raises(UserError, match=f"config.task.{field}=.*: config.task.glue='cola' determines it"):
+            make_task("text_classification", {"glue": "cola", field: value})
+    assert make_task("text_classification", {"glue": "mrpc", "group": "#1 ID"}).metric == "accuracy_f1"
 
 
 def test_groups_are_of_any_column(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["mrpc"][0])
-    grouped = TextClassification({"glue": "mrpc", "group": "#1 ID"}).read(str(path), DataIssues())
+    grouped = make_task("text_classification", {"glue": "mrpc", "group": "#1 ID"}).read(str(path), DataIssues())
     assert [e.group for e in grouped] == ["70", "5"]
 
 
@@ -178,7 +179,7 @@ def test_groups_are_of_any_column(tmp_path):
     ("mnli", "diagnostic.tsv", "AX.tsv")])
 def test_submissions(name, file, submitted, tmp_path):
     layout = "ax" if file == "diagnostic.tsv" else name
-    examples, _ = read(name, write(tmp_path / file, LAYOUTS[layout][1]), labelled=False)
+    examples, _ = read(name, write(tmp_path / file, LAYOUTS[layout][1]), with_labels=False)
     label = ORDER[name][-1]
     guess, printed = ({"value": 2.71828}, "2.718") if name == "stsb" else ({"label": label}, label)
     files = task(name).files(examples, [{"id": e.id, **guess} for e in examples])
@@ -188,7 +189,7 @@ def test_submissions(name, file, submitted, tmp_path):
 
 def test_two_files_of_mnli_are_submitted_apart(tmp_path):
     examples = [example for file in ("test_matched.tsv", "test_mismatched.tsv")
-                for example in read("mnli", write(tmp_path / file, LAYOUTS["mnli"][1]), labelled=False)[0]]
+                for example in read("mnli", write(tmp_path / file, LAYOUTS["mnli"][1]), with_labels=False)[0]]
     files = task("mnli").files(examples, [{"label": "neutral"}, {"label": "entailment"}])
     assert files == {"MNLI-m.tsv": "index\tprediction\n9815\tneutral\n",
                      "MNLI-mm.tsv": "index\tprediction\n9815\tentailment\n"}

@@ -35,23 +35,23 @@ def lines(tmp_path, *records, name="questions.jsonl"):
     return str(path)
 
 
-def read(path, labelled=True):
-    faults = DataIssues()
-    return list(read_questions(path, faults, labelled)), faults
+def read(path, with_labels=True):
+    issues = DataIssues()
+    return list(read_questions(path, issues, with_labels)), issues
 
 
 @needs_data
 @pytest.mark.parametrize("name", ["squad-v1.1-train.json", "squad-v2.0-train.json", "xquad.de.json", "xquad.zh.json",
                                   "cmrc2018-zh-train.json"])
 def test_real_files_are_what_json_says(name):
-    questions, faults = read(str(DATA / name))
+    questions, issues = read(str(DATA / name))
     articles = json.loads((DATA / name).read_text())["data"]
     # XQuAD and CMRC have their titles behind the paragraphs, where they are not known in time.
     groups = [article["title"] if [*article][0] == "title" else str(number)
               for number, article in enumerate(articles, 1)]
     expected = [(record, paragraph, group) for article, group in zip(articles, groups)
                 for paragraph in article["paragraphs"] for record in paragraph["qas"]]
-    assert not faults.counts and len(questions) == len(expected)
+    assert not issues.counts and len(questions) == len(expected)
     for question, (record, paragraph, group) in zip(questions, expected):
         assert (question.id, question.group) == (record["id"], group)
         assert (question.question, question.context) == (record["question"], paragraph["context"])
@@ -80,16 +80,16 @@ def test_articles_without_a_title_are_told_apart_by_their_number(tmp_path):
     path.write_text(json.dumps({"data": [{"paragraphs": first}, {"paragraphs": second, "title": ""}]}))
     questions, _ = read(str(path))
     assert [question.group for question in questions] == ["1", "2"]
-    assert questions[1].where == f"{path}: article 2, paragraph 1, question 1"
+    assert questions[1].location == f"{path}: article 2, paragraph 1, question 1"
 
 
 def test_plausible_answers_are_no_answers(tmp_path):
     record = qa("a", is_impossible=True, plausible_answers=[{"text": "cat", "answer_start": 4}])
-    (question,), faults = read(squad(tmp_path, record))
-    assert question.impossible and question.answers == question.gold == () and not faults.counts
+    (question,), issues = read(squad(tmp_path, record))
+    assert question.impossible and question.answers == question.gold == () and not issues.counts
 
 
-@pytest.mark.parametrize("text, start, found, fault", [
+@pytest.mark.parametrize("text, start, found, issue", [
     ("cat", 4, 4, None),
     ("cat", 5, 4, files.MOVED),
     ("cat", 15, 4, files.MOVED),  # 11 from the one at 4 and from the one at 26
@@ -103,12 +103,12 @@ def test_plausible_answers_are_no_answers(tmp_path):
     ("Cat", 4, None, files.NOWHERE),
     ("", 4, None, files.EMPTY),
     (" \n", 4, None, files.EMPTY)])
-def test_answers_are_looked_for_where_they_are_nearest(tmp_path, text, start, found, fault):
-    (question,), faults = read(squad(tmp_path, qa("q7", (text, start))))
+def test_answers_are_looked_for_where_they_are_nearest(tmp_path, text, start, found, issue):
+    (question,), issues = read(squad(tmp_path, qa("q7", (text, start))))
     assert question.answers == (() if found is None else ((text, found),))
     assert question.gold == (text,) and not question.impossible
-    assert faults.counts == ({fault: 1} if fault else {})
-    for places in faults.places.values():
+    assert issues.counts == ({issue: 1} if issue else {})
+    for places in issues.places.values():
         assert places == [f"{tmp_path}/squad.json: article 1, paragraph 1, question 1 (id 'q7')"]
 
 
@@ -118,25 +118,25 @@ def test_places_may_overlap(tmp_path):
 
 
 def test_a_lost_answer_leaves_the_others(tmp_path):
-    (question,), faults = read(squad(tmp_path, qa("a", ("cow", 4), ("dog", 36))))
+    (question,), issues = read(squad(tmp_path, qa("a", ("cow", 4), ("dog", 36))))
     assert question.answers == (("dog", 36),) and question.gold == ("cow", "dog")
-    assert faults.counts == {files.NOWHERE: 1}
+    assert issues.counts == {files.NOWHERE: 1}
 
 
 def test_impossible_questions(tmp_path):
     records = [qa("none"), qa("said", is_impossible=True), qa("both", ("cat", 4), is_impossible=True),
                {"id": "bare", "question": "Who?", "is_impossible": True}]
-    questions, faults = read(squad(tmp_path, *records))
+    questions, issues = read(squad(tmp_path, *records))
     assert all(question.impossible and question.gold == question.answers == () for question in questions)
-    assert faults.counts == {files.UNANSWERED: 1, files.CONTRADICTORY: 1}
-    assert "'none'" in faults.places[files.UNANSWERED][0] and "'both'" in faults.places[files.CONTRADICTORY][0]
+    assert issues.counts == {files.UNANSWERED: 1, files.CONTRADICTORY: 1}
+    assert "'none'" in issues.places[files.UNANSWERED][0] and "'both'" in issues.places[files.CONTRADICTORY][0]
 
 
 def test_unlabelled_questions(tmp_path):
     path = squad(tmp_path, {"id": "a", "question": "Who?"}, qa("b", ("cat", 4)), qa("c"))
-    questions, faults = read(path, labelled=False)
+    questions, issues = read(path, with_labels=False)
     assert [question.gold for question in questions] == [(), ("cat",), ()]
-    assert not faults.counts and not any(question.impossible for question in questions)
+    assert not issues.counts and not any(question.impossible for question in questions)
     with pytest.raises(UserError, match=r"article 1, paragraph 1, question 1 \(id 'a'\): no field 'answers'"):
         read(path)
 
@@ -148,12 +148,12 @@ def test_json_lines_in_both_forms(tmp_path):
         "\n", {**both, "id": 7, "answers": [{"text": "mat", "answer_start": 19}]},
         {**both, "id": None, "title": "Dogs", "header": "any other field",
          "answers": {"text": [], "answer_start": []}})
-    questions, faults = read(path)
+    questions, issues = read(path)
     assert [question.id for question in questions] == ["1", "7", "4"]
     assert [question.answers for question in questions] == [(("cat", 4), ("dog", 36)), (("mat", 19),), ()]
-    assert [question.where for question in questions] == [f"{path}:{n}" for n in (1, 3, 4)]
+    assert [question.location for question in questions] == [f"{path}:{n}" for n in (1, 3, 4)]
     assert questions[0].group == questions[1].group and questions[2].group == "Dogs"
-    assert questions[2].impossible and faults.counts == {files.UNANSWERED: 1}
+    assert questions[2].impossible and issues.counts == {files.UNANSWERED: 1}
 
 
 def mrqa(**fields):
@@ -164,14 +164,14 @@ def test_mrqa(tmp_path):
     detected = [{"text": "dog", "char_spans": [[36, 38]]},
                 {"text": "the cat", "char_spans": [[26, 28], [0, 6], [0, 6]]}]
     path = lines(tmp_path, {"header": {"dataset": "X"}}, mrqa(detected_answers=detected), name="x.jsonl.gz")
-    (question,), faults = read(path)
-    assert question.id == "m1" and question.where == f"{path}:2, question 1" and not faults.counts
+    (question,), issues = read(path)
+    assert question.id == "m1" and question.location == f"{path}:2, question 1" and not issues.counts
     # Ends are inclusive; the context's spelling counts in it, and what is right is told by "answers" alone.
     assert question.answers == (("The cat", 0), ("cat", 26), ("dog", 36))
     assert question.gold == ("The Cat", "tomcat")
 
 
-@pytest.mark.parametrize("detected, found, fault", [
+@pytest.mark.parametrize("detected, found, issue", [
     ([{"text": "dog", "char_spans": [[35, 37]]}], (("dog", 36),), files.MOVED),
     ([{"text": "dog", "char_spans": [[36, 39]]}], (("dog", 36),), None),  # the space after it is no other answer
     ([{"text": "dog", "char_spans": [[900, 902]]}], (("dog", 36),), files.OUTSIDE),
@@ -179,24 +179,24 @@ def test_mrqa(tmp_path):
     ([{"text": "cow", "char_spans": [[0, 2]]}], (), files.NOWHERE),
     ([{"text": "dog", "char_spans": []}], (), files.NOWHERE),
     ([], (), files.NOWHERE)])
-def test_spans_of_mrqa_that_are_elsewhere(tmp_path, detected, found, fault):
-    (question,), faults = read(lines(tmp_path, mrqa(detected_answers=detected)))
+def test_spans_of_mrqa_that_are_elsewhere(tmp_path, detected, found, issue):
+    (question,), issues = read(lines(tmp_path, mrqa(detected_answers=detected)))
     assert tuple((text.strip(), start) for text, start in question.answers) == found
     assert question.gold == ("The Cat", "tomcat") and not question.impossible
-    assert faults.counts == ({fault: 1} if fault else {})
+    assert issues.counts == ({issue: 1} if issue else {})
 
 
 def test_unlabelled_mrqa(tmp_path):
     path = lines(tmp_path, {"context": CONTEXT, "qas": [{"id": "a", "question": "Who?"}, mrqa()["qas"][0]]})
-    questions, faults = read(path, labelled=False)
-    assert [question.gold for question in questions] == [(), ("The Cat", "tomcat")] and not faults.counts
+    questions, issues = read(path, with_labels=False)
+    assert [question.gold for question in questions] == [(), ("The Cat", "tomcat")] and not issues.counts
     assert questions[0].group == questions[1].group
 
 
 def test_contexts_of_mrqa_are_groups(tmp_path):
     records = [{"context": context, "qas": [{"qid": f"{number}", "question": "Who?"}]}
                for number, context in enumerate([CONTEXT, "Dogs.", CONTEXT])]
-    questions, _ = read(lines(tmp_path, *records), labelled=False)
+    questions, _ = read(lines(tmp_path, *records), with_labels=False)
     assert questions[0].group == questions[2].group != questions[1].group
 
 
@@ -204,24 +204,24 @@ def test_half_characters_are_replaced_and_counted(tmp_path):
     """Python's JSON gives them, and no tokenizer takes them. Offsets are what they were."""
     path = lines(tmp_path, '{"question": "Who\\ud800?", "context": "a \\udc00 cat", '
                            '"answers": [{"text": "cat", "answer_start": 4}]}\n')
-    (question,), faults = read(path)
+    (question,), issues = read(path)
     assert (question.question, question.context) == ("Who\ufffd?", "a \ufffd cat")
-    assert question.answers == (("cat", 4),) and sum(faults.counts.values()) == 2
+    assert question.answers == (("cat", 4),) and sum(issues.counts.values()) == 2
 
 
 def test_empty_texts_are_kept(tmp_path):
-    (question,), _ = read(lines(tmp_path, {"question": "", "context": ""}), labelled=False)
+    (question,), _ = read(lines(tmp_path, {"question": "", "context": ""}), with_labels=False)
     assert (question.question, question.context) == ("", "")
 
 
 def test_given_questions():
-    given = files.given_question({"question": "Who?", "context": CONTEXT}, "input 3")
+    given = files.parse_question({"question": "Who?", "context": CONTEXT}, "input 3")
     assert given == files.Question("input 3", "input 3", "input 3", "Who?", CONTEXT)
     for inputs, message in (("Who?", "'Who\\?' is a text alone; give 'question' and 'context'"),
                             ({"question": "Who?"}, "no field 'context'; there are 'question'"),
                             ({"question": 5, "context": ""}, "field 'question' is 5")):
         with pytest.raises(UserError, match=f"^input 3: {message}"):
-            files.given_question(inputs, "input 3")
+            files.parse_question(inputs, "input 3")
 
 
 def one(paragraphs=None, **article):
@@ -294,7 +294,7 @@ def test_ids_that_come_twice(tmp_path):
     path = lines(tmp_path, {**both, "id": "2"}, both)
     with pytest.raises(UserError, match=f"{path}:2: id '2' is that of {path}:1 too"):
         read(lines(tmp_path, {**both, "id": "2", "answers": []}, {**both, "answers": []}))
-    assert len(read(path, labelled=False)[0]) == 2  # there is no room to remember those of a file of any size
+    assert len(read(path, with_labels=False)[0]) == 2  # there is no room to remember those of a file of any size
 
 
 def test_ids_with_the_same_hash_are_two(tmp_path, monkeypatch):
@@ -319,4 +319,4 @@ def test_a_paragraph_at_a_time(tmp_path):
     text = json.dumps({"data": [{"title": "X", "paragraphs": [paragraph] * 9000}]})
     path = tmp_path / "cut.json"
     path.write_text(text[:len(text) // 2])
-    assert next(read_questions(str(path), DataIssues(), labelled=False)).group == "X"
+    assert next(read_questions(str(path), DataIssues(), with_labels=False)).group == "X"

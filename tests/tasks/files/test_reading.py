@@ -64,19 +64,19 @@ def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
 def test_tables_of_every_kind(name, text, tmp_path):
     file = tmp_path / name
     file.write_bytes(text.encode())
-    faults = DataIssues()
-    rows = [row for _, row in reading.table(str(file), faults)]
+    issues = DataIssues()
+    rows = [row for _, row in reading.table(str(file), issues)]
     assert rows == [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d", "label": "y"}]
-    assert faults.counts.get("files with carriage returns", 0) == ("\r" in text)
+    assert issues.counts.get("files with carriage returns", 0) == ("\r" in text)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_end_as_on_any_system(end, tmp_path):
     file = tmp_path / "plain.en"
     file.write_bytes(f"one{end}{end}two\u2028three\x0b{end}four".encode())
-    faults = DataIssues()
-    assert list(reading.lines(str(file), faults)) == [(1, "one"), (2, ""), (3, "two\u2028three\x0b"), (4, "four")]
-    assert faults.counts == ({"files with carriage returns": 1} if "\r" in end else {})
+    issues = DataIssues()
+    assert list(reading.lines(str(file), issues)) == [(1, "one"), (2, ""), (3, "two\u2028three\x0b"), (4, "four")]
+    assert issues.counts == ({"files with carriage returns": 1} if "\r" in end else {})
 
 
 @pytest.mark.parametrize("text,message", [
@@ -92,4 +92,4 @@ def test_wrong_tables_are_told_with_their_line(text, message, tmp_path):
 def test_what_is_no_file_is_refused(tmp_path):
     for name in ("python", "tfds:wiki", str(tmp_path / "nothing*.jsonl")):
         with pytest.raises(UserError, match="no file of examples|no such file"):
-            reading.files_of(name)
+            reading.resolve_files(name)

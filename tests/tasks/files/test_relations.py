@@ -18,9 +18,9 @@ SEMEVAL = ('1\t"A <e1>tin of <b>fish</b></e1>-like \\"food\\" in the <e2>tin</e2
            '23\t"The <e2>cook</e2>, his (<e1>knife</e1>)"\nInstrument-Agency(e1,e2)\nComment:\n')
 
 
-def read(path, format="auto", labelled=True):
-    faults = DataIssues()
-    return list(read_relations(str(path), format, faults, labelled)), faults
+def read(path, format="auto", with_labels=True):
+    issues = DataIssues()
+    return list(read_relations(str(path), format, issues, with_labels)), issues
 
 
 def write(path, content):
@@ -37,14 +37,14 @@ def semeval(tmp_path):
 
 
 def test_fields_of_tacred(tmp_path):
-    (relation,), faults = read(write(tmp_path / "train.json", [RECORD]))
+    (relation,), issues = read(write(tmp_path / "train.json", [RECORD]))
     assert relation.tokens == ("Ann", "(", "born", ")", "in", "New", "York")
     assert (relation.subject, relation.object) == ((0, 0), (5, 6))
     assert (relation.subject_type, relation.object_type, relation.relation) == ("PERSON", "CITY", "born_in")
     assert (relation.id, relation.group) == ("a1", "d")
     assert relation.entities() == {"subject": {"text": "Ann", "start": 0, "end": 3},
                                    "object": {"text": "New York", "start": len("Ann ( born ) in "), "end": 24}}
-    assert not faults.counts
+    assert not issues.counts
 
 
 @pytest.mark.parametrize("bracket, meant", list(zip("LRB RRB LSB RSB LCB RCB".split(), "()[]{}")))
@@ -74,34 +74,34 @@ def test_relations_without_a_document_stand_each_on_their_own(tmp_path):
 def test_relations_need_not_be_named_where_they_are_to_be_predicted(tmp_path):
     unnamed = {key: value for key, value in RECORD.items() if key != "relation"}
     records = [unnamed, {**unnamed, "id": "b", "relation": None}, {**RECORD, "id": "c"}]
-    relations, _ = read(write(tmp_path / "test.json", records), labelled=False)
+    relations, _ = read(write(tmp_path / "test.json", records), with_labels=False)
     assert [relation.relation for relation in relations] == [None, None, "born_in"]
 
 
 def test_fields_of_semeval(semeval):
-    (first, second), faults = read(semeval)
+    (first, second), issues = read(semeval)
     assert first.tokens == ("A", "tin", "of", "<b>fish</b>", "-like", '\\"food\\"', "in", "the", "tin", ".")
     assert (first.subject, first.object) == ((1, 3), (8, 8))
-    assert (first.id, first.relation, first.where) == ("1", "Content-Container(e1,e2)", f"{semeval}:1")
+    assert (first.id, first.relation, first.location) == ("1", "Content-Container(e1,e2)", f"{semeval}:1")
     assert second.tokens == ("The", "cook", ",", "his", "(", "knife", ")")
     assert (second.subject, second.object) == ((5, 5), (1, 1))
     assert (second.id, second.subject_type, second.object_type) == ("23", "", "")
     assert first.group != second.group
-    assert not faults.counts
+    assert not issues.counts
     assert first.entities()["subject"] == {"text": "tin of <b>fish</b>", "start": 2, "end": 20}
 
 
 def test_semeval_with_carriage_returns(tmp_path, semeval):
     plain, _ = read(semeval)
-    other, faults = read(write(tmp_path / "crlf.txt", SEMEVAL.replace("\n", "\r\n").encode()), "semeval")
+    other, issues = read(write(tmp_path / "crlf.txt", SEMEVAL.replace("\n", "\r\n").encode()), "semeval")
     assert [(one.tokens, one.subject, one.object, one.relation) for one in other] == [
         (one.tokens, one.subject, one.object, one.relation) for one in plain]
-    assert faults.counts == {"files with carriage returns": 1}
+    assert issues.counts == {"files with carriage returns": 1}
 
 
 def test_sentences_of_semeval_without_relations(tmp_path):
     text = '8001\t"The <e1>cat</e1> on the <e2>mat</e2>."\n8002\t"A <e1>b</e1> <e2>c</e2>"\n'
-    relations, _ = read(write(tmp_path / "TEST_FILE.txt", text), labelled=False)
+    relations, _ = read(write(tmp_path / "TEST_FILE.txt", text), with_labels=False)
     assert [(one.id, one.relation) for one in relations] == [("8001", None), ("8002", None)]
     with pytest.raises(UserError, match=r"TEST_FILE.txt:1: id '8001'.*no relation"):
         read(tmp_path / "TEST_FILE.txt")
@@ -180,24 +180,24 @@ def test_files_that_cannot_be_read(tmp_path, content):
 
 
 def test_repeated_relations_are_left_out_and_counted(tmp_path):
-    relations, faults = read(write(tmp_path / "train.json", [RECORD, {**RECORD, "id": "b"}, RECORD]))
+    relations, issues = read(write(tmp_path / "train.json", [RECORD, {**RECORD, "id": "b"}, RECORD]))
     assert [relation.id for relation in relations] == ["a1", "b"]
-    assert faults.counts == {"relations that repeat another word for word, left out": 1}
-    assert "record 3 (id a1)" in faults.places["relations that repeat another word for word, left out"][0]
+    assert issues.counts == {"relations that repeat another word for word, left out": 1}
+    assert "record 3 (id a1)" in issues.places["relations that repeat another word for word, left out"][0]
 
 
 def test_overlapping_entities_are_kept_and_counted(tmp_path):
     spans = [(0, 1, 1, 2), (1, 2, 0, 1), (0, 6, 3, 3), (0, 0, 1, 1), (5, 6, 3, 4)]
     records = [{**RECORD, "id": str(number), **dict(zip(("subj_start", "subj_end", "obj_start", "obj_end"), span))}
                for number, span in enumerate(spans)]
-    relations, faults = read(write(tmp_path / "train.json", records))
-    assert len(relations) == 5 and faults.counts == {"relations whose entities overlap": 3}
+    relations, issues = read(write(tmp_path / "train.json", records))
+    assert len(relations) == 5 and issues.counts == {"relations whose entities overlap": 3}
 
 
 def test_halves_of_characters_are_replaced_and_counted(tmp_path):
     record = {**RECORD, "token": ["\ud800a", *RECORD["token"][1:]]}
-    (relation,), faults = read(write(tmp_path / "train.jsonl", record))
-    assert relation.tokens[0] == "\ufffda" and sum(faults.counts.values()) == 1
+    (relation,), issues = read(write(tmp_path / "train.jsonl", record))
+    assert relation.tokens[0] == "\ufffda" and sum(issues.counts.values()) == 1
 
 
 @needs_data
@@ -205,8 +205,8 @@ def test_a_whole_real_file_of_tacred():
     path = DATA / "re" / "redocred-tacred-style-train.json.gz"
     with gzip.open(path) as stream:
         records = {record["id"]: record for record in json.load(stream)}
-    relations, faults = read(path)
-    assert faults.counts == {"relations that repeat another word for word, left out": 90}
+    relations, issues = read(path)
+    assert issues.counts == {"relations that repeat another word for word, left out": 90}
     assert [relation.id for relation in relations] == list(records)
     for relation in relations:
         record = records[relation.id]
@@ -219,9 +219,9 @@ def test_a_whole_real_file_of_tacred():
 def test_a_whole_real_file_of_semeval():
     path = DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"
     text = path.read_text()
-    relations, faults = read(path)
+    relations, issues = read(path)
     assert [relation.id for relation in relations] == [str(number) for number in range(1, 8001)]
-    assert not faults.counts
+    assert not issues.counts
     named = re.findall(r"^(?:Other|[A-Z]\w+-[A-Z]\w+\(e[12],e[12]\))$", text, re.MULTILINE)
     assert collections.Counter(relation.relation for relation in relations) == collections.Counter(named)
     tagged = re.findall(r'^\d+\t"(.*)"$', text, re.MULTILINE)

@@ -6,15 +6,15 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.summaries import Document, document_of, read_documents
+from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
 from tests.paths import DATA, needs_data
 
 
-def read(path, content, labelled=True, source="document", target="summary", id="", group=""):
+def read(path, content, with_labels=True, source="document", target="summary", id="", group=""):
     """Documents of a file with this content, and the faults."""
-    faults = DataIssues()
+    issues = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
-    return list(read_documents(str(path), source, target, id, group, faults, labelled)), faults
+    return list(read_documents(str(path), source, target, id, group, issues, with_labels)), issues
 
 
 def json_lines(*records):
@@ -29,12 +29,12 @@ def json_lines(*records):
                            {"document": "Four.", "summary": "A, b", "key": 7, "by": "y"}]), 1)])
 def test_layouts(name, content, first, tmp_path):
     path = tmp_path / name
-    documents, faults = read(path, content, id="key", group="by")
+    documents, issues = read(path, content, id="key", group="by")
     second = 4 if name == "a.csv" else first + 1  # after a field of two lines
     assert documents == [
         Document("k1", f"{path}:{first}", "x", None, "One, two.\nThree.", ("Short.",)),
         Document("7", f"{path}:{second}", "y", None, "Four.", ("A, b",))]
-    assert not faults.counts
+    assert not issues.counts
     assert documents[0].spans == [(0, 9), (10, 16)]
 
 
@@ -46,10 +46,10 @@ def test_tabs_and_names_of_columns(tmp_path):
 
 def test_sentences_and_several_summaries(tmp_path):
     sentences = ["A first one.", " and\na second ", "", "Dr. No."]
-    (document,), faults = read(tmp_path / "a.jsonl", json_lines({"source": sentences, "target": ["x", "y z"]}),
+    (document,), issues = read(tmp_path / "a.jsonl", json_lines({"source": sentences, "target": ["x", "y z"]}),
                                source="source", target="target")
     assert document.sentences == tuple(sentences) and document.text == " ".join(sentences)
-    assert document.summaries == ("x", "y z") and not faults.counts
+    assert document.summaries == ("x", "y z") and not issues.counts
     assert [document.text[start:end] for start, end in document.spans] == sentences
 
 
@@ -58,21 +58,21 @@ def test_what_is_empty_is_left_out_of_labelled_files_and_told(tmp_path):
                {"document": ["", ""], "summary": ""}, {"document": "E.", "summary": " "},
                {"document": "F.", "summary": []}, {"document": "G.", "summary": ["", "g", " "]}]
     path = tmp_path / "a.jsonl"
-    documents, faults = read(path, json_lines(*records))
+    documents, issues = read(path, json_lines(*records))
     assert [(document.id, document.summaries) for document in documents] == [("1", ("a",)), ("7", ("g",))]
-    assert faults.counts == {"documents without text, left out": 3, "documents without a summary, left out": 2,
+    assert issues.counts == {"documents without text, left out": 3, "documents without a summary, left out": 2,
                              "empty summaries beside others, left out": 2}
-    assert faults.places["documents without a summary, left out"] == [f"{path}:5 (id '5')", f"{path}:6 (id '6')"]
+    assert issues.places["documents without a summary, left out"] == [f"{path}:5 (id '5')", f"{path}:6 (id '6')"]
 
 
 def test_unlabelled_files_keep_every_document_and_their_summaries_are_not_looked_at(tmp_path):
     records = [{"document": "A."}, {"document": "", "summary": 5}, {"document": [], "summary": "c"}, {"document": "D."}]
-    documents, faults = read(tmp_path / "a.jsonl", json_lines(*({**record, "id": "x"} for record in records)),
-                             labelled=False, id="id")
+    documents, issues = read(tmp_path / "a.jsonl", json_lines(*({**record, "id": "x"} for record in records)),
+                             with_labels=False, id="id")
     assert [document.text for document in documents] == ["A.", "", "", "D."]
     assert [document.spans for document in documents] == [[(0, 2)], [], [], [(0, 2)]]
     assert {document.summaries for document in documents} == {()} and {document.id for document in documents} == {"x"}
-    assert faults.counts == {"documents without text": 2}
+    assert issues.counts == {"documents without text": 2}
 
 
 @pytest.mark.parametrize("name, content, settings, message", [
@@ -95,25 +95,25 @@ def test_mistakes_in_files(name, content, settings, message, tmp_path):
 
 
 def test_documents_from_callers():
-    faults = DataIssues()
-    assert document_of("One. Two.", "text", "input 1", faults) == Document("input 1", "input 1", "input 1", None,
+    issues = DataIssues()
+    assert parse_document("One. Two.", "text", "input 1", issues) == Document("input 1", "input 1", "input 1", None,
                                                                            "One. Two.", ())
-    sentences = document_of({"text": ["One.", "Two."], "more": 1}, "text", "input 2", faults)
-    assert (sentences.sentences, sentences.text) == (("One.", "Two."), "One. Two.") and not faults.counts
-    assert document_of("", "text", "input 3", faults).spans == []
-    assert faults.places == {"documents without text": ["input 3"]}
+    sentences = parse_document({"text": ["One.", "Two."], "more": 1}, "text", "input 2", issues)
+    assert (sentences.sentences, sentences.text) == (("One.", "Two."), "One. Two.") and not issues.counts
+    assert parse_document("", "text", "input 3", issues).spans == []
+    assert issues.places == {"documents without text": ["input 3"]}
     for inputs, message in (({"document": "a"}, "no field 'text'"), ({"text": 5}, "field 'text' is 5"),
                             ({"text": ["a", None]}, "entry 2 of the list in field 'text' is None")):
         with pytest.raises(UserError, match=f"^input 4: {message}"):
-            document_of(inputs, "text", "input 4", faults)
+            parse_document(inputs, "text", "input 4", issues)
 
 
 @needs_data
 def test_real_documents():
-    faults = DataIssues()
+    issues = DataIssues()
     paper_ids, found = set(), 0
     path = DATA / "scitldr" / "SciTLDR-A-dev.jsonl"
-    for document, line in zip(read_documents(str(path), "source", "target", "paper_id", "", faults), path.open()):
+    for document, line in zip(read_documents(str(path), "source", "target", "paper_id", "", issues), path.open()):
         record = json.loads(line)
         assert [document.text[start:end] for start, end in document.spans] == record["source"]
         assert list(document.summaries) == record["target"]
@@ -123,7 +123,7 @@ def test_real_documents():
     texts = 0
     path = DATA / "debian-descriptions.en.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for document, line in zip(read_documents(str(path), "document", "summary", "", "", faults), lines):
+        for document, line in zip(read_documents(str(path), "document", "summary", "", "", issues), lines):
             if texts < 500:
                 record = json.loads(line)
                 spans = document.spans
@@ -131,4 +131,4 @@ def test_real_documents():
                 inside = "".join(document.text[start:end] for start, end in spans)
                 assert "".join(inside.split()) == "".join(document.text.split()) and spans == sorted(spans)
             texts += 1
-    assert texts == 40_460 and not faults.counts
+    assert texts == 40_460 and not issues.counts

@@ -6,15 +6,15 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.translations import read_translations, translation_of
+from spanbert_jax.tasks.files.translations import parse_translation, read_translations
 from tests.paths import DATA, needs_data
 
 PAIRS = [("A house.", "Ein Haus."), ("Two  trees", "Zwei Bäume"), ("a house", "das Haus")]
 
 
-def read(path, source="source", target="target", columns=(), labelled=True, id_field=""):
-    faults = DataIssues()
-    return list(read_translations(str(path), source, target, columns, id_field, faults, labelled)), faults
+def read(path, source="source", target="target", columns=(), with_labels=True, id_field=""):
+    issues = DataIssues()
+    return list(read_translations(str(path), source, target, columns, id_field, issues, with_labels)), issues
 
 
 def test_every_layout_gives_the_same_pairs(tmp_path):
@@ -25,31 +25,31 @@ def test_every_layout_gives_the_same_pairs(tmp_path):
     (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source, _ in PAIRS))
     (tmp_path / "plain.de").write_text("".join(f"{target}\n" for _, target in PAIRS), encoding="utf-8")
     for name in ("named.tsv", "bare.tsv.gz", "lines.jsonl", "plain.en"):
-        found, faults = read(tmp_path / name, "en", "de", ("en", "de") if name.startswith("bare") else ())
-        assert [(one.source, *one.targets) for one in found] == PAIRS and not faults.counts
+        found, issues = read(tmp_path / name, "en", "de", ("en", "de") if name.startswith("bare") else ())
+        assert [(one.source, *one.targets) for one in found] == PAIRS and not issues.counts
     # Sentences of the same words are held back together.
     assert found[0].group == found[2].group != found[1].group
-    assert [one.id for one in found] == ["1", "2", "3"] and found[1].where == f"{tmp_path / 'plain.en'}:2"
+    assert [one.id for one in found] == ["1", "2", "3"] and found[1].location == f"{tmp_path / 'plain.en'}:2"
 
 
 def test_sources_alone_are_enough_to_translate(tmp_path):
     (tmp_path / "plain.en").write_text("one\n\ntwo\n")
-    found, faults = read(tmp_path / "plain.en", "en", "de", labelled=False)
+    found, issues = read(tmp_path / "plain.en", "en", "de", with_labels=False)
     assert [(one.source, one.targets) for one in found] == [("one", ()), ("", ()), ("two", ())]
-    assert faults.counts == {"empty sources": 1} and faults.places["empty sources"] == [f"{tmp_path / 'plain.en'}:2"]
+    assert issues.counts == {"empty sources": 1} and issues.places["empty sources"] == [f"{tmp_path / 'plain.en'}:2"]
     (tmp_path / "lines.jsonl").write_text('{"en": "one"}\n')
-    assert read(tmp_path / "lines.jsonl", "en", "de", labelled=False)[0][0].targets == ()
+    assert read(tmp_path / "lines.jsonl", "en", "de", with_labels=False)[0][0].targets == ()
 
 
 def test_of_a_folder_with_both_files_each_pair_is_read_once(tmp_path):
     for ending, word in (("en", "one"), ("de", "eins"), ("fr", "un")):
         (tmp_path / f"plain.{ending}").write_text(f"{word}\n")
-    for labelled in (True, False):
-        found, faults = read(tmp_path / "plain.de", "en", "de", labelled=labelled)
-        assert not found and list(faults.places.values()) == [[str(tmp_path / "plain.de")]]
+    for with_labels in (True, False):
+        found, issues = read(tmp_path / "plain.de", "en", "de", with_labels=with_labels)
+        assert not found and list(issues.places.values()) == [[str(tmp_path / "plain.de")]]
     assert [one.source for one in read(tmp_path / "plain.de", "de", "fr")[0]] == ["eins"]
     # What is to be translated may lie beside anything.
-    assert [one.source for one in read(tmp_path / "plain.de", "de", "en", labelled=False)[0]] == ["eins"]
+    assert [one.source for one in read(tmp_path / "plain.de", "de", "en", with_labels=False)[0]] == ["eins"]
 
 
 def test_ids_are_those_of_a_column(tmp_path):
@@ -60,9 +60,9 @@ def test_ids_are_those_of_a_column(tmp_path):
 
 def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
     (tmp_path / "lines.tsv").write_text("en\tde\none\teins\n \tzwei\nthree\t\n")
-    found, faults = read(tmp_path / "lines.tsv", "en", "de")
+    found, issues = read(tmp_path / "lines.tsv", "en", "de")
     assert [one.source for one in found] == ["one"]
-    assert faults.counts == {"pairs with an empty source or target, left out": 2}
+    assert issues.counts == {"pairs with an empty source or target, left out": 2}
 
 
 @pytest.mark.parametrize("lines,others,message", [
@@ -91,13 +91,13 @@ def test_faults_are_told_in_a_line(name, content, message, tmp_path):
 
 
 def test_inputs_of_callers():
-    faults = DataIssues()
-    assert translation_of("a text", "en", "input 1", faults).source == "a text"
-    assert translation_of({"en": "a text"}, "en", "input 1", faults).source == "a text" and not faults.counts
-    assert translation_of(" ", "en", "input 2", faults).source == " "
-    assert faults.places == {"empty sources": ["input 2"]}
+    issues = DataIssues()
+    assert parse_translation("a text", "en", "input 1", issues).source == "a text"
+    assert parse_translation({"en": "a text"}, "en", "input 1", issues).source == "a text" and not issues.counts
+    assert parse_translation(" ", "en", "input 2", issues).source == " "
+    assert issues.places == {"empty sources": ["input 2"]}
     with pytest.raises(UserError, match="input 3: no field 'en'"):
-        translation_of({"de": "ein Text"}, "en", "input 3", faults)
+        parse_translation({"de": "ein Text"}, "en", "input 3", issues)
 
 
 @needs_data
@@ -105,6 +105,6 @@ def test_inputs_of_callers():
 def test_whole_real_files(name, count):
     with gzip.open(DATA / name, "rt", encoding="utf-8") as lines:
         expected = [tuple(line.rstrip("\n").split("\t")) for line in lines]
-    found, faults = read(DATA / name, columns=("source", "target"))
-    assert [(one.source, *one.targets) for one in found] == expected and not faults.counts
+    found, issues = read(DATA / name, columns=("source", "target"))
+    assert [(one.source, *one.targets) for one in found] == expected and not issues.counts
     assert count in (None, len(found))

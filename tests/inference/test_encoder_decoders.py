@@ -8,9 +8,10 @@ import pytest
 import spanbert_jax
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import RunFailed, UserError
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.inference import encoder_decoders
-from spanbert_jax.tasks import task_class
-from spanbert_jax.text import SPECIAL_TOKENS
+from spanbert_jax.tasks import TASKS, seq2seq_import
+from spanbert_jax.text import SPECIAL_PIECES
 from tests.transformers_pairs import POSITIONS, SOURCE_PIECES, make_pair, torch, transformers
 
 WORDS = [f"w{number}" for number in range(SOURCE_PIECES - len(SPECIAL_TOKENS))]
@@ -56,23 +57,23 @@ def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path, capsy
 
 def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path, capsys):
     for words, message in (
-            (("import", "--from", str(foreign)), "a network that writes; say what by --task"),
+            (("import", "--from", str(foreign)), "an encoder-decoder model; name its task"),
             (("import", "--from", str(foreign), "--task", "translation", "--tokenizer", "./x"), "./x: no such file"),
             (("export", "--workdir", str(foreign), "--format", "huggingface", "--step", "3"), "--step 3: "),
             (("export", "--workdir", str(foreign), "--format", "onnx"), "network that writes; allowed is huggingface")):
         assert main([*words, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-    for values, message in (({"eos_token_id": 7}, "eos_token_id is 7, and 3, alone, by the tokenizer of what is writ"),
-                            ({"max_length": 1}, "generation_config.json: it says what cannot .*target_length is 0")):
+    for values, message in (({"eos_token_id": 7}, "eos_token_id is 7, but the target tokenizer's is 3"),
+                            ({"max_length": 1}, "generation_config.json: unsupported value .*target_length=0")):
         change(copied(foreign, tmp_path / "wrong"), "generation_config.json", **values)
         with pytest.raises(UserError, match=message):
-            encoder_decoders.adopt(tmp_path / "wrong", tmp_path / "out", "translation")
+            encoder_decoders.convert(tmp_path / "wrong", tmp_path / "out", "translation")
     folder = copied(foreign, tmp_path / "other")
     (folder / "tokenizer.json").unlink()
     with (folder / "vocab.txt").open("a") as vocab:
         vocab.write("w99\n")
-    with pytest.raises(UserError, match="the encoder's tokenizer has 51 pieces and the encoder 50; give the one that"):
-        encoder_decoders.adopt(folder, tmp_path / "out", "translation")
+    with pytest.raises(UserError, match="the encoder's tokenizer has 51 tokens and the encoder 50; give the tokenizer"):
+        encoder_decoders.convert(folder, tmp_path / "out", "translation")
 
 
 def copied(folder, to):
@@ -103,17 +104,17 @@ def test_without_a_file_of_generation_config_json_says_how(foreign, tmp_path, ca
     folder = copied(foreign, tmp_path / "old")
     # Where there is such a file, nothing else counts.
     change(folder, "config.json", num_beams=1, max_length=9)
-    encoder_decoders.adopt(folder, tmp_path / "one", "translation")
+    encoder_decoders.convert(folder, tmp_path / "one", "translation")
     assert spanbert_jax.pipeline("translation", tmp_path / "one")(TEXTS[0])["translation"] == written_there(foreign)[0]
     (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text())
     change(folder, "config.json", decoder={**config["decoder"], "max_length": 7, "length_penalty": 0.5},
            max_length=None, num_beams=2, decoder_start_token_id=2, eos_token_id=3, pad_token_id=0,
            repetition_penalty=1.5)
-    fine_tuned, _ = encoder_decoders.adopt(folder, tmp_path / "two", "translation")
-    assert "repetition_penalty=1.5 is left out: transformers writes something else by it" in caplog.text
+    fine_tuned, _ = encoder_decoders.convert(folder, tmp_path / "two", "translation")
+    assert "repetition_penalty=1.5 is ignored: not supported here" in caplog.text
     settings = fine_tuned.task.settings
-    assert [settings[name] for name in ("target_length", "beams", "length_penalty")] == [6, 2, 0.5]
+    assert [getattr(settings, name) for name in ("target_length", "beams", "length_penalty")] == [6, 2, 0.5]
     # What was 1.5 changed what is written, and is the only thing that is not as it was there.
     change(folder, "config.json", repetition_penalty=1.0)
     texts = [prediction["translation"] for prediction in spanbert_jax.pipeline("translation", tmp_path / "two")(TEXTS)]
@@ -123,19 +124,19 @@ def test_without_a_file_of_generation_config_json_says_how(foreign, tmp_path, ca
 def test_no_more_is_written_than_there_are_positions(foreign, tmp_path, caplog):
     folder = copied(foreign, tmp_path / "long")
     change(folder, "generation_config.json", max_length=None, max_new_tokens=100, no_repeat_ngram_size=0)
-    fine_tuned, _ = encoder_decoders.adopt(folder, tmp_path / "out", "translation")
-    assert f"100 pieces are to be written, and the decoder has {POSITIONS} positions" in caplog.text
-    assert fine_tuned.task.settings["target_length"] == POSITIONS
+    fine_tuned, _ = encoder_decoders.convert(folder, tmp_path / "out", "translation")
+    assert f"at most {POSITIONS} tokens are generated instead of 100" in caplog.text
+    assert fine_tuned.task.settings.target_length == POSITIONS
     change(folder, "generation_config.json", max_new_tokens=POSITIONS)
     texts = [prediction["translation"] for prediction in spanbert_jax.pipeline("translation", tmp_path / "out")(TEXTS)]
     assert texts == written_there(folder)
 
 
 def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatch):
-    theirs = encoder_decoders._run
-    monkeypatch.setattr(encoder_decoders, "_run", lambda *args: np.float32(1.001) * theirs(*args))
+    theirs = encoder_decoders._transformers_logits
+    monkeypatch.setattr(encoder_decoders, "_transformers_logits", lambda *args: np.float32(1.001) * theirs(*args))
     with pytest.raises(RunFailed, match="compared on the same inputs with transformers"):
-        encoder_decoders.adopt(foreign, tmp_path / "out", "translation")
+        encoder_decoders.convert(foreign, tmp_path / "out", "translation")
     assert not (tmp_path / "out").exists()
 
 
@@ -147,11 +148,11 @@ def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatc
     ({"temperature": 0.5, "do_sample": True, "top_k": 7}, {"temperature": 0.5, "sample": True, "top_k": 7}, ""),
     ({"do_sample": True}, {"sample": True, "top_k": 50, "top_p": 1.0}, ""),
     ({"repetition_penalty": 1.0, "forced_bos_token_id": None, "num_beam_groups": 1}, {}, ""),
-    ({"forced_bos_token_id": 0}, {}, "forced_bos_token_id=0 is left out"),
-    ({"num_beam_groups": 2}, {"beams": 1}, "num_beam_groups=2 is left out"),
+    ({"forced_bos_token_id": 0}, {}, "forced_bos_token_id=0 is ignored"),
+    ({"num_beam_groups": 2}, {"beams": 1}, "num_beam_groups=2 is ignored"),
     ({"early_stopping": "never", "num_beams": None}, {"early_stopping": False, "beams": 1}, "early_stopping='never'")])
 def test_settings_by_what_transformers_has_of_them(values, expected, told, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        found = encoder_decoders.settings_of(values, task_class("summarization").defaults(), tmp_path)
+        found = seq2seq_import.generation_settings(values, to_dict(TASKS.get("summarization").Settings()), tmp_path)
     assert {name: found[name] for name in expected} == expected
     assert told in caplog.text and bool(caplog.text) == bool(told)

@@ -5,14 +5,14 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.finetuning.parts import hold_back, read_parts
+from spanbert_jax.finetuning.splits import hold_out, read_splits
 from tests.tasks.small import small_config, texts, write
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
     id: str
-    where: str
+    location: str
     group: str
 
 
@@ -20,7 +20,7 @@ EXAMPLES = [Example(str(number), f"file:{number}", f"article {number % 13}") for
 
 
 def test_no_group_is_in_two_parts_and_every_example_in_one():
-    parts = hold_back(EXAMPLES, {"dev": 0.2, "test": 0.1}, seed=0)
+    parts = hold_out(EXAMPLES, {"dev": 0.2, "test": 0.1}, seed=0)
     assert sorted(int(example.id) for part in parts.values() for example in part) == list(range(200))
     groups = {part: {example.group for example in examples} for part, examples in parts.items()}
     assert not (groups["dev"] & groups["test"] or groups["dev"] & groups["train"] or groups["test"] & groups["train"])
@@ -30,15 +30,15 @@ def test_no_group_is_in_two_parts_and_every_example_in_one():
 
 
 def test_what_is_held_back_depends_on_the_seed_and_the_names_alone():
-    first, again, other = (hold_back(EXAMPLES, {"dev": 0.2}, seed) for seed in (1, 1, 2))
+    first, again, other = (hold_out(EXAMPLES, {"dev": 0.2}, seed) for seed in (1, 1, 2))
     assert first == again and first != other
-    turned = hold_back(EXAMPLES[::-1], {"dev": 0.2}, 1)
+    turned = hold_out(EXAMPLES[::-1], {"dev": 0.2}, 1)
     assert {example.id for example in turned["dev"]} == {example.id for example in first["dev"]}
 
 
 def test_an_example_without_a_group_is_one_of_its_own():
     examples = [dataclasses.replace(example, group="") for example in EXAMPLES]
-    parts = hold_back(examples, {"dev": 0.25}, seed=0)
+    parts = hold_out(examples, {"dev": 0.25}, seed=0)
     assert len(parts["dev"]) == 50
 
 
@@ -46,8 +46,8 @@ def test_parts_of_a_config(tmp_path):
     train, test = write(tmp_path / "a.jsonl", texts(60)), write(tmp_path / "b.jsonl", texts(8, seed=1))
     config = small_config("text_classification", "start", train, group="source", id="id", dev_fraction=0.2, test=test)
     from spanbert_jax.finetuning.config import task_of
-    parts = read_parts(config, task_of(config), DataIssues())
+    parts = read_splits(config, task_of(config), DataIssues())
     assert {part: len(examples) for part, examples in parts.items()} == {"train": 48, "dev": 12, "test": 8}
     config.task.dev_fraction, config.task.train = 0.9, write(tmp_path / "c.jsonl", texts(4))
     with pytest.raises(UserError, match="no example is left for train"):
-        read_parts(config, task_of(config), DataIssues())
+        read_splits(config, task_of(config), DataIssues())

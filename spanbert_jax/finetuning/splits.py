@@ -1,4 +1,4 @@
-"""The examples of a run: read, and divided into what is trained on, what chooses and what only measures."""
+"""The examples of a run, split into those to train on, to choose checkpoints by and to test on."""
 from __future__ import annotations
 
 import hashlib
@@ -12,33 +12,33 @@ from spanbert_jax.tasks.protocol import Example, Task, read_all
 PARTS = ("train", "dev", "test")
 
 
-def read_parts(config: FinetuningConfig, task: Task, faults: DataIssues) -> dict[str, list[Example]]:
-    """The examples of each of `PARTS` that there is, as the config's files and fractions say.
+def read_splits(config: ml_collections.ConfigDict, task: Task, issues: DataIssues) -> dict[str, list[Example]]:
+    """The examples of each part, as the config's files and fractions define it; parts without either are absent.
 
     Raises:
-      UserError: when a file is wrong, or a part would be empty.
+      UserError: a file is wrong, or a part would be empty.
     """
     settings = config.task
-    fractions = {part: fraction for part in PARTS[1:] if (fraction := getattr(settings, f"{part}_fraction"))}
-    parts = hold_back(read_all(task, settings.train, faults), fractions, settings.split_seed)
+    fractions = {part: settings[f"{part}_fraction"] for part in PARTS[1:] if settings[f"{part}_fraction"]}
+    parts = hold_out(read_all(task, settings.train, issues), fractions, settings.split_seed)
     for part in PARTS[1:]:
-        if files := getattr(settings, part):
-            parts[part] = read_all(task, files, faults)
+        if settings[part]:
+            parts[part] = read_all(task, settings[part], issues)
     for part, examples in parts.items():
         if not examples:
-            raise UserError(f"config.task: no example is left for {part}; there are too few documents to divide, so "
+            raise UserError(f"config.task: no example is left for {part}; there are too few documents to split, so "
                             "give files for each part, or other fractions")
     return parts
 
 
-def hold_back(examples: Sequence[Example], fractions: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
-    """Divides examples so that no group is in two parts; what is not held back is "train".
+def hold_out(examples: Sequence[Example], fractions: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
+    """Splits examples so that no group is in two parts; "train" gets the rest.
 
-    Whole groups are taken in an order that the seed and their names alone decide, until a part has its share of the
-    examples. An example without a group is one of its own.
+    Whole groups are taken in an order that depends only on the seed and their names, until a part has its share of the
+    examples. An example without a group is a group of its own.
 
     Args:
-      fractions: of the examples, by name of part.
+      fractions: share of the examples by part.
     """
     by_group: dict[str, list[int]] = {}
     for number, example in enumerate(examples):

@@ -10,12 +10,13 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
 from spanbert_jax.tasks.packing_pairs import pack_pairs
-from spanbert_jax.tasks.protocol import NOT_FINITE
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, special_tokens_as_text
+from spanbert_jax.tasks.protocol import NOT_FINITE, fitted_values
+from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, of_plain_text, special_ids
 from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
 from tests.paths import DATA, needs_data
 
@@ -42,32 +43,32 @@ def pieces(tokenizer, ids):
 
 
 def test_features_piece_by_piece(tokenizer):
-    task, faults = translate(), DataIssues()
+    task, issues = translate(), DataIssues()
     examples = [pair(1, "a house and trees .", "two trees"), pair(2, "[SEP] ", "a")]
-    features = task.features(examples, tokenizer, faults)
-    assert pieces(tokenizer, features.tokens[features.of(0)]) == "[CLS] a house and tree ##s . [SEP]"
-    assert pieces(tokenizer, features.labels.of(0)) == "[CLS] two tree ##s [SEP]"
+    features = task.features(examples, tokenizer, issues)
+    assert pieces(tokenizer, features.tokens[features.token_slice(0)]) == "[CLS] a house and tree ##s . [SEP]"
+    assert pieces(tokenizer, features.labels[0]) == "[CLS] two tree ##s [SEP]"
     # What spells like a special piece is text.
-    assert pieces(tokenizer, features.tokens[features.of(1)]) == "[CLS] [ SE ##P ] [SEP]"
-    assert not features.token_types.any() and not faults.counts
-    assert task.features(examples, tokenizer, DataIssues(), labelled=False).labels is None
+    assert pieces(tokenizer, features.tokens[features.token_slice(1)]) == "[CLS] [ SE ##P ] [SEP]"
+    assert not features.token_types.any() and not issues.counts
+    assert task.features(examples, tokenizer, DataIssues(), with_labels=False).labels is None
 
 
 def test_what_is_cut_or_unknown_is_counted(tokenizer):
-    task, faults = translate(), DataIssues()
+    task, issues = translate(), DataIssues()
     examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b"),
                 pair(5, "\u200b", "a"), pair(6, "a bär", "a")]
-    features = task.features(examples, tokenizer, faults)
+    features = task.features(examples, tokenizer, issues)
     assert features.lengths.tolist() == [12, 3, 3, 3, 2, 4]
     assert features.labels.lengths.tolist() == [3, 7, 4, 2, 3, 3]
-    assert pieces(tokenizer, features.labels.of(2)) == "[CLS] a [UNK] [SEP]"
-    assert faults.places == {
-        "sources longer than config.task.length, cut at the end": ["f:1 (id '1')"],
-        "targets longer than config.task.target_length, cut at the end": ["f:2 (id '2')"],
-        "targets with words that the target vocabulary lacks, taken for [UNK]": ["f:3 (id '3')"],
-        "targets of which the target vocabulary makes nothing": ["f:4 (id '4')"],
-        "sources of which the vocabulary makes nothing": ["f:5 (id '5')"],
-        "sources with words that the vocabulary lacks, read as [UNK]": ["f:6 (id '6')"]}
+    assert pieces(tokenizer, features.labels[2]) == "[CLS] a [UNK] [SEP]"
+    assert issues.places == {
+        "sources longer than config.task.length, truncated at the end": ["f:1 (id '1')"],
+        "targets longer than config.task.target_length, truncated at the end": ["f:2 (id '2')"],
+        "targets with words outside the target vocabulary, learned as [UNK]": ["f:3 (id '3')"],
+        "targets that the target tokenizer maps to no token": ["f:4 (id '4')"],
+        "sources that the tokenizer maps to no token": ["f:5 (id '5')"],
+        "sources with words outside the vocabulary, read as [UNK]": ["f:6 (id '6')"]}
 
 
 def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
@@ -75,10 +76,10 @@ def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
         ("two trees.", "two  trees", "a[", " a house "), 1)]
     kept, own = DataIssues(), DataIssues()
     translate().features(examples, tokenizer, kept)
-    (fault, places), = kept.places.items()
-    assert places == ["f:2 (id '2')", "f:3 (id '3')"] and "config.task.target_vocabulary=8000" in fault
+    (issue, places), = kept.places.items()
+    assert places == ["f:2 (id '2')", "f:3 (id '3')"] and "config.task.target_vocabulary=8000" in issue
     task = translate(target_vocabulary="400", target_length=40)
-    task.learn(examples, tokenizer)
+    task = task.fit(examples, tokenizer)
     task.features(examples, tokenizer, own)
     assert not own.counts
 
@@ -97,12 +98,12 @@ def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
 def test_a_trained_target_vocabulary_is_remembered(tokenizer):
     task = translate(target_vocabulary="330")
     examples = [pair(number, "a house", "Ein Bärenhaus") for number in range(5)]
-    task.learn(examples, tokenizer)
-    facts = json.loads(json.dumps(task.facts))
-    again = make_task("translation", task.settings, facts)
+    task = task.fit(examples, tokenizer)
+    fitted = fitted_values(task)
+    again = make_task("translation", to_dict(task.settings), fitted)
     target = again.target_tokenizer(tokenizer)
     features = again.features(examples[:1], tokenizer, DataIssues())
-    labels = features.labels.of(0).tolist()
+    labels = features.labels[0].tolist()
     assert labels[0] == 2 and labels[-1] == 3 and target.decode(labels[1:-1]).startswith("Ein")
     assert translate().target_tokenizer(tokenizer) is tokenizer
 
@@ -128,13 +129,13 @@ def test_padding_and_truncation_of_a_stored_target_tokenizer_do_not_count(tokeni
     padded.save(str(tmp_path / "tokenizer.json"))
     task = translate(target_vocabulary=str(tmp_path / "tokenizer.json"))
     examples = [pair(1, "a", "two"), pair(2, "a", "a a a a a")]
-    task.learn(examples, tokenizer)
+    task = task.fit(examples, tokenizer)
     assert task.features(examples, tokenizer, DataIssues()).labels.lengths.tolist() == [3, 7]
 
 
 def test_a_decoder_that_is_nowhere_is_told_by_its_field(tokenizer):
-    with pytest.raises(UserError, match="config.task.decoder is './shard': neither encoder, shared, random nor"):
-        translate(decoder="./shard").learn([], tokenizer)
+    with pytest.raises(UserError, match="config.task.decoder='./shard': neither encoder, shared, random nor"):
+        translate(decoder="./shard").fit([], tokenizer)
 
 
 def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
@@ -147,7 +148,7 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
     term = jax.jit(lambda logits, batch: task.loss(Outputs(logits=logits), batch))(jnp.asarray(logits), batch)
     chances, loss, correct, count = log_softmax(logits.astype(np.float64), axis=-1), 0.0, 0, 0
     for feature in range(3):
-        labels, row = features.labels.of(feature), rows.row[feature]
+        labels, row = features.labels[feature], rows.row[feature]
         start = np.flatnonzero(batch["label_segments"][row] == rows.slot[feature] + 1)[0]
         for place, label in enumerate(labels[1:], start):
             loss -= 0.8 * chances[row, place, label] + 0.2 * chances[row, place].mean()
@@ -160,13 +161,13 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
 def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokenizer):
     task = translate()
     examples = [pair(1, "a house", "ein Haus"), pair(2, "a tree", "ein Baum"), pair(3, " ", ""), pair(4, "\u200b")]
-    features = task.features(examples, tokenizer, DataIssues(), labelled=False)
+    features = task.features(examples, tokenizer, DataIssues(), with_labels=False)
     outputs = {"texts": ["ein Haus", "ein", "und", "so"], "scores": [-0.5, float("nan"), -3.0, -2.0]}
     predictions = task.decode(examples, features, outputs)
     assert predictions == [{"id": "1", "translation": "ein Haus", "score": -0.5},
                            {"id": "2", "translation": "ein", "score": None,
                             "note": NOT_FINITE},
-                           *({"id": id, "translation": "", "score": None, "note": "no piece in the source"}
+                           *({"id": id, "translation": "", "score": None, "note": "the source has no token"}
                              for id in ("3", "4"))]
     json.dumps(predictions, allow_nan=False)
     assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n\n"}
@@ -192,20 +193,21 @@ def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
 
 
 @pytest.mark.parametrize("settings,message", [
-    ({"beams": 0}, "config.task.beams is 0; it must be at least 1"), ({"target_length": 1}, "target_length is 1"),
-    ({"label_smoothing": 1.0}, "label_smoothing is 1.0"), ({"top_p": 0.0}, "top_p is 0.0"),
-    ({"sample": True, "beams": 2}, "beams is 2; it must be 1 where sample is true"),
-    ({"min_length": -1}, "min_length is -1; it must be from 0 to below target_length=6"),
-    ({"target_vocabulary": "300"}, "target_vocabulary is '300'; it must be at least 320 where it is a number"),
-    ({"decoder": "models/gpt2", "target_vocabulary": "500"}, "empty where the decoder is that of a directory"),
-    ({"decoder": "shared", "target_vocabulary": "500"}, "empty where the decoder is the encoder itself"),
-    ({"bleu_tokenizer": "moses"}, "bleu_tokenizer is 'moses': allowed are"),
-    ({"source": "en", "target": "en"}, "source and target are 'en' and 'en': give each its own name"),
-    ({"source": ""}, "source and target are '' and 'target'"), ({"columns": ("source", "source")}, "columns is "),
+    ({"beams": 0}, "config.task.beams=0: must be at least 1"), ({"target_length": 1}, "target_length=1"),
+    ({"label_smoothing": 1.0}, "label_smoothing=1.0"), ({"top_p": 0.0}, "top_p=0.0"),
+    ({"sample": True, "beams": 2}, "beams=2: must be 1 with sample=True"),
+    ({"min_length": -1}, "min_length=-1: must be at least 0"),
+    ({"min_length": 6}, "min_length=6: must be below target_length=6"),
+    ({"target_vocabulary": "300"}, "target_vocabulary='300': must be at least 320 if it is a number"),
+    ({"decoder": "models/gpt2", "target_vocabulary": "500"}, "must be empty with a decoder from a directory"),
+    ({"decoder": "shared", "target_vocabulary": "500"}, "must be empty with decoder='shared'"),
+    ({"bleu_tokenizer": "moses"}, "bleu_tokenizer='moses': allowed are"),
+    ({"source": "en", "target": "en"}, "target='en': .*source='en' and .*target must be two different names"),
+    ({"source": ""}, "target='target': .*source=''"), ({"columns": ("source", "source")}, "columns="),
     ({"columns": ("source,target",)}, r"a name of its own, as in \"\('source','target'\)\""),
-    ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0"), ({"temperature": 1e-39}, "temperature is 1e-39"),
-    ({"temperature": float("inf")}, "temperature is inf"), ({"length_penalty": float("nan")}, "length_penalty is nan"),
-    ({"length_penalty": -1e3}, "length_penalty is -1000.0; it must be from -10 to 10")])
+    ({"seed": 1 << 32}, "seed=4294967296: must be at least 0 and below"), ({"temperature": 1e-39}, "temperature=1e-39"),
+    ({"temperature": float("inf")}, "temperature=inf"), ({"length_penalty": float("nan")}, "length_penalty=nan"),
+    ({"length_penalty": -1e3}, "length_penalty=-1000.0: must be at least -10 and at most 10")])
 def test_settings_without_a_meaning_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         translate(**settings)
@@ -216,11 +218,11 @@ def test_real_translations_are_learned_whole():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("translation", {"length": 128, "target_length": 128, "target_vocabulary": "2000",
                                      "columns": ("source", "target")})
-    faults = DataIssues()
-    examples = list(task.read(str(DATA / "bible-kjv-rv1909.en-es.tsv.gz"), faults))[:3000]
-    task.learn(examples, tokenizer)
-    features, target = task.features(examples, tokenizer, faults), task.target_tokenizer(tokenizer)
+    issues = DataIssues()
+    examples = list(task.read(str(DATA / "bible-kjv-rv1909.en-es.tsv.gz"), issues))[:3000]
+    task = task.fit(examples, tokenizer)
+    features, target = task.features(examples, tokenizer, issues), task.target_tokenizer(tokenizer)
     whole = [number for number in range(3000) if features.labels.lengths[number] < 129]
     assert len(whole) > 2950
     for number in whole:
-        assert target.decode(features.labels.of(number)[1:-1].tolist()) == examples[number].targets[0]
+        assert target.decode(features.labels[number][1:-1].tolist()) == examples[number].targets[0]

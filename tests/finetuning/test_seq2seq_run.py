@@ -99,7 +99,7 @@ def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(tr
 
 def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
     fine_tuned = load_model(trained / "run", settings={"beams": 1, "length_penalty": 2})
-    assert fine_tuned.task.settings["beams"] == 1 and fine_tuned.task.settings["length_penalty"] == 2.0
+    assert fine_tuned.task.settings.beams == 1 and fine_tuned.task.settings.length_penalty == 2.0
     main = [sys.executable, "-m", "spanbert_jax", "predict", "--model", str(trained / "run"), "--input",
             str(trained / "dev.jsonl"), "--output", str(tmp_path / "out.jsonl")]
     subprocess.run([*main, "--set", "sample=true", "--set", "beams=1", "--set", "temperature=50"], check=True)
@@ -107,10 +107,10 @@ def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
     stored = [json.loads(line)["translation"] for line in
               (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()]
     assert len(drawn) == len(stored) and drawn != stored
-    for settings, message in (({"beam": 1}, "setting 'beam': .* allowed are min_length, beams"),
-                              ({"beams": True}, "setting 'beams' is True: it must be of type int, like 2"),
-                              ({"beams": "few"}, "setting 'beams' is 'few': it must be of type int"),
-                              ({"beams": 0}, "config.task.beams is 0; it must be at least 1"),
+    for settings, message in (({"beam": 1}, "setting 'beam': .* allowed are beams, length_penalty"),
+                              ({"beams": True}, "config.task.beams=True: must be of type int"),
+                              ({"beams": "few"}, "config.task.beams='few': must be of type int"),
+                              ({"beams": 0}, "config.task.beams=0: must be at least 1"),
                               ({"target_length": 5}, "setting 'target_length'")):
         with pytest.raises(UserError, match=message):
             spanbert_jax.pipeline("translation", trained / "run", **settings)
@@ -214,7 +214,7 @@ def test_a_run_that_has_not_finished_predicts_nothing(start, tmp_path, monkeypat
     config.train.duration = "12 steps"
     monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
     assert not finetune(config, tmp_path / "run").finished
-    with pytest.raises(UserError, match="run: a run of a task that has not finished; start its command again, and"):
+    with pytest.raises(UserError, match="run: a fine-tuning run that has not finished; start its command again, and"):
         load_model(tmp_path / "run")
 
 

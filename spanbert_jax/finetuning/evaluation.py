@@ -1,0 +1,115 @@
+"""Evaluation of a task during and after training, on the devices of the run."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.finetuning.dataset import Dataset
+from spanbert_jax.inference.executors import ChunkedExecutor, MeshExecutor
+from spanbert_jax.inference.predictor import collect_outputs
+from spanbert_jax.tasks.packing import PackedRows
+from spanbert_jax.tasks.protocol import Prediction, Task
+from spanbert_jax.text import special_ids
+from spanbert_jax.training.mesh import Rules
+from spanbert_jax.training.workload import Call
+
+Stop = Callable[[], bool | None]
+
+
+class StopRequested(Exception):
+    """Evaluation was stopped between two batches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """Predictions of a part.
+
+    Attributes:
+      task: the task that decoded them, tuned if the part is "dev".
+      predictions: one per example.
+    """
+    task: Task
+    predictions: list[Prediction]
+
+
+class TaskEvaluator:
+    """Predicts and evaluates the parts of a dataset with given parameters."""
+
+    def __init__(self, dataset: Dataset, model: nn.Module, local_model: nn.Module, mesh: Mesh, rules: Rules,
+                 batch_size: int):
+        """Compiles nothing yet.
+
+        Args:
+          model: as trained on the mesh.
+          local_model: the same model, computable on one device.
+          batch_size: rows per batch over all devices.
+        """
+        self._dataset, self._model, self._local_model = dataset, model, local_model
+        self._mesh, self._rules, self._batch_size = mesh, rules, batch_size
+
+    def mean_loss(self, part: str, params: Any, call: Call, stop: Stop) -> dict[str, float]:
+        """Metrics of the task's `loss_evaluation` on a part.
+
+        Raises:
+          StopRequested: `stop` returned true after a batch.
+        """
+        sums = np.zeros(3)
+        for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, stop):
+            sums += [float(value) for value in batch_sums]
+        return self._dataset.task.loss_evaluation.metrics(*sums.tolist())
+
+    def predict(self, part: str, task: Task, params: Any, call: Call, stop: Stop = lambda: None) -> Predicted:
+        """Predictions of a part; those of "dev" tune the task, and are decoded again if that changes it.
+
+        Raises:
+          StopRequested: `stop` returned true after a batch.
+        """
+        examples, rows = self._dataset.examples[part], self._dataset.rows[part]
+        outputs = self._outputs(rows, params, call, stop)
+        predictions = task.decode(examples, rows.features, outputs)
+        tuned = task.tune(examples, predictions) if part == "dev" else task
+        if tuned != task:
+            predictions = tuned.decode(examples, rows.features, outputs)
+        return Predicted(tuned, predictions)
+
+    def _outputs(self, rows: PackedRows, params: Any, call: Call, stop: Stop) -> dict[str, Any]:
+        program = self._program
+        if not program.local:
+            return collect_outputs(
+                program, lambda packed: self._run(self._executor, packed, params, call, stop), rows.features, [rows])
+        # Every process predicts all examples on its own devices.
+        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self._mesh, PartitionSpec()))(params)
+        local = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+        executor = ChunkedExecutor(program.compute, program.inputs, local, self._batch_size, program.prepare_params)
+        row_sets = self._dataset.task.prediction_rows(rows.features, special_ids(self._dataset.tokenizer).pad)
+        return collect_outputs(program, executor, rows.features, row_sets)
+
+    def _run(self, executor: MeshExecutor, rows: PackedRows, params: Any, call: Call,
+             stop: Stop) -> Iterator[tuple[np.ndarray, Any]]:
+        for numbers, outputs in executor(rows, params, call):
+            yield numbers, outputs
+            if stop():
+                raise StopRequested
+
+    @functools.cached_property
+    def _program(self) -> Any:
+        program = self._dataset.task.program(self._model, self._dataset.tokenizer)
+        return self._dataset.task.program(self._local_model, self._dataset.tokenizer) if program.local else program
+
+    @functools.cached_property
+    def _executor(self) -> MeshExecutor:
+        program = self._program
+        return MeshExecutor(program.compute, program.inputs, self._mesh, self._rules, self._batch_size)
+
+    @functools.cached_property
+    def _loss_executor(self) -> MeshExecutor:
+        task, loss = self._dataset.task, self._dataset.task.loss_evaluation.loss
+        return MeshExecutor(lambda params, batch: loss(task.apply(self._model, params, batch), batch),
+                            lambda batch: batch, self._mesh, self._rules, self._batch_size)

@@ -1,0 +1,125 @@
+"""Runs a program over packed rows: in chunks of a fixed shape on local devices, or on the mesh of a training run."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spanbert_jax.tasks.packing import PackedRows, split_rows
+from spanbert_jax.training.mesh import Rules, batch_sharding, global_array, local_rows
+
+# Positions that a compiled program computes at a time, and examples whose features are packed into rows together:
+# enough to fill most of the programs. Products of another shape round their sums differently, so these two decide the
+# last bits of a result; the batch size does not.
+_SIZES = {"cpu": (1024, 512)}
+_SIZES_ELSEWHERE = (16_384, 8192)
+_DEVICES = "devices"
+
+Compute = Callable[[Any, Mapping[str, jax.Array]], Any]
+Inputs = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+Outputs = Iterator[tuple[np.ndarray, Any]]
+
+
+def examples_per_group() -> int:
+    """How many examples a caller with many of them should predict at a time."""
+    return _sizes()[1]
+
+
+def _sizes() -> tuple[int, int]:
+    return _SIZES.get(jax.default_backend(), _SIZES_ELSEWHERE)
+
+
+class Executor(Protocol):
+    """Runs a program over rows."""
+
+    def __call__(self, rows: PackedRows) -> Outputs:
+        """Yields row numbers, ascending and -1 for padding at the end, and the program's outputs for these rows."""
+
+
+class ChunkedExecutor:
+    """Runs on all devices of this process, each with a copy of the parameters.
+
+    Rows go through the program in chunks of a fixed shape, so that results do not depend on batch size and devices.
+    """
+
+    def __init__(self, compute: Compute, inputs: Inputs, params: Any, batch_size: int,
+                 prepare_params: Callable[[Any], Any] | None = None):
+        """Copies the parameters to the devices.
+
+        Args:
+          compute: from parameters and a batch to outputs by name.
+          inputs: the arrays of packed rows that `compute` reads.
+          batch_size: rows sent to each device at once, at least a chunk; it changes speed and memory only.
+          prepare_params: changes the layout of the parameters.
+        """
+        devices = np.array(jax.local_devices())
+        self._devices, self._mesh = len(devices), Mesh(devices, _DEVICES)
+        self._inputs, self._batch_size = inputs, batch_size
+        params = jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
+        self._params = jax.jit(prepare_params)(params) if prepare_params else params
+        self._compute = _in_chunks(compute, self._mesh)
+
+    def __call__(self, rows: PackedRows) -> Outputs:
+        """See `Executor`."""
+        chunk = max(1, _sizes()[0] // rows.length) if len(rows) > 1 else 1
+        chunks = max(1, self._batch_size // chunk)  # per device
+        at_once = self._devices * chunks * chunk
+        for numbers in split_rows(rows, at_once):
+            batch = {name: values.reshape(-1, chunk, *values.shape[1:])
+                     for name, values in self._inputs(rows.rows(numbers)).items()}
+            counts = np.any(numbers.reshape(self._devices, chunks, chunk) >= 0, axis=2).sum(axis=1)
+            with jax.set_mesh(self._mesh):  # a training run around this has another mesh
+                outputs = jax.device_get(self._compute(self._params, batch, counts))
+            yield numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()}
+
+
+def _in_chunks(compute: Compute, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array], jax.Array],
+                                                         dict[str, jax.Array]]:
+    """A jitted function from parameters, chunks of rows and each device's number of real chunks to the outputs.
+
+    Each device computes its chunks one after the other.
+    """
+    def run(params: Any, batch: Mapping[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+        def chunk(index: jax.Array | int) -> dict[str, jax.Array]:
+            return compute(params, {name: values[index] for name, values in batch.items()})
+
+        chunks = batch["tokens"].shape[0]
+        blank = {name: jnp.zeros((chunks, *leaf.shape), leaf.dtype) for name, leaf in jax.eval_shape(chunk, 0).items()}
+        return jax.lax.fori_loop(0, count[0], lambda index, done: {
+            name: done[name].at[index].set(values) for name, values in chunk(index).items()}, blank)
+
+    share = PartitionSpec(_DEVICES)
+    return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(PartitionSpec(), share, share), out_specs=share,
+                                 check_vma=False))
+
+
+class MeshExecutor:
+    """Runs on the mesh of a training run, with parameters and rows split as in training.
+
+    Every process reads and computes the rows of its devices and gets all outputs.
+    """
+
+    def __init__(self, compute: Compute, inputs: Inputs, mesh: Mesh, rules: Rules, batch_size: int):
+        """Compiles nothing yet; `batch_size`: rows per batch over all devices."""
+        self._inputs, self._batch_size = inputs, batch_size
+        self._sharding = batch_sharding(mesh, rules)
+        self._numbers = local_rows(self._sharding, batch_size)
+
+        def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
+            with nn.logical_axis_rules(rules):
+                return compute(params, batch)
+
+        self._compute = jax.jit(run, in_shardings=(None, self._sharding),
+                                out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(self, rows: PackedRows, params: Any, call: Callable[..., Any]) -> Outputs:
+        """As `Executor`, for given parameters; `call` calls a jitted function, compiling it first if necessary."""
+        for numbers in split_rows(rows, self._batch_size):
+            batch = {name: global_array(self._sharding, values, self._numbers, self._batch_size)
+                     for name, values in self._inputs(rows.rows(numbers[self._numbers])).items()}
+            yield numbers, jax.device_get(call(self._compute, params, batch))
