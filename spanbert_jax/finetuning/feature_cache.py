@@ -99,7 +99,6 @@ def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None
         (partial / _ISSUES).write_text(json.dumps({
             "columns": list(features.columns), "token_columns": list(features.token_columns),
             "labels": features.labels is not None, "counts": issues.counts, "places": issues.places}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        replace_directory(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

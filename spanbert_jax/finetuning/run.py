@@ -80,7 +80,7 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
     workload = TaskWorkload(config, dataset, model, local_model, mesh)
     examples = workload.rows_per_step * len(dataset.examples["train"]) / len(rows)  # per step, on average
     size = RunSize(examples, workload.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
-    return assemble(config, workload, model, mesh, size, shared_defaults())
+    return build_experiment(config, workload, model, mesh, size, shared_defaults())
 
 
 def _tokenizer_path(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str | pathlib.Path:

@@ -90,8 +90,7 @@ class TaskWorkload:
         if abs(examples / requested - 1) > _TOLERANCE:
             lines.append(f"config.train.batch_size={requested}: a step has {examples:.1f} examples on average, the "
                          f"nearest possible number: a row holds {len(parts['train']) / len(rows):.1f}.")
-        lines += [f"{count:,} {issue}: {', '.join(self.dataset.issues.places[issue])}"
-                  for issue, count in self.dataset.issues.counts.items()]
+        lines += format_issues(self.dataset.issues)
         if not self.can_evaluate:
             lines.append("There are no dev examples: nothing is evaluated, and the last checkpoint is used; set "
                          "config.task.dev or config.task.dev_fraction to use the best one.")

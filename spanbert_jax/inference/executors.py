@@ -1,8 +1,9 @@
 """Runs a program over packed rows: in chunks of a fixed shape on local devices, or on the mesh of a training run."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.tasks.packing import PackedRows, split_rows
-from spanbert_jax.training.mesh import Rules, batch_sharding, global_array, local_rows
+from spanbert_jax.training.batches import device_batches
+from spanbert_jax.training.mesh import Rules, batch_sharding
 
 # Positions that a compiled program computes at a time, and examples whose features are packed into rows together:
 # enough to fill most of the programs. Products of another shape round their sums differently, so these two decide the
@@ -106,20 +108,33 @@ class MeshExecutor:
 
     def __init__(self, compute: Compute, inputs: Inputs, mesh: Mesh, rules: Rules, batch_size: int):
         """Compiles nothing yet; `batch_size`: rows per batch over all devices."""
-        self._inputs, self._batch_size = inputs, batch_size
-        self._sharding = batch_sharding(mesh, rules)
-        self._numbers = local_rows(self._sharding, batch_size)
+        self._inputs, self._mesh, self._rules, self._batch_size = inputs, mesh, rules, batch_size
 
         def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
             with nn.logical_axis_rules(rules):
                 return compute(params, batch)
 
-        self._compute = jax.jit(run, in_shardings=(None, self._sharding),
+        self._compute = jax.jit(run, in_shardings=(None, batch_sharding(mesh, rules)),
                                 out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def __call__(self, rows: PackedRows, params: Any, call: Callable[..., Any]) -> Outputs:
         """As `Executor`, for given parameters; `call` calls a jitted function, compiling it first if necessary."""
-        for numbers in split_rows(rows, self._batch_size):
-            batch = {name: global_array(self._sharding, values, self._numbers, self._batch_size)
-                     for name, values in self._inputs(rows.rows(numbers[self._numbers])).items()}
-            yield numbers, jax.device_get(call(self._compute, params, batch))
+        numbers = split_rows(rows, self._batch_size)
+        feed = device_batches(_InputRows(rows, self._inputs), numbers.__getitem__, range(len(numbers)), self._mesh,
+                              self._rules)
+        with contextlib.closing(feed):
+            for batch in feed:
+                yield batch.indices, jax.device_get(call(self._compute, params, batch.arrays))
+
+
+class _InputRows(NamedTuple):
+    """The arrays of packed rows that a program reads: a `training.batches.Rows`."""
+    packed: PackedRows
+    inputs: Inputs
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows with given numbers; -1 gives a row of padding."""
+        return self.inputs(self.packed.rows(indices))

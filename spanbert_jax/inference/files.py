@@ -14,6 +14,7 @@ from typing import Any
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.inference.executors import examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.predictor import Predictor
@@ -49,7 +50,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     """
     output = pathlib.Path(output).expanduser()
     if output.exists():
-        raise UserError(f"{output}: exists already, and is not overwritten; give another file, or remove it")
+        raise UserError(f"{output}: exists already and is not overwritten; give another file, or remove it")
     files, partial = resolve_files(inputs), output.with_name(output.name + ".partial")
     fine_tuned, issues = load_model(model, dtype, settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
@@ -90,15 +91,12 @@ def _disk_errors(partial: pathlib.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(partial: pathlib.Path) -> Iterator[None]:
     """Holds a lock, so that no other call on this machine writes the same output."""
-    with _disk_errors(partial):
-        note = open(_fingerprint_file(partial), "a", encoding="utf-8")
-    with note:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with _disk_errors(partial):
+                stack.enter_context(exclusive_lock(_fingerprint_file(partial)))
+        except LockHeld:
             raise UserError(f"{partial}: another call is writing it; wait for that, or give another output") from None
-        except OSError:
-            pass  # the file system has no locks
         yield
 
 

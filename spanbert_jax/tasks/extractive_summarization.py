@@ -25,7 +25,7 @@ from spanbert_jax.tasks.protocol import (
     TaskSettings,
     describe_location,
 )
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 _BATCH = 256  # documents tokenized at once
 _SHORTEST = 3  # [CLS], one token, [SEP]
@@ -95,7 +95,7 @@ class ExtractiveSummarization(Task):
         "label", int32, 1 there for sentences of `metrics.rouge.greedy_oracle`; "label_weight", float32, 1 / (number of
         the sentence's tokens) there and 0 elsewhere.
         """
-        special, plain, builder = special_ids(tokenizer), of_plain_text(tokenizer), FeatureBuilder()
+        special, plain, builder = special_ids(tokenizer), special_tokens_as_text(tokenizer), FeatureBuilder()
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             texts = [example.sentence_texts for example in batch]

@@ -29,7 +29,7 @@ from spanbert_jax.tasks.question_windows import (
     other_occurrences,
     window_starts,
 )
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 TRUNCATED = "questions truncated to config.task.question_length tokens"
 NO_QUESTION = "questions without text"
@@ -103,7 +103,7 @@ class QuestionAnswering(Task):
     def fit(self, examples: Sequence[Question], tokenizer: Tokenizer) -> QuestionAnswering:
         """Finds the maximum answer length."""
         answers = [text for example in examples for text, _ in example.answers[:1]]
-        lengths = [len(ids) for ids, _ in _encode(of_plain_text(tokenizer), answers)]
+        lengths = [len(ids) for ids, _ in _encode(special_tokens_as_text(tokenizer), answers)]
         needed = np.quantile(lengths, _COVERED, method="higher") if lengths else 0
         return self.with_fitted(max_answer_length=max(_MAX_ANSWER_LENGTH, int(needed)))
 

@@ -38,8 +38,8 @@ from spanbert_jax.tasks.protocol import (
     TaskSettings,
     describe_location,
 )
-from spanbert_jax.text import of_plain_text, special_ids
-from spanbert_jax.text.targets import LEAST_TARGET_PIECES, load_target_tokenizer, target_ids, train_target_tokenizer
+from spanbert_jax.text import special_ids, special_tokens_as_text
+from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 _BATCH = 1024  # texts tokenized at once
 _SHORTEST = 3  # tokens of a source: [CLS], one token, [SEP]
@@ -88,8 +88,8 @@ class Seq2SeqSettings(TaskSettings):
         require(self.min_length < self.target_length, f"{path}.min_length", self.min_length,
                 f"must be below target_length={self.target_length}")
         require(self.beams == 1 or not self.sample, f"{path}.beams", self.beams, "must be 1 with sample=True")
-        require(not wanted.isdigit() or int(wanted) >= LEAST_TARGET_PIECES, f"{path}.target_vocabulary", wanted,
-                f"must be at least {LEAST_TARGET_PIECES} if it is a number")
+        require(not wanted.isdigit() or int(wanted) >= MIN_TARGET_VOCAB_SIZE, f"{path}.target_vocabulary", wanted,
+                f"must be at least {MIN_TARGET_VOCAB_SIZE} if it is a number")
         require(not wanted or self.decoder in seq2seq_model.DECODERS, f"{path}.target_vocabulary", wanted,
                 "must be empty with a decoder from a directory, which has its own tokenizer")
         require(not wanted or self.decoder != "shared", f"{path}.target_vocabulary", wanted,
@@ -165,7 +165,7 @@ class Seq2SeqTask(Task):
         """
         special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
-        source_tokenizer, plain_target = of_plain_text(tokenizer), of_plain_text(target)
+        source_tokenizer, plain_target = special_tokens_as_text(tokenizer), special_tokens_as_text(target)
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]
             sources = _encode(source_tokenizer, [example.source for example in batch])

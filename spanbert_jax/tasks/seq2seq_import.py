@@ -14,7 +14,7 @@ from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import EncoderDecoder
-from spanbert_jax.text.targets import TARGET_FOLDER, load_target_tokenizer
+from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, load_target_tokenizer
 
 if TYPE_CHECKING:
     from spanbert_jax.tasks.seq2seq import Seq2SeqTask
@@ -48,7 +48,7 @@ def import_model(cls: type[Seq2SeqTask], folder: pathlib.Path,
     """
     model, params = load_encoder_decoder(folder)
     tokenizer, fitted = load_tokenizer(source_tokenizer), cls.Fitted()
-    if (folder / TARGET_FOLDER).is_dir() or (folder / "merges.txt").is_file():
+    if (folder / TARGET_TOKENIZER_FOLDER).is_dir() or (folder / "merges.txt").is_file():
         fitted = cls.Fitted(target_tokenizer=load_target_tokenizer(folder).to_str())
     values, file = _generation_values(folder)
     settings = generation_settings(values, to_dict(cls.Settings()), file) | {"length": model.config.max_positions}
@@ -82,13 +82,13 @@ def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Seq
     target, generation = task.target_tokenizer(tokenizer), task.generation(tokenizer)
     for part, config, own in (("encoder", model.config, tokenizer), ("decoder", model.decoder_config, target)):
         if own.get_vocab_size() > config.vocab_size:
-            hint = f"; put its own into the folder {TARGET_FOLDER} there" if own is tokenizer is target else ""
+            hint = f"; put its own into the folder {TARGET_TOKENIZER_FOLDER} there" if own is tokenizer is target else ""
             raise UserError(f"{folder}: the {part}'s tokenizer has {own.get_vocab_size():,} tokens and the {part} "
                             f"{config.vocab_size:,}; give the tokenizer it was trained with{hint}")
     for field, ours in (("decoder_start_token_id", generation.start), ("eos_token_id", generation.end)):
         if values.get(field, ours) not in (ours, [ours], None):
             raise UserError(f"{folder}: {field} is {values[field]}, but the target tokenizer's is {ours}; if that is "
-                            f"the tokenizer of another model, put the right one into the folder {TARGET_FOLDER} there")
+                            f"the tokenizer of another model, put the right one into the folder {TARGET_TOKENIZER_FOLDER} there")
 
 
 def generation_settings(values: Mapping[str, Any], defaults: Mapping[str, Any], file: pathlib.Path) -> dict[str, Any]:

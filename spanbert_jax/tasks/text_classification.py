@@ -20,7 +20,7 @@ from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.files.labels import LabelReader
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings
-from spanbert_jax.text import SpecialIds, of_plain_text, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
 
 _BATCH = 1024  # texts tokenized at once: an encoding takes about a hundred bytes per token
 
@@ -153,7 +153,7 @@ class TextClassification(Task):
         Columns: "label", int32 index of the class, or float32 number; "weight" float32, 0 for unknown classes.
         """
         special, length, builder = special_ids(tokenizer), self.settings.length, FeatureBuilder()
-        tokenizer = of_plain_text(tokenizer)
+        tokenizer = special_tokens_as_text(tokenizer)
         indices = {label: index for index, label in enumerate(self.labels)}
         for start in range(0, len(examples), _BATCH):
             batch = examples[start:start + _BATCH]

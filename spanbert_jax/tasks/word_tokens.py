@@ -15,7 +15,7 @@ def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list
 
     A word that spells a special token is ordinary text.
     """
-    tokenizer = of_plain_text(tokenizer)
+    tokenizer = special_tokens_as_text(tokenizer)
     distinct, tokens = list(dict.fromkeys(words)), {}
     for start in range(0, len(distinct), _BATCH):
         batch = distinct[start:start + _BATCH]

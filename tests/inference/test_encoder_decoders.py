@@ -11,7 +11,7 @@ from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.inference import encoder_decoders
 from spanbert_jax.tasks import TASKS, seq2seq_import
-from spanbert_jax.text import SPECIAL_PIECES
+from spanbert_jax.text import SPECIAL_TOKENS
 from tests.transformers_pairs import POSITIONS, SOURCE_PIECES, make_pair, torch, transformers
 
 WORDS = [f"w{number}" for number in range(SOURCE_PIECES - len(SPECIAL_TOKENS))]

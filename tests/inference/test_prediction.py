@@ -104,7 +104,7 @@ def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, sma
         (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
     predict_files(models[name], data, tmp_path / "out.jsonl")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
-    with pytest.raises(UserError, match="exists already, and is not overwritten"):
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
         predict_files(models[name], data, tmp_path / "out.jsonl")
 
 

@@ -18,7 +18,7 @@ from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence
 from spanbert_jax.tasks.files.summaries import Document
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle
 from spanbert_jax.tasks.protocol import fitted_values
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 from tests.runs import ROOT
 

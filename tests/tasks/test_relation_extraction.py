@@ -15,7 +15,7 @@ from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.tasks.protocol import fitted_values
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 WORDS = ["Ann", "Lee", "was", "born", "in", "York", "New", "[", "]", "SE", "##P", "."]

@@ -16,7 +16,7 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
 from spanbert_jax.tasks.packing_pairs import pack_pairs
 from spanbert_jax.tasks.protocol import NOT_FINITE, fitted_values
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer, of_plain_text, special_ids
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, special_tokens_as_text
 from spanbert_jax.text.targets import load_target_tokenizer, target_ids, train_target_tokenizer
 from tests.paths import DATA, needs_data
 

@@ -18,7 +18,7 @@ from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import fitted_values
 from spanbert_jax.tasks.text_classification import Text
-from spanbert_jax.text import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 from tests.paths import DATA, needs_data
 
 TRUNCATED = "texts longer than config.task.length, truncated at the end"

@@ -76,7 +76,7 @@ def _decoded(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator
     for data in stream:
         returns = returns or b"\r" in data
         # What came as a line is many where lines end in carriage returns alone.
-        yield from io.StringIO(decode(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
+        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
     if returns:
         issues.add("files with carriage returns", path)
 
@@ -91,7 +91,7 @@ def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, A
         if line.strip():
             location = f"{path}:{number}"
             try:
-                yield location, replace_lone_surrogates(parse_line(line, location), location, issues)
+                yield location, replace_lone_surrogates(parse_json_line(line, location), location, issues)
             except RecursionError:
                 raise UserError(f"{location}: not a JSON line (far too many levels deep); mend it") from None
 
@@ -99,7 +99,7 @@ def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, A
 def replace_lone_surrogates(value: Any, location: str, issues: DataIssues) -> Any:
     """What JSON held, its texts without half characters."""
     if isinstance(value, str):
-        return whole_characters(value, location, issues)
+        return replace_surrogates(value, location, issues)
     if isinstance(value, list):
         return [replace_lone_surrogates(entry, location, issues) for entry in value]
     if isinstance(value, dict):
