@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -18,9 +18,7 @@ from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.text import special_ids
 from spanbert_jax.training.mesh import Rules
-from spanbert_jax.training.workload import Call
-
-Stop = Callable[[], bool | None]
+from spanbert_jax.training.workload import Call, ShouldStop
 
 
 class StopRequested(Exception):
@@ -54,36 +52,36 @@ class TaskEvaluator:
         self._dataset, self._model, self._local_model = dataset, model, local_model
         self._mesh, self._rules, self._batch_size = mesh, rules, batch_size
 
-    def mean_loss(self, part: str, params: Any, call: Call, stop: Stop) -> dict[str, float]:
+    def mean_loss(self, part: str, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, float]:
         """Metrics of the task's `loss_evaluation` on a part.
 
         Raises:
-          StopRequested: `stop` returned true after a batch.
+          StopRequested: `should_stop` returned true after a batch.
         """
         sums = np.zeros(3)
-        for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, stop):
+        for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, should_stop):
             sums += [float(value) for value in batch_sums]
         return self._dataset.task.loss_evaluation.metrics(*sums.tolist())
 
-    def predict(self, part: str, task: Task, params: Any, call: Call, stop: Stop = lambda: None) -> Predicted:
+    def predict(self, part: str, task: Task, params: Any, call: Call, should_stop: ShouldStop = lambda: None) -> Predicted:
         """Predictions of a part; those of "dev" tune the task, and are decoded again if that changes it.
 
         Raises:
-          StopRequested: `stop` returned true after a batch.
+          StopRequested: `should_stop` returned true after a batch.
         """
         examples, rows = self._dataset.examples[part], self._dataset.rows[part]
-        outputs = self._outputs(rows, params, call, stop)
+        outputs = self._outputs(rows, params, call, should_stop)
         predictions = task.decode(examples, rows.features, outputs)
         tuned = task.tune(examples, predictions) if part == "dev" else task
         if tuned != task:
             predictions = tuned.decode(examples, rows.features, outputs)
         return Predicted(tuned, predictions)
 
-    def _outputs(self, rows: PackedRows, params: Any, call: Call, stop: Stop) -> dict[str, Any]:
+    def _outputs(self, rows: PackedRows, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any]:
         program = self._program
         if not program.local:
             return collect_outputs(
-                program, lambda packed: self._run(self._executor, packed, params, call, stop), rows.features, [rows])
+                program, lambda packed: self._run(self._executor, packed, params, call, should_stop), rows.features, [rows])
         # Every process predicts all examples on its own devices.
         whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self._mesh, PartitionSpec()))(params)
         local = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
@@ -92,10 +90,10 @@ class TaskEvaluator:
         return collect_outputs(program, executor, rows.features, row_sets)
 
     def _run(self, executor: MeshExecutor, rows: PackedRows, params: Any, call: Call,
-             stop: Stop) -> Iterator[tuple[np.ndarray, Any]]:
+             should_stop: ShouldStop) -> Iterator[tuple[np.ndarray, Any]]:
         for numbers, outputs in executor(rows, params, call):
             yield numbers, outputs
-            if stop():
+            if should_stop():
                 raise StopRequested
 
     @functools.cached_property

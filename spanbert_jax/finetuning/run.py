@@ -55,8 +55,13 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
     workdir = pathlib.Path(workdir)
     config = with_network(config, workdir, TAKEN_WITH_POSITIONS)
     make_mesh(config.mesh)  # fails before the data is read
-    return run(lambda: build(config, workdir), workdir, force, time_limit,
-               conclude=lambda experiment, loop: export_results(experiment, loop, workdir))
+    with open_run(workdir, force, time_limit) as run:
+        experiment = build(config, workdir)
+        loop = run.train(experiment)
+        if loop.finished:
+            with jax.set_mesh(experiment.mesh):
+                export_results(experiment, loop, workdir)
+        return run.result(experiment, loop)
 
 
 def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
@@ -98,7 +103,7 @@ def encoder_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelC
     return ModelConfig(vocab_size=vocab_size, boundary_head=False, **fields)
 
 
-def export_results(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> None:
+def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> None:
     """Writes the model with its task, scores and predictions of a finished run."""
     workload, config = experiment.workload, experiment.config
     step, params = _best_params(experiment, loop, workdir)
@@ -107,7 +112,7 @@ def export_results(experiment: Experiment, loop: Loop, workdir: pathlib.Path) ->
     for part in ("dev", "test"):
         if part in workload.dataset.examples:
             latest = workload.latest if part == "dev" and step == loop.step else None
-            predicted = latest or workload.evaluator.predict(part, task, params, loop.call)
+            predicted = latest or workload.evaluator.predict(part, task, params, loop.compiled)
             task = predicted.task
             results[part] = task.score(workload.dataset.examples[part], predicted.predictions)
             if is_process_zero():
@@ -121,7 +126,7 @@ def export_results(experiment: Experiment, loop: Loop, workdir: pathlib.Path) ->
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
-def _best_params(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> tuple[int, Any]:
+def _best_params(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> tuple[int, Any]:
     """Step and parameters of the best stored checkpoint, or of the last step."""
     step, params = loop.step, loop.state.params
     with Checkpointer(workdir, read_only=True) as checkpointer:
@@ -129,9 +134,9 @@ def _best_params(experiment: Experiment, loop: Loop, workdir: pathlib.Path) -> t
         if stored and stored[-1] != step:
             step = stored[-1]
             params = checkpointer.restore_params(step, experiment.abstract_state.params)
-    if loop.bests and step != loop.bests[-1]:
+    if loop.best.steps and step != loop.best.steps[-1]:
         logger.warning("the best checkpoint, of step %s, could not be saved: the one of step %s is used",
-                       f"{loop.bests[-1]:,}", f"{step:,}")
+                       f"{loop.best.steps[-1]:,}", f"{step:,}")
     return step, params
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from spanbert_jax.finetuning.objective import task_objective
 from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.training.mesh import batch_ways
-from spanbert_jax.training.workload import Call
+from spanbert_jax.training.workload import Call, ShouldStop
 
 # Relative difference between requested and actual examples per step that is not reported.
 _TOLERANCE = 0.15
@@ -62,24 +62,24 @@ class TaskWorkload:
         return self.dataset.task.initial_params(self.model, self._config.init_from, self.dataset.tokenizer,
                                                 self._config.seed)
 
-    def evaluate(self, params: Any, call: Call, stop: Callable[[], bool | None]) -> dict[str, Any] | None:
-        """Metrics on the dev examples; None if `stop`, called after each batch, returned true."""
+    def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:
+        """Metrics on the dev examples; None if `should_stop`, called after each batch, returned true."""
         task = self.dataset.task
         try:
             if task.loss_evaluation:
-                return self.evaluator.mean_loss("dev", params, call, stop)
-            self.latest = self.evaluator.predict("dev", task, params, call, stop)
+                return self.evaluator.mean_loss("dev", params, call, should_stop)
+            self.latest = self.evaluator.predict("dev", task, params, call, should_stop)
         except StopRequested:
             self.latest = None
             return None
         return self.latest.task.score(self.dataset.examples["dev"], self.latest.predictions)
 
-    def words(self, figures: Mapping[str, Any]) -> str:
+    def format_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Metrics in one line, without those by type, of which there may be many."""
-        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items()
+        return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()
                          if isinstance(value, float) and "/" not in name)
 
-    def introduction(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Descriptions of the data, one line each; the first is shown with the parameters and the mesh."""
         rows, parts = self.dataset.rows["train"], self.dataset.examples
         held_out = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
@@ -96,7 +96,7 @@ class TaskWorkload:
                          "config.task.dev or config.task.dev_fraction to use the best one.")
         return lines
 
-    def furnish(self, workdir: pathlib.Path) -> None:
+    def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Writes the files that export and predict need."""
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
         description = describe_task(self._config.task.name, self.dataset.task, plugins_of(self._config))
