@@ -51,7 +51,7 @@ class ChoiceScorer(nn.Module):
         """[R, S] tokens, segments and token types and [R, K] first positions -> [R, K] scores."""
         hidden = Encoder(self.config, name="encoder")(tokens, segments, token_types, deterministic=deterministic)
         kernel = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
-        score = nn.Dense(1, kernel_init=kernel, name="score")
+        score = nn.Dense(1, use_bias=False, kernel_init=kernel, name="score")
         return score(jnp.take_along_axis(hidden, first[..., None], axis=1))[..., 0].astype(jnp.float32)
 
 
