@@ -12,8 +12,9 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
-from spanbert_jax.tasks import make_task, task_class
+from spanbert_jax.tasks import TASKS, make_task
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.config import CheckpointSettings, EvaluationSettings, RunConfig, TrainSettings
 from spanbert_jax.training.optimizers import OptimizerSettings
@@ -33,9 +34,9 @@ class TaskDataSettings(Settings):
     test_fraction: float = setting(0.0, "Fraction of the training examples held out as test.", minimum=0, below=1)
     split_seed: int = setting(0, "Seed of what is held out, which is the same for every config.seed.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one; by default the one of init_from.")
-    length: int = setting(128, "Tokens of a feature at most.", minimum=1)
 
     def validate(self, path: str) -> None:
+        """Checks fields, and that files and fractions go together."""
         super().validate(path)
         require(bool(self.train), f"{path}.train", self.train, "name the files to train on")
         for part in ("dev", "test"):
@@ -59,6 +60,7 @@ class FinetuningConfig(RunConfig):
     checkpoint: CheckpointSettings = setting(CheckpointSettings("0.5 epochs", keep=1, keep_every="0"), "Checkpoints.")
 
     def validate(self, path: str) -> None:
+        """Checks all sections, and that there are weights to start from."""
         super().validate(path)
         require(bool(self.init_from), f"{path}.init_from", self.init_from,
                 "a task begins from weights: give a name or path as `spanbert-jax import` takes it, or a workdir")
@@ -72,13 +74,7 @@ def task_section(name: str) -> type[TaskDataSettings]:
     Raises:
       UserError: there is no such task.
     """
-    task = task_class(name)
-    own = getattr(task, "Settings", None)
-    if own is not None:
-        return dataclasses.dataclass(frozen=True)(type("TaskSection", (TaskDataSettings, own), {}))
-    return dataclasses.make_dataclass(
-        "TaskSection", [(field, type(value), setting(value, "")) for field, value in task.defaults().items()],
-        bases=(TaskDataSettings,), frozen=True)
+    return dataclasses.dataclass(frozen=True)(type("TaskSection", (TaskDataSettings, TASKS.get(name).Settings), {}))
 
 
 def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
@@ -132,6 +128,7 @@ def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     Raises:
       as `as_finetuning_config`.
     """
+    load_plugins(values.get("plugins", ()))
     task = values["task"]
     section = from_dict(task_section(task.get("name", "")), task, "config.task")
     config = from_dict(FinetuningConfig, {name: value for name, value in values.items() if name != "task"})
@@ -144,6 +141,6 @@ def task_of(config: FinetuningConfig) -> Task:
     Raises:
       UserError: a setting of the task has a value that is not allowed.
     """
-    common = {field.name for field in dataclasses.fields(TaskDataSettings)} - {"length"}
+    common = {field.name for field in dataclasses.fields(TaskDataSettings)}
     settings = {name: value for name, value in to_dict(config.task).items() if name not in common}
     return make_task(config.task.name, settings)

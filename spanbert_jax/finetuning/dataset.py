@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import to_dict
-from spanbert_jax.finetuning.config import task_of
+from spanbert_jax.finetuning.config import FinetuningConfig, task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.finetuning.splits import read_splits
 from spanbert_jax.tasks.features import Features
@@ -41,7 +41,7 @@ class Dataset:
     identity: dict[str, Any]
 
 
-def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dataset:
+def make_dataset(config: FinetuningConfig, tokenizer: Tokenizer) -> Dataset:
     """Reads and splits the examples, fits the task and packs features into rows; deterministic.
 
     Raises:
@@ -57,10 +57,10 @@ def make_dataset(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Dat
     return Dataset(task, tokenizer, examples, rows, issues, _identity(task, tokenizer, rows))
 
 
-def _features(config: ml_collections.ConfigDict, part: str, task: Task, examples: list[Example], tokenizer: Tokenizer,
+def _features(config: FinetuningConfig, part: str, task: Task, examples: list[Example], tokenizer: Tokenizer,
               issues: DataIssues) -> Features:
     """The features of a part, from the cache if they are there."""
-    paths = config.task[part] or config.task.train
+    paths = getattr(config.task, part) or config.task.train
     # The locations distinguish different splits of the same files.
     key = [config.task.name, to_dict(task.settings), fitted_values(task), tokenizer.to_str(), file_fingerprints(paths),
            [example.location for example in examples]]

@@ -15,22 +15,21 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.common.registry import load_plugins
-from spanbert_jax.finetuning.config import validate
+from spanbert_jax.common.settings import to_dict
+from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.evaluation import Predicted
-from spanbert_jax.finetuning.workload import TaskWorkload, plugins_of
+from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.training.config import shared_defaults
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, open_run
-from spanbert_jax.training.stored_config import CONFIG_FILE, load_config
+from spanbert_jax.training.stored_config import CONFIG_FILE, load_values
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
 _TOKENIZER_FILE = "tokenizer.json"
@@ -50,10 +49,9 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
     Raises:
       as `pretraining.train` does.
     """
-    load_plugins(plugins_of(config))
-    validate(config)
-    workdir = pathlib.Path(workdir)
-    config = with_network(config, workdir, TAKEN_WITH_POSITIONS)
+    config, workdir = as_finetuning_config(config), pathlib.Path(workdir)
+    config.validate("config")
+    config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)
     make_mesh(config.mesh)  # fails before the data is read
     with open_run(workdir, force, time_limit) as run:
         experiment = build(config, workdir)
@@ -72,32 +70,33 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
     """
     mesh, rules = make_mesh(config.mesh), config.mesh.rules
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
-    if config.task.length > config.model.max_positions:
-        raise UserError(f"config.task.length={config.task.length}: the model of {config.init_from} has "
+    if (length := task_of(config).settings.length) > config.model.max_positions:
+        raise UserError(f"config.task.length={length}: the model of {config.init_from} has "
                         f"{config.model.max_positions} positions; use at most that many")
     tokenizer = load_tokenizer(_tokenizer_path(config, workdir))
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
     encoder = encoder_config(config, tokenizer.get_vocab_size())
-    model = dataset.task.build_model(with_attention(encoder, config.model.attention, mesh, rules, rows.length),
+    model = dataset.task.build_model(with_attention(encoder, config.compute.attention, mesh, rules, rows.length),
                                      tokenizer)
     local_model = dataset.task.build_model(dataclasses.replace(encoder, attention=ModelConfig.attention), tokenizer)
     workload = TaskWorkload(config, dataset, model, local_model, mesh)
     examples = workload.rows_per_step * len(dataset.examples["train"]) / len(rows)  # per step, on average
     size = RunSize(examples, workload.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
-    return build_experiment(config, workload, model, mesh, size, shared_defaults())
+    return build_experiment(config, workload, model, mesh, size)
 
 
-def _tokenizer_path(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str | pathlib.Path:
+def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pathlib.Path:
     """The run's own tokenizer if it has started: the initial weights may be gone by then."""
     own = workdir / _TOKENIZER_FILE
-    started = own.exists() and (workdir / CONFIG_FILE).exists() and load_config(workdir).init_from == config.init_from
+    started = own.exists() and (workdir / CONFIG_FILE).exists() and load_values(workdir)["init_from"] == config.init_from
     return own if started else config.task.tokenizer or config.init_from
 
 
-def encoder_config(config: ml_collections.ConfigDict, vocab_size: int) -> ModelConfig:
+def encoder_config(config: FinetuningConfig, vocab_size: int) -> ModelConfig:
     """The encoder of a config, without pretraining heads; "plain" attention for "auto"."""
-    fields = {name: value for name, value in config.model.items() if name not in ("size", "boundary_features")}
+    fields = {name: value for name, value in (to_dict(config.model) | to_dict(config.compute)).items()
+              if name not in ("architecture", "size", "boundary_features")}
     if fields["attention"] == "auto":
         del fields["attention"]
     return ModelConfig(vocab_size=vocab_size, boundary_head=False, **fields)
@@ -122,7 +121,7 @@ def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
     if is_process_zero():
         save_model(workdir / MODEL_FOLDER, FineTuned(config.task.name, task, workload.local_model, params,
-                                                     workload.dataset.tokenizer, plugins_of(config)))
+                                                     workload.dataset.tokenizer, config.plugins))
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 

@@ -12,18 +12,19 @@ from spanbert_jax.tasks.protocol import Example, Task, read_all
 PARTS = ("train", "dev", "test")
 
 
-def read_splits(config: ml_collections.ConfigDict, task: Task, issues: DataIssues) -> dict[str, list[Example]]:
+def read_splits(config: FinetuningConfig, task: Task, issues: DataIssues) -> dict[str, list[Example]]:
     """The examples of each part, as the config's files and fractions define it; parts without either are absent.
 
     Raises:
       UserError: a file is wrong, or a part would be empty.
     """
     settings = config.task
-    fractions = {part: settings[f"{part}_fraction"] for part in PARTS[1:] if settings[f"{part}_fraction"]}
+    fractions = {"dev": settings.dev_fraction, "test": settings.test_fraction}
+    fractions = {part: fraction for part, fraction in fractions.items() if fraction}
     parts = hold_out(read_all(task, settings.train, issues), fractions, settings.split_seed)
     for part in PARTS[1:]:
-        if settings[part]:
-            parts[part] = read_all(task, settings[part], issues)
+        if files := getattr(settings, part):
+            parts[part] = read_all(task, files, issues)
     for part, examples in parts.items():
         if not examples:
             raise UserError(f"config.task: no example is left for {part}; there are too few documents to split, so "

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import ml_collections
 from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
@@ -36,7 +35,7 @@ class TaskWorkload:
       latest: the dev predictions of the last evaluation; None without one.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, model: nn.Module, local_model: nn.Module,
+    def __init__(self, config: FinetuningConfig, dataset: Dataset, model: nn.Module, local_model: nn.Module,
                  mesh: Mesh):
         """Compiles nothing yet."""
         task, rows = dataset.task, dataset.rows["train"]
@@ -99,15 +98,10 @@ class TaskWorkload:
     def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Writes the files that export and predict need."""
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
-        description = describe_task(self._config.task.name, self.dataset.task, plugins_of(self._config))
+        description = describe_task(self._config.task.name, self.dataset.task, self._config.plugins)
         write_text(workdir / TASK_FILE, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
 
-def rows_per_step(config: ml_collections.ConfigDict, dataset: Dataset) -> int:
+def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:
     """Rows that contain `config.train.batch_size` examples on average, whatever the devices."""
     return max(1, round(config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])))
-
-
-def plugins_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The modules of `config.plugins`."""
-    return tuple(config.get("plugins", ()))

@@ -158,7 +158,7 @@ def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
     config = config_of("text_classification", start, tmp_path)
     config.train.batch_size, config.train.duration = 1, "1 steps"
     finetune(config, tmp_path / "run")
-    assert "config.train.batch_size=1 is met by " in " ".join(capsys.readouterr().err.split())
+    assert "config.train.batch_size=1 a step has " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("fields,message", [
@@ -166,7 +166,7 @@ def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
     ({"task.train": ""}, "config.task.train='': name the files"),
     ({"task.dev_fraction": 0.1}, "give files or task.dev_fraction, not both"),
     ({"task.dev_fraction": 1.0}, "config.task.dev_fraction=1.0: must be at least 0 and below 1"),
-    ({"task.length": 0}, "config.task.length=0"), ({"task.metric": "guess"}, "config.task.metric is 'guess'"),
+    ({"task.length": 0}, "config.task.length=0"), ({"task.metric": "guess"}, "config.task.metric='guess'"),
     ({"optimizer.layer_decay": 0.0}, "config.optimizer.layer_decay=0.0: must be above 0"),
     ({"schedule.name": "steep"}, "config.schedule.name='steep'")])
 def test_wrong_fields_are_refused_before_any_work(fields, message):

@@ -1,10 +1,11 @@
-"""How examples are divided."""
+"""Splitting examples into parts."""
 import dataclasses
 
 import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.finetuning.config import as_finetuning_config, task_of
 from spanbert_jax.finetuning.splits import hold_out, read_splits
 from tests.tasks.small import small_config, texts, write
 
@@ -29,14 +30,14 @@ def test_no_group_is_in_two_parts_and_every_example_in_one():
     assert [example.id for example in parts["train"]] == sorted((e.id for e in parts["train"]), key=int)
 
 
-def test_what_is_held_back_depends_on_the_seed_and_the_names_alone():
+def test_splits_depend_only_on_seed_and_group_names():
     first, again, other = (hold_out(EXAMPLES, {"dev": 0.2}, seed) for seed in (1, 1, 2))
     assert first == again and first != other
-    turned = hold_out(EXAMPLES[::-1], {"dev": 0.2}, 1)
-    assert {example.id for example in turned["dev"]} == {example.id for example in first["dev"]}
+    reversed_order = hold_out(EXAMPLES[::-1], {"dev": 0.2}, 1)
+    assert {example.id for example in reversed_order["dev"]} == {example.id for example in first["dev"]}
 
 
-def test_an_example_without_a_group_is_one_of_its_own():
+def test_an_example_without_a_group_is_its_own_group():
     examples = [dataclasses.replace(example, group="") for example in EXAMPLES]
     parts = hold_out(examples, {"dev": 0.25}, seed=0)
     assert len(parts["dev"]) == 50
@@ -45,9 +46,10 @@ def test_an_example_without_a_group_is_one_of_its_own():
 def test_parts_of_a_config(tmp_path):
     train, test = write(tmp_path / "a.jsonl", texts(60)), write(tmp_path / "b.jsonl", texts(8, seed=1))
     config = small_config("text_classification", "start", train, group="source", id="id", dev_fraction=0.2, test=test)
-    from spanbert_jax.finetuning.config import task_of
-    parts = read_splits(config, task_of(config), DataIssues())
+    typed = as_finetuning_config(config)
+    parts = read_splits(typed, task_of(typed), DataIssues())
     assert {part: len(examples) for part, examples in parts.items()} == {"train": 48, "dev": 12, "test": 8}
     config.task.dev_fraction, config.task.train = 0.9, write(tmp_path / "c.jsonl", texts(4))
+    typed = as_finetuning_config(config)
     with pytest.raises(UserError, match="no example is left for train"):
-        read_splits(config, task_of(config), DataIssues())
+        read_splits(typed, task_of(typed), DataIssues())
