@@ -145,7 +145,7 @@ def test_two_questions_with_one_id_are_refused(start, tmp_path):
     config = config_of("question_answering", start, tmp_path)
     config.task.dev = f"{config.task.dev},{config.task.dev}".replace("dev.jsonl", "dev2.jsonl", 1)
     shutil.copy(tmp_path / "dev.jsonl", tmp_path / "dev2.jsonl")
-    with pytest.raises(UserError, match="dev.jsonl:1: id 'q0' is that of .*dev2.jsonl:1 too"):
+    with pytest.raises(UserError, match="dev.jsonl:1: id 'q0' occurs also at .*dev2.jsonl:1"):
         finetune(config, tmp_path / "run")
 
 
@@ -158,7 +158,7 @@ def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
     config = config_of("text_classification", start, tmp_path)
     config.train.batch_size, config.train.duration = 1, "1 steps"
     finetune(config, tmp_path / "run")
-    assert "config.train.batch_size=1 a step has " in " ".join(capsys.readouterr().err.split())
+    assert "config.train.batch_size=1: a step has " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("fields,message", [
@@ -202,5 +202,5 @@ def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(sta
 
 def test_a_length_beyond_the_network_is_refused(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, length=200)
-    with pytest.raises(UserError, match="config.task.length=200: the network of .* has 128 positions"):
+    with pytest.raises(UserError, match="config.task.length=200: the model of .* has 128 positions"):
         finetune(config, tmp_path / "run")
