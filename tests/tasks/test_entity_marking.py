@@ -95,7 +95,7 @@ def test_unused_pieces_are_taken_by_number_from_1(tokenizer):
 def test_a_vocabulary_without_enough_unused_pieces(tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"9 entity markers.* has 8 entries.*markers to 'words'"):
         assign_markers([f"m{number}" for number in range(9)], tokenizer, "unused")
-    with pytest.raises(UserError, match=r"no piece \[unused1\].*SUBJ_START"):
+    with pytest.raises(UserError, match=r"no entry \[unused1\].*SUBJ_START"):
         marker_ids({"SUBJ_START": "[unused1]"}, make_tokenizer(tmp_path, WORDS))
 
 
