@@ -150,3 +150,13 @@ def test_keys_that_would_tie_rows_together_are_refused() -> None:
     rows = _mixed_rows()
     with pytest.raises(ValueError, match="threefry2x32"):
         _masker(UNITS)(jax.random.wrap_key_data(np.zeros((COUNT, 4), np.uint32), impl="rbg"), rows)
+
+
+def test_every_token_of_a_span_is_replaced_alike() -> None:
+    out = _mask(WORDS, _mixed_rows())
+    row, slot = np.nonzero(out.weights)
+    position, place = out.positions[row, slot], out.place[row, slot]
+    is_mask = out.inputs[row, position] == MASK
+    of_first = out.inputs[row, position - place] == MASK
+    assert np.count_nonzero(place) and 0 < is_mask.mean() < 1
+    np.testing.assert_array_equal(is_mask, of_first)
