@@ -6,7 +6,9 @@ import scipy.special
 from spanbert_jax.masking import MaskedRows
 from spanbert_jax.model import PretrainingLogits
 from spanbert_jax.model.losses import LossSums, cross_entropy
-from spanbert_jax.pretraining.objective import objective_sums, target_weights, total_loss
+from spanbert_jax.pretraining.config import default_config
+from spanbert_jax.pretraining.objective import mask_batch, objective_sums, target_weights, total_loss
+from spanbert_jax.training.mesh import make_mesh
 
 B, M, V = 4, 6, 11
 
@@ -25,12 +27,16 @@ def batch():
     return logits, rows, np.array([0, 1, 1, -1], np.int32)
 
 
-def test_score_against_log_softmax(batch):
+def test_cross_entropy_equals_log_softmax_and_counts_the_likeliest_target_as_correct(batch):
     logits, rows, _ = batch
-    loss, correct = cross_entropy(logits.masked, rows.targets)
-    expected = -np.take_along_axis(scipy.special.log_softmax(logits.masked, -1), rows.targets[..., None], -1)[..., 0]
+    targets, likeliest = rows.targets.copy(), logits.masked.argmax(-1)
+    targets[:, ::2] = likeliest[:, ::2]
+    loss, correct = cross_entropy(logits.masked, targets)
+    expected = -np.take_along_axis(scipy.special.log_softmax(logits.masked, -1), targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    np.testing.assert_array_equal(correct, logits.masked.argmax(-1) == rows.targets)
+    np.testing.assert_array_equal(correct, likeliest == targets)
+    assert 0.5 <= correct.mean() < 1
+    np.testing.assert_array_equal(cross_entropy(np.ones((1, 3), np.float32), np.array([1]))[1], [1])  # a tie
 
 
 def test_terms_count_weighted_targets_only(batch):
@@ -67,3 +73,18 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole(batch, reference, extra
 def test_no_targets_give_no_loss():
     nothing = LossSums(np.float32(0), np.float32(0), np.float32(0))
     assert total_loss({"masked": nothing, "boundary": nothing}, {"masked": 0.0, "boundary": 0.0}, 1.0, False) == 0
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_each_row_is_masked_by_its_own_key_on_any_mesh(devices):
+    settings = default_config().mesh
+    mesh, rows = make_mesh(settings, jax.devices()[:devices]), {"tokens": np.zeros((8, 3), np.int32)}
+
+    def keys(first: int) -> np.ndarray:
+        masked = mask_batch(lambda keys, rows: jax.random.key_data(keys), jax.random.key(0), rows, mesh, settings.rules,
+                            first)
+        return np.asarray(masked)
+
+    expected = np.array([jax.random.key_data(jax.random.fold_in(jax.random.key(0), row)) for row in range(10)])
+    np.testing.assert_array_equal(keys(0), expected[:8])
+    np.testing.assert_array_equal(keys(2), expected[2:])
