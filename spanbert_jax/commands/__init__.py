@@ -1,4 +1,4 @@
-"""The command line: one file a verb. Knows every other room and is known by none."""
+"""The command line, one file per verb. Imports every other package; no package imports it."""
 from spanbert_jax.commands.main import main
 
 __all__ = ["main"]

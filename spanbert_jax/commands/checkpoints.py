@@ -1,10 +1,10 @@
-"""List the checkpoints of a run: how large, how old, whether they are sound and why they are kept.
+"""List the checkpoints of a run: size, time, whether they are intact, and why they are kept.
 
   spanbert-jax checkpoints --workdir runs/quickstart
   spanbert-jax checkpoints --workdir runs/quickstart --verify
 
-Sizes of files are compared with what was written; --verify reads and compares every byte. Nothing is altered, and the
-run may be writing meanwhile. The exit status is 1 when one of the checkpoints is unsound, those set aside not counted.
+By default only the sizes of files are compared with those that were saved; --verify compares every byte. Nothing is
+changed, and the run may save meanwhile. The exit status is 1 if a checkpoint is corrupt, quarantined ones not counted.
 """
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from spanbert_jax.common.formatting import format_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the training run")
-    parser.add_argument("--verify", action="store_true", help="read every byte and compare it with what was written")
+    """Adds the arguments of this verb."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the training run")
+    parser.add_argument("--verify", action="store_true", help="read every byte and compare it with what was saved")
     parser.add_argument("--json", action="store_true", help="print the list as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lists and, if asked to, verifies."""
+    """Lists the checkpoints, and verifies them with `--verify`."""
     folder = pathlib.Path(args.workdir) / names.FOLDER
     if not folder.is_dir():
         raise UserError(f"{args.workdir}: no checkpoints here; give the workdir of a training run that has saved some")
@@ -42,20 +42,21 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        _print(found, folder, "yes" if args.verify else "sizes agree")
+        _print(found, folder, "yes" if args.verify else "sizes match")
     return 1 if any(step["unsound"] for step in found["steps"]) else 0
 
 
 def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """What lies in a folder of checkpoints.
+    """Lists the checkpoints in a folder.
 
     Args:
-      full: read every byte.
-      on_bytes: is told of every so many bytes read.
+      full: verify every byte.
+      on_bytes: called with the number of bytes after each read.
 
     Returns:
-      "steps", each with "step", "bytes", "saved_at" in seconds since 1970, "unsound" (why, or None) and "kept" (why);
-      "set_aside", each with "name", "bytes" and "unsound"; "saving", the steps being written.
+      "steps", each with "step", "bytes", "saved_at" in seconds since 1970, "unsound" (why it is corrupt, or None) and
+      "kept" (why retention keeps it); "set_aside", the quarantined ones, each with "name", "bytes" and "unsound";
+      "saving", the steps being written.
     """
     steps = names.list_steps(folder)
     manifests = {step: _manifest(folder, step) for step in steps}
@@ -63,15 +64,15 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
     reasons = retained_steps(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
     listed = []
     for step, manifest in manifests.items():
-        unsound = verify(folder / str(step), names.manifest_path(folder, step), step, full=full, on_bytes=on_bytes)
-        if unsound and not (folder / str(step)).exists():  # its run has just deleted it
+        corrupt = verify(folder / str(step), names.manifest_path(folder, step), step, full=full, on_bytes=on_bytes)
+        if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
             continue
         listed.append({"step": step, "bytes": _size(folder / str(step)),
-                       "saved_at": manifest.saved_at if manifest else None, "unsound": unsound,
+                       "saved_at": manifest.saved_at if manifest else None, "unsound": corrupt,
                        "kept": reasons.get(step, "")})
-    aside = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
+    quarantined = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
              for name in names.list_quarantined(folder)]
-    return {"steps": listed, "set_aside": aside, "saving": names.list_saving(folder)}
+    return {"steps": listed, "set_aside": quarantined, "saving": names.list_saving(folder)}
 
 
 def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
@@ -88,19 +89,19 @@ def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _print(found: dict[str, Any], folder: pathlib.Path, sound: str) -> None:
-    table = make_table("step", "size", "saved", "sound", "kept as", title=str(folder), right=("size",))
+def _print(found: dict[str, Any], folder: pathlib.Path, intact: str) -> None:
+    table = make_table("step", "size", "saved", "intact", "kept as", title=str(folder), right=("size",))
     for step in found["steps"]:
         table.add_row(f"{step['step']:,}", format_bytes(step["bytes"]), _when(step["saved_at"]),
-                      step["unsound"] or sound, step["kept"])
-    for aside in found["set_aside"]:
-        table.add_row(aside["name"], format_bytes(aside["bytes"]), "", aside["unsound"], "set aside")
+                      step["unsound"] or intact, step["kept"])
+    for other in found["set_aside"]:
+        table.add_row(other["name"], format_bytes(other["bytes"]), "", other["unsound"], "quarantined")
     console = make_console()
     console.print(table)
     if found["saving"]:
-        console.print(f"being written, or left by a run that was killed: {', '.join(map(str, found['saving']))}")
+        console.print(f"being saved, or left behind by a killed run: {', '.join(map(str, found['saving']))}")
     if not found["steps"]:
-        console.print("no checkpoint to go on from" + (", but ones set aside" if found["set_aside"] else " yet"))
+        console.print("no checkpoint to continue from" + (", except quarantined ones" if found["set_aside"] else " yet"))
 
 
 def _manifest(folder: pathlib.Path, step: int) -> Manifest | None:
@@ -111,7 +112,7 @@ def _manifest(folder: pathlib.Path, step: int) -> Manifest | None:
 
 
 def _size(folder: pathlib.Path) -> int:
-    """Bytes of the files in a folder, as far as it is still there."""
+    """Bytes of the files in a folder; 0 if it has been deleted."""
     try:
         return sum(file_sizes(folder).values())
     except OSError:
@@ -121,5 +122,5 @@ def _size(folder: pathlib.Path) -> int:
 def _when(seconds: int | None) -> str:
     try:
         return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
-    except (TypeError, ValueError, OverflowError, OSError):  # none, or none that a clock could have shown
+    except (TypeError, ValueError, OverflowError, OSError):  # missing, or not a valid time
         return "?"

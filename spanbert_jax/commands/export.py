@@ -1,38 +1,39 @@
-"""Take a network out, in the format of another library.
+"""Export a model to the format of another library.
 
   spanbert-jax export --workdir runs/quickstart --format huggingface --out models/quickstart
   spanbert-jax export --workdir models/spanbert --format onnx --out models/spanbert-onnx
 
-  huggingface   a directory of transformers; a span boundary head goes along in a file that transformers ignores
-  reference     config.json, vocab.txt and pytorch_model.bin under the names of the original (needs torch)
+  huggingface   a directory for transformers; the span boundary head is in a file that transformers ignores
+  reference     config.json, vocab.txt and pytorch_model.bin with the original's parameter names (needs torch)
   tensorflow    a SavedModel (needs tensorflow)
-  onnx          model.onnx for any batch and length (needs onnx)
-  stablehlo     a function by jax.export for CPU, GPU and TPU, and its weights
+  onnx          model.onnx for any batch size and length (needs onnx)
+  stablehlo     a function exported by jax.export for CPU, GPU and TPU, and its weights
 
-At the end the same inputs go through what was written, by the library it is for where that is installed, and through
-the network here, and nothing is left if they disagree.
+At the end the exported model, run by the other library if that is installed, and the original are compared on the same
+inputs; if their outputs differ, the export is deleted.
 """
 from __future__ import annotations
 
 import argparse
 import pathlib
 
+from spanbert_jax.commands.arguments import add_step, add_tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.formats import FORMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
+    """Adds the arguments of this verb."""
     parser.add_argument("--workdir", required=True, metavar="DIR",
-                        help="of a training run, or whatever `import` takes")
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory to be made")
-    parser.add_argument("--step", type=int, help="of the checkpoint in a workdir; the newest if not given")
-    parser.add_argument("--tokenizer", metavar="FILE", help="where none comes with the network")
+                        help="workdir of a training run, or anything that `import` accepts")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="see above")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
+    add_step(parser)
+    add_tokenizer(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports, and says what was written."""
+    """Exports, and prints which files were written."""
     from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
     from spanbert_jax.common.directories import require_absent_or_empty
     from spanbert_jax.interop.exporting import export
@@ -41,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     require_absent_or_empty(args.out)
     if path := encoder_decoder_at(args.workdir):
         if args.format != "huggingface":
-            raise UserError(f"--format {args.format}: {path} is a network that writes; allowed is huggingface")
+            raise UserError(f"--format {args.format}: {path} is an encoder-decoder model; allowed: huggingface")
         if args.step is not None:
-            raise UserError(f"--step {args.step}: {path} is a network that writes, with its own; leave it out")
+            raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit --step")
         return carry_writer(path, args.out, None, args.tokenizer)
     pretrained = open_pretrained(args.workdir, step=args.step)
     model = pretrained.model(pretrained.head)
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluation(workdir: pathlib.Path, step: int) -> dict | None:
-    """The figures of the last evaluation of a run up to a step."""
+    """The metrics of a run's last evaluation up to a step."""
     from spanbert_jax.training.trackers import METRICS_FILE, read_metrics
     if not (workdir / METRICS_FILE).is_file():
         return None

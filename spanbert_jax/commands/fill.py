@@ -1,9 +1,9 @@
-"""Fill in the [MASK]s of texts: the best pieces by the masked-token head, by the boundary head, and by both.
+"""Fill in the [MASK]s of texts: the best tokens of the masked-token head, of the boundary head, and of both.
 
   spanbert-jax fill --model runs/quickstart "The [MASK] [MASK] of France is Paris."
   spanbert-jax fill --model models/spanbert --k 10 --json "It was [MASK] who won." "They [MASK] [MASK] home."
 
-Adjacent [MASK]s are filled together. One [MASK] is one piece of the vocabulary, which may be less than a word.
+Adjacent [MASK]s are filled together. One [MASK] stands for one vocabulary entry, which may be a part of a word.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import rich.table
 
+from spanbert_jax.commands.arguments import add_tokenizer
 from spanbert_jax.common.console import make_console, make_table
 
 if TYPE_CHECKING:
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="with one [MASK] for each piece to be filled in")
+    """Adds the arguments of this verb."""
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text with one [MASK] for each token to fill in")
     parser.add_argument("--model", required=True, metavar="DIR",
-                        help="directory, workdir, file of weights or archive, or a name on the Hugging Face hub")
-    parser.add_argument("--tokenizer", metavar="FILE", help="where none comes with the model")
-    parser.add_argument("--k", type=int, default=5, help="fillings of each run of [MASK]s (default: %(default)s)")
+                        help="directory, workdir, weights file or archive, or name on the Hugging Face hub")
+    add_tokenizer(parser)
+    parser.add_argument("--k", type=int, default=5, help="fillings for each sequence of adjacent [MASK]s (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the fillings as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fills and prints the fillings."""
+    """Fills the [MASK]s and prints the fillings."""
     from spanbert_jax.interop.pretrained import load_tokenizer
     from spanbert_jax.tasks.filling import fill, load_network
     tokenizer, network = load_tokenizer(args.tokenizer or args.model), load_network(args.model)
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"run {number} of {len(runs)}, {mask_run.length} x [MASK]")
             console.print(_table(mask_run))
             if mask_run.why_no_boundary:
-                console.print(f"not by the boundary head: {mask_run.why_no_boundary}", soft_wrap=True)
+                console.print(f"not filled by the boundary head: {mask_run.why_no_boundary}", soft_wrap=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`spanbert-jax VERB ...`: finds the verb, runs it, and turns a user's mistake into one line."""
+"""`spanbert-jax VERB ...`: imports the verb, runs it, and prints a user's mistake as one line."""
 from __future__ import annotations
 
 import argparse
@@ -17,34 +17,34 @@ from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 VERBS = {
-    "plan": "say what a run needs and how long it takes, before it is paid for",
-    "prepare": "turn text into rows to train on",
-    "train": "pretrain or fine-tune what a config describes, or go on with it",
-    "sweep": "fine-tune with several seeds and settings, and say which is best",
-    "evaluate": "measure a trained network on held-out rows, or a fine-tuned one on labelled files",
-    "predict": "predict with a fine-tuned network, for files of any size",
-    "checkpoints": "list the checkpoints of a run and whether they are sound",
-    "import": "bring weights in: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
-    "export": "take a trained network out: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
-    "fill": "fill the [MASK]s of a text",
+    "plan": "estimate memory, speed and duration of a run before you start it",
+    "prepare": "turn text into a corpus of training rows",
+    "train": "pretrain or fine-tune as a config describes, or continue a stopped run",
+    "sweep": "fine-tune with several seeds and settings, and compare them",
+    "evaluate": "evaluate a pretrained model on validation rows, or a fine-tuned one on labelled files",
+    "predict": "predict with a fine-tuned model, for files of any size",
+    "checkpoints": "list the checkpoints of a run, and whether they are intact",
+    "import": "import weights: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
+    "export": "export a model: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
+    "fill": "fill in the [MASK]s of a text",
     "docs": "show a page of the documentation",
 }
-# What the shell sees of an error that says itself what happened; the first that fits.
+# Exit statuses of errors whose message explains what happened; the first matching class counts.
 _STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status, one of `cluster.exit_codes`.
 
-    It ends the process itself, instead of returning, where Python's way out could hang or change the status: in a run
-    of many processes, after a stop, as a library may still be compiling in a thread, and as the process's own command.
+    It ends the process itself, instead of returning, if Python's normal exit could hang or change the status: in a run
+    of several processes, after a stop, when a thread may still be compiling, and if it is the process's own command.
     """
     own = argv is None
     argv = list(sys.argv[1:] if own else argv)
     if not argv or argv[0] not in VERBS:
         return _without_verb(argv)
     verb_name = argv[0]
-    # A file cannot bear the name of a keyword, such as import.
+    # A module cannot have the name of a keyword, such as import.
     verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
     parser = argparse.ArgumentParser(
         prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         agreed, stopped = False, isinstance(error, Stopped)
         status, line = _explain(error)
         if line:
-            with contextlib.suppress(OSError):  # of a full disk: the status says it too
+            with contextlib.suppress(OSError):  # such as a full disk; the status remains
                 print(f"spanbert-jax {verb_name}: {line}", file=sys.stderr, flush=True)
         elif is_joined():
             traceback.print_exc()
         else:
             raise
-    if own:  # The status is settled, and all that is left is to end with it.
+    if own:  # from here on, signals must not change the status
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     leave(status, agreed)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr() -> None:
-    """Shows what this package logs as it is, whatever the libraries do to the root logger."""
+    """Prints the log messages of this package, independently of the root logger."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("spanbert_jax")
@@ -86,22 +86,22 @@ def _log_to_stderr() -> None:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit status of an error and what to say of it; nothing of a bug, whose traceback says more."""
+    """The exit status and the message of an error; "" for a bug, whose traceback is printed instead."""
     if is_lost_peer(error):
-        what = " ".join(str(error).split())[:200]
-        return PEER_LOST, f"another process of the run was lost ({what}); the same command goes on"
+        reason = " ".join(str(error).split())[:200]
+        return PEER_LOST, f"another process of the run was lost ({reason}); run the same command again to continue"
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             return status, str(error)
     if isinstance(error, (Stopped, KeyboardInterrupt)):
-        return STOPPED, f"stopped by {str(error) or 'SIGINT'}; the same command goes on"
+        return STOPPED, f"stopped by {str(error) or 'SIGINT'}; run the same command again to continue"
     return FAILED, ""
 
 
 def _without_verb(argv: Sequence[str]) -> int:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {what}" for verb, what in VERBS.items())
-    help_text = (f"usage: spanbert-jax VERB ...\n\n{verbs}\n\n`spanbert-jax VERB --help` tells more. To begin:\n"
+    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in VERBS.items())
+    help_text = (f"usage: spanbert-jax VERB ...\n\n{verbs}\n\n`spanbert-jax VERB --help` describes a verb. To start:\n"
                  "  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart")
     if argv and argv[0] in ("-h", "--help"):
         print(help_text)

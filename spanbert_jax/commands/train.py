@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
-from spanbert_jax.commands import joining
+from spanbert_jax.commands.arguments import add_process_arguments, join_processes
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.common.formatting import format_metric
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="save and stop after so long, as in 3h50m or 90m")
     parser.add_argument("--force", action="store_true",
                         help="go on from a checkpoint although changes since then make it another run")
-    joining.add_arguments(parser)
+    add_process_arguments(parser)
 
 
 def duration(text: str) -> float:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
     began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
     config = as_run_config(load_config(args.config, args.overrides))
-    joining.join(args)
+    join_processes(args)
     from spanbert_jax.cluster.agreement import is_process_zero
     from spanbert_jax.finetuning.config import FinetuningConfig
     from spanbert_jax.finetuning.run import finetune

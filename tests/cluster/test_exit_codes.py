@@ -33,7 +33,7 @@ def verb(monkeypatch):
 @pytest.mark.parametrize("error,status,line", [
     (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
     (SavesFailed("disk full"), SAVES_FAILED, "disk full"),
-    (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; the same command goes on")])
+    (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; run the same command again to continue")])
 def test_errors_are_one_line_messages(verb, capsys, error, status, line):
     def run(args):
         raise error
@@ -83,7 +83,7 @@ sys.exit(main(["train"]))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == STOPPED
-    assert errors == "spanbert-jax train: stopped by SIGTERM; the same command goes on\n"
+    assert errors == "spanbert-jax train: stopped by SIGTERM; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -98,5 +98,5 @@ def test_preparation_stops_at_once_and_leaves_nothing(tmp_path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == STOPPED
-    assert errors == f"spanbert-jax prepare: stopped by {number.name}; the same command goes on\n"
+    assert errors == f"spanbert-jax prepare: stopped by {number.name}; run the same command again to continue\n"
     assert os.listdir(tmp_path) == []

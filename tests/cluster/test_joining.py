@@ -156,11 +156,11 @@ def test_inconsistent_or_incomplete_settings_are_one_line_errors(environ, flags,
 VERB = """
 import sys, types
 import spanbert_jax.cluster.joining
-from spanbert_jax.commands import joining, main
+from spanbert_jax.commands import arguments, main
 from spanbert_jax.common.errors import UserError
 
 def run(args):
-    joining.join(args)
+    arguments.join_processes(args)
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -171,7 +171,7 @@ def run(args):
     return 0
 
 verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
-verb.add_arguments, verb.run = joining.add_arguments, run
+verb.add_arguments, verb.run = arguments.add_process_arguments, run
 sys.modules[verb.__name__] = verb
 {before}
 sys.exit(main(["train", *sys.argv[1:]]))
@@ -234,7 +234,7 @@ def test_a_killed_process_ends_the_others_with_a_message():
         assert status in (PEER_LOST, -signal.SIGABRT)
         if status == PEER_LOST:
             assert len(lines) == 1 and "another process of the run was lost" in lines[0]
-            assert "the same command goes on" in lines[0]
+            assert "run the same command again to continue" in lines[0]
     processes[2].communicate()
 
 
@@ -263,7 +263,7 @@ def test_waiting_for_the_other_processes_can_be_stopped(number):
                     before="spanbert_jax.cluster.joining._NOTICE_SECONDS = 0.1")
     assert "waiting for the other processes" in waiting.stderr.readline()
     waiting.send_signal(number)
-    assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; the same command goes on"])]
+    assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; run the same command again to continue"])]
 
 
 def test_a_port_in_use_is_an_error():

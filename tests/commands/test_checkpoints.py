@@ -67,7 +67,7 @@ def test_steps_set_aside_and_being_saved_are_listed(capsys, workdir):
     assert [step["step"] for step in found["steps"]] == [10, 20] and found["saving"] == [25]
     assert main(["checkpoints", "--workdir", str(workdir)]) == 0
     told = capsys.readouterr().out
-    assert "15.unsound" in told and "set aside" in told and "killed: 25" in told
+    assert "15.unsound" in told and "quarantined" in told and "killed run: 25" in told
 
 
 def test_a_workdir_without_checkpoints(capsys, tmp_path):
@@ -75,7 +75,7 @@ def test_a_workdir_without_checkpoints(capsys, tmp_path):
     assert "no checkpoints here" in capsys.readouterr().err
     (tmp_path / "checkpoints").mkdir()
     assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
-    assert "no checkpoint to go on from yet" in capsys.readouterr().out
+    assert "no checkpoint to continue from yet" in capsys.readouterr().out
 
 
 def test_numbers_that_no_clock_shows_are_no_traceback(capsys, workdir):

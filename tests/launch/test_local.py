@@ -27,10 +27,10 @@ forever = threading.Event().wait
 # A run of three that goes on for ever, met in a collective.
 MEETING = """
 import sys, types
-from spanbert_jax.commands import joining, main
+from spanbert_jax.commands import arguments, main
 
 def run(args):
-    joining.join(args)
+    arguments.join_processes(args)
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -40,7 +40,7 @@ def run(args):
 
 import os
 verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
-verb.add_arguments, verb.run = joining.add_arguments, run
+verb.add_arguments, verb.run = arguments.add_process_arguments, run
 sys.modules[verb.__name__] = verb
 sys.exit(main(["train", *sys.argv[1:]]))
 """
