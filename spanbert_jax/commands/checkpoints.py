@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -121,6 +122,6 @@ def _size(folder: pathlib.Path) -> int:
 
 def _when(seconds: int | None) -> str:
     try:
-        return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
-    except (TypeError, ValueError, OverflowError, OSError):  # missing, or not a valid time
+        return datetime.datetime.fromtimestamp(math.nan if seconds is None else seconds).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # missing, or not a valid time
         return "?"

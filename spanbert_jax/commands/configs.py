@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -28,7 +29,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       UserError: the file does not exist or fails, a field does not exist, or a value has another type.
     """
-    config = _read_file(path)
+    config: Any = _read_file(path)
     overrides = [_with_new_name(override) for override in overrides]
     try:
         values, rest = _parse(config, overrides)
@@ -127,7 +128,7 @@ def _parse(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> tuple
 
 def _explain(path: str, overrides: Sequence[str], error: Exception) -> str:
     """One line about an override that cannot be applied."""
-    config = _read_file(path)
+    config: Any = _read_file(path)
     for override in overrides:
         name, _, text = override.lstrip("-").partition("=")
         value = config

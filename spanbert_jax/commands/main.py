@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     of several processes, after a stop, when a thread may still be compiling, and if it is the process's own command.
     """
     own = argv is None
-    argv = list(sys.argv[1:] if own else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in VERBS:
         return _without_verb(argv)
     verb_name = argv[0]

@@ -32,11 +32,12 @@ def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str 
     return 0
 
 
-def say_what_was_written(out: str | pathlib.Path, comparison: Comparison, why_no_tokenizer: str) -> None:
+def say_what_was_written(out: str | pathlib.Path, comparison: Comparison | None, why_no_tokenizer: str) -> None:
     """The last lines of such a verb."""
     if why_no_tokenizer:
         print(f"no tokenizer goes along: {why_no_tokenizer}")
-    print(comparison)
+    if comparison:
+        print(comparison)
     print(f"Written: {out}")
     for path in sorted(pathlib.Path(out).rglob("*")):
         if path.is_file():

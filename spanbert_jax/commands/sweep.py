@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import ml_collections
 import rich.table
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise UserError(f"--seeds={args.seeds}: must be at least 1")
 
-    def make_config(overrides: Sequence[str]):
+    def make_config(overrides: Sequence[str]) -> ml_collections.ConfigDict:
         return load_config(args.config, [*args.overrides, *overrides])
 
     rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds),

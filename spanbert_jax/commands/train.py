@@ -51,7 +51,8 @@ def duration(text: str) -> float:
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Flags, with the overrides of the config's fields in `overrides`."""
-    args, args.overrides = parser.parse_known_args(argv, argparse.Namespace())
+    args, overrides = parser.parse_known_args(argv)
+    args.overrides = overrides
     unknown = [word for word in args.overrides if not word.startswith("--config.")]
     if unknown:
         parser.error(f"unknown argument {unknown[0]}; fields of the config are set as --config.FIELD=VALUE")
