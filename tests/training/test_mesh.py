@@ -22,11 +22,11 @@ TWO_SLICES = parse_topology("2*v5e:2x2")
 ON_TPU = """
 import json
 import numpy as np
-from spanbert_jax.planning.compiler.devices import reach_devices
+from spanbert_jax.planning.compiler.devices import get_devices
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax import default_config
 from spanbert_jax.training.mesh import make_mesh
-devices = reach_devices(parse_topology("2*v5e:2x2"))
+devices = get_devices(parse_topology("2*v5e:2x2"))
 config = default_config().mesh
 config.fsdp = 2
 print(json.dumps(np.vectorize(lambda device: device.slice_index)(make_mesh(config, devices).devices).tolist()))
