@@ -1,6 +1,7 @@
 """Batches of rows: random access to rows, their order as a function of (seed, step), and read-ahead."""
 import functools
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,22 @@ from spanbert_jax.corpus.rows import UINT8_FEATURES, token_dtype
 NumberedBatch = tuple[int, np.ndarray, dict[str, np.ndarray]]  # number, row numbers [B], rows [R] by feature
 
 _READERS, _BATCHES_AHEAD = 4, 8
+
+
+class Rows(Protocol):
+    """Random access to rows; safe to use from several threads."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads rows.
+
+        Args:
+          indices: [B] row numbers; -1, where a source allows it, is a row of padding.
+
+        Returns:
+          Arrays [B, ...] by name, among them "segments" [B, S] with 0 for padding.
+        """
 
 
 class RowSource:
@@ -129,7 +146,7 @@ class RowOrder:
         return np.array(numbers + self._padding, np.int64)
 
 
-def batches(source: RowSource, indices: Callable[[int], np.ndarray], numbers: range,
+def batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range,
             positions: np.ndarray | None = None) -> Iterator[NumberedBatch]:
     """Yields batches (number, row numbers [B], rows), reading ahead.
 
@@ -149,7 +166,7 @@ def batches(source: RowSource, indices: Callable[[int], np.ndarray], numbers: ra
     yield from grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
 
 
-def _read(source: RowSource, indices: Callable[[int], np.ndarray], positions: np.ndarray | slice,
+def _read(source: Rows, indices: Callable[[int], np.ndarray], positions: np.ndarray | slice,
           number: int) -> NumberedBatch:
     row_numbers = indices(number)
     return number, row_numbers, source.rows(row_numbers[positions])

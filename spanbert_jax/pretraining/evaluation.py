@@ -38,7 +38,7 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
     The sums are those of the objectives; "by_length" and "by_place", with one entry for each span length and position
     in a span up to `LONGEST`; and "unigram", the loss of predicting token frequencies of the training corpus.
     """
-    log_unigram = jnp.asarray(log_unigram)
+    log_frequency = jnp.asarray(log_unigram)
 
     def evaluate_batch(params: Any, batch: Batch, first: jax.Array) -> dict[str, LossSums]:
         with nn.logical_axis_rules(rules):
@@ -49,7 +49,7 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
             loss, correct = cross_entropy(logits.masked, rows.targets)
         sums["by_length"] = _by_bucket(loss, correct, rows, rows.span_length - 1)
         sums["by_place"] = _by_bucket(loss, correct, rows, rows.place)
-        unigram = -log_unigram[rows.targets] * rows.weights
+        unigram = -log_frequency[rows.targets] * rows.weights
         sums["unigram"] = LossSums(jnp.sum(unigram), jnp.zeros(()), jnp.sum(rows.weights))
         return sums
 
@@ -96,7 +96,7 @@ def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, ba
       max_rows: only the first so many rows are used.
       should_stop: called after each batch; true ends the evaluation, which then returns None.
     """
-    count, total = min(len(source), max_rows), None
+    count, total = min(len(source), max_rows), dict[str, LossSums]()
 
     def indices(number: int) -> np.ndarray:
         rows = number * batch_size + np.arange(batch_size)
@@ -108,7 +108,7 @@ def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, ba
             sums = jax.device_get(evaluate_batch(params, batch.arrays, np.int32(batch.number * batch_size)))
             # In float64: float32 loses digits over many batches.
             sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-            total = sums if total is None else jax.tree.map(np.add, total, sums)
+            total = jax.tree.map(np.add, total, sums) if total else sums
             if should_stop():
                 return None
     return summarize(total)
@@ -127,11 +127,11 @@ def summarize(total: dict[str, LossSums]) -> dict[str, Any]:
     unigram = total.pop("unigram")
     metrics: dict[str, Any] = {name: float(value) for name, value in mean_metrics(total).items()}
     metrics["perplexity"] = math.exp(min(metrics["masked_loss"], 700))
-    metrics["unigram_loss"] = float(unigram.loss / max(unigram.count, 1))
+    metrics["unigram_loss"] = float(unigram.loss) / max(float(unigram.count), 1)
     metrics["masked_tokens"] = int(unigram.count)
     for name, sums in buckets.items():
-        metrics[f"accuracy_{name}"] = [
-            float(correct / count) if count else None for correct, count in zip(sums.correct, sums.count)]
+        counts = zip(np.asarray(sums.correct), np.asarray(sums.count))
+        metrics[f"accuracy_{name}"] = [float(correct / count) if count else None for correct, count in counts]
     return metrics
 
 

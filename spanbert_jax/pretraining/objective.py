@@ -40,7 +40,8 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
         left=rows.left, right=rows.right, place=rows.place, deterministic=dropout_key is None, rngs=rngs)
 
 
-def pretraining_objective(model: SpanBert, masker: Masker, objectives: ObjectiveSettings, mesh: Mesh, rules: Rules) -> Objective:
+def pretraining_objective(model: SpanBert, masker: Masker, objectives: ObjectiveSettings, mesh: Mesh,
+                          rules: Rules) -> Objective:
     """Losses of masked tokens, span boundaries and next sentences, with the weights of `config.objectives`."""
     def prepare_inputs(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
         return mask_batch(masker, key, batch, mesh, rules), batch
@@ -95,5 +96,5 @@ def total_loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array], bo
     """
     weights = {"masked": 1.0, "boundary": boundary_weight, "next_sentence": 1.0}
     extra = {"boundary": 1.0 if reference_denominators else 0.0}
-    return sum(weights[name] * value.loss / jnp.maximum(counts[name] + extra.get(name, 0.0), 1.0)
-               for name, value in sums.items())
+    return jnp.asarray(sum(weights[name] * value.loss / jnp.maximum(counts[name] + extra.get(name, 0.0), 1.0)
+                           for name, value in sums.items()))

@@ -94,4 +94,5 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
             task = bar.add_task("evaluating", total=-(-len(workload.held_out) // config.evaluation.batch_size))
             metrics = workload.evaluate(params, lambda function, *arguments: function(*arguments),
                                         lambda: bar.advance(task))
+        assert metrics is not None  # nothing stops it
         return {"step": chosen, **metrics}

@@ -22,7 +22,7 @@ _Lengths = TypeVar("_Lengths")
 
 
 class PackedRows:
-    """Features in rows of one length: a `training.workload.Rows`.
+    """Features in rows of one length: a `corpus.Rows`.
 
     A row has "tokens", "segments" and "token_types" [S]; "first" [K], where each of its texts starts; "weights" [K], 1
     for a text and 0 for none; and the label fields: columns [K, ...] and token columns [S, ...].

@@ -1,32 +1,16 @@
 """Feeds batches of rows to the devices; every process reads only the rows of its own devices."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from spanbert_jax.corpus import batches
+from spanbert_jax.corpus import Rows, batches
 from spanbert_jax.training.mesh import Rules, batch_sharding
 from spanbert_jax.training.objective import Batch
-
-
-class Rows(Protocol):
-    """Random access to rows; safe to use from several threads."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads rows.
-
-        Args:
-          indices: [B] row numbers; -1, where the source allows it, is a row of padding.
-
-        Returns:
-          Arrays [B, ...] by name, "segments" [B, S] with 0 for padding among them.
-        """
 
 
 class DeviceBatch(NamedTuple):
@@ -43,7 +27,7 @@ class DeviceBatch(NamedTuple):
 
 
 def device_batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range, mesh: Mesh,
-                   rules: Rules) -> Iterator[DeviceBatch]:
+                   rules: Rules) -> Generator[DeviceBatch, None, None]:
     """Yields batches on the devices in order; threads read ahead. Close it to end the threads.
 
     Args:
@@ -67,8 +51,8 @@ def device_batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: 
 def local_batch_indices(sharding: NamedSharding, batch_size: int) -> np.ndarray:
     """[R] ascending positions in a batch of the rows that this process's devices hold."""
     held = np.zeros(batch_size, bool)
-    for rows, in sharding.addressable_devices_indices_map((batch_size,)).values():
-        held[rows] = True
+    for index in sharding.addressable_devices_indices_map((batch_size,)).values():
+        held[index] = True
     return np.flatnonzero(held)
 
 
@@ -83,7 +67,7 @@ def global_array(sharding: NamedSharding, rows: np.ndarray, batch_indices: np.nd
     Returns:
       [B, ...].
     """
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
+    def shard(index: Any) -> np.ndarray:
         first, end, _ = index[0].indices(batch_size)
         start = np.searchsorted(batch_indices, first)
         return rows[start:start + end - first]

@@ -18,6 +18,7 @@ from spanbert_jax.training.profiling import parse_steps
 from spanbert_jax.training.renames import rename_fields
 from spanbert_jax.training.schedules import ScheduleSettings
 from spanbert_jax.training.skipping import SkipSettings
+from spanbert_jax.training.trackers import TRACKERS
 
 # Fields of `ModelSettings` that the named size gives where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
@@ -111,6 +112,8 @@ class RunConfig(Settings):
     def validate(self, path: str) -> None:
         super().validate(path)
         parse_steps(self.profile)
+        for name in self.trackers:
+            TRACKERS.get(name)  # raises UserError for an unknown one
 
 
 C = TypeVar("C", bound=RunConfig)

@@ -38,7 +38,7 @@ def print_summary(console: rich.console.Console, experiment: Experiment) -> None
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(
         f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; "
-        f"{first}, {experiment.size.total_steps:,} steps, {format_quantity(workload.flops, 'FLOP')} a step")
+        f"{first}, {experiment.total_steps:,} steps, {format_quantity(workload.flops, 'FLOP')} a step")
     for line in others:
         console.print(line)
 
@@ -58,7 +58,7 @@ class TrainingProgress:
             text("{task.fields[metrics]}"), console=console, disable=console.quiet or not console.is_terminal)
         self._task = self._bar.add_task("train", total=total, completed=first_step, metrics="compiling")
 
-    def __enter__(self) -> "TrainingProgress":
+    def __enter__(self) -> TrainingProgress:
         self._bar.start()
         return self
 

@@ -50,6 +50,12 @@ class Experiment(Generic[W]):
     abstract_state: TrainState
 
     @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        assert self.size.total_steps is not None  # `build_experiment` sets it
+        return self.size.total_steps
+
+    @property
     def parameters(self) -> int:
         """Number of parameters of the model."""
         configs = [getattr(self.model, name) for name in ("config", "decoder_config") if hasattr(self.model, name)]
@@ -80,9 +86,10 @@ def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh,
     Raises:
       UserError: the schedule does not fit into the run, or a large parameter would be on every device.
     """
-    size = dataclasses.replace(size, total_steps=size.steps("config.train.duration", config.train.duration))
+    total = size.steps("config.train.duration", config.train.duration)
+    size = dataclasses.replace(size, total_steps=total)
     schedule = learning_rate_schedule(
-        config.schedule.name, config.optimizer.learning_rate, size.total_steps,
+        config.schedule.name, config.optimizer.learning_rate, total,
         size.steps("config.schedule.warmup", config.schedule.warmup),
         size.steps("config.schedule.decay", config.schedule.decay), config.schedule.final_fraction)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -114,5 +121,5 @@ def parameter_count(params: Any, *configs: ModelConfig) -> int:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in the user's cache folder unless JAX is configured otherwise."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

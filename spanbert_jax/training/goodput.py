@@ -89,7 +89,7 @@ class Goodput:
         saved = {at: state for at, state in record.saved.items() if at <= step} if record else {}
         restarts = 0
         before = dict.fromkeys(CATEGORIES, 0.0)
-        if saved:
+        if record and saved:
             state = saved[max(saved)]  # of an earlier step if the process died between saving and recording
             before |= state.seconds
             # The clock of another machine may be behind.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -47,7 +47,7 @@ class TrainingLoop:
         self.state, self.step, self.stopping = state, step, False
         self.evaluation: dict[str, Any] | None = None
         self._experiment, self._workload, self._services = experiment, experiment.workload, services
-        self._metadata, self._first, self._total = metadata, step, experiment.size.total_steps
+        self._metadata, self._first, self._total = metadata, step, experiment.total_steps
         self._evaluate_every = experiment.steps("evaluation", "every")
         self._save_every = experiment.steps("checkpoint", "every")
         self.compiled = CompiledFunctions(experiment.mesh, services.goodput, services.stop)
@@ -129,7 +129,7 @@ class TrainingLoop:
                     self._finish_update()
                 self._updates.submit(self.step, batch.indices, metrics)
 
-    def _batches(self) -> Iterator[DeviceBatch]:
+    def _batches(self) -> Generator[DeviceBatch, None, None]:
         config, workload = self._experiment.config, self._workload
         rows = workload.open_rows()
         order = RowOrder(len(rows), workload.rows_per_step, config.seed, workload.padding_rows)

@@ -133,7 +133,7 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
 
 def _check(name: str, logical: tuple[str | None, ...], shape: tuple[int, ...], sharding: NamedSharding,
            rules: Rules) -> None:
-    mesh, rule = sharding.mesh.shape, dict(rules)
+    mesh, rule = sharding.mesh.shape, dict[str | None, Any](rules)
     claims = [axis for part in logical for axis in _axes(rule.get(part)) if mesh[axis] > 1]
     for axis in claims:
         if claims.count(axis) > 1:
@@ -209,6 +209,7 @@ def _padded_size(shape: list[int], axis: int, ways: int) -> int:
 
 def stop_flags(mesh: Mesh, stop: bool) -> jax.Array:
     """[devices] bool over the whole mesh; the entries of this process's devices are its wish to stop."""
-    sharding = NamedSharding(mesh, PartitionSpec(AXES))
-    return jax.make_array_from_callback(
-        (mesh.size,), sharding, lambda index: np.full(len(range(*index[0].indices(mesh.size))), stop))
+    def shard(index: Any) -> np.ndarray:
+        return np.full(len(range(*index[0].indices(mesh.size))), stop)
+
+    return jax.make_array_from_callback((mesh.size,), NamedSharding(mesh, PartitionSpec(AXES)), shard)

@@ -22,7 +22,7 @@ _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
 
 class AdamWState(NamedTuple):
     """Number of updates, and running means of the gradient and of its square."""
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     mu: optax.Params
     nu: optax.Params
 
@@ -132,7 +132,7 @@ def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax
                         f"allowed: {', '.join(allowed)}")
     if config.weight_decay and "weight_decay" not in takes:
         raise UserError(f"config.optimizer.weight_decay={config.weight_decay}: {config.name} takes none; set it to 0")
-    defaults = {"weight_decay": config.weight_decay} if "weight_decay" in takes else {}
+    defaults: dict[str, Any] = {"weight_decay": config.weight_decay} if "weight_decay" in takes else {}
     if config.decay_mask == "kernels":
         if "mask" not in takes:
             raise UserError(f"config.optimizer.decay_mask='kernels': {config.name} takes no mask; set it to 'all'")
@@ -149,6 +149,6 @@ def _options(text: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise UserError(f"config.optimizer.options={text!r}: write it as 'momentum=0.9,nesterov=True'") from None

@@ -77,7 +77,7 @@ class Profiler:
             if not any(part.start < steps.stop and steps.start < part.stop for part in self._chosen):
                 log(f"config.profile={text!r}: all of these steps are done or beyond the end; nothing is traced.")
 
-    def __enter__(self) -> "Profiler":
+    def __enter__(self) -> Profiler:
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -54,7 +54,7 @@ class RunResult:
 
 
 @contextlib.contextmanager
-def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator["Run"]:
+def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator[Run]:
     """Locks a workdir and listens for stop requests until the context is left.
 
     Args:
@@ -97,7 +97,7 @@ class Run:
             # Only after the checkpoint was found to fit: a wrong config does not replace the stored one.
             if is_process_zero():
                 _init_workdir(self.workdir, experiment, new=not step)
-            total = experiment.size.total_steps
+            total = experiment.total_steps
             with (MetricsWriter(self.workdir, step, config.trackers, log=console.print) as metrics,
                   display.TrainingProgress(console, total, step) as progress, self.stop.deferred()):
                 profiler = Profiler(config.profile, self.workdir, range(step + 1, total + 1), self.goodput,

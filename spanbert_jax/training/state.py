@@ -79,7 +79,8 @@ def abstract_train_state(model: Network, optimizer: optax.GradientTransformation
     shardings = parameter_shardings(boxed, mesh, rules)
     replicated = NamedSharding(mesh, PartitionSpec())
     moments = spread_over_data(params, shardings) if zero1 else shardings
-    layout = TrainState(replicated, shardings, optimizer_shardings(optimizer, params, moments, mesh),
+    layout = TrainState(replicated, shardings,  # type: ignore[arg-type]  # shardings in place of arrays
+                        optimizer_shardings(optimizer, params, moments, mesh),
                         jax.tree.map(lambda _: replicated, jax.eval_shape(empty_history)))
     shapes = jax.eval_shape(lambda: _random_state(model, optimizer, jax.random.key(0)))
     return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -43,7 +43,7 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
         sums = objective.loss_sums(params, part, key)
         return objective.loss(sums, counts), sums
 
-    def add_part(index: jax.Array, part: Any) -> tuple[jax.Array, dict[str, LossSums], Any]:
+    def add_part(index: jax.Array | int, part: Any) -> tuple[jax.Array, dict[str, LossSums], Any]:
         key = jax.random.fold_in(dropout_key, index)
         (loss, sums), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, part, key)
         if layout is not None:

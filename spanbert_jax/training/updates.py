@@ -17,7 +17,7 @@ class UpdateReporter:
 
     def __init__(self, experiment: Experiment, services: Services):
         self._config, self._flops = experiment.config, experiment.workload.flops
-        self._total = experiment.size.total_steps
+        self._total = experiment.total_steps
         self._services = services
         self._timer = Timer(lambda: services.goodput.spent("steps", "data"))
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from spanbert_jax.training.batches import Rows
+from spanbert_jax.corpus import Rows
 from spanbert_jax.training.objective import Objective
 
 # Calls a jitted function with arguments; `CompiledFunctions`, or a plain call.

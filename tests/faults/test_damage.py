@@ -37,7 +37,7 @@ def one_of_each_kind(checkpoints: pathlib.Path, step: int) -> list[str]:
 @pytest.fixture(scope="module")
 def damaged(files, unbroken, tmp_path_factory):
     """Runs resumed after one file was damaged: workdirs by (damage, file), and the output of all."""
-    folder, workdirs, processes = tmp_path_factory.mktemp("damaged"), {}, []
+    folder, workdirs = tmp_path_factory.mktemp("damaged"), {}
     damages = itertools.cycle((flip_a_bit, truncate, os.unlink))
     for file in one_of_each_kind(unbroken / "checkpoints", 60):
         # An empty file has nothing to flip or to cut off.
@@ -45,11 +45,10 @@ def damaged(files, unbroken, tmp_path_factory):
         workdir = workdirs[damage.__name__, file] = folder / str(len(workdirs))
         shutil.copytree(unbroken, workdir)
         damage(workdir / "checkpoints" / file)
-    for half in (0, 1):
-        processes.append(subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.go_on", files.folder / "config.py", files.corpus,
-             *list(workdirs.values())[half::2]],
-            env=files.environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    processes = [subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.resume", files.folder / "config.py", files.corpus,
+         *list(workdirs.values())[half::2]],
+        env=files.environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True) for half in (0, 1)]
     output = "".join([process.communicate()[1] for process in processes])
     assert [process.returncode for process in processes] == [0, 0], output
     return workdirs, output

@@ -1,3 +1,4 @@
+"""The pretraining objective: losses, weights and sums over targets."""
 import jax
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ B, M, V = 4, 6, 11
 
 @pytest.fixture
 def batch():
-    """Logits, masked rows and next-sentence labels, made up; the last row has no targets."""
+    """Random logits, masked rows and next-sentence labels; the last row has no targets."""
     random = np.random.default_rng(0)
     shapes = (B, M, V), (B, M, V), (B, 2)
     logits = PretrainingLogits(*(random.normal(size=shape).astype(np.float32) for shape in shapes))
@@ -39,34 +40,37 @@ def test_cross_entropy_equals_log_softmax_and_counts_the_likeliest_target_as_cor
     np.testing.assert_array_equal(cross_entropy(np.ones((1, 3), np.float32), np.array([1]))[1], [1])  # a tie
 
 
-def test_terms_count_weighted_targets_only(batch):
+def test_sums_count_only_weighted_targets(batch):
     logits, rows, labels = batch
-    terms = objective_sums(logits, rows, labels)
+    sums = objective_sums(logits, rows, labels)
     for name, values, weights in (("masked", logits.masked, rows.weights),
                                   ("boundary", logits.boundary, rows.boundary_weights)):
         loss = -np.take_along_axis(scipy.special.log_softmax(values, -1), rows.targets[..., None], -1)[..., 0]
-        np.testing.assert_allclose(terms[name].loss, (loss * weights).sum(), rtol=1e-5)
-        assert terms[name].count == weights.sum()
+        np.testing.assert_allclose(sums[name].loss, (loss * weights).sum(), rtol=1e-5)
+        assert sums[name].count == weights.sum()
     pairs = scipy.special.log_softmax(logits.next_sentence, -1)
-    np.testing.assert_allclose(terms["next_sentence"].loss, -(pairs[0, 0] + pairs[1, 1] + pairs[2, 1]), rtol=1e-5)
-    assert terms["next_sentence"].count == 3
+    np.testing.assert_allclose(sums["next_sentence"].loss, -(pairs[0, 0] + pairs[1, 1] + pairs[2, 1]), rtol=1e-5)
+    assert sums["next_sentence"].count == 3
 
 
-def test_a_missing_head_has_no_term(batch):
+def test_a_missing_head_has_no_sums(batch):
     logits, rows, labels = batch
     assert objective_sums(PretrainingLogits(logits.masked, None, None), rows, labels).keys() == {"masked"}
 
 
 @pytest.mark.parametrize("reference,extra", [(False, 0), (True, 1)])
-def test_losses_of_parts_add_up_to_the_loss_of_the_whole(batch, reference, extra):
+def test_the_losses_of_parts_add_up_to_the_loss_of_the_batch(batch, reference, extra):
     logits, rows, labels = batch
     counts = {name: weights.sum() for name, weights in target_weights(rows, labels).items()}
-    part = lambda tree, s: jax.tree.map(lambda x: x[s], tree)
+
+    def part(tree, rows):
+        return jax.tree.map(lambda x: x[rows], tree)
+
     parts = [total_loss(objective_sums(part(logits, s), part(rows, s), labels[s]), counts, 0.7, reference)
              for s in (slice(0, 1), slice(1, 4))]
-    terms = objective_sums(logits, rows, labels)
-    expected = (terms["masked"].loss / counts["masked"] + 0.7 * terms["boundary"].loss / (counts["boundary"] + extra)
-                + terms["next_sentence"].loss / 3)
+    sums = objective_sums(logits, rows, labels)
+    expected = (sums["masked"].loss / counts["masked"] + 0.7 * sums["boundary"].loss / (counts["boundary"] + extra)
+                + sums["next_sentence"].loss / 3)
     np.testing.assert_allclose(sum(parts), expected, rtol=1e-5)
 
 

@@ -159,7 +159,7 @@ def test_the_record_stays_short_after_many_saves(tmp_path):
 
 def test_a_record_is_read_back(tmp_path):
     record = GoodputRecord(3, None, {0: TimeAtSave(1e9, dict.fromkeys(CATEGORIES, 0.0)), 7: TimeAtSave(
-        1e9 + 0.123, {category: 1 / 3 for category in CATEGORIES})})
+        1e9 + 0.123, dict.fromkeys(CATEGORIES, 1 / 3))})
     assert read_record(tmp_path, pytest.fail) is None
     write_record(tmp_path, record)
     assert read_record(tmp_path, pytest.fail) == record
@@ -179,7 +179,7 @@ def test_a_full_disk_keeps_the_previous_record(tmp_path):
     with small_disk(tmp_path / "disk", "64k") as disk:
         write_record(disk, record)
         fill(disk)
-        write_record(disk, GoodputRecord(1, None, {step: record.saved[0] for step in range(1000)}))
+        write_record(disk, GoodputRecord(1, None, dict.fromkeys(range(1000), record.saved[0])))
         assert read_record(disk, pytest.fail) == record and sorted(path.name for path in disk.iterdir()) == [
             "filler", "goodput.json"]
 

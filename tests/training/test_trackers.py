@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -252,7 +253,7 @@ def test_training_does_not_import_torch_and_torch_can_be_imported_later():
 
 class Recorder:
     """A tracker as another package may register it."""
-    opened = []
+    opened: ClassVar[list] = []
 
     def __init__(self, workdir, first_step):
         self.calls = [(workdir, first_step)]

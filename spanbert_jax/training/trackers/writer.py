@@ -45,7 +45,7 @@ class MetricsWriter:
             lines = JsonLines(self._workdir, first_step)  # last, because it changes its file and others may raise
             self._trackers["json_lines"], self.evaluations = lines, lines.evaluations
 
-    def __enter__(self) -> "MetricsWriter":
+    def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -64,7 +64,7 @@ class MetricsWriter:
             try:
                 call(tracker)
             except Exception as error:  # a tracker of another package may raise anything
-                reason = isinstance(error, OSError) and error.strerror or f"{type(error).__name__}: {error}"
+                reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
                 failure = failure or f"{name}: {' '.join(reason.split())}"
         if bool(failure) == self._failing:
             return

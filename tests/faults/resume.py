@@ -1,6 +1,6 @@
 """Resumes runs one after the other in one process, which saves the start of a process for each.
 
-  python -m tests.faults.go_on CONFIG CORPUS WORKDIR...
+  python -m tests.faults.resume CONFIG CORPUS WORKDIR...
 """
 import sys
 
