@@ -79,8 +79,8 @@ MUTATIONS = (
              "masking/test_replacement.py"),
     Mutation("span_replaced_token_by_token", "masking/masker.py", "slot - place, slot)", "slot, slot)",
              "masking/test_replacement.py masking/test_masking.py"),
-    Mutation("boundary_targets_too_far", "masking/masker.py", "(place < spec.max_span_positions)",
-             "(place <= spec.max_span_positions)", "masking/test_masking.py masking/test_spans.py"),
+    Mutation("boundary_targets_too_far", "masking/masker.py", "(place < settings.max_span_positions)",
+             "(place <= settings.max_span_positions)", "masking/test_masking.py masking/test_spans.py"),
     Mutation("rows_share_a_key", "pretraining/objective.py", "first + jnp.arange(", "first + 0 * jnp.arange(",
              "pretraining/test_objective.py"),
     # Losses.

@@ -1,26 +1,27 @@
-"""How many tokens of a block are masked, and how many of a row at most."""
+"""Masking budgets: how many tokens of a block are masked, and how many of a row at most."""
 import math
 
 import numpy as np
+from jaxtyping import Int32
 
 
-def budget_table(rate: float, length: int) -> np.ndarray:
-    """Budgets [length + 1] int32: ceil(rate * n) for a block of n maskable tokens.
+def budget_table(rate: float, length: int) -> Int32[np.ndarray, " length+1"]:
+    """Budgets by number of maskable tokens in a block: ceil(rate * n) for n from 0 to `length`.
 
-    Computed in float64, as the reference does: in float32, 20 * 0.15 is above 3 and would give 4.
+    Computed in float64, as in the reference: in float32, 20 * 0.15 exceeds 3 and would give 4.
     """
     return np.ceil(np.arange(length + 1) * np.float64(rate)).astype(np.int32)
 
 
 def max_masked(rate: float, length: int, max_blocks: int) -> int:
-    """The static number M of masked positions: the most that a row of `length` with up to `max_blocks` blocks needs.
+    """M, the static number of slots for masked positions in a row of `length` with up to `max_blocks` blocks.
 
-    A text spends two special tokens ([CLS], [SEP]) and a pair of texts three, so k blocks leave at most
-    length - k - ceil(k / 2) maskable tokens. M is the largest sum of budgets over the ways to divide these among the k
-    blocks, and over k: since every budget is rounded up, many short blocks need more than one long one.
+    A single text has two special tokens ([CLS], [SEP]) and a pair of texts three, so k blocks leave at most
+    length - k - ceil(k / 2) maskable tokens. M is the largest sum of budgets over all k, and over all ways to divide
+    these tokens among the k blocks. Budgets are rounded up, so many short blocks need more slots than a long one.
     """
     budgets = budget_table(rate, length)
-    # [t]: the largest sum of budgets when t tokens are divided among the blocks so far.
+    # divided[t] is the largest sum of budgets when t tokens are divided among the blocks so far.
     divided = np.zeros_like(budgets)
     most = 0
     for blocks in range(1, max_blocks + 1):

@@ -1,42 +1,45 @@
-"""What stands in the place of a masked token: [MASK], a random piece, or the token itself."""
+"""Replacement of masked tokens by [MASK], by random tokens or by themselves."""
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, UInt32
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.masking.distribution import DiscreteDistribution
 from spanbert_jax.masking.settings import MaskingSettings
 
+Replace = Callable[[UInt32[Array, "2 M"], Int32[Array, " M"], Int32[Array, " M"]], Int32[Array, " M"]]
 
-def make_replacement(
-        spec: MaskingSettings, mask_id: int, special_ids: tuple[int, ...], unigram: np.ndarray,
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """Makes `replace(bits, targets, group) -> pieces` from uint32 random bits [2, M] and int32 [M] to int32 [M].
 
-    `group[m]` is the slot whose draw decides what slot m becomes: m itself for replacement token by token, the slot of
-    the span's first token for replacement by span. Random pieces are drawn for each token, from the corpus unigram as
-    in the reference (BERT: uniformly from the vocabulary).
+def make_replacement(settings: MaskingSettings, mask_id: int, special_ids: tuple[int, ...],
+                     unigram: np.ndarray) -> Replace:
+    """Makes `replace(bits, targets, group)`, which gives the tokens that replace the targets.
+
+    `group[m]` is the slot whose random bits decide between [MASK], a random token and the target in slot m. It is m
+    itself in replacement by token, and the slot of the span's first token in replacement by span. The random tokens are
+    drawn one by one from the unigram distribution of the corpus, as in the reference (in BERT, uniformly).
 
     Args:
-        spec: gives the shares of [MASK] and of random pieces.
-        mask_id: the id of [MASK].
-        special_ids: ids never drawn.
-        unigram: counts [V] of the corpus.
+      settings: probabilities of [MASK] and of random tokens.
+      mask_id: id of [MASK].
+      special_ids: ids that are never drawn.
+      unigram: token counts [V] of the corpus.
 
     Raises:
-        UserError: no piece can be drawn.
+      UserError: there is no token to draw.
     """
     counts = np.array(unigram, np.float64)
     counts[list(special_ids)] = 0
     if not counts.sum() > 0:
-        raise UserError("the corpus unigram counts no piece but special tokens: prepare the corpus again")
-    pieces = DiscreteDistribution(counts)
-    outcome = DiscreteDistribution([spec.mask_share, spec.random_share, max(0.0, 1 - spec.mask_share - spec.random_share)])
+        raise UserError("the corpus unigram counts no token but special ones: prepare the corpus again")
+    random_tokens = DiscreteDistribution(counts)
+    kept_share = max(0.0, 1 - settings.mask_share - settings.random_share)
+    outcomes = DiscreteDistribution([settings.mask_share, settings.random_share, kept_share])
 
-    def replace(bits: jax.Array, targets: jax.Array, group: jax.Array) -> jax.Array:
-        drawn = outcome.draw(bits[0])[group]
-        return jnp.where(drawn == 0, mask_id, jnp.where(drawn == 1, pieces.draw(bits[1]), targets))
+    def replace(bits: UInt32[Array, "2 M"], targets: Int32[Array, " M"],
+                group: Int32[Array, " M"]) -> Int32[Array, " M"]:
+        outcome = outcomes.draw(bits[0])[group]
+        return jnp.where(outcome == 0, mask_id, jnp.where(outcome == 1, random_tokens.draw(bits[1]), targets))
 
     return replace

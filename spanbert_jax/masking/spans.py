@@ -1,28 +1,30 @@
-"""Merged spans: the maximal masked runs inside a block, and what lies at their ends."""
+"""Merged spans: the maximal masked runs of a block, and their boundaries."""
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32
 
 
 class Spans(NamedTuple):
-    """The merged span at each masked position of a row; arrays [S], without meaning at other positions."""
-    start: jax.Array    # int32, its first position
-    length: jax.Array   # int32
-    left: jax.Array     # int32, position that predicts it from the left
-    right: jax.Array    # int32, and from the right
-    bounded: jax.Array  # bool, whether both exist; if not, left and right are the span's ends
+    """The merged span of each masked position; undefined at other positions."""
+    start: Int32[Array, " S"]   # first position of the span
+    length: Int32[Array, " S"]  # tokens
+    left: Int32[Array, " S"]    # position of the left boundary
+    right: Int32[Array, " S"]   # position of the right boundary
+    bounded: Bool[Array, " S"]  # whether both boundaries exist; otherwise left and right are the ends of the span
 
 
-def merge(masked: jax.Array, block: jax.Array, maskable: jax.Array, endpoints: str) -> Spans:
-    """Merges spans that overlap or touch, as the reference does: all that follows works on maximal masked runs.
+def merge(masked: Bool[Array, " S"], block: Int32[Array, " S"], maskable: Bool[Array, " S"], endpoints: str) -> Spans:
+    """Merges spans that overlap or touch into maximal masked runs, as the reference does.
 
     Args:
-        masked: bool [S].
-        block: int32 [S], number of the block each position belongs to; runs end with their block.
-        maskable: bool [S], false at special tokens and padding.
-        endpoints: "external": the neighbours of the run, which must lie in its block and not be special (a run at the
-            block's edge has none, though [CLS] or [SEP] stand there; the reference likewise); "internal": its ends.
+      masked: masked positions.
+      block: index of the block of each position; a run ends with its block.
+      maskable: False at special tokens and padding.
+      endpoints: "external": the boundaries are the neighbours of the run, which must be maskable tokens of its block. A
+        run at the edge of its block has none, although [CLS] or [SEP] is next to it, as in the reference. "internal":
+        the boundaries are the first and the last token of the run.
     """
     length = masked.shape[0]
     position = jnp.arange(length, dtype=jnp.int32)
@@ -34,15 +36,15 @@ def merge(masked: jax.Array, block: jax.Array, maskable: jax.Array, endpoints: s
     end = jax.lax.cummin(jnp.where(ends, position, length - 1), reverse=True)
     if endpoints == "internal":
         return Spans(start, end - start + 1, start, end, masked)
-    # A maximal run has no masked neighbour, so maskable neighbours are unmasked ones.
+    # A maximal run has no masked neighbour, so its maskable neighbours are unmasked.
     bounded = (same_as_previous & _previous(maskable))[start] & (same_as_next & _next(maskable))[end]
     left, right = jnp.where(bounded, start - 1, start), jnp.where(bounded, end + 1, end)
     return Spans(start, end - start + 1, left, right, bounded)
 
 
-def _previous(x: jax.Array) -> jax.Array:
+def _previous(x: Bool[Array, " S"]) -> Bool[Array, " S"]:
     return jnp.pad(x[:-1], (1, 0))
 
 
-def _next(x: jax.Array) -> jax.Array:
+def _next(x: Bool[Array, " S"]) -> Bool[Array, " S"]:
     return jnp.pad(x[1:], (0, 1))

@@ -1,14 +1,13 @@
 """Every shell command of README and pages is accepted: by its argument parser, the config loader and the config's checks."""
 import argparse
 import contextlib
-import functools
 import importlib
 import keyword
 import re
 
 import pytest
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import VERBS
 from tests.docs.markdown import PAGES, blocks
 from tests.runs import ROOT
@@ -53,18 +52,11 @@ class _Parser(argparse.ArgumentParser):
         raise AssertionError(message)
 
 
-@functools.cache
-def _checks():
-    from spanbert_jax.finetuning.config import validate as validate_task
-    from spanbert_jax.pretraining.config import validate
-    return validate, validate_task
-
-
 def _check_config(path, overrides):
     config = load_config(path, overrides)
     if not config.get("task") and not config.data.path and not config.data.sources:
         config.data.path = "corpora/mine"  # as base.py, which leaves the corpus to the command line
-    _checks()["task" in config](config)
+    as_run_config(config).validate("config")
 
 
 def _pip(words):
