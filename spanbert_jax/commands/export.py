@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit --step")
         return carry_writer(path, args.out, None, args.tokenizer)
     pretrained = open_pretrained(args.workdir, step=args.step)
-    model = pretrained.model(pretrained.head)
+    model = pretrained.model(pretrained.head.name)
     facts, step = pretrained.facts, ""
     if facts:
         facts |= {"evaluation": _evaluation(pretrained.path, facts["step"])}

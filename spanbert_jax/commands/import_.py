@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.task:
         raise UserError(f"--task {args.task}: {args.source} is not an EncoderDecoderModel; omit --task, and fine-tune the model")
     pretrained = open_pretrained(args.source)
-    model = pretrained.model(pretrained.head)
+    model = pretrained.model(pretrained.head.name)
     print(f"{pretrained.path}: {describe(model)}")
     tokenizer, why_none = find_tokenizer(pretrained, args.tokenizer)
     params = load_params(pretrained, model)

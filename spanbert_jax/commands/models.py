@@ -11,12 +11,8 @@ from spanbert_jax.model import EncoderModel
 def describe(model: EncoderModel) -> str:
     """A network in a line."""
     config = model.config
-    heads = {"pretraining": ["masked-token head"] + ["span boundary head"] * config.boundary_head
-             + ["next-sentence head"] * config.next_sentence_head,
-             "masked_lm": ["masked-token head"], None: ["pooler"] if config.pooler else ["no head"]}
-    words = heads.get(model.head, [f"{model.head.replace('_', ' ')} head" if model.head else ""])
     return (f"{config.num_layers} layers of width {config.width}, {config.num_heads} attention heads, "
-            f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(words)}")
+            f"{config.vocab_size:,} pieces, {config.max_positions:,} positions; {', '.join(model.head.parts)}")
 
 
 def carry_writer(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:

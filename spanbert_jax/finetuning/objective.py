@@ -23,7 +23,7 @@ def task_objective(model: nn.Module, task: Task) -> Objective:
     def counts(batch: Batch) -> dict[str, jax.Array]:
         # The number of targets does not depend on the outputs, so the model is not computed for it.
         def outputs(key: jax.Array) -> Any:
-            return task.apply(model, nn.unbox(model.init(key, **model.smallest_inputs))["params"], batch)
+            return task.apply(model, nn.unbox(model.init(key, **model.dummy_inputs))["params"], batch)
 
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(outputs, jax.random.key(0)))
         return {_TERM: task.loss(zeros, batch).count}

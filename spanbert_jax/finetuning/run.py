@@ -1,7 +1,6 @@
 """A fine-tuning run: training, then the best model with its task, predictions and scores."""
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -15,14 +14,12 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.common.settings import to_dict
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.evaluation import Predicted
 from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
-from spanbert_jax.model import ModelConfig
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
@@ -76,10 +73,10 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
     tokenizer = load_tokenizer(_tokenizer_path(config, workdir))
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
-    encoder = encoder_config(config, tokenizer.get_vocab_size())
-    model = dataset.task.build_model(with_attention(encoder, config.compute.attention, mesh, rules, rows.length),
-                                     tokenizer)
-    local_model = dataset.task.build_model(dataclasses.replace(encoder, attention=ModelConfig.attention), tokenizer)
+    encoder = config.model.config(tokenizer.get_vocab_size())
+    compute = with_attention(config.compute, encoder, mesh, rules, rows.length)
+    model = dataset.task.build_model(encoder, compute, tokenizer)
+    local_model = dataset.task.build_model(encoder, compute.replace(attention="plain"), tokenizer)
     workload = TaskWorkload(config, dataset, model, local_model, mesh)
     examples = workload.rows_per_step * len(dataset.examples["train"]) / len(rows)  # per step, on average
     size = RunSize(examples, workload.rows_per_step * rows.length / examples, len(dataset.examples["train"]))
@@ -91,15 +88,6 @@ def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pa
     own = workdir / _TOKENIZER_FILE
     started = own.exists() and (workdir / CONFIG_FILE).exists() and load_values(workdir)["init_from"] == config.init_from
     return own if started else config.task.tokenizer or config.init_from
-
-
-def encoder_config(config: FinetuningConfig, vocab_size: int) -> ModelConfig:
-    """The encoder of a config, without pretraining heads; "plain" attention for "auto"."""
-    fields = {name: value for name, value in (to_dict(config.model) | to_dict(config.compute)).items()
-              if name not in ("architecture", "size", "boundary_features")}
-    if fields["attention"] == "auto":
-        del fields["attention"]
-    return ModelConfig(vocab_size=vocab_size, boundary_head=False, **fields)
 
 
 def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> None:

@@ -1,14 +1,13 @@
 """A network that writes, one position after the other."""
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from spanbert_jax.model import EncoderDecoder, complete
-from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCache, LayerInputs, by_head
+from spanbert_jax.model import EncoderDecoder, merge_tied_params
+from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCache, LayerInputs, heads_first
 
 
 class DecodeState(NamedTuple):
@@ -16,10 +15,10 @@ class DecodeState(NamedTuple):
 
     Attributes:
       layers: a cache for each layer, of B K hypotheses.
-      memory_visible: booleans [B, 1, 1, S].
+      memory_mask: booleans [B, 1, 1, S].
     """
     layers: tuple[LayerCache, ...]
-    memory_visible: jax.Array
+    memory_mask: jax.Array
 
 
 def unstack_layers(params: Any) -> Any:
@@ -28,7 +27,7 @@ def unstack_layers(params: Any) -> Any:
     Each layer has arrays of its own, for of stacked ones every step would copy what it needs. Those of queries, keys
     and values of what is written are joined.
     """
-    params = complete(params)
+    params = merge_tied_params(params)
     decoder = params["decoder"]
     count = len(jax.tree.leaves(decoder["layers"])[0])
     apart = [jax.tree.map(lambda stacked, layer=layer: stacked[layer], decoder["layers"]) for layer in range(count)]
@@ -46,18 +45,19 @@ class IncrementalDecoder:
 
     def __init__(self, model: EncoderDecoder, params: Any):
         # The encoder runs once, where a loop over stacked layers copies least.
-        self._encoder = model.clone(config=dataclasses.replace(model.config, layers="scanned"))
+        self._encoder = model.clone(compute=model.compute.replace(layers="scanned"))
         self._params, self._layers, self.config = params, params["decoder"]["layers"], model.decoder_config
-        self._decoder, self._layer = Decoder(self.config), DecoderLayer(self.config)
+        self._decoder, self._layer = Decoder(self.config, model.compute), DecoderLayer(self.config, model.compute)
+        self._compute = model.compute
 
     def begin(self, tokens: jax.Array, segments: jax.Array, hypotheses: int, length: int) -> DecodeState:
         """Reads sources [B, S], segments 0 for padding; nothing is written yet, and there is room for `length`."""
         memory = self._encoder.apply({"params": self._params}, tokens, segments, method=EncoderDecoder.encode)
         heads = self.config.num_heads
         blank = jnp.zeros((len(tokens) * hypotheses, heads, length, self.config.width // heads),
-                          self.config.compute_dtype)
-        attention = Attention(self.config)
-        layers = tuple(LayerCache(blank, blank, *map(by_head, attention.apply(
+                          self._compute.activation_dtype)
+        attention = Attention(self.config, self._compute)
+        layers = tuple(LayerCache(blank, blank, *map(heads_first, attention.apply(
             {"params": layer["memory_attention"]}, memory, method=Attention.keys_and_values)))
             for layer in self._layers)
         # Without a barrier XLA turns the memory round in every step, and not once.
@@ -67,10 +67,10 @@ class IncrementalDecoder:
         """What follows pieces [B, K] at position `step`: logits [B, K, V] float32."""
         params = {"params": self._params["decoder"]}
         x = self._decoder.apply(params, tokens, step, method=Decoder.embed)
-        visible, layers = jnp.arange(written.layers[0].key.shape[-2]) <= step, []
+        mask, layers = jnp.arange(written.layers[0].key.shape[-2]) <= step, []
         for layer, cache in zip(self._layers, written.layers, strict=True):
-            around = LayerInputs(visible, written.memory_visible, cache=cache, step=step)
-            x, cache = self._layer.apply({"params": layer}, x, around, None)
+            inputs = LayerInputs(mask, written.memory_mask, cache=cache, step=step)
+            x, cache = self._layer.apply({"params": layer}, x, inputs, None)
             layers.append(cache)
         logits = self._decoder.apply(params, x, method=Decoder.logits)[..., :self.config.vocab_size]
         return logits, written._replace(layers=tuple(layers))

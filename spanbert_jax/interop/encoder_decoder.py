@@ -1,4 +1,4 @@
-"""Encoders with decoders, as directories of transformers' EncoderDecoderModel: BERT with BERT, or with GPT-2."""
+"""Encoder-decoder models as directories of transformers' EncoderDecoderModel: BERT with BERT, or with GPT-2."""
 from __future__ import annotations
 
 import dataclasses
@@ -17,13 +17,14 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.generation.settings import GenerationSettings
-from spanbert_jax.interop import configuration, gpt2, layout, weights
+from spanbert_jax.interop import configuration, layout, weights
+from spanbert_jax.interop.architectures import bert, conversion_for, conversion_of, gpt2
 from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import open_file
 from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
 from spanbert_jax.interop.sources.tensors import Tensors
-from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, complete
+from spanbert_jax.model import ComputeConfig, Decoder, EncoderDecoder, EncoderModel, ModelConfig, merge_tied_params
 from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, target_ids
 
 _BRIDGE = "enc_to_dec_proj"
@@ -33,38 +34,44 @@ _TIED = "tie_encoder_decoder"
 
 def load_encoder_decoder(name_or_path: str | pathlib.Path,
                          dtype: str = "float32") -> tuple[EncoderDecoder, dict[str, Any]]:
-    """A network that writes with its weights, as `model, params`.
+    """An encoder-decoder model with its weights, as `model, params`.
 
     Args:
       name_or_path: a directory of an EncoderDecoderModel, or its name on the Hugging Face hub.
-      dtype: of the computation.
+      dtype: of the activations.
 
     Raises:
-      UserError: in one line, naming file and tensor.
+      UserError: naming file and tensor.
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "an EncoderDecoderModel")
     if values["model_type"] != PAIR:
         raise UserError(f"{file}: model_type is {values['model_type']!r}; only {PAIR!r} can be read here")
-    files = [open_file(name) for name in weight_files(path)]
+    files = _open_files(path)
     if values.get(_TIED):
-        files = _twice(files)
-    tensors = NamedTensors(path, files, prefix="encoder.")
-    encoder = dataclasses.replace(configuration.network(tensors, values["encoder"], file, dtype), pooler=False)
-    decoder, decoder_tensors = _decoder(path, files, values["decoder"], file, dtype)
+        files = _with_both_names(files)
+    conversion = conversion_for(values["encoder"])
+    tensors = NamedTensors(path, files, conversion, prefix="encoder.")
+    encoder = conversion.read(tensors, values["encoder"], file).config
+    decoder, decoder_tensors = _decoder(path, files, values["decoder"], file)
     decoder_tensors.check_ties()
     params = {"encoder": weights.load(EncoderModel(encoder), tensors, finish=jax.device_put)["encoder"],
               "decoder": weights.load(Decoder(decoder), decoder_tensors, finish=jax.device_put)}
     if encoder.width != decoder.width:
         params["bridge"] = jax.device_put(_bridge(path, files, encoder.width, decoder.width))
-    return EncoderDecoder(encoder, decoder), params
+    return EncoderDecoder(encoder, decoder, compute=ComputeConfig(dtype=dtype)), params
 
 
 @dataclasses.dataclass(frozen=True)
-class _Twice:
-    """A file of tensors, some of them under other names besides (see `sources.tensors.Tensors`)."""
+class _Aliased:
+    """A file of tensors, some of which have a second name (see `sources.tensors.Tensors`).
+
+    Attributes:
+      file: the file.
+      others: second name -> name in the file.
+    """
     file: Tensors
-    others: Mapping[str, str]  # the name in the file, by the other name
+    others: Mapping[str, str]
 
     @property
     def path(self) -> pathlib.Path:
@@ -78,19 +85,24 @@ class _Twice:
         return self.file.read(self.others.get(name, name))
 
 
-def _twice(files: Sequence[Tensors]) -> list[Tensors]:
-    """Of an encoder and a decoder that are one, of which transformers stores either: both."""
+def _with_both_names(files: Sequence[Tensors]) -> list[Tensors]:
+    """Tensors of encoder and decoder with tied weights: transformers stores them once, here both names are given."""
     names, found = {name for file in files for name in file.shapes}, []
     for file in files:
         others = {}
         for one, other in (("encoder.", "decoder.bert."), ("decoder.bert.", "encoder.")):
             others |= {other + name.removeprefix(one): name for name in file.shapes if name.startswith(one)}
-        found.append(_Twice(file, {other: name for other, name in others.items() if other not in names}))
+        found.append(_Aliased(file, {other: name for other, name in others.items() if other not in names}))
     return found
 
 
 def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib.Path]:
-    """A config.json, checked where it is that of a network with a decoder, and its file; `what` it should be of."""
+    """A config.json and its path; that of an encoder-decoder model is checked.
+
+    Args:
+      path: the directory.
+      what: what it should be the directory of, for errors.
+    """
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -102,36 +114,46 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
     if parts not in (None, ["bert", "bert"], ["bert", "gpt2"]):
         raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; a BERT with a BERT or a GPT-2 can be read")
     if parts:
-        configuration.check_bert(values["encoder"], file)
+        bert.check(values["encoder"], file)
     return values, file
 
 
-def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any], file: pathlib.Path,
-             dtype: str) -> tuple[DecoderConfig, NamedTensors]:
-    if values["model_type"] == "gpt2":
-        tensors = NamedTensors(path, files, prefix="decoder.", rename=gpt2.rename)
-        return gpt2.decoder_config(tensors.shapes, values, file, dtype), tensors
-    configuration.check_bert(values, file, decoder=True)
-    tensors = NamedTensors(path, files, prefix="decoder.")
-    return DecoderConfig.of(configuration.network(tensors, values, file, dtype)), tensors
+def _open_files(path: pathlib.Path) -> list[Tensors]:
+    return [open_file(name, bert.NAMES) for name in weight_files(path)]
 
 
-def open_decoder(name_or_path: str | pathlib.Path, memory_width: int,
-                 dtype: str) -> tuple[DecoderConfig, NamedTensors, dict[str, Any] | None]:
-    """A decoder, its tensors and the projection before it: of a GPT-2, whose attention to an encoder is not there yet,
-    or of an EncoderDecoderModel.
+def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
+             file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
+    """Config and tensors of the decoder of an encoder-decoder model."""
+    conversion = conversion_for(values)
+    if conversion is bert.BERT:
+        bert.check(values, file, decoder=True)
+    else:
+        conversion.check(values, file)
+    tensors = NamedTensors(path, files, conversion, prefix="decoder.")
+    return conversion.read(tensors, values, file).config, tensors
+
+
+def open_decoder(name_or_path: str | pathlib.Path,
+                 memory_width: int) -> tuple[ModelConfig, NamedTensors, dict[str, Any] | None]:
+    """A stored decoder: its config, its tensors, and the projection from the encoder's width if it differs.
+
+    Args:
+      name_or_path: a GPT-2, which has no attention to an encoder yet, or an EncoderDecoderModel.
+      memory_width: width of the encoder.
 
     Raises:
       UserError: naming file and tensor.
     """
     path = locate(name_or_path)
-    values, file = _read_config(path, "a GPT-2 or of an EncoderDecoderModel")
-    files, bridge = [open_file(name) for name in weight_files(path)], None
+    values, file = _read_config(path, "a GPT-2 or an EncoderDecoderModel")
+    files, bridge = _open_files(path), None
     if values["model_type"] != PAIR:
-        tensors = NamedTensors(path, files, rename=gpt2.rename)
-        config = gpt2.decoder_config(tensors.shapes, values, file, dtype)
+        gpt2.check(values, file)
+        tensors = NamedTensors(path, files, gpt2.GPT2)
+        config = gpt2.read(tensors, values, file).config
     else:
-        config, tensors = _decoder(path, files, values["decoder"], file, dtype)
+        config, tensors = _decoder(path, files, values["decoder"], file)
         if memory_width != config.width:
             bridge = _bridge(path, files, memory_width, config.width)
     tensors.check_ties()
@@ -142,7 +164,7 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
     found = {name.rpartition(".")[2]: file for file in files for name in file.shapes if name.startswith(f"{_BRIDGE}.")}
     if found.keys() != {"weight", "bias"}:
         raise UserError(f"{path}: the encoder is {width} wide and the decoder {decoder_width}, and {_BRIDGE} between "
-                        "them is missing; the file is not whole")
+                        "them is missing; the file is incomplete")
     weight, bias = (np.asarray(found[leaf].read(f"{_BRIDGE}.{leaf}"), np.float32) for leaf in ("weight", "bias"))
     if weight.shape != (decoder_width, width):
         raise UserError(f"{path}: {_BRIDGE}.weight is {list(weight.shape)}; {[decoder_width, width]} is needed")
@@ -151,26 +173,26 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
 
 def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, settings: GenerationSettings,
                          tokenizer: Tokenizer | None = None, target_tokenizer: Tokenizer | None = None) -> None:
-    """Writes a network that writes as a directory of transformers' EncoderDecoderModel.
+    """Writes an encoder-decoder model as a directory of transformers' EncoderDecoderModel.
 
     Args:
-      directory: to be made.
-      settings: how it writes; transformers' `generate` does by itself what they say.
-      tokenizer: of the sources; lies in the directory.
-      target_tokenizer: of what is written, where that is another; lies in `TARGET_TOKENIZER_FOLDER` there.
+      model: the model.
+      params: its parameters.
+      directory: directory to create.
+      settings: generation settings, the defaults of transformers' `generate` for this directory.
+      tokenizer: of the sources.
+      target_tokenizer: of the targets, if it is another one; written to `TARGET_TOKENIZER_FOLDER` in the directory.
 
     Raises:
-      UserError: when something is there, or the disk does not take it.
+      UserError: `directory` is not empty, or the disk is full.
     """
-    params = complete(nn.unbox(params))
+    params = merge_tied_params(nn.unbox(params))
     decoder = model.decoder_config
     with new_directory(pathlib.Path(directory).expanduser()) as folder:
         save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
-        if decoder.kind == "gpt2":
-            decoder_values = gpt2.to_values(decoder)
-        else:
-            decoder_values = configuration.to_values(EncoderModel(decoder, "masked_lm"))
-            decoder_values |= {"architectures": ["BertLMHeadModel"], "is_decoder": True, "add_cross_attention": True}
+        conversion = conversion_of(decoder)
+        decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
+                          "is_decoder": True, "add_cross_attention": True, "tie_word_embeddings": True}
         special = dict(decoder_start_token_id=settings.start, eos_token_id=settings.end, pad_token_id=settings.pad)
         write_json(folder / "config.json", {
             "architectures": ["EncoderDecoderModel"], "model_type": PAIR, "is_encoder_decoder": True,
@@ -184,7 +206,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
 
 
 def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
-    """Writes a tokenizer of any kind as transformers reads it."""
+    """Writes a tokenizer of any kind for transformers."""
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = target_ids(tokenizer)
@@ -196,7 +218,7 @@ def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: 
 
 
 def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
-    """What a generation_config.json of transformers says of them. What is not used is not there, or it would warn."""
+    """The fields of a generation_config.json. Unused ones are left out, since transformers warns about them."""
     values = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length, num_beams=settings.beams,
                   no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)
     if settings.beams > 1:
@@ -208,17 +230,15 @@ def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
 
 def _tensors(model: EncoderDecoder, params: Any) -> dict[str, np.ndarray]:
     encoder = EncoderModel(model.config)
-    found = {f"encoder.{name.removeprefix('bert.')}": value
+    prefix = conversion_of(model.config).names.prefix
+    found = {f"encoder.{name.removeprefix(prefix)}": value
              for name, value in layout.tensors(encoder, {"encoder": params["encoder"]})}
-    # transformers' encoder has a pooler that nobody reads here; without it, it would say that one has to be trained.
+    # transformers' encoder has a pooler, unused here; it warns if the pooler is missing.
     width = model.config.width
     found |= {"encoder.pooler.dense.weight": np.zeros((width, width), np.float32),
               "encoder.pooler.dense.bias": np.zeros(width, np.float32)}
     decoder = layout.tensors(Decoder(model.decoder_config), params["decoder"])
-    if model.decoder_config.kind == "gpt2":
-        found |= {f"decoder.transformer.{name}": value for name, value in gpt2.tensors(decoder).items()}
-    else:
-        found |= {f"decoder.{name}": value for name, value in decoder}
+    found |= {f"decoder.{name}": value for name, value in conversion_of(model.decoder_config).export(decoder)}
     if "bridge" in params:
         found |= {f"{_BRIDGE}.weight": np.ascontiguousarray(np.asarray(params["bridge"]["kernel"], np.float32).T),
                   f"{_BRIDGE}.bias": np.asarray(params["bridge"]["bias"], np.float32)}

@@ -1,4 +1,4 @@
-"""Writing a network in a format, whole or not at all, and comparing what was written with it."""
+"""Exports a model in a format, completely or not at all, and compares the export with it."""
 from __future__ import annotations
 
 import contextlib
@@ -24,12 +24,12 @@ CARD_FILE = "README.md"
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How far the outputs of what was written are from the network's own on the same inputs.
+    """How far the outputs of an exported model are from the model's on the same inputs.
 
     Attributes:
-      with_what: whose outputs they are: the library and what it read.
-      difference: the largest, as a share of the largest output (of 1, where that is less); None if it was not compared.
-      allowed: the most that it may be.
+      with_what: the library that ran the exported model, and the files that it read.
+      difference: the largest one, relative to the largest output or to 1 if that is more; None if not compared.
+      allowed: the largest allowed difference.
       why_not: why it was not compared.
     """
     with_what: str
@@ -46,15 +46,16 @@ class Comparison:
 
 def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.Path,
                     tokenizer: Tokenizer | None = None) -> None:
-    """Writes a network as a directory of transformers, from which `from_pretrained` gives it back, bit for bit.
+    """Writes a model as a directory of transformers, which `from_pretrained` reads back bit for bit.
 
     Args:
-      model, params: as from `from_pretrained`, or trained since.
+      model: as from `from_pretrained`.
+      params: its parameters.
       directory: must be new, or empty.
-      tokenizer: to be written with it.
+      tokenizer: written with it.
 
     Raises:
-      UserError: when there is something at `directory`, or it cannot be written; then nothing of it is left.
+      UserError: `directory` is not empty, or cannot be written; nothing is left of it then.
     """
     export(model, params, directory, "huggingface", tokenizer, compare=False)
 
@@ -62,21 +63,24 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
 def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: str, tokenizer: Tokenizer | None = None,
            facts: dict[str, Any] | None = None, compare: bool = True,
            original: pathlib.Path | None = None) -> Comparison | None:
-    """Writes a network in a format, with a model card. What is written computes in float32.
+    """Exports a model in a format, with a model card. The exported model computes in float32.
 
     Args:
-      out: directory to be made.
+      model: the model.
+      params: its parameters.
+      out: directory to create.
       format: one of `FORMATS`.
-      facts: of its training run, for the card, as in `Pretrained`.
-      compare: run what was written with the library that it is for, where that is installed.
-      original: a directory that the network was read from, to be run instead where the library can read it.
+      tokenizer: written with it.
+      facts: about its training run, for the card, as in `Pretrained`.
+      compare: run the exported model with the library that it is for, if that is installed.
+      original: directory that the model was read from; compared with instead if the library can read it.
 
     Returns:
-      The comparison, if it was asked for.
+      The comparison, with `compare`.
 
     Raises:
-      UserError: when something is at `out`, a package is missing, or the disk does not take it.
-      RunFailed: when what was written computes something else; then nothing of it is left.
+      UserError: `out` is not empty, a package is missing, or the disk is full.
+      RunFailed: the exported model computes something else; nothing is left of it then.
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
@@ -88,10 +92,10 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
         raise UserError(f"tokenizer is of type {type(tokenizer).__name__}; give one of spanbert_jax.load_tokenizer, or "
                         "a fast one of transformers")
     if tokenizer is not None and tokenizer.get_vocab_size() > model.config.vocab_size:
-        raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} pieces and the network "
+        raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} entries and the model "
                         f"{model.config.vocab_size:,}; give the tokenizer that it was trained with")
     writer = load_format(format)
-    model = model.clone(config=dataclasses.replace(model.config, dtype="float32"))
+    model = model.clone(compute=model.compute.replace(dtype="float32"))
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
         (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
@@ -103,8 +107,8 @@ def _check_finite(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not bool(jax.numpy.isfinite(leaf).all()):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise UserError(f"parameter {name} holds numbers that are not finite, so that nothing could be read back; "
-                            "take a checkpoint from before they came up")
+            raise UserError(f"parameter {name} has numbers that are not finite, and could not be read back; "
+                            "take an earlier checkpoint")
 
 
 def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
@@ -119,27 +123,27 @@ def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | 
     difference = largest_difference(ours, theirs, inputs["attention_mask"] > 0)
     comparison = Comparison(f"{writer.LIBRARY} on {what}", difference, writer.TOLERANCE)
     if not comparison.difference <= comparison.allowed:  # NaN is no agreement either
-        raise RunFailed(f"{comparison}; what was written is removed: this is a fault of the program or of a version of "
-                        f"{writer.LIBRARY} that it does not know")
+        raise RunFailed(f"{comparison}; the export is removed: this is a bug of spanbert-jax or of an untested version of "
+                        f"{writer.LIBRARY}")
     return comparison
 
 
 def _run_either(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
                 inputs: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-    """What was run, and its outputs: the original, unless the library reads less than we do; else what was written."""
+    """Outputs of the original if the library can read it, else of the export; and which of them it was."""
     if original is not None:
         try:
             return str(original), writer.run(original, model, inputs)
         except ImportError:
             raise
         except Exception as error:  # the library's are of many kinds
-            logger.warning("%s does not read %s itself (%s); it is run on what was written", writer.LIBRARY, original,
+            logger.warning("%s cannot read %s (%s); the export is compared instead", writer.LIBRARY, original,
                            " ".join(str(error).split())[:120])
-    return "what was written", writer.run(folder, model, inputs)
+    return "the export", writer.run(folder, model, inputs)
 
 
 def on_cpu() -> contextlib.AbstractContextManager:
-    """Where JAX has a CPU it computes there: accelerators round products of float32 by default."""
+    """Computes on the CPU if JAX has one: accelerators round float32 products by default."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
@@ -147,35 +151,35 @@ def on_cpu() -> contextlib.AbstractContextManager:
 
 
 def probe(model: EncoderModel, rows: int = 3, length: int = 24) -> dict[str, np.ndarray]:
-    """Inputs that try a network: rows of different lengths, with all its segment types. int64 [B, S]."""
+    """Test inputs: rows of different lengths with all token types of a model, int64 [B, S]."""
     length = min(length, model.config.max_positions)
     random, column = np.random.default_rng(0), np.arange(length)
     ends = np.linspace(length, max(1, length // 3), rows).astype(int)[:, None]
     return {"input_ids": random.integers(0, model.config.vocab_size, (rows, length)),
             "attention_mask": (column < ends).astype(np.int64),
-            "token_type_ids": (column >= ends // 2) % model.config.token_types * np.ones((rows, 1), np.int64)}
+            "token_type_ids": (column >= ends // 2) % max(1, model.config.token_types) * np.ones((rows, 1), np.int64)}
 
 
 def outputs_of(model: EncoderModel, params: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a network computes, under the names of `model.Outputs`."""
+    """The outputs of a model by the names of `model.Outputs`."""
     outputs = jax.jit(model.apply)({"params": params}, **inputs)
     return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}
 
 
 def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], real: np.ndarray) -> float:
-    """The largest difference of any output, as a share of the largest value of that output, or of 1.
+    """The largest difference of any output, relative to the largest value of that output or to 1 if that is more.
 
     Args:
-      real: [B, S] booleans. What is computed at padding is of no use, and its rounding errors can grow a hundred times
-        as large as others'.
+      ours: outputs of the model.
+      theirs: outputs of the exported model.
+      real: [B, S] booleans, False at padding, whose outputs are unused and can have a hundred times the rounding error.
 
     Raises:
-      RunFailed: when the other side has an output that ours lacks, lacks one of ours but the pooler's, which
-        transformers keeps to itself, or has one of another shape.
+      RunFailed: outputs differ in name or shape; transformers may lack the pooler's.
     """
     shapes = [{name: value.shape for name, value in outputs.items()} for outputs in (ours, theirs)]
     if not shapes[1].items() <= shapes[0].items() or shapes[0].keys() - shapes[1].keys() - {"pooler_output"}:
-        raise RunFailed(f"what was written gives {shapes[1]}, and the network {shapes[0]}; what was written is removed")
+        raise RunFailed(f"the export gives {shapes[1]}, and the model {shapes[0]}; the export is removed")
     differences = []
     for name, value in theirs.items():
         places = real if value.shape[:2] == real.shape else ...

@@ -1,31 +1,17 @@
-"""Other names of the same tensors: prefixes, the old names of layer norm, fused projections, ties."""
+"""Tensors of weight files under the names of `architectures`, whatever their names in the files are."""
 from __future__ import annotations
 
 import copy
 import dataclasses
 import functools
 import pathlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.layout import EMBEDDING, is_known
+from spanbert_jax.interop.architectures import Conversion
 from spanbert_jax.interop.sources.tensors import Tensors
-
-_TIES = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
-# Tensors that repeat another, which stands for them where it is missing.
-_TWINS = {EMBEDDING: _TIES[0], "cls.predictions.bias": "cls.predictions.decoder.bias",
-          "cls.pair_target_predictions.bias": "cls.pair_target_predictions.decoder.bias"}
-# What older versions of transformers store besides.
-_BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
-# Networks with tensors of the same names that compute something else.
-_RELATIVES = ("roberta", "electra", "deberta", "mpnet", "longformer", "ernie", "layoutlm")
-_ROOT = re.compile(r"(.*?)embeddings\.(?:word|position)_embeddings\.weight")
-_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
-_FUSED = re.compile(r"(.*\.attention\.self)\.(?:qkv|Wqkv|query_key_value|in_proj)[._](weight|bias)")
-_PARTS = ("query", "key", "value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +19,15 @@ class Stored:
     """A tensor as it is stored.
 
     Attributes:
-      file, name: in which file, under which name.
-      part: which of how many parts of its leading axis, where several tensors are fused; None for all of it.
-      turned: whether it is stored the other way round, [in, out], so that its axes have to be exchanged first.
+      file: the file that it is in.
+      name: its name in the file.
+      part: (index, count) of a part of its leading axis, if several tensors are fused in it; None for all of it.
+      transposed: whether it is stored transposed, [in, out].
     """
     file: Tensors
     name: str
     part: tuple[int, int] | None = None
-    turned: bool = False
+    transposed: bool = False
 
     def __str__(self) -> str:
         return f"{self.file.path}: {self.name}"
@@ -50,10 +37,10 @@ class Stored:
         """Its shape, or that of its part.
 
         Raises:
-          UserError: when it has no such parts.
+          UserError: it has no such parts.
         """
         shape = tuple(self.file.shapes[self.name])
-        shape = shape[::-1] if self.turned else shape
+        shape = shape[::-1] if self.transposed else shape
         if self.part is None:
             return shape
         count = self.part[1]
@@ -65,41 +52,43 @@ class Stored:
     def read(self) -> np.ndarray:
         """The tensor, or its part, in the dtype that it is stored in."""
         value = self.file.read(self.name)
-        value = value.T if self.turned else value
+        value = value.T if self.transposed else value
         return value if self.part is None else np.split(value, self.part[1])[self.part[0]]
 
 
 class NamedTensors:
-    """Tensors of one or more files under the names of `layout`, whatever the names in the files are.
+    """Tensors of one or more files under the names of an architecture.
 
     Attributes:
-      path: of the files, or of their directory.
+      path: of the file or directory.
+      names: the architecture's names.
     """
 
-    def __init__(self, path: pathlib.Path, files: Sequence[Tensors], prefix: str = "",
-                 rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]] | None = None):
+    def __init__(self, path: pathlib.Path, files: Sequence[Tensors], conversion: Conversion, prefix: str = ""):
         """Finds the names.
 
         Args:
-          prefix: of the names of those that are meant.
-          rename: gives the tensors by name of `layout`; as BERT has them, if not given.
+          path: of the file or directory.
+          files: with the tensors.
+          conversion: of the architecture.
+          prefix: tensors whose names do not start with it are ignored.
 
         Raises:
-          UserError: when it is another network, or two tensors claim one name.
+          UserError: the tensors are of another architecture, or two of them have the same name.
         """
-        self.path = path
+        self.path, self.names = path, conversion.names
         stored = [Stored(file, name) for file in files for name in file.shapes if name.startswith(prefix)]
-        self._entries = (rename or _canonical)(path, stored)
+        self._entries = conversion.rename(path, stored)
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the tensors, by name."""
+        """Shapes of the tensors by name."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
     def without(self, module: str) -> NamedTensors:
-        """The same but for the tensors of a module."""
-        others = copy.copy(self)
-        others._entries = {name: entry for name, entry in self._entries.items() if not name.startswith(f"{module}.")}
+        """A copy without the tensors of a module of ours, such as "classification_head"."""
+        others, prefix = copy.copy(self), f"{self.names.modules[module]}."
+        others._entries = {name: entry for name, entry in self._entries.items() if not name.startswith(prefix)}
         others.__dict__.pop("shapes", None)
         return others
 
@@ -108,75 +97,26 @@ class NamedTensors:
         return self._entries[name].read()
 
     def where(self, name: str) -> str:
-        """The file of a tensor and its name there, for errors."""
+        """File and stored name of a tensor, for errors."""
         return str(self._entries[name])
 
     def foreign(self) -> list[str]:
-        """The names in the files of tensors that no network here has a place for, such as another head's."""
-        passed_over = (*_TIES, *_TWINS.values(), *_BUFFERS)
-        return [entry.name for name, entry in self._entries.items() if not (is_known(name) or name in passed_over)]
+        """Stored names of tensors that no model of ours has, such as those of another head."""
+        names = self.names
+        ignored = {*names.ties, *names.twins.values(), *names.ignored}
+        return [entry.name for name, entry in self._entries.items() if not (names.is_known(name) or name in ignored)]
 
     def check_ties(self) -> None:
-        """That output layers which should repeat the piece embeddings do, but for rows that pad one of them.
+        """Checks that output layers repeat the token embedding, except for rows of padding.
 
         Raises:
-          UserError: naming one that does not: the network here has one table for both.
+          UserError: naming one that does not; models here have one embedding for both.
         """
-        for tie in _TIES:
-            if self._entries.get(tie, self._entries[EMBEDDING]) == self._entries[EMBEDDING]:
+        embedding = self.names.embedding
+        for tie in self.names.ties:
+            if self._entries.get(tie, self._entries[embedding]) == self._entries[embedding]:
                 continue
-            rows = min(self.shapes[tie][0], self.shapes[EMBEDDING][0])
-            if not np.array_equal(self.read(tie)[:rows], self.read(EMBEDDING)[:rows], equal_nan=True):
-                raise UserError(f"{self.where(tie)} differs from {self._entries[EMBEDDING].name}; only networks whose "
-                                "output layer repeats the piece embeddings can be read")
-
-
-def _canonical(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
-    """Names of `layout`, and the tensors that are stored for them."""
-    root = _root(path, [tensor.name for tensor in stored])
-    outer = root.removesuffix("bert.")
-    entries: dict[str, Stored] = {}
-
-    def add(name: str, tensor: Stored) -> None:
-        if name in entries:
-            raise UserError(f"{entries[name]} and {tensor} are the same tensor of the network; remove one of them")
-        entries[name] = tensor
-
-    for tensor in stored:
-        name = _rename(tensor.name, root, outer)
-        if fused := _FUSED.fullmatch(name):
-            for third, part in enumerate(_PARTS):
-                add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, part=(third, len(_PARTS))))
-        else:
-            add(name, tensor)
-    for name, twin in _TWINS.items():
-        if twin in entries:
-            entries.setdefault(name, entries[twin])
-    if EMBEDDING not in entries:
-        raise UserError(f"{path}: {root}{EMBEDDING.removeprefix('bert.')} is missing; the file is not whole")
-    return entries
-
-
-def _root(path: pathlib.Path, names: Sequence[str]) -> str:
-    """What stands before the names of the encoder, such as "bert.", "decoder.bert." or nothing."""
-    roots = {match[1] for name in names if (match := _ROOT.fullmatch(name))}
-    if len(roots) != 1:
-        found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
-        raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its {len(names)} tensors, such as "
-                        f"{', '.join(sorted(names)[:3]) or 'none'}")
-    root = roots.pop()
-    relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
-    if relative or any(name.startswith("lm_head.") for name in names):
-        raise UserError(f"{path}: the weights of {relative or 'a relative of BERT, with an lm_head'}; only BERT, such "
-                        "as SpanBERT, can be read")
-    return root
-
-
-def _rename(name: str, root: str, outer: str) -> str:
-    """A name of `layout`, or something else for a tensor that the network has no place for."""
-    head, _, leaf = name.rpartition(".")
-    name = f"{head}.{_OLD_LEAVES.get(leaf, leaf)}"
-    if name.startswith((f"{root}embeddings.", f"{root}encoder.", f"{root}pooler.")):
-        return f"bert.{name.removeprefix(root)}"
-    return name.removeprefix(outer)
-
+            rows = min(self.shapes[tie][0], self.shapes[embedding][0])
+            if not np.array_equal(self.read(tie)[:rows], self.read(embedding)[:rows], equal_nan=True):
+                raise UserError(f"{self.where(tie)} differs from {self._entries[embedding].name}; only models whose "
+                                "output layer repeats the token embedding can be read")

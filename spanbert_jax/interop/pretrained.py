@@ -13,108 +13,126 @@ from tokenizers import Tokenizer
 from spanbert_jax import text
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, weights
+from spanbert_jax.interop.architectures import StoredParts, TensorNames, conversion_for, conversion_of
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files
 from spanbert_jax.interop.sources.own_file import OwnFile
 from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.interop.sources.workdir import read_workdir
-from spanbert_jax.model import DEFAULT_LABELS, HEADS, EncoderModel, ModelConfig
+from spanbert_jax.model import (
+    ComputeConfig,
+    EncoderModel,
+    EncoderOnly,
+    Head,
+    ModelConfig,
+    PretrainingHeads,
+    head_names,
+    make_head,
+)
+from spanbert_jax.model.heads.base import TOKEN_EMBEDDING
 
 logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"
 PARAMS_FILE = "params.safetensors"  # in our own layout
-# The released SpanBERT models have this many pieces, those of bert-base-cased, and come without them.
-_CASED_PIECES = 28_996
+# The released SpanBERT models have the vocabulary of bert-base-cased, of this size, and come without it.
+_CASED_VOCABULARY = 28_996
 
 
 class NoTokenizer(UserError):
-    """There are weights, and no tokenizer beside them."""
+    """There are weights without a tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What lies at a place: tensors, and what is known of their network.
+    """Weights at a path, and the model that they are of.
 
     Attributes:
       path: the located file or directory.
-      tensors: under the names of `layout`.
-      config: the network, with every head that is there.
-      head: the one that comes with it, one of `HEADS`.
-      labels: of its classification head.
-      facts: of the training run that it comes from, for its model card; None elsewhere.
+      tensors: under the names of the architecture.
+      stored: config and heads that they hold.
+      facts: about the training run that they come from, for its model card; None elsewhere.
     """
     path: pathlib.Path
     tensors: NamedTensors
-    config: ModelConfig
-    head: str | None
-    labels: tuple[str, ...]
+    stored: StoredParts
     facts: dict[str, Any] | None = None
 
-    def model(self, head: str | None, labels: Sequence[str] | None = None) -> EncoderModel:
-        """Its network with a head.
+    @property
+    def config(self) -> ModelConfig:
+        """The config of the architecture."""
+        return self.stored.config
+
+    @property
+    def head(self) -> Head:
+        """The head that is stored."""
+        return self.stored.head
+
+    def model(self, head: str | None, labels: Sequence[str] | None = None, dtype: str = "float32") -> EncoderModel:
+        """A model for the weights.
 
         Args:
-          head: one of `HEADS`. "pretraining" has the pretraining heads that come with the tensors, and a new boundary
-            head if there is neither that nor a next-sentence head.
-          labels: of a classification head; those that are stored, or else two, if not given.
+          head: one of `head_names()`. "pretraining" has the stored pretraining heads, and a new boundary head if
+            no pretraining heads are stored.
+          labels: classes of a classification head; the stored ones, or else two, if not given.
+          dtype: of the activations.
         """
-        pretraining = head == "pretraining"
-        config = dataclasses.replace(
-            self.config, pooler=self.config.pooler and head is None,
-            boundary_head=pretraining and (self.config.boundary_head or self.head != "pretraining"),
-            next_sentence_head=pretraining and self.config.next_sentence_head)
-        if not config.boundary_head:
-            config = dataclasses.replace(config, boundary_positions=ModelConfig.boundary_positions,
-                                         boundary_features=ModelConfig.boundary_features)
-        if labels is None:
-            labels = self.labels if head == self.head and self.labels else DEFAULT_LABELS
-        return EncoderModel(config, head, tuple(labels))
+        made = make_head(head, labels or (self.head.labels if head == self.head.name else None))
+        if isinstance(made, EncoderOnly):
+            made = EncoderOnly(self.stored.pooler)
+        elif isinstance(made, PretrainingHeads):
+            found = self.stored.pretraining
+            boundary = found.boundary or not isinstance(self.head, PretrainingHeads)
+            made = dataclasses.replace(found, boundary=boundary)
+        return EncoderModel(self.config, made, ComputeConfig(dtype=dtype))
 
 
-def open_pretrained(name_or_path: str | pathlib.Path, dtype: str = "float32", step: int | None = None) -> Pretrained:
-    """Finds a model and reads what it is; its tensors only when they are asked for.
+def open_pretrained(name_or_path: str | pathlib.Path, step: int | None = None) -> Pretrained:
+    """Locates weights and reads what they hold; each tensor is read when it is needed.
 
     Args:
-      dtype: of the computation.
-      step: of the checkpoint in a workdir; the newest sound one if not given.
+      name_or_path: as for `from_pretrained`.
+      step: of the checkpoint in a workdir; the newest valid one if not given.
 
     Raises:
-      UserError: in one line, naming the file: there is none, it is not whole, or no BERT.
+      UserError: naming the file: it is missing, incomplete, or of another architecture.
     """
     with readable(name_or_path):
-        return _open(locate(name_or_path), dtype, step)
+        return _open(locate(name_or_path), step)
 
 
-def _open(path: pathlib.Path, dtype: str, step: int | None) -> Pretrained:
+def _open(path: pathlib.Path, step: int | None) -> Pretrained:
     if is_workdir(path):
-        stored, config, facts = read_workdir(path, step)
-        # How it was compiled for training says nothing of what it is used for now.
-        config = dataclasses.replace(config, dtype=dtype, layers=ModelConfig.layers, remat=ModelConfig.remat)
-        head = "pretraining" if config.boundary_head or config.next_sentence_head else "masked_lm"
-        return Pretrained(path, NamedTensors(path, [stored]), config, head, (), facts)
+        tensors, stored, facts = read_workdir(path, step)
+        return Pretrained(path, NamedTensors(path, [tensors], conversion_of(stored.config)), stored, facts)
     if step is not None:
-        raise UserError(f"{path}: step {step} is asked for, but this is no workdir of a run, with checkpoints of steps")
+        raise UserError(f"{path}: step {step} is asked for, but this is not the workdir of a run, with checkpoints")
     files = weight_files(path)
     if (sidecar := directory_of(path) / BOUNDARY_FILE).is_file() and path.is_dir():
         files.append(sidecar)
     values, file = configuration.read_values(directory_of(path))
-    tensors = NamedTensors(files[0] if len(files) == 1 else path, [open_file(file) for file in files],
-                           values.get(configuration.PREFIX, ""))
-    config = configuration.network(tensors, values, file, dtype)
+    conversion = conversion_for(values)
+    conversion.check(values, file)
+    tensors = NamedTensors(files[0] if len(files) == 1 else path, [open_file(file, conversion.names) for file in files],
+                           conversion, values.get(configuration.PREFIX, ""))
+    stored = conversion.read(tensors, values, file)
     if configuration.PREFIX in values:
-        logger.warning("%s: it has an encoder and a decoder; the encoder is taken", path)
+        logger.warning("%s: an encoder with a decoder; the encoder is taken", path)
     if foreign := tensors.foreign():
-        logger.warning("%s: left out, since the network has no place for them: %s%s", path, ", ".join(foreign[:3]),
+        logger.warning("%s: ignored tensors that the model does not have: %s%s", path, ", ".join(foreign[:3]),
                        f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
-    return Pretrained(path, tensors, config, configuration.stored_head(tensors, values),
-                      configuration.stored_labels(tensors, values, file))
+    return Pretrained(path, tensors, stored)
 
 
-def open_file(file: pathlib.Path) -> Tensors:
-    """Imports what a format needs only where a file of it is opened."""
+def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
+    """The tensors of a file of any format. The packages that a format needs are imported here.
+
+    Args:
+      file: its path.
+      names: of the architecture, for files in our own layout.
+    """
     if file.name == PARAMS_FILE:
-        return OwnFile(SafetensorsFile(file))
+        return OwnFile(SafetensorsFile(file), names)
     if file.suffix == ".safetensors":
         return SafetensorsFile(file)
     if file.suffix == ".index":
@@ -125,89 +143,100 @@ def open_file(file: pathlib.Path) -> Tensors:
 
 
 def load_params(pretrained: Pretrained, model: EncoderModel, seed: int = 0) -> dict[str, Any]:
-    """The parameters of `model` as JAX arrays, from what is at a place.
+    """The parameters of a model as JAX arrays, from stored weights.
+
+    Args:
+      pretrained: the stored weights.
+      model: as `Pretrained.model` makes it.
+      seed: of heads that are not stored.
 
     Raises:
       UserError: naming file and tensor.
     """
     tensors = pretrained.tensors
-    if model.head in ("pretraining", "masked_lm"):
+    if TOKEN_EMBEDDING in model.head.inputs:
         tensors.check_ties()
-    if model.head != pretrained.head:
-        tensors = tensors.without("classifier")  # of texts and of tokens have one name
+    if model.head.name != pretrained.head.name:
+        tensors = tensors.without("classification_head")  # heads for texts and for tokens have the same name
     return weights.load(model, tensors, seed, finish=jax.device_put)
 
 
 def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *,
                     labels: Sequence[str] | None = None, dtype: str = "float32") -> tuple[EncoderModel, dict[str, Any]]:
-    """A network with its weights, as `model, params`.
+    """A model with its weights, as `model, params`.
 
     `model.apply({"params": params}, input_ids, attention_mask=..., token_type_ids=...)` gives `model.Outputs`.
 
     Args:
-      name_or_path: a directory, a workdir of a training run, a file of weights, an archive of the released SpanBERT, or
-        a name on the Hugging Face hub; "spanbert-base-cased" and "spanbert-large-cased" are short for SpanBERT's own.
+      name_or_path: a directory, the workdir of a training run, a file of weights, an archive of the released SpanBERT,
+        or a name on the Hugging Face hub; "spanbert-base-cased" and "spanbert-large-cased" are short for SpanBERT's.
       head: None, "pretraining", "masked_lm", "question_answering", "sequence_classification" or
-        "token_classification". One that does not come with the weights is new, and the log says so.
-      labels: names of the classes of a classification head; those that are stored, or else two, if not given.
-      dtype: of the computation; parameters are float32.
+        "token_classification". A head that is not stored is initialized, with a warning.
+      labels: names of the classes of a classification head; the stored ones, or else two, if not given.
+      dtype: of the activations; parameters are float32.
 
     Raises:
-      UserError: in one line, naming file and tensor.
+      UserError: naming file and tensor.
     """
-    if head not in HEADS:
-        raise UserError(f"head={head!r}: allowed are {', '.join(map(repr, HEADS))}")
+    if head not in head_names():
+        raise UserError(f"head={head!r}: allowed are {', '.join(map(repr, head_names()))}")
     if labels is not None and (isinstance(labels, str) or not labels):
         raise UserError(f"labels={labels!r}: give the names of the classes, one or more, as a list")
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
-    pretrained = open_pretrained(name_or_path, dtype)
-    model = pretrained.model(head, labels)
+    pretrained = open_pretrained(name_or_path)
+    model = pretrained.model(head, labels, dtype)
     return model, load_params(pretrained, model)
 
 
 def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
-    """The tokenizer that comes with a model, or that lies in a file of its own (vocab.txt, tokenizer.json).
+    """The tokenizer of a model, or of a file (vocab.txt, tokenizer.json).
 
     Args:
+      name_or_path: a model as for `from_pretrained`, or a file.
       lowercase: as in `text.load_tokenizer`.
 
     Raises:
-      NoTokenizer: when there is none; for the released SpanBERT archives it says which one is theirs.
+      NoTokenizer: there is none; for the released SpanBERT archives the message names theirs.
     """
     path = locate(name_or_path)
     if path.is_file() and path.name.endswith((".txt", ".json")) and not path.name.endswith(".index.json"):
         return text.load_tokenizer(path, lowercase)
     directory = directory_of(path)
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise NoTokenizer(f"{directory}: neither tokenizer.json nor vocab.txt in it{_whose_pieces(directory)}; put the "
-                          "vocabulary that the model was trained with there, or give it by --tokenizer")
+        raise NoTokenizer(f"{directory}: neither tokenizer.json nor vocab.txt in it{_known_vocabulary(directory)}; put "
+                          "the vocabulary that the model was trained with there, or give it by --tokenizer")
     return text.load_tokenizer(directory, lowercase)
 
 
 def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer that comes with a model, or the one that is given in its place; without one, None and why.
+    """The tokenizer of a model, or None and the reason why there is none.
+
+    Args:
+      pretrained: the model.
+      given: path of another tokenizer to take.
 
     Raises:
-      UserError: when it has more pieces than the network, so that it is another's.
+      UserError: it has more entries than the model's vocabulary, so it is another model's.
     """
     try:
         tokenizer = load_tokenizer(given or pretrained.path)
     except NoTokenizer as error:
         return None, str(error)
     if tokenizer.get_vocab_size() > pretrained.config.vocab_size:
-        raise UserError(f"{given or pretrained.path}: its tokenizer has {tokenizer.get_vocab_size():,} pieces and the "
-                        f"network {pretrained.config.vocab_size:,}; give the vocabulary that it was trained with")
+        raise UserError(f"{given or pretrained.path}: its tokenizer has {tokenizer.get_vocab_size():,} entries and the "
+                        f"model {pretrained.config.vocab_size:,}; give the vocabulary that it was trained with")
     if tokenizer.get_vocab_size() < pretrained.config.vocab_size:
-        logger.warning("the tokenizer of %s has %s pieces and the network %s: right only if its table is padded",
+        logger.warning("the tokenizer of %s has %s entries and the model %s: correct only if its embedding is padded",
                        given or pretrained.path, f"{tokenizer.get_vocab_size():,}",
                        f"{pretrained.config.vocab_size:,}")
     return tokenizer, ""
 
 
-def _whose_pieces(directory: pathlib.Path) -> str:
+def _known_vocabulary(directory: pathlib.Path) -> str:
+    """Which vocabulary a model without one has, if its size is SpanBERT's."""
     values, _ = configuration.read_values(directory)
-    if values.get("vocab_size", _CASED_PIECES) != _CASED_PIECES:
+    if values.get("vocab_size", _CASED_VOCABULARY) != _CASED_VOCABULARY:
         return ""
-    return (" (the released SpanBERT archives bring no vocabulary: theirs is that of bert-base-cased, "
-            f"{_CASED_PIECES:,} pieces, case kept)")
+    return (" (the released SpanBERT archives have no vocabulary: theirs is that of bert-base-cased, "
+            f"{_CASED_VOCABULARY:,} entries, cased)")

@@ -17,21 +17,22 @@ from spanbert_jax.model import Decoder, EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
 _THREADS = min(8, os.cpu_count() or 1)
-_BLOCK = 64  # rows of a kernel that are turned at once
+_BLOCK = 64  # rows of a kernel that are transposed at once
 _ALIGNMENT = 64  # bytes
-_BODY = ("bert.embeddings.", "bert.encoder.")
 
 
 def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
          finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
-    """The parameters of a network from tensors; heads that are not there are initialised, and the log says which.
+    """The parameters of a model from tensors; heads that are missing are initialized, with a warning.
 
     Args:
-      seed: of new heads.
-      finish: is given each parameter as soon as it is whole, in float32, and gives what the tree is to hold.
+      model: the model.
+      tensors: under the names of its architecture.
+      seed: for new heads.
+      finish: called with each parameter when it is complete, in float32; the tree holds its results.
 
     Raises:
-      UserError: naming file and tensor: one is missing, has another shape, or holds a number that is not finite.
+      UserError: naming file and tensor: one is missing, has another shape, or has numbers that are not finite.
     """
     there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
     new = {leaf.module for leaf in leaves(model)} - there
@@ -48,7 +49,7 @@ def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
         missing.extend(filter(None, pool.map(lambda index: _fill(leaf, index, array, tensors), range(len(leaf.names)))))
         return finish(array)
 
-    with ThreadPoolExecutor(_THREADS) as pool:  # reading and copying let go of the interpreter
+    with ThreadPoolExecutor(_THREADS) as pool:  # reading and copying release the interpreter lock
         params = build(model, make)
     if missing:
         logger.warning("%s has no biases %s%s: they are zero", tensors.path, ", ".join(missing[:3]),
@@ -57,47 +58,47 @@ def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
 
 
 def _check_biases(parts: Sequence[Leaf], tensors: NamedTensors) -> None:
-    """That biases are missing on purpose: those of a projection in every layer, those of the layer norms in all.
+    """Checks that biases are either all there or all missing, for each projection and for all layer norms together.
 
     Raises:
-      UserError: naming one that others like it have.
+      UserError: naming one that is missing.
     """
-    biases = [leaf.names for leaf in parts if leaf.kind == "bias" and leaf.names[0].startswith(_BODY)]
-    norms = [name for names in biases for name in names if "LayerNorm" in name]
-    for group in (norms, *biases):
+    biases = [leaf for leaf in parts if leaf.kind == "bias" and leaf.is_in_body]
+    norms = [name for leaf in biases for name in leaf.names if leaf.is_of_norm]
+    for group in (norms, *(leaf.names for leaf in biases)):
         there = [name in tensors.shapes for name in group]
         if any(there) and not all(there):
             raise UserError(f"{tensors.path}: {group[there.index(False)]} is missing, and others like it are there; "
-                            "the file is not whole")
+                            "the file is incomplete")
 
 
 def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarray:
-    """A new parameter, as the network itself would initialise it."""
+    """A new parameter from the distribution that the model initializes it with."""
     if leaf.kind in ("kernel", "embedding"):
         return random.standard_normal(leaf.shape, np.float32) * np.float32(deviation)
     return np.full(leaf.shape, leaf.kind == "scale", np.float32)
 
 
 def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: NamedTensors) -> str | None:
-    """Puts a tensor into its place. Returns its name if it is a bias that is not there, and so zero."""
-    name, place = leaf.names[index], leaf.place(index, array)
+    """Copies a tensor into its parameter. Returns its name if it is a bias that is missing, and so zero."""
+    name, slot = leaf.names[index], leaf.slot(index, array)
     if name not in tensors.shapes:
         if leaf.kind == "bias":
-            place[...] = 0
+            slot[...] = 0
             return name
-        raise UserError(f"{tensors.path}: {name} is missing; the file is not whole, or of another network")
+        raise UserError(f"{tensors.path}: {name} is missing; the file is incomplete, or of another model")
     value = read_checked(tensors, name, leaf)
     if leaf.kind != "kernel":
-        place[...] = value[:leaf.rows]
+        slot[...] = value[:leaf.rows]
         return None
-    # Some columns at a time: five times as fast as in one go, which leaves the processor's cache at every number.
+    # A block of columns at a time is five times as fast as all at once, which misses the processor's cache each time.
     for first in range(0, len(value), _BLOCK):
-        place[first:first + _BLOCK] = value[first:first + _BLOCK]
+        slot[first:first + _BLOCK] = value[first:first + _BLOCK]
     return None
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An array that JAX can take over on a CPU, without a copy."""
+    """An array that JAX on a CPU can use without a copy."""
     size = math.prod(shape) * 4
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -105,21 +106,21 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_checked(tensors: NamedTensors, name: str, leaf: Leaf) -> np.ndarray:
-    """A tensor of the shape that a parameter needs, every number in it finite; a vocabulary may have more rows.
+    """Reads a tensor and checks its shape, its dtype and that all numbers are finite; a vocabulary may have more rows.
 
     Raises:
-      UserError: when it has not.
+      UserError: naming file and tensor.
     """
     wanted, found = leaf.tensor_shape, tensors.shapes[name]
     padded = leaf.rows is not None and len(found) == len(wanted) and (
         found[0] >= wanted[0] and found[1:] == wanted[1:])
     where = tensors.where(name)
     if found != wanted and not padded:
-        raise UserError(f"{where} is {list(found)}; the network needs {list(wanted)}")
+        raise UserError(f"{where} is {list(found)}; the model needs {list(wanted)}")
     value = tensors.read(name)
     if not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
-        raise UserError(f"{where} holds {value.dtype}; numbers with a fraction are needed")
-    # A sum is finite only if all its terms are, and costs one pass; it may overflow, so it does not decide alone.
+        raise UserError(f"{where} holds {value.dtype}; floating-point numbers are needed")
+    # A sum is finite only if all its terms are, and takes one pass; it may overflow, so it is only a first test.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(np.sum(value, dtype=np.float32))
     if suspicious and (count := int(np.sum(~np.isfinite(value.astype(np.float32))))):

@@ -1,12 +1,20 @@
-"""The network: sizes, attention, encoder and pretraining heads, as pure Flax Linen modules. Imports no other room."""
-from spanbert_jax.model.config import SIZES, DecoderConfig, ModelConfig
+"""Models as pure Flax Linen modules: architectures, attention backends, heads, and how they are computed."""
+from spanbert_jax.model.architectures import ARCHITECTURES
+from spanbert_jax.model.architectures.bert import BertConfig
+from spanbert_jax.model.compute import ComputeConfig
+from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.decoder import Decoder
-from spanbert_jax.model.encoder import Encoder, position_ids
-from spanbert_jax.model.encoder_decoder import EncoderDecoder, complete, without_shared
-from spanbert_jax.model.encoder_model import DEFAULT_LABELS, HEADS, EncoderModel, Outputs
+from spanbert_jax.model.description import describe_model, read_description
+from spanbert_jax.model.encoder_decoder import EncoderDecoder, merge_tied_params, split_tied_params
+from spanbert_jax.model.encoder_model import EncoderModel, Outputs
 from spanbert_jax.model.flops import decoder_step_flops, train_step_flops
+from spanbert_jax.model.heads import HEADS, head_names, make_head
+from spanbert_jax.model.heads.base import DEFAULT_LABELS, EncoderOnly, Head
+from spanbert_jax.model.heads.masked_tokens import MaskedLm
+from spanbert_jax.model.heads.pretraining import PretrainingHeads
 from spanbert_jax.model.spanbert import PretrainingLogits, SpanBert
 
-__all__ = ["DEFAULT_LABELS", "HEADS", "SIZES", "Decoder", "DecoderConfig", "Encoder", "EncoderDecoder",
-           "EncoderModel", "ModelConfig", "Outputs", "PretrainingLogits", "SpanBert", "complete", "decoder_step_flops",
-           "position_ids", "train_step_flops", "without_shared"]
+__all__ = ["ARCHITECTURES", "DEFAULT_LABELS", "HEADS", "BertConfig", "ComputeConfig", "Decoder", "EncoderDecoder",
+           "EncoderModel", "EncoderOnly", "Head", "MaskedLm", "ModelConfig", "Outputs", "PretrainingHeads",
+           "PretrainingLogits", "SpanBert", "decoder_step_flops", "describe_model", "head_names", "make_head",
+           "merge_tied_params", "read_description", "split_tied_params", "train_step_flops"]

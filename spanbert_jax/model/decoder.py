@@ -1,7 +1,6 @@
-"""The decoder: causal layers that attend to an encoder, all positions at once or one after the other."""
+"""The decoder: causal layers with attention to an encoder, for all positions at once or one at a time."""
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,22 +8,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Float32, Integer, UInt32
 
+from spanbert_jax.model.architectures import decoder_style
 from spanbert_jax.model.attention.plain import attention_mask, dot_product_attention
-from spanbert_jax.model.attention.self_attention import attention_spec
-from spanbert_jax.model.config import DecoderConfig
+from spanbert_jax.model.compute import ComputeConfig
+from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
-from spanbert_jax.model.encoder import Embeddings, feed_forward, layer_seeds, position_ids, stack
-from spanbert_jax.model.heads import PADDING_LOGIT, MaskedTokenHead
-from spanbert_jax.model.layers import Dense, LayerNorm
+from spanbert_jax.model.heads.masked_tokens import MaskedTokenHead
+from spanbert_jax.model.heads.parts import mask_padding
+from spanbert_jax.model.layers import Dense, Embeddings, LayerNorm, feed_forward
+from spanbert_jax.model.stack import layer_seeds, position_ids, stack
 
 
 class LayerCache(NamedTuple):
-    """What a layer need not compute again for the positions that come after, `by_head`.
+    """Keys and values of a layer, [batch, N, positions, H] as `heads_first` makes them.
 
     Attributes:
-      key, value: of the decoder's own positions, for each of R hypotheses.
-      memory_key, memory_value: of the encoder's; B sources have R / B hypotheses each.
+      key: keys of the decoder's own positions, for each of R hypotheses.
+      value: values of them.
+      memory_key: keys of the encoder's positions; each of B sources has R / B hypotheses.
+      memory_value: values of them.
     """
     key: jax.Array
     value: jax.Array
@@ -32,155 +36,163 @@ class LayerCache(NamedTuple):
     memory_value: jax.Array
 
 
-def by_head(x: jax.Array) -> jax.Array:
-    """[B, S, N, H] -> [B, N, S, H], as attention multiplies, so that no step turns a cache round; and back."""
+def heads_first(x: Float[Array, "B S N H"]) -> Float[Array, "B N S H"]:
+    """Exchanges positions and heads, and back: attention multiplies in this layout, so no step transposes a cache."""
     return x.swapaxes(1, 2)
 
 
 class LayerInputs(NamedTuple):
-    """What a layer is told besides hidden states [B, T, D].
+    """Inputs of a decoder layer besides hidden states [B, T, D].
 
     Attributes:
-      visible: booleans that broadcast to [R, N, T, T], which of the decoder's positions see which.
-      memory_visible: booleans that broadcast to [B, N, T, S].
-      memory: [B, S, D] of the encoder; None where there is a cache.
-      cache: of the positions before; the hidden states are then those of position `step` of T hypotheses for each
-        source.
-      step: a number.
+      mask: booleans that broadcast to [R, N, T, T], which of the decoder's positions attend to which.
+      memory_mask: booleans that broadcast to [B, N, T, S].
+      memory: hidden states of the encoder; None with a cache.
+      cache: of the positions so far; hidden states are then those of position `step` of T hypotheses for each source.
+      step: the position, a scalar.
     """
-    visible: jax.Array
-    memory_visible: jax.Array
-    memory: jax.Array | None = None
+    mask: Bool[Array, "..."]
+    memory_mask: Bool[Array, "..."]
+    memory: Float[Array, "B S D"] | None = None
     cache: LayerCache | None = None
     step: jax.Array | None = None
 
 
 class Attention(nn.Module):
-    """Attention to positions of one's own or of others, with the parameters of the encoder's `SelfAttention`."""
-    config: DecoderConfig
+    """Attention to the decoder's or the encoder's positions, with the parameters of the encoder's `SelfAttention`."""
+    config: ModelConfig
+    compute: ComputeConfig
 
-    def setup(self):
-        config = self.config
-        self.query, self.key, self.value = (Dense(config, config.width, ("embed", "heads")) for _ in range(3))
-        self.joined = Dense(config, 3 * config.width, ("embed", "heads"))
-        self.output = Dense(config, config.width, ("heads", "embed"))
+    def setup(self) -> None:
+        config, compute = self.config, self.compute
+        self.query, self.key, self.value = (Dense(config, compute, config.width, ("embed", "heads")) for _ in range(3))
+        self.joined = Dense(config, compute, 3 * config.width, ("embed", "heads"))
+        self.output = Dense(config, compute, config.width, ("heads", "embed"))
 
-    def queries(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] -> [B, T, N, H]."""
+    def queries(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
+        """Projects queries."""
         return self._heads(self.query(x))
 
-    def keys_and_values(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, S, D] -> two of [B, S, N, H]."""
-        key, value = (self._heads(layer(source)) for layer in (self.key, self.value))
-        return key, value
+    def keys_and_values(self, source: Float[Array, "B S D"]) -> tuple[Float[Array, "B S N H"],
+                                                                       Float[Array, "B S N H"]]:
+        """Projects keys and values."""
+        return self._heads(self.key(source)), self._heads(self.value(source))
 
-    def queries_keys_and_values(self, x: jax.Array) -> list[jax.Array]:
-        """[B, T, D] -> three of [B, T, N, H] by one product, faster where positions are few; parameters are joined, as
-        `generation.incremental.unstack_layers` has them."""
+    def queries_keys_and_values(self, x: Float[Array, "B T D"]) -> list[jax.Array]:
+        """Projects all three, [B, T, N, H] each, in one product, which is faster for few positions.
+
+        The parameters are joined, as `generation.incremental.unstack_layers` makes them.
+        """
         return [self._heads(part) for part in jnp.split(self.joined(x), 3, axis=-1)]
 
-    def _heads(self, projected: jax.Array) -> jax.Array:
+    def _heads(self, projected: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
         return checkpoint_name(projected, "projections").reshape(*projected.shape[:2], self.config.num_heads, -1)
 
-    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array,
-                 seed: jax.Array | None) -> jax.Array:
-        """[B, T, N, H] over [B, S, N, H] twice -> [B, T, D]; `visible` broadcasts to [B, N, T, S]."""
+    def __call__(self, query: Float[Array, "B T N H"], key: Float[Array, "B S N H"], value: Float[Array, "B S N H"],
+                 mask: Bool[Array, "..."], seed: UInt32[Array, " 2"] | None) -> Float[Array, "B T D"]:
+        """Attention with its output projection; `mask` broadcasts to [B, N, T, S]."""
         seeds = None if seed is None else split_seed(seed, (query.shape[0], self.config.num_heads))
-        context = dot_product_attention((query, key, value), visible, seeds, attention_spec(self.config))
+        context = dot_product_attention((query, key, value), mask, seeds, self.config.attention_spec)
         return checkpoint_name(self.output(context), "attention_output")
 
 
 class DecoderLayer(nn.Module):
-    """Attention to what came before, attention to the encoder, and feed-forward. [B, T, D] -> [B, T, D]."""
-    config: DecoderConfig
+    """Causal self-attention, attention to the encoder, and feed-forward. [B, T, D] -> [B, T, D]."""
+    config: ModelConfig
+    compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, around: LayerInputs,
-                 seed: jax.Array | None) -> tuple[jax.Array, LayerCache | None]:
-        """The next hidden states, and the cache, with the position that they are of. Without a seed [2], no dropout."""
-        config, cache = self.config, around.cache
+    def __call__(self, x: Float[Array, "B T D"], inputs: LayerInputs,
+                 seed: UInt32[Array, " 2"] | None) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """The next hidden states, and the cache with the current position. `seed` is None without dropout."""
+        config, compute, cache = self.config, self.compute, inputs.cache
         seeds = [None] * 5 if seed is None else split_seed(seed, (5,))
-        own, other = Attention(config, name="attention"), Attention(config, name="memory_attention")
+        attention = Attention(config, compute, name="attention")
+        memory_attention = Attention(config, compute, name="memory_attention")
+        style = decoder_style(config)
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
             if cache is None:
-                return own(own.queries(x), *own.keys_and_values(x), around.visible, seeds[0])
-            alone = x.reshape(len(cache.key), 1, -1)  # each hypothesis has positions of its own before it
-            query, *others = own.queries_keys_and_values(alone)
-            key, value = (jax.lax.dynamic_update_slice_in_dim(before, by_head(new), around.step, 2)
-                          for before, new in zip(cache[:2], others, strict=True))
+                return attention(attention.queries(x), *attention.keys_and_values(x), inputs.mask, seeds[0])
+            hypotheses = x.reshape(len(cache.key), 1, -1)  # each has its own previous positions
+            query, *current = attention.queries_keys_and_values(hypotheses)
+            key, value = (jax.lax.dynamic_update_slice_in_dim(before, heads_first(new), inputs.step, 2)
+                          for before, new in zip(cache[:2], current, strict=True))
             cache = cache._replace(key=key, value=value)
-            return own(query, by_head(key), by_head(value), around.visible, None).reshape(x.shape)
+            return attention(query, heads_first(key), heads_first(value), inputs.mask, None).reshape(x.shape)
 
         def attend_to_memory(x: jax.Array) -> jax.Array:
-            key, value = other.keys_and_values(around.memory) if cache is None else map(by_head, cache[2:])
-            return other(other.queries(x), key, value, around.memory_visible, seeds[1])
+            if cache is None:
+                key, value = memory_attention.keys_and_values(inputs.memory)
+            else:
+                key, value = heads_first(cache.memory_key), heads_first(cache.memory_value)
+            return memory_attention(memory_attention.queries(x), key, value, inputs.memory_mask, seeds[1])
 
-        x = _add(config, "attention_norm", x, attend, seeds[2])
-        x = _add(config, "memory_attention_norm", x, attend_to_memory, seeds[3])
-        x = _add(config, "feed_forward_norm", x, functools.partial(feed_forward, config), seeds[4])
+        def add(name: str, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array], seed: jax.Array | None) -> jax.Array:
+            norm = LayerNorm(config, compute, name=name)
+            added = drop(sublayer(norm(x) if style.norm_first else x), seed, config.dropout)
+            return x + added if style.norm_first else norm(x + added)
+
+        x = add("attention_norm", x, attend, seeds[2])
+        x = add("memory_attention_norm", x, attend_to_memory, seeds[3])
+        x = add("feed_forward_norm", x, lambda x: feed_forward(config, compute, x, style.activation), seeds[4])
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), cache
 
 
-def _add(config: DecoderConfig, name: str, x: jax.Array, change: Callable[[jax.Array], jax.Array],
-         seed: jax.Array | None) -> jax.Array:
-    """Adds to x what is made of it, and normalises before or after."""
-    norm = LayerNorm(config, name=name)
-    added = drop(change(norm(x) if config.norm_first else x), seed, config.dropout)
-    return x + added if config.norm_first else norm(x + added)
-
-
 class Decoder(nn.Module):
-    """Embeddings, L layers, and an output over the vocabulary that shares the piece embeddings."""
-    config: DecoderConfig
+    """Embeddings, L layers, and an output over the vocabulary that shares the token embedding."""
+    config: ModelConfig
+    compute: ComputeConfig = ComputeConfig()
 
     @property
-    def smallest_inputs(self) -> dict[str, Any]:
-        """What the parameters can be initialised with."""
+    def dummy_inputs(self) -> dict[str, Any]:
+        """The smallest inputs, for `init`."""
         one = jnp.ones((1, 1), jnp.int32)
         return dict(tokens=one, segments=one, memory=jnp.zeros((1, 1, self.config.width)), memory_segments=one,
                     deterministic=True)
 
-    def setup(self):
-        config = self.config
-        self.embeddings = Embeddings(config)
-        self.layers = stack(DecoderLayer, config)
-        if config.norm_first:
-            self.norm = LayerNorm(config)
-        else:
-            self.masked_token_head = MaskedTokenHead(config)
+    @property
+    def norm_first(self) -> bool:
+        """Whether layers normalize their input, and a last norm precedes the output."""
+        return decoder_style(self.config).norm_first
 
-    def __call__(self, tokens: jax.Array, segments: jax.Array, memory: jax.Array, memory_segments: jax.Array, *,
-                 deterministic: bool) -> jax.Array:
-        """The last hidden states of whole texts, each position knowing those up to itself.
+    def setup(self) -> None:
+        self.embeddings = Embeddings(self.config, self.compute, normalized=not self.norm_first)
+        self.layers = stack(DecoderLayer, self.config, self.compute)
+        if self.norm_first:
+            self.norm = LayerNorm(self.config, self.compute)
+        else:
+            self.masked_token_head = MaskedTokenHead(self.config, self.compute)
+
+    def __call__(self, tokens: Integer[Array, "B T"], segments: Integer[Array, "B T"], memory: Float[Array, "B S D"],
+                 memory_segments: Integer[Array, "B S"], *, deterministic: bool) -> Float[Array, "B T D"]:
+        """The last hidden states of whole texts; each position attends to those up to itself.
 
         Args:
-          tokens: [B, T] piece ids.
-          segments: [B, T], 0 for padding; a text sees the source of its own number alone, and has positions of its own.
-          memory: [B, S, D] of the encoder.
-          memory_segments: [B, S].
-
-        Returns:
-          [B, T, D] in the compute dtype.
+          tokens: token ids.
+          segments: 0 for padding; a text attends to the source with its own number, and has its own positions.
+          memory: hidden states of the encoder.
+          memory_segments: segments of the encoder's rows.
+          deterministic: without dropout.
         """
         seed, seeds = layer_seeds(self.config, None if deterministic else self.make_rng("dropout"))
-        positions = jnp.minimum(position_ids(segments), self.config.max_positions - 1)  # padding may run out of them
+        # Padding may exceed the last position.
+        positions = jnp.minimum(position_ids(segments), self.config.max_positions - 1)
         order = jnp.arange(tokens.shape[1])
-        visible = (segments[:, None, :, None] == segments[:, None, None, :]) & (order[:, None] >= order)
-        around = LayerInputs(visible, attention_mask(segments, memory_segments), memory)
-        x, _ = self.layers(self.embeddings(tokens, positions, 0 * tokens, seed), around, seeds)
+        causal = (segments[:, None, :, None] == segments[:, None, None, :]) & (order[:, None] >= order)
+        inputs = LayerInputs(causal, attention_mask(segments, memory_segments), memory)
+        x, _ = self.layers(self.embeddings(tokens, positions, 0 * tokens, seed), inputs, seeds)
         if self.is_initializing():
             self.logits(x)
         return x
 
-    def embed(self, tokens: jax.Array, step: jax.Array) -> jax.Array:
-        """[B, K] pieces at position `step` -> [B, K, D]."""
+    def embed(self, tokens: Integer[Array, "B K"], step: Integer[Array, ""]) -> Float[Array, "B K D"]:
+        """Embeds the tokens of K hypotheses at position `step`."""
         return self.embeddings(tokens, jnp.full_like(tokens, step), 0 * tokens, None)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """What comes next. [B, T, D] -> [B, T, V], padded, float32."""
-        if not self.config.norm_first:
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
+        """Logits of the next token, over the padded vocabulary."""
+        if not self.norm_first:
             return self.masked_token_head(hidden, self.embeddings.token)
-        logits = self.embeddings.token.logits(self.norm(hidden))
-        return jnp.where(jnp.arange(self.config.padded_vocab_size) < self.config.vocab_size, logits, PADDING_LOGIT)
+        return mask_padding(self.config, self.embeddings.token.logits(self.norm(hidden)))

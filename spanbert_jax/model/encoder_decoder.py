@@ -1,4 +1,4 @@
-"""An encoder and a decoder that attends to it: a network that writes."""
+"""An encoder and a decoder that attends to it."""
 from __future__ import annotations
 
 from typing import Any
@@ -6,62 +6,83 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Integer
 
-from spanbert_jax.model.config import DecoderConfig, ModelConfig
+from spanbert_jax.model.architectures import make_encoder
+from spanbert_jax.model.compute import ComputeConfig
+from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.decoder import Decoder
-from spanbert_jax.model.encoder import Encoder, position_ids
+from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.layers import Dense
+from spanbert_jax.model.stack import position_ids
 
 
 class EncoderDecoder(nn.Module):
-    """Reads a source and says what comes next in a target.
+    """Reads a source and predicts the next tokens of a target.
 
     Attributes:
       config: of the encoder.
       decoder_config: of the decoder.
-      shared: whether the decoder has the encoder's embeddings and layers, with attention to the encoder and an output
-        of its own (Rothe et al., 2020: BERTShare). Its parameters are then stored once, with the encoder; `complete`
-        gives the tree that the network itself takes.
+      shared: whether the decoder shares the encoder's embeddings and layers, with its own attention to the encoder and
+        its own output (Rothe et al., 2020: BERTShare). Shared parameters are stored once, with the encoder;
+        `merge_tied_params` makes the tree that `apply` takes.
+      compute: how both are computed; the decoder's attention is always plain.
     """
     config: ModelConfig
-    decoder_config: DecoderConfig
+    decoder_config: ModelConfig
     shared: bool = False
+    compute: ComputeConfig = ComputeConfig()
 
     @property
-    def smallest_inputs(self) -> dict[str, jax.Array]:
-        """What the parameters can be initialised with."""
+    def dummy_inputs(self) -> dict[str, jax.Array]:
+        """The smallest inputs, for `init`."""
         one = jnp.ones((1, 1), jnp.int32)
         return dict(tokens=one, segments=one, targets=one, target_segments=one)
 
-    def setup(self):
-        self.encoder, self.decoder = Encoder(self.config), Decoder(self.decoder_config)
-        if self.config.width != self.decoder_config.width:
-            self.bridge = Dense(self.decoder_config, self.decoder_config.width, ("embed", None))
+    @property
+    def description(self) -> dict[str, Any]:
+        """The encoder as checkpoints remember it."""
+        return describe_model(self.config)
 
-    def encode(self, tokens: jax.Array, segments: jax.Array, *, deterministic: bool = True) -> jax.Array:
-        """What the decoder attends to. [B, S] pieces and segments, 0 for padding -> [B, S, D]."""
+    @property
+    def has_bridge(self) -> bool:
+        """Whether a projection adapts the encoder's width to the decoder's."""
+        return self.config.width != self.decoder_config.width
+
+    def setup(self) -> None:
+        self.encoder = make_encoder(self.config, self.compute)
+        self.decoder = Decoder(self.decoder_config, self.compute)
+        if self.has_bridge:
+            self.bridge = Dense(self.decoder_config, self.compute, self.decoder_config.width, ("embed", None))
+
+    def encode(self, tokens: Integer[Array, "B S"], segments: Integer[Array, "B S"], *,
+               deterministic: bool = True) -> Float[Array, "B S D"]:
+        """The hidden states that the decoder attends to, in its width. `segments` is 0 for padding."""
         positions = jnp.minimum(position_ids(segments), self.config.max_positions - 1)
         memory = self.encoder(tokens, segments, 0 * tokens, positions=positions, deterministic=deterministic)
-        return self.bridge(memory) if self.config.width != self.decoder_config.width else memory
+        return self.bridge(memory) if self.has_bridge else memory
 
-    def __call__(self, tokens: jax.Array, segments: jax.Array, targets: jax.Array, target_segments: jax.Array, *,
-                 deterministic: bool = True) -> jax.Array:
-        """What follows each piece of targets that are known.
+    def __call__(self, tokens: Integer[Array, "B S"], segments: Integer[Array, "B S"], targets: Integer[Array, "B T"],
+                 target_segments: Integer[Array, "B T"], *, deterministic: bool = True) -> Float32[Array, "B T V"]:
+        """Logits of the token after each token of known targets.
 
         Args:
-          tokens, segments: [B, S] pieces of the sources, and the number of each piece's text in its row, 0 for padding.
-          targets, target_segments: [B, T] of the targets, each beginning with the piece that begins every target.
-
-        Returns:
-          [B, T, V] float32.
+          tokens: token ids of the sources.
+          segments: number of each token's text in its row, 0 for padding.
+          targets: token ids of the targets, each with its start token.
+          target_segments: number of each target token's text.
+          deterministic: without dropout.
         """
         memory = self.encode(tokens, segments, deterministic=deterministic)
         hidden = self.decoder(targets, target_segments, memory, segments, deterministic=deterministic)
         return self.decoder.logits(hidden)[..., :self.decoder_config.vocab_size]
 
 
-def complete(params: Any) -> Any:
-    """Parameters as the network takes them: those that a decoder shares with its encoder are there a second time."""
+def merge_tied_params(params: Any) -> Any:
+    """Parameters for `apply`, from stored ones: what the decoder shares with the encoder is in both places.
+
+    Parameters of a decoder that shares nothing are returned unchanged.
+    """
     encoder, decoder = params["encoder"], params["decoder"]
     if "embeddings" in decoder:
         return params
@@ -69,8 +90,8 @@ def complete(params: Any) -> Any:
     return {**params, "decoder": {**decoder, "embeddings": encoder["embeddings"], "layers": layers}}
 
 
-def without_shared(params: Any) -> Any:
-    """The parameters that are stored where a decoder shares those of its encoder."""
+def split_tied_params(params: Any) -> Any:
+    """Parameters to store, from those for `apply`: what the decoder shares with the encoder is there once."""
     decoder = {name: part for name, part in params["decoder"].items() if name != "embeddings"}
     own = {name: part for name, part in decoder["layers"].items() if name not in params["encoder"]["layers"]}
     return {**params, "decoder": {**decoder, "layers": own}}

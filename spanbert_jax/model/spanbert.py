@@ -1,70 +1,87 @@
-"""The encoder with the heads that it is pretrained with."""
+"""The model of pretraining: an encoder with the pretraining heads at masked positions."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Integer
 
+from spanbert_jax.model.architectures import make_encoder
+from spanbert_jax.model.compute import ComputeConfig
 from spanbert_jax.model.config import ModelConfig
-from spanbert_jax.model.encoder import Encoder
-from spanbert_jax.model.heads import BoundaryHead, MaskedTokenHead, classifier, gather, pool, pooler
+from spanbert_jax.model.description import describe_model
+from spanbert_jax.model.heads.parts import gather, pool, pooler
+from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
 
 class PretrainingLogits(NamedTuple):
-    """Float32 logits; a head that the network lacks gives None.
+    """Logits of the pretraining heads; None for a head that the model lacks. V is the padded vocabulary.
 
     Attributes:
-      masked: [B, M, V] from the masked positions' own states. V is the padded vocabulary.
-      boundary: [B, M, V] from the boundaries of the spans that the positions lie in.
-      next_sentence: [B, 2]; class 0 is the continuation.
+      masked: of the masked-token head.
+      boundary: of the boundary head, for the same tokens.
+      next_sentence: class 0 means that the second text continues the first.
     """
-    masked: jax.Array
-    boundary: jax.Array | None
-    next_sentence: jax.Array | None
+    masked: Float32[Array, "B M V"]
+    boundary: Float32[Array, "B M V"] | None
+    next_sentence: Float32[Array, "B 2"] | None
 
 
 class SpanBert(nn.Module):
-    """SpanBERT for pretraining. The heads run at the M masked positions of a row and nowhere else."""
+    """An encoder with the pretraining heads, which run only at the M masked positions of a row.
+
+    Attributes:
+      config: of the architecture.
+      heads: the pretraining heads.
+      compute: how it is computed.
+    """
     config: ModelConfig
+    heads: PretrainingHeads = PretrainingHeads()
+    compute: ComputeConfig = ComputeConfig()
 
     @property
-    def smallest_inputs(self) -> dict[str, jax.Array | bool]:
-        """What the parameters can be initialised with."""
+    def dummy_inputs(self) -> dict[str, jax.Array | bool]:
+        """The smallest inputs, for `init`."""
         one, zero = jnp.ones((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
         return dict(tokens=one, segments=one, token_types=zero, positions=zero, left=zero, right=zero, place=zero,
                     deterministic=True)
 
-    def setup(self):
-        self.encoder = Encoder(self.config)
-        self.masked_token_head = MaskedTokenHead(self.config)
-        if self.config.boundary_head:
-            self.boundary_head = BoundaryHead(self.config)
-        if self.config.next_sentence_head:
-            self.pooler = pooler(self.config)
-            self.next_sentence_head = classifier(self.config, 2)
+    @property
+    def description(self) -> dict[str, Any]:
+        """The model as checkpoints remember it; `description.read_description` reads it."""
+        return describe_model(self.config, self.heads)
 
-    def __call__(self, tokens: jax.Array, segments: jax.Array, token_types: jax.Array, *, positions: jax.Array,
-                 left: jax.Array, right: jax.Array, place: jax.Array, deterministic: bool) -> PretrainingLogits:
+    def setup(self) -> None:
+        self.encoder = make_encoder(self.config, self.compute)
+        for name, module in self.heads.modules(self.config, self.compute).items():
+            setattr(self, name, module)
+        if self.heads.next_sentence:
+            self.pooler = pooler(self.config, self.compute)
+
+    def __call__(self, tokens: Integer[Array, "B S"], segments: Integer[Array, "B S"],
+                 token_types: Integer[Array, "B S"], *, positions: Integer[Array, "B M"],
+                 left: Integer[Array, "B M"], right: Integer[Array, "B M"], place: Integer[Array, "B M"],
+                 deterministic: bool) -> PretrainingLogits:
         """Logits of every head.
 
         Args:
-          tokens: [B, S] corrupted piece ids.
-          segments: [B, S], 0 for padding; attention and positions stay inside a segment.
-          token_types: [B, S].
-          positions: [B, M] the masked positions.
-          left: [B, M] position of the token before the span that each masked position lies in.
-          right: [B, M] position of the token after it.
-          place: [B, M] index in the span.
+          tokens: corrupted token ids.
+          segments: 0 for padding; attention and positions stay inside a segment.
+          token_types: below `config.token_types`.
+          positions: the masked positions.
+          left: position of the token before the span of each masked position.
+          right: position of the token after it.
+          place: index in the span.
           deterministic: without dropout.
         """
         hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)
-        pieces = self.encoder.pieces()
+        embedding = self.encoder.token_embedding()
         boundary = next_sentence = None
-        masked = self.masked_token_head(gather(hidden, positions), pieces)
-        if self.config.boundary_head:
-            boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, pieces)
-        if self.config.next_sentence_head:
+        masked = self.masked_token_head(gather(hidden, positions), embedding)
+        if self.heads.boundary:
+            boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, embedding)
+        if self.heads.next_sentence:
             next_sentence = self.next_sentence_head(pool(self.pooler, hidden)).astype(jnp.float32)
         return PretrainingLogits(masked, boundary, next_sentence)

@@ -9,8 +9,7 @@ import jax
 from flax import linen as nn
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model import ModelConfig, SpanBert, train_step_flops
-from spanbert_jax.model.config import SIZES
+from spanbert_jax.model import BertConfig, ComputeConfig, PretrainingHeads, SpanBert, train_step_flops
 from spanbert_jax.planning.hardware import CHIPS
 from spanbert_jax.training.experiment import parameter_count
 from spanbert_jax.training.state import init_params
@@ -103,10 +102,11 @@ def _number(text: str, digits: str) -> float:
 def estimate_sizes(budget: Budget) -> list[SizeEstimate]:
     """What each named size reaches with a budget, the smallest size first."""
     chip, estimates = CHIPS[budget.kind], []
-    for size in SIZES:
-        model = ModelConfig.named(size, vocab_size=VOCAB_SIZE, layers="scanned")
+    for size in BertConfig.sizes:
+        model = BertConfig.named(size, vocab_size=VOCAB_SIZE)
         utilization = UTILIZATION[budget.kind] * min(1.0, model.width / _FULL_WIDTH)
-        speed = LENGTH * budget.chips * chip.flops * utilization / train_step_flops(model, 1, LENGTH, MASKED)
+        speed = LENGTH * budget.chips * chip.flops * utilization / train_step_flops(
+            model, 1, LENGTH, MASKED, PretrainingHeads())
         parameters = _count_parameters(model)
         estimates.append(SizeEstimate(
             size, parameters, speed, _STATE_BYTES_PER_PARAMETER * parameters < chip.memory,
@@ -121,6 +121,7 @@ def largest_feasible(budget: Budget, estimates: Sequence[SizeEstimate]) -> SizeE
     return max(feasible, key=lambda estimate: estimate.parameters, default=None)
 
 
-def _count_parameters(config: ModelConfig) -> int:
-    params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(config), jax.random.key(0))))
+def _count_parameters(config: BertConfig) -> int:
+    model = SpanBert(config, compute=ComputeConfig(layers="scanned"))
+    params = nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
     return parameter_count(params, config)

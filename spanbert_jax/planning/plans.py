@@ -6,14 +6,13 @@ from typing import Any
 
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import ModelConfig
-from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.planning.compilation import run_compiler
 from spanbert_jax.planning.compiler.corpus_shape import resolve_config
 from spanbert_jax.planning.compiler.hlo import Collective
 from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory
 from spanbert_jax.planning.estimate import StepTime, estimate_step_time
 from spanbert_jax.planning.hardware import Topology
-from spanbert_jax.pretraining.config import PretrainingConfig, model_config
+from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.training.durations import RunSize
 
 # Fields that change neither the compiled step nor its memory.
@@ -67,7 +66,7 @@ def make_plan(config: PretrainingConfig, topology: Topology) -> Plan:
         return Plan(*run, OutOfMemory(**result["out_of_memory"]), None)
     fields = result["compiled"]
     step = CompiledStep(**fields | {"collectives": tuple(Collective(**each) for each in fields["collectives"])})
-    cycles = _kernel_cycles(topology, step, model_config(config, corpus.vocab_size))
+    cycles = _kernel_cycles(topology, step, config.model.config(corpus.vocab_size))
     return Plan(*run, step, estimate_step_time(step, topology, cycles))
 
 
@@ -84,7 +83,7 @@ def _kernel_cycles(topology: Topology, step: CompiledStep, model: ModelConfig) -
     """Cycles of each kernel of the step for one row and head."""
     if not step.kernels:
         return {}
-    spec = attention_spec(model)
+    spec = model.attention_spec
     # The cycles depend neither on the rate of dropout nor on the size of the slice.
     spec = spec._replace(dropout=0.5 if spec.dropout else 0.0)
     smallest = dataclasses.replace(topology, shape=(2, 2, 1)[:topology.chip.dimensions], slices=1)

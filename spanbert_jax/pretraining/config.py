@@ -8,8 +8,8 @@ import ml_collections
 from spanbert_jax.common.settings import Settings, require, setting, to_dict
 from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.masking import MaskingSettings
-from spanbert_jax.model import ModelConfig
-from spanbert_jax.training.config import SHAPE, EvaluationSettings, RunConfig, as_typed
+from spanbert_jax.model import PretrainingHeads
+from spanbert_jax.training.config import EvaluationSettings, RunConfig, as_typed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PretrainingConfig(RunConfig):
 
     def validate(self, path: str) -> None:
         super().validate(path)
-        data, model = self.data, model_config(self, vocab_size=1)
+        data, model = self.data, self.model.config(vocab_size=1)
         require(model.width % model.num_heads == 0, f"{path}.model.num_heads", self.model.num_heads,
                 f"{model.num_heads} heads do not divide the width {model.width}; set model.num_heads or model.width")
         require(not self.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
@@ -77,16 +77,7 @@ def as_pretraining_config(config: ml_collections.ConfigDict | PretrainingConfig)
     return as_typed(config, PretrainingConfig)
 
 
-def model_config(config: PretrainingConfig, vocab_size: int) -> ModelConfig:
-    """The model of a config, with the heads of its objectives; its attention backend is "plain" if that is "auto"."""
-    fields, compute = to_dict(config.model), to_dict(config.compute)
-    del fields["architecture"]
-    if compute["attention"] == "auto":
-        del compute["attention"]
-    for name in SHAPE:
-        if not fields[name]:
-            del fields[name]
-    return ModelConfig.named(
-        fields.pop("size"), vocab_size=vocab_size, boundary_head=config.objectives.boundary_weight > 0,
-        boundary_positions=config.masking.max_span_positions, next_sentence_head=config.objectives.next_sentence,
-        **compute, **fields)
+def pretraining_heads(config: PretrainingConfig) -> PretrainingHeads:
+    """The heads that the objectives need."""
+    return PretrainingHeads(config.objectives.boundary_weight > 0, config.masking.max_span_positions,
+                            config.model.boundary_features, config.objectives.next_sentence)

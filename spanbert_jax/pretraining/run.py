@@ -85,7 +85,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         raise UserError(f"{workload.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
-        metadata = describe(config, workload.identity, experiment.model.config)
+        metadata = describe(config, workload.identity, experiment.model.description)
         check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True,
                       defaults=to_dict(PretrainingConfig()))
         params = checkpointer.restore_params(chosen, experiment.abstract_state.params)

@@ -16,7 +16,7 @@ from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, 
 from spanbert_jax.masking import Masker, make_masker
 from spanbert_jax.masking.mixtures import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
-from spanbert_jax.pretraining.config import PretrainingConfig, model_config
+from spanbert_jax.pretraining.config import PretrainingConfig, pretraining_heads
 from spanbert_jax.pretraining.evaluation import evaluate_params, format_metrics, log_unigram, make_evaluate_batch
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import load_tokenizer
@@ -43,7 +43,8 @@ class PretrainingWorkload:
         self.rows_per_step = config.train.batch_size
         self.masker = corpus_masker(config, corpus)
         self.objective = pretraining_objective(model, self.masker, config.objectives, mesh, config.mesh.rules)
-        self.flops = train_step_flops(model.config, self.rows_per_step, corpus.length, self.masker.max_masked)
+        self.flops = train_step_flops(model.config, self.rows_per_step, corpus.length, self.masker.max_masked,
+                                      model.heads)
         self._config, self._model, self._mesh = config, model, mesh
 
     @property
@@ -64,7 +65,7 @@ class PretrainingWorkload:
         """The parameters of `config.init_from`; None without it."""
         if not self._config.init_from:
             return None
-        model = EncoderModel(self._model.config, "pretraining")
+        model = EncoderModel(self._model.config, self._model.heads)
         return initial_params(self._config, model, load_tokenizer(self.corpus.tokenizer_path))
 
     def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:
@@ -139,8 +140,9 @@ def build(config: PretrainingConfig, corpus: Corpus,
                         "annotations; prepare it with --annotation-field")
     if not corpus.num_rows["train"]:
         raise UserError(f"{corpus.path} has no training rows; prepare more text")
-    network = model_config(config, corpus.vocab_size)
-    model = SpanBert(with_attention(network, config.compute.attention, mesh, config.mesh.rules, corpus.length))
+    architecture = config.model.config(corpus.vocab_size)
+    compute = with_attention(config.compute, architecture, mesh, config.mesh.rules, corpus.length)
+    model = SpanBert(architecture, pretraining_heads(config), compute)
     size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
     workload = PretrainingWorkload(config, corpus, model, mesh)
     return build_experiment(config, workload, model, mesh, size)

@@ -1,7 +1,6 @@
 """Defaults of the task protocol: a pretrained encoder with one head, or a module of a task's own around an encoder."""
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, open_pretrained
-from spanbert_jax.model import DEFAULT_LABELS, EncoderModel, ModelConfig, Outputs, train_step_flops
+from spanbert_jax.model import ComputeConfig, EncoderModel, ModelConfig, Outputs, make_head, train_step_flops
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.programs import Program
 
@@ -26,15 +25,12 @@ if TYPE_CHECKING:
 
 # Parameters outside the encoder of a task's own module, by their paths.
 OWN_WEIGHTS_FILE = "task_head.safetensors"
-# Outputs that tasks decode, by head.
-_OUTPUTS = {"question_answering": ("start_logits", "end_logits"), "sequence_classification": ("logits",),
-            "token_classification": ("logits",)}
 _INPUTS = ("tokens", "segments", "token_types", "first")
 
 
-def build_model(encoder: ModelConfig, head: str, labels: tuple[str, ...]) -> EncoderModel:
+def build_model(encoder: ModelConfig, compute: ComputeConfig, head: str, labels: tuple[str, ...]) -> EncoderModel:
     """An encoder with a head."""
-    return EncoderModel(encoder, head, labels or DEFAULT_LABELS)
+    return EncoderModel(encoder, make_head(head, labels), compute)
 
 
 def initial_params(model: nn.Module, init_from: str, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
@@ -43,7 +39,7 @@ def initial_params(model: nn.Module, init_from: str, tokenizer: Tokenizer, seed:
     if isinstance(model, EncoderModel):
         return adapted_params(pretrained, model, tokenizer, seed)
     encoder = adapted_params(pretrained, EncoderModel(model.config), tokenizer, seed)["encoder"]
-    params = jax.jit(model.init)(jax.random.key(seed), **model.smallest_inputs)["params"]
+    params = jax.jit(model.init)(jax.random.key(seed), **model.dummy_inputs)["params"]
     return jax.device_get(nn.unbox(params)) | {"encoder": encoder}
 
 
@@ -60,18 +56,18 @@ def select_inputs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: batch[name] for name in _INPUTS}
 
 
-def head_program(task: Task, model: nn.Module) -> Program:
+def head_program(task: Task, model: EncoderModel) -> Program:
     """Computes the outputs of a head."""
     def compute(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         outputs = task.apply(model, params, batch)
-        return {name: getattr(outputs, name) for name in _OUTPUTS[task.head]}
+        return {name: getattr(outputs, name) for name in model.head.outputs}
 
-    return Program(compute, select_inputs, per_text=task.head == "sequence_classification")
+    return Program(compute, select_inputs, per_text=model.head.per_text)
 
 
 def step_flops(model: nn.Module, rows: PackedRows, count: int) -> float:
     """Model FLOPs of a training step on `count` rows."""
-    return train_step_flops(model.config, count, rows.length, 0)
+    return train_step_flops(model.config, count, rows.length)
 
 
 def save_weights(folder: pathlib.Path, model: nn.Module, params: Any, tokenizer: Tokenizer) -> None:
@@ -91,12 +87,11 @@ def load_weights(task: Task, folder: pathlib.Path, dtype: str, tokenizer: Tokeni
     Raises:
       UserError: the weights do not belong to the task.
     """
-    pretrained = open_pretrained(folder, dtype)
-    model = task.build_model(dataclasses.replace(pretrained.config, boundary_head=False, pooler=False), tokenizer)
+    pretrained = open_pretrained(folder)
+    model = task.build_model(pretrained.config, ComputeConfig(dtype=dtype), tokenizer)
     if isinstance(model, EncoderModel):
-        model = pretrained.model(task.head)
-        expected = task.labels or ("no labels" if task.head.endswith("classification") else model.labels)
-        if pretrained.head != task.head or expected != model.labels:
+        model = pretrained.model(task.head, dtype=dtype)
+        if pretrained.head.name != task.head or tuple(task.labels) != model.labels:
             raise UserError(f"{folder}: the weights do not belong to the task in task.json; fetch both again")
         return model, load_params(pretrained, model)
     encoder = load_params(pretrained, EncoderModel(model.config))["encoder"]

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
+from spanbert_jax.model.heads.base import BOUNDARIES, TOKEN_EMBEDDING
 from spanbert_jax.text import SPECIAL_TOKENS, SpecialIds, special_ids
 
 # Rows are padded to a multiple of this, so that texts of about the same length share a compilation.
@@ -88,7 +89,7 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
         tokenizer = tokenizer or load_tokenizer(model)
         model = load_network(model)
     network, params = model
-    if network.head not in ("pretraining", "masked_lm"):
+    if TOKEN_EMBEDDING not in network.head.inputs:
         raise UserError(_NO_HEAD)
     if tokenizer is None:
         raise UserError("no tokenizer: give the one that the network was trained with (spanbert_jax.load_tokenizer)")
@@ -116,9 +117,9 @@ def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[s
       UserError: when they cannot be read, or no masked-token head comes with them.
     """
     pretrained = open_pretrained(name_or_path)
-    if pretrained.head not in ("pretraining", "masked_lm"):
+    if TOKEN_EMBEDDING not in pretrained.head.inputs:
         raise UserError(f"{pretrained.path}: {_NO_HEAD}")
-    network = pretrained.model(pretrained.head)
+    network = pretrained.model(pretrained.head.name)
     return network, load_params(pretrained, network)
 
 
@@ -176,9 +177,9 @@ def _find_runs(tokens: list[int], mask: int) -> list[tuple[int, int]]:
 
 def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
     """Why the boundary head cannot fill a run; empty if it can. The rules are those of `pretraining.masking`."""
-    places = network.config.boundary_positions
     if not _has_boundary_head(network):
         return "no boundary head came with the weights"
+    places = network.head.boundary_positions
     if length > places:
         return f"the run has {length} pieces, and the boundary head predicts at most {places}"
     if {tokens[start - 1], tokens[start + length]} & {special.cls, special.sep, special.pad}:
@@ -187,7 +188,7 @@ def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, lengt
 
 
 def _has_boundary_head(network: EncoderModel) -> bool:
-    return network.head == "pretraining" and network.config.boundary_head
+    return BOUNDARIES in network.head.inputs
 
 
 def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positions: int) -> np.ndarray:

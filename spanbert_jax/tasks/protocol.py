@@ -30,7 +30,7 @@ from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
 from spanbert_jax.tasks.programs import LossEvaluation, Program
 
 if TYPE_CHECKING:
-    from spanbert_jax.model import ModelConfig
+    from spanbert_jax.model import ComputeConfig, ModelConfig
 
 Prediction = dict[str, Any]
 T = TypeVar("T", bound="Task")
@@ -171,14 +171,14 @@ class Task(abc.ABC):
 
     # Model and loss.
 
-    def build_model(self, encoder: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> nn.Module:
         """The Flax module that is trained.
 
-        A module of another kind needs the attributes `config` (the encoder's) and `smallest_inputs` (keyword arguments
+        A module of another kind needs the attributes `config` (the encoder's) and `dummy_inputs` (keyword arguments
         to initialize it with) and the encoder as its submodule `encoder`; its other parameters are then initialized at
         random and stored next to the encoder.
         """
-        return encoder_tasks.build_model(encoder, self.head, self.labels)
+        return encoder_tasks.build_model(encoder, compute, self.head, self.labels)
 
     def initial_params(self, model: nn.Module, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
         """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""

@@ -22,7 +22,14 @@ from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.sources.location import locate
-from spanbert_jax.model import EncoderDecoder, ModelConfig, Outputs, complete, decoder_step_flops
+from spanbert_jax.model import (
+    ComputeConfig,
+    EncoderDecoder,
+    ModelConfig,
+    Outputs,
+    decoder_step_flops,
+    merge_tied_params,
+)
 from spanbert_jax.model.losses import LossSums, weighted_sums
 from spanbert_jax.tasks import encoder_tasks, seq2seq_import, seq2seq_model
 from spanbert_jax.tasks.features import FeatureBuilder, Features
@@ -210,9 +217,9 @@ class Seq2SeqTask(Task):
         lengths = row_lengths(list(features.values()))
         return {name: pack_pairs(part, *lengths, pad, seed) for name, part in features.items()}
 
-    def build_model(self, encoder: ModelConfig, tokenizer: Tokenizer) -> EncoderDecoder:
+    def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> EncoderDecoder:
         """The encoder with the decoder of the settings."""
-        return seq2seq_model.build_model(encoder, self.settings, self.target_tokenizer(tokenizer))
+        return seq2seq_model.build_model(encoder, compute, self.settings, self.target_tokenizer(tokenizer))
 
     def initial_params(self, model: EncoderDecoder, init_from: str, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
         """Pretrained weights for the encoder, and for the decoder as the settings ask."""
@@ -222,7 +229,7 @@ class Seq2SeqTask(Task):
     def apply(self, model: EncoderDecoder, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Outputs:
         """Logits [R, T, V] of each target token given those before it."""
-        logits = model.apply({"params": complete(params)}, batch["tokens"], batch["segments"], batch["previous"],
+        logits = model.apply({"params": merge_tied_params(params)}, batch["tokens"], batch["segments"], batch["previous"],
                              batch["label_segments"], deterministic=dropout_key is None,
                              rngs={} if dropout_key is None else {"dropout": dropout_key})
         return Outputs(logits=logits)

@@ -14,7 +14,7 @@ from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.encoder_decoder import open_decoder
 from spanbert_jax.interop.layout import build
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.model import Decoder, DecoderConfig, EncoderDecoder, EncoderModel, ModelConfig, without_shared
+from spanbert_jax.model import ComputeConfig, Decoder, EncoderDecoder, EncoderModel, ModelConfig, split_tied_params
 
 if TYPE_CHECKING:
     from spanbert_jax.tasks.seq2seq import Seq2SeqSettings
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 DECODERS = ("encoder", "shared", "random")
 
 
-def build_model(encoder: ModelConfig, settings: Seq2SeqSettings, target_tokenizer: Tokenizer) -> EncoderDecoder:
+def build_model(encoder: ModelConfig, compute: ComputeConfig, settings: Seq2SeqSettings,
+                target_tokenizer: Tokenizer) -> EncoderDecoder:
     """The encoder with the decoder that the settings ask for.
 
     Raises:
@@ -32,16 +33,13 @@ def build_model(encoder: ModelConfig, settings: Seq2SeqSettings, target_tokenize
     kind, wanted = settings.decoder, settings.decoder_layers
     size = target_tokenizer.get_vocab_size()
     if kind in DECODERS:
-        decoder = DecoderConfig.of(encoder, vocab_size=size)
+        decoder = dataclasses.replace(encoder, vocab_size=size)
     else:
-        decoder, *_ = open_decoder(kind, encoder.width, encoder.dtype)
+        decoder, *_ = open_decoder(kind, encoder.width)
         if size > decoder.vocab_size:
             raise UserError(f"config.task.decoder={kind!r}: its tokenizer has {size:,} tokens and its model "
                             f"{decoder.vocab_size:,}; they do not belong together")
-        decoder = dataclasses.replace(decoder, layers=encoder.layers, remat=encoder.remat, dropout=encoder.dropout,
-                                      attention_dropout=encoder.attention_dropout,
-                                      gradient_dtype=encoder.gradient_dtype)
-    decoder = dataclasses.replace(decoder, attention=ModelConfig.attention)
+        decoder = dataclasses.replace(decoder, dropout=encoder.dropout, attention_dropout=encoder.attention_dropout)
     if wanted > decoder.num_layers or wanted and kind == "shared":
         raise UserError(f"config.task.decoder_layers={wanted}: the decoder has {decoder.num_layers}; use fewer, or 0 "
                         f"for all{', as required with decoder=shared' * (kind == 'shared')}")
@@ -49,7 +47,7 @@ def build_model(encoder: ModelConfig, settings: Seq2SeqSettings, target_tokenize
         raise UserError(f"config.task.target_length={settings.target_length}: the decoder has "
                         f"{decoder.max_positions} positions; use at most that many")
     decoder = dataclasses.replace(decoder, num_layers=wanted or decoder.num_layers)
-    return EncoderDecoder(encoder, decoder, shared=kind == "shared")
+    return EncoderDecoder(encoder, decoder, kind == "shared", compute)
 
 
 def initial_params(model: EncoderDecoder, kind: str, init_from: str, tokenizer: Tokenizer, target_tokenizer: Tokenizer,
@@ -71,15 +69,15 @@ def initial_params(model: EncoderDecoder, kind: str, init_from: str, tokenizer: 
         random = np.random.default_rng(seed)
         own = build(decoder, lambda leaf: weights.fresh(leaf, decoder.config.initializer_range, random))
     else:
-        _, tensors, bridge = open_decoder(kind, model.config.width, model.config.dtype)
+        _, tensors, bridge = open_decoder(kind, model.config.width)
         own = weights.load(decoder, tensors, seed)
     params = {"encoder": encoder, "decoder": own}
     if model.config.width != model.decoder_config.width:
         params["bridge"] = bridge or _random_bridge(model.config.width, model.decoder_config, seed)
-    return without_shared(params) if model.shared else params
+    return split_tied_params(params) if model.shared else params
 
 
-def _random_bridge(width: int, decoder: DecoderConfig, seed: int) -> Mapping[str, np.ndarray]:
+def _random_bridge(width: int, decoder: ModelConfig, seed: int) -> Mapping[str, np.ndarray]:
     """The projection from the encoder's width to the decoder's."""
     kernel = np.random.default_rng(seed).standard_normal((width, decoder.width), np.float32)
     return {"kernel": kernel * np.float32(decoder.initializer_range), "bias": np.zeros(decoder.width, np.float32)}

@@ -9,7 +9,7 @@ import ml_collections
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, from_dict, require, setting
-from spanbert_jax.model import SIZES
+from spanbert_jax.model import ARCHITECTURES, ModelConfig
 from spanbert_jax.model.compute import ComputeConfig
 from spanbert_jax.training.durations import parse_duration
 from spanbert_jax.training.mesh import MeshSettings
@@ -24,12 +24,23 @@ from spanbert_jax.training.trackers import TRACKERS
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
 
 
+def _encoders() -> dict[str, type[ModelConfig]]:
+    """The config classes of all architectures with an encoder, by name."""
+    found = {name: ARCHITECTURES.get(name) for name in ARCHITECTURES.names()}
+    return {name: architecture.config for name, architecture in found.items() if architecture.encoder}
+
+
+def _sizes() -> tuple[str, ...]:
+    """The named sizes of all architectures."""
+    return tuple(dict.fromkeys(size for config in _encoders().values() for size in config.sizes))
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
     """Architecture of the encoder."""
-    architecture: str = setting("bert", "Kind of encoder.", choices=("bert",))
+    architecture: str = setting("bert", "Kind of encoder.", choices=lambda: tuple(_encoders()))
     size: str = setting("base", "Named size, which gives the next four fields where they are 0. With init_from, the "
-                        "weights decide.", choices=tuple(SIZES))
+                        "weights decide.", choices=lambda: _sizes())
     num_layers: int = setting(0, "Layers, L.", minimum=0)
     width: int = setting(0, "Width of the hidden states, D.", minimum=0)
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
@@ -42,6 +53,13 @@ class ModelSettings(Settings):
     layer_norm_epsilon: float = setting(1e-12, "Added to the variance in layer norms.", above=0)
     clamp_attention: bool = setting(False, "Clip attention scores to +-10,000 before masking, as the reference does.")
     boundary_features: int = setting(200, "Width of the boundary head's position embedding.", minimum=1)
+
+    def config(self, vocab_size: int) -> ModelConfig:
+        """The config of the architecture. Fields that the architecture does not have are ignored."""
+        config = ARCHITECTURES.get(self.architecture).config
+        names = {field.name for field in dataclasses.fields(config)}
+        fields = {name: value for name, value in to_dict(self).items() if name in names and (value or name not in SHAPE)}
+        return config.named(self.size, vocab_size=vocab_size, **fields)
 
 
 @dataclasses.dataclass(frozen=True)

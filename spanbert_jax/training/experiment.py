@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 
 from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model import ModelConfig
+from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.attention import BACKENDS, select_backend
-from spanbert_jax.model.attention.self_attention import attention_spec
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
@@ -97,19 +96,19 @@ def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh,
                       abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1))
 
 
-def with_attention(network: ModelConfig, name: str, mesh: Mesh, rules: Rules, length: int) -> ModelConfig:
-    """The config of the model with an attention backend: for "auto" the fastest exact one on these devices.
+def with_attention(compute: ComputeConfig, model: ModelConfig, mesh: Mesh, rules: Rules, length: int) -> ComputeConfig:
+    """Compute options with an attention backend: for "auto" the fastest that supports model, devices and rows.
 
     Raises:
-      UserError: the named backend cannot compute this model.
+      UserError: the named backend does not support them.
     """
-    heads = network.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
-    wanted = mesh.devices.flat[0].platform, length, heads, attention_spec(network), network.dtype
-    if name == "auto":
-        name = select_backend(*wanted)
-    elif reason := BACKENDS.get(name).unsupported_reason(*wanted):
-        raise UserError(f"config.compute.attention={name!r}: {reason}; use 'auto' or 'plain'")
-    return dataclasses.replace(network, attention=name)
+    heads = model.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
+    wanted = mesh.devices.flat[0].platform, length, heads, model.attention_spec, compute.dtype
+    if compute.attention == "auto":
+        return compute.replace(attention=select_backend(*wanted))
+    if reason := BACKENDS.get(compute.attention).unsupported_reason(*wanted):
+        raise UserError(f"config.compute.attention={compute.attention!r}: {reason}; use 'auto' or 'plain'")
+    return compute
 
 
 def parameter_count(params: Any, *configs: ModelConfig) -> int:

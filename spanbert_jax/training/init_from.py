@@ -51,13 +51,14 @@ def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] =
 def _architecture(init_from: str, given: ModelSettings, decided: Sequence[str]) -> ModelSettings:
     """`given` with the architecture of weights."""
     try:
-        found = open_pretrained(init_from).config
+        pretrained = open_pretrained(init_from)
     except UserError as error:
         raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
-    fields = {name: getattr(found, name) for name in decided}
-    if not found.boundary_head:
-        fields["boundary_features"] = given.boundary_features
-    return given.replace(**fields, clamp_attention=given.clamp_attention or found.clamp_attention)
+    found, heads = pretrained.config, pretrained.stored.pretraining
+    fields = {name: getattr(found, name) for name in decided if name != "boundary_features"}
+    if heads.boundary:
+        fields["boundary_features"] = heads.boundary_features
+    return given.replace(**fields, clamp_attention=given.clamp_attention or getattr(found, "clamp_attention", False))
 
 
 def initial_params(config: RunConfig, model: EncoderModel, tokenizer: Tokenizer) -> dict[str, Any]:

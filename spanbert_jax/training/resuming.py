@@ -1,7 +1,6 @@
 """What a run may change between the checkpoint that it goes on from and the steps to come."""
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import to_dict
-from spanbert_jax.model import ModelConfig
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.renames import rename_fields
 
@@ -19,16 +17,13 @@ _HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "plu
              "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test")
 
 
-def describe(config: RunConfig, identity: Mapping[str, Any], network: ModelConfig) -> dict[str, Any]:
+def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint remembers of its run, as JSON gives it back.
 
-    "config", under "corpus" the identity of what is learned from, and the "network" that both make, so that its
-    parameters can be read without them.
+    "config", under "corpus" the identity of what is learned from, and under "network" the description of the model
+    (`model.describe_model`), so that its parameters can be read without them.
     """
-    # Its parameters are the same however attention is computed and gradients are summed.
-    network = dataclasses.replace(network, attention="plain", gradient_dtype="float32")
-    return json.loads(json.dumps({"config": to_dict(config), "corpus": identity,
-                                  "network": dataclasses.asdict(network)}))
+    return json.loads(json.dumps({"config": to_dict(config), "corpus": identity, "network": model}))
 
 
 def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool,

@@ -86,7 +86,7 @@ class Run:
           UserError: the checkpoints do not fit the config, or the workdir cannot be written.
         """
         config, checkpoint, console = experiment.config, experiment.config.checkpoint, _console()
-        metadata = describe(config, experiment.workload.identity, experiment.model.config)
+        metadata = describe(config, experiment.workload.identity, experiment.model.description)
         require_same_everywhere(metadata, self.force)
         with (jax.set_mesh(experiment.mesh),
               Checkpointer(self.workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),

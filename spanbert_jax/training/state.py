@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spanbert_jax.model import EncoderDecoder, EncoderModel, SpanBert, without_shared
+from spanbert_jax.model import EncoderDecoder, EncoderModel, SpanBert, split_tied_params
 from spanbert_jax.training.mesh import Rules, optimizer_shardings, parameter_shardings, spread_over_data
 from spanbert_jax.training.skipping import UpdateHistory, empty_history
 
@@ -55,8 +55,8 @@ def from_stored(stored: dict[str, Any]) -> TrainState:
 
 def init_params(model: Network, key: jax.Array) -> Any:
     """Random parameters, each boxed with the logical names of its axes."""
-    params = model.init(key, **model.smallest_inputs)["params"]
-    return without_shared(params) if isinstance(model, EncoderDecoder) and model.shared else params
+    params = model.init(key, **model.dummy_inputs)["params"]
+    return split_tied_params(params) if isinstance(model, EncoderDecoder) and model.shared else params
 
 
 def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:

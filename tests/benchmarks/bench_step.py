@@ -19,7 +19,7 @@ import rich.table
 
 from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert, train_step_flops
-from spanbert_jax.pretraining.config import as_pretraining_config, default_config, model_config
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config, pretraining_heads
 from spanbert_jax.pretraining.objective import mask_batch, pretraining_objective
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.host_memory import keep_freed_memory
@@ -52,7 +52,7 @@ class Ours:
         config.objectives.boundary_weight = float(boundary)
         config = as_pretraining_config(config)
         mesh, rules = make_mesh(config.mesh), config.mesh.rules
-        self.model = SpanBert(model_config(config, VOCABULARY))
+        self.model = SpanBert(config.model.config(VOCABULARY), pretraining_heads(config), config.compute)
         schedule = optax.constant_schedule(1e-4)
         optimizer = make_optimizer(config.optimizer, schedule)
         masker = make_masker(config.masking, length=args.length, max_blocks=1,
@@ -81,8 +81,8 @@ class HuggingFace:
         import torch
         import transformers
 
-        from spanbert_jax.model import SIZES
-        layers, width, heads = SIZES[args.size]
+        from spanbert_jax.model import BertConfig
+        layers, width, heads = map(BertConfig.sizes[args.size].get, ("num_layers", "width", "num_heads"))
         config = transformers.BertConfig(
             vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             intermediate_size=4 * width, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)

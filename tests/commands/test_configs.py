@@ -6,7 +6,7 @@ import pytest
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.pretraining.config import as_pretraining_config, model_config
+from spanbert_jax.pretraining.config import as_pretraining_config
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
@@ -46,7 +46,7 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
 def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary, next_sentence):
     config = load(f"{name}:{argument}", "--config.data.path=corpus")
     validate(config)
-    network = model_config(as_pretraining_config(config), 1000)
+    network = as_pretraining_config(config).model.config(1000)
     assert (config.masking.scheme, config.masking.span_upper) == (scheme, upper)
     assert (network.boundary_head, network.next_sentence_head) == (boundary, next_sentence)
 

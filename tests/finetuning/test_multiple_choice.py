@@ -12,7 +12,8 @@ import spanbert_jax
 from spanbert_jax.corpus.blocks import best_fit
 from spanbert_jax.finetuning.run import finetune
 from spanbert_jax.inference.scoring import score_files
-from spanbert_jax.model import Encoder, ModelConfig
+from spanbert_jax.model import ComputeConfig, ModelConfig
+from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.encoder_tasks import select_inputs
@@ -40,19 +41,22 @@ class Choice:
 class ChoiceScorer(nn.Module):
     """An encoder and a score for each text of a row."""
     config: ModelConfig
+    compute: ComputeConfig
+
+    def setup(self):
+        self.encoder = make_encoder(self.config, self.compute)
+        kernel = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
+        self.score = nn.Dense(1, use_bias=False, kernel_init=kernel)
 
     @property
-    def smallest_inputs(self):
+    def dummy_inputs(self):
         ones = jnp.ones((1, 1), jnp.int32)
         return {"tokens": ones, "segments": ones, "token_types": 0 * ones, "first": 0 * ones}
 
-    @nn.compact
     def __call__(self, tokens, segments, token_types, first, deterministic=True):
         """[R, S] tokens, segments and token types and [R, K] first positions -> [R, K] scores."""
-        hidden = Encoder(self.config, name="encoder")(tokens, segments, token_types, deterministic=deterministic)
-        kernel = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
-        score = nn.Dense(1, use_bias=False, kernel_init=kernel, name="score")
-        return score(jnp.take_along_axis(hidden, first[..., None], axis=1))[..., 0].astype(jnp.float32)
+        hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)
+        return self.score(jnp.take_along_axis(hidden, first[..., None], axis=1))[..., 0].astype(jnp.float32)
 
 
 class MultipleChoice(Task):
@@ -92,8 +96,8 @@ class MultipleChoice(Task):
             packed[name] = PackedRows(part, bins, length, pad, self.label_fields, 8 * LONGEST)
         return packed
 
-    def build_model(self, encoder, tokenizer):
-        return ChoiceScorer(encoder)
+    def build_model(self, encoder, compute, tokenizer):
+        return ChoiceScorer(encoder, compute)
 
     def apply(self, model, params, batch, dropout_key=None):
         return model.apply({"params": params}, **select_inputs(batch), deterministic=dropout_key is None,

@@ -183,10 +183,10 @@ def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(sta
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
         finetune(config, tmp_path / "run")
-    with pytest.raises(UserError, match="a run of a task that has not finished"):
+    with pytest.raises(UserError, match="an unfinished fine-tuning run"):
         open_pretrained(tmp_path / "run")
     finetune(config, tmp_path / "run")
-    assert open_pretrained(tmp_path / "run").labels == ("blue", "green", "red")
+    assert open_pretrained(tmp_path / "run").head.labels == ("blue", "green", "red")
     # The same classes go on from the trained head, others begin anew.
     (tmp_path / "tags").mkdir()
     other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags")

@@ -19,7 +19,6 @@ from spanbert_jax.inference.model_folder import FineTuned, load_model, save_mode
 from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.model import DEFAULT_LABELS
 from spanbert_jax.tasks import make_task
 from tests.tasks.small import MAKERS, make_start, write
 
@@ -40,8 +39,8 @@ def models(tmp_path_factory):
         examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), DataIssues()))
         tokenizer = load_tokenizer(start)
         task = task.fit(examples, tokenizer)
-        model = open_pretrained(start).model(task.head, task.labels or DEFAULT_LABELS)
-        params = nn.unbox(model.init(jax.random.key(1), **model.smallest_inputs))["params"]
+        model = open_pretrained(start).model(task.head, task.labels)
+        params = nn.unbox(model.init(jax.random.key(1), **model.dummy_inputs))["params"]
         save_model(folder / name / "model", FineTuned(name, task, model, params, tokenizer))
         found[name] = folder / name
     return found

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import transformers
 
-from spanbert_jax.interop.configuration import ARCHITECTURES
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.interop.architectures.bert import BERT
+from spanbert_jax.model import EncoderModel, head_names
 
 VOCABULARY, LENGTH = 130, 40
 LABELS = ("negative", "neutral", "positive")
-HEADS = tuple(ARCHITECTURES)
+HEADS = head_names()
 
 
 def make(head: str | None, seed: int = 0, **fields) -> transformers.PreTrainedModel:
@@ -25,7 +25,7 @@ def make(head: str | None, seed: int = 0, **fields) -> transformers.PreTrainedMo
     config = transformers.BertConfig(**dict(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
         max_position_embeddings=LENGTH) | fields)
-    network = getattr(transformers, ARCHITECTURES[head])(config).eval()
+    network = getattr(transformers, BERT.classes[head])(config).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(0, 0.3)

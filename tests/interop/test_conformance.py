@@ -20,7 +20,7 @@ REFERENCE = CONFORMANCE / "reference_model"
 def reference():
     """The network and its parameters."""
     pretrained = open_pretrained(REFERENCE)
-    assert pretrained.head == "pretraining" and not pretrained.config.next_sentence_head
+    assert pretrained.head == pretrained.stored.pretraining and not pretrained.head.next_sentence
     model = pretrained.model("pretraining")
     return model, load_params(pretrained, model)
 
@@ -28,7 +28,7 @@ def reference():
 def test_computes_what_the_reference_computed(reference):
     model, params = reference
     vectors = np.load(REFERENCE / "vectors.npz")
-    assert model.config.clamp_attention and model.config.boundary_positions == 6
+    assert model.config.clamp_attention and model.head.boundary_positions == 6
     outputs, state = model.apply({"params": params}, vectors["input_ids"], vectors["attention_mask"],
                                  mutable=["intermediates"])
     np.testing.assert_allclose(state["intermediates"]["encoder"]["layers"]["hidden"][0], vectors["hidden"], atol=1e-5)
@@ -84,13 +84,13 @@ def test_encoder_alone_as_the_released_archives_are(reference, tmp_path, caplog)
     torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     (tmp_path / "config.json").write_text((REFERENCE / "config.json").read_text())
     model, params = spanbert_jax.from_pretrained(tmp_path)
-    assert not model.config.pooler and not caplog.text
+    assert not model.has_pooler and not caplog.text
     assert_same(params["encoder"], reference[1]["encoder"])
 
 
 def test_no_config_and_no_vocabulary(tmp_path):
     torch.save(wrapped(load_file(REFERENCE / "weights.safetensors")), tmp_path / "model.pt")
-    with pytest.raises(spanbert_jax.UserError, match="no config.json .* how many attention heads"):
+    with pytest.raises(spanbert_jax.UserError, match="no config.json .* gives the number of attention heads"):
         spanbert_jax.from_pretrained(tmp_path / "model.pt")
-    with pytest.raises(spanbert_jax.UserError, match=r"theirs is that of bert-base-cased, 28,996 pieces, case kept"):
+    with pytest.raises(spanbert_jax.UserError, match=r"theirs is that of bert-base-cased, 28,996 entries, cased"):
         spanbert_jax.load_tokenizer(tmp_path / "model.pt")

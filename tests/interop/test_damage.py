@@ -57,7 +57,7 @@ BIAS, KERNEL = "bert__encoder__layer__1__output__dense__bias", "bert__encoder__l
 
 def test_wrong_shapes_and_missing_tensors(place, sound):
     change(place, **{KERNEL: np.zeros((32, 47), np.float32)})
-    assert "model.safetensors: bert.encoder.layer.1.output.dense.weight is [32, 47]; the network needs [32, 48]" in (
+    assert "model.safetensors: bert.encoder.layer.1.output.dense.weight is [32, 47]; the model needs [32, 48]" in (
         error_of(place))
     change(place, **{KERNEL: None})
     assert "bert.encoder.layer.1.output.dense.weight is missing" in error_of(place)
@@ -131,7 +131,7 @@ def test_what_there_is_no_place_for_is_told(place, caplog):
     assert not caplog.text
     change(place, my_head__weight=np.zeros((2, 2), np.float32))
     spanbert_jax.from_pretrained(place, "masked_lm")
-    assert "left out, since the network has no place for them: my_head.weight" in caplog.text
+    assert "ignored tensors that the model does not have: my_head.weight" in caplog.text
 
 
 def test_other_files(place):
@@ -179,7 +179,7 @@ def test_numbers_that_are_not_finite_do_not_go_out(sound, tmp_path):
     model, params = spanbert_jax.from_pretrained(sound)
     norm = params["encoder"]["embeddings"]["norm"]
     norm["scale"] = norm["scale"].at[3].set(np.inf)
-    with pytest.raises(spanbert_jax.UserError, match="encoder/embeddings/norm/scale holds numbers that are not finite"):
+    with pytest.raises(spanbert_jax.UserError, match="encoder/embeddings/norm/scale has numbers that are not finite"):
         spanbert_jax.save_pretrained(model, params, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -87,9 +87,9 @@ def test_a_gpt2_of_its_own_is_a_decoder_without_attention_to_an_encoder(tmp_path
     network = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=TARGET_PIECES, n_embd=32, n_layer=2, n_head=4, n_positions=16))
     network.save_pretrained(tmp_path)
-    config, tensors, bridge = open_decoder(tmp_path, 24, "float32")
+    config, tensors, bridge = open_decoder(tmp_path, 24)
     assert bridge is None
-    assert (config.kind, config.num_layers, config.width, config.feed_forward) == ("gpt2", 2, 32, 128)
+    assert (config.architecture, config.num_layers, config.width, config.feed_forward) == ("gpt2", 2, 32, 128)
     value = network.transformer.h[1].attn.c_attn.weight.detach().numpy()
     np.testing.assert_array_equal(tensors.read("bert.encoder.layer.1.attention.self.key.weight"), value[:, 32:64].T)
     assert not any("crossattention" in name for name in tensors.shapes) and not tensors.foreign()
@@ -100,7 +100,7 @@ def test_a_gpt2_whose_output_is_not_its_embeddings_is_refused(tmp_path):
         vocab_size=TARGET_PIECES, n_embd=32, n_layer=1, n_head=4, n_positions=16, tie_word_embeddings=False))
     network.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="lm_head.weight differs from .*wte.weight"):
-        open_decoder(tmp_path, 32, "float32")
+        open_decoder(tmp_path, 32)
 
 
 def change(folder, section, **fields):

@@ -13,7 +13,7 @@ import spanbert_jax
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE, find_tokenizer, open_pretrained
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
 from tests.interop.networks import HEADS, LABELS, assert_agree, assert_same, make, save
 from tests.paths import DATA, needs_data
 
@@ -38,10 +38,10 @@ def test_comes_in_and_goes_out(head, tmp_path):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_one_of_ours_goes_out(head, tmp_path):
-    config = ModelConfig(vocab_size=77, num_layers=3, width=24, num_heads=3, feed_forward=50, max_positions=40,
-                         token_types=2, layer_norm_epsilon=1e-6, dtype="float32", boundary_head=head == "pretraining",
-                         next_sentence_head=head == "pretraining", pooler=head is None)
-    model = EncoderModel(config, head, LABELS if "classification" in (head or "") else ("LABEL_0", "LABEL_1"))
+    config = BertConfig(vocab_size=77, num_layers=3, width=24, num_heads=3, feed_forward=50, max_positions=40,
+                        layer_norm_epsilon=1e-6)
+    special = {"pretraining": PretrainingHeads(next_sentence=True), None: EncoderOnly(pooler=True)}
+    model = EncoderModel(config, special.get(head) or make_head(head, LABELS), ComputeConfig(dtype="float32"))
     random = np.random.default_rng(1)
     params = layout.build(model, lambda leaf: np.where(
         (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
@@ -168,14 +168,14 @@ def test_a_classifier_of_tokens_is_none_of_texts(tmp_path, caplog):
     assert params["classification_head"]["kernel"].shape == (32, 2)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMultipleChoice"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert open_pretrained(tmp_path).head is None
+    assert open_pretrained(tmp_path).head.name is None
 
 
 def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
     save("masked_lm", tmp_path / "source")
     pretrained = open_pretrained(tmp_path / "source")
     model, params = spanbert_jax.from_pretrained(tmp_path / "source", "pretraining")
-    assert pretrained.head == "masked_lm" and model.config.boundary_head
+    assert pretrained.head.name == "masked_lm" and model.head.boundary
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     with safe_open(tmp_path / "ours" / BOUNDARY_FILE, "np") as file:
         assert "cls.pair_target_predictions.mlp_layer_norm.layer_norm1.weight" in file.keys()
@@ -192,7 +192,7 @@ def test_what_transformers_cannot_read_itself_is_compared_as_written(tmp_path, c
     pretrained = open_pretrained(tmp_path / "fused")
     model, params = spanbert_jax.from_pretrained(tmp_path / "fused", "masked_lm")
     comparison = export(model, params, tmp_path / "out", "huggingface", original=pretrained.path)
-    assert comparison.difference < 1e-5 and "transformers on what was written" in str(comparison)
+    assert comparison.difference < 1e-5 and "transformers on the export" in str(comparison)
     assert f"transformers does not read {tmp_path / 'fused'} itself" in caplog.text
     save("masked_lm", tmp_path / "plain")
     model, params = spanbert_jax.from_pretrained(tmp_path / "plain", "masked_lm")

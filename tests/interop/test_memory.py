@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats.huggingface import write_json
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, EncoderModel, MaskedLm
 
 MEASURE = """
 import os, resource, sys
@@ -29,7 +29,7 @@ print((memory("VmHWM") - before) / os.path.getsize(f"{sys.argv[2]}/model.safeten
 
 def write(folder, **fields) -> None:
     folder.mkdir()
-    model = EncoderModel(ModelConfig(vocab_size=28_996, **fields), "masked_lm")
+    model = EncoderModel(BertConfig(vocab_size=28_996, **fields), MaskedLm())
     save_file({name: np.ones(leaf.tensor_shape, np.float32) for leaf in layout.leaves(model) for name in leaf.names},
               folder / "model.safetensors")
     write_json(folder / "config.json", to_values(model))

@@ -1,4 +1,4 @@
-"""The ONNX graph, run by onnxruntime, against transformers' network with the same weights."""
+"""The ONNX graph in onnxruntime against transformers' model with the same weights."""
 import dataclasses
 import pathlib
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from spanbert_jax.interop import weights
+from spanbert_jax.interop.architectures.bert import BERT
 from spanbert_jax.interop.naming import NamedTensors
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
+from spanbert_jax.model.heads.base import POOLED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -26,31 +28,31 @@ CLASSES = {
     "sequence_classification": "BertForSequenceClassification",
     "token_classification": "BertForTokenClassification",
 }
-# What a head adds to the encoder's outputs, where it is not logits.
+# Outputs of the heads, where they are not "logits".
 OUTPUTS = {
     None: [],
     "pretraining": ["logits", "next_sentence_logits"],
     "question_answering": ["start_logits", "end_logits"],
 }
-# Their name of an output, where it is not ours.
+# transformers' names of outputs, where they differ from ours.
 THEIRS = {"pretraining": {"logits": "prediction_logits", "next_sentence_logits": "seq_relationship_logits"}}
-NEED_POOLER = ("pretraining", "sequence_classification")
-HEADS = [(head, True) for head in CLASSES] + [(head, False) for head in CLASSES if head not in NEED_POOLER]
+LABELS = ("a", "b", "c")
+HEADS = [EncoderOnly(pooler=True), *(make_head(name, LABELS) for name in CLASSES if name != "pretraining"),
+         PretrainingHeads(next_sentence=True)]
 SHAPES = ((1, 7), (3, 16), (5, 33))
-CONFIG = ModelConfig(
-    vocab_size=61, num_layers=2, width=32, num_heads=4, feed_forward=48, max_positions=40, next_sentence_head=True)
+CONFIG = BertConfig(vocab_size=61, num_layers=2, width=32, num_heads=4, feed_forward=48, max_positions=40)
 
 
-def network(head, has_pooler):
-    """Their network in evaluation mode, all of its weights random."""
+def network(head):
+    """transformers' model in evaluation mode, with random weights."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=CONFIG.vocab_size, hidden_size=CONFIG.width, num_hidden_layers=CONFIG.num_layers,
         num_attention_heads=CONFIG.num_heads, intermediate_size=CONFIG.feed_forward,
         max_position_embeddings=CONFIG.max_positions, layer_norm_eps=CONFIG.layer_norm_epsilon,
-        num_labels=3 if "classification" in str(head) else 2, attn_implementation="eager")
-    model = getattr(transformers, CLASSES[head])(config).eval()
-    model.base_model.pooler = modeling_bert.BertPooler(config) if has_pooler else None
+        num_labels=len(head.labels) or 2, attn_implementation="eager")
+    model = getattr(transformers, CLASSES[head.name])(config).eval()
+    model.base_model.pooler = modeling_bert.BertPooler(config) if POOLED in head.inputs else None
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -58,7 +60,7 @@ def network(head, has_pooler):
 
 
 def tensors(model):
-    """Their weights by the names that the graph knows: with the encoder under "bert.", without the tied output."""
+    """transformers' weights by the names of the graph: with the prefix "bert.", without the tied output layer."""
     prefix = "bert." if model.base_model is model else ""
     return {prefix + name: tensor.numpy() for name, tensor in model.state_dict().items()
             if "decoder" not in name and "position_ids" not in name}
@@ -76,8 +78,8 @@ def batch(B, S):
     }
 
 
-def saved(path, model, config, head, has_pooler, **options):
-    onnx_graph.save(onnx_graph.build(config, head, has_pooler, tensors(model)), path, **options)
+def saved(path, model, config, head, **options):
+    onnx_graph.save(onnx_graph.build(config, head, tensors(model)), path, **options)
     return path
 
 
@@ -88,19 +90,19 @@ def run(path, inputs):
 
 
 def expected(model, head, name, inputs):
-    """Their output that ours of that name has to equal."""
+    """transformers' output of a name of ours."""
     inputs = {name: torch.from_numpy(values) for name, values in inputs.items()}
     with torch.no_grad():
         if name in ("last_hidden_state", "pooler_output"):
             return model.base_model(**inputs)[name].numpy()
-        return model(**inputs)[THEIRS.get(head, {}).get(name, name)].numpy()
+        return model(**inputs)[THEIRS.get(head.name, {}).get(name, name)].numpy()
 
 
-@pytest.mark.parametrize("head,has_pooler", HEADS)
-def test_equals_transformers(tmp_path, head, has_pooler):
-    model = network(head, has_pooler)
-    path = saved(tmp_path / "model.onnx", model, CONFIG, head, has_pooler)
-    names = ["last_hidden_state"] + ["pooler_output"] * has_pooler + OUTPUTS.get(head, ["logits"])
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_outputs_equal_those_of_transformers(tmp_path, head):
+    model = network(head)
+    path = saved(tmp_path / "model.onnx", model, CONFIG, head)
+    names = ["last_hidden_state"] + ["pooler_output"] * (POOLED in head.inputs) + OUTPUTS.get(head.name, ["logits"])
     for shape in SHAPES:
         inputs = batch(*shape)
         outputs = run(path, inputs)
@@ -110,18 +112,17 @@ def test_equals_transformers(tmp_path, head, has_pooler):
 
 
 def test_pretraining_without_a_next_sentence_head(tmp_path):
-    model = network("masked_lm", False)
-    config = ModelConfig(**{**vars(CONFIG), "next_sentence_head": False})
-    outputs = run(saved(tmp_path / "model.onnx", model, config, "pretraining", False), batch(3, 16))
+    model = network(make_head("masked_lm"))
+    outputs = run(saved(tmp_path / "model.onnx", model, CONFIG, PretrainingHeads()), batch(3, 16))
     assert list(outputs) == ["last_hidden_state", "logits"]
     np.testing.assert_allclose(
-        outputs["logits"], expected(model, "masked_lm", "logits", batch(3, 16)), atol=1e-5, rtol=1e-5)
+        outputs["logits"], expected(model, make_head("masked_lm"), "logits", batch(3, 16)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("head,has_pooler", HEADS)
-def test_initializers_are_the_tensors(head, has_pooler):
-    given = tensors(network(head, has_pooler))
-    graph = onnx_graph.build(CONFIG, head, has_pooler, given).graph
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_initializers_are_the_tensors(head):
+    given = tensors(network(head))
+    graph = onnx_graph.build(CONFIG, head, given).graph
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     assert len(held) == len(graph.initializer)
     assert held.keys() == given.keys()
@@ -130,28 +131,30 @@ def test_initializers_are_the_tensors(head, has_pooler):
 
 
 def test_padding_changes_nothing(tmp_path):
-    path = saved(tmp_path / "model.onnx", network("masked_lm", False), CONFIG, "masked_lm", False)
+    head = make_head("masked_lm")
+    path = saved(tmp_path / "model.onnx", network(head), CONFIG, head)
     inputs = batch(1, 20)
     padded = {name: np.pad(values, ((0, 0), (0, 13))) for name, values in inputs.items()}
     padded["input_ids"][:, 20:] = 7
     np.testing.assert_allclose(run(path, padded)["logits"][:, :20], run(path, inputs)["logits"], atol=1e-5, rtol=1e-5)
 
 
-def test_rows_longer_than_the_table_of_positions_are_refused(tmp_path):
-    path = saved(tmp_path / "model.onnx", network(None, False), CONFIG, None, False)
+def test_rows_with_more_positions_than_the_model_are_refused(tmp_path):
+    path = saved(tmp_path / "model.onnx", network(EncoderOnly()), CONFIG, EncoderOnly())
     assert run(path, batch(1, CONFIG.max_positions))
     with pytest.raises(Exception, match="40 by 41"):
         run(path, batch(1, CONFIG.max_positions + 1))
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_weights_in_a_file_beside_the_graph(tmp_path, stale):
-    model, inputs = network("pretraining", True), batch(3, 16)
-    together = saved(tmp_path / "together.onnx", model, CONFIG, "pretraining", True)
+def test_weights_in_a_second_file(tmp_path, stale):
+    head, inputs = PretrainingHeads(next_sentence=True), batch(3, 16)
+    model = network(head)
+    together = saved(tmp_path / "together.onnx", model, CONFIG, head)
     apart = tmp_path / "apart" / "model.onnx"
     apart.parent.mkdir()
     for _ in range(1 + stale):
-        saved(apart, model, CONFIG, "pretraining", True, max_weight_bytes=1000)
+        saved(apart, model, CONFIG, head, max_weight_bytes=1000)
     assert sorted(path.name for path in apart.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
     weights = sum(values.nbytes for values in tensors(model).values())
     assert (apart.parent / "model.onnx.data").stat().st_size == weights
@@ -159,11 +162,11 @@ def test_weights_in_a_file_beside_the_graph(tmp_path, stale):
         np.testing.assert_array_equal(values, run(together, inputs)[name], err_msg=name)
 
 
-def test_a_wrong_shape_is_found_when_saving(tmp_path):
-    given = tensors(network(None, False))
+def test_saving_checks_shapes(tmp_path):
+    given = tensors(network(EncoderOnly()))
     given["bert.encoder.layer.0.output.dense.bias"] = np.zeros(CONFIG.width + 1, np.float32)
     with pytest.raises(onnx.shape_inference.InferenceError, match="Incompatible dimensions"):
-        onnx_graph.save(onnx_graph.build(CONFIG, None, False, given), tmp_path / "model.onnx")
+        onnx_graph.save(onnx_graph.build(CONFIG, EncoderOnly(), given), tmp_path / "model.onnx")
 
 
 class Given:
@@ -178,17 +181,17 @@ class Given:
 
 
 def test_clamps_attention(tmp_path):
-    """As our own network does, since transformers does not."""
-    model, inputs = network(None, False), batch(3, 16)
+    """Compared with our own model, since transformers does not clamp."""
+    model, inputs = network(EncoderOnly()), batch(3, 16)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "query" in name or "key" in name:
                 parameter *= 300
-    config = dataclasses.replace(CONFIG, clamp_attention=True, dtype="float32")
-    free = run(saved(tmp_path / "free.onnx", model, CONFIG, None, False), inputs)["last_hidden_state"]
-    clamped = run(saved(tmp_path / "clamped.onnx", model, config, None, False), inputs)["last_hidden_state"]
-    ours = EncoderModel(config)
-    params = weights.load(ours, NamedTensors(Given.path, [Given(tensors(model))]))
+    config = dataclasses.replace(CONFIG, clamp_attention=True)
+    free = run(saved(tmp_path / "free.onnx", model, CONFIG, EncoderOnly()), inputs)["last_hidden_state"]
+    clamped = run(saved(tmp_path / "clamped.onnx", model, config, EncoderOnly()), inputs)["last_hidden_state"]
+    ours = EncoderModel(config, compute=ComputeConfig(dtype="float32"))
+    params = weights.load(ours, NamedTensors(Given.path, [Given(tensors(model))], BERT))
     wanted = ours.apply({"params": params}, **inputs).last_hidden_state
     np.testing.assert_allclose(clamped, wanted, atol=1e-5, rtol=1e-5)
     assert np.abs(clamped - free).max() > 0.1

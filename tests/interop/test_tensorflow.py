@@ -15,13 +15,12 @@ from spanbert_jax.interop.exporting import outputs_of
 from spanbert_jax.interop.formats import tensorflow as saved_model
 from spanbert_jax.interop.pretrained import from_pretrained
 from spanbert_jax.interop.sources.tensorflow_checkpoint import TensorFlowCheckpoint
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, PretrainingHeads, make_head
 from spanbert_jax.text import SPECIAL_TOKENS
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-CONFIG = ModelConfig(vocab_size=61, num_layers=2, width=32, num_heads=4, feed_forward=48, max_positions=40,
-                     boundary_head=False, next_sentence_head=True, dtype="float32")
+CONFIG = BertConfig(vocab_size=61, num_layers=2, width=32, num_heads=4, feed_forward=48, max_positions=40)
 GOOGLE_CONFIG = {
     "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 32,
     "initializer_range": 0.02, "intermediate_size": 48, "max_position_embeddings": 40, "num_attention_heads": 4,
@@ -57,8 +56,11 @@ OTHERS = [
 
 
 def network(head):
-    """A network, and parameters that are all random."""
-    model, random = EncoderModel(CONFIG, head, LABELS), np.random.default_rng(0)
+    """A model with random parameters."""
+    value = make_head(head, LABELS)
+    if head == "pretraining":
+        value = PretrainingHeads(boundary=False, next_sentence=True)
+    model, random = EncoderModel(CONFIG, value, ComputeConfig(dtype="float32")), np.random.default_rng(0)
     return model, layout.build(model, lambda leaf: 0.2 * random.standard_normal(leaf.shape, np.float32))
 
 
@@ -129,7 +131,7 @@ def test_names(tmp_path):
 def test_networks_come_in(tmp_path, caplog, stored, head):
     tensors = save_network(tmp_path, *network(stored))
     model, params = from_pretrained(tmp_path / "bert_model.ckpt", head)
-    assert (model.head, model.config.num_heads, caplog.records) == (head, CONFIG.num_heads, [])
+    assert (model.head.name, model.config.num_heads, caplog.records) == (head, CONFIG.num_heads, [])
     found = dict(layout.tensors(model, params))
     assert found.keys() == {name for name in tensors if head or not name.startswith("cls.")}
     for name, value in found.items():

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from spanbert_jax.masking import MaskedRows
-from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.model import BertConfig, ComputeConfig, PretrainingHeads, SpanBert
 from spanbert_jax.pretraining.objective import objective_sums, target_weights, total_loss
 from tests.model import reference_weights
 from tests.paths import CONFORMANCE, needs_conformance
@@ -27,15 +27,16 @@ def weights():
     return load_file(CONFORMANCE / "reference_model" / "weights.safetensors")
 
 
-def model_config(**fields) -> ModelConfig:
+def make_model(**compute) -> SpanBert:
     given = json.loads((CONFORMANCE / "reference_model" / "config.json").read_text())
-    return ModelConfig(
+    config = BertConfig(
         vocab_size=given["vocab_size"], num_layers=given["num_hidden_layers"], width=given["hidden_size"],
         num_heads=given["num_attention_heads"], feed_forward=given["intermediate_size"],
         max_positions=given["max_position_embeddings"], layer_norm_epsilon=given["layer_norm_eps"],
-        clamp_attention=given["clamp_attention"], boundary_positions=given["max_pair_targets"],
-        boundary_features=given["pair_position_embedding_size"], dtype="float32", dropout=0.0, attention_dropout=0.0,
-        **fields)
+        clamp_attention=given["clamp_attention"], dropout=0.0, attention_dropout=0.0)
+    heads = PretrainingHeads(boundary_positions=given["max_pair_targets"],
+                             boundary_features=given["pair_position_embedding_size"])
+    return SpanBert(config, heads, ComputeConfig(dtype="float32", **compute))
 
 
 def masked_rows(vectors) -> MaskedRows:
@@ -59,8 +60,8 @@ def masked_rows(vectors) -> MaskedRows:
         boundary_weights=(boundary_targets > 0).astype(np.float32), **fields)
 
 
-def run(config, weights, vectors):
-    model, rows = SpanBert(config), masked_rows(vectors)
+def run(model, weights, vectors):
+    rows = masked_rows(vectors)
     segments = vectors["attention_mask"].astype(np.int32)
     no_label = -np.ones(len(segments), np.int32)
 
@@ -82,8 +83,9 @@ def run(config, weights, vectors):
 # That the others compute the same, `test_encoder` shows.
 @pytest.mark.parametrize("layers,remat", [("unrolled", "none"), ("scanned", "names")])
 def test_agrees_with_the_reference(weights, vectors, layers, remat):
-    config = model_config(layers=layers, remat=remat)
-    ((loss, (logits, terms, intermediates)), gradients), rows = run(config, weights, vectors)
+    model = make_model(layers=layers, remat=remat)
+    config = model.config
+    ((loss, (logits, terms, intermediates)), gradients), rows = run(model, weights, vectors)
     hidden = np.asarray(intermediates["encoder"]["layers"]["hidden"][0])
     np.testing.assert_allclose(hidden, vectors["hidden"], atol=1e-5)
     np.testing.assert_allclose(logits.masked[..., :config.vocab_size], vectors["mlm_logits"], atol=1e-5)
@@ -109,8 +111,9 @@ def test_agrees_with_the_reference(weights, vectors, layers, remat):
 
 
 def test_padded_vocabulary_takes_no_probability(weights, vectors):
-    config = model_config()
-    ((_, (logits, _, _)), gradients), _ = run(config, weights, vectors)
+    model = make_model()
+    config = model.config
+    ((_, (logits, _, _)), gradients), _ = run(model, weights, vectors)
     assert config.padded_vocab_size > config.vocab_size
     assert np.all(np.asarray(jax.nn.softmax(logits.masked))[..., config.vocab_size:] == 0)
     assert np.all(np.asarray(gradients["masked_token_head"]["output"]["bias"])[config.vocab_size:] == 0)

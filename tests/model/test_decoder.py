@@ -1,4 +1,4 @@
-"""Decoders against transformers' of the same weights; one position at a time; packed; shared with the encoder."""
+"""Decoders against those of transformers; one position at a time; packed texts; shared with the encoder."""
 import dataclasses
 import functools
 
@@ -10,14 +10,14 @@ import pytest
 
 from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
-from spanbert_jax.model import DecoderConfig, EncoderDecoder, ModelConfig, complete, without_shared
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderDecoder, merge_tied_params, split_tied_params
 from tests.transformers_pairs import KINDS, SOURCE_PIECES, TARGET_PIECES, save_pair, torch
 
 LENGTHS = np.array([11, 7, 3, 9, 1])
 
 
 def inputs(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sources [5, 11], which of their positions are real, and targets [5, 9]."""
+    """Sources [5, 11], their attention mask, and targets [5, 9]."""
     random = np.random.default_rng(seed)
     return (random.integers(3, SOURCE_PIECES, (5, 11)), (np.arange(11) < LENGTHS[:, None]).astype(np.int64),
             random.integers(3, TARGET_PIECES, (5, 9)))
@@ -29,12 +29,12 @@ def run(model, params, tokens, real, targets):
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def pair(request, tmp_path_factory):
-    """transformers' network, ours, and its parameters."""
+    """transformers' model, ours, and its parameters."""
     theirs, folder = save_pair(tmp_path_factory.mktemp("pair") / "network", *request.param)
     return theirs, *load_encoder_decoder(folder)
 
 
-def test_logits_are_those_of_transformers(pair):
+def test_logits_equal_those_of_transformers(pair):
     theirs, model, params = pair
     tokens, real, targets = inputs()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_logits_are_those_of_transformers(pair):
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_one_position_at_a_time_gives_the_same(pair):
+def test_one_position_at_a_time_gives_the_same_logits(pair):
     _, model, params = pair
     tokens, real, targets = inputs(1)
     expected = run(model, params, tokens, real, targets)
@@ -56,7 +56,7 @@ def test_one_position_at_a_time_gives_the_same(pair):
         np.testing.assert_allclose(logits[:, 0], expected[:, step], atol=1e-5)
 
 
-def test_packed_texts_read_their_own_sources_alone(pair):
+def test_packed_texts_attend_only_to_their_own_sources(pair):
     _, model, params = pair
     tokens, real, targets = inputs(2)
     sizes = [9, 4, 6, 1, 5]
@@ -78,18 +78,17 @@ def test_packed_texts_read_their_own_sources_alone(pair):
 
 
 def make_shared() -> tuple[EncoderDecoder, dict]:
-    network = ModelConfig(SOURCE_PIECES, num_layers=2, width=32, num_heads=4, feed_forward=64, max_positions=64,
-                          dtype="float32", boundary_head=False)
-    model = EncoderDecoder(network, DecoderConfig.of(network), shared=True)
-    return model, nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0))["params"])
+    config = BertConfig(SOURCE_PIECES, num_layers=2, width=32, num_heads=4, feed_forward=64, max_positions=64)
+    model = EncoderDecoder(config, config, shared=True, compute=ComputeConfig(dtype="float32"))
+    return model, nn.unbox(jax.jit(lambda key: model.init(key, **model.dummy_inputs))(jax.random.key(0))["params"])
 
 
-def test_a_shared_decoder_is_stored_once_and_learns_with_the_encoder():
+def test_a_shared_decoder_is_stored_once_and_trained_with_the_encoder():
     model, whole = make_shared()
-    stored = without_shared(whole)
+    stored = split_tied_params(whole)
     layers = stored["decoder"]["layers"]
     assert set(layers) == {"memory_attention", "memory_attention_norm"} and "embeddings" not in stored["decoder"]
-    filled = complete(stored)
+    filled = merge_tied_params(stored)
     assert jax.tree.structure(filled) == jax.tree.structure(whole)
     assert filled["decoder"]["layers"]["attention"] is stored["encoder"]["layers"]["attention"]
     tokens, real, targets = inputs(3)
@@ -97,16 +96,16 @@ def test_a_shared_decoder_is_stored_once_and_learns_with_the_encoder():
     def loss(params, model):
         return jnp.sum(jnp.sin(run(model, params, tokens, real, targets)))
 
-    # The gradient of what is shared is the sum of those of two copies.
+    # The gradient of a shared parameter is the sum of the gradients of two copies.
     apart = jax.jit(jax.grad(functools.partial(loss, model=dataclasses.replace(model, shared=False))))(filled)
-    together = jax.jit(jax.grad(lambda params: loss(complete(params), model)))(stored)
+    together = jax.jit(jax.grad(lambda params: loss(merge_tied_params(params), model)))(stored)
     for name in ("attention", "feed_forward_in"):
         jax.tree.map(lambda both, first, second: np.testing.assert_allclose(both, first + second, rtol=1e-3, atol=1e-5),
                      together["encoder"]["layers"][name], apart["encoder"]["layers"][name],
                      apart["decoder"]["layers"][name])
 
 
-def test_dropout_changes_what_is_computed_and_its_absence_does_not():
+def test_dropout_depends_only_on_its_key():
     model, params = make_shared()
     tokens, real, targets = inputs(4)
     apply = jax.jit(lambda key: model.apply({"params": params}, tokens, real, targets, np.ones_like(targets),

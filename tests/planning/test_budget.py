@@ -5,16 +5,15 @@ from flax import linen as nn
 
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model import ModelConfig, SpanBert, train_step_flops
-from spanbert_jax.model.config import SIZES
+from spanbert_jax.model import BertConfig, PretrainingHeads, SpanBert, train_step_flops
 from spanbert_jax.planning.budget import UTILIZATION, estimate_sizes, largest_feasible, parse_budget
 from spanbert_jax.training.experiment import parameter_count
 from spanbert_jax.training.state import init_params
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", BertConfig.sizes)
 def test_parameters_are_those_of_the_unrolled_model_of_a_run(size):
-    model = ModelConfig.named(size, vocab_size=28_996, layers="unrolled")
+    model = BertConfig.named(size, vocab_size=28_996)
     params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(model), jax.random.key(0))))
     estimate = next(each for each in estimate_sizes(parse_budget("8 v5e chips, 1 day")) if each.size == size)
     assert estimate.parameters == parameter_count(params, model)
@@ -40,7 +39,7 @@ def test_malformed_budgets_give_a_one_line_error(text, part):
 def test_time_and_tokens_follow_from_the_model_flops():
     budget = parse_budget("32 v5e chips, 3 days, 20B tokens")
     base = next(each for each in estimate_sizes(budget) if each.size == "base")
-    per_token = train_step_flops(ModelConfig.named("base", vocab_size=28_996), 1, 512, 77) / 512
+    per_token = train_step_flops(BertConfig.named("base", vocab_size=28_996), 1, 512, 77, PretrainingHeads()) / 512
     seconds = 20e9 * per_token / (32 * 197e12 * UTILIZATION["v5e"])
     assert base.seconds == pytest.approx(seconds) and base.tokens == pytest.approx(20e9 * 3 * 86400 / seconds)
 
@@ -59,5 +58,5 @@ def test_the_largest_feasible_size_is_chosen():
 def test_the_command_prints_a_row_for_each_size(capsys):
     assert main(["plan", "--budget", "32 v5e chips, 3 days, 20B tokens"]) == 0
     printed = capsys.readouterr().out
-    assert all(f" {size} " in printed for size in SIZES) and "Largest feasible size: large." in printed
+    assert all(f" {size} " in printed for size in BertConfig.sizes) and "Largest feasible size: large." in printed
     assert "--topology v5e:4x8" in printed

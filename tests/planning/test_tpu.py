@@ -12,7 +12,7 @@ import pytest
 
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
-from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.model import BertConfig, SpanBert
 from spanbert_jax.planning.compiler.steps import OutOfMemory
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import Plan, make_plan
@@ -41,7 +41,7 @@ def plans() -> dict[str, Plan]:
 
 
 def parameter_bytes(size: str) -> int:
-    model = SpanBert(ModelConfig.named(size, vocab_size=28_996))
+    model = SpanBert(BertConfig.named(size, vocab_size=28_996))
     leaves = jax.tree.leaves(nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0)))))
     return 4 * sum(math.prod(leaf.shape) for leaf in leaves)
 

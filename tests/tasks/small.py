@@ -10,7 +10,7 @@ import numpy as np
 
 from spanbert_jax.finetuning.config import default_task_config
 from spanbert_jax.interop import save_pretrained
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, EncoderModel
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 
 COLOURS, THINGS = ("red", "blue", "green"), ("house", "tree", "cat", "stone", "river")
@@ -25,10 +25,10 @@ def make_start(folder: pathlib.Path) -> str:
     vocab = folder / "vocab.txt"
     vocab.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_TOKENS, *WORDS)), encoding="utf-8")
     tokenizer = load_tokenizer(vocab, lowercase=False)
-    config = ModelConfig(vocab_size=tokenizer.get_vocab_size(), num_layers=2, width=32, num_heads=2, feed_forward=64,
-                         max_positions=128, boundary_head=False, dtype="float32", initializer_range=0.3)
+    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), num_layers=2, width=32, num_heads=2, feed_forward=64,
+                        max_positions=128, initializer_range=0.3)
     model = EncoderModel(config)
-    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0)))["params"]
+    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.dummy_inputs))(jax.random.key(0)))["params"]
     save_pretrained(model, params, folder / "start", tokenizer)
     return str(folder / "start")
 

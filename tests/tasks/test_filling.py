@@ -14,7 +14,7 @@ from spanbert_jax.commands import fill as command
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, layout, weights
 from spanbert_jax.masking import spans
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, PretrainingHeads, make_head
 from spanbert_jax.tasks.filling import best_combinations, fill
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 
@@ -22,8 +22,9 @@ WORDS = ["the", "cat", "sat", "##ting", "on", "a", "mat", "un", "##able", "dog",
 PIECES = [*SPECIAL_TOKENS, *WORDS, *(f"w{i}" for i in range(40))]
 ID = {piece: i for i, piece in enumerate(PIECES)}
 # The network has more rows than the tokenizer has pieces.
-CONFIG = ModelConfig(vocab_size=len(PIECES) + 4, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=40,
-                     boundary_positions=3, boundary_features=8, dtype="float32", layers="scanned")
+CONFIG = BertConfig(vocab_size=len(PIECES) + 4, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=40)
+HEADS = PretrainingHeads(boundary_positions=3, boundary_features=8)
+COMPUTE = ComputeConfig(dtype="float32", layers="scanned")
 TEXT = "the [MASK] [MASK] on a [MASK] mat ."
 
 
@@ -39,9 +40,9 @@ def network():
     return make_network(CONFIG)
 
 
-def make_network(config, head="pretraining"):
+def make_network(config, head=HEADS):
     """A network with kernels large enough that its predictions depend on the text."""
-    model, random = EncoderModel(config, head), np.random.default_rng(0)
+    model, random = EncoderModel(config, head, COMPUTE), np.random.default_rng(0)
     return model, layout.build(model, lambda leaf: jnp.asarray(weights.fresh(leaf, 0.5, random)))
 
 
@@ -145,7 +146,7 @@ def test_boundary_head_predicts_where_masking_gives_it_targets(network, tokenize
     maskable = ~jnp.isin(tokens, jnp.asarray([special.cls, special.sep, special.pad]))
     merged = spans.merge(tokens == special.mask, jnp.zeros_like(tokens), maskable, "external")
     for run in runs:
-        trained = merged.bounded[run.start] and merged.length[run.start] <= CONFIG.boundary_positions
+        trained = merged.bounded[run.start] and merged.length[run.start] <= HEADS.boundary_positions
         assert trained == (run.boundary is not None)
 
 
@@ -154,8 +155,8 @@ def test_reasons(network, tokenizer):
     long, = fill(network, "the [MASK] [MASK] [MASK] [MASK] sat", tokenizer=tokenizer)
     assert "edge of the text" in edge.why_no_boundary
     assert long.why_no_boundary == "the run has 4 pieces, and the boundary head predicts at most 3"
-    for head, boundary in (("pretraining", False), ("masked_lm", True)):
-        other = make_network(dataclasses.replace(CONFIG, boundary_head=boundary), head)
+    for head in (dataclasses.replace(HEADS, boundary=False), make_head("masked_lm")):
+        other = make_network(CONFIG, head)
         run, = fill(other, "the [MASK] sat", tokenizer=tokenizer)
         assert run.boundary is None and run.both is None and run.why_no_boundary.startswith("no boundary head")
 
@@ -181,7 +182,7 @@ def write(directory, model, params, leave_out=()):
 
 def test_from_a_path(network, tokenizer, tmp_path):
     _, params = network
-    unrolled = EncoderModel(dataclasses.replace(CONFIG, layers="unrolled"), "pretraining"), params  # as it is read
+    unrolled = EncoderModel(CONFIG, HEADS, ComputeConfig(dtype="float32")), params  # as it is read
     runs, whole = fill(unrolled, TEXT, tokenizer=tokenizer), write(tmp_path / "whole", *network)
     assert fill(str(whole), TEXT) == fill(whole, TEXT, 5, tokenizer) == runs
     # A boundary head that did not come with the weights is not made up.
@@ -206,9 +207,9 @@ def test_mistakes_are_explained(network, tokenizer, tmp_path):
     with pytest.raises(UserError, match="no tokenizer"):
         fill(network, TEXT)
     with pytest.raises(UserError, match="no masked-token head"):
-        fill((EncoderModel(CONFIG, "question_answering"), {}), TEXT, tokenizer=tokenizer)
+        fill((EncoderModel(CONFIG, make_head("question_answering")), {}), TEXT, tokenizer=tokenizer)
     with pytest.raises(UserError, match=f"tokenizer has {len(PIECES)} pieces and the network 50"):
-        fill((EncoderModel(dataclasses.replace(CONFIG, vocab_size=50), "pretraining"), {}), TEXT, tokenizer=tokenizer)
+        fill((EncoderModel(dataclasses.replace(CONFIG, vocab_size=50), HEADS), {}), TEXT, tokenizer=tokenizer)
 
 
 def test_command_prints_tables_or_json(network, tmp_path, capsys):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, make_head
 from spanbert_jax.tasks.encoder_tasks import head_program
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.packing import FULL, PackedRows, UnpackedOutputs, pack, row_length, shortest_full, split_rows
@@ -87,10 +87,10 @@ HEADS = {"question_answering": (), "sequence_classification": ("a", "b", "c"), "
 
 @pytest.mark.parametrize("head", HEADS)
 def test_packed_outputs_are_those_of_each_text_alone(head):
-    config = ModelConfig(vocab_size=100, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=24,
-                         boundary_head=False, dtype="float32", initializer_range=0.3)
-    model = EncoderModel(config, head, HEADS[head] or ("x",))
-    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.smallest_inputs))(jax.random.key(0)))["params"]
+    config = BertConfig(vocab_size=100, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=24,
+                        initializer_range=0.3)
+    model = EncoderModel(config, make_head(head, HEADS[head]), ComputeConfig(dtype="float32"))
+    params = nn.unbox(jax.jit(lambda key: model.init(key, **model.dummy_inputs))(jax.random.key(0)))["params"]
     features = make_features(np.random.default_rng(4).integers(2, 24, 40))
     program, outputs = head_program(TASKS[head](TASKS[head].Settings(length=512)), model), {}
     for name, rows in (("alone", PackedRows(features, [[number] for number in range(40)], 24, 0)),

@@ -5,7 +5,7 @@ import optax
 
 from spanbert_jax.masking import make_masker
 from spanbert_jax.model import SpanBert
-from spanbert_jax.pretraining.config import as_pretraining_config, default_config, model_config
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config, pretraining_heads
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.batches import global_array
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(self, config, devices: int = 1):
         self.config = config = as_pretraining_config(config)
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
-        self.model = SpanBert(model_config(config, VOCABULARY))
+        self.model = SpanBert(config.model.config(VOCABULARY), pretraining_heads(config), config.compute)
         self.masker = make_masker(config.masking, length=LENGTH, max_blocks=2,
                                   special=SpecialIds(0, 1, 2, 3, 4), unigram=np.ones(VOCABULARY, np.int64))
         schedule = optax.constant_schedule(config.optimizer.learning_rate)

@@ -29,7 +29,7 @@ def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
     assert main(["export", "--workdir", str(trained), "--format", "huggingface", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "step 4: 2 layers of width 128" in printed and "masked-token head, span boundary head" in printed
-    assert "compared on the same inputs with transformers on what was written: largest difference" in printed
+    assert "compared on the same inputs with transformers on the export: largest difference" in printed
     model, params = spanbert_jax.from_pretrained(trained, "pretraining")
     again, same = spanbert_jax.from_pretrained(tmp_path / "out", "pretraining")
     assert again == model
@@ -82,7 +82,7 @@ def test_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
     (tmp_path / "bert/vocab.txt").write_text("\n".join(pieces))
     output = run(files, tmp_path / "run", *SHORT, STILL, f"--config.init_from={tmp_path / 'bert'}")
     assert "positions: 40 in " in output and "64 here; further ones repeat the old" in output
-    assert "vocabulary: 125 pieces kept, " in output and "no boundary head: it is new" in output
+    assert "vocabulary: 125 entries kept, " in output and "no boundary head: it is new" in output
     model, params = spanbert_jax.from_pretrained(tmp_path / "run", "pretraining")
     table = np.asarray(params["encoder"]["embeddings"]["token"]["embedding"])
     theirs = network.state_dict()["embeddings.word_embeddings.weight"].numpy()
@@ -107,7 +107,7 @@ def test_what_does_not_go(files, tmp_path):
     with pytest.raises(UserError, match="config.model.width=64: it is 32 in .*, from which this run begins"):
         spanbert_jax.train(config, tmp_path / "run")
     # It has 130 pieces, and no tokenizer.
-    with pytest.raises(AssertionError, match="without it nobody knows what its 130 pieces are"):
+    with pytest.raises(AssertionError, match="without it the 130 vocabulary entries are unknown"):
         run(files, tmp_path / "run", *SHORT, f"--config.init_from={tmp_path / 'bert'}")
     config = json.loads((tmp_path / "bert/config.json").read_text()) | {"model_type": "roberta"}
     (tmp_path / "bert/config.json").write_text(json.dumps(config))

@@ -4,7 +4,7 @@ import copy
 import pytest
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model import ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig, SpanBert
 from spanbert_jax.pretraining.config import PretrainingConfig, default_config
 from spanbert_jax.training.resuming import check_changes, describe
 
@@ -76,6 +76,7 @@ def test_a_field_that_did_not_exist_had_its_default():
 
 
 def test_a_checkpoint_tells_the_network_apart_from_how_it_is_computed():
-    plain = describe(PretrainingConfig(), CORPUS, ModelConfig(vocab_size=100))
-    other = ModelConfig(vocab_size=100, attention="splash", gradient_dtype="bfloat16")
-    assert describe(PretrainingConfig(), CORPUS, other) == plain
+    plain, other = SpanBert(config := BertConfig(vocab_size=100)), SpanBert(config, compute=ComputeConfig(
+        attention="splash", gradient_dtype="bfloat16"))
+    assert describe(PretrainingConfig(), CORPUS, other.description) == describe(
+        PretrainingConfig(), CORPUS, plain.description)

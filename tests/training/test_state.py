@@ -6,7 +6,7 @@ import optax
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.checkpoints.fingerprint import array_name
-from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.model import BertConfig, SpanBert
 from spanbert_jax.training.mesh import make_mesh
 from spanbert_jax.training.skipping import WINDOW, UpdateHistory
 from spanbert_jax.training.state import TrainState, abstract_train_state, create_state, from_stored, to_stored
@@ -18,7 +18,7 @@ HISTORY = {"recent/losses", "recent/gradient_norms", "recent/made", "recent/left
 
 def test_a_checkpoint_with_the_stored_names_is_restored(tmp_path):
     mesh = make_mesh(small_config().mesh, jax.devices()[:1])
-    model, optimizer = SpanBert(ModelConfig.named("tiny", vocab_size=300)), optax.sgd(0.1)
+    model, optimizer = SpanBert(BertConfig.named("tiny", vocab_size=300)), optax.sgd(0.1)
     abstract = abstract_train_state(model, optimizer, mesh, small_config().mesh.rules)
     state = create_state(model, optimizer, abstract, 0)
     window = jnp.arange(WINDOW, dtype=jnp.float32)

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import spanbert_jax
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.corpus import open_corpus
-from spanbert_jax.model import ModelConfig, SpanBert
+from spanbert_jax.model import BertConfig, SpanBert
 from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training import mesh
@@ -130,7 +130,7 @@ def test_the_axis_to_split_is_chosen(monkeypatch, shape, own, data, expected):
 def test_nearly_all_of_the_published_model_is_split():
     config = default_config()
     optimizer = make_optimizer(config.optimizer, lambda count: 1e-4)
-    state = abstract_train_state(SpanBert(ModelConfig.named("base", vocab_size=28996)), optimizer,
+    state = abstract_train_state(SpanBert(BertConfig.named("base", vocab_size=28996)), optimizer,
                                  mesh.make_mesh(config.mesh), config.mesh.rules, zero1=True)
     leaves = jax.tree.leaves(state.opt_state[1].mu)
     kept = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)

@@ -1,14 +1,13 @@
-"""What a network can be written as. A format is one file with
+"""Export formats. A format is one file with
 
-    LIBRARY             the package that runs what was written, for comparison
-    TOLERANCE           how far its outputs may be from ours, as a share of the largest of them (of 1 if they are small)
+    LIBRARY             the package that runs the export, for comparison
+    TOLERANCE           allowed difference of its outputs, relative to the largest output or to 1 if that is more
     write(folder, model, params, tokenizer)
-                        writes the files; raises UserError where a package that it needs is missing
+                        writes the files; raises UserError if a package that it needs is missing
     run(folder, model, inputs)
-                        the written network's outputs under the names of `model.Outputs`; raises ImportError where the
-                        package is missing
+                        outputs of the export by the names of `model.Outputs`; raises ImportError if LIBRARY is missing
 
-and a name here.
+and a name in `FORMATS`.
 """
 from __future__ import annotations
 
@@ -19,5 +18,5 @@ FORMATS = ("huggingface", "reference", "tensorflow", "onnx", "stablehlo")
 
 
 def load_format(name: str) -> ModuleType:
-    """The module of a format, one of `FORMATS`; what it needs is imported only then."""
+    """The module of a format, one of `FORMATS`. The packages that it needs are imported here."""
     return importlib.import_module(f"{__name__}.{name}")

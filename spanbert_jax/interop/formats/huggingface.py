@@ -1,6 +1,6 @@
 """Directories of transformers: config.json, model.safetensors and a fast tokenizer.
 
-The boundary head, which transformers has no class for, lies in a file of its own that transformers ignores.
+The boundary head, for which transformers has no class, is in a separate file that transformers ignores.
 """
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 
 from spanbert_jax.interop import layout
-from spanbert_jax.interop.configuration import architecture_of, to_values
+from spanbert_jax.interop.architectures import conversion_of
+from spanbert_jax.interop.configuration import to_values, transformers_class
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import SPECIAL_TOKENS, is_lowercasing
 
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
-_BOUNDARY = "cls.pair_target_predictions."
-# transformers' names of what `Outputs` names otherwise.
+# Names of transformers' outputs that differ from those of `Outputs`.
 _OUTPUTS = {"prediction_logits": "logits", "seq_relationship_logits": "next_sentence_logits"}
 
 
 def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
     """Writes the directory."""
-    network, boundary = {}, {}
+    boundary_names = {name for leaf in layout.leaves(model) if leaf.module == "boundary_head" for name in leaf.names}
+    prefix = "" if model.head.name else conversion_of(model.config).names.prefix
+    tensors, boundary = {}, {}
     for name, value in layout.tensors(model, params):
-        if name.startswith(_BOUNDARY):
+        if name in boundary_names:
             boundary[name] = value
         else:
-            network[name if model.head else name.removeprefix("bert.")] = value
-    save_file(network, folder / "model.safetensors", {"format": "pt"})
+            tensors[name.removeprefix(prefix)] = value
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     if boundary:
         save_file(boundary, folder / BOUNDARY_FILE, {"format": "pt"})
     write_json(folder / "config.json", to_values(model))
@@ -45,22 +47,22 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
-    """Writes a tokenizer as transformers and the reference read it."""
+    """Writes a tokenizer for transformers and for the reference."""
     tokenizer.save(str(folder / "tokenizer.json"))
     write_vocabulary(folder, tokenizer)
-    names = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_TOKENS}
+    names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
     write_json(folder / "special_tokens_map.json", names)
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": is_lowercasing(tokenizer)}
-    if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would put its own in its place
+    if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would replace it by its own
         values = {"tokenizer_class": "BertTokenizer", "do_lower_case": normalizer.lowercase,
                   "strip_accents": normalizer.strip_accents, "tokenize_chinese_chars": normalizer.handle_chinese_chars}
     write_json(folder / "tokenizer_config.json", values | {"model_max_length": length, **names})
 
 
 def write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """Writes vocab.txt, one piece a line in the order of the ids."""
-    pieces = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+    """Writes vocab.txt, one token a line in the order of the ids."""
+    entries = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in entries), encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
@@ -70,7 +72,7 @@ def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers from saying anything but errors."""
+    """Silences transformers, except for errors."""
     import transformers
 
     verbosity = transformers.logging.get_verbosity()
@@ -84,15 +86,15 @@ def quiet() -> Iterator[None]:
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What transformers computes, in float32 on the CPU. It has to find every tensor that it wants."""
+    """The outputs of transformers, in float32 on the CPU. Raises ValueError if it misses a tensor."""
     import torch
     import transformers
 
-    architecture = getattr(transformers, architecture_of(model))
+    architecture = getattr(transformers, transformers_class(model))
     with quiet():
         network, loading = architecture.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32,
-            **{"add_pooling_layer": model.has_pooler} if model.head is None else {})
+            **{"add_pooling_layer": model.has_pooler} if model.head.name is None else {})
     if loading["missing_keys"]:
         raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
     with torch.no_grad():

@@ -5,14 +5,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.interop.configuration import architecture_of
+from spanbert_jax.interop.configuration import transformers_class
 from spanbert_jax.model import EncoderModel
 
-_KINDS = {
-    None: "An encoder", "pretraining": "An encoder with its pretraining heads",
-    "masked_lm": "An encoder with its masked-token head", "question_answering": "A reader that marks answers in texts",
-    "sequence_classification": "A classifier of texts", "token_classification": "A classifier of tokens",
-}
 _USE = {
     "huggingface": """
         ```python
@@ -56,24 +51,25 @@ _TO_FILL = "(to be filled in)"
 
 
 def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, Any] | None) -> str:
-    """What the network is, how it is used, what it was trained on, how good it is, and what its author has to fill in.
+    """Description, usage, training, scores, and fields for the author to fill in.
 
     Args:
       name: of the model.
-      format: that it is written in.
-      facts: of its training run: "step", "config", "corpus" and, where there has been one, "evaluation"; or None.
+      model: the model.
+      format: of the export.
+      facts: about its training run: "step", "config", "corpus" and, after an evaluation, "evaluation"; or None.
     """
     config, facts = model.config, facts or {}
     parts = [
         "---", "library_name: transformers" if format == "huggingface" else f"tags: [{format}]",
         "license: other  # to be filled in", "---", "",
         f"# {name}", "",
-        f"{_KINDS[model.head]}, a post-norm BERT written by spanbert-jax.", "",
+        f"{model.head.description} of the architecture {config.architecture!r}, exported by spanbert-jax.", "",
         f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
-        f"{config.vocab_size:,} pieces, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
+        f"{config.vocab_size:,} vocabulary entries, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
     for use in (_USE[format], _OURS if format in ("huggingface", "reference", "stablehlo") else ""):
-        head = f'"{model.head}"' if model.head else None
-        parts += [textwrap.dedent(use).strip().format(architecture=architecture_of(model), head=head), ""]
+        head = f'"{model.head.name}"' if model.head.name else None
+        parts += [textwrap.dedent(use).strip().format(architecture=transformers_class(model), head=head), ""]
     return "\n".join([*parts, "## Training", "", *_training(facts), "", "## Scores", "", *_scores(facts), "",
                       "## Licence", "", f"- of these weights: {_TO_FILL}", f"- of the training data: {_TO_FILL}",
                       f"- contact: {_TO_FILL}", ""])
@@ -85,11 +81,11 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
     data, corpus, train = facts["config"]["data"], facts["corpus"], facts["config"]["train"]
     sources = ", ".join(f"`{source}`" for source in data["sources"]) or f"`{data['path']}`"
     optimizer = facts["config"]["optimizer"]
-    begun = facts["config"].get("init_from")
+    initial = facts["config"].get("init_from")
     return [
         f"- data: {sources}, {corpus['training_rows']:,} rows of {corpus['length']} tokens",
         f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
-        + (f", begun from `{begun}`" if begun else ""),
+        + (f", initialized from `{initial}`" if initial else ""),
         f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
         f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule "
         f"{optimizer['schedule']}"]
@@ -102,6 +98,6 @@ def _scores(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"- masked tokens of held-out documents: loss {figures['masked_loss']:.3f} nats, perplexity "
              f"{figures['perplexity']:.1f}, accuracy {figures['masked_accuracy']:.1%} (step {figures['step']:,})"]
     if "boundary_loss" in figures:
-        lines.append(f"- the same from the span's boundaries: loss {figures['boundary_loss']:.3f} nats, accuracy "
+        lines.append(f"- the same tokens from their span's boundaries: loss {figures['boundary_loss']:.3f} nats, accuracy "
                      f"{figures['boundary_accuracy']:.1%}")
     return lines

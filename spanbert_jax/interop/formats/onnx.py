@@ -1,4 +1,4 @@
-"""ONNX, as onnxruntime and others run it, for any batch and length. The boundary head stays behind."""
+"""ONNX, as onnxruntime and others run it, for any batch and length. The boundary head is not exported."""
 from __future__ import annotations
 
 import pathlib
@@ -23,13 +23,13 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     """Writes the directory.
 
     Raises:
-      UserError: without the onnx package.
+      UserError: the onnx package is missing, or architecture or head have no ONNX graph.
     """
     try:
         from spanbert_jax.interop.formats import onnx_graph
     except ImportError:
         raise UserError("the onnx package is not installed: pip install 'spanbert-jax[onnx]'") from None
-    graph = onnx_graph.build(model.config, model.head, model.has_pooler, dict(layout.tensors(model, params)))
+    graph = onnx_graph.build(model.config, model.head, dict(layout.tensors(model, params)))
     onnx_graph.save(graph, folder / MODEL_FILE)
     write_json(folder / "config.json", to_values(model))
     if tokenizer is not None:
@@ -37,7 +37,7 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What onnxruntime computes on the CPU."""
+    """The outputs of onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
-"""The network as an ONNX graph.
+"""A model as an ONNX graph.
 
-Written by hand with `onnx.helper`: jax2onnx needs an older orbax-checkpoint than this project, and PyTorch's exporter
-needs PyTorch and would follow transformers' code.
+Built with `onnx.helper`: jax2onnx needs an older orbax-checkpoint than this project, and PyTorch's exporter needs PyTorch.
+An architecture has one function in `_ENCODERS`, a head one in `_HEADS`.
 """
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.model import BertConfig, Head, ModelConfig
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.heads.base import POOLED
 
-# The first set of operators with an exact Gelu.
+# The first operator set with an exact Gelu.
 OPSET = 20
-# Protobuf writes no more than 2^31 - 1 bytes; the rest is for the nodes.
+# Protobuf is limited to 2^31 - 1 bytes; the rest is for the nodes.
 MAX_WEIGHT_BYTES = 2_000_000_000
 
 POSITIONS = ("batch", "sequence")
@@ -26,38 +28,42 @@ POSITIONS = ("batch", "sequence")
 Outputs = dict[str, tuple[str, tuple[str | int, ...]]]
 
 
-def build(config: ModelConfig, head: str | None, has_pooler: bool,
-          tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The encoder and one head, without dropout.
 
     Inputs are input_ids, attention_mask and token_type_ids, all [B, S] int64. Positions are counted from the start of
-    the row whatever is masked; nobody sees a position whose attention_mask is 0. The outputs are named and shaped as in
+    the row; no token attends to a position whose attention_mask is 0. The outputs are named and shaped as in
     `spanbert_jax.model.encoder_model.Outputs`. The boundary head is left out.
 
     Args:
-      config: of the network.
-      head: one of `spanbert_jax.model.encoder_model.HEADS`.
-      has_pooler: whether there is a pooler; "sequence_classification" and a next-sentence head need one.
-      tensors: float32, by Hugging Face's names and in its layouts. The initializers of the graph are those of them that
-        the network has, unchanged.
+      config: of the architecture.
+      head: the head.
+      tensors: float32, in Hugging Face's names and layouts. Those that the model has become the graph's initializers,
+        unchanged.
+
+    Raises:
+      UserError: there is no ONNX graph for the architecture or the head.
     """
+    for name, known, what in ((config.architecture, _ENCODERS, "architecture"), (head.name, _HEADS, "head")):
+        if name not in known:
+            raise UserError(f"{what} {name!r} cannot be exported to ONNX; allowed are {', '.join(map(repr, known))}")
     graph = _Graph(tensors)
-    hidden = _encoder(graph, config)
+    hidden = _ENCODERS[config.architecture](graph, config)
     outputs: Outputs = {"last_hidden_state": (hidden, (*POSITIONS, config.width))}
-    if has_pooler:
+    if POOLED in head.inputs:
         outputs["pooler_output"] = (_pool(graph, hidden), ("batch", config.width))
-    outputs |= _head(graph, config, head, outputs)
+    outputs |= _HEADS[head.name](graph, config, head, outputs)
     return graph.model(["input_ids", "attention_mask", "token_type_ids"], outputs)
 
 
 def save(model: onnx.ModelProto, path: pathlib.Path, *, max_weight_bytes: int = MAX_WEIGHT_BYTES) -> None:
-    """Writes a model and has onnx check it.
+    """Writes a model and checks it with onnx.
 
-    Weights that take more than `max_weight_bytes` go to a file beside it, named as it is with ".data" added, and are
-    gone from `model` afterwards.
+    Weights that take more than `max_weight_bytes` go to a second file with ".data" added to its name, and are removed
+    from `model`.
 
     Raises:
-      onnx.checker.ValidationError, onnx.shape_inference.InferenceError: when it is not a valid model.
+      onnx.checker.ValidationError, onnx.shape_inference.InferenceError: it is not a valid model.
     """
     weights = model.graph.initializer
     beside = path.with_name(path.name + ".data")
@@ -71,7 +77,7 @@ def save(model: onnx.ModelProto, path: pathlib.Path, *, max_weight_bytes: int = 
 
 
 class _Graph:
-    """Nodes and the weights they read, in the order they are added. A value goes by its name."""
+    """Nodes and the weights that they read, in order. A value is given by its name."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self._tensors = tensors
@@ -79,30 +85,30 @@ class _Graph:
         self._weights: dict[str, onnx.TensorProto] = {}
 
     def node(self, op: str, *inputs: str, **attributes) -> str:
-        """The one output of a new node."""
+        """Adds a node and returns its output."""
         output = f"{op}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
     def weight(self, name: str) -> str:
-        """The tensor of that name."""
+        """The tensor of a name."""
         self._weights[name] = numpy_helper.from_array(self._tensors[name], name)
         return name
 
     def rows(self, name: str) -> int:
-        """The length of the first axis of the tensor of that name."""
+        """The length of the first axis of the tensor of a name."""
         return self._tensors[name].shape[0]
 
     def constant(self, value: np.ndarray) -> str:
-        """A value fixed in the graph; a node, since initializers are weights alone."""
+        """A constant; a node, since initializers are only weights."""
         return self.node("Constant", value=numpy_helper.from_array(value))
 
     def integers(self, *values: int) -> str:
-        """A fixed shape or list of axes."""
+        """A constant shape or list of axes."""
         return self.constant(np.array(values, np.int64))
 
     def model(self, inputs: list[str], outputs: Outputs) -> onnx.ModelProto:
-        """The model, at the oldest version of the format that has the operators, so that older runtimes read it."""
+        """The model, in the oldest version of the format that has the operators, for older runtimes."""
         names = {value: name for name, (value, _) in outputs.items()}
         for node in self._nodes:
             node.input[:] = [names.get(value, value) for value in node.input]
@@ -131,7 +137,7 @@ def _norm(graph: _Graph, config: ModelConfig, x: str, name: str) -> str:
                       axis=-1, epsilon=config.layer_norm_epsilon)
 
 
-def _encoder(graph: _Graph, config: ModelConfig) -> str:
+def _bert_encoder(graph: _Graph, config: BertConfig) -> str:
     # -> [B, S, D]
     x = _embeddings(graph, config)
     # [B, S] -> [B, 1, 1, S], over heads and queries
@@ -141,7 +147,7 @@ def _encoder(graph: _Graph, config: ModelConfig) -> str:
     return x
 
 
-def _embeddings(graph: _Graph, config: ModelConfig) -> str:
+def _embeddings(graph: _Graph, config: BertConfig) -> str:
     # -> [B, S, D]
     def look_up(name: str, ids: str) -> str:
         return graph.node("Gather", graph.weight(f"bert.embeddings.{name}_embeddings.weight"), ids, axis=0)
@@ -153,7 +159,7 @@ def _embeddings(graph: _Graph, config: ModelConfig) -> str:
     return _norm(graph, config, graph.node("Add", x, positions), "bert.embeddings.LayerNorm")
 
 
-def _layer(graph: _Graph, config: ModelConfig, x: str, mask: str, name: str) -> str:
+def _layer(graph: _Graph, config: BertConfig, x: str, mask: str, name: str) -> str:
     # [B, S, D] -> [B, S, D]
     attended = _dense(graph, _attention(graph, config, x, mask, f"{name}.attention.self"),
                       f"{name}.attention.output.dense")
@@ -163,7 +169,7 @@ def _layer(graph: _Graph, config: ModelConfig, x: str, mask: str, name: str) -> 
     return _norm(graph, config, graph.node("Add", outer, x), f"{name}.output.LayerNorm")
 
 
-def _attention(graph: _Graph, config: ModelConfig, x: str, mask: str, name: str) -> str:
+def _attention(graph: _Graph, config: BertConfig, x: str, mask: str, name: str) -> str:
     # [B, S, D] -> [B, S, D], before the output projection
     head_width = config.width // config.num_heads
 
@@ -191,31 +197,39 @@ def _pool(graph: _Graph, hidden: str) -> str:
     return graph.node("Tanh", _dense(graph, first, "bert.pooler.dense"))
 
 
-def _head(graph: _Graph, config: ModelConfig, head: str | None, encoded: Outputs) -> Outputs:
-    # What the head makes of the hidden states and the pooled ones.
-    hidden = encoded["last_hidden_state"][0]
-    outputs: Outputs = {}
-    if head in ("pretraining", "masked_lm"):
-        outputs["logits"] = _masked_token_logits(graph, config, hidden)
-    if head == "pretraining" and config.next_sentence_head:
+def _no_head(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
+    return {}
+
+
+def _masked_lm(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
+    # [B, S, D] -> [B, S, V]
+    x = graph.node("Gelu", _dense(graph, encoded["last_hidden_state"][0], "cls.predictions.transform.dense"))
+    x = _norm(graph, config, x, "cls.predictions.transform.LayerNorm")
+    logits = _linear(graph, x, "bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
+    return {"logits": (logits, (*POSITIONS, graph.rows("cls.predictions.bias")))}
+
+
+def _pretraining(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
+    outputs = _masked_lm(graph, config, head, encoded)
+    if POOLED in head.inputs:
         logits = _dense(graph, encoded["pooler_output"][0], "cls.seq_relationship")
         outputs["next_sentence_logits"] = (logits, ("batch", 2))
-    if head == "question_answering":
-        logits = _dense(graph, hidden, "qa_outputs")
-        for index, name in enumerate(("start_logits", "end_logits")):
-            chosen = graph.node("Gather", logits, graph.constant(np.array(index)), axis=-1)
-            outputs[name] = (chosen, POSITIONS)
-    if head == "sequence_classification":
-        logits = _dense(graph, encoded["pooler_output"][0], "classifier")
-        outputs["logits"] = (logits, ("batch", graph.rows("classifier.bias")))
-    if head == "token_classification":
-        outputs["logits"] = (_dense(graph, hidden, "classifier"), (*POSITIONS, graph.rows("classifier.bias")))
     return outputs
 
 
-def _masked_token_logits(graph: _Graph, config: ModelConfig, hidden: str) -> tuple[str, tuple[str | int, ...]]:
-    # [B, S, D] -> [B, S, V]
-    x = graph.node("Gelu", _dense(graph, hidden, "cls.predictions.transform.dense"))
-    x = _norm(graph, config, x, "cls.predictions.transform.LayerNorm")
-    logits = _linear(graph, x, "bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
-    return logits, (*POSITIONS, graph.rows("cls.predictions.bias"))
+def _question_answering(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
+    logits, outputs = _dense(graph, encoded["last_hidden_state"][0], "qa_outputs"), {}
+    for index, name in enumerate(head.outputs):
+        outputs[name] = (graph.node("Gather", logits, graph.constant(np.array(index)), axis=-1), POSITIONS)
+    return outputs
+
+
+def _classification(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
+    x, shape = encoded["pooler_output" if head.per_text else "last_hidden_state"]
+    return {"logits": (_dense(graph, x, "classifier"), (*shape[:-1], len(head.labels)))}
+
+
+_ENCODERS = {"bert": _bert_encoder}
+_HEADS = {None: _no_head, "masked_lm": _masked_lm, "pretraining": _pretraining,
+          "question_answering": _question_answering, "sequence_classification": _classification,
+          "token_classification": _classification}

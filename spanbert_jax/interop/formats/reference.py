@@ -1,7 +1,7 @@
 """The layout of the released SpanBERT: config.json, vocab.txt and a pytorch_model.bin that PyTorch 1.2 reads.
 
-Layer norms are called gamma and beta, output layers repeat the piece embeddings, and the boundary head is where the
-original's is.
+Parameters of layer norms are called gamma and beta, output layers repeat the token embedding, and the boundary head has
+the original's names.
 """
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
+from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats.huggingface import write_json, write_vocabulary
 from spanbert_jax.interop.pretrained import from_pretrained
 from spanbert_jax.model import EncoderModel
 
 LIBRARY = "torch"
-TOLERANCE = 0.0  # what is read back by PyTorch is the same
+TOLERANCE = 0.0  # PyTorch reads back the same numbers
 _NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
 
 
@@ -29,18 +30,18 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     """Writes the directory.
 
     Raises:
-      UserError: without PyTorch, whose format it is.
+      UserError: PyTorch is not installed.
     """
     try:
         import torch
     except ImportError:
         raise UserError("the reference's format is PyTorch's: pip install torch, or export as huggingface") from None
     tensors = {_name(name): torch.tensor(value) for name, value in layout.tensors(model, params)}
-    embedding = tensors[layout.EMBEDDING]
+    embedding = tensors[conversion_of(model.config).names.embedding]
     for head in ("cls.predictions", "cls.pair_target_predictions"):
         if f"{head}.bias" in tensors:
             tensors[f"{head}.decoder.weight"] = embedding
-    # The original runs on versions that do not know the newer kind of file.
+    # The original runs on versions of PyTorch that cannot read the newer kind of file.
     torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     write_json(folder / "config.json", to_values(model))
     if tokenizer is not None:
@@ -55,9 +56,9 @@ def _name(name: str) -> str:
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What we compute from the file as PyTorch reads it, since the original cannot be installed any more."""
-    import torch  # noqa: F401  without it the file would be read by our own reader
+    """Our outputs with the weights that PyTorch reads, since the original can no longer be installed."""
+    import torch  # noqa: F401  without it our own reader would read the file
 
-    again, params = from_pretrained(folder, model.head, labels=model.labels)
+    again, params = from_pretrained(folder, model.head.name, labels=model.head.labels or None)
     outputs = jax.jit(again.apply)({"params": params}, **inputs)
     return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}

@@ -1,10 +1,10 @@
-"""StableHLO by `jax.export`: one function for any batch and length, on CPU, GPU and TPU, that needs none of our code.
+"""StableHLO by `jax.export`: one function for any batch and length, on CPU, GPU and TPU, without our code.
 
     exported = jax.export.deserialize(open("model.stablehlo", "rb").read())
     weights = safetensors.flax.load_file("params.safetensors")
     outputs = exported.call(weights, input_ids, attention_mask, token_type_ids)
 
-`outputs` is a dictionary. The weights lie in our own layout, so that nothing has to be turned at each call.
+`outputs` is a dictionary. The weights are in our own layout, so that no call has to transpose them.
 """
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def flatten(params: Any) -> dict[str, jax.Array]:
 
 
 def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
-    """From flat parameters and inputs to a dictionary of those outputs that the network has."""
+    """A function from flat parameters and inputs to a dictionary of the outputs that the model has."""
     def outputs(weights: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
         params = flax.traverse_util.unflatten_dict(weights, sep="/")
         values = model.apply({"params": params}, *inputs)._asdict()
@@ -64,7 +64,7 @@ def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the file computes with the weights beside it."""
+    """The outputs of the file with the exported weights."""
     exported = jax.export.deserialize((folder / MODEL_FILE).read_bytes())
     tokens = [jnp.asarray(inputs[name], jnp.int32) for name in INPUTS]
     outputs = exported.call(load_file(folder / PARAMS_FILE), *tokens)

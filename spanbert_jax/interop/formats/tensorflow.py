@@ -4,7 +4,7 @@
     outputs = saved.signatures["serving_default"](
         input_ids=..., attention_mask=..., token_type_ids=...)  # int32 [B, S] each
 
-`outputs` is a dictionary. Keep `saved` as long as the signature is used: the weights go with it. For
+`outputs` is a dictionary. Keep `saved` alive while the signature is used, since it owns the weights. For
 TensorFlow Serving, make the directory version 1 of a model: put it at MODEL/1.
 """
 from __future__ import annotations
@@ -33,22 +33,22 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     """Writes the directory.
 
     Raises:
-      UserError: without TensorFlow.
+      UserError: TensorFlow is not installed.
     """
     tensorflow = import_tensorflow()
     from jax.experimental import jax2tf
 
     module = tensorflow.Module()
-    with tensorflow.device("CPU"):  # others are JAX's
-        # Variables, since constants would lie in the graph itself, which may not be larger than 2 GB.
+    with tensorflow.device("CPU"):  # JAX uses the other devices
+        # Variables, since constants would be part of the graph, which is limited to 2 GB.
         module.weights = {name: tensorflow.Variable(np.asarray(value), name=name)
                           for name, value in stablehlo.flatten(params).items()}
-    network = jax2tf.convert(
+    function = jax2tf.convert(
         stablehlo.as_function(model), polymorphic_shapes=[None] + ["(batch, sequence)"] * len(stablehlo.INPUTS),
         polymorphic_constraints=[f"sequence <= {model.config.max_positions}"], with_gradient=False,
         native_serialization_platforms=("cpu", "cuda", "tpu"))
     signature = tensorflow.function(
-        lambda *inputs: network(module.weights, *inputs), autograph=False,
+        lambda *inputs: function(module.weights, *inputs), autograph=False,
         input_signature=[tensorflow.TensorSpec([None, None], tensorflow.int32, name) for name in stablehlo.INPUTS])
     tensorflow.saved_model.save(module, folder, {_SIGNATURE: signature})
     write_json(folder / "config.json", to_values(model))
@@ -57,10 +57,10 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What TensorFlow computes on the CPU.
+    """The outputs of TensorFlow on the CPU.
 
     Raises:
-      UserError: when it is too old for what this version of JAX writes.
+      UserError: it is too old for the StableHLO of this version of JAX.
     """
     import tensorflow
 

@@ -12,12 +12,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
+from spanbert_jax.interop.architectures import StoredParts
 from spanbert_jax.interop.sources.tensors import Tensors
-from spanbert_jax.model import EncoderModel, ModelConfig
+from spanbert_jax.model import EncoderModel, MaskedLm, read_description
 
 
 class _Checkpoint:
-    """The parameters of a checkpoint as tensors. All are restored when the first is asked for, from any thread."""
+    """The parameters of a checkpoint as tensors. All are restored when the first is read, from any thread."""
 
     def __init__(self, path: pathlib.Path, step: int, model: EncoderModel):
         self.path, self._step, self._model = path, step, model
@@ -39,36 +40,37 @@ class _Checkpoint:
                 self._model, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=sharding)))
 
 
-def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, ModelConfig, dict[str, Any]]:
-    """The parameters of a checkpoint of a run as tensors, their network, and the facts of the run.
-
-    Bytes and arrays are compared with what was saved. In a run of many processes every one must call.
+def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, StoredParts, dict[str, Any]]:
+    """The parameters in a checkpoint of a run, verified against their checksums. Every process of the run must call it.
 
     Args:
-      step: of the checkpoint; the newest sound one if not given.
+      path: the workdir.
+      step: of the checkpoint; the newest valid one if not given.
 
     Returns:
-      Tensors; the network; "step", "config" and "corpus" as the run remembers them.
+      The parameters as tensors; the model that they are of; "step", "config" and "corpus" as the run remembers them.
 
     Raises:
-      UserError: when there is no sound checkpoint.
+      UserError: there is no valid checkpoint.
     """
     with Checkpointer(path, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
         metadata = checkpointer.metadata(chosen)
         if "task" in metadata.get("config", {}):
-            raise UserError(f"{path}: a run of a task that has not finished; start its command again, and what it "
-                            f"makes will be in {path / 'model'}")
+            raise UserError(f"{path}: an unfinished fine-tuning run; run its command again, and the model will be in "
+                            f"{path / 'model'}")
         try:
-            config = ModelConfig(**metadata["network"])
+            config, heads = read_description(metadata["network"])
         except (KeyError, TypeError):
-            raise UserError(f"{path}: the checkpoint of step {chosen} does not say what network it is of; go on with "
-                            "its run for a step with this version, which saves it anew") from None
-    return _Checkpoint(path, chosen, EncoderModel(config, "pretraining")), config, {"step": chosen, **metadata}
+            raise UserError(f"{path}: the checkpoint of step {chosen} does not describe its model; resume the run for "
+                            "one step with this version, which saves it again") from None
+    head = heads if heads.boundary or heads.next_sentence else MaskedLm()
+    stored = StoredParts(config, head, pooler=False, pretraining=heads)
+    return _Checkpoint(path, chosen, EncoderModel(config, heads)), stored, {"step": chosen, **metadata}
 
 
 def _one_device_a_process() -> NamedSharding:
-    """Every array whole on one device of each process."""
+    """Every array replicated on one device of each process."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     # Not jax.make_mesh, which takes no devices of several TPU slices.
     mesh = Mesh(np.array([first[process] for process in sorted(first)]), ("processes",), axis_types=(AxisType.Auto,))

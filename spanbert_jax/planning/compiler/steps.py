@@ -151,7 +151,7 @@ def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: T
     products, others, roofline = _cycles(program, topology.chip, spans)
     return CompiledStep(
         rows=config.train.batch_size // accumulation // shards["batch"], length=workload.length,
-        parameters=parameter_count(abstract.params, network), attention=network.attention,
+        parameters=parameter_count(abstract.params, network), attention=experiment.model.compute.attention,
         heads=network.num_heads // shards["heads"], accumulation=accumulation,
         flops=workload.flops / topology.chips, seconds=seconds,
         parameter_bytes=_bytes_per_device(abstract.params), optimizer_bytes=_bytes_per_device(abstract.opt_state),

@@ -1,6 +1,5 @@
 """SelfAttention on meshes, where kernels run on each device's rows and heads, against plain attention on one device."""
 import contextlib
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -9,32 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spanbert_jax.model import ModelConfig
+from spanbert_jax.model import BertConfig, ComputeConfig
 from spanbert_jax.model.attention import paired_heads
-from spanbert_jax.model.attention.self_attention import SelfAttention, attention_spec
+from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.mesh import make_mesh
 from tests.model.attention.cases import TOLERANCE, make_inputs
 
 # The smallest heads and rows that the kernel supports.
-CONFIG = ModelConfig(vocab_size=1, width=256, num_heads=4, dtype="float32", attention_dropout=0.2)
+CONFIG = BertConfig(vocab_size=1, width=256, num_heads=4, attention_dropout=0.2)
+COMPUTE = ComputeConfig(dtype="float32")
 SEED = jnp.asarray([5, 6], jnp.uint32)
 
 
 @pytest.fixture(scope="module")
 def case():
     """Input [8, 128, 256], segments, a gradient of the output, and parameters."""
-    calls = [make_inputs(attention_spec(CONFIG), 128, 4, "float32", seed) for seed in range(4)]
+    calls = [make_inputs(CONFIG.attention_spec, 128, 4, "float32", seed) for seed in range(4)]
     x, above, segments = (jnp.concatenate([part[:2] for part in parts]) for parts in zip(
         *((inputs.projections[0], inputs.projections[2], inputs.segments) for inputs in calls)))
-    params = nn.unbox(SelfAttention(CONFIG).init(jax.random.key(0), x[:1], segments[:1], None))
+    params = nn.unbox(SelfAttention(CONFIG, COMPUTE).init(jax.random.key(0), x[:1], segments[:1], None))
     return x, segments, above * (segments > 0)[..., None], params
 
 
 def computed(case, attention: str, seed: jax.Array | None) -> dict[str, np.ndarray]:
     """The output at tokens, and the gradients of input and parameters, by name."""
     x, segments, above, params = case
-    module = SelfAttention(dataclasses.replace(CONFIG, attention=attention))
+    module = SelfAttention(CONFIG, COMPUTE.replace(attention=attention))
 
     @jax.jit
     def run(x, params):

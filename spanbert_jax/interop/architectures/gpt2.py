@@ -1,25 +1,27 @@
-"""GPT-2's names of the tensors that a decoder has, and its config.json.
+"""GPT-2 decoders in Hugging Face's formats. Their tensors have BERT's names here.
 
-Its kernels are stored [in, out]; queries, keys and values are one tensor, keys and values of the encoder another.
+GPT-2 stores kernels [in, out]; queries, keys and values are one tensor, keys and values of the encoder another.
 """
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.architectures import Conversion, StoredParts
+from spanbert_jax.interop.architectures.bert import NAMES
 from spanbert_jax.interop.configuration import check_required, check_value
-from spanbert_jax.interop.layout import EMBEDDING
-from spanbert_jax.interop.naming import Stored
-from spanbert_jax.model import DecoderConfig
+from spanbert_jax.interop.naming import NamedTensors, Stored
+from spanbert_jax.model import EncoderOnly, PretrainingHeads
+from spanbert_jax.model.architectures.gpt2 import Gpt2Config
 
 _LAYER = "bert.encoder.layer.{}."
-# GPT-2's module -> the modules of `layout` that are in it, one after the other.
+# Module of GPT-2 -> the modules of BERT that are in it, in order.
 _MODULES = {
     "wte": ("bert.embeddings.word_embeddings",),
     "wpe": ("bert.embeddings.position_embeddings",),
@@ -37,8 +39,8 @@ _MODULES = {
 }
 _KERNELS = ("c_attn", "c_proj", "c_fc", "q_attn")
 _BUFFERS = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")
-_TIE = ("lm_head.weight", "cls.predictions.decoder.weight")
-# Ours -> GPT-2's.
+_TIE = "lm_head.weight"
+# Fields of our config -> fields of config.json.
 _FIELDS = {
     "vocab_size": "vocab_size", "num_layers": "n_layer", "width": "n_embd", "num_heads": "n_head",
     "feed_forward": "n_inner", "max_positions": "n_positions", "dropout": "resid_pdrop",
@@ -46,68 +48,87 @@ _FIELDS = {
     "initializer_range": "initializer_range",
 }
 _DEFAULTS = {"resid_pdrop": 0.1, "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02}
-# What must be so, where it is said at all.
+# The only values that can be read, where config.json has the field.
 _REQUIRED = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_attn_weights": True,
              "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}
 
 
+def check(values: Mapping[str, Any], file: pathlib.Path | None) -> None:
+    """Checks that a config.json describes a GPT-2.
+
+    Raises:
+      UserError: naming the field.
+    """
+    check_required(values, file, _REQUIRED, "as in GPT-2")
+
+
 def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
-    """Names of `layout`, and the tensors that are stored for them; a `rename` of `naming.NamedTensors`."""
+    """The stored tensors by BERT's names; other tensors keep theirs.
+
+    Raises:
+      UserError: they are not of a GPT-2.
+    """
     root = next((tensor.name.removesuffix("wte.weight") for tensor in stored if tensor.name.endswith("wte.weight")),
                 None)
     if root is None:
         raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its {len(stored)} tensors; give a "
                         "GPT-2, or set config.task.decoder to encoder, shared or random")
-    outer, entries = root.removesuffix("transformer."), {}
+    outer = root.removesuffix("transformer.")
+    entries: dict[str, Stored] = {}
     for tensor in stored:
         name = tensor.name.removeprefix(root)
         if _BUFFERS.fullmatch(name):
             continue
-        if tensor.name == f"{outer}{_TIE[0]}":
-            entries[_TIE[1]] = tensor
+        if tensor.name == f"{outer}{_TIE}":
+            entries[NAMES.ties[0]] = tensor
             continue
         module, _, leaf = name.rpartition(".")
         layer = re.match(r"h\.(\d+)\.", module)
         parts = _MODULES.get(re.sub(r"^h\.\d+\.", "h.{}.", module), (tensor.name.rpartition(".")[0],))
-        turned = module.rpartition(".")[2] in _KERNELS and leaf == "weight"
+        transposed = _is_transposed(module, leaf)
         for index, part in enumerate(parts):
             which = (index, len(parts)) if len(parts) > 1 else None
             name = f"{part.format(layer[1]) if layer else part}.{leaf}"
-            entries[name] = dataclasses.replace(tensor, part=which, turned=turned)
+            entries[name] = dataclasses.replace(tensor, part=which, transposed=transposed)
     return entries
 
 
-def tensors(named: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Tensors under the names of `layout`, as GPT-2 names and holds them, without a prefix."""
+def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors by BERT's names as GPT-2 names and stores them."""
     ours = dict(named)
-    layers = {match[1] for name in ours if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
-    found = {}
+    layers = _layer_numbers(ours)
     for theirs, parts in _MODULES.items():
         for layer in sorted(layers, key=int) if "{}" in theirs else ("",):
             for leaf in ("weight", "bias"):
                 values = [ours.get(f"{part.format(layer)}.{leaf}") for part in parts]
                 if values[0] is not None:
                     value = np.concatenate(values)
-                    turned = theirs.rpartition(".")[2] in _KERNELS and leaf == "weight"
-                    found[f"{theirs.format(layer)}.{leaf}"] = np.ascontiguousarray(value.T if turned else value)
-    return found
+                    value = np.ascontiguousarray(value.T if _is_transposed(theirs, leaf) else value)
+                    yield f"transformer.{theirs.format(layer)}.{leaf}", value
 
 
-def decoder_config(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any], file: pathlib.Path,
-                   dtype: str) -> DecoderConfig:
-    """The decoder that tensors of these shapes, under the names of `layout`, and a config.json are of.
+def _is_transposed(module: str, leaf: str) -> bool:
+    return module.rpartition(".")[2] in _KERNELS and leaf == "weight"
+
+
+def _layer_numbers(names: Iterable[str]) -> set[str]:
+    return {match[1] for name in names if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
+
+
+def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
+    """The config of stored tensors.
 
     Raises:
-      UserError: when they contradict each other, or it is of another architecture.
+      UserError: config and tensors contradict each other.
     """
-    check_required(values, file, _REQUIRED, "as in GPT-2")
-    layers = {match[1] for name in shapes if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
-    positions, inner = "bert.embeddings.position_embeddings.weight", f"{_LAYER.format(0)}intermediate.dense.weight"
+    shapes = tensors.shapes
+    positions = NAMES.tensor("encoder/embeddings/position", "embedding")
+    inner = NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0)
     for name, theirs in ((positions, "wpe.weight"), (inner, "h.0.mlp.c_fc.weight")):
         if name not in shapes:
-            raise UserError(f"{file.parent}: {theirs} is missing; the file is not whole, or not of a GPT-2")
-    found = {"n_layer": len(layers), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
-    found["vocab_size"], found["n_embd"] = shapes[EMBEDDING]
+            raise UserError(f"{tensors.path}: {theirs} is missing; the file is incomplete, or not of a GPT-2")
+    found = {"n_layer": len(_layer_numbers(shapes)), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
+    found["vocab_size"], found["n_embd"] = shapes[NAMES.embedding]
     stated = {**found, **_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     for name in _FIELDS.values():
         check_value(file, name, stated.get(name))
@@ -115,12 +136,15 @@ def decoder_config(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, A
             raise UserError(f"{file}: {name} is {stated[name]}, but the tensors have {found[name]}")
     if found["n_embd"] % stated["n_head"]:
         raise UserError(f"{file}: n_head is {stated['n_head']}, and has to divide n_embd={found['n_embd']}")
-    return DecoderConfig(**{ours: stated[theirs] for ours, theirs in _FIELDS.items()}, token_types=0, kind="gpt2",
-                         dtype=dtype, boundary_head=False)
+    config = Gpt2Config(**{ours: stated[theirs] for ours, theirs in _FIELDS.items()})
+    return StoredParts(config, EncoderOnly(), False, PretrainingHeads(boundary=False))
 
 
-def to_values(config: DecoderConfig) -> dict[str, Any]:
-    """A decoder as a config.json of transformers."""
-    values = {"architectures": ["GPT2LMHeadModel"], **_REQUIRED, "is_decoder": True, "add_cross_attention": True}
-    return values | {theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()} | {
-        "embd_pdrop": config.dropout, "tie_word_embeddings": True}
+def to_values(config: Gpt2Config) -> dict[str, Any]:
+    """The fields of a config.json."""
+    return {**_REQUIRED, **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+            "embd_pdrop": config.dropout}
+
+
+GPT2 = Conversion("gpt2", NAMES, check, rename, read, to_values, {None: "GPT2Model", "decoder": "GPT2LMHeadModel"},
+                  export)

@@ -1,0 +1,113 @@
+"""Tensor names and config.json of each architecture in Hugging Face's formats, one file each.
+
+A further architecture is one file with a `Conversion` and a name in `CONVERSIONS`, that of `model.ARCHITECTURES`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spanbert_jax.common.registry import Registry
+from spanbert_jax.model import Head, ModelConfig, PretrainingHeads
+
+if TYPE_CHECKING:
+    from spanbert_jax.interop.naming import NamedTensors, Stored
+
+_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorNames:
+    """Names of an architecture's tensors.
+
+    Attributes:
+      modules: path of a module of ours -> name of its tensors without ".weight" and ".bias"; {} is the layer's number.
+      prefix: of the names of encoder and pooler in a model with a head.
+      ties: output layers that repeat the token embedding.
+      twins: name -> another tensor that repeats it, and is read where it is missing.
+      ignored: tensors that are no parameters, as older versions of transformers store them.
+    """
+    modules: Mapping[str, str]
+    prefix: str
+    ties: tuple[str, ...] = ()
+    twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def embedding(self) -> str:
+        """The token embedding."""
+        return self.tensor("encoder/embeddings/token", "embedding")
+
+    def tensor(self, module: str, leaf: str) -> str:
+        """The tensor of a parameter of ours, by the path of its module and its leaf, such as "kernel".
+
+        Raises:
+          KeyError: there is none.
+        """
+        return f"{self.modules[module]}.{_LEAVES[leaf]}"
+
+    def is_known(self, name: str) -> bool:
+        """Whether a tensor of this name is a parameter of some model of ours."""
+        module, _, leaf = re.sub(r"\.\d+\.", ".{}.", name, count=1).rpartition(".")
+        return module in self.modules.values() and leaf in _LEAVES.values()
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredParts:
+    """What tensors and a config.json hold.
+
+    Attributes:
+      config: of the architecture.
+      head: the head that is stored.
+      pooler: whether there is a pooler.
+      pretraining: the pretraining heads that are stored, whichever `head` is.
+    """
+    config: ModelConfig
+    head: Head
+    pooler: bool
+    pretraining: PretrainingHeads
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How an architecture is stored in Hugging Face's formats.
+
+    Attributes:
+      model_type: in config.json.
+      names: of its tensors; every tensor has such a name once `rename` has been applied.
+      check: raises UserError if a config.json, with its file, describes another architecture.
+      rename: from the path of the files and their tensors to the tensors by name.
+      read: from (tensors, config.json, its file) to what they hold; raises UserError if they contradict each other.
+      to_values: from a config to the fields of a config.json.
+      classes: class of transformers by the name of the head; "decoder" is that of a decoder.
+      export: from tensors by the architecture's names to the names and layouts of files.
+    """
+    model_type: str
+    names: TensorNames
+    check: Callable[[Mapping[str, Any], pathlib.Path | None], None]
+    rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]]
+    read: Callable[[NamedTensors, Mapping[str, Any], pathlib.Path | None], StoredParts]
+    to_values: Callable[[Any], dict[str, Any]]
+    classes: Mapping[str | None, str]
+    export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
+
+
+_HERE = "spanbert_jax.interop.architectures"
+CONVERSIONS: Registry[Conversion] = Registry("architecture", "conversions", {
+    "bert": f"{_HERE}.bert:BERT", "gpt2": f"{_HERE}.gpt2:GPT2"})
+
+
+def conversion_of(config: ModelConfig) -> Conversion:
+    """The conversion of a config's architecture."""
+    return CONVERSIONS.get(config.architecture)
+
+
+def conversion_for(values: Mapping[str, Any]) -> Conversion:
+    """The conversion for a config.json; BERT's, which then names what it cannot read, if its model_type is unknown."""
+    found = [CONVERSIONS.get(name) for name in CONVERSIONS.names()]
+    return next((one for one in found if one.model_type == values.get("model_type")), CONVERSIONS.get("bert"))

@@ -1,0 +1,242 @@
+"""BERT in Hugging Face's formats: names as in BertModel under the prefix "bert.", with its heads.
+
+Files may have other prefixes, the old names of layer norm, or fused projections.
+"""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.architectures import Conversion, StoredParts, TensorNames
+from spanbert_jax.interop.configuration import check_required, check_value, stored_labels
+from spanbert_jax.interop.naming import NamedTensors, Stored
+from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
+
+_LAYER = "bert.encoder.layer.{}."
+_MODULES = {
+    "encoder/embeddings/token": "bert.embeddings.word_embeddings",
+    "encoder/embeddings/position": "bert.embeddings.position_embeddings",
+    "encoder/embeddings/token_type": "bert.embeddings.token_type_embeddings",
+    "encoder/embeddings/norm": "bert.embeddings.LayerNorm",
+    "encoder/layers/attention/query": _LAYER + "attention.self.query",
+    "encoder/layers/attention/key": _LAYER + "attention.self.key",
+    "encoder/layers/attention/value": _LAYER + "attention.self.value",
+    "encoder/layers/attention/output": _LAYER + "attention.output.dense",
+    "encoder/layers/attention_norm": _LAYER + "attention.output.LayerNorm",
+    "encoder/layers/feed_forward_in": _LAYER + "intermediate.dense",
+    "encoder/layers/feed_forward_out": _LAYER + "output.dense",
+    "encoder/layers/feed_forward_norm": _LAYER + "output.LayerNorm",
+    "encoder/layers/memory_attention/query": _LAYER + "crossattention.self.query",
+    "encoder/layers/memory_attention/key": _LAYER + "crossattention.self.key",
+    "encoder/layers/memory_attention/value": _LAYER + "crossattention.self.value",
+    "encoder/layers/memory_attention/output": _LAYER + "crossattention.output.dense",
+    "encoder/layers/memory_attention_norm": _LAYER + "crossattention.output.LayerNorm",
+    "encoder/norm": "bert.encoder.LayerNorm",
+    "pooler": "bert.pooler.dense",
+    "masked_token_head/transform": "cls.predictions.transform.dense",
+    "masked_token_head/norm": "cls.predictions.transform.LayerNorm",
+    "masked_token_head/output": "cls.predictions",
+    "boundary_head/place": "cls.pair_target_predictions.position_embeddings",
+    "boundary_head/first": "cls.pair_target_predictions.mlp_layer_norm.linear1",
+    "boundary_head/first_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm1",
+    "boundary_head/second": "cls.pair_target_predictions.mlp_layer_norm.linear2",
+    "boundary_head/second_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm2",
+    "boundary_head/output": "cls.pair_target_predictions",
+    "next_sentence_head": "cls.seq_relationship",
+    "question_answering_head": "qa_outputs",
+    "classification_head": "classifier",
+}
+_TIES = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
+NAMES = TensorNames(
+    _MODULES, prefix="bert.", ties=_TIES,
+    twins={"bert.embeddings.word_embeddings.weight": _TIES[0], "cls.predictions.bias": "cls.predictions.decoder.bias",
+           "cls.pair_target_predictions.bias": "cls.pair_target_predictions.decoder.bias"},
+    ignored=("bert.embeddings.position_ids", "bert.embeddings.token_type_ids"))
+
+# Fields of our config -> fields of config.json.
+_FIELDS = {
+    "vocab_size": "vocab_size", "num_layers": "num_hidden_layers", "width": "hidden_size",
+    "num_heads": "num_attention_heads", "feed_forward": "intermediate_size",
+    "max_positions": "max_position_embeddings", "token_types": "type_vocab_size", "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob", "layer_norm_epsilon": "layer_norm_eps",
+    "initializer_range": "initializer_range", "clamp_attention": "clamp_attention",
+}
+# The only values that can be read, where config.json has the field.
+_REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+_ENCODER = {"is_decoder": False, "add_cross_attention": False}
+_CLASSES = {
+    None: "BertModel", "masked_lm": "BertForMaskedLM", "pretraining": "BertForPreTraining",
+    "question_answering": "BertForQuestionAnswering", "sequence_classification": "BertForSequenceClassification",
+    "token_classification": "BertForTokenClassification", "decoder": "BertLMHeadModel",
+}
+# The width of a head where no config says how many there are, that of every published BERT.
+_HEAD_WIDTH = 64
+
+# Other architectures with tensors of the same names.
+_RELATIVES = ("roberta", "electra", "deberta", "mpnet", "longformer", "ernie", "layoutlm")
+_ROOT = re.compile(r"(.*?)embeddings\.(?:word|position)_embeddings\.weight")
+_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+_FUSED = re.compile(r"(.*\.attention\.self)\.(?:qkv|Wqkv|query_key_value|in_proj)[._](weight|bias)")
+_FUSED_PARTS = ("query", "key", "value")
+
+
+def check(values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
+    """Checks that a config.json describes a BERT.
+
+    Args:
+      values: its fields.
+      file: its path.
+      decoder: whether it is a BERT with attention to an encoder.
+
+    Raises:
+      UserError: naming the field.
+    """
+    check_required(values, file, _REQUIRED if decoder else _REQUIRED | _ENCODER, "classic BERT, as SpanBERT is")
+
+
+def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
+    """The config and the heads of stored tensors; what config.json leaves out is read from the shapes.
+
+    Raises:
+      UserError: config and tensors contradict each other, or neither gives the number of attention heads.
+    """
+    has, shapes = tensors.shapes.__contains__, tensors.shapes
+    pretraining = PretrainingHeads(boundary=has(place := NAMES.tensor("boundary_head/place", "embedding")),
+                                   next_sentence=has(NAMES.tensor("next_sentence_head", "kernel")))
+    if pretraining.boundary:
+        positions, features = _shape(tensors, place)
+        pretraining = dataclasses.replace(pretraining, boundary_positions=positions, boundary_features=features)
+    classes = NAMES.tensor("classification_head", "kernel")
+    labels = ()
+    if has(classes):
+        labels = stored_labels(shapes[classes][0], values, file, f"{classes} of {tensors.path}")
+    return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels),
+                       has(NAMES.tensor("pooler", "kernel")), pretraining)
+
+
+def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> BertConfig:
+    """The config of stored tensors; see `read`."""
+    fields = _config_from_shapes(tensors)
+    for ours, theirs in _FIELDS.items():
+        stated = values.get(theirs)
+        if stated is None:
+            continue
+        check_value(file, theirs, stated)
+        # The embedding is sometimes padded beyond the vocabulary that the config states.
+        if ours in fields and stated != fields[ours] and not (ours == "vocab_size" and stated < fields[ours]):
+            raise UserError(f"{file}: {theirs} is {stated}, but the tensors of {tensors.path} have {fields[ours]}")
+        fields[ours] = stated
+    if "num_heads" not in fields:
+        if fields["width"] % _HEAD_WIDTH:
+            raise UserError(f"{tensors.path}: no config.json beside it gives the number of attention heads, and "
+                            f"{fields['width']} is not a multiple of {_HEAD_WIDTH}; add one with num_attention_heads")
+        fields["num_heads"] = fields["width"] // _HEAD_WIDTH
+    if fields["width"] % fields["num_heads"]:
+        raise UserError(f"{file}: num_attention_heads is {fields['num_heads']}, which does not divide hidden_size="
+                        f"{fields['width']}")
+    return BertConfig(**fields)
+
+
+def _config_from_shapes(tensors: NamedTensors) -> dict[str, Any]:
+    layers = [int(match[1]) for name in tensors.shapes if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))]
+    if not layers:
+        raise UserError(f"{tensors.path}: bert.encoder.layer.0 is missing; the file is incomplete")
+    fields = {
+        "num_layers": max(layers) + 1,
+        "feed_forward": _shape(tensors, NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0))[0],
+        "max_positions": _shape(tensors, NAMES.tensor("encoder/embeddings/position", "embedding"))[0],
+        "token_types": _shape(tensors, NAMES.tensor("encoder/embeddings/token_type", "embedding"))[0]}
+    fields["vocab_size"], fields["width"] = _shape(tensors, NAMES.embedding)
+    return fields
+
+
+def _shape(tensors: NamedTensors, name: str) -> tuple[int, ...]:
+    found = tensors.shapes.get(name)
+    if found is None or len(found) != 2:
+        problem = "is missing" if found is None else f"is {list(found)}, which does not have two axes"
+        raise UserError(f"{tensors.path}: {name} {problem}; the file is incomplete, or not of a BERT model")
+    return found
+
+
+def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: PretrainingHeads,
+          labels: tuple[str, ...]) -> Head:
+    """The head that is stored."""
+    def has(module: str) -> bool:
+        return NAMES.tensor(module, "kernel") in tensors.shapes
+
+    if has("masked_token_head/transform"):
+        return pretraining if pretraining.boundary or pretraining.next_sentence else make_head("masked_lm")
+    if has("question_answering_head"):
+        return make_head("question_answering")
+    if not labels:
+        return EncoderOnly(has("pooler"))
+    by_class = {name: head for head, name in _CLASSES.items()}
+    if stated := values.get("architectures"):
+        return make_head(by_class.get(stated[0]), labels)  # None for a classifier of another kind
+    return make_head("sequence_classification" if has("pooler") else "token_classification", labels)
+
+
+def to_values(config: BertConfig) -> dict[str, Any]:
+    """The fields of a config.json."""
+    return {**_REQUIRED, **_ENCODER, **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+            "pad_token_id": 0}
+
+
+def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
+    """The stored tensors by the names of `NAMES`; other tensors keep theirs.
+
+    Raises:
+      UserError: they are of another architecture, or two of them have the same name.
+    """
+    root = _root(path, [tensor.name for tensor in stored])
+    outer = root.removesuffix(NAMES.prefix)
+    entries: dict[str, Stored] = {}
+
+    def add(name: str, tensor: Stored) -> None:
+        if name in entries:
+            raise UserError(f"{entries[name]} and {tensor} are the same tensor of the model; remove one of them")
+        entries[name] = tensor
+
+    for tensor in stored:
+        name = _rename(tensor.name, root, outer)
+        if fused := _FUSED.fullmatch(name):
+            for third, part in enumerate(_FUSED_PARTS):
+                add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, part=(third, len(_FUSED_PARTS))))
+        else:
+            add(name, tensor)
+    for name, twin in NAMES.twins.items():
+        if twin in entries:
+            entries.setdefault(name, entries[twin])
+    if NAMES.embedding not in entries:
+        raise UserError(f"{path}: {root}{NAMES.embedding.removeprefix(NAMES.prefix)} is missing; the file is incomplete")
+    return entries
+
+
+def _root(path: pathlib.Path, names: Sequence[str]) -> str:
+    """The prefix of the encoder's names, such as "bert.", "decoder.bert." or ""."""
+    roots = {match[1] for name in names if (match := _ROOT.fullmatch(name))}
+    if len(roots) != 1:
+        found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
+        raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its {len(names)} tensors, such as "
+                        f"{', '.join(sorted(names)[:3]) or 'none'}")
+    root = roots.pop()
+    relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
+    if relative or any(name.startswith("lm_head.") for name in names):
+        raise UserError(f"{path}: the weights of {relative or 'a relative of BERT, with an lm_head'}; only BERT, such "
+                        "as SpanBERT, can be read")
+    return root
+
+
+def _rename(name: str, root: str, outer: str) -> str:
+    head, _, leaf = name.rpartition(".")
+    name = f"{head}.{_OLD_LEAVES.get(leaf, leaf)}"
+    if name.startswith((f"{root}embeddings.", f"{root}encoder.", f"{root}pooler.")):
+        return f"{NAMES.prefix}{name.removeprefix(root)}"
+    return name.removeprefix(outer)
+
+
+BERT = Conversion("bert", NAMES, check, rename, read, to_values, _CLASSES)

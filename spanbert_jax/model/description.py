@@ -1,0 +1,34 @@
+"""A model as a checkpoint remembers it, so that its parameters can be read without the run's config and corpus."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from spanbert_jax.model.architectures import ARCHITECTURES
+from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.heads.pretraining import PretrainingHeads
+
+# Names of the fields of `PretrainingHeads` in a description.
+_HEAD_FIELDS = {"boundary": "boundary_head", "boundary_positions": "boundary_positions",
+                "boundary_features": "boundary_features", "next_sentence": "next_sentence_head"}
+# Written by older versions: how the model was computed, and whether it had a pooler without a head.
+_IGNORED = ("dtype", "attention", "layers", "remat", "gradient_dtype", "pooler")
+
+
+def describe_model(config: ModelConfig, heads: PretrainingHeads | None = None) -> dict[str, Any]:
+    """A JSON object that describes an encoder and its pretraining heads."""
+    heads = heads or PretrainingHeads(boundary=False)
+    return {"architecture": config.architecture, **dataclasses.asdict(config),
+            **{name: getattr(heads, field) for field, name in _HEAD_FIELDS.items()}}
+
+
+def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, PretrainingHeads]:
+    """The config and the heads that `describe_model`, of this version or an older one, has described.
+
+    Raises:
+      KeyError, TypeError: it is not such a description.
+    """
+    fields = {name: value for name, value in values.items() if name not in _IGNORED}
+    heads = PretrainingHeads(**{field: fields.pop(name) for field, name in _HEAD_FIELDS.items()})
+    return ARCHITECTURES.get(fields.pop("architecture", "bert")).config(**fields), heads
