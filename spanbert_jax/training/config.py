@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.settings import Settings, from_dict, require, setting
+from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.model import ARCHITECTURES, ModelConfig
 from spanbert_jax.model.compute import ComputeConfig
 from spanbert_jax.training.durations import parse_duration
