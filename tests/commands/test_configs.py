@@ -6,7 +6,7 @@ import pytest
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.pretraining.config import as_pretraining_config
+from spanbert_jax.pretraining.config import as_pretraining_config, pretraining_heads
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
@@ -46,9 +46,9 @@ def test_published_hyperparameters(name, size, steps, batch, rate):
 def test_ablations_are_one_line_variants(name, argument, scheme, upper, boundary, next_sentence):
     config = load(f"{name}:{argument}", "--config.data.path=corpus")
     validate(config)
-    network = as_pretraining_config(config).model.config(1000)
+    heads = pretraining_heads(as_pretraining_config(config))
     assert (config.masking.scheme, config.masking.span_upper) == (scheme, upper)
-    assert (network.boundary_head, network.next_sentence_head) == (boundary, next_sentence)
+    assert (heads.boundary, heads.next_sentence) == (boundary, next_sentence)
 
 
 @pytest.mark.parametrize("name,task,length,epochs", [
