@@ -87,16 +87,8 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
     require(seed >= 0, "seed", seed, "must be at least 0")
     require(workers is None or workers >= 1, "workers", workers, "must be at least 1")
     given = _given_tokenizer(settings, lowercase)
-    # As stored in the report, which later calls compare with theirs.
-    stored = {
-        "format": settings.format, "text_field": settings.text_field,
-        "annotation_field": settings.annotation_field or None,
-        "tokenizer": f"trained, {settings.vocab_size} pieces" if given is None else _hash(given.to_str()),
-        "lowercase": bool(lowercase) if given is None else None, "length": settings.length, "blocks": settings.blocks,
-        "pack": settings.pack, "validation_fraction": settings.validation_fraction,
-        "short_sequence_probability": settings.short_sequence_probability, "seed": seed}
+    stored = _stored_settings(settings, given, lowercase, seed)
     console = make_console(stderr=True, quiet=not progress)
-
     previous = None if overwrite else _previous_report(out)
     if previous:
         _require_equal_settings(out, previous["settings"], {**previous["settings"], **stored})
@@ -109,8 +101,7 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
         files = resolve_sources(settings.sources, settings.format, work / GENERATED)
         with ProgressBar("reading", None, "characters", progress) as bar:
             scan = scan_sources(files, FieldNames(settings.text_field, settings.annotation_field or None),
-                                settings.validation_fraction,
-                                lambda document: bar.advance(len(document.text)))
+                                settings.validation_fraction, lambda document: bar.advance(len(document.text)))
         stored["content"] = scan.fingerprint
         if previous:
             _require_equal_settings(out, previous["settings"], stored)
@@ -120,8 +111,9 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
         if given is None:
             console.print(f"Training a vocabulary of {settings.vocab_size:,} tokens ...")
             given = _train_tokenizer(scan, settings.vocab_size, bool(lowercase))
-        report = _write_corpus(work, scan, RowSettings(given.to_str(), settings, seed), workers, progress)
-        _write_report(work, {**report, "settings": stored, "stamp": _stamp(files)})
+        row_settings = RowSettings(given.to_str(), _corpus_settings(settings), seed)
+        report = _write_corpus(work, scan, row_settings, workers, progress)
+        _write_report(work, {"format_version": FORMAT_VERSION, "settings": stored, **report, "stamp": _stamp(files)})
         replace_directory(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
@@ -191,7 +183,7 @@ class _RowStream:
 
 def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, workers: int | None,
                   progress: bool) -> dict[str, Any]:
-    """Builds all rows and writes every file but the report into `work`. Returns the report, without its settings."""
+    """Builds all rows and writes every file but the report into `work`. Returns the results for the report."""
     from spanbert_jax.corpus.builder import write_rows  # imports TFDS, which is slow
 
     tokenizer, length = Tokenizer.from_str(settings.tokenizer), settings.corpus.length
@@ -212,9 +204,10 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
     stream.unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, stream.unigram)
     (work / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    return {"format_version": FORMAT_VERSION, "length": length, "vocab_size": vocab_size,
+    return {"length": length, "vocab_size": vocab_size,
             "special_ids": dataclasses.asdict(special),
-            "max_blocks": 2 if settings.corpus.blocks == "pairs" else stream.max_segments, "contents": file_digests(work),
+            "max_blocks": 2 if settings.corpus.blocks == "pairs" else stream.max_segments,
+            "contents": file_digests(work),
             **make_report(scan, stream.stats, length, seconds, workers)}
 
 
@@ -224,6 +217,23 @@ def _given_tokenizer(settings: CorpusSettings, lowercase: bool | None) -> Tokeni
         raise UserError("give either a tokenizer (vocab.txt or tokenizer.json) or a vocab_size to train one"
                         + (", not both" if settings.tokenizer else ""))
     return load_tokenizer(settings.tokenizer, lowercase) if settings.tokenizer else None
+
+
+def _corpus_settings(settings: CorpusSettings) -> CorpusSettings:
+    """Returns settings without those of a subclass, whose module every worker process would have to import."""
+    return CorpusSettings(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusSettings)})
+
+
+def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercase: bool | None,
+                     seed: int) -> dict[str, Any]:
+    """Returns the settings in report.json, which later calls compare with theirs."""
+    return {
+        "format": settings.format, "text_field": settings.text_field,
+        "annotation_field": settings.annotation_field or None,
+        "tokenizer": f"trained, {settings.vocab_size} pieces" if given is None else _hash(given.to_str()),
+        "lowercase": bool(lowercase) if given is None else None, "length": settings.length, "blocks": settings.blocks,
+        "pack": settings.pack, "validation_fraction": settings.validation_fraction,
+        "short_sequence_probability": settings.short_sequence_probability, "seed": seed}
 
 
 def _previous_report(out: pathlib.Path) -> dict[str, Any] | None:

@@ -8,14 +8,13 @@ from spanbert_jax.corpus.sources import file_formats
 from spanbert_jax.text import MIN_VOCAB_SIZE
 
 BLOCK_MODES = ("sentences", "contiguous", "pairs")
-MIN_LENGTH, MAX_LENGTH = 8, 65_536
 
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSettings(Settings):
-    """Text, and how it becomes rows."""
+    """Sources of a corpus, and how their text becomes rows."""
     sources: tuple[str, ...] = setting(
-        (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:split]'.")
+        (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:SPLIT]'.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.")
     vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
     format: str = setting(
@@ -25,7 +24,7 @@ class CorpusSettings(Settings):
     text_field: str = setting("text", "JSON field or TFDS feature with the text.")
     annotation_field: str = setting(
         "", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
-    length: int = setting(512, "Positions in a row, S.", minimum=MIN_LENGTH, maximum=MAX_LENGTH)
+    length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=65_536)
     blocks: str = setting(
         "sentences", "Blocks of text. sentences: whole sentences up to the length; contiguous: windows; pairs: two "
         "texts with a next-sentence label.", choices=BLOCK_MODES)
@@ -36,6 +35,7 @@ class CorpusSettings(Settings):
         0.0, "Probability of a shorter target length for a document; only for pairs.", minimum=0, maximum=1)
 
     def validate(self, path: str) -> None:
+        """Checks every field, and that pairs are not packed."""
         super().validate(path)
         require(self.vocab_size == 0 or self.vocab_size >= MIN_VOCAB_SIZE, qualified(path, "vocab_size"),
                 self.vocab_size, f"must be at least {MIN_VOCAB_SIZE}")
