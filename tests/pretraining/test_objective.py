@@ -10,6 +10,7 @@ from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.pretraining.objective import mask_batch, objective_sums, target_weights, total_loss
 from spanbert_jax.training.mesh import make_mesh
+from spanbert_jax.training.step import mean_metrics
 
 B, M, V = 4, 6, 11
 
@@ -74,9 +75,10 @@ def test_the_losses_of_parts_add_up_to_the_loss_of_the_batch(batch, reference, e
     np.testing.assert_allclose(sum(parts), expected, rtol=1e-5)
 
 
-def test_no_targets_give_no_loss():
+def test_no_targets_give_a_loss_of_zero():
     nothing = LossSums(np.float32(0), np.float32(0), np.float32(0))
     assert total_loss({"masked": nothing, "boundary": nothing}, {"masked": 0.0, "boundary": 0.0}, 1.0, False) == 0
+    assert mean_metrics({"masked": nothing}) == {"masked_loss": 0, "masked_accuracy": 0}
 
 
 @pytest.mark.parametrize("devices", [1, 4])

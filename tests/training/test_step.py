@@ -5,6 +5,7 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import mesh
+from spanbert_jax.training.step import step_key
 from tests.training.small import VOCABULARY, Trainer, losses, make_rows, small_config
 
 
@@ -34,6 +35,11 @@ def test_every_mesh_gives_the_same_losses(single, data, fsdp, tensor):
     trainer = Trainer(config, data * fsdp * tensor)
     _, metrics = trainer.run(trainer.fresh(), range(10))
     np.testing.assert_allclose(losses(metrics), single, rtol=1e-5)
+
+
+def test_every_step_and_every_seed_has_its_own_key():
+    keys = {tuple(jax.random.key_data(step_key(seed, step)).tolist()) for seed in range(3) for step in range(5)}
+    assert len(keys) == 15
 
 
 def test_losses_fall_when_rows_repeat(trainer):
