@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+Numbers = Sequence[int] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenSequences:
@@ -79,9 +81,10 @@ class FeatureBuilder:
         self._token_columns: dict[str, list[np.ndarray]] = {}
         self._labels: list[np.ndarray] = []
 
-    def add(self, example: int, tokens: Sequence[int], token_types: Sequence[int],
-            columns: Mapping[str, Any] | None = None, token_columns: Mapping[str, Sequence[Any]] | None = None,
-            labels: Sequence[int] | None = None) -> None:
+    def add(self, example: int, tokens: Numbers, token_types: Numbers,
+            columns: Mapping[str, Any] | None = None,
+            token_columns: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+            labels: Numbers | None = None) -> None:
         """Adds a feature. All features have the same columns and token columns, and all or none have labels."""
         self._examples.append(example)
         self._tokens.append(np.asarray(tokens, np.int32))

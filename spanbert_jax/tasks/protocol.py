@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spanbert_jax.model import ComputeConfig, ModelConfig
 
 Prediction = dict[str, Any]
+Examples = Sequence[Any]  # of the class of `Example` that the task reads
 T = TypeVar("T", bound="Task")
 # "note" of a prediction that cannot be trusted.
 NOT_FINITE = "the model's scores are not finite"
@@ -47,9 +48,12 @@ class Example(Protocol):
       location: file and line, or file and record number, for messages.
       group: document or article it comes from: held-out parts share no group with the training examples.
     """
-    id: str
-    location: str
-    group: str
+    @property
+    def id(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def group(self) -> str: ...
 
 
 def describe_location(example: Example) -> str:
@@ -137,15 +141,15 @@ class Task(abc.ABC):
           UserError: a field is missing or wrong.
         """
 
-    def check(self, examples: Sequence[Example]) -> None:
+    def check(self, examples: Examples) -> None:
         """Raises UserError if examples of several files conflict, for example by their ids."""
 
-    def fit(self: T, examples: Sequence[Example], tokenizer: Tokenizer) -> T:
+    def fit(self: T, examples: Examples, tokenizer: Tokenizer) -> T:
         """The task fitted to the training examples, for example with the names of all classes."""
         return self
 
     @abc.abstractmethod
-    def features(self, examples: Sequence[Example], tokenizer: Tokenizer, issues: DataIssues,
+    def features(self, examples: Examples, tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
         """The model's inputs: one or several features per example, in order; deterministic.
 
@@ -180,11 +184,11 @@ class Task(abc.ABC):
         """
         return encoder_tasks.build_model(encoder, compute, self.head, self.labels)
 
-    def initial_params(self, model: nn.Module, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
+    def initial_params(self, model: Any, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
         """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""
         return encoder_tasks.initial_params(model, init_from, tokenizer, seed)
 
-    def apply(self, model: nn.Module, params: Any, batch: Mapping[str, jax.Array],
+    def apply(self, model: Any, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
         """The model's outputs for packed rows; without dropout if there is no key."""
         return encoder_tasks.apply(model, params, batch, dropout_key)
@@ -201,7 +205,7 @@ class Task(abc.ABC):
             [R, K, ...], token columns as [R, S, ...], 0 for padding.
         """
 
-    def step_flops(self, model: nn.Module, rows: PackedRows, count: int) -> float:
+    def step_flops(self, model: Any, rows: Any, count: int) -> float:
         """Model FLOPs of a training step on `count` rows."""
         return encoder_tasks.step_flops(model, rows, count)
 
@@ -212,7 +216,7 @@ class Task(abc.ABC):
 
     # Prediction.
 
-    def program(self, model: nn.Module, tokenizer: Tokenizer) -> Program:
+    def program(self, model: Any, tokenizer: Tokenizer) -> Program:
         """What prediction computes from parameters and rows."""
         return encoder_tasks.head_program(self, model)
 
@@ -222,7 +226,7 @@ class Task(abc.ABC):
         return [pack(features, length, pad, most=length // _TOKENS_PER_TEXT)]
 
     @abc.abstractmethod
-    def decode(self, examples: Sequence[Example], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Examples, features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The predictions of examples, in order: JSON-able, each with "id", and "note" if something is wrong.
 
         Args:
@@ -230,21 +234,21 @@ class Task(abc.ABC):
           outputs: of the program as NumPy arrays: [n, ...] per feature, or [T, ...] per token as in `features.tokens`.
         """
 
-    def tune(self: T, examples: Sequence[Example], predictions: Sequence[Prediction]) -> T:
+    def tune(self: T, examples: Examples, predictions: Sequence[Prediction]) -> T:
         """The task with decoding thresholds and the like chosen on dev examples."""
         return self
 
     @abc.abstractmethod
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    def score(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Metrics of predictions, `metric` among them."""
 
-    def files(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
+    def files(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, str]:
         """Predictions in the task's official formats: file name -> text."""
         return {}
 
     # Storage.
 
-    def save_weights(self, folder: pathlib.Path, model: nn.Module, params: Any, tokenizer: Tokenizer) -> None:
+    def save_weights(self, folder: pathlib.Path, model: Any, params: Any, tokenizer: Tokenizer) -> None:
         """Writes model, weights and tokenizer into a new folder."""
         encoder_tasks.save_weights(folder, model, params, tokenizer)
 
