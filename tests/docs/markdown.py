@@ -1,6 +1,7 @@
 """README and pages as the tests read them: blocks of code, inline code, links and headings."""
 from __future__ import annotations
 
+import ast
 import dataclasses
 import pathlib
 import re
@@ -39,6 +40,13 @@ class Block:
 def text_of(page: str) -> str:
     """The whole text of a page."""
     return PAGES[page].read_text(encoding="utf-8")
+
+
+def docstring_block(path: pathlib.Path) -> Block:
+    """The commands that a module's docstring shows: its indented lines."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+    shown = re.findall(r"^ {2,}(?:[A-Z_]+=\S+ )?spanbert-jax .*(?:(?<=\\)\n.*)*$", text, re.MULTILINE)
+    return Block(path.name, 1, "sh", "\n".join(shown) + "\n")
 
 
 def blocks(page: str, language: str | None = None) -> list[Block]:

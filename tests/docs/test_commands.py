@@ -1,4 +1,4 @@
-"""Every shell command of README and pages is accepted: by its argument parser, the config loader and the config's checks."""
+"""Every shell command of README, pages and docstrings is accepted by its argument parser and the checks of its config."""
 import argparse
 import contextlib
 import importlib
@@ -9,10 +9,13 @@ import pytest
 
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import VERBS
-from tests.docs.markdown import PAGES, blocks
+from tests.docs.markdown import PAGES, blocks, docstring_block
 from tests.runs import ROOT
 
-COMMANDS = sorted({(page, *command) for page in PAGES for block in blocks(page, "sh") for command in block.commands()})
+NOT_A_FILE = ("readability_config.py",)  # shown as a block of the same page
+MODULES = [*(ROOT / "configs").glob("*.py"), *(ROOT / "spanbert_jax" / "commands").glob("*.py")]
+BLOCKS = [*(block for page in PAGES for block in blocks(page, "sh")), *map(docstring_block, MODULES)]
+COMMANDS = sorted({(block.page, *command) for block in BLOCKS for command in block.commands()})
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -27,7 +30,7 @@ def test_a_command_is_accepted(command, monkeypatch):
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 30
+    assert len(COMMANDS) > 80
 
 
 def _spanbert_jax(words):
@@ -37,7 +40,7 @@ def _spanbert_jax(words):
     parser = _Parser(prog=f"spanbert-jax {verb_name}", allow_abbrev=False)
     verb.add_arguments(parser)
     args = verb.parse(parser, words[1:]) if hasattr(verb, "parse") else parser.parse_args(words[1:])
-    if getattr(args, "config", None):
+    if getattr(args, "config", None) and args.config not in NOT_A_FILE:
         overrides = getattr(args, "overrides", [])
         _check_config(args.config, overrides)
         for field, values in getattr(args, "grid", []):
