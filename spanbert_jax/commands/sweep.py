@@ -1,7 +1,8 @@
 """Fine-tune with several seeds and settings, and say which is best. Stopped at any point, the same command goes on.
 
-  spanbert-jax sweep --config configs/sentiment.py --seeds 3 --workdir runs/sentiment
+  spanbert-jax sweep --config configs/sentiment.py:small=true --seeds 3 --workdir runs/sentiment
   spanbert-jax sweep --config configs/squad.py --workdir runs/grid --seeds 2 \\
+      --config.task.train=train-v1.1.json --config.task.dev=dev-v1.1.json \\
       --grid optimizer.learning_rate=1e-5,2e-5,3e-5 --grid train.batch_size=16,32
 
 Every setting is run with every seed, one after the other, each in a workdir of its own. What is held back is the same

@@ -57,8 +57,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _check_config(path, overrides):
     config = load_config(path, overrides)
-    if not config.get("task") and not config.data.path and not config.data.sources:
-        config.data.path = "corpora/mine"  # as base.py, which leaves the corpus to the command line
+    if "task" not in config and not config.data.path and not config.data.sources:
+        config.data.path = "corpora/mine"  # base.py leaves the corpus to the command line
     as_run_config(config).validate("config")
 
 

@@ -61,7 +61,7 @@ def test_named_config_fields_exist(page):
     for code in inline_code(page):
         match = _FIELD.fullmatch(code)
         if match and code not in _NOT_FIELDS:
-            assert match[1] in _fields() or match[1].startswith(("compute.", "schedule.")), f"{page}: {code}"
+            assert match[1] in _fields(), f"{page}: {code}"
 
 
 @functools.cache
