@@ -82,13 +82,15 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
     sources = ", ".join(f"`{source}`" for source in data["sources"]) or f"`{data['path']}`"
     optimizer = facts["config"]["optimizer"]
     initial = facts["config"].get("init_from")
+    # Runs of earlier versions have the schedule's name in the optimizer's section.
+    schedule = facts["config"].get("schedule", {}).get("name") or optimizer["schedule"]
     return [
         f"- data: {sources}, {corpus['training_rows']:,} rows of {corpus['length']} tokens",
         f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
         + (f", initialized from `{initial}`" if initial else ""),
         f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
         f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule "
-        f"{optimizer['schedule']}"]
+        f"{schedule}"]
 
 
 def _scores(facts: Mapping[str, Any]) -> list[str]:
