@@ -70,9 +70,8 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; return "
                         "what default_config() or default_task_config(NAME) gave")
-    _move_renamed(config)
-    load_plugins(config.get("plugins", ()))
     try:
+        _move_renamed(config)
         as_run_config(config)
     except UserError as error:
         raise UserError(f"--config={path}: {error}") from None
@@ -107,7 +106,12 @@ def _move_renamed(config: ml_collections.ConfigDict) -> None:
             new_section, new_field = new_name(old).split(".")
             if new_section not in config:
                 config[new_section] = ml_collections.ConfigDict()
-            config[new_section][new_field] = config[section][field]
+            value = config[section][field]
+            try:
+                config[new_section][new_field] = value
+            except TypeError:
+                kind = type(config[new_section][new_field]).__name__
+                raise UserError(f"config.{RENAMED[old]}={value!r}: must be of type {kind}") from None
             del config[section][field]
 
 

@@ -17,6 +17,7 @@ from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 VERBS = {
+    "config": "show a config as it would run, and what differs from the defaults",
     "plan": "estimate memory, speed and duration of a run before you start it",
     "prepare": "turn text into a corpus of training rows",
     "train": "pretrain or fine-tune as a config describes, or continue a stopped run",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.model import ARCHITECTURES, ModelConfig
 from spanbert_jax.model.compute import ComputeConfig
@@ -138,12 +139,14 @@ C = TypeVar("C", bound=RunConfig)
 
 
 def as_typed(config: ml_collections.ConfigDict | C, cls: type[C]) -> C:
-    """The typed config of a ConfigDict; a typed one as it is.
+    """The typed config of a ConfigDict; a typed one as it is. Its plugins are imported.
 
     Raises:
-      UserError: a field does not exist, or its value has another type.
+      UserError: a plugin cannot be imported, a field does not exist, or its value has another type.
     """
-    return config if isinstance(config, cls) else from_dict(cls, rename_fields(config.to_dict()))
+    values = to_dict(config) if isinstance(config, RunConfig) else rename_fields(config.to_dict())
+    load_plugins(values.get("plugins", ()))
+    return config if isinstance(config, cls) else from_dict(cls, values)
 
 
 def parse_argument(argument: str | None, **defaults: Any) -> ml_collections.ConfigDict:

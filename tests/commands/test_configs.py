@@ -165,3 +165,44 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
 def test_unknown_verb_is_told(capsys):
     assert main(["trian"]) == 2
     assert "unknown verb 'trian'; allowed: plan, prepare, train, sweep, evaluate, predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body,message", [
+    ("config.optimizer.learnin_rate = 1.0", "config.optimizer has no field 'learnin_rate'; did you mean 'learning_rate'"),
+    ("config.maskin = {}", "config has no field 'maskin'; did you mean 'masking'"),
+    ("config.train.batch_size = 'many'", "line 5: TypeError: .*batch_size"),
+    ("config.seed = undefined", "line 5: NameError: name 'undefined' is not defined"),
+    ("config.plugins = ('no_such_plugin_module',)", "config.plugins: module 'no_such_plugin_module' cannot be imported"),
+    ("return 5", "get_config returns int, not a ConfigDict"), ("config = = 3", "line 5: SyntaxError"),
+    ("parse_argument('x=1', y=2)", "config argument 'x=1': unknown name 'x'; allowed: y")])
+def test_mistakes_in_config_files_are_one_line(body, message, tmp_path):
+    (tmp_path / "mine.py").write_text("from spanbert_jax import default_config, parse_argument\n\ndef get_config():\n"
+                                      f"    config = default_config()\n    {body}\n    return config\n")
+    with pytest.raises(UserError, match=message) as error:
+        load_config(str(tmp_path / "mine.py"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name,text,message", [
+    ("empty.py", "", "has no function get_config"), ("config.txt", "", "not a Python file"),
+    ("plain.py", "def get_config():\n    pass\n", "takes 0 positional arguments but 1 was given")])
+def test_files_without_a_usable_get_config_are_refused(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(f"{tmp_path / name}:variant=1")
+
+
+def test_config_files_of_the_first_version_still_work(tmp_path):
+    (tmp_path / "old.py").write_text("from spanbert_jax.training import default_config, parse_argument\n\n"
+                                     "def get_config(argument=None):\n    config = default_config()\n"
+                                     "    config.seed = parse_argument(argument, seed=4).seed\n    return config\n")
+    with pytest.warns(DeprecationWarning, match="spanbert_jax.training.default_config is now spanbert_jax.default_config"):
+        assert load_config(f"{tmp_path / 'old.py'}:seed=7").seed == 7
+
+
+def test_references_between_fields_follow_overrides(tmp_path):
+    (tmp_path / "linked.py").write_text("from spanbert_jax import default_config\n\ndef get_config():\n"
+                                        "    config = default_config()\n    config.checkpoint.every = "
+                                        "config.evaluation.get_ref('every')\n    return config\n")
+    config = load_config(str(tmp_path / "linked.py"), ["--config.evaluation.every=7 steps"])
+    assert as_run_config(config).checkpoint.every == "7 steps"

@@ -1,0 +1,65 @@
+"""The verb `config`: fields with values, help and what differs from the defaults; the reference page of all fields."""
+import json
+import pathlib
+
+import pytest
+
+from spanbert_jax.commands.config import settings_reference
+from spanbert_jax.commands.main import main
+from spanbert_jax.docs import FOLDER
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+
+def shown(capsys, *arguments: str) -> str:
+    assert main(["config", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_fields_are_shown_section_by_section_with_what_differs(capsys):
+    lines = shown(capsys, str(CONFIGS / "base.py"), "--config.optimizer.eps=1e-6").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "* optimizer.learning_rate = 0.0005  (default: 0.0001)" in lines
+    assert "* optimizer.eps = 1e-06  (default: 1e-08)" in lines and "  optimizer.b1 = 0.9" in lines
+    where = {line.partition(":")[0]: number for number, line in enumerate(lines) if line and line[0] not in " *"}
+    assert list(where) == ["config", "model", "compute", "optimizer", "schedule", "train", "evaluation", "checkpoint",
+                           "skip", "mesh", "data", "masking", "objectives"]
+    assert where["optimizer"] < lines.index("  optimizer.b1 = 0.9") < where["schedule"]
+    at = lines.index("  compute.dtype = 'bfloat16'")
+    assert "Allowed are 'bfloat16', 'float32'." in " ".join(line.strip() for line in lines[at + 1:at + 3])
+
+
+def test_a_task_is_compared_with_its_own_defaults(capsys):
+    lines = shown(capsys, str(CONFIGS / "squad.py"), "--config.task.train=train.json").splitlines()
+    assert "  optimizer.learning_rate = 2e-05" in lines and "* task.train = 'train.json'  (default: '')" in lines
+    assert any(line.startswith("* task.max_answer_length = 30") for line in lines)
+    assert "  task.stride = 128" in lines
+
+
+def test_json_has_value_default_help_and_allowed_values(capsys):
+    found = json.loads(shown(capsys, str(CONFIGS / "base.py"), "--json"))
+    assert found["optimizer"]["learning_rate"] == {
+        "value": 5e-4, "default": 1e-4, "changed": True, "help": "Peak learning rate.", "allowed": "Must be above 0.",
+        "note": ""}
+    assert found["config"]["seed"]["changed"] is False and found["mesh"]["rules"]["value"][0] == ["batch", ["data", "fsdp"]]
+
+
+def test_without_a_file_all_fields_are_listed(capsys):
+    text = shown(capsys)
+    assert "  train.batch_size = 256  (in fine-tuning 32)" in text and "task: translation" in text
+    assert "\n* " not in text
+
+
+@pytest.mark.parametrize("arguments,message", [
+    (["nothing.py"], "no such file nothing.py"), ([str(CONFIGS / "base.py"), "--config.sed=1"], "did you mean 'seed'")])
+def test_mistakes_are_one_line(arguments, message, capsys):
+    assert main(["config", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_reference_page_is_up_to_date():
+    page = (FOLDER / "config.md").read_text(encoding="utf-8")
+    assert page == settings_reference(), "run: spanbert-jax config --markdown > spanbert_jax/docs/config.md"
+    for field in ("seed", "data.short_sequence_probability", "compute.gradient_dtype", "masking.span_upper", "task.glue"):
+        assert page.count(f"| `{field}` |") == 1

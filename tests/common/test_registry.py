@@ -1,0 +1,63 @@
+"""Registries: built-in names, registered ones, entry points of other packages, plugins, and messages."""
+import importlib.metadata
+import json
+
+import pytest
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import Registry, load_plugins
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry("codec", "codecs", {"encode": "json:dumps", "decode": "json:loads"})
+
+
+def test_built_in_implementations_are_imported_by_name(registry):
+    assert registry.names() == ("encode", "decode") and "decode" in registry and "other" not in registry
+    assert registry.get("decode") is json.loads and registry.get("decode") is json.loads
+
+
+def test_registered_implementations_follow_the_built_in_ones(registry):
+    @registry.register("shout")
+    def shout(text):
+        return text.upper()
+
+    assert registry.get("shout") is shout and registry.names() == ("encode", "decode", "shout")
+    assert registry.register("shout")(shout) is shout  # the same one again, as by a second import
+
+
+@pytest.mark.parametrize("name", ["encode", "shout"])
+def test_a_name_is_registered_once(registry, name):
+    registry.register("shout")(str.upper)
+    with pytest.raises(ValueError, match=f"codec '{name}' is registered already; choose another name"):
+        registry.register(name)(str.lower)
+
+
+def test_an_unknown_name_is_told_with_what_is_allowed(registry):
+    with pytest.raises(UserError) as error:
+        registry.get("encod")
+    assert str(error.value).startswith("unknown codec 'encod'; did you mean 'encode'? allowed: encode, decode")
+    assert "config.plugins" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_entry_points_of_other_packages_are_found(registry, monkeypatch):
+    points = [importlib.metadata.EntryPoint("pretty", "pprint:pformat", "spanbert_jax.codecs"),
+              importlib.metadata.EntryPoint("broken", "no_such_module_at_all:thing", "spanbert_jax.codecs")]
+    monkeypatch.setattr(importlib.metadata, "entry_points",
+                        lambda group: [point for point in points if point.group == group])
+    import pprint
+    assert registry.get("pretty") is pprint.pformat and registry.names() == ("encode", "decode", "pretty", "broken")
+    with pytest.raises(UserError, match="codec 'broken': no_such_module_at_all:thing .*cannot be imported"):
+        registry.get("broken")
+
+
+def test_plugins_are_imported_and_may_fail(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "good_plugin.py").write_text("loaded = True\n")
+    (tmp_path / "bad_plugin.py").write_text("raise RuntimeError('two\\nlines')\n")
+    load_plugins(["good_plugin"])
+    for module, reason in (("bad_plugin", "two lines"), ("no_such_plugin", "No module named")):
+        with pytest.raises(UserError, match=f"config.plugins: module '{module}' cannot be imported .*{reason}") as error:
+            load_plugins([module])
+        assert "PYTHONPATH" in str(error.value) and "\n" not in str(error.value)
