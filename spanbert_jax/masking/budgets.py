@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Int32
 
 
-def budget_table(rate: float, length: int) -> Int32[np.ndarray, " length+1"]:
+def budget_table(rate: float, length: int) -> Int32[np.ndarray, " tokens"]:
     """Budgets by number of maskable tokens in a block: ceil(rate * n) for n from 0 to `length`.
 
     Computed in float64, as in the reference: in float32, 20 * 0.15 exceeds 3 and would give 4.

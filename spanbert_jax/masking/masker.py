@@ -5,7 +5,7 @@ Shapes: B rows of S positions, M slots for the masked positions of a row.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from spanbert_jax.masking.settings import MaskingSettings
 _FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
 
 
+@runtime_checkable
 class SpecialIds(Protocol):
     """Ids of the special tokens."""
     pad: int
