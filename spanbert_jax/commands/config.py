@@ -20,7 +20,7 @@ from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.common.settings import Settings, allowed_values
 
-_WIDTH = 100
+_WIDTH, _LONG = 100, 200
 _INTRODUCTION = """# Config fields
 
 All fields of a config, with their defaults. Config files set them as `config.optimizer.learning_rate = 1e-4`, and every
@@ -157,7 +157,8 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 def _table_row(entry: Entry) -> str:
     default = f"`{entry.value!r}`" + (f", {entry.note}" if entry.note else "")
-    meaning = f"{entry.help} {entry.allowed}".strip().replace("|", "\\|")
+    allowed = entry.allowed if len(entry.allowed) < _LONG else ""  # optimizers, which depend on the version of optax
+    meaning = f"{entry.help} {allowed}".strip().replace("|", "\\|")
     return f"| `{entry.name}` | {default} | {meaning} |\n"
 
 
