@@ -35,14 +35,14 @@ tasks/test_answers.py tasks/test_classification_metrics.py tasks/test_packing_pa
 tasks/test_question_metrics.py tasks/test_relation_metrics.py tasks/test_rouge.py test_mutations.py
 text/test_sentences.py text/test_tokenizer.py training/test_durations.py training/test_optimizers.py
 training/test_resuming.py training/test_schedules.py
-training/test_step.py::test_losses_fall_when_rows_repeat training/test_step.py::test_metrics_count_real_tokens
+training/test_step.py::test_losses_fall_when_rows_repeat training/test_step.py::test_tokens_are_counted_without_padding
 """.split()
 # The files that take longest come first, so that no worker is left with one of them at the end.
 SLOW = """
 training/test_run.py finetuning/test_writing.py faults/test_stops.py training/test_step.py planning/test_tpu.py
 faults/test_peers.py generation/test_search.py finetuning/test_run.py training/test_profiling.py launch/test_local.py
 training/test_zero1.py faults/test_elastic.py inference/test_adopting.py inference/test_prediction.py
-training/test_continuing.py
+training/test_init_from.py
 """.split()
 
 

@@ -14,6 +14,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
@@ -47,6 +48,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
       Stopped: a signal or the time limit came before the first step or during compilation; nothing is lost.
     """
     config, workdir = as_pretraining_config(config), pathlib.Path(workdir)
+    load_plugins(config.plugins)
     config.validate("config")
     config = with_architecture(config, workdir)
     check_devices(config)
@@ -71,6 +73,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     """
     workdir = pathlib.Path(workdir)
     config = from_dict(PretrainingConfig, load_values(workdir))
+    load_plugins(config.plugins)
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.

@@ -105,7 +105,7 @@ class PretrainingWorkload:
 
 
 def find_corpus(config: PretrainingConfig, workdir: pathlib.Path) -> Corpus:
-    """The prepared corpus that a config names, or its sources prepared into WORKDIR/data, once, by one process."""
+    """The prepared corpus of a config, or its sources, prepared once into WORKDIR/data by process zero."""
     data = config.data
     if data.path:
         return open_corpus(data.path)
@@ -115,7 +115,7 @@ def find_corpus(config: PretrainingConfig, workdir: pathlib.Path) -> Corpus:
 
 
 def corpus_masker(config: PretrainingConfig, corpus: Corpus) -> Masker:
-    """The masking of a config over the rows of a corpus."""
+    """The masker of a config for the rows of a corpus."""
     return make_masker(config.masking, length=corpus.length, max_blocks=corpus.max_blocks,
                        special=corpus.special, unigram=corpus.unigram)
 
@@ -127,7 +127,18 @@ def build(config: PretrainingConfig, corpus: Corpus,
     Raises:
       UserError: the corpus does not fit the config, or the config does not fit the devices.
     """
+    _check_corpus(config, corpus)
     mesh = make_mesh(config.mesh, devices)
+    architecture = config.model.config(corpus.vocab_size)
+    compute = with_attention(config.compute, architecture, mesh, config.mesh.rules, corpus.length)
+    model = SpanBert(architecture, pretraining_heads(config), compute)
+    size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
+    workload = PretrainingWorkload(config, corpus, model, mesh)
+    return build_experiment(config, workload, model, mesh, size)
+
+
+def _check_corpus(config: PretrainingConfig, corpus: Corpus) -> None:
+    """Raises UserError if a corpus does not fit a config."""
     if corpus.length > config.model.max_positions:
         raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
                         f"{corpus.length} long; raise it or prepare shorter rows")
@@ -140,9 +151,3 @@ def build(config: PretrainingConfig, corpus: Corpus,
                         "annotations; prepare it with --annotation-field")
     if not corpus.num_rows["train"]:
         raise UserError(f"{corpus.path} has no training rows; prepare more text")
-    architecture = config.model.config(corpus.vocab_size)
-    compute = with_attention(config.compute, architecture, mesh, config.mesh.rules, corpus.length)
-    model = SpanBert(architecture, pretraining_heads(config), compute)
-    size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
-    workload = PretrainingWorkload(config, corpus, model, mesh)
-    return build_experiment(config, workload, model, mesh, size)

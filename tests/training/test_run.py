@@ -59,33 +59,42 @@ def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files,
     assert json.loads(run(files, tmp_path, "--json", verb="evaluate").splitlines()[-1])["step"] == 12
 
 
-def test_a_finished_run_does_nothing_more(files, unbroken):
+def test_a_finished_run_is_not_changed(files, unbroken):
     before = (unbroken[0] / "metrics.jsonl").read_bytes()
     output = run(files, unbroken[0], *SHORT)
     assert (unbroken[0] / "metrics.jsonl").read_bytes() == before
     assert "How good" in output
 
 
-def test_evaluate_agrees_with_training_and_with_any_batch_size(files, unbroken):
+def test_evaluate_agrees_with_training_for_any_batch_size(files, unbroken):
     workdir = unbroken[0]
-    figures = json.loads(run(files, workdir, "--json", verb="evaluate").splitlines()[-1])
-    assert figures["step"] == 12
+    metrics = json.loads(run(files, workdir, "--json", verb="evaluate").splitlines()[-1])
+    assert metrics["step"] == 12
     in_flight = workdir / "checkpoints" / "13.saving"
     in_flight.mkdir()
-    with_all = spanbert_jax.evaluate(workdir)  # eight devices here, one there
-    in_flight.rmdir()  # what a running trainer is saving is still there
+    with_all = spanbert_jax.evaluate(workdir)  # on eight devices, not one
+    in_flight.rmdir()  # the save of a running trainer is still there
     for name in ("masked_loss", "boundary_loss", "unigram_loss", "masked_accuracy"):
-        assert figures[name] == pytest.approx(with_all[name], rel=1e-5)
-    assert figures["perplexity"] == pytest.approx(np.exp(figures["masked_loss"]))
+        assert metrics[name] == pytest.approx(with_all[name], rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(np.exp(metrics["masked_loss"]))
     earlier = spanbert_jax.evaluate(workdir, step=10)
-    assert earlier["masked_loss"] != figures["masked_loss"] and earlier["unigram_loss"] == with_all["unigram_loss"]
+    assert earlier["masked_loss"] != metrics["masked_loss"] and earlier["unigram_loss"] == with_all["unigram_loss"]
 
 
-def test_what_evaluate_cannot_find_is_told(files, unbroken, tmp_path):
+def test_evaluate_reports_what_is_missing(files, unbroken, tmp_path):
     with pytest.raises(UserError, match="no run here"):
         spanbert_jax.evaluate(tmp_path)
     with pytest.raises(UserError, match="step 11"):
         spanbert_jax.evaluate(unbroken[0], step=11)
+
+
+def test_plugins_of_the_config_are_imported_for_training_and_evaluation(files, tmp_path):
+    config = spanbert_jax.load_config(str(files.folder / "config.py"), [f"--config.data.path={files.corpus}"])
+    config.plugins = ("no_such_plugin",)
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    for function in (lambda: spanbert_jax.train(config, tmp_path), lambda: spanbert_jax.evaluate(tmp_path)):
+        with pytest.raises(UserError, match="config.plugins: module 'no_such_plugin' cannot be imported"):
+            function()
 
 
 def test_evaluate_does_not_change_a_corrupt_checkpoint(files, unbroken, tmp_path):

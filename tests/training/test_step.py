@@ -56,9 +56,9 @@ def test_accumulation_gives_the_loss_and_norms_of_the_whole_batch(undropped):
     config.train.accumulation = 4
     parts = Trainer(config, devices=2)
     _, got = parts.run(parts.fresh(), range(5))
-    for figures, wanted in zip(got, undropped, strict=True):
+    for values, expected in zip(got, undropped, strict=True):
         for name in ("loss", "masked_loss", "boundary_loss", "gradient_norm", "parameter_norm"):
-            assert figures[name] == pytest.approx(wanted[name], rel=1e-5), name
+            assert values[name] == pytest.approx(expected[name], rel=1e-5), name
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_other_masks(trainer, single):

@@ -14,6 +14,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.registry import load_plugins
+from spanbert_jax.pretraining.config import DataSettings, PretrainingConfig
 from spanbert_jax.training.trackers import TRACKERS, MetricsWriter, read_metrics, writer
 from tests.disks import fill, small_disk
 
@@ -297,3 +299,17 @@ def test_an_error_of_a_tracker_is_reported_and_the_others_continue(tmp_path, rec
 def test_an_unknown_tracker_is_an_error(tmp_path):
     with pytest.raises(UserError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
         MetricsWriter(tmp_path, 0, ["tensorbord"])
+
+
+def test_a_plugin_registers_a_tracker(tmp_path, recorder, monkeypatch):
+    (tmp_path / "my_tracker.py").write_text("from spanbert_jax.training.trackers import TRACKERS\n"
+                                            "from tests.training.test_trackers import Recorder\n"
+                                            "TRACKERS.register('mine')(Recorder)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_plugins(["my_tracker"])
+    PretrainingConfig(trackers=("mine",), data=DataSettings(path="corpus")).validate("config")
+    with MetricsWriter(tmp_path, 0, ["mine"], log=pytest.fail) as metrics:
+        metrics.write(1, "train", {"loss": 2.0})
+    assert TRACKERS.get("mine") is not None and steps(tmp_path) == [1]
+    with pytest.raises(UserError, match="unknown tracker 'yours'"):
+        PretrainingConfig(trackers=("yours",), data=DataSettings(path="corpus")).validate("config")

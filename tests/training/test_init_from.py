@@ -1,4 +1,4 @@
-"""Runs that begin from weights that exist, and what is exported from runs."""
+"""Runs that start from existing weights, and exports of runs."""
 import json
 import shutil
 
@@ -15,7 +15,7 @@ from tests.runs import evaluations, final_state, losses, run
 
 SHORT = ("--config.train.duration=4 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=2 steps",
          "--config.evaluation.max_rows=8")
-STILL = "--config.optimizer.learning_rate=1e-30"  # so that what comes out is what went in
+STILL = "--config.optimizer.learning_rate=1e-30"  # parameters stay as they are
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def trained(files, tmp_path_factory):
     return workdir
 
 
-def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
+def test_an_exported_run_is_loaded_again(trained, tmp_path, capsys):
     assert main(["export", "--workdir", str(trained), "--format", "huggingface", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "step 4: 2 layers of width 128" in printed and "masked-token head, span boundary head" in printed
@@ -44,8 +44,8 @@ def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
         spanbert_jax.load_tokenizer(trained).encode(text).ids)
 
     card = (tmp_path / "out/README.md").read_text()
-    figures = evaluations(trained)[-1]
-    assert "steps: 4 of 8 rows each" in card and f"loss {figures['masked_loss']:.3f} nats" in card
+    metrics = evaluations(trained)[-1]
+    assert "steps: 4 of 8 rows each" in card and f"loss {metrics['masked_loss']:.3f} nats" in card
     assert "license: other  # to be filled in" in card and "BertForMaskedLM" in card
     assert main(["export", "--workdir", str(trained), "--format", "onnx", "--step", "2", "--out",
                  str(tmp_path / "onnx")]) == 0
@@ -54,7 +54,7 @@ def test_a_run_goes_out_and_comes_back(trained, tmp_path, capsys):
     assert "exists already and is not overwritten" in capsys.readouterr().err
 
 
-def test_a_run_continues_another(files, trained, tmp_path):
+def test_a_run_starts_from_another_run(files, trained, tmp_path):
     run(files, tmp_path, *SHORT, STILL, f"--config.init_from={trained}")
     before, after = (spanbert_jax.from_pretrained(workdir, "pretraining") for workdir in (trained, tmp_path))
     assert before[0] == after[0]
@@ -62,7 +62,7 @@ def test_a_run_continues_another(files, trained, tmp_path):
     assert evaluations(tmp_path)[-1]["masked_loss"] == evaluations(trained)[-1]["masked_loss"]
 
 
-def test_it_goes_on_without_what_it_began_from(files, trained, tmp_path):
+def test_a_run_resumes_without_its_initial_weights(files, trained, tmp_path):
     source = tmp_path / "source"
     assert main(["import", "--from", str(trained), "--out", str(source)]) == 0
     arguments = (*SHORT, f"--config.init_from={source}")
@@ -74,39 +74,39 @@ def test_it_goes_on_without_what_it_began_from(files, trained, tmp_path):
     run(files, tmp_path / "run", verb="evaluate")
 
 
-def test_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
-    """From a plain BERT with a vocabulary and positions of its own."""
-    network = save(None, tmp_path / "bert", max_position_embeddings=40)
+def test_weights_are_adapted_to_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
+    """Starts from a BERT with another vocabulary and fewer positions."""
+    bert = save(None, tmp_path / "bert", max_position_embeddings=40)
     tokenizer = load_tokenizer(files.corpus / "tokenizer.json")
-    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)[:125]  # what follows is made of these
-    (tmp_path / "bert/vocab.txt").write_text("\n".join(pieces))
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)[:125]  # enough to spell the others
+    (tmp_path / "bert/vocab.txt").write_text("\n".join(tokens))
     output = run(files, tmp_path / "run", *SHORT, STILL, f"--config.init_from={tmp_path / 'bert'}")
     assert "positions: 40 in " in output and "64 here; further ones repeat the old" in output
     assert "vocabulary: 125 entries kept, " in output and "no boundary head: it is new" in output
     model, params = spanbert_jax.from_pretrained(tmp_path / "run", "pretraining")
     table = np.asarray(params["encoder"]["embeddings"]["token"]["embedding"])
-    theirs = network.state_dict()["embeddings.word_embeddings.weight"].numpy()
+    theirs = bert.state_dict()["embeddings.word_embeddings.weight"].numpy()
     np.testing.assert_array_equal(table[:125], theirs[:125])
     old = load_tokenizer(tmp_path / "bert")
     for number in range(125, 600, 25):
-        piece = tokenizer.id_to_token(number)
-        if not piece.startswith("##"):
-            ids = old.encode(piece, add_special_tokens=False).ids
+        token = tokenizer.id_to_token(number)
+        if not token.startswith("##"):
+            ids = old.encode(token, add_special_tokens=False).ids
             if old.token_to_id("[UNK]") not in ids:
                 np.testing.assert_allclose(table[number], theirs[ids].mean(axis=0), rtol=1e-5, atol=1e-6)
     positions = np.asarray(params["encoder"]["embeddings"]["position"]["embedding"])
-    expected = network.state_dict()["embeddings.position_embeddings.weight"].numpy()
+    expected = bert.state_dict()["embeddings.position_embeddings.weight"].numpy()
     np.testing.assert_array_equal(positions, np.concatenate([expected, expected[:24]]))
     assert model.config.width == 32 and model.config.num_heads == 4
 
 
-def test_what_does_not_go(files, tmp_path):
+def test_weights_that_do_not_fit_are_refused(files, tmp_path):
     config = spanbert_jax.load_config(str(files.folder / "config.py"), [
         f"--config.data.path={files.corpus}", "--config.model.width=64", f"--config.init_from={tmp_path / 'bert'}"])
     save(None, tmp_path / "bert")
     with pytest.raises(UserError, match="config.model.width=64: it is 32 in .*, from which this run begins"):
         spanbert_jax.train(config, tmp_path / "run")
-    # It has 130 pieces, and no tokenizer.
+    # The weights have 130 vocabulary entries and no tokenizer.
     with pytest.raises(AssertionError, match="without it the 130 vocabulary entries are unknown"):
         run(files, tmp_path / "run", *SHORT, f"--config.init_from={tmp_path / 'bert'}")
     config = json.loads((tmp_path / "bert/config.json").read_text()) | {"model_type": "roberta"}
