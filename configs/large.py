@@ -6,11 +6,12 @@ Time: the authors' run took 15 days on 32 V100 (section 4.2).
 """
 import importlib.util
 import pathlib
+from typing import Any
 
 import ml_collections
 
 # A config file is loaded by its path, so its neighbour is too.
-_SPEC = importlib.util.spec_from_file_location("base", pathlib.Path(__file__).with_name("base.py"))
+_SPEC: Any = importlib.util.spec_from_file_location("base", pathlib.Path(__file__).with_name("base.py"))
 base = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(base)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import io
 import os
 import queue
 import random
@@ -137,7 +138,7 @@ class Launcher:
             reader.start()
         return readers
 
-    def _print(self, prefix: bytes, source: BinaryIO, sink: BinaryIO) -> None:
+    def _print(self, prefix: bytes, source: io.BufferedReader, sink: BinaryIO) -> None:
         """Prints whole lines until the source ends."""
         rest = b""
         while data := source.read1():

@@ -191,8 +191,8 @@ class Cluster:
             lines = self._call("logs", pod, "--timestamps", *since).splitlines(keepends=True)
         except ClusterError:  # it has not started, or has just gone
             return
-        new = [line.partition(" ") for line in lines]
-        new = [(when, text) for when, _, text in new if _instant(when) > _instant(last)]
+        parts = (line.partition(" ") for line in lines)
+        new = [(when, text) for when, _, text in parts if _instant(when) > _instant(last)]
         if not new:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

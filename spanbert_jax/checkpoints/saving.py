@@ -105,7 +105,7 @@ class _Barrier:
     them: a phase ends when every process has reached it or has failed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._number, self._phase, self._reported = next(_numbers), 0, False
         if jax.process_count() > 1 and jax.process_index() == 0:
             # All processes have finished the save before the previous one.

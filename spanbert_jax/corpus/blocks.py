@@ -19,7 +19,7 @@ def sentence_blocks(ends: Sequence[int], budget: int) -> tuple[list[int], list[i
     Returns:
       The token offsets of the cuts, from 0 to the end of the document; and the indices of the sentences that were cut.
     """
-    cuts, cut_sentences = [0], []
+    cuts, cut_sentences = [0], list[int]()
     total = ends[-1] if len(ends) else 0
     while cuts[-1] < total:
         fitting = bisect.bisect_right(ends, cuts[-1] + budget)

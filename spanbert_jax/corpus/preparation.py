@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,7 @@ class _RowStream:
         self.stats: dict[str, CorpusStats] = {}
         self._scan, self._settings, self._workers, self._bar = scan, settings, workers, bar
 
-    def rows(self, split: int) -> Iterator[Rows]:
+    def rows(self, split: int) -> Generator[Rows]:
         """Yields the rows of a split, chunk by chunk."""
         stats = self.stats[SPLITS[split]] = CorpusStats()
         chunks = make_chunks(self._scan.documents(split), split, self._settings.corpus.blocks)

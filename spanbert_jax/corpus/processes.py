@@ -10,7 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
@@ -19,7 +19,7 @@ _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 
 
 def map_in_order(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
-                 workers: int) -> Iterator[tuple[Any, Any]]:
+                 workers: int) -> Generator[tuple[Any, Any]]:
     """Yields (item, result) in order, like `map_in_processes`; with one worker, the work is done in this process."""
     if workers > 1:
         yield from map_in_processes(make_function, items, workers)
@@ -29,7 +29,7 @@ def map_in_order(make_function: Callable[[], Callable[[Any], Any]], items: Itera
 
 
 def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
-                     workers: int) -> Iterator[tuple[Any, Any]]:
+                     workers: int) -> Generator[tuple[Any, Any]]:
     """Yields (item, result) for every item, in order.
 
     When the generator is closed or an exception leaves it, its processes end at once. A process whose start was
@@ -63,7 +63,7 @@ def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: I
             process.communicate()  # closes the pipes and waits
 
 
-def _round_robin(processes: list[subprocess.Popen], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _round_robin(processes: list[subprocess.Popen], items: Iterable[Any]) -> Generator[tuple[Any, Any]]:
     """Sends items to the workers in turn, one at a time each, and receives the results in the same order."""
     pending: list[Any] = []
     taken = 0
@@ -83,11 +83,13 @@ def _round_robin(processes: list[subprocess.Popen], items: Iterable[Any]) -> Ite
 
 
 def _send(process: subprocess.Popen, item: Any) -> None:
+    assert process.stdin is not None
     pickle.dump(item, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
     process.stdin.flush()
 
 
 def _receive(process: subprocess.Popen) -> Any:
+    assert process.stdout is not None
     result, error = pickle.load(process.stdout)
     if error:
         raise error
@@ -105,7 +107,7 @@ def serve() -> None:
         while True:
             item = pickle.load(sys.stdin.buffer)
             try:
-                result = function(item), None
+                result: tuple[Any, Exception | None] = function(item), None
             except Exception as error:  # raised again by the parent
                 result = None, error
             pickle.dump(result, results, protocol=pickle.HIGHEST_PROTOCOL)

@@ -92,7 +92,7 @@ class RowBuilder:
     def _blocks(self, text: TokenizedChunk, stats: CorpusStats) -> tuple[np.ndarray, np.ndarray]:
         """Cuts the documents into blocks. Returns start and length [blocks] of each block in the tokens."""
         budget = self._settings.corpus.length - 2
-        starts, ends = [], []
+        starts, ends = list[int](), list[int]()
         for document, bounds in enumerate(text.bounds):
             first = bounds[0]
             if self._settings.corpus.blocks == "contiguous":
@@ -169,7 +169,7 @@ class RowBuilder:
         with_special = _ranges(to - has_cls, sizes)
         flags["segments"][with_special] = np.repeat(placements.segment, sizes)
         flags["token_types"][with_special] = np.repeat(placements.token_type, sizes)
-        rows = {"tokens": tokens, **flags}
+        rows: Rows = {"tokens": tokens, **flags}
         return {name: array.reshape(count, length) for name, array in rows.items()}
 
 

@@ -135,7 +135,7 @@ def _held_out(hashes: np.ndarray, characters: np.ndarray, used: np.ndarray, frac
     candidates = np.flatnonzero(used)
     if fraction <= 0 or len(candidates) < 2:
         return []
-    wanted, held, chosen = fraction * characters[candidates].sum(), 0, []
+    wanted, held, chosen = fraction * characters[candidates].sum(), 0, list[int]()
     for index in candidates[np.argsort(hashes[candidates], kind="stable")]:
         if held >= wanted or len(chosen) == len(candidates) - 1:
             break

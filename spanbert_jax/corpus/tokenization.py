@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -122,7 +123,7 @@ def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple
       without `with_offsets`).
     """
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
-    ids, lengths, offsets = [], [], []
+    ids, lengths, offsets = list[np.ndarray](), list[int](), list[Any]()
     for start in range(0, len(texts), _BATCH_TEXTS):
         encodings = encode(texts[start:start + _BATCH_TEXTS], add_special_tokens=False)
         listed = [encoding.ids for encoding in encodings]

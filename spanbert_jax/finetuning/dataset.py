@@ -82,5 +82,5 @@ def _digest(features: Features) -> str:
     labels = (features.labels.starts, features.labels.tokens) if features.labels else ()
     for array in (features.starts, features.tokens, *features.columns.values(), *features.token_columns.values(),
                   *labels):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -39,7 +39,7 @@ def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
     for module in sorted(new):
         logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
     _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors)
-    random, missing = np.random.default_rng(seed), []
+    random, missing = np.random.default_rng(seed), list[str]()
 
     def make(leaf: Leaf) -> Any:
         if leaf.module in new:

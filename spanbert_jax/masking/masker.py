@@ -26,11 +26,16 @@ _FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
 @runtime_checkable
 class SpecialIds(Protocol):
     """Ids of the special tokens."""
-    pad: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
+    @property
+    def pad(self) -> int: ...
+    @property
+    def unk(self) -> int: ...
+    @property
+    def cls(self) -> int: ...
+    @property
+    def sep(self) -> int: ...
+    @property
+    def mask(self) -> int: ...
 
 
 class MaskedRows(NamedTuple):
@@ -158,7 +163,7 @@ class _Bits(NamedTuple):
 
 def _random_bits(key: Key[Array, ""], length: int, blocks: int, slots: int) -> _Bits:
     # One call, whose result is split: each call of the generator is compiled by itself, which takes most of the time.
-    shapes = _Bits((blocks,), (length,), (length + 1,), (slots, 2), (2, slots))
+    shapes: tuple[tuple[int, ...], ...] = (blocks,), (length,), (length + 1,), (slots, 2), (2, slots)
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     parts = jnp.split(jax.random.bits(key, (int(ends[-1]),), jnp.uint32), ends[:-1])
     return _Bits(*(part.reshape(shape) for part, shape in zip(parts, shapes)))

@@ -19,8 +19,9 @@ def scheme_shares(scheme: str, field: str = "config.masking.scheme") -> tuple[tu
     """
     allowed = (f"allowed are {', '.join(SCHEMES.names())}, schemes of modules in config.plugins, and mixtures as a+b "
                "or 0.8*a+0.2*b with shares that sum to 1")
-    terms = [_TERM.fullmatch(term.strip()) for term in scheme.split("+")]
-    require(all(term and term["name"] in SCHEMES for term in terms), field, scheme, allowed)
+    terms = [match for term in scheme.split("+") if (match := _TERM.fullmatch(term.strip()))]
+    require(len(terms) == scheme.count("+") + 1 and all(term["name"] in SCHEMES for term in terms), field, scheme,
+            allowed)
     given = [term["share"] for term in terms]
     try:
         shares = [1 / len(terms)] * len(terms) if not any(given) else [float(share or "nan") for share in given]

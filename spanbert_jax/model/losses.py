@@ -12,7 +12,7 @@ class LossSums(NamedTuple):
     """One objective's sums over its targets: float32 scalars that add up over devices and microbatches."""
     loss: jax.Array  # nats
     correct: jax.Array | None  # None where no guess is right or wrong, as in regression
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
-from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
@@ -139,7 +138,7 @@ class ExtractiveSummarization(Task):
             builder.add(number, np.concatenate(blocks[first:end]), np.repeat(np.arange(end - first) % 2, sizes),
                      token_columns={"sentence": sentence, **label_columns})
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy of choosing each sentence or not, averaged over its tokens where it is predicted."""
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), batch["label_weight"])
 

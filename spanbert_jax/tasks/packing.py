@@ -66,10 +66,11 @@ class PackedRows:
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Rows with given numbers [R]; -1 gives a row of padding."""
         features, count = self.features, len(indices)
-        batch = {"tokens": np.full((count, self.length), self._pad, np.int32),
-                 "segments": np.zeros((count, self.length), np.uint8),
-                 "token_types": np.zeros((count, self.length), np.uint8),
-                 "first": np.zeros((count, self.texts), np.int32), "weights": np.zeros((count, self.texts), np.float32)}
+        batch: dict[str, np.ndarray] = {
+            "tokens": np.full((count, self.length), self._pad, np.int32),
+            "segments": np.zeros((count, self.length), np.uint8),
+            "token_types": np.zeros((count, self.length), np.uint8),
+            "first": np.zeros((count, self.texts), np.int32), "weights": np.zeros((count, self.texts), np.float32)}
         for name in self._label_fields:
             per_text = name in features.columns
             source = features.columns[name] if per_text else features.token_columns[name]

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import setting
-from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureBuilder, Features
@@ -192,7 +191,7 @@ class QuestionAnswering(Task):
             builder.add(index, tokens, types, columns,
                         {"char_start": bounds[0], "char_end": bounds[1], "max_context": max_context})
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Mean of the start's and end's cross-entropy over the tokens of each text; correct if both are."""
         texts = 1 + jnp.arange(batch["first"].shape[1])
         inside = batch["segments"][:, None, :] == texts[:, None]  # [R, K, S]

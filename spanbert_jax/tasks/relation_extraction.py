@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import setting
-from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.entity_marking import MARKERS, MARKINGS
@@ -148,7 +147,7 @@ class RelationExtraction(Task):
                    f"{example.location} (id {example.id}, {example.relation})")
         return {"label": 0, "weight": 0.0}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the relations."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), weights)

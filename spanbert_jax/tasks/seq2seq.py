@@ -234,7 +234,7 @@ class Seq2SeqTask(Task):
                              rngs={} if dropout_key is None else {"dropout": dropout_key})
         return Outputs(logits=logits)
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Label-smoothed cross-entropy of each target token given those before it."""
         return _smoothed_loss(outputs, batch, self.settings.label_smoothing)
 
@@ -319,7 +319,7 @@ class Seq2SeqTask(Task):
         return seq2seq_import.import_model(cls, folder, tokenizer)
 
 
-def _smoothed_loss(outputs: Outputs, batch: Mapping[str, jax.Array], smoothing: float) -> LossSums:
+def _smoothed_loss(outputs: Any, batch: Mapping[str, jax.Array], smoothing: float) -> LossSums:
     log_probabilities = jax.nn.log_softmax(outputs.logits)
     weights = (batch["label_segments"] != 0).astype(jnp.float32)
     target = jnp.take_along_axis(log_probabilities, batch["labels"][..., None], axis=-1)[..., 0]

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
-from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
@@ -176,7 +175,7 @@ class TextClassification(Task):
                    f"{example.location} (id {example.id}, class {example.label})")
         return {"label": 0, "weight": 0.0}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the classes, or squared error, for which `correct` is None."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
         if self._regression:

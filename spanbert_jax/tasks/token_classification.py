@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
-from spanbert_jax.model import Outputs
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, parse_sentence, read_sentences
@@ -130,7 +129,7 @@ class TokenClassification(Task):
         return {"tag": np.array([indices.get(tag, 0) for tag in tags]),
                 "tag_weight": np.array([float(tag in indices) for tag in tags])}
 
-    def loss(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> LossSums:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the tags."""
         return weighted_sums(*cross_entropy(outputs.logits, batch["tag"]), batch["tag_weight"])
 

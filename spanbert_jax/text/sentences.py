@@ -19,7 +19,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     A blank line ends a sentence; a single line end does not, because prose may be hard-wrapped. Every character outside
     the spans is white space.
     """
-    spans, start = [], 0
+    spans, start = list[tuple[int, int]](), 0
     for match in _END.finditer(text):
         end = match.end()
         if text[match.start()] == "." and end - match.start() == 1 and _is_abbreviated(text, start, match.start()):
@@ -32,7 +32,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 def line_spans(text: str) -> list[tuple[int, int]]:
     """Returns the half-open character spans of non-empty lines, without surrounding white space."""
-    spans, start = [], 0
+    spans, start = list[tuple[int, int]](), 0
     for line in text.split("\n"):
         _append(spans, text, start, start + len(line))
         start += len(line) + 1

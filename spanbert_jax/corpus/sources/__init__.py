@@ -48,7 +48,7 @@ def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path
     if not sources:
         raise UserError("no source given: name a file, a directory, a glob, 'python' or 'tfds:NAME'")
     by_suffix = {suffix: name for name in allowed[1:] for suffix in FORMATS.get(name).suffixes}
-    files = []
+    files: list[SourceFile] = []
     for source in sources:
         found = next(filter(None, (other.find(source, generated) for other in formats if other.find)), None)
         files.extend([found] if found else (
@@ -80,10 +80,10 @@ def _matching_files(source: str) -> list[str]:
         if not found:
             raise UserError(f"source {source}: the directory holds no files")
         return [str(path) for path in found]
-    found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
-    if not found:
+    matches = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+    if not matches:
         raise UserError(f"source {source}: no such file, directory or glob match")
-    return found
+    return matches
 
 
 def _detect_format(path: str, by_suffix: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 import contextlib
 import gzip
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
@@ -10,7 +10,7 @@ from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS
 
 
 @contextlib.contextmanager
-def open_file(path: str, issues: DataIssues) -> Iterator[BinaryIO]:
+def open_file(path: str, issues: DataIssues) -> Iterator[IO[bytes]]:
     """Opens a file, decompresses it if its first bytes are those of gzip, and skips a byte-order mark."""
     with open(path, "rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"

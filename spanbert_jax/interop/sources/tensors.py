@@ -15,8 +15,10 @@ class Tensors(Protocol):
       path: what errors name.
       shapes: of the tensors, by name.
     """
-    path: pathlib.Path
-    shapes: Mapping[str, tuple[int, ...]]
+    @property
+    def path(self) -> pathlib.Path: ...
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype that it is stored in.

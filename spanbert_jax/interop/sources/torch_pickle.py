@@ -40,7 +40,7 @@ class Storage(NamedTuple):
     """A run of numbers that tensors share: PyTorch's class of it, its key in the file, and how many they are."""
     kind: str
     key: str
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class StoredTensor(NamedTuple):
@@ -54,7 +54,7 @@ class StoredTensor(NamedTuple):
 class Place(NamedTuple):
     """Where a tensor lies, checked against the file: its first byte, and the elements from its first to its last."""
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     dtype: np.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]

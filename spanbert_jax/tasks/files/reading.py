@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ijson
@@ -268,7 +268,7 @@ def first_character(path: str) -> str:
     return "\n"
 
 
-def field(record: dict[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:
+def field(record: Mapping[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:
     """A field of a record.
 
     Raises:

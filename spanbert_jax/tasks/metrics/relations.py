@@ -35,7 +35,7 @@ def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: 
     Args:
       answers, predicted: names of relations, with (e1,e2) or (e2,e1) at the end, or the negative one.
     """
-    right, guessed, asked = Counter(), Counter(), Counter()
+    right, guessed, asked = (Counter[str]() for _ in range(3))
     for answer, guess in zip(answers, predicted, strict=True):
         right[_undirected(answer)] += answer == guess
         guessed[_undirected(guess)] += 1
