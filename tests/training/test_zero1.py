@@ -11,7 +11,7 @@ import spanbert_jax
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.model import BertConfig, SpanBert
-from spanbert_jax.pretraining.config import default_config
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.pretraining.workload import build
 from spanbert_jax.training import mesh
 from spanbert_jax.training.optimizers import make_optimizer
@@ -100,7 +100,7 @@ def test_an_experiment_uses_the_setting(files, monkeypatch):
     monkeypatch.setattr(mesh, "LARGE", LARGE)
     config = spanbert_jax.load_config(
         str(files.folder / "config.py"), [f"--config.data.path={files.corpus}", "--config.mesh.zero1=True"])
-    mu = build(config, open_corpus(files.corpus)).abstract_state.opt_state[1].mu
+    mu = build(as_pretraining_config(config), open_corpus(files.corpus)).abstract_state.opt_state[1].mu
     table = mu["encoder"]["embeddings"]["token"]["embedding"]
     assert table.sharding.shard_shape(table.shape) == (table.shape[0] // 8, table.shape[1])
 
