@@ -59,7 +59,8 @@ class ModelSettings(Settings):
         """The config of the architecture. Fields that the architecture does not have are ignored."""
         config = ARCHITECTURES.get(self.architecture).config
         names = {field.name for field in dataclasses.fields(config)}
-        fields = {name: value for name, value in to_dict(self).items() if name in names and (value or name not in SHAPE)}
+        fields = {name: value for name, value in to_dict(self).items()
+                  if name in names and (value or name not in SHAPE)}
         return config.named(self.size, vocab_size=vocab_size, **fields)
 
 
@@ -111,8 +112,8 @@ class CheckpointSettings(Settings):
 class RunConfig(Settings):
     """The config of any run."""
     seed: int = setting(0, "Seed of initial parameters, order of rows, masks and dropout.", minimum=0)
-    init_from: str = setting("", "Weights to start from: a workdir, or a name or path that `spanbert-jax import` takes. "
-                             "They decide the architecture.")
+    init_from: str = setting("", "Weights to start from: a workdir, or a name or path that `spanbert-jax import` "
+                             "takes. They decide the architecture.")
     profile: str = setting("", "Steps to trace for TensorBoard and Perfetto, such as '100-104,2000'.")
     trackers: tuple[str, ...] = setting(("tensorboard",), "Where metrics go besides metrics.jsonl: names of registered "
                                         "trackers.")

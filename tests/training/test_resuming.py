@@ -50,7 +50,8 @@ def test_harmful_changes_are_refused_unless_forced(change):
 
 def test_all_harmful_changes_are_named_at_once():
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 3; config\.train\.batch_size: 256 -> 8"):
-        check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False, defaults=DEFAULTS)
+        check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False,
+                      defaults=DEFAULTS)
 
 
 def test_another_tokenizer_is_refused_even_if_forced():
