@@ -16,7 +16,7 @@ from tests.corpus.test_preparation import snapshot, write_tfds
 
 
 @pytest.fixture(scope="module")
-def made(prose, vocabulary, tmp_path_factory):
+def corpus(prose, vocabulary, tmp_path_factory):
     """A corpus with shards longer than the part that is hashed."""
     folder = tmp_path_factory.mktemp("damage")
     (folder / "prose.txt").write_text("\n\n".join(text.replace("\n\n", "\n") for text in prose))
@@ -29,8 +29,8 @@ def made(prose, vocabulary, tmp_path_factory):
 
 
 @pytest.fixture
-def copy(made, tmp_path):
-    return pathlib.Path(shutil.copytree(made.path, tmp_path / "copy"))
+def copy(corpus, tmp_path):
+    return pathlib.Path(shutil.copytree(corpus.path, tmp_path / "copy"))
 
 
 def read_all(path):
@@ -38,7 +38,7 @@ def read_all(path):
     return [RowSource(corpus, split).rows(np.arange(count)) for split, count in corpus.num_rows.items()]
 
 
-def refused(path, *words):
+def assert_refused(path, *words):
     """Returns the one-line error of reading the corpus. Nothing on disk has changed afterwards."""
     before = snapshot(path)
     with pytest.raises(UserError) as caught:
@@ -77,13 +77,13 @@ FILES = ("report.json", "tokenizer.json", "unigram.npy", "dataset_info.json", "f
 def test_each_damage_of_each_file_is_an_error(damage, name, copy):
     DAMAGE[damage](copy / name)
     if (name, damage) == ("report.json", "removed"):
-        assert "no finished corpus" in refused(copy)
+        assert "no finished corpus" in assert_refused(copy)
     else:
-        assert "restore a valid copy" in refused(copy, name) and "prepare --overwrite" in refused(copy)
+        assert "restore a valid copy" in assert_refused(copy, name) and "prepare --overwrite" in assert_refused(copy)
 
 
-def test_a_flipped_bit_in_a_shard_never_changes_a_row(made, copy):
-    expected, file = read_all(made.path), copy / FILES[5]
+def test_a_flipped_bit_in_a_shard_never_changes_a_row(corpus, copy):
+    expected, file = read_all(corpus.path), copy / FILES[5]
     original, draw = file.read_bytes(), random.Random(0)
     refusals = 0
     for _ in range(150):
@@ -100,13 +100,13 @@ def test_a_flipped_bit_in_a_shard_never_changes_a_row(made, copy):
     assert refusals > 50
 
 
-def test_a_flipped_bit_in_the_report_never_changes_its_content(made, copy):
+def test_a_flipped_bit_in_the_report_never_changes_its_content(corpus, copy):
     file, draw = copy / "report.json", random.Random(0)
     original = file.read_bytes()
     for _ in range(200):
         flip(file, draw.randrange(len(original)))
         try:
-            assert open_corpus(copy).report == made.report
+            assert open_corpus(copy).report == corpus.report
         except UserError as error:
             assert "report.json" in str(error)
         file.write_bytes(original)
@@ -116,14 +116,14 @@ def test_a_flipped_bit_in_the_report_never_changes_its_content(made, copy):
                                   "[" * 100_000, '{"format_version": 2, "seal": {}}', "\udcff"])
 def test_a_report_of_other_content_is_refused(text, copy):
     (copy / "report.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    refused(copy, "report.json" if "[2]" not in text else "format version")
+    assert_refused(copy, "report.json" if "[2]" not in text else "format version")
 
 
 @pytest.mark.parametrize("key", ["contents", "special_ids", "settings", "length", "vocab_size", "num_rows"])
-def test_a_report_with_a_missing_or_mistyped_entry_is_refused(key, made, copy):
-    for report in ({name: value for name, value in made.report.items() if name != key}, {**made.report, key: ["x"]}):
+def test_a_report_with_a_missing_or_mistyped_entry_is_refused(key, corpus, copy):
+    for report in ({name: value for name, value in corpus.report.items() if name != key}, {**corpus.report, key: ["x"]}):
         (copy / "report.json").write_text(json.dumps(with_checksum(report)))
-        refused(copy)
+        assert_refused(copy)
 
 
 def test_files_of_another_corpus_are_refused(copy, prose, tmp_path, vocabulary):
@@ -133,14 +133,14 @@ def test_files_of_another_corpus_are_refused(copy, prose, tmp_path, vocabulary):
     for name in ("tokenizer.json", "unigram.npy", "spanbert_rows-validation.array_record-00000"):
         own = (copy / name).read_bytes()
         shutil.copy(other.path / name, copy / name)
-        refused(copy, name)
+        assert_refused(copy, name)
         (copy / name).write_bytes(own)
     shards = sorted(copy.glob("*train*"))
     first = shards[0].read_bytes()
     shutil.copy(shards[1], shards[0])  # same size and number of rows
     shards[1].write_bytes(first)
     assert len(first) == shards[0].stat().st_size
-    refused(copy, shards[0].name)
+    assert_refused(copy, shards[0].name)
 
 
 class Payload:
@@ -154,24 +154,24 @@ class Payload:
 
 
 @pytest.mark.parametrize("agree", [False, True], ids=["changed later", "with a valid checksum"])
-def test_pickled_objects_are_refused_and_never_loaded(agree, made, copy, tmp_path):
+def test_pickled_objects_are_refused_and_never_loaded(agree, corpus, copy, tmp_path):
     trap = tmp_path / "ran"
-    array = np.empty(made.vocab_size, object)
+    array = np.empty(corpus.vocab_size, object)
     array[:] = Payload(trap)
     np.save(copy / "unigram.npy", array)
     if agree:  # written by someone who knows the format
-        (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "contents": file_digests(copy)})))
-    refused(copy, "unigram.npy")
+        (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "contents": file_digests(copy)})))
+    assert_refused(copy, "unigram.npy")
     assert not trap.exists()
     np.load(io.BytesIO((copy / "unigram.npy").read_bytes()), allow_pickle=True)
     assert trap.exists()  # without the check it would have run
 
 
 @pytest.mark.parametrize("array", [np.ones(3, np.int64), np.ones(1000, np.float64), np.ones((1000, 1), np.int64)])
-def test_unigram_counts_of_another_shape_or_type_are_refused(array, made, copy):
+def test_unigram_counts_of_another_shape_or_type_are_refused(array, corpus, copy):
     np.save(copy / "unigram.npy", array)
-    (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "contents": file_digests(copy)})))
-    refused(copy, "unigram.npy", f"not int64 [{made.vocab_size}]")
+    (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "contents": file_digests(copy)})))
+    assert_refused(copy, "unigram.npy", f"not int64 [{corpus.vocab_size}]")
 
 
 def feed_until_it_fails(source):
@@ -201,11 +201,11 @@ def test_a_shard_that_changes_after_opening_is_an_error(change, copy):
     assert FILES[5] in line
 
 
-def test_a_file_and_a_newer_format_are_errors(made, copy):
+def test_a_file_and_a_newer_format_are_errors(corpus, copy):
     with pytest.raises(UserError, match="a file, not a directory"):
         open_corpus(copy / "report.json")
-    (copy / "report.json").write_text(json.dumps(with_checksum({**made.report, "format_version": 3})))
-    refused(copy, "format version 3, but this program reads 2")
+    (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "format_version": 3})))
+    assert_refused(copy, "format version 3, but this program reads 2")
 
 
 def test_prepare_never_builds_on_a_damaged_corpus(books, tmp_path, vocabulary):
