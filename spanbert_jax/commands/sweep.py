@@ -1,13 +1,12 @@
-"""Fine-tune with several seeds and settings, and say which is best. Stopped at any point, the same command goes on.
+"""Fine-tune with several seeds and settings, and compare them. After a stop, the same command continues the sweep.
 
   spanbert-jax sweep --config configs/sentiment.py:small=true --seeds 3 --workdir runs/sentiment
   spanbert-jax sweep --config configs/squad.py --workdir runs/grid --seeds 2 \\
       --config.task.train=train-v1.1.json --config.task.dev=dev-v1.1.json \\
       --grid optimizer.learning_rate=1e-5,2e-5,3e-5 --grid train.batch_size=16,32
 
-Every setting is run with every seed, one after the other, each in a workdir of its own. What is held back is the same
-in all of them. The table has the mean and the standard deviation over the seeds, the best setting by the dev metric
-first.
+Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out the
+same examples. The table shows mean and standard deviation over the seeds, the best dev metric first.
 """
 from __future__ import annotations
 
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file of a task")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="where the runs' workdirs go")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="parent directory of the runs' workdirs")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",
-                        help="run each setting with so many seeds, from the config's on (default: %(default)s)")
+                        help="number of seeds of each combination, counted from config.seed (default: %(default)s)")
     parser.add_argument("--grid", action="append", default=[], type=axis, metavar="FIELD=VALUE,VALUE",
-                        help="field of the config and the values to try; may be given for several fields")
+                        help="config field and the values to try; may be repeated for other fields")
 
 
 def axis(text: str) -> tuple[str, list[str]]:
@@ -50,13 +49,13 @@ parse = train.parse
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs all, and prints the table."""
+    """Runs the sweep, and prints its table."""
     from spanbert_jax.common.errors import UserError
     from spanbert_jax.finetuning.config import as_finetuning_config, task_of
     from spanbert_jax.finetuning.sweep import sweep
     loaded = load_config(args.config, args.overrides)
     if "task" not in loaded:
-        raise UserError(f"--config={args.config}: a config of pretraining; a sweep is over runs of a task")
+        raise UserError(f"--config={args.config}: configures pretraining; only tasks can be swept")
     config = as_finetuning_config(loaded)
     fields = [field for field, _ in args.grid]
     if len(set(fields)) < len(fields) or "seed" in fields:
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds),
                  pathlib.Path(args.workdir))
     if rows is None:
-        print("Stopped and saved. Run the same command again to go on from there.")
+        print("Stopped and saved. Run the same command again to continue.")
         return STOPPED
     make_console().print(table_of(rows, args.seeds, task_of(config).metric))
     return DONE

@@ -1,11 +1,11 @@
-"""Pretrain or fine-tune what a config describes. Stopped at any point, the same command goes on.
+"""Pretrain or fine-tune as a config describes. After a stop, the same command continues the run.
 
   spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
   spanbert-jax train --config configs/base.py:scheme=whole_word,sbo=false --workdir runs/whole_word \\
       --config.data.path=corpora/wiki --config.optimizer.learning_rate=2e-4
 
-Where it runs as many processes (Slurm, Cloud TPU, Kubernetes, or the flags below) the command is the same in each.
-Every field of a config is overridden as --config.FIELD=VALUE; a config file's own variants follow its name.
+In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below), all start with the same command.
+--config.FIELD=VALUE overrides any field of the config; the argument of a config file follows its name.
 """
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
     parser.add_argument("--workdir", required=True, metavar="DIR",
-                        help="where checkpoints, metrics and a corpus prepared on the way go")
+                        help="directory of checkpoints, metrics and the corpus, if it is prepared from config.data.sources")
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
-                        help="save and stop after so long, as in 3h50m or 90m")
+                        help="save and stop after this time, such as 3h50m or 90m")
     parser.add_argument("--force", action="store_true",
-                        help="go on from a checkpoint although changes since then make it another run")
+                        help="resume although the config changed what the run computes")
     add_process_arguments(parser)
 
 
@@ -50,7 +50,7 @@ def duration(text: str) -> float:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Flags, with the overrides of the config's fields in `overrides`."""
+    """Parses the flags; `overrides` gets those of config fields."""
     args, overrides = parser.parse_known_args(argv)
     args.overrides = overrides
     unknown = [word for word in args.overrides if not word.startswith("--config.")]
@@ -60,38 +60,40 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and says what came of it."""
-    began = time.monotonic()  # the time limit is the command's, which may wait long for the other processes
+    """Trains, and prints the result."""
+    began = time.monotonic()  # the time limit includes waiting for the other processes
     config = as_run_config(load_config(args.config, args.overrides))
     join_processes(args)
     from spanbert_jax.cluster.agreement import is_process_zero
     from spanbert_jax.finetuning.config import FinetuningConfig
-    from spanbert_jax.finetuning.run import finetune
-    from spanbert_jax.pretraining.run import train
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
-    start = finetune if isinstance(config, FinetuningConfig) else train
-    result = start(config, args.workdir, force=args.force, time_limit=left)
+    if isinstance(config, FinetuningConfig):
+        from spanbert_jax.finetuning.run import finetune
+        result = finetune(config, args.workdir, force=args.force, time_limit=left)
+    else:
+        from spanbert_jax.pretraining.run import train
+        result = train(config, args.workdir, force=args.force, time_limit=left)
     if is_process_zero():
-        with contextlib.suppress(OSError):  # of a full disk: what is said is lost, what was done is not
-            print(closing_words(config, result), flush=True)
+        with contextlib.suppress(OSError):  # output to a full disk; the run itself is saved
+            print(format_result(config, result), flush=True)
     return DONE if result.finished else STOPPED
 
 
-def closing_words(config: RunConfig, result: RunResult) -> str:
-    """What was made, how good it is and what to run next, in plain words."""
+def format_result(config: RunConfig, result: RunResult) -> str:
+    """Text about the result of a run: the model, its quality, and commands to run next."""
     from spanbert_jax.finetuning.config import FinetuningConfig
     from spanbert_jax.training.config import SHAPE
     if not result.finished:
         if not result.step:
-            return "Stopped before the first step; nothing is saved yet. Run the same command again to begin."
-        return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to go "
-                "on from there.")
+            return "Stopped before the first step; nothing is saved yet. Run the same command again to start."
+        return (f"Stopped after step {result.step:,} and saved in {result.workdir}. Run the same command again to "
+                "continue.")
     if isinstance(config, FinetuningConfig):
-        return _closing_words_of_task(config, result)
+        return _format_task_result(config, result)
     size = "" if config.init_from or any(getattr(config.model, name) for name in SHAPE) else f"{config.model.size} "
-    begun = f", begun from {config.init_from}" if config.init_from else ""
+    start = f", starting from {config.init_from}" if config.init_from else ""
     lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
-             f"{result.step:,} steps{begun}, in {result.workdir}/checkpoints/{result.step}."]
+             f"{result.step:,} steps{start}, in {result.workdir}/checkpoints/{result.step}."]
     figures = result.evaluation
     if figures:
         gain = figures["unigram_loss"] - figures["masked_loss"]
@@ -103,9 +105,9 @@ def closing_words(config: RunConfig, result: RunResult) -> str:
     lines += [
         "Next:",
         f"  spanbert-jax evaluate --workdir {result.workdir}",
-        "      accuracy by the length of the span and by the place in it",
+        "      accuracy by span length and by position in the span",
         f"  spanbert-jax export --workdir {result.workdir} --format huggingface --out models/{result.workdir.name}",
-        "      the network for transformers; other formats: --help",
+        "      the model for transformers; other formats: --help",
         f"  tensorboard --logdir {result.workdir}",
         "      the curves of this run (pip install tensorboard)",
         "  spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000",
@@ -115,11 +117,11 @@ def closing_words(config: RunConfig, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _closing_words_of_task(config: FinetuningConfig, result: RunResult) -> str:
+def _format_task_result(config: FinetuningConfig, result: RunResult) -> str:
     from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
     results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
-    lines = [f"Made: a network of {result.parameters:,} parameters for {config.task.name}, begun from "
-             f"{config.init_from} and trained for {result.step:,} steps; that of step {results['step']:,} is in "
+    lines = [f"Made: a model of {result.parameters:,} parameters for {config.task.name}, starting from "
+             f"{config.init_from}, trained for {result.step:,} steps; the model of step {results['step']:,} is in "
              f"{result.workdir / MODEL_FOLDER}."]
     for part in ("dev", "test"):
         if part in results:

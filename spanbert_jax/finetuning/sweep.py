@@ -1,4 +1,4 @@
-"""Several seeds, and a grid of settings, one run after the other. Stopped or killed, the same call goes on."""
+"""Fine-tuning runs with several seeds and a grid of settings, one after the other."""
 from __future__ import annotations
 
 import dataclasses
@@ -26,67 +26,65 @@ SWEEP_FILE = "sweep.json"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The runs of one setting of the grid.
+    """The runs of one point of the grid.
 
     Attributes:
-      settings: field of the config -> its value, as text.
-      scores: the task's metric by part, "dev" and "test", one number a seed; none of runs that failed.
+      settings: config field -> its value, as text.
+      scores: the task's metric by part, "dev" and "test", with one number per seed; failed runs have none.
     """
     settings: dict[str, str]
     scores: dict[str, list[float]]
 
     def mean(self, part: str) -> float:
-        """Over the seeds; -inf where every run has failed."""
+        """Mean over the seeds; -inf if all runs failed."""
         return statistics.fmean(self.scores[part]) if self.scores[part] else -math.inf
 
     def deviation(self, part: str) -> float | None:
-        """The sample standard deviation over the seeds; None of one seed."""
+        """Sample standard deviation over the seeds; None for fewer than two."""
         return statistics.stdev(self.scores[part]) if len(self.scores[part]) > 1 else None
 
 
 def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], grid: Mapping[str, Sequence[str]],
-          seeds: Sequence[int], workdir: pathlib.Path, say: Callable[[str], None] = print) -> list[Row] | None:
-    """Runs every setting of a grid with every seed, each in a workdir of its own below `workdir`.
+          seeds: Sequence[int], workdir: pathlib.Path, log: Callable[[str], None] = print) -> list[Row] | None:
+    """Runs every point of a grid with every seed, each in its own workdir below `workdir`.
 
-    A finished run keeps its model, scores and predictions, gives up its checkpoints, and is not done again. One whose
-    loss is not finite has failed; the others go on.
+    A finished run keeps its model, scores and predictions, but not its checkpoints, and does not run again. A run whose
+    loss is not finite has failed; the other runs continue. After a stop, the same call continues the sweep.
 
     Args:
-      make_config: the config with overrides such as "--config.seed=1".
-      grid: fields of the config, such as "optimizer.learning_rate", each with the values to try, as text.
-      seeds: of the runs; what is held back is the same for all.
-      say: is told what is going on.
+      make_config: returns the config with overrides such as "--config.seed=1".
+      grid: config fields, such as "optimizer.learning_rate", each with the values to try, as text.
+      seeds: seeds of the runs; all of them hold out the same examples.
+      log: called with a line about each run.
 
     Returns:
-      A row for each setting, the best by the dev metric first; None if it was stopped: the same call goes on.
+      One row per point, the best dev metric first; None if the sweep was stopped.
 
     Raises:
-      UserError: when a setting is wrong, before anything is run.
+      UserError: a setting is wrong; checked before the first run starts.
     """
-    settings = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     runs = {(number, seed): as_finetuning_config(make_config(
-                [f"--config.{field}={value}" for field, value in one.items()] + [f"--config.seed={seed}"]))
-            for number, one in enumerate(settings) for seed in seeds}
+                [f"--config.{field}={value}" for field, value in point.items()] + [f"--config.seed={seed}"]))
+            for number, point in enumerate(points) for seed in seeds}
     for config in runs.values():
         config.validate("config")
     results: dict[tuple[int, int], dict[str, Any]] = {}
     for count, ((number, seed), config) in enumerate(runs.items(), 1):
-        name = ",".join(f"{field}={value}" for field, value in {**settings[number], "seed": seed}.items())
-        say(f"Run {count} of {len(runs)}: {name}")
-        found = _finished(workdir / name, config)
+        name = ",".join(f"{field}={value}" for field, value in {**points[number], "seed": seed}.items())
+        log(f"Run {count} of {len(runs)}: {name}")
         try:
-            if found is None and not finetune(config, workdir / name).finished:
+            if (found := _run(config, workdir / name)) is None:
                 return None
-            results[number, seed] = found or _finished(workdir / name, config)
-            shutil.rmtree(workdir / name / FOLDER, ignore_errors=True)
+            results[number, seed] = found
         except SavesFailed:
             raise
-        except RunFailed as error:  # by what the setting asks for; others may do better
-            say(f"failed: {error}")
+        except RunFailed as error:  # because of its settings; other runs may succeed
+            log(f"failed: {error}")
     metric = task_of(next(iter(runs.values()))).metric
     parts = [part for part in ("dev", "test") if any(part in result for result in results.values())]
-    rows = [Row(one, {part: [results[number, seed][part][metric] for seed in seeds if (number, seed) in results]
-                      for part in parts}) for number, one in enumerate(settings)]
+    rows = [Row(point, {part: [results[number, seed][part][metric] for seed in seeds if (number, seed) in results]
+                        for part in parts}) for number, point in enumerate(points)]
     if "dev" in parts:
         rows.sort(key=lambda row: -row.mean("dev"))
     summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
@@ -94,16 +92,25 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
     return rows
 
 
-def _finished(workdir: pathlib.Path, config: FinetuningConfig) -> dict[str, Any] | None:
-    """The results of a run of a config that has finished.
+def _run(config: FinetuningConfig, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Results of a run, which is done unless it has finished before; None if it was stopped."""
+    found = _results(workdir, config)
+    if found is None and not finetune(config, workdir).finished:
+        return None
+    shutil.rmtree(workdir / FOLDER, ignore_errors=True)
+    return found or _results(workdir, config)
+
+
+def _results(workdir: pathlib.Path, config: FinetuningConfig) -> dict[str, Any] | None:
+    """The results of a finished run; None if it has not finished.
 
     Raises:
-      UserError: when they are those of another config.
+      UserError: it finished with another config.
     """
     file = workdir / RESULTS_FILE
     if not file.is_file():
         return None
-    # The stored architecture is that of config.init_from, not what was asked for.
+    # The stored architecture is that of config.init_from, not the one in `config`.
     stored, asked = to_dict(from_values(load_values(workdir)).replace(model=config.model)), to_dict(config)
     if stored != asked:
         different = [name for name in asked if stored[name] != asked[name]]

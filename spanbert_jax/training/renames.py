@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-# Old name -> new name. A section's name ends in a dot in neither.
+# Old name -> new name, both as SECTION.FIELD.
 RENAMED = {
     "model.dtype": "compute.dtype",
     "model.attention": "compute.attention",
@@ -17,14 +17,21 @@ RENAMED = {
     "optimizer.decay": "schedule.decay",
     "optimizer.final_fraction": "schedule.final_fraction",
 }
+_warned: set[str] = set()
 logger = logging.getLogger("spanbert_jax")
 
 
 def new_name(field: str, warn: bool = True) -> str:
-    """The name of a field today, which may be given by its old name."""
+    """Today's name of a field.
+
+    Args:
+      field: by its old or new name.
+      warn: log a line for an old name, once per process.
+    """
     if field not in RENAMED:
         return field
-    if warn:
+    if warn and field not in _warned:
+        _warned.add(field)
         logger.warning("config.%s is now config.%s; please use the new name", field, RENAMED[field])
     return RENAMED[field]
 
@@ -34,7 +41,7 @@ def rename_fields(values: Mapping[str, Any], warn: bool = True) -> dict[str, Any
 
     Args:
       values: by section; other sections and fields stay as they are.
-      warn: log a line for each renamed field.
+      warn: log a line for each renamed field, once per process.
     """
     renamed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for old in RENAMED:

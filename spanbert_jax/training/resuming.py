@@ -1,4 +1,4 @@
-"""What a run may change between the checkpoint that it goes on from and the steps to come."""
+"""Which config fields may change when a run resumes from a checkpoint."""
 from __future__ import annotations
 
 import json
@@ -11,17 +11,19 @@ from spanbert_jax.common.settings import to_dict
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.renames import rename_fields
 
-# Sections and fields that decide how, where and how often something is done, but not what a good step computes. The
-# data is judged by the corpus, wherever it lies.
-_HARMLESS = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "plugins", "train.log_every",
-             "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test")
+# Sections and fields that may change: they determine where, how fast and how often something happens, but not what a
+# step computes. `corpus` in the checkpoint's metadata identifies the data, wherever `data` finds it.
+CHANGEABLE = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "trackers", "plugins", "train.log_every",
+              "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test")
 
 
 def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint remembers of its run, as JSON gives it back.
+    """Metadata of a checkpoint, as JSON gives it back.
 
-    "config", under "corpus" the identity of what is learned from, and under "network" the description of the model
-    (`model.describe_model`), so that its parameters can be read without them.
+    Args:
+      config: stored under "config".
+      identity: fingerprint of data and tokenizer, stored under "corpus".
+      model: stored under "network" (`model.describe_model`), so that parameters can be read without the other two.
     """
     return json.loads(json.dumps({"config": to_dict(config), "corpus": identity, "network": model}))
 
@@ -32,46 +34,46 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
 
     Args:
       step: of the checkpoint.
-      before, now: as `describe` gives them.
-      force: allow changes after which the run is no longer the one that began.
-      defaults: of the fields of the config, for those that an older checkpoint lacks.
+      before, now: metadata as `describe` returns it. Field names in `before` may be old ones.
+      force: allow changes of fields that are not in `CHANGEABLE`.
+      defaults: default config, for fields that an older checkpoint lacks.
 
     Raises:
-      UserError: naming all harmful changes, unless forced; another tokenizer is never allowed.
+      UserError: naming all changes that are not allowed, unless forced; another tokenizer is never allowed.
     """
-    told = all(isinstance(before.get(section), Mapping) for section in ("config", "corpus"))
-    if not told or "tokenizer" not in before["corpus"]:
-        raise UserError(f"checkpoint of step {step}: nothing in it says what config and corpus it came from, so it is "
-                        "not one of this program's; give another workdir")
-    config = _flat(now["config"])
-    defaults = {field: value for field, value in _flat(defaults).items() if field in config}
-    fields = {"config": (defaults | _flat(rename_fields(before["config"], warn=False)), config),
-              "corpus": (_flat(before["corpus"]), _flat(now["corpus"]))}
+    has_metadata = all(isinstance(before.get(section), Mapping) for section in ("config", "corpus"))
+    if not has_metadata or "tokenizer" not in before["corpus"]:
+        raise UserError(f"checkpoint of step {step}: it has no metadata about its config and corpus, so it is not a "
+                        "checkpoint of spanbert-jax; give another workdir")
     if before["corpus"]["tokenizer"] != now["corpus"]["tokenizer"]:
         raise UserError(f"checkpoint of step {step}: it was trained with another tokenizer than that of this corpus, "
                         "to which its ids mean nothing; use its own corpus, or another workdir")
-    changes, harmful = [], []
-    for section, (old, new) in fields.items():
+    config = _flat(now["config"])
+    defaults = {field: value for field, value in _flat(defaults).items() if field in config}
+    old_config = defaults | _flat(rename_fields(before["config"], warn=False))
+    changes, refused = [], []
+    for section, old, new in (("config", old_config, config),
+                              ("corpus", _flat(before["corpus"]), _flat(now["corpus"]))):
         for field, change in _differences(old, new).items():
             changes.append(f"{section}.{change}")
-            if section == "corpus" or not _is_harmless(field, now["config"]):
-                harmful.append(changes[-1])
-    if harmful and not force:
+            if section == "corpus" or not _is_changeable(field, now["config"]):
+                refused.append(changes[-1])
+    if refused and not force:
         raise UserError(
-            f"checkpoint of step {step}: the rest of the run would not be that of the run that began: "
-            f"{'; '.join(harmful)}; use the config that the run began with, another workdir, or --force")
+            f"checkpoint of step {step}: with these changes the run would continue as a different one: "
+            f"{'; '.join(refused)}; use the config that the run began with, another workdir, or --force")
     return changes
 
 
 def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
-    """That all processes were started alike, before they compute anything together. Every process must ask.
+    """Checks that all processes have the same settings, before they compute together. Every process must call it.
 
     Args:
-      now: as `describe` gives it; where the data lies may differ.
+      now: metadata as `describe` returns it; the location of the data may differ.
       force: as given to this process.
 
     Raises:
-      UserError: on all processes, when one of them differs from the first; on that one it names the fields.
+      UserError: on all processes, if one differs from process 0; the message there names the fields.
     """
     given = {"config": {**now["config"], "data": None}, "corpus": now["corpus"], "force": force}
     differences = list(_differences(_flat(broadcast_from_zero(given)), _flat(given)).values())
@@ -81,15 +83,15 @@ def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that differ, each with "field: old -> new"."""
+    """Every field that differs, with "field: old -> new"."""
     return {field: f"{field}: {old.get(field)!r} -> {new.get(field)!r}" for field in sorted(old.keys() | new.keys())
             if json.dumps(old.get(field)) != json.dumps(new.get(field))}
 
 
-def _is_harmless(field: str, config: Mapping[str, Any]) -> bool:
-    if field == "train.duration":  # every other schedule is stretched over it, and so is a share of it
+def _is_changeable(field: str, config: Mapping[str, Any]) -> bool:
+    if field == "train.duration":  # other schedules, and a warmup in percent, depend on it
         return config["schedule"]["name"] == "constant" and "percent" not in config["schedule"]["warmup"]
-    return any(field == harmless or field.startswith(f"{harmless}.") for harmless in _HARMLESS)
+    return any(field == name or field.startswith(f"{name}.") for name in CHANGEABLE)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

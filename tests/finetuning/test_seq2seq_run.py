@@ -9,7 +9,7 @@ import pytest
 
 import spanbert_jax
 from spanbert_jax.commands.main import main as cli
-from spanbert_jax.commands.train import closing_words
+from spanbert_jax.commands.train import format_result
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import build, finetune
@@ -59,7 +59,7 @@ def trained(start, tmp_path_factory):
     config.evaluation.every = config.checkpoint.every = "50 percent"
     result = finetune(config, folder / "run")
     assert result.finished
-    (folder / "said.txt").write_text(closing_words(as_finetuning_config(config), result))
+    (folder / "said.txt").write_text(format_result(as_finetuning_config(config), result))
     return folder
 
 

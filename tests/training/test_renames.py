@@ -18,6 +18,11 @@ OLD = {"model.dtype": ("compute.dtype", "float32"), "model.attention": ("compute
        "optimizer.final_fraction": ("schedule.final_fraction", 0.25)}
 
 
+@pytest.fixture(autouse=True)
+def nothing_warned_yet(monkeypatch):
+    monkeypatch.setattr("spanbert_jax.training.renames._warned", set())
+
+
 def value_of(config, field: str):
     section, name = field.split(".")
     return getattr(getattr(config, section), name)
@@ -70,6 +75,13 @@ def test_stored_configs_are_read_without_a_warning(tmp_path, caplog):
     assert values == {"seed": 3, "model": {"size": "tiny"}, "optimizer": {}, "compute": {"dtype": "float32"},
                       "schedule": {"name": "cosine"}}
     assert not caplog.messages
+
+
+def test_a_name_is_warned_of_once(caplog):
+    with caplog.at_level(logging.WARNING, "spanbert_jax"):
+        for _ in range(3):
+            load_config("configs/quickstart.py", ["--config.model.dtype=float32"])
+    assert len(caplog.messages) == 1
 
 
 def test_other_fields_stay_as_they_are():
