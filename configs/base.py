@@ -5,46 +5,47 @@
 
 Variants follow the file's name, as in configs/base.py:scheme=whole_word,sbo=false
 
-  scheme=geometric            spans of 1 to 10 words from a geometric law (the default; section 3.1)
-  scheme=subword              random pieces; they form no spans, so there is no boundary objective
+  scheme=geometric            spans of 1 to 10 words with geometric lengths (the default; section 3.1)
+  scheme=subword              random wordpieces; they form no spans, so there is no boundary objective
   scheme=whole_word           random words
-  scheme=named_entity         named entities half of the time, random words otherwise; the corpus must be prepared with
-                              --annotation-field naming its entities
+  scheme=named_entity         named entities half of the time, otherwise random words; prepare the corpus with
+                              --annotation-field and the field of the entities
   scheme=noun_phrase          the same with noun phrases
-  scheme=0.5*geometric+0.5*token, or any other mixture of the schemes that masking knows
-  sbo=false                   without the span boundary objective
-  segments=2                  two segments with next-sentence prediction (BERT's); with raw sources it prepares pairs
+  scheme=0.5*geometric+0.5*token   any mixture of masking schemes
+  sbo=false                   no span boundary objective
+  segments=2                  two segments with BERT's next-sentence prediction; raw sources are prepared as pairs
 
-Table 6's rows are scheme=...,sbo=false,segments=2; table 7's are segments=2,sbo=false, sbo=false, and the default.
+The rows of table 6 are scheme=...,sbo=false,segments=2; those of table 7 are segments=2,sbo=false, sbo=false, and the
+default.
 
-To begin from weights that exist instead, such as the released ones: --config.init_from=spanbert-base-cased, with a
-lower --config.optimizer.learning_rate, say 1e-4, and a --config.train.duration as long as your text allows.
+To start from existing weights, such as the released ones: --config.init_from=spanbert-base-cased, with a lower
+--config.optimizer.learning_rate such as 1e-4, and a --config.train.duration as long as your text allows.
 
-Where the two published sources differ, and which is followed:
-  weight decay    0.1 in the paper (section 4.2), 0.01 in the released command line: 0.01, with which the released
-                  models were trained by all that can be read. Both decay every parameter.
+Where the paper and the released code differ:
+  weight decay    0.1 in the paper (section 4.2), 0.01 in the released command line. This config uses 0.01, with which
+                  the released models were trained as far as is known. Both decay every parameter.
   epsilon, clip   1e-8 and 1.0 in both. The released code divides gradients by the number of masked tokens a second
-                  time, so that there 1.0 never clips and 1e-8 acts like 6e-6 here; the published values stand.
-  base schedule   The paper gives the large model's (2.4M steps of 256 x 512, 1e-4). The authors trained base on the
-                  same corpus with a batch 8 times as large for 300k steps at 5e-4 (their answer to a question on their
-                  repository); its warm-up is not published, large's 10k steps are kept.
+                  time, so that 1.0 never clips there and 1e-8 acts like 6e-6 here. This config uses the published ones.
+  base schedule   The paper gives that of the large model (2.4M steps of 256 x 512, 1e-4). The authors trained base on
+                  the same corpus with an 8 times larger batch for 300k steps at 5e-4 (their answer to a question on
+                  their repository). Its warmup is not published; this config uses the 10k steps of large.
 
-Time: the authors' large model took 15 days on 32 V100. On two CPU cores a step of this size is for trying out only:
-add --config.train.batch_size=8 --config.train.duration='20 steps' --config.schedule.warmup='2 steps'
+Time: the authors' large model took 15 days on 32 V100. To try this size on two CPU cores, add
+--config.train.batch_size=8 --config.train.duration='20 steps' --config.schedule.warmup='2 steps'
 --config.evaluation.batch_size=8.
 """
 import ml_collections
 
 from spanbert_jax import default_config, parse_argument
 
-# The paper's names (table 6) for settings of `config.masking`. Its entity and phrase schemes draw single words besides.
+# Settings of `config.masking` by the paper's names (table 6). Its entity and phrase schemes also draw single words.
 _SINGLE_WORDS = {"span_lower": 1, "span_upper": 1}
 _PAPER = {"subword": {"scheme": "token"}, "named_entity": {"scheme": "annotated", **_SINGLE_WORDS},
           "noun_phrase": {"scheme": "annotated", **_SINGLE_WORDS}}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
-    """SpanBERT-base; `argument` picks a variant."""
+    """SpanBERT-base; `argument` selects a variant."""
     variant = parse_argument(argument, scheme="geometric", sbo=True, segments=(1, 2))
     config = default_config()
     config.model.size = "base"

@@ -1,9 +1,9 @@
-"""A small SpanBERT from novels and speeches with the cased BERT vocabulary: pretraining on real text, on a laptop.
+"""A small SpanBERT pretrained on novels and speeches with the cased BERT vocabulary, on a laptop.
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/books.py --workdir runs/books
 
 Reads $SPANBERT_DATA/litbank/original (84 novels), $SPANBERT_DATA/sotu (216 State of the Union addresses) and
-$SPANBERT_DATA/vocab/bert-base-cased-vocab.txt. Another corpus: --config.data.sources="('texts/*.txt',)", and
+$SPANBERT_DATA/vocab/bert-base-cased-vocab.txt. For another corpus, set --config.data.sources="('texts/*.txt',)", and
 --config.data.tokenizer=PATH or --config.data.tokenizer= --config.data.vocab_size=8000.
 """
 import os
@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model.size = "mini"
     config.model.max_positions = 128
-    config.compute.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.compute.dtype = "float32"  # faster than bfloat16 on CPUs
 
     config.optimizer.learning_rate = 1e-3
     config.schedule.warmup = "5 percent"

