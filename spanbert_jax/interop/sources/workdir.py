@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import StoredParts
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -56,6 +57,7 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
     with Checkpointer(path, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
         metadata = checkpointer.metadata(chosen)
+        load_plugins(metadata.get("config", {}).get("plugins", ()))
         if "task" in metadata.get("config", {}):
             raise UserError(f"{path}: an unfinished fine-tuning run; run its command again, and the model will be in "
                             f"{path / 'model'}")
