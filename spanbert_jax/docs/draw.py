@@ -171,7 +171,7 @@ def packages() -> str:
 
 def resume() -> str:
     """A run that is killed and continues, and the same run without interruption."""
-    drawing = Drawing(900, 300, "Stop and resume: the resumed run continues bit for bit from the newest sound checkpoint")
+    drawing = Drawing(900, 300, "Stop and resume: the resumed run continues bit for bit from the newest valid checkpoint")
 
     def at(step: int) -> float:
         return 150 + step * 1.15
@@ -186,7 +186,7 @@ def resume() -> str:
     drawing.text(at(260) + 12, 76, "✕ kill -9 at step 260", 15, _LINES[_ORANGE], "start", bold=True)
     run(140, 200, 600, "same command", (300, 400, 500, 600))
     drawing.line([(at(200), 78), (at(200), 132)], _LINES[_GREEN], dashed=True)
-    drawing.text(at(200) + 10, 108, "newest sound checkpoint: parameters, optimizer, step", 13, _MUTED, "start")
+    drawing.text(at(200) + 10, 108, "newest valid checkpoint: parameters, optimizer, step", 13, _MUTED, "start")
     run(220, 0, 600, "never stopped", (100, 200, 300, 400, 500, 600))
     drawing.line([(at(600), 148), (at(600), 212)], _LINES[_GREEN], dashed=True)
     drawing.text(at(600) - 10, 186, "equal, bit for bit, on the same devices", 13, _MUTED, "end")

@@ -26,6 +26,7 @@ RUN = {
     "spanbert-jax fill --model models/mine": ((), {}),
     "spanbert-jax checkpoints": ((), {"runs/quickstart": "runs/base"}),
     "spanbert-jax plan --budget": ((), {}),
+    "spanbert-jax config configs": ((), {}),
 }
 # Beginning of a command -> why it is not run here.
 NOT_RUN = {
