@@ -59,7 +59,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
         return run.result(experiment, loop)
 
 
-def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment:
+def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWorkload]:
     """The parts of a fine-tuning run.
 
     Raises:
@@ -90,7 +90,7 @@ def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pa
     return own if started else config.task.tokenizer or config.init_from
 
 
-def export_results(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> None:
+def export_results(experiment: Experiment[TaskWorkload], loop: TrainingLoop, workdir: pathlib.Path) -> None:
     """Writes the model with its task, scores and predictions of a finished run."""
     workload, config = experiment.workload, experiment.config
     step, params = _best_params(experiment, loop, workdir)

@@ -30,7 +30,7 @@ def test_nothing_changed():
 @pytest.mark.parametrize("change", [
     {"mesh__fsdp": 4}, {"mesh__zero1": True}, {"evaluation__every": "7 steps"}, {"checkpoint__keep": 9},
     {"skip__stop_after": 5}, {"train__log_every": 1}, {"compute__layers": "scanned"}, {"compute__remat": "full"},
-    {"data__path": "/elsewhere"}, {"profile": "100-104"}])
+    {"data__path": "/elsewhere"}, {"profile": "100-104"}, {"trackers": ("json_lines",)}])
 def test_harmless_changes_are_listed(change):
     (field, value), = change.items()
     line, = check_changes(5, described(), described(**change), force=False, defaults=DEFAULTS)
