@@ -1,18 +1,17 @@
-"""Tokens a second and core of `prepare`, beside the tokenizer alone.
+"""Tokens per second and core of `prepare`, and of the tokenizer alone.
 
-    python -m tests.benchmarks.bench_prepare [FOLDER]
+  python -m tests.benchmarks.bench_prepare [FOLDER]
 
-FOLDER holds text files (default: LitBank's novels). Seconds are of processor time, those of worker processes included,
-so other programs on the machine matter little.
+Seconds are processor time, including that of worker processes, so other programs on the machine matter little.
 """
+import argparse
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for the rows that time a single process
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for the timings of a single process
 
 from rich.console import Console
 from rich.table import Table
@@ -31,12 +30,15 @@ VOCABULARY = DATA / "vocab" / "bert-base-cased-vocab.txt"
 
 def main() -> None:
     """Prints one table."""
-    folder = sys.argv[1] if len(sys.argv) > 1 else str(DATA / "litbank" / "original")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default=str(DATA / "litbank" / "original"),
+                        help="folder of text files (default: LitBank's novels)")
+    folder = parser.parse_args().folder
     tokenizer = load_tokenizer(VOCABULARY)
     files = resolve_sources([folder], "auto")
     documents = [document for file in files for document in read_documents(file, FieldNames(), DataIssues())]
     texts = [document.text[a:b] for document in documents for a, b in sentence_spans(document.text)]
-    table = Table("what", "tokens", "tokens/s/core", title=f"prepare: {len(documents)} documents of {folder}")
+    table = Table("operation", "tokens", "tokens/s/core", title=f"prepare: {len(documents)} documents of {folder}")
 
     def tokenizer_alone() -> int:
         return sum(len(encoding) for start in range(0, len(texts), 2000)

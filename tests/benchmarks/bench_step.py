@@ -1,10 +1,10 @@
-"""The training step side by side with Hugging Face's BertForMaskedLM in PyTorch, step by step in one process.
+"""Times the train step against Hugging Face's BertForMaskedLM in PyTorch, alternating in one process.
 
   python -m tests.benchmarks.bench_step --size base --rows 4 --length 512 --repeats 5
 
-Both do the same work on the same shapes in float32 with dropout 0.1 and AdamW: forward, backward, update. Ours draws
-its masks in the step and trains the span boundary head as well (one line with it, one without, where the objectives are
-the same). The share of masking in the step is printed too. Needs the extra "torch".
+Both run forward pass, backward pass and AdamW update on the same shapes in float32. Our step also masks the tokens; it
+is timed with the span boundary head and without it, which is the objective of BertForMaskedLM. The share of masking in
+the step is printed too. Needs the extra "torch".
 """
 import argparse
 import statistics
@@ -32,7 +32,7 @@ VOCABULARY = 28_996
 
 
 def make_rows(rows: int, length: int) -> dict[str, np.ndarray]:
-    """Rows of random words, four in five pieces beginning one."""
+    """Rows of random tokens, of which four in five start a word."""
     random = np.random.default_rng(0)
     tokens = random.integers(1000, VOCABULARY, (rows, length)).astype(np.int32)
     tokens[:, 0], tokens[:, -1] = 101, 102
@@ -75,7 +75,7 @@ class Ours:
 
 
 class HuggingFace:
-    """The usual PyTorch step of BertForMaskedLM: logits and labels at every position, -100 where not masked."""
+    """The usual PyTorch step of BertForMaskedLM: logits at every position, label -100 at those that are not masked."""
 
     def __init__(self, args: argparse.Namespace, dropout: float):
         import torch
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--remat", default="none")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0])
     args = parser.parse_args()
-    keep_freed_memory()  # as training does; it serves both sides
+    keep_freed_memory()  # as in training, for both
     import torch
     import transformers
     console = rich.console.Console(width=120)
@@ -127,7 +127,7 @@ def main() -> None:
              f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__} "
              f"with {torch.get_num_threads()} threads, transformers {transformers.__version__}")
     table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s",
-                             "times Hugging Face (median of pairs)", title=title)
+                             "speedup over Hugging Face (median of pairs)", title=title)
     for dropout in args.dropout:
         runs = {"Hugging Face": HuggingFace(args, dropout), "ours": Ours(args, False, dropout),
                 "ours with boundary head": Ours(args, True, dropout)}

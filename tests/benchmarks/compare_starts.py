@@ -1,10 +1,10 @@
-"""How fast a decoder learns that begins as its encoder, and one that begins at random: curves of the same run.
+"""Learning curves of a decoder that is initialized from its encoder, and of one that is initialized randomly.
 
   SPANBERT_DATA=../shared/data python -m tests.benchmarks.compare_starts --config configs/translation.py:small=true \\
       --workdir runs/starts --config.train.duration="1 epochs"
 
-Trains the config once for each start, with everything else equal, evaluates ten times, and prints the perplexity of the
-dev targets by step; the curves are drawn in WORKDIR/curves.svg. Stopped at any point, the same command goes on.
+Trains the config once for each initialization, evaluates ten times, and prints the perplexity of the dev targets by
+step; WORKDIR/curves.svg has the curves. If it is stopped, the same command continues.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import rich.table
 
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.commands.train import parse
+from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import finetune
 from spanbert_jax.training.trackers import read_metrics
 
@@ -24,7 +25,7 @@ _COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce")
 
 
 def main() -> None:
-    """Trains what is not there yet, and prints and draws."""
+    """Trains, prints the table and draws the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--starts", default="encoder,random")
@@ -35,8 +36,8 @@ def main() -> None:
         config = load_config(args.config, [*args.overrides, f"--config.task.decoder={start}",
                                            "--config.evaluation.every=10 percent"])
         workdir = args.workdir / start.replace("/", "_")
-        if not finetune(config, workdir).finished:
-            parser.exit(75, "Stopped and saved. Run the same command again to go on from there.\n")
+        if not finetune(as_finetuning_config(config), workdir).finished:
+            parser.exit(75, "Stopped and saved. Run the same command again to continue.\n")
         curves[start] = [(line["step"], line["perplexity"]) for line in read_metrics(workdir)
                          if line["kind"] == "evaluation"]
     table = rich.table.Table("step", *curves, title="perplexity of the dev targets")

@@ -1,18 +1,19 @@
-"""What the compilers estimate for the named sizes on whole slices: python -m tests.benchmarks.sweep_plans [PART ...]
+"""Plans of base and large on whole TPU slices, the table of the page on planning.
 
-Parts: base, large, scaling; without one, all. A compilation takes minutes, and what it says is kept, so that the sweep
-can be stopped and continued. `source launch/tpu_flags.sh` first, as every road to TPUs does.
+  source launch/tpu_flags.sh && python -m tests.benchmarks.sweep_plans [PART ...]
+
+A compilation takes minutes. Results are cached, so that you can stop and continue.
 """
 from __future__ import annotations
 
-import sys
+import argparse
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import make_plan
 from spanbert_jax.planning.report import compare, describe
 
-# (config, topology, rows on a chip at a time, further overrides)
+# (config, topology, rows per chip, further overrides)
 ZERO1 = ("--config.mesh.zero1=True",)
 BFLOAT16 = (*ZERO1, "--config.compute.gradient_dtype=bfloat16")
 PARTS = {
@@ -24,19 +25,21 @@ PARTS = {
 }
 
 
-def main(parts: list[str]) -> None:
+def main() -> None:
     """Prints a table for each part."""
-    for part in parts or PARTS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    for part in parser.parse_args().parts or PARTS:
         plans = []
         for name, text, rows, overrides in PARTS[part]:
             topology = parse_topology(text)
             config = load_config(f"configs/{name}.py", [
                 f"--config.train.batch_size={rows * topology.chips}",
                 f"--config.evaluation.batch_size={topology.chips}", *overrides])
-            plans.append(make_plan(config, topology))
+            plans.append(make_plan(as_run_config(config), topology))
             print(f"{name} {' '.join(overrides)}\n{describe(plans[-1])}\n", flush=True)
         print(f"{part}\n{compare(plans)}\n", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
