@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the scripts here share, to be sourced.
+# Functions of the scripts in this folder; to be sourced.
 
-# What exit statuses ask for is the same as in spanbert_jax/cluster/exit_codes.py, which says why; a test compares them.
-# Whether the same command, run again with nothing mended, goes on:
+# Whether the same command may be run again after exit status $1. The statuses are those of
+# spanbert_jax/cluster/exit_codes.py, which explains them; a test compares both.
 retryable() {
   case $1 in
     70 | 75 | 129 | 134 | 137 | 143) return 0 ;;
@@ -10,15 +10,15 @@ retryable() {
   esac
 }
 
-# The status that says why a run of many processes ended. The file $1 holds those of its processes in the order in which
-# they ended, one a line; 70 and 134 are mere consequences of another one's end, and then $2, of the whole, is as good.
-telling_status() {
+# The exit status of a run of several processes. The file $1 has those of its processes in the order of their ends, one
+# per line; 70 and 134 are consequences of another process's end. If there are no others, it is $2.
+run_status() {
   local why
   why=$(grep --no-messages --invert-match --line-regexp --extended-regexp '0|70|134' "$1" | head -n 1)
   echo "${why:-$2}"
 }
 
-# The arguments as a line that a shell reads as the same arguments, quoted only where they must be.
+# The arguments as a line of shell, quoted only where necessary.
 quoted() {
   local word flag line=
   for word in "$@"; do

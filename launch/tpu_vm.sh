@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs a verb of spanbert-jax on Cloud TPU slices, from the request to the end. launch/tpu_vm.md goes through it.
+# Runs a verb of spanbert-jax on Cloud TPU slices, from request to deletion. launch/tpu_vm.md explains each step.
 #
 #   launch/tpu_vm.sh run --name spanbert --zone us-west4-a --type v5litepod-16 --share 10.0.0.2:/vol1 -- \
 #       train --config configs/base.py --config.data.path=/mnt/spanbert/corpora/mine --workdir /mnt/spanbert/runs/base
 #   launch/tpu_vm.sh status|logs|down --name spanbert --zone us-west4-a
 #
 # run: requests the slices, waits for them, installs this checkout on every worker, starts the command on all of them,
-#   shows the first one's log, and requests the slices anew when they are preempted. At the end it brings the logs back,
-#   deletes the slices and ends with the run's status. Interrupted, it leaves the run alone; the same command follows on.
-# status: the state of the request. logs: brings the logs back (give --slices as for run). down: deletes the slices,
+#   shows the first one's log, and requests new slices after a preemption. At the end it fetches the logs, deletes the
+#   slices and ends with the run's status. If interrupted, the run continues, and the same command attaches to it again.
+# status: prints the state of the request. logs: fetches the logs (with --slices as for run). down: deletes the slices,
 #   running or not.
 #
-# --name NAME        of the request and of its slices       --zone ZONE     such as us-west4-a
-# --type TYPE        of a slice, such as v5litepod-16       --slices N      (default 1)
+# --name NAME        name of the request and its slices     --zone ZONE     such as us-west4-a
+# --type TYPE        type of a slice, such as v5litepod-16  --slices N      (default 1)
 # --share HOST:/DIR  NFS share, mounted at /mnt/spanbert    --project ID    (default: gcloud's)
 # --runtime VERSION  of the machines (default: by type)     --network NAME  (default: default)
-# --on-demand        not spot: dearer, not preempted        --keep          leaves the slices when the run has ended
-# --restarts N       of the command on a worker (100)       --poll SECONDS  between two looks (30)
+# --on-demand        not spot: costs more, no preemptions   --keep          does not delete the slices at the end
+# --restarts N       of the command on a worker (100)       --poll SECONDS  between polls of the state (30)
 # --dry-run          prints every command, runs none
 set -euo pipefail
 
@@ -58,10 +58,10 @@ read_flags() {
       --keep) keep=true ;;
       --dry-run) dry_run=true ;;
       --name | --zone | --type | --share | --project | --runtime | --network | --slices | --restarts | --poll)
-        [[ $# -gt 1 && $2 != --* ]] || mistake "$1: needs a value behind it"
+        [[ $# -gt 1 && $2 != --* ]] || mistake "$1: needs a value"
         printf -v "${1#--}" %s "$2"
         shift ;;
-      *) mistake "unknown flag $1; --help shows them, and the command to run stands behind --" ;;
+      *) mistake "unknown flag $1; --help lists the flags; write the command to run after --" ;;
     esac
     shift
   done
@@ -70,7 +70,7 @@ read_flags() {
 
 check_flags() {
   [[ $name =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    mistake "--name '$name': must be given: up to 40 small letters, digits and hyphens, beginning with a letter"
+    mistake "--name '$name': must be given: up to 40 lower-case letters, digits and hyphens, starting with a letter"
   [[ -n $zone ]] || mistake "--zone: must be given, such as us-west4-a; the table in launch/tpu_vm.md has more"
   number --slices "$slices" 1
   number --restarts "$restarts" 0
@@ -78,22 +78,22 @@ check_flags() {
   [[ $verb == run ]] || return 0
   [[ -n $type ]] || mistake "--type: must be given, such as v5litepod-16; the table in launch/tpu_vm.md has more"
   [[ $share == *:/* ]] ||
-    mistake "--share '$share': must be given as HOST:/DIR, an NFS share such as Filestore's; what is saved lies there"
+    mistake "--share '$share': must be given as HOST:/DIR, an NFS share such as Filestore's, for checkpoints and logs"
   [[ ${#command[@]} -gt 0 ]] || mistake "no command; write -- train --config FILE --workdir /mnt/spanbert/runs/NAME"
   [[ " ${command[*]} " == *" --workdir /mnt/spanbert/"* || " ${command[*]} " == *" --workdir=/mnt/spanbert/"* ]] ||
-    mistake "--workdir: must lie under /mnt/spanbert, the share; the disk of a TPU is lost when it is preempted"
+    mistake "--workdir: must be under /mnt/spanbert, the share; the disk of a TPU is lost when it is preempted"
   if [[ -z $runtime ]]; then
     case $type in
       v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
       v5p-*) runtime=v2-alpha-tpuv5 ;;
       v6e-*) runtime=v2-alpha-tpuv6e ;;
       v[234]-*) runtime=tpu-ubuntu2204-base ;;
-      *) mistake "--type $type: which --runtime it needs is not known here; give one" ;;
+      *) mistake "--type $type: unknown type; give the --runtime that it needs" ;;
     esac
   fi
 }
 
-# Runs gcloud, or prints what would be run. What it complains of goes to gcloud.log, behind the command.
+# Runs gcloud, or prints its command. Its error messages go to gcloud.log, after the command.
 call() {
   if $dry_run; then
     quoted gcloud "$@"
@@ -107,41 +107,41 @@ call() {
   return "$status"
 }
 
-# What the last command complained of, in one line.
+# The error message of the last command, in one line.
 complaint() {
   awk '/^\$ gcloud /{words = ""; next} {words = words " " $0} END{print substr(words, 2, 400)}' "$folder/gcloud.log"
 }
 
-# Ends with a line that says what is wrong and what to do, where a second try would end the same way.
+# Exits with a line that states what is wrong and what to do, if a retry cannot succeed.
 give_up_on() {
   local words=$1 limit=''
   [[ $words =~ ([A-Za-z0-9]+ForTPUAPI) ]] && limit=" (${BASH_REMATCH[1]})"
   case $words in
     *"no more capacity"* | *"not have enough resources"*) ;;
     *[Qq]uota* | *RESOURCE_EXHAUSTED*)
-      fail "no quota is left in $zone for this${type:+, $type}$limit; ask for more in the console under IAM & Admin," \
-        "Quotas, or give another --zone, --type or --project" ;;
+      fail "no quota is left in $zone for this${type:+, $type}$limit; request more in the console under IAM & Admin," \
+        "Quotas, or use another --zone, --type or --project" ;;
     *"gcloud auth login"* | *UNAUTHENTICATED*) fail "gcloud is not logged in; run: gcloud auth login" ;;
     *"core/project"* | *"property [project]"* | *"project [None]"*)
       fail "gcloud does not know the project; add --project ID, or run: gcloud config set project ID" ;;
     *SERVICE_DISABLED* | *"has not been used in project"*)
       fail "the project does not use Cloud TPU yet; run: gcloud services enable tpu.googleapis.com" ;;
     *PERMISSION_DENIED* | *"Permission"*denied*)
-      fail "the account may not use TPUs in zone $zone; look for the zone in gcloud compute tpus locations list, or ask" \
-        "for the role TPU Admin" ;;
-    *INVALID_ARGUMENT* | *NOT_FOUND* | *"Invalid value"* | *"unrecognized arguments"*) fail "gcloud refuses this: $words" ;;
+      fail "the account may not use TPUs in zone $zone; check the zone with gcloud compute tpus locations list, or" \
+        "ask for the role TPU Admin" ;;
+    *INVALID_ARGUMENT* | *NOT_FOUND* | *"Invalid value"* | *"unrecognized arguments"*) fail "gcloud rejects this: $words" ;;
   esac
 }
 
-# After a call that failed: ends where there is no use trying again, and says what was the matter where there is.
+# After a failed call: exits if a retry cannot succeed, else prints the error.
 check() {
   give_up_on "$(complaint)"
-  say "gcloud did not succeed: $(complaint)"
+  say "gcloud failed: $(complaint)"
 }
 
 describe() { call compute tpus queued-resources describe "$name" "${where[@]}" "--format=value($1)"; }
 
-# The state of the request; NONE where there is none, and nothing where gcloud does not tell.
+# The state of the request; NONE if there is no request, empty if gcloud fails.
 state() {
   describe state.state || { [[ $(complaint) == *NOT_FOUND* ]] && echo NONE; } || true
 }
@@ -166,7 +166,7 @@ ssh_to() {
   call compute tpus tpu-vm ssh "$node" "${where[@]}" --worker="$worker" --quiet --command="$*"
 }
 
-# Does something for each slice, all at the same time: each may take minutes.
+# Runs a function for all slices in parallel, because each call may take minutes.
 everywhere() {
   local index jobs=() job failed=false
   for index in "${!nodes[@]}"; do
@@ -186,55 +186,55 @@ install() {
 
 start() { ssh_to "$1" all "$worker_script start $(quoted "$logs" "$2" "$restarts" "${command[@]}")"; }
 
-# Forgets how an earlier run of this name has ended.
+# Deletes the exit status of an earlier run of this name.
 forget() { ssh_to "${nodes[0]}" 0 "$worker_script forget $(quoted "$logs")"; }
 
 # Installs this checkout on every worker, then starts the command on all.
-set_out() {
+install_and_start() {
   local archive=(git -C "$checkout" archive --format=tar.gz --output="$PWD/$folder/spanbert-jax.tar.gz" HEAD)
   if $dry_run; then quoted "${archive[@]}"; else
-    "${archive[@]}" || fail "$checkout is no git checkout; its last commit is what is installed on the workers"
-    say "installing on every worker; $folder/setup.log and gcloud.log tell what happens"
+    "${archive[@]}" || fail "$checkout is not a git checkout; its last commit would be installed on the workers"
+    say "installing on every worker; see $folder/setup.log and gcloud.log"
   fi
   everywhere install && forget && everywhere start
 }
 
-# Asks the first worker how the run stands, and for what its log has beyond the $1 bytes that are here. New slices have
-# nothing that could answer.
-ask() {
+# Prints the state of the run on the first worker, and its log after the first $1 bytes. On new slices nothing is
+# installed yet.
+report() {
   ssh_to "${nodes[0]}" 0 "if [ -d spanbert-jax ]; then $worker_script report $(quoted "$logs" "$1"); else echo absent; fi"
 }
 
-# Prints what is new in the first worker's log, and leaves in `standing` how the run stands.
+# Prints the new part of the first worker's log, and sets `run_state`.
 follow() {
-  local log=$folder/slice0-worker0.log answer=$folder/answer
+  local log=$folder/slice0-worker0.log report=$folder/report
   touch "$log"
-  standing=''
-  ask "$(stat --format=%s "$log")" > "$answer" || return
-  read -r standing < "$answer"
-  tail -n +2 "$answer" | tee -a "$log"
+  run_state=''
+  report "$(stat --format=%s "$log")" > "$report" || return
+  read -r run_state < "$report"
+  tail -n +2 "$report" | tee -a "$log"
 }
 
-bring_logs() {
+fetch_logs() {
   call compute tpus tpu-vm scp "${nodes[0]}:$logs/*" "$folder/" "${where[@]}" --worker=0 --quiet
 }
 
 finish() {
-  bring_logs || say "the logs of the other workers could not be brought back: $(complaint)"
+  fetch_logs || say "the logs of the other workers could not be fetched: $(complaint)"
   forget || true
   if $keep; then
-    say "the slices are left, and cost money until: $down"
+    say "the slices are kept, and cost money until you run: $down"
   else
-    delete || say "the slices could not be deleted and cost money; try: $down"
+    delete || say "the slices could not be deleted and still cost money; try: $down"
   fi
   say "the run ended with status $1; its logs are in $folder"
   exit "$1"
 }
 
-# Looks again and again how things stand, and does what is to be done next.
+# Polls the states of the request and of the run, and acts on them, until the run has ended.
 run() {
   local now last='' was_active=false
-  trap 'say "the run goes on and costs money; the same command follows it, and this ends it: $down"; exit 130' INT TERM
+  trap 'say "the run continues and costs money; the same command follows it; this ends it: $down"; exit 130' INT TERM
   while true; do
     now=$(state)
     if [[ -n $now && $now != "$last" ]]; then
@@ -245,10 +245,10 @@ run() {
       NONE) request || check ;;
       ACTIVE)
         was_active=true
-        follow || say "no answer from the first worker, trying again: $(complaint)"
-        case $standing in
-          absent) set_out || say "not all workers could be set up, trying again: $(complaint)" ;;
-          ended*) finish "${standing#ended }" ;;
+        follow || say "no answer from the first worker, retrying: $(complaint)"
+        case $run_state in
+          absent) install_and_start || say "not all workers could be set up, retrying: $(complaint)" ;;
+          ended*) finish "${run_state#ended }" ;;
         esac ;;
       FAILED | SUSPENDED)
         if [[ $now == FAILED ]] && ! $was_active; then
@@ -257,28 +257,28 @@ run() {
           give_up_on "$words"
           fail "the request failed and was deleted; try again, or another --zone or --type: $words"
         fi
-        say "the slices were taken away; requesting them anew"
-        delete || say "trying again: $(complaint)" ;;
+        say "the slices were preempted; requesting new ones"
+        delete || say "retrying: $(complaint)" ;;
       '') check ;;
     esac
-    # In the background, so that a signal is not waited out.
+    # In the background, so that a signal is handled at once.
     sleep "$poll" &
     wait $!
   done
 }
 
 dry_run() {
-  echo "# The slices are requested, and looked at every $poll seconds until they are ACTIVE."
+  echo "# Request the slices, and poll their state every $poll seconds until they are ACTIVE."
   request
   describe state.state
-  echo "# This checkout is installed on every worker, and the command started on all."
-  set_out
-  echo "# Every $poll seconds: how the run stands, and what is new in its log."
-  ask 0
-  echo "# When the slices are SUSPENDED, which is what a preemption leaves, all of the above again after:"
+  echo "# Install this checkout on every worker, and start the command on all of them."
+  install_and_start
+  echo "# Every $poll seconds: the state of the run, and the new part of its log."
+  report 0
+  echo "# When a preemption has SUSPENDED the slices, delete the request, then repeat all of the above:"
   delete
-  echo "# When the run has ended: the logs come to $folder, and the slices are deleted unless --keep is given."
-  bring_logs
+  echo "# When the run has ended: fetch the logs to $folder, and delete the slices unless --keep is given."
+  fetch_logs
   forget
   delete
 }
@@ -303,6 +303,6 @@ case $verb in
     now=$(state)
     [[ -n $now ]] || { check; exit 1; }
     echo "$now" ;;
-  logs) bring_logs || { check; exit 1; } ;;
+  logs) fetch_logs || { check; exit 1; } ;;
   down) delete || { check; exit 1; } ;;
 esac

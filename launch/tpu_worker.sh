@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# What launch/tpu_vm.sh does on each worker of a TPU slice, as root, so that all of them write to the share as the same
-# user: tpu_worker.sh prepare SHARE | forget LOGS | start LOGS SLICE RESTARTS VERB ... | report LOGS OFFSET
+# launch/tpu_vm.sh runs this on each worker of a TPU slice, as root, so that all workers write to the share as one user:
+# tpu_worker.sh prepare SHARE | forget LOGS | start LOGS SLICE RESTARTS VERB ... | report LOGS OFFSET
 set -euo pipefail
 
 mount_point=/mnt/spanbert
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Beside the checkout, which is replaced when it is installed again.
+# Outside of the checkout, which each installation replaces.
 home=$checkout-home
 pid_file=$home/supervisor.pid
 # shellcheck source=launch/common.sh
 source "$checkout/launch/common.sh"
 
-# Mounts the share and installs this checkout. The images bring an older Python than the program needs, so uv, which
-# comes from the Python package index, fetches one.
+# Mounts the share and installs this checkout. The Python of the images is older than the program needs, so uv, from the
+# Python package index, installs a newer one.
 prepare() {
   if ! mountpoint -q "$mount_point"; then
     command -v mount.nfs > /dev/null || { apt-get -qq update && apt-get -qq install --yes nfs-common; }
     mkdir -p "$mount_point"
-    # Files that another worker has just made are looked for at the server, not in a list of what was missing before.
+    # Looks up missing files at the server, not in a cache, so that new files of other workers are found.
     mount -t nfs -o hard,lookupcache=positive "$1" "$mount_point"
   fi
   mkdir -p "$home"
@@ -27,7 +27,7 @@ prepare() {
   "$home/uv/bin/uv" pip install --quiet --python "$home/venv/bin/python" "${checkout}[tpu]"
 }
 
-# Starts the run in the background, where the end of the connection does not reach it. Does nothing while it runs.
+# Starts the run in the background, independently of the connection. Does nothing if it runs already.
 start() {
   supervised && return
   mkdir -p "$1" "$home"
@@ -35,20 +35,20 @@ start() {
   echo $! > "$pid_file"
 }
 
-# Not only whether there is such a process: after the machine has started anew its number may be another one's.
+# Checks the command too: after a restart of the machine, another process may have the same number.
 supervised() {
   [[ -f $pid_file ]] && grep -qs tpu_worker.sh "/proc/$(cat "$pid_file")/cmdline"
 }
 
-# Runs the command again as long as its status asks for it. The first worker that ends for good says so in LOGS/status,
-# and the others, which end because it is gone, do not run again.
+# Runs the command, and restarts it while its status permits that. The first worker that ends for good writes its status
+# to LOGS/status; the others, which then lose it, do not restart.
 supervise() {
   local logs=$1 slice=$2 restarts=$3 restart=0 status stopping=false host
   shift 3
-  # A worker's name ends in -w-NUMBER; the rest of it changes when the slice is created anew.
+  # A worker's name ends in -w-NUMBER; the rest changes with each new slice.
   host=$(hostname)
   exec >> "$logs/slice$slice-worker${host##*-w-}.log" 2>&1
-  # The machine is being shut down: the run hears of it too, saves, and ends.
+  # The machine is shutting down: the run gets SIGTERM too, saves, and ends.
   trap 'stopping=true' TERM
   # shellcheck source=launch/tpu_flags.sh
   source "$checkout/launch/tpu_flags.sh"
@@ -63,7 +63,7 @@ supervise() {
     if ! retryable "$status" || ((restart >= restarts)); then
       (set -o noclobber; echo "$status" > "$logs/status") 2> /dev/null || true
     else
-      # Time for the worker that says why to say so.
+      # Time for the worker that caused the end to write its status.
       sleep 15
     fi
     if [[ -s $logs/status ]]; then
@@ -75,7 +75,7 @@ supervise() {
   done
 }
 
-# The first line is `ended STATUS`, `running` or `absent`; what follows is this worker's log from OFFSET on.
+# Prints `ended STATUS`, `running` or `absent`, and then this worker's log from OFFSET on.
 report() {
   local log
   if [[ -s $1/status ]]; then
@@ -89,7 +89,7 @@ report() {
   [[ ! -f $log ]] || tail -c "+$(($2 + 1))" "$log"
 }
 
-# Forgets how an earlier run ended, before a new one is started.
+# Deletes the status of an earlier run, before a new one starts.
 forget() {
   rm -f "$1/status"
 }

@@ -1,4 +1,4 @@
-"""The JobSet of a run: a file beside this one, with what depends on the run filled in."""
+"""The JobSet of a run, from a YAML file in this folder with the run's arguments filled in."""
 from __future__ import annotations
 
 import argparse
@@ -17,15 +17,15 @@ _CHIPS_PER_HOST = 4
 _PORT = 8476
 
 
-class Mistake(ValueError):
-    """A flag that cannot be: one line says which, what is allowed and what to do."""
+class ArgumentError(ValueError):
+    """A wrong argument: one line with its name, what is allowed and what to do."""
 
 
 def render(args: argparse.Namespace) -> dict[str, Any]:
-    """The JobSet of the flags that `submit` reads.
+    """The JobSet for the arguments of `submit`.
 
     Raises:
-      Mistake: on a topology that the type has not, and on a workdir that is not on the share.
+      ArgumentError: the type has no such topology, or the workdir is not on the share.
     """
     _check(args)
     jobset = yaml.safe_load((pathlib.Path(__file__).parent / f"jobset-{args.accelerator}.yaml").read_text())
@@ -40,7 +40,7 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
     pod = job["template"]["spec"]
     container, = pod["containers"]
     container["image"] = args.image
-    # Kubernetes puts variables in the place of $(NAME); arguments are to arrive as they were typed.
+    # Kubernetes replaces $(NAME) by the value of a variable; arguments must arrive unchanged.
     container["args"] = [word.replace("$(", "$$(") for word in args.command]
     pod["volumes"][0]["persistentVolumeClaim"]["claimName"] = args.claim
     fill = _fill_tpu if args.accelerator == "tpu" else _fill_gpu
@@ -53,34 +53,36 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def hosts_and_chips(kind: str, topology: str) -> tuple[int, int]:
-    """How many hosts a TPU slice has, and how many chips each of them.
+    """Number of hosts of a TPU slice, and of chips per host.
 
     Raises:
-      Mistake: the type has no such topology.
+      ArgumentError: the type has no such topology.
     """
     dimensions = TPU_TYPES[kind][1]
     if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), topology):
-        raise Mistake(f"--topology {topology}: {kind} needs {dimensions} numbers, such as "
-                      f"{'x'.join('4' * dimensions)}")
+        raise ArgumentError(f"--topology {topology}: {kind} needs {dimensions} numbers, such as "
+                            f"{'x'.join('4' * dimensions)}")
     chips = math.prod(map(int, topology.split("x")))
     if chips > _CHIPS_PER_HOST and chips % _CHIPS_PER_HOST:
-        raise Mistake(f"--topology {topology}: {chips} chips are not hosts of {_CHIPS_PER_HOST}; give such as "
-                      f"{'x'.join('4' * dimensions)}")
+        raise ArgumentError(f"--topology {topology}: {chips} chips are not a multiple of {_CHIPS_PER_HOST} per host; "
+                            f"use a topology such as {'x'.join('4' * dimensions)}")
     return max(1, chips // _CHIPS_PER_HOST), min(chips, _CHIPS_PER_HOST)
 
 
 def _check(args: argparse.Namespace) -> None:
-    # With what JobSet and Kubernetes append to it, it must stay below the 63 characters of a host's name.
+    # JobSet and Kubernetes append to the name, and a host's name has at most 63 characters.
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
-        raise Mistake(f"--name {args.name}: up to 40 small letters, digits and hyphens, beginning with a letter")
+        raise ArgumentError(f"--name {args.name}: use up to 40 lower-case letters, digits and hyphens, starting with a "
+                            "letter")
     if not args.command:
-        raise Mistake(f"no command; write -- train --config FILE --workdir {SHARE}/runs/NAME")
+        raise ArgumentError(f"no command; write -- train --config FILE --workdir {SHARE}/runs/NAME")
     words = " ".join(args.command).replace("=", " ").split()
     if f"--workdir {SHARE}/" not in " ".join(words):
-        raise Mistake(f"--workdir: must lie under {SHARE}, where the claim is mounted; a pod's own disk goes with it")
+        raise ArgumentError(f"--workdir: must be under {SHARE}, where the claim is mounted; a pod's own disk is lost "
+                            "with the pod")
     for name in ("slices", "nodes", "gpus"):
         if getattr(args, name, 1) < 1:
-            raise Mistake(f"--{name} {getattr(args, name)}: must be at least 1")
+            raise ArgumentError(f"--{name} {getattr(args, name)}: must be at least 1")
 
 
 def _fill_tpu(args: argparse.Namespace, replicated: dict, job: dict, pod: dict, container: dict) -> None:
@@ -102,5 +104,5 @@ def _fill_gpu(args: argparse.Namespace, replicated: dict, job: dict, pod: dict, 
 
 
 def to_yaml(jobset: dict[str, Any]) -> str:
-    """As kubectl reads it."""
+    """A JobSet as YAML for kubectl."""
     return yaml.safe_dump(jobset, sort_keys=False, width=1000)

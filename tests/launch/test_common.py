@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launch.local import telling
+from launch.local import run_status
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED, retryable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,14 +35,14 @@ def test_scripts_run_again_what_python_would_run_again():
 def test_scripts_find_the_status_that_says_why_as_python_does(tmp_path, statuses):
     notes = tmp_path / "statuses"
     notes.write_text("".join(f"{status}\n" for status in statuses))
-    status = int(shell('telling_status "$@"', str(notes), str(max(statuses))))
+    status = int(shell('run_status "$@"', str(notes), str(max(statuses))))
     # Python makes one of all that only says that a process was lost.
     lost = (134, 137, 143)
-    assert (PEER_LOST if status in lost else status) == telling(statuses)
+    assert (PEER_LOST if status in lost else status) == run_status(statuses)
 
 
 def test_without_notes_the_status_of_the_whole_serves(tmp_path):
-    assert shell('telling_status "$@"', str(tmp_path / "none"), "137") == "137\n"
+    assert shell('run_status "$@"', str(tmp_path / "none"), "137") == "137\n"
 
 
 @pytest.mark.parametrize("words", [

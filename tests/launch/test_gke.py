@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from launch.gke.manifest import Mistake, hosts_and_chips, render
+from launch.gke.manifest import ArgumentError, hosts_and_chips, render
 from launch.gke.submit import read_flags
 from spanbert_jax.cluster.detection import find_cluster
 from spanbert_jax.cluster.exit_codes import FAILED, MISTAKE, SAVES_FAILED, retryable
@@ -142,12 +142,12 @@ def test_the_files_stand_for_themselves():
 
 @pytest.mark.parametrize("arguments,message", [
     ([*TPU[:-1], "4x4x4", *TRAIN], "--topology 4x4x4: v5e needs 2 numbers, such as 4x4"),
-    ([*TPU[:-1], "2x3", *TRAIN], "--topology 2x3: 6 chips are not hosts of 4"),
+    ([*TPU[:-1], "2x3", *TRAIN], "--topology 2x3: 6 chips are not a multiple of 4 per host"),
     ([*TPU, "--slices", "0", *TRAIN], "--slices 0: must be at least 1"), (TPU, "no command; write -- train"),
-    ([*GPU, "--", "train", "--workdir", "runs/base"], "--workdir: must lie under /mnt/spanbert"),
-    ([*GPU, "--name", "Big", *TRAIN], "--name Big: up to 40 small letters")])
+    ([*GPU, "--", "train", "--workdir", "runs/base"], "--workdir: must be under /mnt/spanbert"),
+    ([*GPU, "--name", "Big", *TRAIN], "--name Big: use up to 40 lower-case letters")])
 def test_mistakes_are_told_in_a_line(arguments, message):
-    with pytest.raises(Mistake, match=message) as error:
+    with pytest.raises(ArgumentError, match=message) as error:
         render(read_flags(arguments))
     assert "\n" not in str(error.value)
 
@@ -218,7 +218,7 @@ def test_a_cluster_that_does_not_answer_for_a_while_is_asked_again(tmp_path):
         tmp_path, *TPU, "--poll", "0", *TRAIN, get=[RUNS, {"error": "The connection to the server was refused"}, DONE_],
         pods=[pods("sb-0-0-a")], logs=[logged("01Z step 1"), logged("01Z step 1", "02Z step 2")])
     assert (status, out) == (0, "step 1\nstep 2\n")
-    assert sum("no cluster answers" in line and "trying again" in line for line in errors) == 1
+    assert sum("no cluster answers" in line and "retrying" in line for line in errors) == 1
 
 
 def test_the_status_of_a_failed_run_is_that_of_the_pod_that_says_why(tmp_path):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from launch.local import telling
+from launch.local import run_status
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
 from tests.runs import evaluations, losses
 from tests.runs import run as train
@@ -24,7 +24,7 @@ flags = dict(word.removeprefix("--").split("=") for word in sys.argv[1:])
 index = int(flags["process"])
 forever = threading.Event().wait
 """
-# A run of three that goes on for ever, met in a collective.
+# A run of three processes that communicates for ever.
 MEETING = """
 import sys, types
 from spanbert_jax.commands import arguments, main
@@ -113,20 +113,20 @@ def test_each_process_learns_of_the_others_and_of_its_devices():
                            f"'process': '{index}'}} cpu 3" for index in range(2)]
 
 
-@pytest.mark.parametrize("statuses,telling_one", [
+@pytest.mark.parametrize("statuses,expected", [
     ((DONE, DONE), DONE), ((STOPPED, STOPPED), STOPPED), ((-signal.SIGKILL, PEER_LOST), PEER_LOST),
     ((-signal.SIGABRT, MISTAKE, PEER_LOST), MISTAKE), ((PEER_LOST, SAVES_FAILED), SAVES_FAILED),
     ((134, FAILED), FAILED), ((-signal.SIGSEGV, PEER_LOST), FAILED), ((DONE, -signal.SIGABRT), PEER_LOST),
     ((143, 134), PEER_LOST),
     ((STOPPED, -signal.SIGABRT), STOPPED), ((137,), PEER_LOST)])
-def test_the_status_that_says_why(statuses, telling_one):
-    assert telling(statuses) == telling_one
+def test_the_status_of_a_run_is_that_of_its_cause(statuses, expected):
+    assert run_status(statuses) == expected
 
 
 def test_a_mistake_of_one_ends_the_others_and_is_not_run_again():
     status, _, errors = run("sys.exit(2) if index else forever()", "--restarts", 3)
     assert status == MISTAKE
-    assert errors == ["launch: process 1 ended with status 2", "launch: killing the processes that are left"]
+    assert errors == ["launch: process 1 ended with status 2", "launch: killing the remaining processes"]
 
 
 def test_runs_again_from_where_it_stood_up_to_the_limit(tmp_path):

@@ -163,7 +163,7 @@ def test_preempted_slices_are_requested_anew_and_the_run_goes_on(play, taken):
     status, out, errors = play.run("run", *SLICE, *TRAIN)
     assert (status, out) == (0, "step 1\nstep 2\n")
     assert play.kinds == [*SET_OUT, "delete", "create", *SET_OUT, *END]
-    assert sum("the slices were taken away" in line for line in errors) == 1
+    assert sum("the slices were preempted" in line for line in errors) == 1
 
 
 def test_a_worker_without_a_run_is_set_up_again(play):
@@ -177,7 +177,7 @@ def test_what_fails_on_the_way_is_tried_again(play):
     play.answers(describe=["ACTIVE\n"], scp=[refused, ""], report=["absent\n", "absent\n", "ended 0\n"])
     status, _, errors = play.run("run", *SLICE, *TRAIN)
     assert status == 0 and play.kinds == ["scp", *SET_OUT, *END]
-    assert "tpu_vm.sh: not all workers could be set up, trying again: ERROR: ssh: connection refused" in errors
+    assert "tpu_vm.sh: not all workers could be set up, retrying: ERROR: ssh: connection refused" in errors
 
 
 def test_kept_slices_are_told_of_and_left(play):
@@ -242,7 +242,7 @@ QUOTA = "Quota limit 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' has been exceeded
     ({"describe": [error("PERMISSION_DENIED: Cloud TPU API has not been used in project 1 before or it is disabled.")]},
      "the project does not use Cloud TPU yet; run: gcloud services enable"),
     ({"create": [error("INVALID_ARGUMENT: accelerator type not found")]},
-     "gcloud refuses this: ERROR: (gcloud.compute.tpus.queued-resources) INVALID_ARGUMENT: accelerator type")])
+     "gcloud rejects this: ERROR: (gcloud.compute.tpus.queued-resources) INVALID_ARGUMENT: accelerator type")])
 def test_what_gcloud_refuses_ends_with_one_line_that_says_what_to_do(play, answers, message):
     play.answers(**answers)
     status, _, errors = play.run("run", *SLICE, *TRAIN)
@@ -254,13 +254,13 @@ def test_what_gcloud_refuses_ends_with_one_line_that_says_what_to_do(play, answe
 @pytest.mark.parametrize("arguments,message", [
     ((), "no verb: the verbs are run, status, logs and down"), (("train",), "train: the verbs are"),
     (("run", "--zone", "z"), "--name '': must be given"), (("down", "--name", "sb"), "--zone: must be given"),
-    (("down", "--name", "Sp ace", "--zone", "z"), "--name 'Sp ace': must be given: up to 40 small letters"),
+    (("down", "--name", "Sp ace", "--zone", "z"), "--name 'Sp ace': must be given: up to 40 lower-case letters"),
     (("run", *ZONE, "--share", "a:/b", *TRAIN), "--type: must be given"),
     (("run", *ZONE, "--type", "v5litepod-16", *TRAIN), "--share '': must be given as HOST:/DIR"),
     (("run", *SLICE), "no command; write -- train"),
     (("run", *SLICE, "--slices", "none", *TRAIN), "--slices none: must"),
     (("run", *SLICE, "train"), "unknown flag train"), (("run", "--name"), "--name: needs a value"),
-    (("run", *SLICE, "--", "train", "--workdir", "runs/base"), "--workdir: must lie under /mnt/spanbert"),
+    (("run", *SLICE, "--", "train", "--workdir", "runs/base"), "--workdir: must be under /mnt/spanbert"),
     (("run", *SLICE, "--type", "v9-8", *TRAIN), "--type v9-8: which --runtime it needs is not known")])
 def test_mistakes_on_its_command_line_are_told_in_a_line(play, arguments, message):
     status, out, errors = play.run(*arguments)

@@ -58,7 +58,7 @@ def _try_going_on(files: Files, workdir: pathlib.Path) -> None:
     job.wait_for("status 75: requeued, restart 1 of 100")
     job.wait_for(rf"step 2\d/{STEPS} ")
     subprocess.run(["sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=true"], check=True)
-    job.wait_for("status 75; Slurm has ended the job itself")
+    job.wait_for("status 75; Slurm has ended the job")
     job.wait_for(rf"step 3\d/{STEPS} ")
     os.kill(job.task(1), signal.SIGKILL)
     job.wait_for(r"status (70|134|137): requeued, restart 3 of 100")
