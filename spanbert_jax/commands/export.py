@@ -34,30 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports, and prints which files were written."""
-    from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
+    from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
     from spanbert_jax.common.directories import require_absent_or_empty
-    from spanbert_jax.interop.exporting import export
-    from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
+    from spanbert_jax.interop.pretrained import open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at
     require_absent_or_empty(args.out)
     if path := encoder_decoder_at(args.workdir):
         if args.format != "huggingface":
             raise UserError(f"--format {args.format}: {path} is an encoder-decoder model; allowed: huggingface")
         if args.step is not None:
-            raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit --step")
-        return carry_writer(path, args.out, None, args.tokenizer)
+            raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit it")
+        return convert_encoder_decoder(path, args.out, None, args.tokenizer)
     pretrained = open_pretrained(args.workdir, step=args.step)
-    model = pretrained.model(pretrained.head.name)
-    facts, step = pretrained.facts, ""
+    facts = pretrained.facts
     if facts:
         facts |= {"evaluation": _evaluation(pretrained.path, facts["step"])}
-        step = f", step {facts['step']:,}"
-    print(f"{pretrained.path}{step}: {describe(model)}")
-    tokenizer, why_none = find_tokenizer(pretrained, args.tokenizer)
-    params = load_params(pretrained, model)
-    comparison = export(model, params, args.out, args.format, tokenizer, facts)
-    say_what_was_written(args.out, comparison, why_none)
-    return 0
+    return convert_encoder(pretrained, args.out, args.format, args.tokenizer, facts)
 
 
 def _evaluation(workdir: pathlib.Path, step: int) -> dict | None:

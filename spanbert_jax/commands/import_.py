@@ -31,22 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports, and prints what was imported."""
-    from spanbert_jax.commands.models import carry_writer, describe, say_what_was_written
+    from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
     from spanbert_jax.common.directories import require_absent_or_empty
-    from spanbert_jax.interop.exporting import export
-    from spanbert_jax.interop.pretrained import find_tokenizer, load_params, open_pretrained
+    from spanbert_jax.interop.pretrained import open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
     require_absent_or_empty(args.out)
     if path := encoder_decoder_at(args.source):
-        return carry_writer(path, args.out, args.task, args.tokenizer)
+        return convert_encoder_decoder(path, args.out, args.task, args.tokenizer)
     if args.task:
-        raise UserError(f"--task {args.task}: {args.source} is not an EncoderDecoderModel; omit --task, and fine-tune the model")
+        raise UserError(f"--task {args.task}: {args.source} is not an EncoderDecoderModel; omit --task, and "
+                        "fine-tune the model")
     pretrained = open_pretrained(args.source)
-    model = pretrained.model(pretrained.head.name)
-    print(f"{pretrained.path}: {describe(model)}")
-    tokenizer, why_none = find_tokenizer(pretrained, args.tokenizer)
-    params = load_params(pretrained, model)
     original = pretrained.path if is_transformers(pretrained.path) else None
-    comparison = export(model, params, args.out, "huggingface", tokenizer, pretrained.facts, original=original)
-    say_what_was_written(args.out, comparison, why_none)
-    return 0
+    return convert_encoder(pretrained, args.out, "huggingface", args.tokenizer, pretrained.facts, original)

@@ -1,0 +1,55 @@
+"""Writing models in other formats, for `import` and `export`."""
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.inference.encoder_decoders import convert
+from spanbert_jax.interop.exporting import Comparison, export
+from spanbert_jax.interop.pretrained import Pretrained, find_tokenizer, load_params
+
+
+def convert_encoder(pretrained: Pretrained, out: str, format: str, tokenizer: str | None, facts: dict[str, Any] | None,
+                    original: pathlib.Path | None = None) -> int:
+    """Writes an encoder model in a format, and prints its size and the files.
+
+    Args:
+      tokenizer: file of the tokenizer, if the model comes without one.
+      facts: about the model's training, stored next to it.
+      original: a directory for transformers to compare the outputs with.
+    """
+    model = pretrained.model(pretrained.head.name)
+    config, step = model.config, f", step {facts['step']:,}" if facts else ""
+    print(f"{pretrained.path}{step}: {config.num_layers} layers of width {config.width}, {config.num_heads} attention "
+          f"heads, {config.vocab_size:,} vocabulary entries, {config.max_positions:,} positions; "
+          f"{', '.join(model.head.parts)}")
+    found, why_none = find_tokenizer(pretrained, tokenizer)
+    if why_none:
+        print(f"without a tokenizer: {why_none}")
+    params = load_params(pretrained, model)
+    return _print_files(out, export(model, params, out, format, found, facts, original=original))
+
+
+def convert_encoder_decoder(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:
+    """Writes an encoder-decoder model for transformers, and prints its size and the files.
+
+    Args:
+      task, tokenizer: see `inference.encoder_decoders.convert`.
+    """
+    fine_tuned, comparison = convert(path, out, task, tokenizer)
+    encoder, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
+    print(f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "
+          f"{encoder.vocab_size:,} vocabulary entries, decoder of {decoder.num_layers} layers of width {decoder.width} "
+          f"and {decoder.vocab_size:,} vocabulary entries")
+    return _print_files(out, comparison)
+
+
+def _print_files(out: str, comparison: Comparison | None) -> int:
+    if comparison:
+        print(comparison)
+    print(f"Written: {out}")
+    for path in sorted(pathlib.Path(out).rglob("*")):
+        if path.is_file():
+            print(f"  {path.relative_to(out)}  {format_bytes(path.stat().st_size)}")
+    return 0
