@@ -1,10 +1,10 @@
-"""What a checkpoint costs: how long a save holds up the training, how soon it is safe, how fast it is verified.
+"""Costs of a checkpoint: how long a save blocks training, when it is complete, and how fast it is verified.
 
   python -m tests.benchmarks.bench_checkpoint --size base --every 10000
   python -m tests.benchmarks.bench_checkpoint --step-seconds 0.25 --workdir /mnt/fast
 
-The time between saves is that of a step, measured here on few rows unless it is given, times the steps between them.
-Verification reads what was just written, from the page cache; a core's speed is bytes by seconds of processor time.
+The time between saves is the number of steps between them times that of a step, which is given or measured on a few
+rows. Verification reads the new files from the page cache; its speed per core is bytes over processor time.
 """
 import argparse
 import pathlib
@@ -28,7 +28,7 @@ from tests.benchmarks.bench_step import Ours
 
 
 def time_save(checkpointer: Checkpointer, folder: pathlib.Path, step: int, state: TrainState) -> dict[str, float]:
-    """Seconds from the call until it returns, until Orbax has all on disk, and until the step is vouched for."""
+    """Seconds from the call until it returns, until Orbax has committed, and until the manifest exists."""
     began, clock = time.perf_counter(), time.time()
     checkpointer.save(step, state, {"config": {}})
     returned = time.perf_counter() - began

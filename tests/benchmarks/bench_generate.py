@@ -1,11 +1,11 @@
-"""Writing beside that of transformers: pieces a second on the same weights, sources and settings.
+"""Generation against transformers: tokens per second with the same weights, sources and settings.
 
   python -m tests.benchmarks.bench_generate
-  python -m tests.benchmarks.bench_generate --width 768 --layers 12 --batch 8 --pieces 64
+  python -m tests.benchmarks.bench_generate --width 768 --layers 12 --batch 8 --tokens 64
 
-Both write as many pieces for every source, greedily and with beams, in float32, on all cores of the CPU; what they
-write must be the same. Weights are random. The sides take turns, after a first call each that does not count, in which
-ours compiles. The machine should have nothing else to do.
+Both generate the same number of tokens for every source, greedily and with beam search, in float32 on all cores of the
+CPU; their outputs must be equal. Weights are random. Calls alternate, after a first call of each that is not timed, in
+which ours compiles. The machine should be idle.
 """
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def make_network(folder: str, args: argparse.Namespace):
 
 
 def main() -> None:
-    """Measures, and prints a table."""
+    """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("width", 384), ("layers", 6), ("vocabulary", 30_522), ("batch", 16), ("length", 64),
-                        ("pieces", 32), ("repeats", 5)):
+                        ("tokens", 32), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--beams", type=lambda text: [int(word) for word in text.split(",")], default=[1, 4])
     args = parser.parse_args()
@@ -55,7 +55,7 @@ def main() -> None:
         theirs = make_network(folder, args)
         model, params = load_encoder_decoder(folder)
     tokens = np.random.default_rng(0).integers(1000, args.vocabulary, (args.batch, args.length))
-    table = rich.table.Table("beams", "side", "pieces a second", "times transformers", "same pieces")
+    table = rich.table.Table("beams", "side", "tokens/s", "speedup over transformers", "equal outputs")
     for beams in args.beams:
         sides = {"transformers": make_theirs(theirs, args, beams), "ours": make_ours(model, params, args, beams)}
         results = {side: run(tokens) for side, run in sides.items()}
@@ -65,7 +65,7 @@ def main() -> None:
                 began = time.perf_counter()
                 run(tokens)
                 seconds[side].append(time.perf_counter() - began)
-        speeds = {side: args.batch * args.pieces / statistics.median(times) for side, times in seconds.items()}
+        speeds = {side: args.batch * args.tokens / statistics.median(times) for side, times in seconds.items()}
         same = np.mean((results["ours"] == results["transformers"]).all(axis=1))
         for side, speed in speeds.items():
             table.add_row(str(beams), side, f"{speed:,.0f}", f"{speed / speeds['transformers']:.2f}",
@@ -74,23 +74,23 @@ def main() -> None:
 
 
 def make_theirs(network, args: argparse.Namespace, beams: int):
-    """A function from sources to what transformers writes."""
+    """A function from sources to the outputs of transformers."""
     import torch
 
     def run(tokens: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            written = network.generate(
+            outputs = network.generate(
                 torch.tensor(tokens), attention_mask=torch.ones(tokens.shape, dtype=torch.int64), num_beams=beams,
-                do_sample=False, min_new_tokens=args.pieces, max_new_tokens=args.pieces, decoder_start_token_id=START,
+                do_sample=False, min_new_tokens=args.tokens, max_new_tokens=args.tokens, decoder_start_token_id=START,
                 eos_token_id=END, pad_token_id=PAD)
-        return written.numpy()[:, 1:]
+        return outputs.numpy()[:, 1:]
 
     return run
 
 
 def make_ours(model, params, args: argparse.Namespace, beams: int):
-    """A function from sources to what we write."""
-    settings = GenerationSettings(START, END, PAD, args.pieces, min_length=args.pieces, beams=beams)
+    """A function from sources to our outputs."""
+    settings = GenerationSettings(START, END, PAD, args.tokens, min_length=args.tokens, beams=beams)
     params = jax.jit(unstack_layers)(params)
     program = jax.jit(lambda params, tokens, real: generate(IncrementalDecoder(model, params), tokens, real, settings))
     return lambda tokens: np.asarray(program(params, tokens, np.ones_like(tokens))[0])

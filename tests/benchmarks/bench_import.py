@@ -1,14 +1,14 @@
-"""Reading a base-size safetensors file: time and memory, beside transformers' own loading.
+"""Loading a base-size safetensors file: time and memory, against transformers.
 
   python -m tests.benchmarks.bench_import [--rounds 5]
 
-Every figure is taken in a process of its own, in turn, with the file in the page cache:
+Each measurement runs in a new process, alternating, with the file in the page cache:
 
-  process   from the start of Python to the loaded network, imports counted: what a user waits for
-  call      from_pretrained alone. transformers maps the file and reads none of it; here every number is read, checked
-            and laid out for the accelerator
-  usable    from_pretrained and one look at every parameter, so that both sides have read the file
-  memory    the largest resident memory beyond that before the call, as a share of the file's size
+  process   from the start of Python to the loaded model, imports included
+  call      from_pretrained alone. transformers maps the file without reading it; ours reads, checks and arranges all
+            parameters for the accelerator
+  usable    from_pretrained and reading every parameter once, so that both have read the file
+  memory    peak of the resident memory above that before the call, as a share of the file's size
 """
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print(json.dumps({"call": call, "usable": usable, "memory": peak - before}))
 
 
 def measure(prepare: str, folder: pathlib.Path) -> dict[str, float]:
-    """One process: seconds, and bytes."""
+    """Measurements of one process: seconds, and bytes."""
     command = [sys.executable, "-c", _MEASURE.replace("PREPARE", prepare), str(folder)]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)

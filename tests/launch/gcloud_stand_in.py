@@ -1,4 +1,4 @@
-"""Stands in for gcloud: notes what it is called with, and answers as a play of the test says.
+"""A fake gcloud: records its calls, and answers as the test's script says.
 
 Called with the folder of the play before gcloud's own arguments. There `calls` gets a line of JSON for each call, and
 NAME.json, where there is one, holds the answers to calls of a kind, one after another, the last again and again. The

@@ -1,4 +1,4 @@
-"""What the scripts under launch/ share, and how they read as scripts."""
+"""launch/common.sh, and shellcheck on all shell scripts."""
 import os
 import pathlib
 import shutil
@@ -24,7 +24,7 @@ def shell(script, *arguments):
     return done.stdout
 
 
-def test_scripts_run_again_what_python_would_run_again():
+def test_scripts_and_python_agree_on_retryable_statuses():
     again = shell("for status in {0..255}; do if retryable $status; then echo $status; fi; done").split()
     assert [int(status) for status in again] == [status for status in range(256) if retryable(status)]
 
@@ -32,7 +32,7 @@ def test_scripts_run_again_what_python_would_run_again():
 @pytest.mark.parametrize("statuses", [
     (DONE, DONE), (STOPPED, STOPPED), (137, PEER_LOST), (134, MISTAKE, PEER_LOST), (PEER_LOST, SAVES_FAILED),
     (134, FAILED), (DONE, 134), (STOPPED, 134), (PEER_LOST, PEER_LOST), (134, 134), (143, 134)])
-def test_scripts_find_the_status_that_says_why_as_python_does(tmp_path, statuses):
+def test_scripts_and_python_agree_on_the_status_of_a_run(tmp_path, statuses):
     notes = tmp_path / "statuses"
     notes.write_text("".join(f"{status}\n" for status in statuses))
     status = int(shell('run_status "$@"', str(notes), str(max(statuses))))
@@ -41,26 +41,26 @@ def test_scripts_find_the_status_that_says_why_as_python_does(tmp_path, statuses
     assert (PEER_LOST if status in lost else status) == run_status(statuses)
 
 
-def test_without_notes_the_status_of_the_whole_serves(tmp_path):
+def test_without_statuses_of_processes_that_of_the_run_is_used(tmp_path):
     assert shell('run_status "$@"', str(tmp_path / "none"), "137") == "137\n"
 
 
 @pytest.mark.parametrize("words", [
     ["plain", "--flag=a/b:c,d%", "x@y"], ["two words", "it's", '"', "$HOME `id`", "--flag=it's $x", "--flag=", ""],
     ["--config.a=(1, 2)", "line\nbreak", "*", "~", "#", "é"]])
-def test_quoted_words_are_read_back_as_they_were(words):
+def test_quoted_words_are_parsed_back_unchanged(words):
     line = shell('quoted "$@"', *words)
     read = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True).stdout
     assert read.split("\0")[:-1] == words
 
 
-def test_only_what_must_be_quoted_is():
+def test_only_necessary_words_are_quoted():
     assert shell('quoted "$@"', "a", "--b=c", "d e", "--f=g h") == "a --b=c 'd e' --f='g h'\n"
 
 
 @pytest.mark.skipif(not SHELLCHECK, reason="needs shellcheck (extra dev)")
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_shellcheck_has_nothing_to_say(script):
+def test_shellcheck_finds_nothing(script):
     done = subprocess.run([SHELLCHECK, "--external-sources", "--shell=bash", script], cwd=ROOT, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stdout

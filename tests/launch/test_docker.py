@@ -1,4 +1,4 @@
-"""The Dockerfiles: read by Docker's own parser, and held to what they promise. Nothing builds an image here."""
+"""The Dockerfiles, parsed by Docker's own parser. No image is built here."""
 import os
 import pathlib
 import subprocess
@@ -21,7 +21,7 @@ def entrypoint(name):
     return step.value
 
 
-def test_there_is_one_for_each_accelerator():
+def test_each_accelerator_has_a_dockerfile():
     assert FILES == ["Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.tpu"]
 
 
@@ -49,7 +49,7 @@ def test_extras_are_those_of_the_package():
 
 @pytest.mark.parametrize("name,variable", [("Dockerfile.cpu", ""), ("Dockerfile.gpu", "XLA_FLAGS"),
                                            ("Dockerfile.tpu", "LIBTPU_INIT_ARGS")])
-def test_the_entry_hands_on_its_arguments_and_sets_the_flags(name, variable, tmp_path):
+def test_the_entry_point_passes_arguments_and_sets_flags(name, variable, tmp_path):
     program = tmp_path / "spanbert-jax"
     program.write_text(f'#!/bin/bash\nprintf "%s\\n" "$PPID" "${{{variable or "NONE"}:-}}" "$@"\n')
     program.chmod(0o755)
@@ -62,7 +62,7 @@ def test_the_entry_hands_on_its_arguments_and_sets_the_flags(name, variable, tmp
     assert ("--xla_" in flags) == bool(variable)
 
 
-def test_what_is_not_needed_stays_out_of_the_image():
+def test_unneeded_files_are_not_in_the_image():
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {".git", "tests", "runs", "logs"} <= set(ignored)
     assert not {"launch", "configs", "spanbert_jax", "setup.py", "README.md"} & set(ignored)

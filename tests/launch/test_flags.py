@@ -1,4 +1,4 @@
-"""The flags of launch/: every one is accepted by the compiler it is meant for, and does what its comment says."""
+"""The compiler flags of launch/: the compilers accept all of them, and those for TPUs overlap collectives."""
 import importlib.util
 import os
 import pathlib
@@ -64,14 +64,14 @@ def test_xla_accepts_the_gpu_flags():
 
 @pytest.mark.parametrize("flags,variable", [("launch/tpu_flags.sh", "LIBTPU_INIT_ARGS"),
                                             ("launch/gpu_flags.sh", "XLA_FLAGS")])
-def test_what_is_set_already_comes_last_and_so_wins(flags, variable):
+def test_flags_that_are_set_already_come_last_and_take_precedence(flags, variable):
     script = f"import os; print(os.environ[{variable!r}])"
     ours = run(script, flags, **{variable: ""}).stdout.strip()
     assert all(word.startswith("--xla_") and "=" in word for word in ours.split())
     assert run(script, flags, **{variable: "--mine=1 --other=2"}).stdout.strip() == f"{ours} --mine=1 --other=2"
 
 
-def test_other_variables_are_left_as_they_are():
+def test_other_variables_are_not_overwritten():
     script = "import os; print(os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'], os.environ['NCCL_DEBUG'])"
     result = run(script, "launch/gpu_flags.sh", XLA_PYTHON_CLIENT_MEM_FRACTION=".5", NCCL_DEBUG="INFO")
     assert result.stdout == ".5 INFO\n"

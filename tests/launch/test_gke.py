@@ -1,4 +1,4 @@
-"""The road to Kubernetes: the manifests it makes, and how it follows a run through a stand-in for kubectl."""
+"""The launcher for Kubernetes: its manifests, and following a run with a fake kubectl."""
 import copy
 import json
 import os
@@ -76,7 +76,7 @@ def test_jobset_knows_every_field(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_needs_mending_is_not_started_again_and_all_else_is(variant):
+def test_only_retryable_statuses_are_restarted(variant):
     jobset = rendered(VARIANTS[variant], "--restarts", "7")
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 7 and job(jobset)["backoffLimit"] == 0
     assert pod(jobset)["restartPolicy"] == "Never", "else there may be no podFailurePolicy"
@@ -121,7 +121,7 @@ def test_processes_on_gpu_nodes_find_each_other():
     assert find_cluster({variable["name"]: variable["value"] for variable in one}) is None
 
 
-def test_arguments_arrive_as_they_were_typed():
+def test_arguments_arrive_unchanged():
     typed = ["--config.a=$(HOME)", "--config.b=$HOME", "it's", "a b"]
     jobset = render(read_flags([*TPU, *TRAIN, *typed]))
     # Kubernetes makes $( of $$(, and puts variables in the place of the rest.
@@ -133,7 +133,7 @@ def test_a_queue_is_named_by_a_label():
     assert "labels" not in rendered(GPU)["metadata"]
 
 
-def test_the_files_stand_for_themselves():
+def test_the_unedited_files_are_valid_runs():
     for name, arguments in (("tpu", TPU), ("gpu", [*GPU, "--nodes", "2"])):
         written = yaml.safe_load((GKE / f"jobset-{name}.yaml").read_text())
         named = [*arguments[:1], "--name", "spanbert", "--image", "IMAGE", "--claim", "spanbert", *arguments[7:]]
@@ -146,7 +146,7 @@ def test_the_files_stand_for_themselves():
     ([*TPU, "--slices", "0", *TRAIN], "--slices 0: must be at least 1"), (TPU, "no command; write -- train"),
     ([*GPU, "--", "train", "--workdir", "runs/base"], "--workdir: must be under /mnt/spanbert"),
     ([*GPU, "--name", "Big", *TRAIN], "--name Big: use up to 40 lower-case letters")])
-def test_mistakes_are_told_in_a_line(arguments, message):
+def test_wrong_arguments_give_a_one_line_error(arguments, message):
     with pytest.raises(ArgumentError, match=message) as error:
         render(read_flags(arguments))
     assert "\n" not in str(error.value)
@@ -199,7 +199,7 @@ def logged(*lines):
 RUNS, DONE_, OVER = {"status": {}}, {"status": {"terminalState": "Completed"}}, {"status": {"terminalState": "Failed"}}
 
 
-def test_a_run_is_followed_through_a_restart_to_its_end(tmp_path):
+def test_a_run_is_followed_across_a_restart_to_its_end(tmp_path):
     status, out, errors, calls = submit(
         tmp_path, *TPU, "--poll", "0", *TRAIN, get=[RUNS, RUNS, RUNS, DONE_],
         pods=[{"items": []}, pods("sb-0-0-a"), pods("sb-0-0-b"), pods("sb-0-0-b"), pods("sb-0-0-b", "sb-0-1-c")],
@@ -213,7 +213,7 @@ def test_a_run_is_followed_through_a_restart_to_its_end(tmp_path):
     assert errors[0].startswith("submit.py: no pods yet") and "ended with status 0" in errors[-1]
 
 
-def test_a_cluster_that_does_not_answer_for_a_while_is_asked_again(tmp_path):
+def test_a_cluster_that_does_not_answer_is_polled_again(tmp_path):
     status, out, errors, _ = submit(
         tmp_path, *TPU, "--poll", "0", *TRAIN, get=[RUNS, {"error": "The connection to the server was refused"}, DONE_],
         pods=[pods("sb-0-0-a")], logs=[logged("01Z step 1"), logged("01Z step 1", "02Z step 2")])
@@ -221,14 +221,14 @@ def test_a_cluster_that_does_not_answer_for_a_while_is_asked_again(tmp_path):
     assert sum("no cluster answers" in line and "retrying" in line for line in errors) == 1
 
 
-def test_the_status_of_a_failed_run_is_that_of_the_pod_that_says_why(tmp_path):
+def test_the_status_of_a_failed_run_is_that_of_the_pod_that_caused_it(tmp_path):
     ends = {"items": pods("sb-0-0-a", status=70)["items"] + pods("sb-0-1-b", status=2)["items"]}
     status, _, errors, calls = submit(tmp_path, *GPU, "--keep", *TRAIN, get=[OVER], pods=[ends])
     assert status == 2 and "ended with status 2" in errors[-1]
     assert not any(call[0][0] == "delete" for call in calls)
 
 
-def test_a_dry_run_prints_what_a_run_calls_and_calls_nothing(tmp_path):
+def test_a_dry_run_prints_all_calls_and_makes_none(tmp_path):
     status, out, errors, calls = submit(tmp_path, *GPU, "--namespace", "ml", "--dry-run", *TRAIN)
     assert (status, errors, calls) == (0, [], [])
     manifest, _, commands = out.partition("---\n")
@@ -242,14 +242,14 @@ def test_a_dry_run_prints_what_a_run_calls_and_calls_nothing(tmp_path):
     ('error: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"', "the cluster has no JobSet; install"),
     ("Error from server (Forbidden): jobsets is forbidden: exceeded quota: small", "the namespace's quota does not"),
     ("The connection to the server localhost:8080 was refused", "no cluster answers; run: gcloud container clusters"),
-    ("Error from server: spec: Invalid value: field is immutable", "a JobSet of this name is there with"),
+    ("Error from server: spec: Invalid value: field is immutable", "a JobSet of this name exists with"),
     ("Error: something\nelse", "kubectl failed: Error: something else")])
-def test_what_kubectl_refuses_is_told_in_a_line(tmp_path, words, message):
+def test_errors_of_kubectl_give_a_one_line_message(tmp_path, words, message):
     status, out, errors, _ = submit(tmp_path, *TPU, *TRAIN, apply=[{"error": words}])
     assert (status, out, len(errors)) == (1, "", 1) and message in errors[0]
 
 
-def test_without_kubectl_one_line_says_what_to_do(tmp_path):
+def test_without_kubectl_one_line_gives_the_solution(tmp_path):
     done = subprocess.run([sys.executable, "-m", "launch.gke.submit", *TPU, *TRAIN], cwd=ROOT, capture_output=True,
                           text=True, env={"PATH": str(tmp_path)})
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "kubectl is not on PATH" in done.stderr

@@ -1,4 +1,4 @@
-"""The launcher of local processes: what they print, how they end, and what it makes of it."""
+"""The launcher of local processes: output, exit statuses, signals and restarts."""
 import os
 import pathlib
 import re
@@ -85,7 +85,7 @@ def wait_until_gone(some):
         os.sched_yield()
 
 
-def test_each_line_comes_whole_with_its_process():
+def test_each_line_is_printed_whole_with_its_process():
     status, out, errors = run("""
 for number in range(2000):
     sys.stdout.write(f"line {number} of ")
@@ -104,7 +104,7 @@ sys.stdout.write("no end of line")
     assert len(out) == 2 * 2003 and sorted(errors) == ["[0] to stderr 0", "[1] to stderr 1"]
 
 
-def test_each_process_learns_of_the_others_and_of_its_devices():
+def test_each_process_gets_its_arguments_and_devices():
     status, out, _ = run("print(flags, os.environ['JAX_PLATFORMS'], os.environ['JAX_NUM_CPU_DEVICES'])", "--devices", 3)
     assert status == DONE
     ports = {re.search(r"'coordinator': '127.0.0.1:(\d+)'", line)[1] for line in out}
@@ -123,13 +123,13 @@ def test_the_status_of_a_run_is_that_of_its_cause(statuses, expected):
     assert run_status(statuses) == expected
 
 
-def test_a_mistake_of_one_ends_the_others_and_is_not_run_again():
+def test_a_user_error_of_one_process_ends_the_others_without_a_restart():
     status, _, errors = run("sys.exit(2) if index else forever()", "--restarts", 3)
     assert status == MISTAKE
     assert errors == ["launch: process 1 ended with status 2", "launch: killing the remaining processes"]
 
 
-def test_runs_again_from_where_it_stood_up_to_the_limit(tmp_path):
+def test_restarts_have_a_limit(tmp_path):
     count = f"""
 with open({str(tmp_path)!r} + f"/{{index}}", "a+") as done:
     done.write("x")
@@ -146,7 +146,7 @@ print("attempt", attempt, flags["coordinator"])
     assert status == STOPPED and errors == ["launch: status 75: restart 1 of 1"]
 
 
-def test_signals_are_handed_on_once_to_each():
+def test_signals_are_forwarded_once_to_each_process():
     script = """
 def note(number, frame):
     print("got", signal.Signals(number).name, flush=True)
@@ -166,7 +166,7 @@ sys.exit(75)
         assert launcher.returncode == STOPPED and not errors, "told to stop, it does not run the command again"
 
 
-def test_a_stop_before_a_process_listens_is_a_stop():
+def test_a_signal_before_a_process_has_a_handler_is_a_stop():
     with start("print('ready', os.getpid(), flush=True); forever()") as launcher:
         pids(launcher, "ready", 2)
         launcher.terminate()
@@ -199,7 +199,7 @@ def test_processes_die_with_a_killed_launcher():
 @pytest.mark.parametrize("flags,message", [
     (["--processes", "0", "--", "true"], "at least 1"), (["--processes", "2"], "no command given"),
     (["--", "no-such-program"], "no-such-program: cannot be run: No such file")])
-def test_mistakes_on_its_command_line(flags, message):
+def test_wrong_arguments(flags, message):
     done = subprocess.run([sys.executable, "launch/local.py", *flags], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": "."})
     assert done.returncode == MISTAKE and message in done.stderr

@@ -1,4 +1,4 @@
-"""What the pages show is what happens: their dry runs, the commands of gcloud, and where they point."""
+"""The pages of launch/: the output of dry runs, commands of gcloud, and links."""
 import json
 import os
 import pathlib
@@ -52,7 +52,7 @@ def test_a_dry_run_prints_what_the_page_shows(page, programs):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_and_files_are_there(page):
+def test_links_and_files_exist(page):
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (page.parent / target).exists(), target

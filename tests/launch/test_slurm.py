@@ -1,4 +1,4 @@
-"""The batch script, with stand-ins for Slurm's programs. On a real cluster it is tried by tests/launch/try_slurm.py."""
+"""The batch script, with fakes of Slurm's programs. tests/launch/try_slurm.py runs it on a real cluster."""
 import os
 import pathlib
 import shlex
@@ -64,7 +64,7 @@ def job(tmp_path):
     ("0 0", 0, False), ("75 75", 75, True), ("70 137", 137, True), ("134 70", 134, True), ("143 70", 143, True),
     # Of these srun tells the highest.
     ("1 70", 1, False), ("134 2", 2, False), ("70 74", 74, False), ("75 134", 75, True)])
-def test_the_status_that_says_why_decides(job, statuses, status, requeued):
+def test_the_status_of_the_cause_decides_on_a_requeue(job, statuses, status, requeued):
     code, _, errors = job.run(*TRAIN, STATUSES=statuses)
     assert (code, job.requeued) == (status, requeued)
     assert errors == [f"slurm.sbatch: status {status}: requeued, restart 1 of 100" if requeued else
@@ -72,7 +72,7 @@ def test_the_status_that_says_why_decides(job, statuses, status, requeued):
     assert not list(job.folder.glob("*.statuses")), "the next attempt notes its own"
 
 
-def test_a_job_that_slurm_has_ended_itself_is_left_to_it(job):
+def test_a_job_that_slurm_has_ended_is_not_requeued(job):
     for state in ("COMPLETING", "CANCELLED", "PREEMPTED"):
         status, _, errors = job.run(*TRAIN, STATUSES="75", STATE=state)
         assert status == 75 and not job.requeued and f"Slurm has ended the job ({state})" in errors[0]
@@ -84,7 +84,7 @@ def test_restarts_have_a_limit(job):
     assert job.run("--restarts", "3", *TRAIN, STATUSES="70", SLURM_RESTART_COUNT="2")[0] == 70 and job.requeued
 
 
-def test_tasks_get_the_arguments_as_they_were_typed(job):
+def test_tasks_get_the_arguments_unchanged(job):
     typed = [*TRAIN, "--config.a=it's", '--config.b="$HOME" `id`', "two words", "", "*", "line\nbreak"]
     assert job.run(*typed, STATUSES="0")[0] == 0
     assert job.read("arguments").split("\0")[:-1] == typed
@@ -117,7 +117,7 @@ for number in (os.environ["SCRIPT"], os.getppid(), os.getpid()):
     assert done.returncode == 75 and "Slurm has ended the job" in done.stderr
 
 
-def test_a_dry_run_prints_what_would_be_run_and_runs_nothing(job):
+def test_a_dry_run_prints_all_commands_and_runs_none(job):
     status, out, errors = job.run("--dry-run", "--restarts", "5", *TRAIN, "--config.a=it's", SLURM_JOB_ID="")
     assert (status, errors, job.read("calls")) == (0, [], "")
     lines = out.splitlines()
@@ -130,13 +130,13 @@ def test_a_dry_run_prints_what_would_be_run_and_runs_nothing(job):
 @pytest.mark.parametrize("arguments,message", [
     ((), "no verb given; write train"), (("--restarts", "many", "train"), "--restarts many: give a whole number"),
     (("--restarts",), "--restarts without a value"), (("--fast", "train"), "unknown flag --fast; allowed")])
-def test_mistakes_are_told_in_a_line(job, arguments, message):
+def test_wrong_arguments_give_a_one_line_error(job, arguments, message):
     status, out, errors = job.run(*arguments)
     assert status == 2 and not out and len(errors) == 1 and message in errors[0]
 
 
-def test_where_it_cannot_run_it_says_what_to_do(job, tmp_path):
-    assert "not in a job; submit it by sbatch" in job.run(*TRAIN, SLURM_JOB_ID="")[2][0]
+def test_a_wrong_environment_gives_a_message_with_a_solution(job, tmp_path):
+    assert "not in a job; submit it with sbatch" in job.run(*TRAIN, SLURM_JOB_ID="")[2][0]
     (job.folder / "bin" / "spanbert-jax").unlink()
     path = f"{job.folder / 'bin'}:/usr/bin:/bin"
     assert "spanbert-jax is not on PATH; activate the environment" in job.run(*TRAIN, PATH=path)[2][0]
@@ -146,7 +146,7 @@ def test_where_it_cannot_run_it_says_what_to_do(job, tmp_path):
     assert done.returncode == 2 and "is not the root of the checkout; submit the job from there" in done.stderr
 
 
-def test_slurm_is_told_to_warn_and_to_append():
+def test_the_script_asks_slurm_for_a_warning_and_an_appended_log():
     options = [line.split()[1] for line in (ROOT / "launch/slurm.sbatch").read_text().splitlines()
                if line.startswith("#SBATCH")]
     assert {"--requeue", "--open-mode=append", f"--signal={signal.SIGTERM.name[3:]}@120"} <= set(options)

@@ -1,4 +1,4 @@
-"""The road to Cloud TPUs, against a stand-in for gcloud: what it is called with, and what is made of its answers."""
+"""The launcher for Cloud TPUs with a fake gcloud: the calls it makes, and its reactions to answers."""
 import json
 import os
 import pathlib
@@ -80,7 +80,7 @@ SET_OUT = ["scp", "ssh", "ssh", "ssh"]  # the checkout, its installation, forget
 END = ["scp", "ssh", "delete"]  # the logs, forgetting, the teardown
 
 
-def test_a_run_from_the_request_to_the_teardown(play):
+def test_a_run_from_request_to_deletion(play):
     play.answers(describe=[{"error": "NOT_FOUND: no such thing", "status": 1}, "WAITING_FOR_RESOURCES\n",
                            "PROVISIONING\n", "ACTIVE\n"],
                  report=[{"error": "ssh: connection refused", "status": 255}, "absent\n", "running\nstep 1\n",
@@ -114,7 +114,7 @@ def test_a_run_from_the_request_to_the_teardown(play):
     assert {"setup.py", "launch/", "spanbert_jax/"} <= set(listed.stdout.splitlines())
 
 
-def test_arguments_arrive_on_the_worker_as_they_were_typed(play, tmp_path):
+def test_arguments_arrive_on_the_worker_unchanged(play, tmp_path):
     typed = [*TRAIN[1:], "--config.data.path=/mnt/spanbert/my corpus", "--config.a=it's", '--config.b="$HOME"',
              "--config.c=`id` $(id) \\ *", "--config.d=two\nlines", "--config.e=", "", "~", "!!", "é&;|<>#"]
     play.answers(describe=["ACTIVE\n"], report=["absent\n", "ended 0\n"])
@@ -131,7 +131,7 @@ def test_arguments_arrive_on_the_worker_as_they_were_typed(play, tmp_path):
     assert json.loads(arrived.stdout) == ["start", "/mnt/spanbert/logs/sb", "0", "100", *typed]
 
 
-def test_a_dry_run_prints_what_a_run_calls_and_calls_nothing(play):
+def test_a_dry_run_prints_all_calls_and_makes_none(play):
     arguments = ("run", *SLICE, "--slices", "2", "--project", "mine", *TRAIN, "--config.data.path=my corpus")
     status, out, errors = play.run(arguments[0], "--dry-run", *arguments[1:])
     assert (status, errors, play.calls) == (0, [], []) and not (play.folder / "logs").exists()
@@ -156,7 +156,7 @@ def test_several_slices_are_one_request_and_each_is_set_up(play):
 
 
 @pytest.mark.parametrize("taken", ["SUSPENDED\n", "FAILED\n"])
-def test_preempted_slices_are_requested_anew_and_the_run_goes_on(play, taken):
+def test_after_a_preemption_new_slices_are_requested_and_the_run_continues(play, taken):
     play.answers(describe=["ACTIVE\n", "ACTIVE\n", "SUSPENDING\n", taken, {"error": "NOT_FOUND", "status": 1},
                            "PROVISIONING\n", "ACTIVE\n"],
                  report=["absent\n", "running\nstep 1\n", "absent\n", "running\n", "ended 0\nstep 2\n"])
@@ -172,7 +172,7 @@ def test_a_worker_without_a_run_is_set_up_again(play):
     assert status == 75 and play.kinds == [*SET_OUT, *END]
 
 
-def test_what_fails_on_the_way_is_tried_again(play):
+def test_failed_calls_are_retried(play):
     refused = {"error": "ERROR: ssh: connection refused", "status": 255}
     play.answers(describe=["ACTIVE\n"], scp=[refused, ""], report=["absent\n", "absent\n", "ended 0\n"])
     status, _, errors = play.run("run", *SLICE, *TRAIN)
@@ -180,7 +180,7 @@ def test_what_fails_on_the_way_is_tried_again(play):
     assert "tpu_vm.sh: not all workers could be set up, retrying: ERROR: ssh: connection refused" in errors
 
 
-def test_kept_slices_are_told_of_and_left(play):
+def test_kept_slices_are_reported_and_not_deleted(play):
     play.answers(describe=["ACTIVE\n"], report=["ended 1\n"])
     status, _, errors = play.run("run", *SLICE, "--keep", *TRAIN)
     assert status == 1 and play.kinds == ["scp", "ssh"]
@@ -188,7 +188,7 @@ def test_kept_slices_are_told_of_and_left(play):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_the_run_alone_and_says_how_to_end_it(play, number):
+def test_an_interrupt_does_not_stop_the_run_and_prints_how_to_end_it(play, number):
     play.answers(describe=["ACTIVE\n"], report=["running\nstep 1\n", "running\n"])
     process = play.start("run", *SLICE, *TRAIN)
     assert process.stdout.readline() == "step 1\n"
@@ -209,7 +209,7 @@ def test_the_other_verbs(play):
         ["delete", "sb", "--zone=us-west4-a", "--project=mine", "--force", "--quiet"]]
 
 
-def test_without_gcloud_one_line_says_what_to_do(tmp_path):
+def test_without_gcloud_one_line_gives_the_solution(tmp_path):
     bash = shutil.which("bash")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -231,19 +231,19 @@ QUOTA = "Quota limit 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' has been exceeded
 
 @pytest.mark.parametrize("answers,message", [
     ({"create": [error(f"RESOURCE_EXHAUSTED: {QUOTA}")]},
-     "no quota is left in us-west4-a for this, v5litepod-16 (TPUV5sLitepodPerProjectPerZoneForTPUAPI); ask for more"),
+     "no quota is left in us-west4-a for this, v5litepod-16 (TPUV5sLitepodPerProjectPerZoneForTPUAPI); request more"),
     ({"describe": ["FAILED\n", QUOTA]}, "no quota is left in us-west4-a for this, v5litepod-16 (TPUV5s"),
     ({"describe": ["FAILED\n", "An internal error"]}, "the request failed and was deleted; try again"),
     ({"describe": [{"error": AUTH, "status": 1}]}, "gcloud is not logged in; run: gcloud auth login"),
     ({"describe": [error("The required property [project] is not currently set.")]},
      "gcloud does not know the project; add --project ID"),
     ({"describe": [error("PERMISSION_DENIED: Permission 'tpu.queuedResources.get' denied on 'projects/p/locations'")]},
-     "the account may not use TPUs in zone us-west4-a; look for the zone"),
+     "the account may not use TPUs in zone us-west4-a; check the zone"),
     ({"describe": [error("PERMISSION_DENIED: Cloud TPU API has not been used in project 1 before or it is disabled.")]},
      "the project does not use Cloud TPU yet; run: gcloud services enable"),
     ({"create": [error("INVALID_ARGUMENT: accelerator type not found")]},
      "gcloud rejects this: ERROR: (gcloud.compute.tpus.queued-resources) INVALID_ARGUMENT: accelerator type")])
-def test_what_gcloud_refuses_ends_with_one_line_that_says_what_to_do(play, answers, message):
+def test_errors_of_gcloud_give_one_line_with_a_solution(play, answers, message):
     play.answers(**answers)
     status, _, errors = play.run("run", *SLICE, *TRAIN)
     told = [line for line in errors if not line.startswith("tpu_vm.sh: sb in us-west4-a")]
@@ -261,8 +261,8 @@ def test_what_gcloud_refuses_ends_with_one_line_that_says_what_to_do(play, answe
     (("run", *SLICE, "--slices", "none", *TRAIN), "--slices none: must"),
     (("run", *SLICE, "train"), "unknown flag train"), (("run", "--name"), "--name: needs a value"),
     (("run", *SLICE, "--", "train", "--workdir", "runs/base"), "--workdir: must be under /mnt/spanbert"),
-    (("run", *SLICE, "--type", "v9-8", *TRAIN), "--type v9-8: which --runtime it needs is not known")])
-def test_mistakes_on_its_command_line_are_told_in_a_line(play, arguments, message):
+    (("run", *SLICE, "--type", "v9-8", *TRAIN), "--type v9-8: unknown type")])
+def test_wrong_arguments_give_a_one_line_error(play, arguments, message):
     status, out, errors = play.run(*arguments)
     assert status == 2 and not out and len(errors) == 1 and message in errors[0]
     assert not play.calls

@@ -1,4 +1,4 @@
-"""What happens on the workers of a TPU slice: the run is run again as its status asks, and told of."""
+"""The script on the workers of a TPU slice: restarts, exit statuses and reports."""
 import os
 import pathlib
 import shutil
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("status", [70, 75, 134, 137, 143])
-def test_a_run_goes_on_as_long_as_its_status_asks_for_it(folder, status):
+def test_a_run_is_restarted_while_its_status_permits_it(folder, status):
     worker = Worker(folder, f'echo "$# $1 $2"; (( attempt < 3 )) && exit {status}; exit 0')
     assert worker.supervise() == 0
     assert worker.log().count("2 train --config=a b\n") == 3
@@ -56,7 +56,7 @@ def test_a_run_goes_on_as_long_as_its_status_asks_for_it(folder, status):
 
 
 @pytest.mark.parametrize("status", [1, 2, 74])
-def test_what_needs_mending_ends_it_on_every_worker(folder, tmp_path, status):
+def test_a_status_that_is_not_retryable_ends_the_run_on_every_worker(folder, tmp_path, status):
     assert Worker(folder, f"exit {status}", host="t1v-n-1-w-3").supervise(slice="1") == status
     (tmp_path / "other").mkdir()
     other = Worker(tmp_path / "other", "exit 70")
@@ -71,7 +71,7 @@ def test_restarts_have_a_limit(folder):
     assert worker.run("report", worker.logs, "0")[1].startswith("ended 137\n")
 
 
-def test_when_the_machine_is_stopped_it_is_not_run_again(folder):
+def test_no_restart_when_the_machine_stops(folder):
     worker = Worker(folder, "kill -TERM $PPID; exit 75")
     assert worker.supervise() == 75
     assert "status 75; stopped with the machine" in worker.log() and "restart" not in worker.log()
