@@ -146,7 +146,7 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.optimizer.weight_decay), lr=config.optimizer.learning_rate,
         betas=(config.optimizer.b1, config.optimizer.b2), eps=config.optimizer.eps, fused=True)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, experiment.steps("optimizer", "warmup"), total)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, experiment.steps("schedule", "warmup"), total)
     every, best, seconds = experiment.steps("evaluation", "every"), None, 0.0
     for step, chosen in enumerate(batches(experiment), 1):
         began = time.perf_counter()
