@@ -1,30 +1,29 @@
-"""Fine-tuning beside that of transformers and torch: what both score on the same data, and how long they train.
+"""Fine-tuning against transformers and torch: scores on the same data, and training time.
 
   python -m tests.benchmarks.bench_finetune --config configs/squad.py:small=true --seeds 3 --workdir runs/compare
   python -m tests.benchmarks.bench_finetune --config configs/sentiment.py:small=true --seeds 3 --workdir runs/rates \\
       --sides theirs --config.optimizer.learning_rate=5e-5
 
-Only the training differs. Parts and features, the weights to begin from, the loss, AdamW and its rates, the clipping,
-dropout, the steps at which the dev part is scored, decoding and scoring are the same on both sides: float32, all cores.
-New heads, dropout and order are each side's own. config.init_from has to be a folder that transformers reads too.
+Only the training differs. Both sides have the same data splits and features, initial weights, loss, AdamW with its
+learning rates, gradient clipping, dropout rates, evaluation steps, decoding and scoring, in float32 on all cores. Each
+side initializes its own head, and draws its own dropout and order. transformers must be able to load config.init_from.
 
-Theirs is the usual program, done with care: BertFor... with its default attention, the features shuffled anew in every
-epoch, batches padded to their longest feature, torch's fused AdamW, which is the Trainer's default, and the state that
-scored best kept in memory. Its softmax over positions leaves padding out, as ours does. Of its schedule, transformers'
-own, the first update has a rate of 0, and of ours the last.
+Theirs is the usual program: BertFor... with its default attention, the features shuffled in every epoch, batches padded
+to their longest feature, torch's fused AdamW, which is the Trainer's default, and the best state kept in memory. Its
+softmax over positions ignores padding, as ours does. In the schedule of transformers the first update has a learning
+rate of 0, in ours the last.
 
-Updates: ours takes a fixed number of rows an update, each with several features packed into it, and as many updates as
-config.train.duration makes of that. Theirs makes the same number of updates over the same epochs: its shuffled epochs
-are one stream, cut so that each update has as many features as ours on average, rounded up or down.
+Updates: ours has a fixed number of rows per update, with several features packed into each row, and the number of
+updates that follows from config.train.duration. Theirs makes the same number of updates over the same epochs: the
+shuffled epochs are one stream, cut so that each update has as many features as ours on average, rounded up or down.
 
-Time: that of training steps, with the batches they wait for, by the examples that went through, which are questions in
-question answering. Evaluation, compilation and the calls that save do not count; what of our saving goes on beside the
-steps slows them, and so does. Both sides' processes keep freed memory. The machine should have nothing else to do:
-torch's threads wait for one another at every operation, and other work slows them far more than ours. The table says
-how many cores others used.
+Time: that of the training steps, including waiting for batches, per example (in question answering, per question).
+Evaluation, compilation and calls that save are not included, but saving in the background slows down our steps. Both
+processes keep freed memory. The machine should be idle: torch's threads wait for each other at every operation, and
+other load slows them down far more than ours. The table states how many cores other programs used.
 
-Sides take turns seed by seed, each in a process of its own. What is done is kept in the workdir, as SIDE-SEED.json.
-Stopped at any point, the same command goes on: ours from its last checkpoint, theirs with the seed that it was at.
+The sides alternate seed by seed, each in a new process. Results are stored in the workdir as SIDE-SEED.json. After a
+stop, the same command continues: ours from its last checkpoint, theirs from the start of the interrupted seed.
 """
 from __future__ import annotations
 
@@ -80,15 +79,15 @@ def make_config(path: str, overrides: Sequence[str], seed: int) -> FinetuningCon
     for field, value in _FIXED.items():
         section, name = field.split(".")
         found = getattr(getattr(config, section), name)
-        require(found == value, f"config.{field}", found, f"theirs is written for {value!r} alone")
+        require(found == value, f"config.{field}", found, f"theirs only supports {value!r}")
     require(config.task.name in CLASSES and not getattr(config.task, "regression", False), "config.task.name",
-            config.task.name, f"theirs is written for {' and '.join(CLASSES)} alone, and for no regression")
-    require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "", "name files, or hold a part back")
+            config.task.name, f"theirs only supports {' and '.join(CLASSES)}, without regression")
+    require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "", "name dev files, or set config.task.dev_fraction")
     return config
 
 
 def run_side(side: str, path: str, overrides: Sequence[str], seed: int, workdir: pathlib.Path) -> None:
-    """Trains one side with one seed, and leaves its record; without one if it was stopped."""
+    """Trains one side with one seed, and writes its results unless it was stopped."""
     keep_freed_memory()
     config, folder = make_config(path, overrides, seed), workdir / f"{side}-{seed}"
     experiment = build(with_architecture(config, folder, DECIDED_WITH_POSITIONS), folder)
@@ -112,22 +111,22 @@ def seconds_of_others() -> float:
 
 
 def sizes(experiment: Experiment) -> str:
-    """How much is trained on and measured by, in words."""
+    """Sizes of the training and evaluation data as text."""
     size, learning = experiment.size, experiment.workload
     parts, rows, per_step = learning.dataset.examples, learning.dataset.rows["train"], learning.rows_per_step
     return (f"{', '.join(f'{len(examples):,} {part}' for part, examples in parts.items())} examples; "
-            f"{len(rows.features):,} features of {rows.features.lengths.mean():.0f} pieces to train on; "
-            f"{size.total_steps:,} updates of {size.batch_size:.1f} examples: {per_step} rows of {rows.length} pieces, "
+            f"{len(rows.features):,} features of {rows.features.lengths.mean():.0f} tokens to train on; "
+            f"{size.total_steps:,} updates of {size.batch_size:.1f} examples: {per_step} rows of {rows.length} tokens, "
             f"{rows.filled:.0%} full, or {per_step * len(rows.features) / len(rows):.1f} features")
 
 
 def plain(config: FinetuningConfig) -> Any:
-    """A config as JSON gives it back."""
+    """A config as plain values, as loaded from JSON."""
     return json.loads(json.dumps(to_dict(config)))
 
 
 def ours(config: FinetuningConfig, folder: pathlib.Path) -> dict[str, Any] | None:
-    """Scores by part and seconds in steps; None if it was stopped."""
+    """Scores of each data split and seconds in training steps; None if it was stopped."""
     import jax
     if not finetune(config, folder).finished:
         return None
@@ -137,7 +136,7 @@ def ours(config: FinetuningConfig, folder: pathlib.Path) -> dict[str, Any] | Non
 
 
 def theirs(experiment: Experiment) -> dict[str, Any]:
-    """The same of transformers."""
+    """The same for transformers."""
     import torch
     import transformers
     config, learning, total = experiment.config, experiment.workload, experiment.size.total_steps
@@ -168,7 +167,7 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
 
 
 def make_model(experiment: Experiment) -> torch.nn.Module:
-    """The network of `config.init_from` with a new head."""
+    """The model of `config.init_from` with a new head."""
     import transformers
     transformers.logging.set_verbosity_error()  # it warns of the new head
     config, labels = experiment.config, experiment.workload.task.labels
@@ -179,7 +178,7 @@ def make_model(experiment: Experiment) -> torch.nn.Module:
 
 def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, features: Features,
            chosen: np.ndarray, clip_norm: float) -> float:
-    """A training step on some features. Returns its loss."""
+    """Trains on a batch of features. Returns the loss."""
     import torch
     model.train()
     inputs = inputs_of(features, chosen)
@@ -194,7 +193,7 @@ def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: A
 
 
 def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Kernels and tables, which decay, and biases and layer norms, which do not."""
+    """Parameter groups: kernels and embeddings with weight decay, biases and layer norms without."""
     names = dict(model.named_parameters())
     still = {name for name in names if name.endswith("bias") or "LayerNorm" in name}
     return [{"params": [value for name, value in names.items() if name not in still], "weight_decay": decay},
@@ -202,7 +201,7 @@ def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any
 
 
 def batches(experiment: Experiment) -> Iterator[np.ndarray]:
-    """The features of each update, as many as there are in our rows on average; epochs run on into one another."""
+    """The features of each update, as many as in our rows on average; an update may span two epochs."""
     rows, per_step, total = (experiment.workload.dataset.rows["train"], experiment.workload.rows_per_step,
                              experiment.size.total_steps)
     count, random = len(rows.features), np.random.default_rng(experiment.config.seed)
@@ -213,7 +212,7 @@ def batches(experiment: Experiment) -> Iterator[np.ndarray]:
 
 
 def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]:
-    """Some features [B], padded to the longest of them."""
+    """A batch of features [B], padded to the longest."""
     import torch
 
     def padded(values: np.ndarray) -> torch.Tensor:
@@ -246,7 +245,7 @@ def loss_of(outputs: Any, mask: torch.Tensor, features: Features, chosen: np.nda
 
 
 def scores_of(model: torch.nn.Module, experiment: Experiment, part: str) -> dict[str, float]:
-    """The figures of a part, decoded and scored as ours; the task is tuned by the dev part."""
+    """The scores of a data split, decoded and scored as ours; the task is tuned on the dev split."""
     dataset = experiment.workload.dataset
     task, examples, features = dataset.task, dataset.examples[part], dataset.rows[part].features
     outputs = outputs_of(model, features, experiment.config.evaluation.batch_size)
@@ -258,7 +257,7 @@ def scores_of(model: torch.nn.Module, experiment: Experiment, part: str) -> dict
 
 
 def outputs_of(model: torch.nn.Module, features: Features, size: int) -> dict[str, np.ndarray]:
-    """What the network says of all features, `size` at a time, laid out as `Task.decode` takes it."""
+    """The model's outputs of all features, `size` at a time, in the layout of `Task.decode`."""
     import torch
     model.eval()
     order, found = np.argsort(-features.lengths, kind="stable"), {}
@@ -277,7 +276,7 @@ def outputs_of(model: torch.nn.Module, features: Features, size: int) -> dict[st
 
 
 def report(workdir: pathlib.Path, seeds: int, metric: str) -> None:
-    """Prints the table of what there is."""
+    """Prints the table of all results so far."""
     files = {side: [workdir / f"{side}-{seed}.json" for seed in range(seeds)] for side in SIDES}
     found = {side: [json.loads(file.read_text(encoding="utf-8")) for file in of_side if file.exists()]
              for side, of_side in files.items()}
@@ -302,14 +301,14 @@ def report(workdir: pathlib.Path, seeds: int, metric: str) -> None:
 
 
 def mean(values: list[float]) -> str:
-    """A mean and the sample deviation, in words."""
+    """A mean and the sample standard deviation as text."""
     if not values:
         return "-"
     return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
-    """Runs what is not there yet, and prints the table."""
+    """Runs all sides and seeds without results, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -328,7 +327,7 @@ def main() -> None:
                 child.start()
                 child.join()
             if not file.exists():
-                parser.exit(1, f"{side}, seed {seed}: not finished; the same command goes on\n")
+                parser.exit(1, f"{side}, seed {seed}: not finished; run the same command again to continue\n")
             if json.loads(file.read_text(encoding="utf-8"))["config"] != plain(config):
                 parser.error(f"{file}: of another config; give another workdir")
     report(args.workdir, args.seeds, task_of(config).metric)

@@ -1,11 +1,11 @@
-"""Tries launch/slurm.sbatch on a real Slurm cluster of one node, started for it. Run by hand, as root:
+"""Runs launch/slurm.sbatch on a real Slurm cluster of one node, which this script starts. Run it by hand, as root:
 
   apt-get install slurm-wlm munge
   python -m tests.launch.try_slurm
 
-A run of two tasks is sent SIGTERM, as it is before a time limit, then preempted by a job that goes before it, then
-loses a task to SIGKILL, and goes on to its end; one is warned of its time limit, and goes on; one with a mistake is not
-run again; a cancelled one stays cancelled. Takes about six minutes.
+A run of two tasks gets SIGTERM, is preempted by a job of higher priority, loses a task to SIGKILL, and continues to its
+end each time. One is warned of its time limit, and continues. One with a wrong argument is not requeued; a cancelled one
+stays cancelled. Takes about six minutes.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEADLINE_SECONDS = 600
 
 
 def main() -> None:
-    """Tries it, and says what was seen."""
+    """Runs all cases, and prints the results."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -44,7 +44,7 @@ def main() -> None:
         try:
             _try_going_on(files, folder / "run")
             _try_a_time_limit(files, folder / "limited")
-            _try_a_mistake(files, folder / "mistake")
+            _try_a_wrong_argument(files, folder / "mistake")
             _try_cancelling(files, folder / "cancelled")
         finally:
             subprocess.run(["scancel", "--user=root"])
@@ -69,7 +69,7 @@ def _try_going_on(files: Files, workdir: pathlib.Path) -> None:
     assert len(stops) == 2 and sorted(losses(workdir)) == list(range(1, STEPS + 1)), stops
     assert not list(ROOT.glob("*.statuses"))
     print(f"job {job.number}: stopped by SIGTERM after step {stops[0]}, preempted after step {stops[1]}, a task "
-          f"killed later, went on by itself each time, {STEPS} steps done, {state['JobState']}")
+          f"killed later, continued each time, {STEPS} steps done, {state['JobState']}")
 
 
 def _try_a_time_limit(files: Files, workdir: pathlib.Path) -> None:
@@ -83,11 +83,11 @@ def _try_a_time_limit(files: Files, workdir: pathlib.Path) -> None:
     print(f"job {job.number}: warned of its time limit, it saved step {stopped}, was requeued and went on from there")
 
 
-def _try_a_mistake(files: Files, workdir: pathlib.Path) -> None:
+def _try_a_wrong_argument(files: Files, workdir: pathlib.Path) -> None:
     job = Job(files, workdir, "--config.train.batch_size=0")
     state = job.wait_for_end()
     assert state["JobState"] == "FAILED" and state["ExitCode"] == "2:0" and state["Restarts"] == "0", state
-    print(f"job {job.number}: a mistake ended it with status 2, and it was not requeued")
+    print(f"job {job.number}: a wrong argument ended it with status 2, and it was not requeued")
 
 
 def _try_cancelling(files: Files, workdir: pathlib.Path) -> None:
