@@ -50,6 +50,7 @@ class TaskEvaluator:
           batch_size: rows per batch over all devices.
         """
         self._dataset, self._model, self._local_model = dataset, model, local_model
+        self._loss = dataset.task.loss_evaluation
         self._mesh, self._rules, self._batch_size = mesh, rules, batch_size
 
     def mean_loss(self, part: str, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, float]:
@@ -61,7 +62,8 @@ class TaskEvaluator:
         sums = np.zeros(3)
         for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, should_stop):
             sums += [float(value) for value in batch_sums]
-        return self._dataset.task.loss_evaluation.metrics(*sums.tolist())
+        assert self._loss is not None
+        return self._loss.metrics(*sums.tolist())
 
     def predict(self, part: str, task: Task, params: Any, call: Call, should_stop: ShouldStop = lambda: None) -> Predicted:
         """Predictions of a part; those of "dev" tune the task, and are decoded again if that changes it.
@@ -108,6 +110,7 @@ class TaskEvaluator:
 
     @functools.cached_property
     def _loss_executor(self) -> MeshExecutor:
-        task, loss = self._dataset.task, self._dataset.task.loss_evaluation.loss
+        assert self._loss is not None
+        task, loss = self._dataset.task, self._loss.loss
         return MeshExecutor(lambda params, batch: loss(task.apply(self._model, params, batch), batch),
                             lambda batch: batch, self._mesh, self._rules, self._batch_size)

@@ -59,7 +59,7 @@ def _code(task: type) -> str:
     """A hash of the code of tasks and tokenization: features made by other code are not used."""
     digest = hashlib.sha256(tokenizers.__version__.encode())
     for package in (spanbert_jax.tasks, spanbert_jax.text):
-        for file in sorted(pathlib.Path(package.__file__).parent.rglob("*.py")):
+        for file in sorted(pathlib.Path(package.__path__[0]).rglob("*.py")):
             digest.update(file.read_bytes())
     with contextlib.suppress(OSError, TypeError):  # of a plugin; without a file in an interactive session
         digest.update(pathlib.Path(inspect.getfile(task)).read_bytes())
@@ -72,13 +72,17 @@ def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
     def array(*parts: str) -> np.ndarray:
         return np.load(folder / f"{'.'.join(parts)}.npy", mmap_mode="r", allow_pickle=False)
 
-    features = Features(
-        *(array(field) for field in ("example", "starts", "tokens", "token_types")),
-        **{kind: {name: array(kind, name) for name in stored[kind]} for kind in ("columns", "token_columns")},
-        labels=TokenSequences(array("labels", "starts"), array("labels", "tokens")) if stored["labels"] else None)
-    for sequences in filter(None, (features, features.labels)):
-        if len(sequences.tokens) != sequences.starts[-1]:
+    def columns(kind: str) -> dict[str, np.ndarray]:
+        return {name: array(kind, name) for name in stored[kind]}
+
+    def checked(starts: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(tokens) != starts[-1]:
             raise ValueError("truncated")
+        return starts, tokens
+
+    labels = TokenSequences(*checked(array("labels", "starts"), array("labels", "tokens"))) if stored["labels"] else None
+    features = Features(array("example"), *checked(array("starts"), array("tokens")), array("token_types"),
+                        columns("columns"), columns("token_columns"), labels)
     for issue, count in stored["counts"].items():
         for place in stored["places"][issue]:
             issues.add(issue, place, 0)

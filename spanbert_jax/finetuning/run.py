@@ -55,7 +55,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
         loop = run.train(experiment)
         if loop.finished:
             with jax.set_mesh(experiment.mesh):
-                export_results(experiment, loop, workdir)
+                export_results(config.task.name, experiment, loop, workdir)
         return run.result(experiment, loop)
 
 
@@ -90,8 +90,9 @@ def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pa
     return own if started else config.task.tokenizer or config.init_from
 
 
-def export_results(experiment: Experiment[TaskWorkload], loop: TrainingLoop, workdir: pathlib.Path) -> None:
-    """Writes the model with its task, scores and predictions of a finished run."""
+def export_results(name: str, experiment: Experiment[TaskWorkload], loop: TrainingLoop,
+                   workdir: pathlib.Path) -> None:
+    """Writes the model of a finished run with its task, of a given name, and scores and predictions."""
     workload, config = experiment.workload, experiment.config
     step, params = _best_params(experiment, loop, workdir)
     results: dict[str, Any] = {"step": step}
@@ -108,7 +109,7 @@ def export_results(experiment: Experiment[TaskWorkload], loop: TrainingLoop, wor
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
     if is_process_zero():
-        save_model(workdir / MODEL_FOLDER, FineTuned(config.task.name, task, workload.local_model, params,
+        save_model(workdir / MODEL_FOLDER, FineTuned(name, task, workload.local_model, params,
                                                      workload.dataset.tokenizer, config.plugins))
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 

@@ -1,1 +1,1 @@
-"""Writing texts piece by piece: greedy, by beam search and by sampling."""
+"""Text generation token by token: greedy search, beam search and sampling."""

@@ -1,4 +1,4 @@
-"""A network that writes, one position after the other."""
+"""Incremental decoding: an encoder-decoder model computed one position at a time, with cached keys and values."""
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -11,27 +11,27 @@ from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCa
 
 
 class DecodeState(NamedTuple):
-    """What has been computed of the positions so far, of K hypotheses for each of B sources.
+    """Cached keys and values of the positions so far, for K hypotheses of each of B sources.
 
     Attributes:
-      layers: a cache for each layer, of B K hypotheses.
-      memory_mask: booleans [B, 1, 1, S].
+      layers: a cache per layer, of B * K hypotheses.
+      memory_mask: booleans [B, 1, 1, S], whether a source position is a token.
     """
     layers: tuple[LayerCache, ...]
     memory_mask: jax.Array
 
 
 def unstack_layers(params: Any) -> Any:
-    """Parameters of an `EncoderDecoder` as an `IncrementalDecoder` takes them, to be made once.
+    """Parameters of an `EncoderDecoder` in the layout of an `IncrementalDecoder`.
 
-    Each layer has arrays of its own, for of stacked ones every step would copy what it needs. Those of queries, keys
-    and values of what is written are joined.
+    Each layer gets its own arrays, because every step would copy its part of stacked ones. The kernels of queries, keys
+    and values of self-attention are joined.
     """
     params = merge_tied_params(params)
     decoder = params["decoder"]
     count = len(jax.tree.leaves(decoder["layers"])[0])
-    apart = [jax.tree.map(lambda stacked, layer=layer: stacked[layer], decoder["layers"]) for layer in range(count)]
-    joined = [{**layer, "attention": _joined(layer["attention"])} for layer in apart]
+    separate = [jax.tree.map(lambda stacked, layer=layer: stacked[layer], decoder["layers"]) for layer in range(count)]
+    joined = [{**layer, "attention": _joined(layer["attention"])} for layer in separate]
     return {**params, "decoder": {**decoder, "layers": joined}}
 
 
@@ -41,17 +41,17 @@ def _joined(attention: Any) -> Any:
 
 
 class IncrementalDecoder:
-    """A network that writes one position at a time, given its parameters `unstack_layers`."""
+    """An encoder-decoder model that computes one position at a time, with parameters from `unstack_layers`."""
 
     def __init__(self, model: EncoderDecoder, params: Any):
-        # The encoder runs once, where a loop over stacked layers copies least.
+        # The encoder runs once; a loop over stacked layers copies least.
         self._encoder = model.clone(compute=model.compute.replace(layers="scanned"))
         self._params, self._layers, self.config = params, params["decoder"]["layers"], model.decoder_config
         self._decoder, self._layer = Decoder(self.config, model.compute), DecoderLayer(self.config, model.compute)
         self._compute = model.compute
 
-    def begin(self, tokens: jax.Array, segments: jax.Array, hypotheses: int, length: int) -> DecodeState:
-        """Reads sources [B, S], segments 0 for padding; nothing is written yet, and there is room for `length`."""
+    def start(self, tokens: jax.Array, segments: jax.Array, hypotheses: int, length: int) -> DecodeState:
+        """Encodes sources [B, S], segments 0 for padding; the caches have room for `length` tokens."""
         memory = self._encoder.apply({"params": self._params}, tokens, segments, method=EncoderDecoder.encode)
         heads = self.config.num_heads
         blank = jnp.zeros((len(tokens) * hypotheses, heads, length, self.config.width // heads),
@@ -60,25 +60,26 @@ class IncrementalDecoder:
         layers = tuple(LayerCache(blank, blank, *map(heads_first, attention.apply(
             {"params": layer["memory_attention"]}, memory, method=Attention.keys_and_values)))
             for layer in self._layers)
-        # Without a barrier XLA turns the memory round in every step, and not once.
+        # Without a barrier XLA transposes the memory in every step instead of once.
         return DecodeState(jax.lax.optimization_barrier(layers), (segments != 0)[:, None, None, :])
 
-    def step(self, written: DecodeState, tokens: jax.Array, step: jax.Array) -> tuple[jax.Array, DecodeState]:
-        """What follows pieces [B, K] at position `step`: logits [B, K, V] float32."""
+    def step(self, state: DecodeState, tokens: jax.Array, step: jax.Array) -> tuple[jax.Array, DecodeState]:
+        """Float32 logits [B, K, V] of the tokens after tokens [B, K] at position `step`, and the new state."""
         params = {"params": self._params["decoder"]}
-        x = self._decoder.apply(params, tokens, step, method=Decoder.embed)
-        mask, layers = jnp.arange(written.layers[0].key.shape[-2]) <= step, []
-        for layer, cache in zip(self._layers, written.layers, strict=True):
-            inputs = LayerInputs(mask, written.memory_mask, cache=cache, step=step)
-            x, cache = self._layer.apply({"params": layer}, x, inputs, None)
-            layers.append(cache)
-        logits = self._decoder.apply(params, x, method=Decoder.logits)[..., :self.config.vocab_size]
-        return logits, written._replace(layers=tuple(layers))
+        x: Any = self._decoder.apply(params, tokens, step, method=Decoder.embed)
+        mask = jnp.arange(state.layers[0].key.shape[-2]) <= step
+        layers: list[Any] = []
+        for layer, cache in zip(self._layers, state.layers, strict=True):
+            inputs = LayerInputs(mask, state.memory_mask, cache=cache, step=step)
+            x, new_cache = self._layer.apply({"params": layer}, x, inputs, None)
+            layers.append(new_cache)
+        logits: Any = self._decoder.apply(params, x, method=Decoder.logits)
+        return logits[..., :self.config.vocab_size], state._replace(layers=tuple(layers))
 
 
-def reorder_cache(written: DecodeState, hypotheses: jax.Array) -> DecodeState:
-    """Goes on from some hypotheses of each source, by number [B, K]."""
+def reorder_cache(state: DecodeState, hypotheses: jax.Array) -> DecodeState:
+    """The state of selected hypotheses of each source, by number [B, K]."""
     count, width = hypotheses.shape
     rows = (jnp.arange(count)[:, None] * width + hypotheses).reshape(-1)
-    return written._replace(layers=tuple(cache._replace(key=cache.key[rows], value=cache.value[rows])
-                                         for cache in written.layers))
+    return state._replace(layers=tuple(cache._replace(key=cache.key[rows], value=cache.value[rows])
+                                         for cache in state.layers))

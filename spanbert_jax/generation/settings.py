@@ -1,4 +1,4 @@
-"""How a text is to be written."""
+"""Settings of generation."""
 from __future__ import annotations
 
 import dataclasses
@@ -6,21 +6,21 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSettings:
-    """How a text is to be written.
+    """How a text is generated; the fields are those of transformers' generation config.
 
     Attributes:
-      start, end, pad: ids of the piece that a text is begun with, of the one that ends it, and of what stands behind.
-      max_length: pieces to write at most, the end among them.
-      min_length: pieces to write before the end may come.
-      beams: hypotheses that are followed at a time.
-      length_penalty: a hypothesis is as good as its log-probability over its length to the power of this.
-      early_stopping: whether the search ends as soon as `beams` hypotheses have ended; else it goes on until none of
-        those that have not, as long as it is now, is better than the worst that has.
-      no_repeat_ngram: so many pieces in a row do not come twice; 0 for no such rule.
-      sample: whether to draw pieces, and not to take the likeliest; with one beam.
-      temperature: what logits are divided by before a piece is drawn.
-      top_k: likeliest pieces of which one is drawn; 0 for all.
-      top_p: one is drawn of the fewest likeliest pieces that have this share of the probability together.
+      start, end, pad: ids of the start token, the end token and padding after the end.
+      max_length: maximum number of generated tokens, the end token included.
+      min_length: minimum number of tokens before the end token.
+      beams: number of beams.
+      length_penalty: a hypothesis's score is its log-probability divided by its length to this power.
+      early_stopping: stop as soon as `beams` hypotheses have ended; otherwise, when no running hypothesis has a better
+        score at its current length than the worst ended one.
+      no_repeat_ngram: n-grams of this size occur only once; 0 allows all.
+      sample: sample tokens instead of taking the most likely ones; needs beams=1.
+      temperature: divides the logits before sampling.
+      top_k: sample from the k most likely tokens; 0 for all.
+      top_p: sample from the fewest most likely tokens that have this total probability.
     """
     start: int
     end: int

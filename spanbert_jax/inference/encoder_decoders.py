@@ -12,8 +12,8 @@ from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, load_model, save_model
 from spanbert_jax.interop.exporting import Comparison, on_cpu
 from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
-from spanbert_jax.model import EncoderDecoder
 from spanbert_jax.tasks import TASKS
+from spanbert_jax.tasks.protocol import Model
 
 
 def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None,
@@ -51,7 +51,7 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
     return fine_tuned, comparison
 
 
-def compare(path: pathlib.Path, model: EncoderDecoder, params: Any) -> Comparison:
+def compare(path: pathlib.Path, model: Model, params: Any) -> Comparison:
     """Compares logits for the same texts with transformers' on a directory, in float32 on the CPU.
 
     Raises:

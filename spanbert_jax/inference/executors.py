@@ -22,7 +22,7 @@ _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
 _DEVICES = "devices"
 
-Compute = Callable[[Any, Mapping[str, jax.Array]], Any]
+Compute = Callable[[Any, Mapping[str, Any]], Any]
 Inputs = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 Outputs = Iterator[tuple[np.ndarray, Any]]
 
@@ -80,7 +80,7 @@ class ChunkedExecutor:
             yield numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()}
 
 
-def _in_chunks(compute: Compute, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array], jax.Array],
+def _in_chunks(compute: Compute, mesh: Mesh) -> Callable[[Any, Mapping[str, np.ndarray], np.ndarray],
                                                          dict[str, jax.Array]]:
     """A jitted function from parameters, chunks of rows and each device's number of real chunks to the outputs.
 

@@ -60,7 +60,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         with _disk_errors(partial):
             done = _begin(partial, _fingerprint(model, inputs, dtype, settings))
         if official is not None and not done:
-            require_absent_or_empty(official)
+            require_absent_or_empty(os.fspath(official))
             if not task.files([], []):
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def load_model(directory: str | pathlib.Path, dtype: str = "float32",
+def load_model(directory: str | os.PathLike, dtype: str = "float32",
                settings: Mapping[str, Any] | None = None) -> FineTuned:
     """A model and its task from the directory that fine-tuning wrote, or the workdir that contains it.
 
@@ -85,8 +86,8 @@ def load_model(directory: str | pathlib.Path, dtype: str = "float32",
     if settings:
         task = with_overrides(task, settings)
     if is_workdir(folder):
-        raise UserError(f"{folder}: a fine-tuning run that has not finished; start its command again, and the model "
-                        f"will be in {folder / MODEL_FOLDER}")
+        raise UserError(f"{folder}: an unfinished fine-tuning run; run its command again, and the model will be in "
+                        f"{folder / MODEL_FOLDER}")
     tokenizer = load_tokenizer(folder)
     return FineTuned(name, task, *task.load_weights(folder, dtype, tokenizer), tokenizer, plugins)
 

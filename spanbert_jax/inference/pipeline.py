@@ -39,8 +39,8 @@ class Pipeline:
         """
         if (inputs is None) == (not fields):
             raise UserError("give either an input or its fields by name")
-        single = not isinstance(inputs, (list, tuple))
-        items = [fields if inputs is None else inputs] if single else list(inputs)
+        single = inputs is None or isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Sequence)
+        items: list[Any] = [fields if inputs is None else inputs] if single else list(inputs or ())
         issues = DataIssues()
         examples = []
         for number, item in enumerate(items, 1):

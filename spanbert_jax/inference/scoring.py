@@ -33,7 +33,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       UserError: naming file, line and id of an error.
     """
     if out is not None:
-        require_absent_or_empty(out)
+        require_absent_or_empty(os.fspath(out))
     fine_tuned, issues = load_model(model, settings=settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
     examples, predictions, group = read_all(task, inputs, issues), [], examples_per_group()

@@ -47,8 +47,8 @@ class AnswerLogits:
 def finite_logits(start: np.ndarray, end: np.ndarray) -> AnswerLogits:
     """The model's start_logits and end_logits [T], made finite."""
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    repaired = [np.nan_to_num(logits, nan=-_LARGEST, posinf=_LARGEST, neginf=-_LARGEST) for logits in (start, end)]
-    return AnswerLogits(*repaired, np.isfinite(start) & np.isfinite(end))
+    repaired = (np.nan_to_num(logits, nan=-_LARGEST, posinf=_LARGEST, neginf=-_LARGEST) for logits in (start, end))
+    return AnswerLogits(next(repaired), next(repaired), np.isfinite(start) & np.isfinite(end))
 
 
 def best_answer(context: str, features: Features, windows: range, logits: AnswerLogits, limits: AnswerLimits) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, open_pretrained
-from spanbert_jax.model import ComputeConfig, EncoderModel, ModelConfig, Outputs, make_head, train_step_flops
+from spanbert_jax.model import ComputeConfig, EncoderModel, ModelConfig, make_head, train_step_flops
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.programs import Program
 
@@ -44,7 +44,7 @@ def initial_params(model: nn.Module, init_from: str, tokenizer: Tokenizer, seed:
 
 
 def apply(model: nn.Module, params: Any, batch: Mapping[str, jax.Array],
-          dropout_key: jax.Array | None = None) -> Outputs:
+          dropout_key: jax.Array | None = None) -> Any:
     """Outputs for packed rows; without dropout if there is no key."""
     return model.apply({"params": params}, batch["tokens"], batch["segments"], batch["token_types"],
                        first=batch["first"], deterministic=dropout_key is None,

@@ -56,7 +56,7 @@ class ExtractiveSummarizationState(FittedState):
     sentences: int | None = None
 
 
-class ExtractiveSummarization(Task):
+class ExtractiveSummarization(Task[Document]):
     """Classifies each sentence, in the layout of BertSum (Liu 2019): [CLS] before and [SEP] after each sentence.
 
     Changed on purpose: BertSum classifies the output at a sentence's [CLS]; here all tokens of the sentence are
@@ -165,7 +165,8 @@ class ExtractiveSummarization(Task):
         spans = example.spans
         by_sentence = np.zeros(len(spans))
         by_sentence[read] = np.nan_to_num(probabilities)
-        scores, sentences = by_sentence.tolist(), []
+        scores = by_sentence.tolist()
+        sentences: list[dict[str, Any]] = []
         for number in best_sentences(scores, self.sentences):
             start, end = spans[number]
             sentences.append({"sentence": number, "start": start, "end": end, "text": example.text[start:end],

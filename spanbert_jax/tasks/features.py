@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Numbers = Sequence[int] | np.ndarray
 
@@ -81,10 +82,9 @@ class FeatureBuilder:
         self._token_columns: dict[str, list[np.ndarray]] = {}
         self._labels: list[np.ndarray] = []
 
-    def add(self, example: int, tokens: Numbers, token_types: Numbers,
-            columns: Mapping[str, Any] | None = None,
-            token_columns: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
-            labels: Numbers | None = None) -> None:
+    def add(self, example: int, tokens: ArrayLike, token_types: ArrayLike,
+            columns: Mapping[str, Any] | None = None, token_columns: Mapping[str, ArrayLike] | None = None,
+            labels: ArrayLike | None = None) -> None:
         """Adds a feature. All features have the same columns and token columns, and all or none have labels."""
         self._examples.append(example)
         self._tokens.append(np.asarray(tokens, np.int32))
@@ -92,9 +92,10 @@ class FeatureBuilder:
         for name, value in (columns or {}).items():
             self._columns.setdefault(name, []).append(value)
         for name, values in (token_columns or {}).items():
-            if len(values) != len(tokens):
-                raise ValueError(f"{name}: {len(values)} entries for {len(tokens)} tokens")
-            self._token_columns.setdefault(name, []).append(np.asarray(values))
+            array = np.asarray(values)
+            if len(array) != len(self._tokens[-1]):
+                raise ValueError(f"{name}: {len(array)} entries for {len(self._tokens[-1])} tokens")
+            self._token_columns.setdefault(name, []).append(array)
         if labels is not None:
             self._labels.append(np.asarray(labels, np.int32))
 

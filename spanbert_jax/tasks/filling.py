@@ -1,4 +1,4 @@
-"""Filling runs of [MASK]s: the best pieces by the masked-token head, by the span boundary head, and by both."""
+"""Fills runs of [MASK] tokens with the masked-token head, the span boundary head, and both combined."""
 from __future__ import annotations
 
 import dataclasses
@@ -18,20 +18,20 @@ from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads.base import BOUNDARIES, TOKEN_EMBEDDING
 from spanbert_jax.text import SPECIAL_TOKENS, SpecialIds, special_ids
 
-# Rows are padded to a multiple of this, so that texts of about the same length share a compilation.
+# Rows are padded to a multiple of this, so that texts of similar length share a compiled program.
 _LENGTH_MULTIPLE = 32
-_NO_HEAD = ("no masked-token head in these weights, so they cannot fill; the released SpanBERT archives come without "
-            "pretraining heads, but for the large one with heads")
+_NO_HEAD = ("these weights have no masked-token head, so they cannot fill; the released SpanBERT archives have no "
+            "pretraining heads, except the large one with heads")
 
 
 @dataclasses.dataclass(frozen=True)
 class Filling:
-    """Pieces in the place of a run of [MASK]s.
+    """Tokens for a run of [MASK]s.
 
     Attributes:
-      pieces: one a [MASK].
-      text: the pieces joined; a '##' piece continues the one before, and keeps its '##' where it comes first.
-      log_probability: the sum over the pieces, since each is predicted on its own; natural logarithm.
+      pieces: one token per [MASK]; the key in the output of `fill --json`.
+      text: the tokens joined; a '##' token continues the one before, and keeps its '##' if it comes first.
+      log_probability: natural logarithm, summed over the tokens, which are predicted independently.
     """
     pieces: tuple[str, ...]
     text: str
@@ -39,7 +39,7 @@ class Filling:
 
     @property
     def probability(self) -> float:
-        """Of all the pieces together."""
+        """Probability of all tokens together."""
         return math.exp(self.log_probability)
 
 
@@ -48,11 +48,11 @@ class MaskRun:
     """A run of adjacent [MASK]s and its best fillings, the best first.
 
     Attributes:
-      start: position of its first [MASK] among the pieces of the text; [CLS] has position 0.
+      start: position of its first [MASK] in the text's tokens; [CLS] has position 0.
       length: number of [MASK]s.
       masked_token: by the masked-token head.
-      boundary: by the boundary head; None where it cannot be used.
-      both: by the product of the two distributions at each [MASK], normalised again; None likewise.
+      boundary: by the boundary head; None if it cannot be used.
+      both: by the normalized product of the two distributions at each [MASK]; None likewise.
       why_no_boundary: why the boundary head cannot be used; else empty.
     """
     start: int
@@ -67,24 +67,23 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
          tokenizer: Tokenizer | None = None) -> list[MaskRun]:
     """The k best fillings of each run of [MASK]s in a text.
 
-    The boundary head predicts a run from the tokens before and after it, which must be real ones: masking gives spans
-    at the edge of a text no boundary target, here as in the reference. Special pieces are never proposed.
+    The boundary head predicts a run from the tokens before and after it, which must not be special tokens: spans at the
+    edge of a text have no boundary targets in training, here as in the reference. Special tokens are never predicted.
 
     Args:
-      model: a name or path as `from_pretrained` takes it, or what `load_network` gives: a network and its parameters.
-      text: with at least one [MASK].
-      k: fillings wanted; fewer come where there are no more.
-      tokenizer: the one that the network was trained with; with a name or path, that which lies there if not given.
+      model: a name or path as for `from_pretrained`, or a model and its parameters as from `load_network`.
+      text: contains at least one [MASK].
+      k: number of fillings; fewer are returned if there are no more.
+      tokenizer: the one that the model was trained with; by default the one at the name or path.
 
     Returns:
-      The runs in their order in the text.
+      The runs in the order of the text.
 
     Raises:
-      UserError: in one line: there is no [MASK], the text is too long, k is below 1, or the network or its tokenizer
-        cannot be used.
+      UserError: there is no [MASK], the text is too long, k is below 1, or model or tokenizer cannot be used.
     """
     if k < 1:
-        raise UserError(f"k={k}: at least 1 filling must be asked for")
+        raise UserError(f"k={k}: must be at least 1")
     if isinstance(model, (str, pathlib.Path)):
         tokenizer = tokenizer or load_tokenizer(model)
         model = load_network(model)
@@ -92,7 +91,7 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
     if TOKEN_EMBEDDING not in network.head.inputs:
         raise UserError(_NO_HEAD)
     if tokenizer is None:
-        raise UserError("no tokenizer: give the one that the network was trained with (spanbert_jax.load_tokenizer)")
+        raise UserError("no tokenizer: give the one that the model was trained with (spanbert_jax.load_tokenizer)")
     config, special = network.config, special_ids(tokenizer)
     proposable = _proposable(tokenizer, config.vocab_size)
     tokens = _encode(text, tokenizer, special, config.max_positions)
@@ -111,10 +110,10 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
 
 
 def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[str, Any]]:
-    """A network that can fill, with its weights: the heads that come with them and no new one.
+    """A model with pretraining heads, and its parameters.
 
     Raises:
-      UserError: when they cannot be read, or no masked-token head comes with them.
+      UserError: the weights cannot be read, or have no masked-token head.
     """
     pretrained = open_pretrained(name_or_path)
     if TOKEN_EMBEDDING not in pretrained.head.inputs:
@@ -124,19 +123,19 @@ def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[s
 
 
 def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best ways to choose one of V at each of n places, where log probabilities add up. Exact.
+    """The exact k best choices of one of V tokens at each of n positions, by the sum of log-probabilities.
 
     Args:
-      log_probabilities: [n, V]; what has -inf is never chosen.
+      log_probabilities: [n, V]; -inf is never chosen.
 
     Returns:
-      The choices, [K, n] integers, and their sums [K], the best first. K is k, or fewer if there are no more.
+      The choices [K, n] and their sums [K], the best first. K is k, or fewer if there are no more.
     """
     choices, sums = np.zeros((1, 0), np.int64), np.zeros(1)
     for scores in log_probabilities:
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[scores[order] > -np.inf]
-        # Number i of the choices so far with number j of this place: (i + 1)(j + 1) - 1 others are at least as good.
+        # Choice i so far with token j of this position: (i + 1)(j + 1) - 1 others are at least as good.
         pairs = [(i, j) for i in range(len(sums)) for j in range(min(len(order), k // (i + 1)))]
         before, here = np.array(pairs, np.int64).reshape(-1, 2).T
         candidates = sums[before] + scores[order[here]]
@@ -147,10 +146,10 @@ def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """[V] booleans: pieces of the tokenizer that are not special."""
-    ids = [i for piece, i in tokenizer.get_vocab(with_added_tokens=True).items() if piece not in SPECIAL_TOKENS]
+    """[V] booleans: tokens of the vocabulary that are not special."""
+    ids = [i for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if token not in SPECIAL_TOKENS]
     if max(ids) >= vocab_size:
-        raise UserError(f"the tokenizer has {max(ids) + 1:,} pieces and the network {vocab_size:,}; give the tokenizer "
+        raise UserError(f"the tokenizer has {max(ids) + 1:,} tokens and the model {vocab_size:,}; give the tokenizer "
                         "that it was trained with")
     proposable = np.zeros(vocab_size, bool)
     proposable[ids] = True
@@ -158,12 +157,12 @@ def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
 
 
 def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions: int) -> list[int]:
-    """Piece ids with [CLS] and [SEP]."""
+    """Token ids with [CLS] and [SEP]."""
     tokens = [special.cls, *tokenizer.encode(text, add_special_tokens=False).ids, special.sep]
     if special.mask not in tokens:
-        raise UserError("no [MASK] in the text; write one for each piece that is to be filled in")
+        raise UserError("no [MASK] in the text; write one for each token to fill in")
     if len(tokens) > max_positions:
-        raise UserError(f"the text has {len(tokens):,} pieces with [CLS] and [SEP], and the network takes at most "
+        raise UserError(f"the text has {len(tokens):,} tokens with [CLS] and [SEP], and the model takes at most "
                         f"{max_positions:,}; shorten it")
     return tokens
 
@@ -176,12 +175,13 @@ def _find_runs(tokens: list[int], mask: int) -> list[tuple[int, int]]:
 
 
 def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
-    """Why the boundary head cannot fill a run; empty if it can. The rules are those of `pretraining.masking`."""
+    """Why the boundary head cannot fill a run; empty if it can. The rules are those of masking."""
     if not _has_boundary_head(network):
-        return "no boundary head came with the weights"
-    places = network.head.boundary_positions
+        return "the weights have no boundary head"
+    head: Any = network.head
+    places = head.boundary_positions
     if length > places:
-        return f"the run has {length} pieces, and the boundary head predicts at most {places}"
+        return f"the run has {length} tokens, and the boundary head predicts at most {places}"
     if {tokens[start - 1], tokens[start + length]} & {special.cls, special.sep, special.pad}:
         return "the run touches the edge of the text, where the boundary head was never trained"
     return ""
@@ -192,7 +192,7 @@ def _has_boundary_head(network: EncoderModel) -> bool:
 
 
 def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positions: int) -> np.ndarray:
-    """The arguments of `_predict` after its first two, stacked: [5, 1, S] int32."""
+    """The array arguments of `_predict`, stacked: [5, 1, S] int32."""
     length = min(math.ceil(len(tokens) / _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, max_positions)
     inputs = np.zeros((5, 1, length), np.int32)
     inputs[0] = pad
@@ -208,22 +208,22 @@ def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positi
 @functools.partial(jax.jit, static_argnames="network")
 def _predict(network: EncoderModel, params: Any, tokens: jax.Array, attention_mask: jax.Array, left: jax.Array,
              right: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """Logits [S, V] of both heads; the second's mean something inside runs only, and are None if there is no such head.
+    """Logits [S, V] of both heads; the boundary head's are defined only inside runs, and None without that head.
 
     Args:
       tokens, attention_mask: [1, S].
-      left, right, place: [1, S], the tokens before and after the run that a position lies in, and its place in it.
+      left, right, place: [1, S], positions before and after the run that contains a position, and its index in the run.
     """
-    outputs = network.apply({"params": params}, tokens, attention_mask)
+    outputs: Any = network.apply({"params": params}, tokens, attention_mask)
     if not _has_boundary_head(network):
         return outputs.logits[0], None
-    boundary = network.apply({"params": params}, outputs.last_hidden_state, left, right, place,
+    boundary: Any = network.apply({"params": params}, outputs.last_hidden_state, left, right, place,
                              method="boundary_logits")
     return outputs.logits[0], boundary[0]
 
 
 def _log_probabilities(logits: np.ndarray, proposable: np.ndarray) -> np.ndarray:
-    """Normalised over the pieces that may be proposed; -inf elsewhere. [n, V], [V] -> [n, V] float64."""
+    """Log-probabilities over the proposable tokens; -inf elsewhere. [n, V], [V] -> [n, V] float64."""
     scores = np.where(proposable, logits.astype(np.float64), -np.inf)
     return scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
 
@@ -231,6 +231,6 @@ def _log_probabilities(logits: np.ndarray, proposable: np.ndarray) -> np.ndarray
 def _fillings(log_probabilities: np.ndarray, k: int, tokenizer: Tokenizer) -> tuple[Filling, ...]:
     fillings = []
     for ids, score in zip(*best_combinations(log_probabilities, k)):
-        pieces = tuple(tokenizer.id_to_token(int(i)) for i in ids)
-        fillings.append(Filling(pieces, " ".join(pieces).replace(" ##", ""), float(score)))
+        tokens = tuple(tokenizer.id_to_token(int(i)) for i in ids)
+        fillings.append(Filling(tokens, " ".join(tokens).replace(" ##", ""), float(score)))
     return tuple(fillings)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.features import Features, TokenSequences
 from spanbert_jax.tasks.packing import PackedRows, rounded_length, shortest_full
 
 _FACTORS = (1, 1.5, 2, 3, 4, 6, 8)
@@ -38,7 +38,7 @@ class PackedPairs(PackedRows):
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Rows with given numbers [R]; -1 gives a row of padding."""
-        batch, labels = super().rows(indices), self.features.labels
+        batch, labels = super().rows(indices), labels_of(self.features)
         shape = (len(indices), self.label_length)
         batch |= {"labels": np.full(shape, self._pad, np.int32), "previous": np.full(shape, self._pad, np.int32),
                   "label_segments": np.zeros(shape, np.uint8)}
@@ -55,7 +55,14 @@ class PackedPairs(PackedRows):
 
 def label_lengths(features: Features) -> np.ndarray:
     """[n] target tokens per feature: all labels except the start token."""
-    return features.labels.lengths - 1
+    return labels_of(features).lengths - 1
+
+
+def labels_of(features: Features) -> TokenSequences:
+    """The labels of features that have some."""
+    if features.labels is None:
+        raise ValueError("these features have no labels")
+    return features.labels
 
 
 def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:

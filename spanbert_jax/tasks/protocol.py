@@ -12,9 +12,8 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-import flax.linen as nn
 import jax
 import numpy as np
 from tokenizers import Tokenizer
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from spanbert_jax.model import ComputeConfig, ModelConfig
 
 Prediction = dict[str, Any]
-Examples = Sequence[Any]  # of the class of `Example` that the task reads
+Model = Any  # a Flax module; see `Task.build_model`
+E = TypeVar("E", bound="Example")
 T = TypeVar("T", bound="Task")
 # "note" of a prediction that cannot be trusted.
 NOT_FINITE = "the model's scores are not finite"
@@ -50,8 +50,10 @@ class Example(Protocol):
     """
     @property
     def id(self) -> str: ...
+
     @property
     def location(self) -> str: ...
+
     @property
     def group(self) -> str: ...
 
@@ -80,15 +82,14 @@ class FittedState(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(abc.ABC):
-    """Reads examples, makes features, computes the loss, decodes and scores.
+class Task(abc.ABC, Generic[E]):
+    """Reads examples of a type E, makes features, computes the loss, decodes and scores.
 
     Attributes:
       settings: an instance of `Settings`.
       fitted: an instance of `Fitted`; empty until `fit` is called.
       Settings, Fitted: the classes of both; a task with more fields has subclasses of its own.
       head: name of the model's head, for the default `build_model`.
-      metric: name of the score that compares two models; higher is better.
       label_fields: names of the feature columns and token columns that `loss` reads.
     """
     settings: Any = None
@@ -97,7 +98,6 @@ class Task(abc.ABC):
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     Fitted: ClassVar[type[FittedState]] = FittedState
     head: ClassVar[str]
-    metric: ClassVar[str]
     label_fields: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
@@ -106,6 +106,11 @@ class Task(abc.ABC):
         if self.fitted is None:
             object.__setattr__(self, "fitted", self.Fitted())
         self.settings.validate("config.task")
+
+    @property
+    @abc.abstractmethod
+    def metric(self) -> str:
+        """Name of the score that compares two models; higher is better."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -119,7 +124,7 @@ class Task(abc.ABC):
     # Examples and features.
 
     @abc.abstractmethod
-    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Example]:
+    def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[E]:
         """Yields the examples of a file one by one, in little memory.
 
         Args:
@@ -131,7 +136,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Example:
+    def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> E:
         """The example for an input given in Python: fields by name, or one text if that is enough.
 
         Args:
@@ -141,15 +146,15 @@ class Task(abc.ABC):
           UserError: a field is missing or wrong.
         """
 
-    def check(self, examples: Examples) -> None:
+    def check(self, examples: Sequence[E]) -> None:
         """Raises UserError if examples of several files conflict, for example by their ids."""
 
-    def fit(self: T, examples: Examples, tokenizer: Tokenizer) -> T:
+    def fit(self: T, examples: Sequence[E], tokenizer: Tokenizer) -> T:
         """The task fitted to the training examples, for example with the names of all classes."""
         return self
 
     @abc.abstractmethod
-    def features(self, examples: Examples, tokenizer: Tokenizer, issues: DataIssues,
+    def features(self, examples: Sequence[E], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
         """The model's inputs: one or several features per example, in order; deterministic.
 
@@ -175,7 +180,7 @@ class Task(abc.ABC):
 
     # Model and loss.
 
-    def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> Model:
         """The Flax module that is trained.
 
         A module of another kind needs the attributes `config` (the encoder's) and `dummy_inputs` (keyword arguments
@@ -184,11 +189,11 @@ class Task(abc.ABC):
         """
         return encoder_tasks.build_model(encoder, compute, self.head, self.labels)
 
-    def initial_params(self, model: Any, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
+    def initial_params(self, model: Model, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
         """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""
         return encoder_tasks.initial_params(model, init_from, tokenizer, seed)
 
-    def apply(self, model: Any, params: Any, batch: Mapping[str, jax.Array],
+    def apply(self, model: Model, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
         """The model's outputs for packed rows; without dropout if there is no key."""
         return encoder_tasks.apply(model, params, batch, dropout_key)
@@ -205,7 +210,7 @@ class Task(abc.ABC):
             [R, K, ...], token columns as [R, S, ...], 0 for padding.
         """
 
-    def step_flops(self, model: Any, rows: Any, count: int) -> float:
+    def step_flops(self, model: Model, rows: PackedRows, count: int) -> float:
         """Model FLOPs of a training step on `count` rows."""
         return encoder_tasks.step_flops(model, rows, count)
 
@@ -216,7 +221,7 @@ class Task(abc.ABC):
 
     # Prediction.
 
-    def program(self, model: Any, tokenizer: Tokenizer) -> Program:
+    def program(self, model: Model, tokenizer: Tokenizer) -> Program:
         """What prediction computes from parameters and rows."""
         return encoder_tasks.head_program(self, model)
 
@@ -226,7 +231,7 @@ class Task(abc.ABC):
         return [pack(features, length, pad, most=length // _TOKENS_PER_TEXT)]
 
     @abc.abstractmethod
-    def decode(self, examples: Examples, features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[E], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The predictions of examples, in order: JSON-able, each with "id", and "note" if something is wrong.
 
         Args:
@@ -234,25 +239,25 @@ class Task(abc.ABC):
           outputs: of the program as NumPy arrays: [n, ...] per feature, or [T, ...] per token as in `features.tokens`.
         """
 
-    def tune(self: T, examples: Examples, predictions: Sequence[Prediction]) -> T:
+    def tune(self: T, examples: Sequence[E], predictions: Sequence[Prediction]) -> T:
         """The task with decoding thresholds and the like chosen on dev examples."""
         return self
 
     @abc.abstractmethod
-    def score(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Metrics of predictions, `metric` among them."""
 
-    def files(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, str]:
+    def files(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, str]:
         """Predictions in the task's official formats: file name -> text."""
         return {}
 
     # Storage.
 
-    def save_weights(self, folder: pathlib.Path, model: Any, params: Any, tokenizer: Tokenizer) -> None:
+    def save_weights(self, folder: pathlib.Path, model: Model, params: Any, tokenizer: Tokenizer) -> None:
         """Writes model, weights and tokenizer into a new folder."""
         encoder_tasks.save_weights(folder, model, params, tokenizer)
 
-    def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[nn.Module, Any]:
+    def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[Model, Any]:
         """Model and parameters from a folder of `save_weights`.
 
         Raises:
@@ -261,7 +266,7 @@ class Task(abc.ABC):
         return encoder_tasks.load_weights(self, folder, dtype, tokenizer)
 
     @classmethod
-    def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> tuple[Task, nn.Module, Any, Tokenizer]:
+    def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> tuple[Task, Model, Any, Tokenizer]:
         """Task, model, parameters and tokenizer from a transformers directory that was fine-tuned elsewhere.
 
         Raises:
@@ -277,7 +282,7 @@ def fitted_values(task: Task) -> dict[str, Any]:
                                   if value != defaults[name]}))
 
 
-def read_all(task: Task, paths: str, issues: DataIssues, with_labels: bool = True) -> list[Example]:
+def read_all(task: Task[E], paths: str, issues: DataIssues, with_labels: bool = True) -> list[E]:
     """All examples of a comma-separated list of files, folders and globs.
 
     Raises:

@@ -76,7 +76,7 @@ class QuestionAnsweringState(FittedState):
     null_threshold: float | None = None
 
 
-class QuestionAnswering(Task):
+class QuestionAnswering(Task[Question]):
     """SQuAD, MRQA and similar datasets."""
     Settings, Fitted = QuestionAnsweringSettings, QuestionAnsweringState
     head = "question_answering"
@@ -185,8 +185,9 @@ class QuestionAnswering(Task):
             bounds[:, first:-1] = characters[window].T
             max_context = np.zeros(len(tokens), np.bool_)
             max_context[first:-1] = best[window] == number
-            contained = span is not None and begin <= span[0] and span[1] < begin + len(inside)
-            start, end = (first + token - begin for token in span) if contained else (0, 0)
+            start, end = 0, 0
+            if span is not None and begin <= span[0] and span[1] < begin + len(inside):
+                start, end = first + span[0] - begin, first + span[1] - begin
             columns = {} if weight is None else {"start": start, "end": end, "weight": weight}
             builder.add(index, tokens, types, columns,
                         {"char_start": bounds[0], "char_end": bounds[1], "max_context": max_context})

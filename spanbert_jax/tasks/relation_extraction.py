@@ -57,7 +57,7 @@ class RelationExtractionState(FittedState):
     markers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class RelationExtraction(Task):
+class RelationExtraction(Task[Relation]):
     """Classifies a sentence with two marked entities from the pooled output at [CLS]."""
     Settings, Fitted = RelationExtractionSettings, RelationExtractionState
     head = "sequence_classification"
@@ -82,7 +82,7 @@ class RelationExtraction(Task):
           UserError: there are fewer than two relations, the negative one does not occur, entities lack the types that
             the marking shows, or the vocabulary lacks tokens for the markers.
         """
-        counts = Counter(example.relation for example in examples)
+        counts = Counter(example.relation or "" for example in examples)
         if len(counts) < 2:
             raise UserError(f"at least two relations are needed, but {len(examples):,} training examples have "
                             f"{len(counts)}{''.join(f' ({name})' for name in counts)}; give more examples")
@@ -131,7 +131,8 @@ class RelationExtraction(Task):
         """The example with types that do not occur in training replaced by UNKNOWN."""
         if not marking.uses_types(self.settings.marking):
             return example
-        known, changed = self.fitted.markers, {}
+        known = self.fitted.markers
+        changed: dict[str, Any] = {}
         for role, field in (("SUBJ", "subject_type"), ("OBJ", "object_type")):
             kind = getattr(example, field)
             if f"{role}={kind}" not in known:
@@ -141,8 +142,8 @@ class RelationExtraction(Task):
         return dataclasses.replace(example, **changed) if changed else example
 
     def _target(self, example: Relation, indices: Mapping[str, int], issues: DataIssues) -> dict[str, float]:
-        if example.relation in indices:
-            return {"label": indices[example.relation], "weight": 1.0}
+        if (index := indices.get(example.relation or "")) is not None:
+            return {"label": index, "weight": 1.0}
         issues.add("relations without training examples, left out of the loss and counted as wrong",
                    f"{example.location} (id {example.id}, {example.relation})")
         return {"label": 0, "weight": 0.0}
@@ -170,7 +171,7 @@ class RelationExtraction(Task):
     def score(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Metrics of `metrics.relations`, in percent; relations without training examples count as missed."""
         return SCORINGS[self.settings.scoring](
-            [example.relation for example in examples], [prediction["relation"] for prediction in predictions],
+            [example.relation or "" for example in examples], [prediction["relation"] for prediction in predictions],
             self.fitted.negative)
 
     def files(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, str]:

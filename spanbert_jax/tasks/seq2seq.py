@@ -7,7 +7,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +60,14 @@ class Pair(Example, Protocol):
       source: the input text.
       targets: correct outputs; training uses the first. Empty if unknown.
     """
-    source: str
-    targets: tuple[str, ...]
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+
+
+P = TypeVar("P", bound=Pair)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Seq2SeqState(FittedState):
     target_tokenizer: str = ""
 
 
-class Seq2SeqTask(Task):
+class Seq2SeqTask(Task[P]):
     """Reads a text and generates another.
 
     Checkpoints are compared by the likelihood of the dev targets: generating texts takes many times as long and is done
@@ -124,7 +130,7 @@ class Seq2SeqTask(Task):
     label_fields = ()
     field: str
 
-    def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Seq2SeqTask:
+    def fit(self, examples: Sequence[P], tokenizer: Tokenizer) -> Seq2SeqTask[P]:
         """Finds or trains the tokenizer of the targets.
 
         Raises:
@@ -164,7 +170,7 @@ class Seq2SeqTask(Task):
         return GenerationSettings(ids.start, ids.end, ids.pad, self.settings.target_length,
                                   **{name: getattr(self.settings, name) for name in _SEARCH})
 
-    def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, issues: DataIssues,
+    def features(self, examples: Sequence[P], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
         """One feature per example: [CLS] source [SEP]; its labels are the first target between start and end token.
 
@@ -229,7 +235,8 @@ class Seq2SeqTask(Task):
     def apply(self, model: EncoderDecoder, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Outputs:
         """Logits [R, T, V] of each target token given those before it."""
-        logits = model.apply({"params": merge_tied_params(params)}, batch["tokens"], batch["segments"], batch["previous"],
+        variables = {"params": merge_tied_params(params)}
+        logits: Any = model.apply(variables, batch["tokens"], batch["segments"], batch["previous"],
                              batch["label_segments"], deterministic=dropout_key is None,
                              rngs={} if dropout_key is None else {"dropout": dropout_key})
         return Outputs(logits=logits)
@@ -247,7 +254,7 @@ class Seq2SeqTask(Task):
 
         return LossEvaluation("log_likelihood", lambda outputs, batch: _smoothed_loss(outputs, batch, 0.0), metrics)
 
-    def step_flops(self, model: EncoderDecoder, rows: PackedRows, count: int) -> float:
+    def step_flops(self, model: EncoderDecoder, rows: Any, count: int) -> float:
         """Model FLOPs of encoder and decoder."""
         return (encoder_tasks.step_flops(model, rows, count)
                 + decoder_step_flops(model.decoder_config, count, rows.label_length, rows.length))
@@ -280,7 +287,7 @@ class Seq2SeqTask(Task):
         return [PackedRows(features, [[number] for number in np.flatnonzero(lengths == length).tolist()], length, pad)
                 for length in np.unique(lengths).tolist()]
 
-    def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[P], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", `field`, "score"}: the generated text and its score in the search.
 
         The text for a source without tokens is empty; "note" says so, or that the scores are not finite.
@@ -297,7 +304,7 @@ class Seq2SeqTask(Task):
             predictions.append({"id": example.id, self.field: "" if empty else text, **rest})
         return predictions
 
-    def files(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> dict[str, str]:
+    def files(self, examples: Sequence[P], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The generated texts, one per line, as `FIELD.txt`."""
         lines = [" ".join(prediction[self.field].split()) + "\n" for prediction in predictions]
         return {f"{self.field}.txt": "".join(lines)}

@@ -32,7 +32,7 @@ class Text:
     group: str
     text: str
     second: str | None
-    label: str | float | None
+    label: Any  # str, float or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TextClassificationSettings(TaskSettings):
                     f"must be one of {path}.columns={self.columns!r}")
 
 
-class TextClassification(Task):
+class TextClassification(Task[Text]):
     """Classifies texts, or predicts a number for each, from the pooled output at [CLS].
 
     The fitted labels are the class names, or "score" for regression.

@@ -50,7 +50,7 @@ class TokenClassificationState(FittedState):
     scheme: str = ""
 
 
-class TokenClassification(Task):
+class TokenClassification(Task[Sentence]):
     """Classifies each word from the output at its first token."""
     Settings, Fitted = TokenClassificationSettings, TokenClassificationState
     head = "token_classification"
@@ -75,7 +75,7 @@ class TokenClassification(Task):
           UserError: there is no entity, or entities are tagged in both schemes.
         """
         scheme = find_scheme(examples)
-        counts = Counter(kind for example in examples for kind, _, _ in entities(example.tags))
+        counts = Counter(kind for example in examples for kind, _, _ in entities(example.tags or ()))
         if not counts:
             raise UserError(f"{len(examples):,} training examples contain no entity, so there is nothing to learn; is "
                             f"config.task.tag_column={self.settings.tag_column} the right column?")
@@ -118,8 +118,8 @@ class TokenClassification(Task):
     def _targets(self, example: Sentence, indices: Mapping[str, int], issues: DataIssues) -> dict[str, np.ndarray]:
         """Index and weight of the tag of each word."""
         scheme = self.fitted.scheme
-        tags = encode(entities(example.tags), len(example.words), scheme)
-        for word, (tag, stored) in enumerate(zip(tags, example.tags)):
+        tags = encode(entities(example.tags or ()), len(example.words), scheme)
+        for word, (tag, stored) in enumerate(zip(tags, example.tags or ())):
             if tag != stored:
                 issues.add(f"tags that violate the {scheme} scheme, read as the CoNLL script reads them",
                            f"{example.word_location(word)} ({stored} read as {tag})")
@@ -156,7 +156,7 @@ class TokenClassification(Task):
 
     def score(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Metrics of `metrics.tagging`, in percent; entities of types without training examples count as missed."""
-        return tagging_metrics([example.tags for example in examples],
+        return tagging_metrics([example.tags or () for example in examples],
                                [prediction["tags"] for prediction in predictions])
 
     def files(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, str]:
@@ -177,15 +177,15 @@ def find_scheme(examples: Sequence[Sentence]) -> str:
     Raises:
       UserError: there are such tags, but an entity does not end with one.
     """
-    closing = next((f"{example.word_location(word)}: {tag}" for example in examples for word, tag in enumerate(example.tags)
+    closing = next((f"{example.word_location(word)}: {tag}" for example in examples for word, tag in enumerate(example.tags or ())
                     if tag[0] in "ES"), None)
     if closing is None:
         return "BIO"
     for example in examples:
-        for _, _, last in entities(example.tags):
-            if example.tags[last][0] not in "ES":
+        for _, _, last in entities(tags := example.tags or ()):
+            if tags[last][0] not in "ES":
                 raise UserError(f"{example.word_location(last)}: the entity that ends here is tagged in BIO, with "
-                                f"{example.tags[last]}, but another one in BIOES ({closing}); use one scheme for all")
+                                f"{tags[last]}, but another one in BIOES ({closing}); use one scheme for all")
     return "BIOES"
 
 

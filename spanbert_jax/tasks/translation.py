@@ -33,7 +33,7 @@ class TranslationSettings(Seq2SeqSettings):
                 f"give each column a name of its own, as in \"({self.source!r},{self.target!r})\"")
 
 
-class TranslationTask(Seq2SeqTask):
+class TranslationTask(Seq2SeqTask[Translation]):
     """Translates texts into another language."""
     Settings = TranslationSettings
     field = "translation"

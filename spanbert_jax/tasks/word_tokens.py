@@ -16,7 +16,8 @@ def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list
     A word that spells a special token is ordinary text.
     """
     tokenizer = special_tokens_as_text(tokenizer)
-    distinct, tokens = list(dict.fromkeys(words)), dict[str, list[int]]()
+    distinct = list(dict.fromkeys(words))
+    tokens: dict[str, list[int]] = {}
     for start in range(0, len(distinct), _BATCH):
         batch = distinct[start:start + _BATCH]
         encodings = tokenizer.encode_batch(batch, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""Features kept on disk: taken again only where nothing has changed and nothing is damaged."""
+"""The feature cache: used only if nothing has changed and nothing is damaged."""
 import collections
 import os
 import pathlib
@@ -30,7 +30,7 @@ def data(tmp_path):
     return file
 
 
-def test_features_are_made_once_and_lie_beside_the_data(data):
+def test_features_are_made_once_and_stored_next_to_the_data(data):
     maker, issues = Maker(), [DataIssues(), DataIssues()]
     first, again = (cached_features(str(data), ["key", 1], Maker, found, maker) for found in issues)
     assert maker.calls == 1
@@ -42,7 +42,7 @@ def test_features_are_made_once_and_lie_beside_the_data(data):
     assert [path.name for path in data.parent.iterdir() if path != data] == [".spanbert_features"]
 
 
-def test_another_key_or_other_code_makes_them_anew(data, monkeypatch):
+def test_another_key_or_other_code_makes_new_features(data, monkeypatch):
     maker = Maker()
     for key in (["key", 1], ["key", 2], ["key", 1]):
         cached_features(str(data), key, Maker, DataIssues(), maker)
@@ -53,18 +53,18 @@ def test_another_key_or_other_code_makes_them_anew(data, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["tokens.npy", "issues.json", "columns.label.npy"])
-def test_damaged_ones_are_made_anew(data, file):
+def test_damaged_features_are_made_again(data, file):
     maker = Maker()
     cached_features(str(data), "key", Maker, DataIssues(), maker)
     stored, = (data.parent / ".spanbert_features").iterdir()
     (stored / file).write_bytes((stored / file).read_bytes()[:-5])
     assert len(cached_features(str(data), "key", Maker, DataIssues(), maker)) == 2 and maker.calls == 2
     cached_features(str(data), "key", Maker, DataIssues(), maker)
-    assert maker.calls == 2  # mended
+    assert maker.calls == 2  # repaired
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder that cannot be written is made by POSIX permissions")
-def test_where_the_folder_cannot_be_written_the_users_cache_is_taken(data, tmp_path, monkeypatch):
+def test_the_user_cache_is_used_if_the_folder_is_not_writable(data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (data.parent / ".spanbert_features").write_text("in the way, also of root")
     maker = Maker()

@@ -1,4 +1,4 @@
-"""Fine-tuning small networks: they learn, the best is kept, stops and devices change nothing."""
+"""Fine-tuning of small models: they learn, the best one is kept, stops and devices change nothing."""
 import json
 import pathlib
 import shutil
@@ -33,7 +33,7 @@ def config_of(name, start, folder, count=160, **settings):
 @pytest.mark.parametrize("name,duration,least", [
     ("text_classification", 100, 90), ("question_answering", 150, 80), ("relation_extraction", 200, 80),
     ("token_classification", 150, 90), ("extractive_summarization", 100, 90)])
-def test_each_task_is_learned_and_its_files_are_written(name, duration, least, start, tmp_path):
+def test_each_task_learns_and_writes_its_files(name, duration, least, start, tmp_path):
     config = config_of(name, start, tmp_path, count=400)
     config.train.duration = f"{duration} steps"
     config.evaluation.every = config.checkpoint.every = "50 percent"
@@ -50,7 +50,7 @@ def test_each_task_is_learned_and_its_files_are_written(name, duration, least, s
     assert len(lines) == 40 and all("id" in json.loads(line) for line in lines)
 
 
-def test_the_best_checkpoint_by_the_dev_metric_is_taken(start, tmp_path):
+def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path):
     config = config_of("text_classification", start, tmp_path)
     config.schedule.name, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
     config.train.duration, config.checkpoint.every = "40 steps", "1000 steps"
@@ -66,7 +66,7 @@ def weights(workdir):
     return jax.tree.leaves(load_model(workdir).params)
 
 
-def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
+def test_a_stopped_run_continues_to_the_same_result(start, tmp_path, monkeypatch):
     config = config_of("text_classification", start, tmp_path)
     config.model.dropout = 0.1
     finetune(config, tmp_path / "whole")
@@ -99,7 +99,7 @@ def test_devices_change_nothing_but_rounding(start, tmp_path):
     np.testing.assert_allclose(losses[8], losses[2], rtol=2e-4)
 
 
-def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
+def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, count=400)
     config.train.batch_size, config.train.duration = 64, "2 epochs"
     experiment = build(with_architecture(as_finetuning_config(config), tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
@@ -112,7 +112,7 @@ def test_a_step_holds_as_many_examples_as_the_config_says(start, tmp_path):
     assert experiment.size.total_steps == round(2 * 400 / examples)
 
 
-def test_a_workdir_whose_run_saved_nothing_takes_no_tokenizer_over(start, tmp_path):
+def test_a_tokenizer_of_a_failed_run_is_not_reused(start, tmp_path):
     config = config_of("text_classification", start, tmp_path)
     config.optimizer.learning_rate, config.train.duration = 1e35, "3 steps"
     with pytest.raises(RunFailed):
@@ -128,7 +128,7 @@ def test_a_workdir_whose_run_saved_nothing_takes_no_tokenizer_over(start, tmp_pa
     assert load_model(tmp_path / "run").tokenizer.token_to_id("red") == 6
 
 
-def test_weights_without_a_tokenizer_take_the_one_that_is_given(start, tmp_path):
+def test_weights_without_a_tokenizer_use_the_configured_one(start, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -141,7 +141,7 @@ def test_weights_without_a_tokenizer_take_the_one_that_is_given(start, tmp_path)
     assert finetune(config, tmp_path / "run").finished
 
 
-def test_two_questions_with_one_id_are_refused(start, tmp_path):
+def test_duplicate_question_ids_are_rejected(start, tmp_path):
     config = config_of("question_answering", start, tmp_path)
     config.task.dev = f"{config.task.dev},{config.task.dev}".replace("dev.jsonl", "dev2.jsonl", 1)
     shutil.copy(tmp_path / "dev.jsonl", tmp_path / "dev2.jsonl")
@@ -149,12 +149,12 @@ def test_two_questions_with_one_id_are_refused(start, tmp_path):
         finetune(config, tmp_path / "run")
 
 
-def test_a_field_that_a_task_has_not_is_refused():
+def test_unknown_task_fields_are_rejected():
     with pytest.raises(UserError, match="config.task has no field 'lenght'; did you mean 'length'"):
         default_task_config("text_classification", lenght=64)
 
 
-def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
+def test_a_batch_size_that_rows_cannot_meet_is_reported(start, tmp_path, capsys):
     config = config_of("text_classification", start, tmp_path)
     config.train.batch_size, config.train.duration = 1, "1 steps"
     finetune(config, tmp_path / "run")
@@ -169,14 +169,14 @@ def test_a_batch_that_rows_cannot_meet_is_told(start, tmp_path, capsys):
     ({"task.length": 0}, "config.task.length=0"), ({"task.metric": "guess"}, "config.task.metric='guess'"),
     ({"optimizer.layer_decay": 0.0}, "config.optimizer.layer_decay=0.0: must be above 0"),
     ({"schedule.name": "steep"}, "config.schedule.name='steep'")])
-def test_wrong_fields_are_refused_before_any_work(fields, message):
+def test_wrong_fields_are_rejected_before_any_work(fields, message):
     config = small_config("text_classification", "nowhere", "nothing.jsonl", dev="dev.jsonl")
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         as_finetuning_config(config).validate("config")
 
 
-def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(start, tmp_path):
+def test_a_finished_run_is_a_source_of_weights_and_not_a_pretraining_run(start, tmp_path):
     config = config_of("text_classification", start, tmp_path)
     config.train.duration = "4 steps"
 
@@ -187,7 +187,7 @@ def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(sta
         open_pretrained(tmp_path / "run")
     finetune(config, tmp_path / "run")
     assert open_pretrained(tmp_path / "run").head.labels == ("blue", "green", "red")
-    # The same classes go on from the trained head, others begin anew.
+    # The same classes start from the trained head, others from a new one.
     (tmp_path / "tags").mkdir()
     other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags")
     other.train.duration = "2 steps"
@@ -200,7 +200,7 @@ def test_a_finished_run_is_begun_from_exported_and_not_taken_for_pretraining(sta
     np.testing.assert_allclose(*heads, rtol=1e-6)
 
 
-def test_a_length_beyond_the_network_is_refused(start, tmp_path):
+def test_a_length_beyond_the_models_positions_is_rejected(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, length=200)
     with pytest.raises(UserError, match="config.task.length=200: the model of .* has 128 positions"):
         finetune(config, tmp_path / "run")

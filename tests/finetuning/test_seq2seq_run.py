@@ -1,4 +1,4 @@
-"""Fine-tuning networks that write: they learn, every way to begin a decoder runs, and what they write can be had."""
+"""Fine-tuning of encoder-decoder models: they learn, every initial decoder works, and texts can be generated."""
 import json
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def start(tmp_path_factory):
 
 
 def pairs(count, seed=0):
-    """Sentences of several lengths whose translation has their name and thing."""
+    """Sentences of several lengths whose translations contain their name and thing."""
     random, found = np.random.default_rng(seed), []
     for _ in range(count):
         name, thing = random.choice(NAMES), random.choice(THINGS)
@@ -63,7 +63,7 @@ def trained(start, tmp_path_factory):
     return folder
 
 
-def test_it_learns_and_its_files_are_written(trained):
+def test_translation_learns_and_writes_its_files(trained):
     found = results(trained / "run")
     assert found["bleu"] > 80 > 20 > found["copy/bleu"]
     assert f"bleu_signature {found['bleu_signature']}" in (trained / "said.txt").read_text()
@@ -75,7 +75,7 @@ def test_it_learns_and_its_files_are_written(trained):
     assert lines == [line["translation"] for line in stored] and len(lines) == 30
 
 
-def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(trained, tmp_path):
+def test_predictions_do_not_depend_on_batch_size_and_scores_equal_the_runs(trained, tmp_path):
     for settings in ({}, {"beams": 1, "sample": True}):
         outputs = {}
         for size in (1, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
@@ -87,8 +87,8 @@ def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(tr
     predict_files(trained / "run", data, tmp_path / "dev.jsonl")
     whole = (tmp_path / "dev.jsonl").read_bytes()
     assert whole == (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
-    figures, _ = score_files(trained / "run", data)
-    assert figures["bleu"] == results(trained / "run")["bleu"]
+    metrics, _ = score_files(trained / "run", data)
+    assert metrics["bleu"] == results(trained / "run")["bleu"]
     call = spanbert_jax.pipeline("translation", trained / "run")
     first = pairs(30, 1)[0]
     assert call(first["source"])["translation"] == json.loads(whole.splitlines()[0])["translation"]
@@ -97,7 +97,7 @@ def test_prediction_is_the_same_for_any_batch_and_scores_are_those_of_the_run(tr
     assert both[0]["translation"] == call(source=first["source"])["translation"] and len(both) == 2
 
 
-def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
+def test_generation_settings_can_be_overridden(trained, tmp_path):
     fine_tuned = load_model(trained / "run", settings={"beams": 1, "length_penalty": 2})
     assert fine_tuned.task.settings.beams == 1 and fine_tuned.task.settings.length_penalty == 2.0
     main = [sys.executable, "-m", "spanbert_jax", "predict", "--model", str(trained / "run"), "--input",
@@ -118,7 +118,7 @@ def test_it_can_be_asked_to_write_otherwise_than_in_training(trained, tmp_path):
     assert failed.returncode == 2 and "'beams': write FIELD=VALUE" in failed.stderr
 
 
-def test_other_files_than_in_training_can_be_read(trained, tmp_path):
+def test_plain_files_can_be_predicted(trained, tmp_path):
     sources = [json.loads(line)["source"] for line in (trained / "dev.jsonl").read_text().splitlines()]
     (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source in sources))
     assert cli(["predict", "--model", str(trained / "run"), "--input", str(tmp_path / "plain.en"), "--output",
@@ -127,7 +127,7 @@ def test_other_files_than_in_training_can_be_read(trained, tmp_path):
         trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
 
 
-def test_transformers_writes_the_same_with_what_was_saved(trained):
+def test_transformers_generates_the_same_texts_from_the_saved_model(trained):
     folder = trained / "run" / "model"
     network = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
@@ -156,7 +156,7 @@ def gpt2(tmp_path_factory):
 @pytest.mark.parametrize("settings", [
     {"decoder": "shared"}, {"decoder": "random", "decoder_layers": 1}, {"target_vocabulary": "330"},
     {"decoder": "gpt2"}], ids=lambda settings: "-".join(settings))
-def test_every_way_to_begin_a_decoder_runs_and_comes_back(settings, start, gpt2, tmp_path):
+def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path):
     if settings.get("decoder") == "gpt2":
         settings = {"decoder": gpt2, "target_length": 30}
     config = config_of(start, tmp_path, count=40, **settings)
@@ -181,7 +181,7 @@ def parameters(config, workdir):
     return experiment.workload.initial_params(), experiment
 
 
-def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):
+def test_decoder_is_initialized_from_the_encoder(start, tmp_path):
     begun, _ = parameters(config_of(start, tmp_path, count=40), tmp_path)
     for name in ("attention", "feed_forward_in", "feed_forward_norm"):
         jax.tree.map(np.testing.assert_array_equal, begun["decoder"]["layers"][name], begun["encoder"]["layers"][name])
@@ -195,7 +195,7 @@ def test_a_decoder_begins_as_its_encoder_where_it_is_told_to(start, tmp_path):
     assert counts[0] < 0.75 * counts[1]
 
 
-def test_what_is_frozen_stays_and_the_lower_a_layer_the_less_it_moves(start, tmp_path):
+def test_frozen_parameters_stay_and_layer_decay_slows_lower_layers(start, tmp_path):
     config = config_of(start, tmp_path, count=60)
     config.train.duration, config.optimizer.layer_decay = "2 steps", 0.01
     config.optimizer.freeze = "encoder/embeddings, decoder/layers/1/"
@@ -209,16 +209,16 @@ def test_what_is_frozen_stays_and_the_lower_a_layer_the_less_it_moves(start, tmp
     assert kernel[0].any() and not kernel[1].any()
 
 
-def test_a_run_that_has_not_finished_predicts_nothing(start, tmp_path, monkeypatch):
+def test_an_unfinished_run_cannot_predict(start, tmp_path, monkeypatch):
     config = config_of(start, tmp_path, count=60)
     config.train.duration = "12 steps"
     monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
     assert not finetune(config, tmp_path / "run").finished
-    with pytest.raises(UserError, match="run: a fine-tuning run that has not finished; start its command again, and"):
+    with pytest.raises(UserError, match="run: an unfinished fine-tuning run; run its command again, and"):
         load_model(tmp_path / "run")
 
 
-def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
+def test_a_stopped_run_continues_to_the_same_result(start, tmp_path, monkeypatch):
     config = config_of(start, tmp_path, count=60)
     config.model.dropout, config.train.duration = 0.1, "12 steps"
     finetune(config, tmp_path / "whole")
@@ -231,11 +231,11 @@ def test_a_stopped_run_goes_on_to_the_same_result(start, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("settings,message", [
-    ({"decoder_layers": 3}, "decoder_layers=3: the decoder has 2; take fewer, or 0 for all"),
-    ({"decoder": "shared", "decoder_layers": 1}, "or 0 for all, as where it is shared"),
+    ({"decoder_layers": 3}, "decoder_layers=3: the decoder has 2; use fewer, or 0 for all"),
+    ({"decoder": "shared", "decoder_layers": 1}, "or 0 for all, as required with decoder=shared"),
     ({"target_length": 200}, "target_length=200: the decoder has 128 positions"),
-    ({"decoder": "nowhere/at/all"}, "config.task.decoder is 'nowhere/at/all': neither encoder")])
-def test_decoders_that_do_not_go_are_told(settings, message, start, tmp_path):
+    ({"decoder": "nowhere/at/all"}, "config.task.decoder='nowhere/at/all': neither encoder")])
+def test_unusable_decoders_are_rejected(settings, message, start, tmp_path):
     config = config_of(start, tmp_path, count=40, **settings)
     with pytest.raises(UserError, match=message):
         finetune(config, tmp_path / "run")

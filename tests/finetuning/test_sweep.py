@@ -1,4 +1,4 @@
-"""Seeds and grids: each run once, stopped and continued, and a table that is right."""
+"""Sweeps over seeds and grids: each runs once, can be stopped and continued, and gives a correct table."""
 import json
 import statistics
 
@@ -30,7 +30,7 @@ def config_file(tmp_path_factory):
     return str(folder / "config.py")
 
 
-def test_a_grid_with_seeds_is_run_once_and_ends_in_a_table(config_file, tmp_path, capsys, monkeypatch):
+def test_a_grid_with_seeds_runs_once_and_prints_a_table(config_file, tmp_path, capsys, monkeypatch):
     command = ["sweep", "--config", config_file, "--workdir", str(tmp_path), "--seeds", "2",
                "--grid", "optimizer.learning_rate=1e-3,5e-3"]
     assert main(command) == 0
@@ -57,7 +57,7 @@ def test_a_grid_with_seeds_is_run_once_and_ends_in_a_table(config_file, tmp_path
     assert main(command) == 0 and capsys.readouterr().out == table
 
 
-def test_a_stopped_sweep_goes_on(config_file, tmp_path, monkeypatch):
+def test_a_stopped_sweep_continues(config_file, tmp_path, monkeypatch):
     from spanbert_jax.commands.configs import load_config
     real, done = module.finetune, []
 
@@ -79,7 +79,7 @@ def test_a_stopped_sweep_goes_on(config_file, tmp_path, monkeypatch):
         sweep(lambda overrides: make_config([*overrides, "--config.train.log_every=2"]), {}, [0], tmp_path)
 
 
-def test_mistakes_are_told_before_anything_is_run(config_file, tmp_path, capsys):
+def test_mistakes_are_rejected_before_any_run(config_file, tmp_path, capsys):
     command = ["sweep", "--config", config_file, "--workdir", str(tmp_path / "new")]
     assert main([*command, "--grid", "optimizer.learning_rate=1e-3,-1"]) == 2
     assert "config.optimizer.learning_rate=-1.0" in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_mistakes_are_told_before_anything_is_run(config_file, tmp_path, capsys)
     assert main(["sweep", "--config", "configs/quickstart.py", "--workdir", str(tmp_path)]) == 2
 
 
-def test_a_setting_that_fails_does_not_end_the_others(config_file, tmp_path, capsys):
+def test_a_failed_setting_does_not_stop_the_others(config_file, tmp_path, capsys):
     command = ["sweep", "--config", config_file, "--workdir", str(tmp_path),
                "--grid", "optimizer.learning_rate=1e-3,1e35"]
     assert main(command) == 0
@@ -101,7 +101,7 @@ def test_a_setting_that_fails_does_not_end_the_others(config_file, tmp_path, cap
 
 
 @pytest.mark.parametrize("grid", [["optimizer.learning_rate=1e-3", "optimizer.learning_rate=1e-4"], ["seed=1,2"]])
-def test_fields_are_given_once_and_seeds_by_their_flag(grid, config_file, tmp_path, capsys):
+def test_fields_occur_once_and_seeds_have_their_own_flag(grid, config_file, tmp_path, capsys):
     flags = [word for one in grid for word in ("--grid", one)]
     assert main(["sweep", "--config", config_file, "--workdir", str(tmp_path), *flags]) == 2
     assert "give each field once, and seeds by --seeds" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Writing: the same pieces as transformers', the best there is where beams are wide, and the rules that are kept."""
+"""Generation: the same tokens as transformers, the best text with wide beams, and the rules."""
 import functools
 import itertools
 
@@ -45,7 +45,7 @@ def ours(model, params, settings, tokens, real, keys=None):
 
 
 def cut(pieces: np.ndarray) -> list[list[int]]:
-    """Texts up to their end; what stands behind is padding, and transformers' has a mind of its own."""
+    """Texts up to their end token; transformers pads differently after it."""
     texts = [row.tolist() for row in pieces]
     return [text[:text.index(END) + 1] if END in text else text for text in texts]
 
@@ -53,7 +53,7 @@ def cut(pieces: np.ndarray) -> list[list[int]]:
 @pytest.mark.parametrize("pair,beams,length_penalty,ngram,early,most,least", [
     *(("bert", *settings) for settings in SETTINGS), *(("gpt2", *settings) for settings in SETTINGS[1::4])],
     indirect=["pair"])
-def test_pieces_and_scores_are_those_of_transformers(pair, beams, length_penalty, ngram, early, most, least):
+def test_tokens_and_scores_equal_transformers(pair, beams, length_penalty, ngram, early, most, least):
     theirs, model, params = pair
     settings = GenerationSettings(START, END, PAD, most, least, beams, length_penalty, early, ngram)
     for seed in (0, 1):
@@ -71,7 +71,7 @@ def test_pieces_and_scores_are_those_of_transformers(pair, beams, length_penalty
 
 
 def likelihoods(model, params, tokens, real, texts) -> np.ndarray:
-    """[B, n] log-probabilities of whole texts, from the network that is given all of a text at once."""
+    """[B, n] log-probabilities of whole texts, computed from all tokens at once."""
     found, longest = np.zeros((len(tokens), len(texts))), max(map(len, texts))
     apply = jax.jit(lambda *inputs: jax.nn.log_softmax(model.apply({"params": params}, *inputs)))
     for number, text in enumerate(texts):
@@ -83,7 +83,7 @@ def likelihoods(model, params, tokens, real, texts) -> np.ndarray:
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_wide_beams_find_the_best_of_all_texts(tmp_path, penalty):
+def test_wide_beams_find_the_best_text(tmp_path, penalty):
     _, folder = save_pair(tmp_path / "network", "bert", 32, pieces=5, deviation=0.5)
     model, params = load_encoder_decoder(folder)
     tokens, real = sources(2)
@@ -98,7 +98,7 @@ def test_wide_beams_find_the_best_of_all_texts(tmp_path, penalty):
 
 
 @with_bert
-def test_no_ngram_comes_twice_and_no_text_is_too_short(pair):
+def test_no_ngram_repeats_and_no_text_is_too_short(pair):
     _, model, params = pair
     tokens, real = sources(3)
     for beams in (1, 3):
@@ -109,7 +109,7 @@ def test_no_ngram_comes_twice_and_no_text_is_too_short(pair):
 
 
 @with_bert
-def test_what_others_are_written_with_changes_nothing(pair):
+def test_other_texts_in_the_batch_change_nothing(pair):
     _, model, params = pair
     tokens, real = sources(4)
     settings = GenerationSettings(START, END, PAD, 12, beams=3)
@@ -122,7 +122,7 @@ def test_what_others_are_written_with_changes_nothing(pair):
 
 @with_bert
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_source_is_written_alone_and_beside_padding_as_among_others(pair, beams):
+def test_a_source_alone_or_with_padding_gives_the_same_text(pair, beams):
     _, model, params = pair
     tokens, real = sources(6)
     settings = GenerationSettings(START, END, PAD, 12, beams=beams)
@@ -139,7 +139,7 @@ def test_a_source_is_written_alone_and_beside_padding_as_among_others(pair, beam
 
 
 class Counted:
-    """A writer whose network says the same of every position, and how often it was asked."""
+    """A decoder with the same logits at every position that counts its steps."""
 
     def __init__(self, logits):
         self.logits, self.calls = jnp.asarray(logits), []
@@ -153,7 +153,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_padding_is_not_waited_for(beams):
+def test_the_search_does_not_wait_for_padding(beams):
     writer = Counted(np.zeros(9))
     tokens, settings = np.zeros((4, 5), np.int32), GenerationSettings(START, END, PAD, 12, beams=beams)
     for segments, asked in ((tokens, False), (np.eye(4, 5, dtype=np.int32), True)):
@@ -164,7 +164,7 @@ def test_padding_is_not_waited_for(beams):
 
 @pytest.mark.parametrize("beams", [1, 2, 4])
 @pytest.mark.parametrize("end", [END, 102])
-def test_a_network_that_gives_no_numbers_gives_no_score(beams, end):
+def test_logits_that_are_nan_give_a_nan_score(beams, end):
     ones = np.ones((2, 5), np.int32)
     settings = GenerationSettings(START, end, PAD, 6, beams=beams)
     _, scores = jax.jit(lambda: generate(Counted(np.full(200, np.nan)), ones, ones, settings))()
@@ -172,7 +172,7 @@ def test_a_network_that_gives_no_numbers_gives_no_score(beams, end):
 
 
 @with_bert
-def test_a_greedy_score_is_the_log_probability_of_the_text_whatever_rules_it_kept(pair):
+def test_a_greedy_score_is_the_log_probability_of_the_text(pair):
     _, model, params = pair
     tokens, real = sources(7)
     pieces, scores = ours(model, params, GenerationSettings(START, END, PAD, 10, 4, no_repeat_ngram=1), tokens, real)
@@ -182,7 +182,7 @@ def test_a_greedy_score_is_the_log_probability_of_the_text_whatever_rules_it_kep
 
 
 @with_bert
-def test_samples_follow_the_distribution_and_their_own_keys(pair):
+def test_samples_follow_the_distribution_and_depend_only_on_their_keys(pair):
     _, model, params = pair
     tokens, real = (np.repeat(values[:1], 4000, axis=0) for values in sources(5))
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -201,13 +201,13 @@ def test_samples_follow_the_distribution_and_their_own_keys(pair):
 
 
 @pytest.mark.parametrize("top_k,top_p", [(0, 0.3), (0, 0.9), (5, 1.0), (6, 0.5), (1, 1.0), (0, 1e-6)])
-def test_what_may_be_drawn_is_as_in_transformers(top_k, top_p):
+def test_top_k_and_top_p_equal_transformers(top_k, top_p):
     from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-    from spanbert_jax.generation.sampling import keep_likely
+    from spanbert_jax.generation.sampling import filter_logits
 
     logits = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32) * 2
     expected = torch.tensor(logits)
     for warper in ([TopKLogitsWarper(top_k)] if top_k else []) + ([TopPLogitsWarper(top_p)] if top_p < 1 else []):
         expected = warper(None, expected)
-    np.testing.assert_array_equal(np.asarray(keep_likely(jnp.asarray(logits), top_k, top_p)), expected.numpy())
+    np.testing.assert_array_equal(np.asarray(filter_logits(jnp.asarray(logits), top_k, top_p)), expected.numpy())

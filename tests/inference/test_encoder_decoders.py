@@ -1,4 +1,4 @@
-"""Networks that write, fine-tuned elsewhere: they write the same here and there, and what does not go is told."""
+"""Encoder-decoder models fine-tuned with transformers: the same texts here, and one-line errors."""
 import json
 import logging
 
@@ -20,7 +20,7 @@ TEXTS = ["w1 w2 w3", "w7", "w9 w8 w7 w6 w5 w4"]
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """A directory as its makers publish it: a network, what generation is to be like, and BERT's tokenizer."""
+    """A published directory: a model, its generation config, and BERT's tokenizer."""
     folder = tmp_path_factory.mktemp("foreign")
     network = make_pair("bert", 32, pieces=SOURCE_PIECES)
     vocab = [*SPECIAL_TOKENS, *WORDS]
@@ -43,7 +43,7 @@ def written_there(folder):
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
-def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path, capsys):
+def test_import_generates_the_same_texts_and_exports_again(foreign, tmp_path, capsys):
     assert main(["import", "--from", str(foreign), "--task", "translation", "--out", str(tmp_path / "in")]) == 0
     assert "compared on the same inputs with transformers" in capsys.readouterr().out
     call = spanbert_jax.pipeline("translation", tmp_path / "in")
@@ -55,7 +55,7 @@ def test_it_comes_in_writes_the_same_and_goes_out_again(foreign, tmp_path, capsy
     assert written_there(tmp_path / "out") == expected
 
 
-def test_what_does_not_go_is_told_in_a_line(foreign, tmp_path, capsys):
+def test_unusable_directories_give_one_line_errors(foreign, tmp_path, capsys):
     for words, message in (
             (("import", "--from", str(foreign)), "an encoder-decoder model; name its task"),
             (("import", "--from", str(foreign), "--task", "translation", "--tokenizer", "./x"), "./x: no such file"),
@@ -88,7 +88,7 @@ def change(folder, name, **fields):
     (folder / name).write_text(json.dumps({**values, **fields}))
 
 
-def test_its_tokenizer_may_lie_elsewhere(foreign, tmp_path):
+def test_the_tokenizer_can_be_in_another_file(foreign, tmp_path):
     folder, vocabulary = copied(foreign, tmp_path / "bare"), tmp_path / "vocab.txt"
     (folder / "vocab.txt").rename(vocabulary)
     for file in folder.glob("*token*"):
@@ -100,7 +100,7 @@ def test_its_tokenizer_may_lie_elsewhere(foreign, tmp_path):
     assert texts == written_there(foreign)
 
 
-def test_without_a_file_of_generation_config_json_says_how(foreign, tmp_path, caplog):
+def test_config_json_is_used_without_a_generation_config(foreign, tmp_path, caplog):
     folder = copied(foreign, tmp_path / "old")
     # Where there is such a file, nothing else counts.
     change(folder, "config.json", num_beams=1, max_length=9)
@@ -115,13 +115,13 @@ def test_without_a_file_of_generation_config_json_says_how(foreign, tmp_path, ca
     assert "repetition_penalty=1.5 is ignored: not supported here" in caplog.text
     settings = fine_tuned.task.settings
     assert [getattr(settings, name) for name in ("target_length", "beams", "length_penalty")] == [6, 2, 0.5]
-    # What was 1.5 changed what is written, and is the only thing that is not as it was there.
+    # The ignored repetition penalty was the only difference from transformers.
     change(folder, "config.json", repetition_penalty=1.0)
     texts = [prediction["translation"] for prediction in spanbert_jax.pipeline("translation", tmp_path / "two")(TEXTS)]
     assert texts == written_there(folder)
 
 
-def test_no_more_is_written_than_there_are_positions(foreign, tmp_path, caplog):
+def test_generated_texts_are_limited_to_the_decoders_positions(foreign, tmp_path, caplog):
     folder = copied(foreign, tmp_path / "long")
     change(folder, "generation_config.json", max_length=None, max_new_tokens=100, no_repeat_ngram_size=0)
     fine_tuned, _ = encoder_decoders.convert(folder, tmp_path / "out", "translation")
@@ -132,7 +132,7 @@ def test_no_more_is_written_than_there_are_positions(foreign, tmp_path, caplog):
     assert texts == written_there(folder)
 
 
-def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatch):
+def test_a_difference_from_transformers_leaves_nothing_on_disk(foreign, tmp_path, monkeypatch):
     theirs = encoder_decoders._transformers_logits
     monkeypatch.setattr(encoder_decoders, "_transformers_logits", lambda *args: np.float32(1.001) * theirs(*args))
     with pytest.raises(RunFailed, match="compared on the same inputs with transformers"):
@@ -140,7 +140,7 @@ def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("values,expected,told", [
+@pytest.mark.parametrize("values,expected,warning", [
     ({}, {"target_length": 19, "beams": 1, "no_repeat_ngram": 0, "min_length": 0}, ""),
     ({"max_new_tokens": 30, "max_length": 9, "min_length": 4, "length_penalty": 2}, {
         "target_length": 30, "min_length": 3, "length_penalty": 2.0}, ""),
@@ -151,8 +151,8 @@ def test_another_result_than_theirs_leaves_nothing(foreign, tmp_path, monkeypatc
     ({"forced_bos_token_id": 0}, {}, "forced_bos_token_id=0 is ignored"),
     ({"num_beam_groups": 2}, {"beams": 1}, "num_beam_groups=2 is ignored"),
     ({"early_stopping": "never", "num_beams": None}, {"early_stopping": False, "beams": 1}, "early_stopping='never'")])
-def test_settings_by_what_transformers_has_of_them(values, expected, told, tmp_path, caplog):
+def test_settings_from_a_generation_config(values, expected, warning, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = seq2seq_import.generation_settings(values, to_dict(TASKS.get("summarization").Settings()), tmp_path)
     assert {name: found[name] for name in expected} == expected
-    assert told in caplog.text and bool(caplog.text) == bool(told)
+    assert warning in caplog.text and bool(caplog.text) == bool(warning)

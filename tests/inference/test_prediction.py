@@ -1,4 +1,4 @@
-"""Predicting: the same whatever the batch size and whatever interrupts it, from files and from Python."""
+"""Prediction: the same for any batch size and after interruptions, from files and from Python."""
 import contextlib
 import fcntl
 import json
@@ -30,7 +30,7 @@ SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A random network for each task, stored."""
+    """A stored random model for each task."""
     folder = tmp_path_factory.mktemp("models")
     start = make_start(folder / "start")
     found = {}
@@ -48,12 +48,12 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    """Few examples in a group and few pieces in a program, so that there are several of both."""
+    """Few examples per group and few positions per chunk, so that there are several of both."""
     monkeypatch.setitem(executors._SIZES, "cpu", (128, 16))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
+def test_the_batch_size_changes_no_result(name, models, tmp_path, small_groups):
     data = write(tmp_path / "data.jsonl", MAKERS[name](50, seed=7))
     for size in (1, 6, 64):
         predict_files(models[name], data, tmp_path / f"{size}.jsonl", batch_size=size)
@@ -62,7 +62,7 @@ def test_no_batch_size_changes_a_result(name, models, tmp_path, small_groups):
     assert not list(tmp_path.glob("*.partial*"))
 
 
-def test_no_number_of_devices_changes_a_result(models, tmp_path, small_groups, monkeypatch):
+def test_the_number_of_devices_changes_no_result(models, tmp_path, small_groups, monkeypatch):
     data = write(tmp_path / "data.jsonl", MAKERS["token_classification"](50, seed=7))
     some = jax.devices()
     for count in (1, 3):
@@ -72,11 +72,11 @@ def test_no_number_of_devices_changes_a_result(models, tmp_path, small_groups, m
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.parametrize("left", [b"", b'{"id": "half'])
-def test_a_killed_prediction_goes_on_to_the_same_result(left, models, tmp_path, small_groups, monkeypatch):
+def test_a_killed_prediction_continues_to_the_same_result(left, models, tmp_path, small_groups, monkeypatch):
     data, name = write(tmp_path / "data.jsonl", MAKERS["text_classification"](50, seed=7)), "text_classification"
     predict_files(models[name], data, tmp_path / "whole.jsonl")
     calls = []
@@ -97,7 +97,7 @@ def test_a_killed_prediction_goes_on_to_the_same_result(left, models, tmp_path, 
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, small_groups):
+def test_a_partial_output_of_other_data_is_not_continued(models, tmp_path, small_groups):
     name, data = "text_classification", write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
     for extra in ("", ".of"):
         (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
@@ -107,7 +107,7 @@ def test_what_was_begun_for_other_data_is_not_gone_on_with(models, tmp_path, sma
         predict_files(models[name], data, tmp_path / "out.jsonl")
 
 
-def test_an_output_that_is_being_written_is_left_alone(models, tmp_path):
+def test_an_output_that_another_process_writes_is_left_alone(models, tmp_path):
     data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
     (tmp_path / "out.jsonl.partial").write_text("of another one\n")
     with open(tmp_path / "out.jsonl.partial.of", "w") as note:
@@ -117,7 +117,7 @@ def test_an_output_that_is_being_written_is_left_alone(models, tmp_path):
     assert (tmp_path / "out.jsonl.partial").read_text() == "of another one\n"
 
 
-def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, small_groups):
+def test_a_damaged_line_stops_prediction_and_keeps_what_was_done(models, tmp_path, small_groups):
     records = MAKERS["text_classification"](40)
     data = write(tmp_path / "data.jsonl", records)
     with open(data, "a") as file:
@@ -129,14 +129,14 @@ def test_a_damaged_line_ends_it_and_what_was_done_is_kept(models, tmp_path, smal
 
 def test_scores_of_files_and_official_formats(models, tmp_path):
     data = write(tmp_path / "data.jsonl", MAKERS["question_answering"](30, seed=3))
-    figures, issues = score_files(models["question_answering"], data, tmp_path / "out")
-    assert figures["total"] == 30 and 0 <= figures["f1"] <= 100 and not issues.counts
+    metrics, issues = score_files(models["question_answering"], data, tmp_path / "out")
+    assert metrics["total"] == 30 and 0 <= metrics["f1"] <= 100 and not issues.counts
     answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
     assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
 
 
-def test_the_verbs(models, tmp_path, capsys):
+def test_the_commands(models, tmp_path, capsys):
     model, data = str(models["question_answering"]), write(tmp_path / "data.jsonl", MAKERS["question_answering"](20))
     command = ["predict", "--model", model, "--input", data, "--output", str(tmp_path / "out.jsonl")]
     assert main([*command, "--official", str(tmp_path / "official")]) == 0
@@ -148,34 +148,34 @@ def test_the_verbs(models, tmp_path, capsys):
     assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
 
 
-def test_labels_that_were_not_trained_on_are_counted(models, tmp_path, capsys):
+def test_unknown_labels_are_counted(models, tmp_path, capsys):
     records = MAKERS["text_classification"](10)
     records[3]["label"] = "pink"
     data = write(tmp_path / "data.jsonl", records)
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
-    told = capsys.readouterr()
-    assert "1 examples of classes without training examples" in told.err and "data.jsonl:4" in told.err
-    assert "accuracy" in told.out
+    printed = capsys.readouterr()
+    assert "1 examples of classes without training examples" in printed.err and "data.jsonl:4" in printed.err
+    assert "accuracy" in printed.out
 
 
-def test_flags_that_mean_nothing_are_refused(models, tmp_path, capsys):
+def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
     model, data = models["text_classification"], write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
     empty = write(tmp_path / "empty.jsonl", [])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "task.json").write_text("{}")
     for command, message in (
-            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned network"),
-            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: it is for predictions of --input"),
-            (["evaluate", "--workdir", tmp_path / "run"], "a run of a task that has not finished"),
+            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned model"),
+            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: applies to the predictions for --input"),
+            (["evaluate", "--workdir", tmp_path / "run"], "this fine-tuning run has not finished"),
             (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
              "text_classification has no official format")):
         assert main([str(word) for word in command]) == 2
-        told = capsys.readouterr().err
-        assert re.search(message, told) and told.count("\n") == 1
+        error = capsys.readouterr().err
+        assert re.search(message, error) and error.count("\n") == 1
 
 
-def test_official_files_are_made_by_a_call_that_goes_on(models, tmp_path, small_groups):
+def test_a_continued_call_writes_the_official_files(models, tmp_path, small_groups):
     data, name = write(tmp_path / "data.jsonl", MAKERS["question_answering"](20)), "question_answering"
 
     def kill(count):
@@ -189,7 +189,7 @@ def test_official_files_are_made_by_a_call_that_goes_on(models, tmp_path, small_
     assert len(json.loads((tmp_path / "official" / "predictions.json").read_text())) == 20
 
 
-def test_what_a_pipeline_cuts_is_warned_of(models):
+def test_a_pipeline_warns_about_truncated_inputs(models):
     call = spanbert_jax.pipeline("text-classification", models["text_classification"])
     with pytest.warns(UserWarning, match="1 texts longer than config.task.length, truncated at the end: input 2"):
         call(["red", "the " * 100])
@@ -209,7 +209,7 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_pipelines_give_what_files_give(name, models, tmp_path):
+def test_pipelines_equal_predictions_of_files(name, models, tmp_path):
     call, inputs = spanbert_jax.pipeline(name, models[name.replace("-", "_")]), INPUTS[name]
     one = call(**inputs) if isinstance(inputs, dict) else call(inputs)
     many = call([inputs, inputs])
@@ -248,14 +248,14 @@ def test_pipelines_give_what_files_give(name, models, tmp_path):
 @pytest.mark.parametrize("inputs,message", [
     ({"subject": [0, 3], "object": [5, 9], "text": "short"}, "object is .5, 9.: give .start, end."),
     ({"subject": [0, 3], "text": "a text"}, "no field 'object'"), ("no tags", "needs <e1>words</e1>"),
-    ({"subject": [0, 1], "object": [1, 2], "text": "a b"}, "object .1, 2. is white space")])
-def test_wrong_inputs_are_told(inputs, message, models):
+    ({"subject": [0, 1], "object": [1, 2], "text": "a b"}, "object .1, 2. contains only white space")])
+def test_wrong_inputs_are_rejected(inputs, message, models):
     with pytest.raises(UserError, match=f"^input 2: .*{message}"):
         spanbert_jax.pipeline("relation-extraction", models["relation_extraction"])(
             [INPUTS["relation-extraction"], inputs])
 
 
-def test_another_task_and_no_model_are_refused(models, tmp_path):
+def test_another_task_and_a_missing_model_are_rejected(models, tmp_path):
     with pytest.raises(UserError, match="was trained for 'text-classification'"):
         spanbert_jax.pipeline("question-answering", models["text_classification"])
     with pytest.raises(UserError, match="contains no fine-tuned model .task.json is missing."):
@@ -266,7 +266,7 @@ def test_another_task_and_no_model_are_refused(models, tmp_path):
     (lambda stored: {**stored, "task": "guessing"}, "unknown task 'guessing'; allowed: "),
     (lambda stored: {**stored, "fitted": {"labels": ["a", "b"]}}, "the weights do not belong to the task"),
     (lambda stored: {"task": "text_classification"}, "not a task file as fine-tuning writes it .'settings'.")])
-def test_a_damaged_task_file_is_told(damage, message, models, tmp_path):
+def test_a_damaged_task_file_is_rejected(damage, message, models, tmp_path):
     fine_tuned = load_model(models["text_classification"])
     save_model(tmp_path / "model", fine_tuned)
     file = tmp_path / "model" / "task.json"
@@ -275,7 +275,7 @@ def test_a_damaged_task_file_is_told(damage, message, models, tmp_path):
         load_model(tmp_path)
 
 
-def test_a_stored_model_is_read_back_and_replaced_whole(models, tmp_path):
+def test_a_stored_model_loads_and_is_replaced_atomically(models, tmp_path):
     fine_tuned = load_model(models["token_classification"])
     for _ in range(2):
         save_model(tmp_path / "model", fine_tuned)

@@ -1,4 +1,4 @@
-"""A small network to begin from and small files of each task, made up, with something in them to be learned."""
+"""A small random model and small synthetic files that each task can learn."""
 from __future__ import annotations
 
 import json
@@ -20,7 +20,7 @@ WORDS = (*COLOURS, *THINGS, *NAMES, *FILLING, "##s", *(f"[unused{number}]" for n
 
 
 def make_start(folder: pathlib.Path) -> str:
-    """A random network of two layers with a tokenizer, as a directory of transformers."""
+    """A transformers directory with a random two-layer model and a tokenizer."""
     folder.mkdir(parents=True)
     vocab = folder / "vocab.txt"
     vocab.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_TOKENS, *WORDS)), encoding="utf-8")
@@ -46,7 +46,7 @@ def sentences(count: int, seed: int = 0) -> list[list[str]]:
 
 
 def texts(count: int, seed: int = 0) -> list[dict]:
-    """Texts of three classes, told by the colour; four to a group."""
+    """Texts of three classes, given by the colour; four per group."""
     return [{"id": f"t{number}", "text": " ".join(words), "label": next(word for word in words if word in COLOURS),
              "source": f"book {number // 4}"} for number, words in enumerate(sentences(count, seed))]
 
@@ -63,7 +63,7 @@ def questions(count: int, seed: int = 0) -> list[dict]:
 
 
 def relations(count: int, seed: int = 0) -> list[dict]:
-    """Relations between the name and the colour, told by the colour."""
+    """Relations between the name and the colour, given by the colour."""
     found = []
     for number, words in enumerate(sentences(count, seed)):
         colour, name = ([word in kind for word in words].index(True) for kind in (COLOURS, NAMES))
@@ -80,7 +80,7 @@ def tagged(count: int, seed: int = 0) -> list[dict]:
 
 
 def documents(count: int, seed: int = 0) -> list[dict]:
-    """Documents of two sentences; the summary is the one that names Eve, whom the other does not."""
+    """Documents of two sentences; the summary is the one that mentions Eve."""
     random, features, found = np.random.default_rng(seed), iter(sentences(2 * count, seed)), []
     for chosen in random.integers(0, 2, count):
         both = [" ".join(name if word in NAMES else word for word in next(features))
@@ -100,7 +100,7 @@ def write(path: pathlib.Path, records: list[dict]) -> str:
 
 
 def small_config(name: str, start: str, train: str, **settings):
-    """A run of a task of a few steps."""
+    """The config of a short run of a task."""
     defaults = {"length": 64}
     if name == "question_answering":
         defaults |= {"stride": 8, "question_length": 16}

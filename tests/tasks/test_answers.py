@@ -1,4 +1,4 @@
-"""Logits to answers, against every span looked at one by one, and cases worked out by hand."""
+"""Answers from logits, compared with an exhaustive search and with cases by hand."""
 import dataclasses
 import json
 
@@ -27,7 +27,7 @@ def characters(words):
 
 
 def make(windows=WINDOWS, owner=OWNER, words=WORDS):
-    """Features of a question of two words on a context of one piece a word."""
+    """Features of a question of two words about a context with one token per word."""
     starts, ends = characters(words) if words else ([], [])
     features = FeatureBuilder()
     for number, (begin, end) in enumerate(windows):
@@ -52,7 +52,7 @@ def answer(logits, limits=LIMITS, features=FEATURES, context=CONTEXT):
 
 
 def every_span(logits, longest):
-    """(score, text, first character, end) of all spans allowed, the best first, no text twice."""
+    """(score, text, first character, end) of all allowed spans, the best first, without duplicate texts."""
     start, end = characters(WORDS)
     spans, base = [], 0
     for number, (a, b) in enumerate(WINDOWS):
@@ -68,7 +68,7 @@ def every_span(logits, longest):
     return list(best.values())
 
 
-def test_the_window_that_owns_a_word_is_the_one_with_most_context():
+def test_the_window_of_a_word_is_the_one_with_most_context():
     for i, owner in enumerate(OWNER):
         scores = [min(i - a, b - 1 - i) + 0.01 * (b - a) if a <= i < b else -1 for a, b in WINDOWS]
         assert scores.index(max(scores)) == owner
@@ -94,7 +94,7 @@ def test_all_spans_in_order(seed, longest):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("n_best", [1, 2, 5])
-def test_as_many_as_asked_for(seed, n_best):
+def test_n_best_limits_the_number_of_answers(seed, n_best):
     logits = random_logits(seed)
     found = answer(logits, dataclasses.replace(LIMITS, n_best=n_best))
     expected = every_span(logits, 30)[:n_best]
@@ -103,8 +103,8 @@ def test_as_many_as_asked_for(seed, n_best):
     np.testing.assert_allclose(sum(entry["probability"] for entry in found["n_best"]), 1)
 
 
-def test_the_best_starts_and_ends_need_not_fit_together():
-    """The reference, with the two best starts and ends of each window, finds nothing here."""
+def test_the_best_starts_and_ends_may_not_form_a_span():
+    """The reference, which combines the two best starts and ends of each window, finds nothing here."""
     logits = np.zeros((2, len(FEATURES.tokens)), np.float32)
     for window in range(3):
         at = FEATURES.token_slice(window)
@@ -116,7 +116,7 @@ def test_the_best_starts_and_ends_need_not_fit_together():
     assert found["n_best"][0]["score"] == 8
 
 
-def test_of_equals_the_earliest():
+def test_ties_go_to_the_earliest_span():
     found = answer(np.zeros((2, len(FEATURES.tokens)), np.float32))
     assert (found["answer"], found["start"], found["end"]) == ("the", 0, 3)
 
@@ -141,7 +141,7 @@ def test_no_answer():
         json.dumps(found)
 
 
-def test_no_answer_is_not_given_unless_allowed():
+def test_no_answer_is_predicted_only_if_allowed():
     logits = random_logits(4)
     logits[:, FEATURES.starts[:-1]] = 100
     found = answer(logits, dataclasses.replace(LIMITS, null_threshold=-1e9))
@@ -150,7 +150,7 @@ def test_no_answer_is_not_given_unless_allowed():
 
 
 @pytest.mark.parametrize("null_answers", [True, False])
-def test_a_context_without_pieces(null_answers):
+def test_a_context_without_tokens(null_answers):
     features = make(windows=[(0, 0)], owner=[], words=[])
     logits = random_logits(5, features)
     found = answer(logits, dataclasses.replace(LIMITS, null_answers=null_answers, null_threshold=1e9), features, "")
@@ -161,7 +161,7 @@ def test_a_context_without_pieces(null_answers):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("null_answers", [True, False])
-def test_logits_that_are_no_numbers(value, null_answers):
+def test_logits_that_are_not_finite(value, null_answers):
     logits = random_logits(6)
     finite = answer(logits, dataclasses.replace(LIMITS, null_answers=null_answers))
     logits[:, FEATURES.starts[0] + FIRST + 2] = value
@@ -173,7 +173,7 @@ def test_logits_that_are_no_numbers(value, null_answers):
     assert everywhere["note"] == NOT_FINITE
 
 
-def test_what_is_no_number_is_not_chosen():
+def test_nan_logits_are_not_chosen():
     logits = np.zeros((2, len(FEATURES.tokens)), np.float32)
     logits[:, FEATURES.starts[0] + FIRST:FEATURES.starts[1]] = np.nan
     assert answer(logits)["start"] >= len("the cat sat on the ")

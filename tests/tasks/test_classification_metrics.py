@@ -1,4 +1,4 @@
-"""Figures of classification and regression: worked out by hand, by their definitions, and where they are undefined."""
+"""Metrics of classification and regression: by hand, by definition, and where they are undefined."""
 import collections
 import math
 import statistics
@@ -31,7 +31,7 @@ def pearson(x, y):
 
 
 def ranks(values):
-    """From 1; equal values share the mean of their ranks."""
+    """Ranks from 1; equal values share their mean rank."""
     return [1 + sum(other < value for other in values) + (values.count(value) - 1) / 2 for value in values]
 
 
@@ -40,21 +40,21 @@ def test_classification_by_definition(classes, seed):
     random, labels = np.random.default_rng(seed), [f"c{i}" for i in range(classes)]
     answers = random.choice(labels, 200).tolist()
     predicted = [a if keep else b for a, b, keep in zip(answers, random.choice(labels, 200), random.random(200) < 0.6)]
-    figures = classification_metrics(answers, predicted, labels)
+    metrics = classification_metrics(answers, predicted, labels)
     accuracy = statistics.fmean(a == p for a, p in zip(answers, predicted))
-    assert figures["accuracy"] == pytest.approx(100 * accuracy)
-    assert figures["macro_f1"] == pytest.approx(100 * statistics.fmean(f1(answers, predicted, c) for c in labels))
-    assert figures["matthews"] == pytest.approx(100 * matthews(answers, predicted))
-    assert ("f1" in figures) == ("accuracy_f1" in figures) == (classes == 2)
+    assert metrics["accuracy"] == pytest.approx(100 * accuracy)
+    assert metrics["macro_f1"] == pytest.approx(100 * statistics.fmean(f1(answers, predicted, c) for c in labels))
+    assert metrics["matthews"] == pytest.approx(100 * matthews(answers, predicted))
+    assert ("f1" in metrics) == ("accuracy_f1" in metrics) == (classes == 2)
     if classes == 2:
-        assert figures["f1"] == pytest.approx(100 * f1(answers, predicted, "c1"))
-        assert figures["accuracy_f1"] == pytest.approx(50 * (accuracy + f1(answers, predicted, "c1")))
+        assert metrics["f1"] == pytest.approx(100 * f1(answers, predicted, "c1"))
+        assert metrics["accuracy_f1"] == pytest.approx(50 * (accuracy + f1(answers, predicted, "c1")))
 
 
 def test_two_classes_by_hand():
-    """Two of three of class 1 are found, with one false alarm among five."""
-    figures = classification_metrics(list("11100000"), list("11010000"), ("0", "1"))
-    assert figures == pytest.approx({"accuracy": 75, "f1": 100 * 2 / 3, "accuracy_f1": (75 + 200 / 3) / 2,
+    """Two of three examples of class 1 are found, with one false positive of five."""
+    metrics = classification_metrics(list("11100000"), list("11010000"), ("0", "1"))
+    assert metrics == pytest.approx({"accuracy": 75, "f1": 100 * 2 / 3, "accuracy_f1": (75 + 200 / 3) / 2,
                                      "macro_f1": 50 * (2 / 3 + 4 / 5), "matthews": 100 * (2 * 4 - 1 * 1) / 15})
     # The second of the labels is the one that is looked for, whichever occurs first.
     assert classification_metrics(list("11100000"), list("11010000"), ("1", "0"))["f1"] == pytest.approx(80)
@@ -68,18 +68,18 @@ def test_two_classes_by_hand():
     ("0110", "1001", {"accuracy": 0, "f1": 0, "macro_f1": 0, "matthews": -100}),
     ("1", "1", {"accuracy": 100, "f1": 100, "macro_f1": 100, "matthews": 0}),
 ])
-def test_undefined_figures_are_nothing_and_nobody_warns(answers, predicted, expected):
+def test_undefined_metrics_are_zero_without_warnings(answers, predicted, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = classification_metrics(list(answers), list(predicted), ("0", "1"))
-    assert {name: figures[name] for name in expected} == pytest.approx(expected)
+        metrics = classification_metrics(list(answers), list(predicted), ("0", "1"))
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
-def test_a_class_that_cannot_be_predicted_is_missed():
-    figures = classification_metrics(["a", "b", "new", "b"], ["a", "b", "b", "b"], ("a", "b"))
-    assert figures["accuracy"] == pytest.approx(75)
-    assert figures["macro_f1"] == pytest.approx(100 * (1 + 4 / 5 + 0) / 3)
-    assert figures["f1"] == pytest.approx(80)
+def test_a_class_that_cannot_be_predicted_counts_as_wrong():
+    metrics = classification_metrics(["a", "b", "new", "b"], ["a", "b", "b", "b"], ("a", "b"))
+    assert metrics["accuracy"] == pytest.approx(75)
+    assert metrics["macro_f1"] == pytest.approx(100 * (1 + 4 / 5 + 0) / 3)
+    assert metrics["f1"] == pytest.approx(80)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -87,22 +87,22 @@ def test_regression_by_definition(seed):
     random = np.random.default_rng(seed)
     answers = (random.integers(0, 26, 150) / 5).tolist()  # with ties, as in STS-B
     predicted = [answer + noise for answer, noise in zip(answers, random.normal(0, 2, 150).tolist())]
-    figures = regression_metrics(answers, predicted)
+    metrics = regression_metrics(answers, predicted)
     expected = pearson(answers, predicted), pearson(ranks(answers), ranks(predicted))
-    assert figures == pytest.approx({"pearson": 100 * expected[0], "spearman": 100 * expected[1],
+    assert metrics == pytest.approx({"pearson": 100 * expected[0], "spearman": 100 * expected[1],
                                      "pearson_spearman": 50 * sum(expected)})
 
 
 def test_regression_by_hand():
     """Deviations -1, 0, 1 and -13/3, -10/3, 23/3: in order, but on no line."""
-    figures = regression_metrics([1, 2, 3], [0, 1, 12])
-    assert figures["spearman"] == pytest.approx(100)
-    assert figures["pearson"] == pytest.approx(100 * 12 / math.sqrt(2 * (13 ** 2 + 10 ** 2 + 23 ** 2) / 9))
+    metrics = regression_metrics([1, 2, 3], [0, 1, 12])
+    assert metrics["spearman"] == pytest.approx(100)
+    assert metrics["pearson"] == pytest.approx(100 * 12 / math.sqrt(2 * (13 ** 2 + 10 ** 2 + 23 ** 2) / 9))
     assert regression_metrics([1, 2, 3], [-2, -4, -6])["pearson_spearman"] == pytest.approx(-100)
 
 
 @pytest.mark.parametrize("answers, predicted", [([1, 2, 3], [2.5] * 3), ([0.1] * 3, [1, 2, 3]), ([1], [2])])
-def test_correlations_with_a_constant_are_nothing_and_nobody_warns(answers, predicted):
+def test_correlations_with_a_constant_are_zero_without_warnings(answers, predicted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert set(regression_metrics(answers, predicted).values()) == {0.0}

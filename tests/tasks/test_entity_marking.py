@@ -1,4 +1,4 @@
-"""Marking entities: the four ways spelled out by hand, overlaps, markers of any vocabulary, cutting to a length."""
+"""Entity marking: the four markings by hand, overlaps, markers of any vocabulary, truncation."""
 import numpy as np
 import pytest
 
@@ -38,7 +38,7 @@ def tokenizer(tmp_path_factory):
 
 
 def marked(tokenizer, example, marking, markers="unused", length=64):
-    """What `mark` and `shorten` make of an example, as pieces, and the fault."""
+    """Tokens of an example after `mark` and `shorten`, and the issue."""
     assigned = assign_markers(marker_names([ANN], marking), tokenizer, markers)
     words = {word: tokenizer.encode(word, add_special_tokens=False).ids for word in example.tokens}
     special = special_ids(tokenizer)
@@ -54,7 +54,7 @@ def marked(tokenizer, example, marking, markers="unused", length=64):
                  "[SEP] [unused5] [SEP] [unused6] [SEP]"),
     ("ner_text", "[CLS] [unused5] was born in [unused6] . [SEP] Ann Lee [SEP] New York [SEP]"),
 ])
-def test_the_four_ways(tokenizer, marking, expected):
+def test_the_four_markings(tokenizer, marking, expected):
     assert marked(tokenizer, ANN, marking) == (expected, "")
 
 
@@ -86,13 +86,13 @@ def test_markers_come_in_order_of_first_use():
             *edges, "SUBJ=PER", "OBJ=CITY", "SUBJ=ORG", "OBJ=PER", "SUBJ=UNKNOWN", "OBJ=UNKNOWN"]
 
 
-def test_unused_pieces_are_taken_by_number_from_1(tokenizer):
+def test_unused_entries_are_used_in_order_from_1(tokenizer):
     assigned = assign_markers([f"m{number}" for number in range(8)], tokenizer, "unused")
     assert list(assigned.values()) == [f"[unused{number}]" for number in (1, 2, 3, 4, 5, 6, 7, 10)]
     assert marker_ids(assigned, tokenizer)["m7"] == [tokenizer.token_to_id("[unused10]")]
 
 
-def test_a_vocabulary_without_enough_unused_pieces(tokenizer, tmp_path):
+def test_a_vocabulary_without_enough_unused_entries(tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"9 entity markers.* has 8 entries.*markers to 'words'"):
         assign_markers([f"m{number}" for number in range(9)], tokenizer, "unused")
     with pytest.raises(UserError, match=r"no entry \[unused1\].*SUBJ_START"):
@@ -122,7 +122,7 @@ def long_example(before, between, after):
     (9, 5, 9, 8, "[CLS] [unused5] in in in in [unused6] [SEP]"),
     (9, 0, 9, 4, "[CLS] [unused5] [unused6] [SEP]"),
 ])
-def test_context_is_cut_and_entities_stay(tokenizer, before, between, after, length, expected):
+def test_context_is_truncated_and_entities_stay(tokenizer, before, between, after, length, expected):
     found, issue = marked(tokenizer, long_example(before, between, after), "ner", length=length)
     assert issue == TRUNCATED
     assert len(found.split()) == length
@@ -130,7 +130,7 @@ def test_context_is_cut_and_entities_stay(tokenizer, before, between, after, len
 
 
 @pytest.mark.parametrize("marking", MARKINGS)
-def test_whatever_is_cut_entities_and_tail_stay_in_order(tokenizer, marking):
+def test_entities_and_tail_stay_in_order(tokenizer, marking):
     random = np.random.default_rng(0)
     for _ in range(40):
         example, length = long_example(*random.integers(0, 30, 3)), int(random.integers(16, 40))
@@ -145,14 +145,14 @@ def test_whatever_is_cut_entities_and_tail_stay_in_order(tokenizer, marking):
             piece for piece in whole.split() if piece not in context]
 
 
-def test_pieces_between_entities_that_are_far_apart_are_kept_next_to_them():
+def test_tokens_next_to_distant_entities_are_kept():
     body = list(range(100, 130))
     entity = [token in (105, 120) for token in body]
     tokens, issue = shorten(MarkedSentence(body, entity, [3]), special=SPECIAL, length=10)
     assert (tokens, issue) == ([2, 105, 106, 107, 108, 117, 118, 119, 120, 3], TRUNCATED)
 
 
-def test_entities_that_do_not_fit_are_cut_at_the_end(tokenizer):
+def test_entities_that_do_not_fit_are_truncated_at_the_end(tokenizer):
     text = "[CLS] [unused1] Ann Lee [unused2] [unused3] [SEP]"
     assert marked(tokenizer, long_example(0, 0, 5), "text", length=7) == (text, LOST)
     text = "[CLS] [unused1] Ann Lee [unused2] [unused3] New York [SEP]"

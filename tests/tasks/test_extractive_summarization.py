@@ -1,4 +1,4 @@
-"""Extractive summaries: features piece by piece, windows, the loss, what is chosen, how many, and figures."""
+"""Extractive summarization: features token by token, windows, loss, choice of sentences, and metrics."""
 import json
 
 import jax
@@ -29,7 +29,7 @@ NO_WORD = "documents that share no word with their summary, trained with no sent
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """A tokenizer of whose letters each is a word."""
+    """A tokenizer in whose vocabulary each letter is a word."""
     file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
     file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *"abcdefghijklmnop.[]", "sep"]))
     return load_tokenizer(file)
@@ -40,7 +40,7 @@ def make(fitted=None, **settings):
 
 
 def document(sentences, *summaries, id="1"):
-    """Of sentences, or of a text."""
+    """A document from sentences, or from a text."""
     given = None if isinstance(sentences, str) else tuple(sentences)
     return Document(id, f"f:{id}", f"f:{id}", given, sentences if given is None else " ".join(given), summaries)
 
@@ -49,7 +49,7 @@ def pieces(tokenizer, features, feature):
     return [tokenizer.id_to_token(int(token)) for token in features.tokens[features.token_slice(feature)]]
 
 
-def test_features_piece_by_piece(letters):
+def test_features_token_by_token(letters):
     issues = DataIssues()
     examples = [document(["a b", "\x00", "c [SEP]", "d"], "d a b", "n"), document("e f. g\n\nh", "h", id="2"),
                 document(["o"], "p", id="3")]
@@ -73,7 +73,7 @@ def test_features_piece_by_piece(letters):
 
 
 def test_long_documents_by_hand(letters):
-    """Four sentences of four pieces with theirs, of which two fit; and one that fits nowhere."""
+    """Four sentences of four tokens, of which two fit into a feature; and one that is too long."""
     issues = DataIssues()
     examples = [document(["a b", "c d", "e f", "g h"]), document(["a b", "a b c d e f g h i j", "k"], id="2")]
     features = make(length=9).features(examples, letters, issues, with_labels=False)
@@ -114,7 +114,7 @@ def test_windows_give_each_sentence_the_most_context(room, longest):
 
 @needs_data
 def test_real_documents_longer_than_a_feature():
-    """Each sentence is read once, and is labelled as the oracle has it."""
+    """Each sentence counts once, with the oracle's label."""
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-cased-vocab.txt")
     task = make(length=100, source="source", target="target", id="paper_id", sentences=2)
     examples = list(task.read(str(DATA / "scitldr" / "SciTLDR-A-dev.jsonl"), DataIssues()))[::8]
@@ -139,7 +139,7 @@ def test_real_documents_longer_than_a_feature():
     assert issues.counts[TRUNCATED] == cut
 
 
-def test_loss_on_packed_rows_is_that_of_numpy():
+def test_loss_on_packed_rows_equals_numpy():
     random = np.random.default_rng(0)
     logits = random.normal(size=(3, 20, 2)).astype(np.float32) * 3
     weight = (random.random((3, 20)) * (random.random((3, 20)) < 0.3)).astype(np.float32)
@@ -154,7 +154,7 @@ def test_loss_on_packed_rows_is_that_of_numpy():
 
 
 def logits_of(features, odds, seed=0):
-    """Logits [T, 2] with these mean log odds of each sentence of each document, and anything where none counts."""
+    """Logits [T, 2] with given mean log odds of each sentence, and random values elsewhere."""
     logits = np.random.default_rng(seed).normal(0, 5, (len(features.tokens), 2)).astype(np.float32)
     example = np.repeat(features.example, features.lengths)
     for number, of_one in enumerate(odds):
@@ -191,7 +191,7 @@ def test_predictions(letters):
     assert task.files([], []) == {"summaries.txt": ""}
 
 
-def test_scores_that_are_not_finite_are_told(letters):
+def test_scores_that_are_not_finite_are_noted(letters):
     task, examples = make(), [document(["a", "b"]), document(["c"], id="2")]
     features = task.features(examples, letters, DataIssues(), with_labels=False)
     logits = logits_of(features, [[np.nan, 1], [np.inf]])
@@ -212,7 +212,7 @@ def predicted(scores):
 @pytest.mark.parametrize("summary, scores, best", [
     ("a b", [0.9, 0.4, 0.1], 1), ("a b c d", [0.9, 0.4, 0.1], 2), ("a b c d e f", [0.9, 0.4, 0.1], 3),
     ("c d e f", [0.1, 0.4, 0.5], 2), ("p", [0.1, 0.4, 0.5], 1)])
-def test_how_many_are_chosen_is_tuned(summary, scores, best, letters):
+def test_the_number_of_sentences_is_tuned(summary, scores, best, letters):
     task, examples = make(sentences=3), [document(["a b", "c d", "e f"], summary)]
     task = task.tune(examples, [predicted(scores)])
     assert fitted_values(task) == {"sentences": best} == fitted_values(task)
@@ -222,7 +222,7 @@ def test_how_many_are_chosen_is_tuned(summary, scores, best, letters):
     assert len(prediction["sentences"]) == best
 
 
-def test_figures_and_those_of_the_lead():
+def test_metrics_and_those_of_the_lead():
     sentences = [["one two", "three four five", "six"], ["seven eight", "nine ten", "a b"], ["c"]]
     examples = [document(of_one, *summaries) for of_one, summaries in zip(
         sentences, (("four five six", "x"), ("eight nine",), ("c", "d c")))]
@@ -239,11 +239,11 @@ def test_figures_and_those_of_the_lead():
     assert found["rouge_1"] != found["lead/rouge_1"]
 
 
-@pytest.mark.parametrize("settings, told", [
+@pytest.mark.parametrize("settings, message", [
     ({"source": ""}, "source='': give the name"), ({"target": ""}, "target='': give the name"),
     ({"sentences": 0}, "sentences=0: must be at least 1"), ({"length": 2}, "length=2: must be at least 3")])
-def test_settings_without_meaning(settings, told):
-    with pytest.raises(UserError, match=f"config.task.{told}"):
+def test_wrong_settings_are_rejected(settings, message):
+    with pytest.raises(UserError, match=f"config.task.{message}"):
         make(**settings)
 
 

@@ -41,7 +41,7 @@ def network():
 
 
 def make_network(config, head=HEADS):
-    """A network with kernels large enough that its predictions depend on the text."""
+    """A model with kernels large enough that its predictions depend on the text."""
     model, random = EncoderModel(config, head, COMPUTE), np.random.default_rng(0)
     return model, layout.build(model, lambda leaf: jnp.asarray(weights.fresh(leaf, 0.5, random)))
 
@@ -51,7 +51,7 @@ def apply(model, params, tokens):
 
 
 def with_biases(params, head, norm, favours):
-    """Parameters with which a head predicts everywhere the same: logits 0 but for the pieces in `favours`."""
+    """Parameters with which a head predicts the same everywhere: logits 0 except for the tokens in `favours`."""
     bias = np.zeros_like(params[head]["output"]["bias"])
     for piece, logit in favours.items():
         bias[ID[piece]] = logit
@@ -67,7 +67,7 @@ def brute_force(scores, k):
 
 @pytest.mark.parametrize("n, V, k", [
     (1, 5, 3), (2, 7, 1), (2, 7, 20), (3, 6, 50), (4, 4, 256), (3, 3, 1000), (5, 3, 9)])
-def test_best_combinations_are_those_of_brute_force(n, V, k):
+def test_best_combinations_equal_brute_force(n, V, k):
     scores = np.log(np.random.default_rng(n * V * k).dirichlet(np.ones(V), n))
     scores[0, 1] = -np.inf
     expected, sums = brute_force(scores, k)
@@ -101,8 +101,8 @@ def test_each_head_gives_its_known_answer(network, tokenizer):
     assert run.both[0].log_probability == pytest.approx(2 * (10.5 - math.log(total)), abs=1e-5)
 
 
-def test_fillings_are_those_of_the_networks_own_outputs(network, tokenizer):
-    """Without padding, and normalised over what may be proposed."""
+def test_fillings_equal_the_models_outputs(network, tokenizer):
+    """Without padding, and normalized over the proposable tokens."""
     model, params = network
     outputs = apply(model, params, tokenizer.encode(TEXT).ids)
     runs = fill((model, params), TEXT, k=4, tokenizer=tokenizer)
@@ -126,7 +126,7 @@ def test_fillings_are_those_of_the_networks_own_outputs(network, tokenizer):
     assert len({run.masked_token for run in runs} | {run.boundary for run in runs}) == 4
 
 
-def test_all_pieces_but_special_ones_are_proposed(network, tokenizer):
+def test_all_tokens_except_special_ones_are_predicted(network, tokenizer):
     run, = fill(network, "the [MASK] sat", k=1000, tokenizer=tokenizer)
     for fillings in (run.masked_token, run.boundary, run.both):
         assert sorted(filling.pieces[0] for filling in fillings) == sorted(PIECES[len(SPECIAL_TOKENS):])
@@ -154,15 +154,15 @@ def test_reasons(network, tokenizer):
     edge, = fill(network, "[MASK] sat", tokenizer=tokenizer)
     long, = fill(network, "the [MASK] [MASK] [MASK] [MASK] sat", tokenizer=tokenizer)
     assert "edge of the text" in edge.why_no_boundary
-    assert long.why_no_boundary == "the run has 4 pieces, and the boundary head predicts at most 3"
+    assert long.why_no_boundary == "the run has 4 tokens, and the boundary head predicts at most 3"
     for head in (dataclasses.replace(HEADS, boundary=False), make_head("masked_lm")):
         other = make_network(CONFIG, head)
         run, = fill(other, "the [MASK] sat", tokenizer=tokenizer)
-        assert run.boundary is None and run.both is None and run.why_no_boundary.startswith("no boundary head")
+        assert run.boundary is None and run.both is None and run.why_no_boundary == "the weights have no boundary head"
 
 
-def test_rows_are_padded_no_further_than_the_network_goes(network, tokenizer):
-    """Padding to 32 changes nothing, as the comparison with the network's own outputs shows; 40 is the end."""
+def test_rows_are_padded_at_most_to_the_models_positions(network, tokenizer):
+    """Padding to 32 changes nothing, as the comparison with the model's outputs shows; 40 is the maximum."""
     model, params = network
     tokens = tokenizer.encode(" ".join(["the [MASK]", *["cat"] * 29])).ids
     assert len(tokens) == 33
@@ -189,26 +189,26 @@ def test_from_a_path(network, tokenizer, tmp_path):
     without = write(tmp_path / "without", *network, leave_out=["cls.pair_target_predictions"])
     for run, expected in zip(fill(without, TEXT), runs, strict=True):
         assert (run.boundary, run.both) == (None, None)
-        assert run.why_no_boundary == "no boundary head came with the weights"
+        assert run.why_no_boundary == "the weights have no boundary head"
         assert [filling.text for filling in run.masked_token] == [filling.text for filling in expected.masked_token]
         assert run.masked_token[0].probability == pytest.approx(expected.masked_token[0].probability, rel=1e-4)
     bare = write(tmp_path / "bare", *network, leave_out=["cls."])
-    with pytest.raises(UserError, match="bare: no masked-token head .* but for the large one with heads"):
+    with pytest.raises(UserError, match="bare: these weights have no masked-token head .* except the large one with heads"):
         fill(bare, TEXT)
 
 
 def test_mistakes_are_explained(network, tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"no \[MASK\] in the text"):
         fill(network, "the cat", tokenizer=tokenizer)
-    with pytest.raises(UserError, match="41 pieces with .* at most 40"):
+    with pytest.raises(UserError, match="41 tokens with .* at most 40"):
         fill(network, "[MASK] " * 39, tokenizer=tokenizer)
-    with pytest.raises(UserError, match="k=0"):
+    with pytest.raises(UserError, match="k=0: must be at least 1"):
         fill(network, TEXT, k=0, tokenizer=tokenizer)
     with pytest.raises(UserError, match="no tokenizer"):
         fill(network, TEXT)
-    with pytest.raises(UserError, match="no masked-token head"):
+    with pytest.raises(UserError, match="these weights have no masked-token head"):
         fill((EncoderModel(CONFIG, make_head("question_answering")), {}), TEXT, tokenizer=tokenizer)
-    with pytest.raises(UserError, match=f"tokenizer has {len(PIECES)} pieces and the network 50"):
+    with pytest.raises(UserError, match=f"tokenizer has {len(PIECES)} tokens and the model 50"):
         fill((EncoderModel(dataclasses.replace(CONFIG, vocab_size=50), HEADS), {}), TEXT, tokenizer=tokenizer)
 
 

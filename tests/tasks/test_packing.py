@@ -1,4 +1,4 @@
-"""Features in packed rows: all there, none mixed, hardly any padding, and the network's outputs the same."""
+"""Packed rows: all features, none mixed, little padding, and the same model outputs."""
 import flax.linen as nn
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def make_features(lengths, seed: int = 0) -> Features:
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
-def test_every_feature_is_in_one_row_with_its_targets(seed):
+def test_every_feature_is_in_one_row_with_its_labels(seed):
     features = make_features(np.random.default_rng(3).integers(2, 30, 200))
     rows = pack(features, 32, 0, ("label", "tag"), seed)
     batch = rows.rows(np.arange(len(rows)))
@@ -49,7 +49,7 @@ def test_every_feature_is_in_one_row_with_its_targets(seed):
     assert not batch["tokens"][padding].any() and not batch["tag"][padding].any()
 
 
-def test_the_order_depends_on_the_seed_alone():
+def test_the_order_depends_only_on_the_seed():
     features = make_features(np.full(100, 10))
     first, again, other = (pack(features, 32, 0, seed=seed).row for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
@@ -60,7 +60,7 @@ def test_the_order_depends_on_the_seed_alone():
     ("windows", np.minimum(np.random.default_rng(1).normal(180, 60, 2000).astype(int).clip(20), 384)),
     ("nearly all of one length, over half a row", np.random.default_rng(2).integers(260, 280, 500)),
     ("whole rows", np.full(300, 512))])
-def test_rows_are_nine_tenths_full(name, lengths):
+def test_rows_are_ninety_percent_full(name, lengths):
     features = make_features(lengths)
     length = row_length(features.lengths)
     assert length in (32, 64, *range(128, 2000, 128)) and length >= lengths.max()
@@ -69,11 +69,11 @@ def test_rows_are_nine_tenths_full(name, lengths):
 
 @pytest.mark.parametrize("filled,length", [
     ([0.8, 0.91, 0.99], 2), ([0.85, 0.888, 0.893], 2), ([0.85, 0.87, 0.89], 3), ([0.89, 0.88], 1), ([0.0], 1)])
-def test_rows_are_no_longer_than_pays(filled, length):
+def test_the_shortest_full_rows_are_chosen(filled, length):
     assert shortest_full((share, number) for number, share in enumerate(filled, 1)) == length
 
 
-def test_padding_rows_are_empty_and_rows_are_split_whole():
+def test_padding_rows_are_empty_and_all_rows_are_split():
     rows = pack(make_features([5] * 7), 32, 0, most=2)
     batches = split_rows(rows, 3)
     assert [list(batch) for batch in batches] == [[0, 1, 2], [3, -1, -1]]
@@ -86,7 +86,7 @@ HEADS = {"question_answering": (), "sequence_classification": ("a", "b", "c"), "
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_packed_outputs_are_those_of_each_text_alone(head):
+def test_packed_outputs_equal_those_of_single_texts(head):
     config = BertConfig(vocab_size=100, num_layers=2, width=32, num_heads=2, feed_forward=64, max_positions=24,
                         initializer_range=0.3)
     model = EncoderModel(config, make_head(head, HEADS[head]), ComputeConfig(dtype="float32"))

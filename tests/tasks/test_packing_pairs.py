@@ -1,4 +1,4 @@
-"""Sources and targets in rows of two lengths: every piece once, in its place, and rows full."""
+"""Sources and targets in rows of two lengths: every token once, in order, and full rows."""
 import numpy as np
 import pytest
 
@@ -23,7 +23,7 @@ def texts(count, seed, longest=40, ratio=1.0):
     return sources, np.clip((sources * ratio * random.uniform(0.7, 1.4, count)).astype(int), 1, 50)
 
 
-def test_each_pair_is_in_a_row_once_and_its_pieces_in_order():
+def test_each_pair_is_in_one_row_with_its_tokens_in_order():
     features = make_features(*texts(200, 0))
     rows = pack_pairs(features, 64, 64, PAD, seed=3)
     batch, seen = rows.rows(np.arange(len(rows))), []
@@ -51,7 +51,7 @@ def test_rows_are_full(ratio):
     assert pack_pairs(features, length, label_length, PAD, seed=0).filled >= FULL
 
 
-def test_no_bin_holds_more_than_it_may():
+def test_no_bin_exceeds_its_capacity():
     random = np.random.default_rng(2)
     first, second = random.integers(1, 33, 3000), random.integers(1, 17, 3000)
     bins = best_fit_pairs(first, second, 32, 16)
@@ -61,7 +61,7 @@ def test_no_bin_holds_more_than_it_may():
     assert bins == sorted(bins) and all(items == sorted(items) for items in bins)
 
 
-def test_rows_take_the_longest_text_of_any_part():
+def test_rows_fit_the_longest_text_of_any_part():
     parts = [make_features([5] * 50, [5] * 50), make_features([60], [30])]
     length, label_length = row_lengths(parts)
     assert length >= 60 and label_length >= 30

@@ -1,4 +1,4 @@
-"""Question answering: windows, targets and the loss against plain definitions, and the way from logits to answers."""
+"""Question answering: windows, targets and loss against plain definitions, and decoding of logits."""
 import json
 import math
 
@@ -50,7 +50,7 @@ def make(the_task, examples, tokenizer, with_labels=True):
 
 
 def gold_logits(features, height=20.0, seed=0):
-    """Noise, and by far the highest logits where training aims at."""
+    """Noise, with by far the highest logits at the targets."""
     logits = np.random.default_rng(seed).normal(size=(2, len(features.tokens))).astype(np.float32)
     for row, name in zip(logits, ("start", "end")):
         row[features.starts[:-1] + features.columns[name]] += height
@@ -64,7 +64,7 @@ def gold_logits(features, height=20.0, seed=0):
     ({"n_best": 0}, "config.task.n_best=0"),
     ({"length": 195}, "config.task.stride=128: .*leave 128 context tokens"),
     ({"length": 60}, "leave -7 context tokens")])
-def test_settings_without_meaning(settings, message):
+def test_wrong_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         task(**settings)
     task(length=196)
@@ -72,7 +72,7 @@ def test_settings_without_meaning(settings, message):
 
 @pytest.mark.parametrize("room, stride", [(1, 1), (5, 1), (5, 4), (7, 3), (10, 5), (12, 11), (60, 7)])
 def test_windows_by_their_definition(room, stride):
-    """Windows begin every `stride` pieces until one reaches the end; most context is as the reference says."""
+    """Windows start every `stride` tokens until one reaches the end; most context as in the reference."""
     for count in [*range(40), 100, 101, 257]:
         windows, begin = [], 0
         while not windows or windows[-1][1] < count:
@@ -88,8 +88,8 @@ def test_windows_by_their_definition(room, stride):
 
 
 @needs_data
-def test_features_are_those_of_the_transformers_library():
-    """Its SQuAD features, made word by word with Google's tokenizer: windows, targets and places of most context."""
+def test_features_equal_transformers():
+    """SQuAD features made word by word with Google's tokenizer: windows, targets and max_context."""
     the_task = task(length=100, stride=30, question_length=12)
     examples = list(the_task.read(str(DATA / "squad-v1.1-train.json"), DataIssues()))[::150]
     features, _ = make(the_task, examples, load_tokenizer(CASED))
@@ -113,7 +113,7 @@ def test_features_are_those_of_the_transformers_library():
             assert np.flatnonzero(features.token_columns["max_context"][at]).tolist() == owned
 
 
-def test_a_feature_piece_by_piece(tokenizer):
+def test_a_feature_token_by_token(tokenizer):
     features, issues = make(task(length=13, stride=4, question_length=4), [question(("dogs", 18))], tokenizer)
     pieces = [tokenizer.id_to_token(int(i)) for i in features.tokens]
     chunks = [text.split() for text in (
@@ -134,12 +134,12 @@ def test_a_feature_piece_by_piece(tokenizer):
     assert int(features.token_columns["max_context"].sum()) == 18  # each piece in one window
 
 
-def test_an_answer_that_no_window_holds_whole_is_nowhere(tokenizer):
+def test_an_answer_that_no_window_contains_has_no_target(tokenizer):
     whole, _ = make(task(length=13, stride=4, question_length=4), [question((CONTEXT[:39], 0))], tokenizer)
     assert not whole.columns["start"].any() and not whole.columns["end"].any() and whole.columns["weight"].all()
 
 
-def test_special_pieces_in_texts_are_words(tokenizer):
+def test_special_tokens_in_texts_are_words(tokenizer):
     example = question(("[SEP]", 4), context="cat [SEP] [MASK] dog", text="who [SEP] [CLS]")
     features, _ = make(task(), [example], tokenizer)
     special = special_ids(tokenizer)
@@ -150,7 +150,7 @@ def test_special_pieces_in_texts_are_words(tokenizer):
     assert tokenizer.encode("[SEP]", add_special_tokens=False).ids == [special.sep]  # the caller's is what it was
 
 
-def test_long_questions_are_cut_and_counted(tokenizer):
+def test_long_questions_are_truncated_and_counted(tokenizer):
     example = question(text="who ran in the cat")
     features, issues = make(task(length=20, stride=4, question_length=3), [example], tokenizer)
     assert [tokenizer.id_to_token(int(i)) for i in features.tokens[:6]] == ["[CLS]", "who", "ran", "in", "[SEP]", "the"]
@@ -175,7 +175,7 @@ def test_long_questions_are_cut_and_counted(tokenizer):
     (question(("cat", 4), text=" \u0007"), (), 0, module.NO_QUESTION),
     (question(context="", gold=("cat",)), (), 0, module.NO_CONTEXT),
     (question(context=" \n", impossible=True), (), 1, module.NO_CONTEXT)])
-def test_what_training_aims_at(tokenizer, example, targets, weight, issue):
+def test_targets_of_training(tokenizer, example, targets, weight, issue):
     features, issues = make(task(null_answers=True), [example], tokenizer)
     assert len(features) == 1 and features.columns["weight"].tolist() == [weight]
     start, end = int(features.columns["start"][0]), int(features.columns["end"][0])
@@ -184,14 +184,14 @@ def test_what_training_aims_at(tokenizer, example, targets, weight, issue):
     assert issues.counts == ({issue: 1} if issue else {})
 
 
-def test_the_nearest_place_with_whole_words(tokenizer):
+def test_the_nearest_occurrence_on_token_boundaries(tokenizer):
     example = question(("2", 15), context="2 cat the cat 12 . 2", text="who")
     features, issues = make(task(), [example], tokenizer)
     assert features.token_columns["char_start"][features.columns["start"][0]] == 19
     assert issues.places == {module.NOT_ALIGNED: ["file:1 (id 'q1')"]}
 
 
-def test_what_is_never_given_is_counted(tokenizer):
+def test_answers_that_are_never_predicted_are_counted(tokenizer):
     for longest, issue in ((3, {}), (2, {module.TOO_LONG: 1})):
         _, issues = make(task(max_answer_length=longest), [question(("the cat sat", 0))], tokenizer)
         assert issues.counts == issue
@@ -199,7 +199,7 @@ def test_what_is_never_given_is_counted(tokenizer):
     assert issues.counts == {module.NULL_NOT_ALLOWED: 1}
 
 
-def test_unlabelled_features_have_no_targets(tokenizer):
+def test_features_without_labels_have_no_targets(tokenizer):
     examples = [question(("cat", 4)), question(name="q2")]
     features, issues = make(task(), examples, tokenizer, with_labels=False)
     assert features.columns == {} and not issues.counts and features.example.tolist() == [0, 1]
@@ -208,8 +208,8 @@ def test_unlabelled_features_have_no_targets(tokenizer):
     assert len(nothing) == 0 and nothing.columns.keys() == {"start", "end", "weight"}
 
 
-def test_pieces_of_an_answer_when_pieces_share_a_character():
-    """As where a syllable is taken apart, and where characters between two pieces are dropped."""
+def test_tokens_of_an_answer_that_share_a_character():
+    """For example if a syllable is decomposed, or characters between two tokens are dropped."""
     characters = np.array([(0, 1), (0, 1), (0, 1), (1, 2), (4, 5), (4, 5)])
     assert covering_tokens(characters, 0, 1) == (0, 2) and covering_tokens(characters, 1, 2) == (3, 3)
     assert covering_tokens(characters, 1, 4) == (3, 3) and covering_tokens(characters, 2, 5) == (4, 5)
@@ -217,7 +217,7 @@ def test_pieces_of_an_answer_when_pieces_share_a_character():
 
 
 def packed_batch():
-    """Three rows: two texts and padding, one text, three texts of which one does not count."""
+    """Three rows: two texts and padding, one text, three texts of which one has no weight."""
     lengths, size, most = [[5, 7], [12], [4, 3, 4]], 14, 3
     segments, first = np.zeros((3, size), np.int32), np.zeros((3, most), np.int32)
     weights = np.zeros((3, most), np.float32)
@@ -233,7 +233,7 @@ def packed_batch():
 
 
 def expected_terms(logits, batch):
-    """Loss and hits of each text alone."""
+    """Loss and accuracy of each text alone."""
     loss, hits, count = 0.0, 0, 0
     for row, k in zip(*np.nonzero(batch["weights"] * batch["weight"])):
         own = np.flatnonzero(batch["segments"][row] == k + 1)
@@ -248,7 +248,7 @@ def expected_terms(logits, batch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_loss_of_packed_rows_is_that_of_each_text_alone(seed):
+def test_loss_of_packed_rows_equals_that_of_single_texts(seed):
     batch, the_task = packed_batch(), task()
     logits = np.random.default_rng(seed).normal(0, 3, (2, 3, 14)).astype(np.float32)
     for row, k, both in ((0, 1, True), (1, 0, True), (2, 0, False), (2, 1, True)):  # (2, 1) does not count
@@ -266,7 +266,7 @@ def test_loss_of_packed_rows_is_that_of_each_text_alone(seed):
     assert all(value.dtype == jnp.float32 and value.shape == () for value in term)
 
 
-def test_gradient_is_finite_and_stays_in_the_texts_that_count():
+def test_gradient_is_finite_and_zero_outside_counted_texts():
     batch, the_task = packed_batch(), task()
     logits = np.random.default_rng(1).normal(size=(2, 3, 14)).astype(np.float32)
     gradient = jax.grad(lambda logits: the_task.loss(
@@ -280,8 +280,8 @@ def test_gradient_is_finite_and_stays_in_the_texts_that_count():
 @needs_data
 @pytest.mark.parametrize("name, vocabulary", [
     ("squad-v1.1-train.json", "cased"), ("cmrc2018-zh-train.json", "chinese")])
-def test_logits_of_the_targets_give_the_answers(name, vocabulary):
-    """All questions. Chinese answers are often longer than 30 pieces, and so is then what may be given."""
+def test_logits_of_the_targets_decode_to_the_answers(name, vocabulary):
+    """All questions. Chinese answers are often longer than 30 tokens, which raises the maximum answer length."""
     the_task = task(length=384, stride=128)
     examples = list(the_task.read(str(DATA / name), DataIssues()))
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
@@ -294,14 +294,14 @@ def test_logits_of_the_targets_give_the_answers(name, vocabulary):
     for example, prediction in zip(examples, predictions):
         assert prediction["id"] == example.id
         assert prediction["answer"] == example.context[prediction["start"]:prediction["end"]]
-    figures = the_task.score(examples, predictions)
-    assert figures["total"] == len(examples) and figures["exact"] >= 99.5 and figures["f1"] >= figures["exact"]
-    assert figures[the_task.metric] == figures["f1"]
+    metrics = the_task.score(examples, predictions)
+    assert metrics["total"] == len(examples) and metrics["exact"] >= 99.5 and metrics["f1"] >= metrics["exact"]
+    assert metrics[the_task.metric] == metrics["f1"]
 
 
 @needs_data
-def test_targets_of_lower_cased_text_give_the_text_as_it_was():
-    """XQuAD in German, whose accents the uncased vocabulary strips, in many overlapping windows."""
+def test_answers_keep_the_original_spelling():
+    """German XQuAD, whose accents the uncased vocabulary strips, in many overlapping windows."""
     the_task = task(length=200, stride=32, max_answer_length=60)
     examples = list(the_task.read(str(DATA / "xquad.de.json"), DataIssues()))
     features, issues = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
@@ -334,7 +334,7 @@ def test_a_tuned_threshold_reaches_the_best_f1():
                for prediction in after)
 
 
-def test_without_no_answer_nothing_is_tuned(tokenizer):
+def test_without_null_answers_nothing_is_tuned(tokenizer):
     the_task, examples = task(), [question(("cat", 4))]
     features, _ = make(the_task, examples, tokenizer)
     predictions = the_task.decode(examples, features, gold_logits(features))
@@ -343,7 +343,7 @@ def test_without_no_answer_nothing_is_tuned(tokenizer):
 
 
 @pytest.mark.parametrize("null_answers", [True, False])
-def test_files_in_the_official_layouts(tokenizer, null_answers):
+def test_files_in_the_official_formats(tokenizer, null_answers):
     the_task = task(null_answers=null_answers, n_best=3)
     examples = [question(("cat", 4), name="a"), question(impossible=True, name="b"), question(context="", name="c")]
     features, _ = make(the_task, examples, tokenizer)
@@ -363,11 +363,11 @@ def test_files_in_the_official_layouts(tokenizer, null_answers):
         assert len({entry["text"] for entry in entries}) == len(entries) <= 3 + null_answers
 
 
-def test_answers_from_texts_without_white_space_are_scored_by_the_character():
+def test_answers_from_unspaced_texts_are_scored_by_character():
     examples = [question(("紅楼夢", 0), context="紅楼夢は小説である。"),
                 question(("元朝", 12), context="the name is 元朝 in it")]
-    figures = task().score(examples, [{"answer": "《紅楼》"}, {"answer": "元"}])
-    assert figures["f1"] == pytest.approx(100 * (0.8 + 0) / 2)  # the second is a word of English text
+    metrics = task().score(examples, [{"answer": "《紅楼》"}, {"answer": "元"}])
+    assert metrics["f1"] == pytest.approx(100 * (0.8 + 0) / 2)  # the second is a word of English text
 
 
 def test_a_context_of_a_million_characters(tokenizer):
@@ -386,8 +386,8 @@ def test_a_context_of_a_million_characters(tokenizer):
     assert (prediction["answer"], prediction["start"]) == ("dogs", context.index("dogs"))
 
 
-def test_no_answer_at_all_is_tuned_for_where_it_is_best(tokenizer):
-    """The official threshold is then 0, by which questions whose odds are below it would be answered."""
+def test_the_threshold_if_never_answering_is_best(tokenizer):
+    """The official threshold is then 0, with which questions below it would be answered."""
     the_task = task(length=60, stride=8, question_length=8, null_answers=True)
     examples = [question(name=f"q{number}", impossible=True) for number in range(4)]
     predictions = [{"best_answer": "cat", "answer": "cat", "null_odds": -float(odds)} for odds in (5, 2, 4, 3)]

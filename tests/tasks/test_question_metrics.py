@@ -1,4 +1,4 @@
-"""Figures of answers against the SQuAD 2.0 scorer of the transformers library, and against cases worked out by hand."""
+"""Metrics of answers, compared with transformers' SQuAD 2.0 scorer and with cases by hand."""
 import collections
 import json
 import re
@@ -21,7 +21,7 @@ def gold_answers(name):
 
 
 def mangle(text, others, random):
-    """An answer as a network might give it: right, wrong, cut, too long, or written in another way."""
+    """An answer as a model might predict it: right, wrong, truncated, too long, or spelled differently."""
     words = text.split() or [""]
     kind = random.integers(9)
     cut = random.integers(len(words) + 1)
@@ -32,7 +32,7 @@ def mangle(text, others, random):
 
 @pytest.fixture(scope="module")
 def mangled():
-    """Answers that are right, what might have been given, and how doubtful it is, of which some are equal."""
+    """Correct answers, predicted answers, and null odds, some of them equal."""
     random = np.random.default_rng(0)
     gold = gold_answers("squad-v2.0-train.json")
     others = [text for answers in gold for text in answers]
@@ -41,8 +41,8 @@ def mangled():
     return gold, given, null_odds
 
 
-def figures_of(gold, given, null_odds, threshold):
-    """All figures of SQuAD 2.0, answers above the threshold withheld."""
+def metrics_of(gold, given, null_odds, threshold):
+    """All metrics of SQuAD 2.0, with no answer above the threshold."""
     possible = [bool(answers) for answers in gold]
     answers = ["" if odds > threshold else text for text, odds in zip(given, null_odds)]
     raw, scores = ([answer_scores(right, text, null_answers=True) for right, text in zip(gold, texts)]
@@ -57,7 +57,7 @@ def examples(gold):
 
 
 @needs_data
-def test_scores_of_single_answers_are_the_official_ones(mangled):
+def test_scores_of_single_answers_equal_the_official_ones(mangled):
     gold, given, _ = mangled
     for answers, text in zip(gold, given):
         for answer in answers:
@@ -68,40 +68,40 @@ def test_scores_of_single_answers_are_the_official_ones(mangled):
 
 @needs_data
 @pytest.mark.parametrize("threshold", [-100.0, 0.0, 0.51, 1.5, 100.0])
-def test_figures_are_the_official_ones(mangled, threshold):
+def test_metrics_equal_the_official_ones(mangled, threshold):
     gold, given, null_odds = mangled
     assert len(gold) > 9_000
     by_id = {str(i): odds for i, odds in enumerate(null_odds)}
     expected = official.squad_evaluate(examples(gold), {str(i): text for i, text in enumerate(given)}, by_id, threshold)
-    figures = figures_of(gold, given, null_odds, threshold)
-    assert figures.keys() == expected.keys()
-    assert figures == pytest.approx(expected, rel=1e-12)
-    assert figures["best_exact"] < figures["best_f1"] < 100 and figures["best_f1_thresh"] != 0
+    found = metrics_of(gold, given, null_odds, threshold)
+    assert found.keys() == expected.keys()
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found["best_exact"] < found["best_f1"] < 100 and found["best_f1_thresh"] != 0
 
 
 @needs_data
-def test_figures_of_questions_of_one_kind(mangled):
+def test_metrics_of_questions_of_one_kind(mangled):
     for kind, missing in ((True, "NoAns"), (False, "HasAns")):
         gold, given, null_odds = zip(*(row for row in zip(*mangled) if bool(row[0]) == kind))
         by_id = {str(i): odds for i, odds in enumerate(null_odds)}
         expected = official.squad_evaluate(examples(gold), {str(i): text for i, text in enumerate(given)}, by_id, 0.5)
-        figures = figures_of(gold, given, null_odds, 0.5)
-        assert figures == pytest.approx(dict(expected)) and not any(name.startswith(missing) for name in figures)
+        found = metrics_of(gold, given, null_odds, 0.5)
+        assert found == pytest.approx(dict(expected)) and not any(name.startswith(missing) for name in found)
 
 
 @needs_data
-def test_what_the_best_threshold_reaches_is_reached(mangled):
+def test_the_best_threshold_gives_the_best_metrics(mangled):
     gold, given, null_odds = mangled
     random = np.random.default_rng(1)
     null_odds = [odds + float(random.uniform(-0.004, 0.004)) for odds in null_odds]  # no two alike
     # To the official algorithm, "the" is an answer, and to the official score it is none.
     given = [text if answer_tokens(text) else "" for text in given]
-    best = figures_of(gold, given, null_odds, 0.0)
+    best = metrics_of(gold, given, null_odds, 0.0)
     for name in ("exact", "f1"):
-        reached = figures_of(gold, given, null_odds, best[f"best_{name}_thresh"])
+        reached = metrics_of(gold, given, null_odds, best[f"best_{name}_thresh"])
         assert reached[name] == pytest.approx(best[f"best_{name}"])
         for other in random.choice(null_odds, 5):
-            assert figures_of(gold, given, null_odds, other)[name] <= reached[name] + 1e-9
+            assert metrics_of(gold, given, null_odds, other)[name] <= reached[name] + 1e-9
 
 
 def squad_1_f1(gold, predicted):
@@ -112,16 +112,16 @@ def squad_1_f1(gold, predicted):
 
 
 @needs_data
-def test_figures_of_squad_1(mangled):
+def test_metrics_of_squad_1(mangled):
     random = np.random.default_rng(2)
     gold = gold_answers("squad-v1.1-train.json")
     others = [text for answers in gold for text in answers]
     given = [mangle(answers[random.integers(len(answers))], others, random) for answers in gold]
     exact = [max(official.compute_exact(answer, text) for answer in answers) for answers, text in zip(gold, given)]
     f1 = [max(squad_1_f1(answer, text) for answer in answers) for answers, text in zip(gold, given)]
-    figures = metrics.mean_metrics([answer_scores(answers, text, False) for answers, text in zip(gold, given)])
-    assert figures == pytest.approx({"exact": 100 * np.mean(exact), "f1": 100 * np.mean(f1), "total": len(gold)})
-    assert 20 < figures["exact"] < figures["f1"] < 80
+    found = metrics.mean_metrics([answer_scores(answers, text, False) for answers, text in zip(gold, given)])
+    assert found == pytest.approx({"exact": 100 * np.mean(exact), "f1": 100 * np.mean(f1), "total": len(gold)})
+    assert 20 < found["exact"] < found["f1"] < 80
 
 
 @pytest.mark.parametrize("gold, predicted, first, second", [
@@ -144,11 +144,11 @@ def test_both_definitions(gold, predicted, first, second):
     ("2018 年", ["2018", "年"]), ("BERT模型, a model", ["bert", "模", "型", "model"]), ("テスト", ["テ", "ス", "ト"]),
     ("カー", ["カ", "ー"]), ("时时、", ["时", "时"]), ("𠀀丁", ["𠀀", "丁"]), ("佐々木", ["佐", "々", "木"]),
     ("abc", ["abc"]), ("——", [])])
-def test_texts_without_white_space(text, tokens):
+def test_unspaced_texts(text, tokens):
     assert answer_tokens(text, unspaced=True) == tokens
 
 
-def test_texts_with_white_space_are_as_the_official_scorer_has_them():
+def test_spaced_texts_equal_the_official_scorer():
     for text in ("naïve – café", "Dà Yuán (大元)", "元朝", "«Père» …"):
         assert answer_tokens(text) == official.get_tokens(text)
 
@@ -157,21 +157,21 @@ def test_texts_with_white_space_are_as_the_official_scorer_has_them():
 @pytest.mark.parametrize("name, unspaced", [
     ("squad-v1.1-train.json", False), ("xquad.de.json", False), ("xquad.zh.json", True),
     ("cmrc2018-zh-train.json", True)])
-def test_texts_without_white_space_are_known_by_their_context(name, unspaced):
+def test_unspaced_texts_are_detected_by_their_context(name, unspaced):
     articles = json.loads((DATA / name).read_text())["data"]
     contexts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
     assert {metrics.is_unspaced(context) for context in contexts} == {unspaced}
     assert not metrics.is_unspaced("")
 
 
-def test_overlap_of_texts_without_white_space():
+def test_overlap_of_unspaced_texts():
     assert answer_scores(["2018年5月"], "2018年", False, unspaced=True) == (0, pytest.approx(2 / 3))
     assert answer_scores(["《红楼梦》"], "红楼梦", False, unspaced=True) == (1, 1)
     assert answer_scores(["红楼梦"], "水浒传", False, unspaced=True) == (0, 0)
 
 
 @needs_data
-def test_answers_of_ideographs_are_scored_by_the_character():
+def test_answers_of_ideographs_are_scored_by_character():
     random = np.random.default_rng(3)
     gold = [answers[0] for answers in gold_answers("cmrc2018-zh-train.json") if re.fullmatch("[一-龥]+", answers[0])]
     assert len(gold) > 1_000

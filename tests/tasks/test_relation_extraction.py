@@ -1,4 +1,4 @@
-"""Relation extraction: what is learned, features piece by piece, the loss against NumPy, predictions, figures."""
+"""Relation extraction: fitted state, features token by token, loss against NumPy, predictions, metrics."""
 import json
 
 import jax
@@ -60,7 +60,7 @@ def test_relations_are_ordered_by_frequency_and_the_negative_one_comes_first(
     assert task.fitted.negative == negative
 
 
-def test_what_cannot_be_learned_from(tokenizer):
+def test_unusable_training_examples_are_rejected(tokenizer):
     with pytest.raises(UserError, match="negative='none': no training example has this relation; there are a, b;"):
         trained(tokenizer, ["a", "b"], negative="none")
     with pytest.raises(UserError, match=r"two relations.* 2 training examples have 1 \(a\)"):
@@ -77,12 +77,12 @@ def test_what_cannot_be_learned_from(tokenizer):
 
 
 @pytest.mark.parametrize("field", ["format", "marking", "markers", "scoring"])
-def test_settings_without_meaning(field):
+def test_wrong_settings_are_rejected(field):
     with pytest.raises(UserError, match=f"config.task.{field}='x': allowed are "):
         make_task("relation_extraction", {"length": 32, field: "x"})
 
 
-def test_features_piece_by_piece(tokenizer):
+def test_features_token_by_token(tokenizer):
     task, issues = trained(tokenizer), DataIssues()
     examples = [example(1, "died_in"),
                 example(2, "no_relation", tokens=("Lee", "Ann", "[SEP]"), spans=((1, 1), (0, 0)))]
@@ -100,13 +100,13 @@ def test_features_piece_by_piece(tokenizer):
     assert unlabelled.columns == {} and pieces(tokenizer, unlabelled, 0) == pieces(tokenizer, features, 0)
 
 
-def test_the_tokenizer_that_is_given_stays_as_it_is(tokenizer):
+def test_the_given_tokenizer_is_not_changed(tokenizer):
     given = Tokenizer.from_str(tokenizer.to_str())
     trained(given).features([example(1, "born_in")], given, DataIssues())
     assert given.encode("[MASK]", add_special_tokens=False).tokens == ["[MASK]"]
 
 
-def test_what_training_has_not_shown_is_counted(tokenizer):
+def test_unknown_relations_and_types_are_counted(tokenizer):
     task, issues = trained(tokenizer), DataIssues()
     examples = [example(1, "unheard_of"), example(2, "born_in", types=("ORG", "CITY")), example(3, "born_in")]
     features = task.features(examples, tokenizer, issues)
@@ -119,7 +119,7 @@ def test_what_training_has_not_shown_is_counted(tokenizer):
         "f:1 (id 1, unheard_of)", "f:2 (id 2, SUBJ=ORG)"]
 
 
-def test_cuts_are_counted_with_their_place(tokenizer):
+def test_truncations_are_counted_with_location(tokenizer):
     task, issues = trained(tokenizer, length=9, marking="text"), DataIssues()
     features = task.features([example(7, "born_in")], tokenizer, issues)
     assert pieces(tokenizer, features, 0) == "[CLS] [unused1] Ann [unused2] [unused3] New York [unused4] [SEP]"
@@ -127,7 +127,7 @@ def test_cuts_are_counted_with_their_place(tokenizer):
 
 
 @pytest.mark.parametrize("marking", ["ner", "text", "text_ner", "ner_text"])
-def test_facts_survive_json(tokenizer, marking):
+def test_fitted_state_survives_json(tokenizer, marking):
     task = trained(tokenizer, marking=marking)
     again = make_task("relation_extraction", to_dict(task.settings), fitted_values(task))
     examples = [example(1, "died_in"), example(2, "born_in", types=("CITY", "PER"))]
@@ -136,7 +136,7 @@ def test_facts_survive_json(tokenizer, marking):
     np.testing.assert_array_equal(first.columns["label"], second.columns["label"])
 
 
-def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
+def test_loss_on_packed_rows_equals_numpy(tokenizer):
     task, random = trained(tokenizer), np.random.default_rng(0)
     logits = random.normal(size=(3, 4, 3)).astype(np.float32) * 3
     label = random.integers(0, 3, (3, 4))
@@ -174,7 +174,7 @@ def predicted(*relations):
     return [{"id": str(number), "relation": relation} for number, relation in enumerate(relations)]
 
 
-def test_scoring_goes_by_the_setting(tokenizer):
+def test_scoring_follows_the_setting(tokenizer):
     names = ["A-B(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)", "Other"]
     answers = [example(number, relation) for number, relation in enumerate([*names, "C-D(e2,e1)"])]
     guesses = predicted("A-B(e1,e2)", "A-B(e1,e2)", "C-D(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)")
@@ -223,5 +223,5 @@ def test_a_whole_real_file_of_semeval(markers):
     assert len(features) == 8000 and len(task.labels) == 19 and task.labels[0] == task.fitted.negative == "Other"
     assert not issues.counts and (features.columns["weight"] == 1).all()
     perfect = task.decode(examples, features, {"logits": np.eye(19)[features.columns["label"]]})
-    figures = task.score(examples, perfect)
-    assert set(figures.values()) == {100.0} and "micro_f1" in figures
+    metrics = task.score(examples, perfect)
+    assert set(metrics.values()) == {100.0} and "micro_f1" in metrics

@@ -1,4 +1,4 @@
-"""Figures of relations against scikit-learn, against an example worked out by hand, and at the edges."""
+"""Metrics of relations, compared with scikit-learn and an example by hand, and in edge cases."""
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -17,7 +17,7 @@ def random_names(seed, count=400):
 
 @pytest.mark.parametrize("negative", ["Other", "Cause-Effect(e1,e2)", ""])
 @pytest.mark.parametrize("seed", range(3))
-def test_micro_figures_are_those_of_scikit_learn(seed, negative):
+def test_micro_metrics_equal_scikit_learn(seed, negative):
     answers, predicted = random_names(seed)
     positive = [name for name in NAMES if name != negative]
     precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
@@ -28,7 +28,7 @@ def test_micro_figures_are_those_of_scikit_learn(seed, negative):
         {name: 100 * value for name, value in expected.items()})
 
 
-def test_micro_figures_by_hand():
+def test_micro_metrics_by_hand():
     answers = ["no_relation", "no_relation", "born", "born", "died", "unheard_of"]
     predicted = ["no_relation", "born", "born", "died", "no_relation", "died"]
     # Four guesses, one of them right; four relations.
@@ -38,13 +38,13 @@ def test_micro_figures_by_hand():
 
 @pytest.mark.parametrize("answers, predicted", [
     (["N", "N"], ["N", "N"]), (["a", "N"], ["N", "N"]), (["N", "N"], ["a", "N"]), (["a"], ["b"]), ([], [])])
-@pytest.mark.parametrize("figures", [micro_metrics, semeval_metrics])
-def test_what_has_nothing_to_count_is_0(figures, answers, predicted):
-    found = figures(answers, predicted, "N")
+@pytest.mark.parametrize("metric", [micro_metrics, semeval_metrics])
+def test_metrics_without_counts_are_0(metric, answers, predicted):
+    found = metric(answers, predicted, "N")
     assert found["precision"] == found["recall"] == found["f1"] == 0
 
 
-def test_semeval_figures_by_hand():
+def test_semeval_metrics_by_hand():
     answers = ["A-B(e1,e2)"] * 3 + ["A-B(e2,e1)"] + ["C-D(e1,e2)"] * 2 + ["Other"] * 2
     predicted = ["A-B(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)", "A-B(e2,e1)", "C-D(e1,e2)", "Other", "A-B(e1,e2)", "Other"]
     # A-B: asked 4 times, guessed 4 times (once the wrong way round, once for Other), right twice: P = R = F1 = 1/2.
@@ -65,7 +65,7 @@ def test_the_mean_f1_is_the_mean_of_f1s():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_semeval_figures_from_a_confusion_matrix(seed):
+def test_semeval_metrics_from_a_confusion_matrix(seed):
     answers, predicted = random_names(seed)
     matrix = sklearn_metrics.confusion_matrix(answers, predicted, labels=NAMES)
     f1s = []

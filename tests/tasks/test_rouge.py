@@ -15,7 +15,7 @@ FILES = {"papers": ("scitldr/SciTLDR-A-dev.jsonl", "source", "target"),
 
 
 def documents(name, step, most):
-    """Every so many of the real documents that are wholly in ASCII: sentences and summaries."""
+    """Sentences and summaries of a sample of the real documents in ASCII."""
     path, source, target = FILES[name]
     found = []
     for number, document in enumerate(read_documents(str(DATA / path), source, target, "", "", DataIssues())):
@@ -28,7 +28,7 @@ def documents(name, step, most):
 
 @needs_data
 @pytest.mark.parametrize("name", FILES)
-def test_english_words_are_those_of_the_package(name):
+def test_english_words_equal_the_packages(name):
     theirs = DefaultTokenizer(use_stemmer=True)
     for sentences, summaries in documents(name, 5, 120):
         for text in (*sentences, *summaries):
@@ -37,7 +37,7 @@ def test_english_words_are_those_of_the_package(name):
 
 
 @needs_data
-def test_figures_are_means_of_the_packages_best_of_several_references():
+def test_metrics_are_means_of_the_packages_best_of_several_references():
     chosen = [(" ".join(sentences[:2]), summaries) for sentences, summaries in documents("papers", 5, 40)]
     assert max(len(summaries) for _, summaries in chosen) > 1
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
@@ -71,13 +71,13 @@ def test_words_of_other_scripts(text, words):
     ("dogs were running", "dog runs", (80, 0, 80)),
     ("a b c d", "d c b a", (100, 0, 25)),
     ("ab", "", (0, 0, 0)), ("", "ab", (0, 0, 0)), ("!", "?", (0, 0, 0))])
-def test_figures_by_hand(reference, summary, expected):
+def test_metrics_by_hand(reference, summary, expected):
     found = rouge_metrics([[reference]], [summary])
     assert found == pytest.approx(dict(zip(("rouge_1", "rouge_2", "rouge_l"), expected)))
 
 
 def plain_search(sentences, references, most):
-    """The definition, with the package's figures of whole texts."""
+    """The definition, with the package's scores of whole texts."""
     scorer = RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
     chosen, reached = [], 0.0
     for _ in range(most):
@@ -95,7 +95,7 @@ def plain_search(sentences, references, most):
 
 @needs_data
 @pytest.mark.parametrize("name, step, most", [("papers", 4, 3), ("papers", 9, 10), ("packages", 301, 3)])
-def test_the_oracle_is_the_plain_searchs(name, step, most):
+def test_the_oracle_equals_a_plain_search(name, step, most):
     found = [(greedy_oracle(sentences, summaries, most), plain_search(sentences, summaries, most))
              for sentences, summaries in documents(name, step, 60)]
     assert [ours for ours, _ in found] == [theirs for _, theirs in found]
@@ -116,12 +116,12 @@ def test_oracles_by_hand(sentences, references, most, expected):
 
 @needs_data
 @pytest.mark.parametrize("name", FILES)
-def test_the_principal_sentence_is_that_which_the_package_holds_to_be_nearest_to_the_rest(name):
+def test_the_principal_sentence_has_the_packages_highest_rouge_1(name):
     scorer = RougeScorer(["rouge1"], use_stemmer=True)
     chosen = []
     for sentences, _ in documents(name, 5, 60):
-        figures = [round(scorer.score(" ".join(sentences[:number] + sentences[number + 1:]), sentence)
+        metrics = [round(scorer.score(" ".join(sentences[:number] + sentences[number + 1:]), sentence)
                          ["rouge1"].fmeasure, 9) for number, sentence in enumerate(sentences)]
         chosen.append(principal_sentence([rouge_words(sentence) for sentence in sentences]))
-        assert chosen[-1] == figures.index(max(figures))
+        assert chosen[-1] == metrics.index(max(metrics))
     assert len(set(chosen)) > 3

@@ -1,4 +1,4 @@
-"""Tasks that write: features piece by piece, tokenizers of what is written, the loss against NumPy, predictions."""
+"""Seq2seq tasks: features token by token, target tokenizers, loss against NumPy, predictions."""
 import json
 
 import jax
@@ -42,7 +42,7 @@ def pieces(tokenizer, ids):
     return " ".join(tokenizer.id_to_token(int(piece)) for piece in ids)
 
 
-def test_features_piece_by_piece(tokenizer):
+def test_features_token_by_token(tokenizer):
     task, issues = translate(), DataIssues()
     examples = [pair(1, "a house and trees .", "two trees"), pair(2, "[SEP] ", "a")]
     features = task.features(examples, tokenizer, issues)
@@ -54,7 +54,7 @@ def test_features_piece_by_piece(tokenizer):
     assert task.features(examples, tokenizer, DataIssues(), with_labels=False).labels is None
 
 
-def test_what_is_cut_or_unknown_is_counted(tokenizer):
+def test_truncated_or_unknown_texts_are_counted(tokenizer):
     task, issues = translate(), DataIssues()
     examples = [pair(1, "a " * 11, "tree"), pair(2, "a", "a " * 6), pair(3, "a", "a bär"), pair(4, "a", "\u200b"),
                 pair(5, "\u200b", "a"), pair(6, "a bär", "a")]
@@ -71,7 +71,7 @@ def test_what_is_cut_or_unknown_is_counted(tokenizer):
         "sources with words outside the vocabulary, read as [UNK]": ["f:6 (id '6')"]}
 
 
-def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
+def test_targets_that_a_vocabulary_changes_are_counted(tokenizer):
     examples = [pair(number, "a", text) for number, text in enumerate(
         ("two trees.", "two  trees", "a[", " a house "), 1)]
     kept, own = DataIssues(), DataIssues()
@@ -84,7 +84,7 @@ def test_targets_that_a_vocabulary_would_change_are_counted(tokenizer):
     assert not own.counts
 
 
-def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
+def test_byte_level_tokens_round_trip_any_text():
     texts = ["Y dijo Dios: «Sea la luz»; y fué la luz.", "日本語  [SEP]", " two  spaces"] * 20
     tokenizer = train_target_tokenizer(texts, 400)
     assert tokenizer.get_vocab_size() <= 400
@@ -95,7 +95,7 @@ def test_byte_level_pieces_lack_nothing_and_come_back_as_they_were():
     assert train_target_tokenizer(texts, 400).get_vocab() == tokenizer.get_vocab()
 
 
-def test_a_trained_target_vocabulary_is_remembered(tokenizer):
+def test_a_trained_target_vocabulary_is_stored(tokenizer):
     task = translate(target_vocabulary="330")
     examples = [pair(number, "a house", "Ein Bärenhaus") for number in range(5)]
     task = task.fit(examples, tokenizer)
@@ -122,7 +122,7 @@ def test_the_tokenizer_of_a_gpt2(tmp_path):
     assert target_ids(ours) == (end, end, end, None)
 
 
-def test_padding_and_truncation_of_a_stored_target_tokenizer_do_not_count(tokenizer, tmp_path):
+def test_padding_and_truncation_of_a_stored_target_tokenizer_are_ignored(tokenizer, tmp_path):
     padded = Tokenizer.from_str(tokenizer.to_str())
     padded.enable_padding(length=9)
     padded.enable_truncation(4)
@@ -133,7 +133,7 @@ def test_padding_and_truncation_of_a_stored_target_tokenizer_do_not_count(tokeni
     assert task.features(examples, tokenizer, DataIssues()).labels.lengths.tolist() == [3, 7]
 
 
-def test_a_decoder_that_is_nowhere_is_told_by_its_field(tokenizer):
+def test_a_missing_decoder_is_reported_by_its_field(tokenizer):
     with pytest.raises(UserError, match="config.task.decoder='./shard': neither encoder, shared, random nor"):
         translate(decoder="./shard").fit([], tokenizer)
 
@@ -173,23 +173,23 @@ def test_predictions_of_empty_sources_and_with_scores_that_are_not_finite(tokeni
     assert task.files(examples, predictions) == {"translation.txt": "ein Haus\nein\n\n\n"}
 
 
-def test_figures_are_those_of_sacrebleu_and_copying_is_the_baseline(tokenizer):
+def test_metrics_equal_sacrebleu_and_copying_is_the_baseline(tokenizer):
     import sacrebleu
     task = translate()
     targets = ["ein großes Haus steht dort am Wald", "zwei Bäume stehen hier vor dem Haus"]
     guesses = ["ein Haus steht dort am Wald", "zwei Bäume stehen dort vor dem Haus"]
     examples = [pair(1, "a house", targets[0]), pair(2, targets[1], targets[1])]
-    figures = task.score(examples, [{"id": "1", "translation": guess} for guess in guesses])
-    assert figures["bleu"] == pytest.approx(sacrebleu.corpus_bleu(guesses, [targets]).score)
-    assert figures["chrf"] == pytest.approx(sacrebleu.corpus_chrf(guesses, [targets]).score)
-    assert "version:" in figures["bleu_signature"] and "tok:13a" in figures["bleu_signature"]
-    assert figures["copy/bleu"] == pytest.approx(sacrebleu.corpus_bleu(["a house", targets[1]], [targets]).score)
+    metrics = task.score(examples, [{"id": "1", "translation": guess} for guess in guesses])
+    assert metrics["bleu"] == pytest.approx(sacrebleu.corpus_bleu(guesses, [targets]).score)
+    assert metrics["chrf"] == pytest.approx(sacrebleu.corpus_chrf(guesses, [targets]).score)
+    assert "version:" in metrics["bleu_signature"] and "tok:13a" in metrics["bleu_signature"]
+    assert metrics["copy/bleu"] == pytest.approx(sacrebleu.corpus_bleu(["a house", targets[1]], [targets]).score)
 
 
 @pytest.mark.parametrize("text,tokenizer", [("我们在家里", "zh"), ("これは本です", "char"), ("ein Haus", "13a")])
-def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
-    figures = translate().score([pair(1, "a", text)], [{"id": "1", "translation": text}])
-    assert f"tok:{tokenizer}" in figures["bleu_signature"] and figures["chrf"] == pytest.approx(100)
+def test_the_references_determine_the_bleu_tokenizer(text, tokenizer):
+    metrics = translate().score([pair(1, "a", text)], [{"id": "1", "translation": text}])
+    assert f"tok:{tokenizer}" in metrics["bleu_signature"] and metrics["chrf"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("settings,message", [
@@ -208,13 +208,13 @@ def test_the_references_decide_how_bleu_cuts_words(text, tokenizer):
     ({"seed": 1 << 32}, "seed=4294967296: must be at least 0 and below"), ({"temperature": 1e-39}, "temperature=1e-39"),
     ({"temperature": float("inf")}, "temperature=inf"), ({"length_penalty": float("nan")}, "length_penalty=nan"),
     ({"length_penalty": -1e3}, "length_penalty=-1000.0: must be at least -10 and at most 10")])
-def test_settings_without_a_meaning_are_refused(settings, message):
+def test_wrong_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         translate(**settings)
 
 
 @needs_data
-def test_real_translations_are_learned_whole():
+def test_real_translations_are_not_truncated():
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("translation", {"length": 128, "target_length": 128, "target_vocabulary": "2000",
                                      "columns": ("source", "target")})

@@ -1,4 +1,4 @@
-"""Summaries that are written: where documents come from, what is read and learned of them, and figures."""
+"""Abstractive summarization: documents, targets, and metrics."""
 import json
 
 import pytest
@@ -27,7 +27,7 @@ def documents(tmp_path):
     return task, found
 
 
-def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path):
+def test_the_first_summary_is_the_target(documents, tmp_path):
     task, found = documents
     (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in (
         *SPECIAL_TOKENS, *"the cat cats sat on mat a dog ran by one two .".split())))
@@ -40,9 +40,9 @@ def test_the_document_is_read_and_the_first_summary_learned(documents, tmp_path)
     assert [example.id for example in found] == ["x", "y"]
 
 
-def test_figures_are_the_best_over_the_summaries_and_the_first_sentence_is_the_baseline(documents):
+def test_metrics_are_the_best_over_the_summaries_and_the_first_sentence_is_the_baseline(documents):
     task, found = documents
-    figures = task.score(found, [{"id": "x", "summary": "the dog ran"}, {"id": "y", "summary": "two cats"}])
+    metrics = task.score(found, [{"id": "x", "summary": "the dog ran"}, {"id": "y", "summary": "two cats"}])
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
 
     def expected(kind, guesses):
@@ -50,11 +50,11 @@ def test_figures_are_the_best_over_the_summaries_and_the_first_sentence_is_the_b
                         for example, guess in zip(found, guesses, strict=True))
 
     for name, kind in (("rouge_1", "rouge1"), ("rouge_l", "rougeL")):
-        assert figures[name] == pytest.approx(expected(kind, ["the dog ran", "two cats"]))
-        assert figures[f"lead/{name}"] == pytest.approx(expected(kind, [SENTENCES[0], "One dog."]))
+        assert metrics[name] == pytest.approx(expected(kind, ["the dog ran", "two cats"]))
+        assert metrics[f"lead/{name}"] == pytest.approx(expected(kind, [SENTENCES[0], "One dog."]))
 
 
-def test_a_caller_gives_a_text_or_its_sentences():
+def test_inputs_are_texts_or_lists_of_sentences():
     task, issues = summarize(), DataIssues()
     assert task.example("A text.", "input 1", issues).source == "A text."
     assert task.example({"document": SENTENCES}, "input 1", issues).source == " ".join(SENTENCES)
@@ -62,7 +62,7 @@ def test_a_caller_gives_a_text_or_its_sentences():
         summarize(source="")
 
 
-def test_without_summaries_the_principal_sentence_that_can_be_read_and_written_is_learned(tmp_path):
+def test_without_summaries_the_principal_sentence_is_the_target(tmp_path):
     texts = ["A dog came. The cat saw a dog. The cat sat.",
              f"One bird. {'It ' * 10}sat. {'Two cats ran. ' * 3}", "", "One two three four five six."]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps({"document": text}) + "\n" for text in texts))

@@ -1,4 +1,4 @@
-"""Classification of texts: files read, every mistake in them told, features as Hugging Face makes them, loss, score."""
+"""Text classification: files, one-line errors, features equal to Hugging Face's, loss, scores."""
 import csv
 import dataclasses
 import gzip
@@ -35,7 +35,7 @@ def text(id, label=None, first="a", second=None):
 
 
 def read(path, content, with_labels=True, **settings):
-    """Examples of a file with this content, and the faults."""
+    """Examples of a file with given content, and the issues."""
     issues = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
     return list(make(**settings).read(str(path), issues, with_labels)), issues
@@ -47,7 +47,7 @@ def json_lines(*records):
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """A tokenizer of whose letters each is a word."""
+    """A tokenizer in whose vocabulary each letter is a word."""
     file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
     file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *"abcdefghijklmnopqrst"]))
     return load_tokenizer(file)
@@ -60,7 +60,7 @@ def cased():
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Real pairs: sentences with their translations, and long questions and answers; the first or second longer."""
+    """Real pairs: sentences with translations, and long questions and answers, with either text longer."""
     with gzip.open(DATA / "debian-mt.en-de.tsv.gz", "rt", encoding="utf-8") as lines:
         found = [tuple(line.rstrip("\n").split("\t")) for line, _ in zip(lines, range(3000))][::15]
     with open(DATA / "qed-dev.jsonlines", encoding="utf-8") as lines:
@@ -77,7 +77,7 @@ def features_of(pairs, tokenizer, length):
 
 @needs_data
 @pytest.mark.parametrize("length", [512, 129, 33, 17])
-def test_pairs_are_those_of_the_fast_tokenizer(pairs, cased, length):
+def test_pairs_equal_the_fast_tokenizer(pairs, cased, length):
     """Of an odd length, where an even number of pieces is left for the texts.
 
     Where it is odd and both texts are cut, Hugging Face's fast tokenizer keeps the odd piece of the text that was
@@ -97,7 +97,7 @@ def test_pairs_are_those_of_the_fast_tokenizer(pairs, cased, length):
 
 @needs_data
 @pytest.mark.parametrize("length", [128, 32, 17, 4])
-def test_pairs_are_cut_as_by_the_slow_tokenizer(pairs, cased, length):
+def test_pairs_are_truncated_as_by_the_slow_tokenizer(pairs, cased, length):
     slow = BertTokenizer(vocab_file=str(VOCAB), do_lower_case=False)
     features, _ = features_of(pairs, cased, length)
     for i, (first, second) in enumerate(pairs):
@@ -107,7 +107,7 @@ def test_pairs_are_cut_as_by_the_slow_tokenizer(pairs, cased, length):
         assert features.token_types[features.token_slice(i)].tolist() == expected["token_type_ids"]
 
 
-def test_pairs_lose_pieces_one_at_a_time(letters):
+def test_pairs_lose_tokens_one_at_a_time(letters):
     first, second = list("abcdefghij"), list("klmnopqrst")
     for length in range(4, 24):
         cases = [(a, b) for a in range(11) for b in range(11)]
@@ -122,8 +122,8 @@ def test_pairs_lose_pieces_one_at_a_time(letters):
 
 
 @needs_data
-def test_real_texts_are_those_of_the_fast_tokenizer(cased):
-    """Of several batches of texts, cut at the right or whole."""
+def test_real_texts_equal_the_fast_tokenizer(cased):
+    """Several batches of texts, truncated or not."""
     task = make(length=16, text="text", label="category")
     examples = list(task.read(str(DATA / "banking77" / "train.csv"), DataIssues()))[::4]
     theirs = BertTokenizerFast(vocab_file=str(VOCAB), do_lower_case=False)
@@ -139,7 +139,7 @@ def test_real_texts_are_those_of_the_fast_tokenizer(cased):
     assert names == [example.label for example in examples] and features.columns["weight"].all()
 
 
-def test_text_never_makes_special_pieces(letters):
+def test_text_never_becomes_special_tokens(letters):
     features, _ = features_of([("a [SEP] b", "[MASK]")], letters, 32)
     tokens = [letters.id_to_token(id) for id in features.tokens]
     assert (tokens.count("[SEP]"), tokens.count("[CLS]"), tokens.count("[MASK]")) == (2, 1, 0)
@@ -161,7 +161,7 @@ def test_empty_texts_are_kept(tmp_path, letters):
     assert features_of([("", ""), ("a", "")], letters, 32)[0].lengths.tolist() == [3, 4]
 
 
-def test_nothing_to_make_features_of(letters):
+def test_features_of_no_examples(letters):
     features = make({"labels": ["a", "b"]}).features([], letters, DataIssues())
     assert len(features) == 0 and features.columns["label"].dtype == np.int32
 
@@ -183,20 +183,20 @@ def test_real_files():
     assert [example.id for example in found] == [str(i) for i in range(1, len(records) + 1)]
 
 
-def test_quoted_fields_with_lines_in_them(tmp_path):
+def test_quoted_fields_with_line_breaks(tmp_path):
     path = tmp_path / "a.csv"
     content = 'label,text,more\nx,"one,\n""two""\n\nthree",1\ny,four,2\nx,"five\n",3\n'
     examples, _ = read(path, content)
     assert [(e.text, e.label, e.id) for e in examples] == [
         ('one,\n"two"\n\nthree', "x", "2"), ("four", "y", "6"), ("five\n", "x", "7")]
     assert [e.location for e in examples] == [f"{path}:2", f"{path}:6", f"{path}:7"]
-    with pytest.raises(UserError, match=r"a.csv:9: 2 fields where there are 3 columns \(label, text, more\)"):
+    with pytest.raises(UserError, match=r"a.csv:9: 2 fields, but 3 columns \(label, text, more\)"):
         read(path, content + "x,short\n")
-    with pytest.raises(UserError, match="a.csv:9: .*mend the line"):
+    with pytest.raises(UserError, match="a.csv:9: .*fix the line"):
         read(path, content + 'x,"never closed,1\n')
 
 
-def test_quotes_mean_nothing_in_tsv(tmp_path):
+def test_tsv_has_no_quoting(tmp_path):
     examples, _ = read(tmp_path / "a.tsv", 'text\tlabel\n"a, b\tx\nc" \ty\n')
     assert [(e.text, e.label) for e in examples] == [('"a, b', "x"), ('c" ', "y")]
 
@@ -217,12 +217,12 @@ def test_named_columns_ids_and_groups(tmp_path):
         assert issues.counts == {"empty texts": 1}
 
 
-def test_without_a_group_each_stands_alone(tmp_path):
+def test_without_a_group_each_example_is_its_own(tmp_path):
     groups = [e.group for name in ("a.csv", "b.csv") for e in read(tmp_path / name, "text,label\na,x\na,y\n")[0]]
     assert len(set(groups)) == 4
 
 
-def test_unlabelled_files(tmp_path):
+def test_files_without_labels(tmp_path):
     for name, content in (("a.csv", "text\na\nb\n"), ("b.csv", "text,label\na,\nb,x\n"),
                           ("c.jsonl", json_lines({"text": "a", "label": None}, {"text": "b", "label": 0.5}))):
         examples, _ = read(tmp_path / name, content, with_labels=False)
@@ -249,7 +249,7 @@ def test_labels_of_json(labels, names, tmp_path):
     ([["x"]], r":1: id '1': label \['x'\] is not the name or number of a class"),
     (["x", None], ":2: id '2' has no label: column 'label' is empty"),
     (["x", " "], ":2: id '2' has no label: column 'label' is empty")])
-def test_labels_that_are_refused(labels, message, tmp_path):
+def test_labels_that_are_rejected(labels, message, tmp_path):
     with pytest.raises(UserError, match=f"a.jsonl{message}") as raised:
         read(tmp_path / "a.jsonl", json_lines(*({"text": "a", "label": label} for label in labels)))
     assert "\n" not in str(raised.value)
@@ -271,9 +271,9 @@ def test_numbers(tmp_path):
     ("a.csv", "text,label\na,x\n", {"second": "title"}, ":2: no field 'title'"),
     ("a.csv", "text,label\na,x\n", {"id": "key"}, ":2: no field 'key'"),
     ("a.csv", "text,label\na,x\n", {"group": "author"}, ":2: no field 'author'"),
-    ("a.csv", "text,label\na,x,y\n", {}, ":2: 3 fields where there are 2 columns"),
-    ("a.csv", "a,x\n", {"columns": ("text", "label", "id")}, ":1: 2 fields where there are 3 columns"),
-    ("a.csv", 'key,text,label\n1,"a\n\nb",x\n2,c,y\n1,d,x\n', {"id": "key"}, ":6: id '1' is that of .*a.csv:2 already"),
+    ("a.csv", "text,label\na,x,y\n", {}, ":2: 3 fields, but 2 columns"),
+    ("a.csv", "a,x\n", {"columns": ("text", "label", "id")}, ":1: 2 fields, but 3 columns"),
+    ("a.csv", 'key,text,label\n1,"a\n\nb",x\n2,c,y\n1,d,x\n', {"id": "key"}, ":6: id '1' occurs also at .*a.csv:2"),
     ("a.jsonl", json_lines({"text": 5, "label": "x"}), {}, ":1: field 'text' is 5, which is not of type str"),
     ("a.jsonl", json_lines({"text": "a", "label": "x", "key": None}), {"id": "key"}, ":1: field 'key' is None"),
     ("a.jsonl", '{"text": "a", "label": "x"}\n\n{"text": \n', {}, ":3: not a JSON line"),
@@ -284,7 +284,7 @@ def test_mistakes_in_files(name, content, settings, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_half_characters_are_replaced(tmp_path, letters):
+def test_lone_surrogates_are_replaced(tmp_path, letters):
     examples, issues = read(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ude00", "label": 1}\n'
                                                   '{"text": "\\ud83d\\ude00", "label": 0}\n')
     assert [example.text for example in examples] == ["a \ufffd b \ufffd", "\U0001f600"]
@@ -300,7 +300,7 @@ def test_half_characters_are_replaced(tmp_path, letters):
     ({"columns": ("text", "x", "x")}, "config.task.columns=.*: a name occurs twice"),
     ({"columns": ("body", "label")}, "config.task.text='text': must be one of config.task.columns"),
     ({"columns": ("text", "label"), "id": "key"}, "config.task.id='key': must be one of")])
-def test_settings_without_meaning(settings, message):
+def test_wrong_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         make(**settings)
 
@@ -324,7 +324,7 @@ def test_too_few_or_too_many_classes():
         make(metric="f1").fit([text(label, label) for label in "xyz"], None)
 
 
-def test_a_class_that_was_not_trained_on(letters):
+def test_a_class_without_training_examples(letters):
     examples, issues = [text("1", "x"), text("2", "new"), text("3", "y")], DataIssues()
     task = make({"labels": ["x", "y"]})
     features = task.features(examples, letters, issues)
@@ -392,7 +392,7 @@ def test_predictions_of_numbers():
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "accuracy_f1", "macro_f1", "matthews"])
-def test_every_metric_is_a_figure(metric):
+def test_every_metric_is_a_score(metric):
     task, examples = make({"labels": ["0", "1"]}, metric=metric), [text("1", "0"), text("2", "1"), text("3", "1")]
-    figures = [task.score(examples, [{"label": label} for label in labels])[task.metric] for labels in ("011", "010")]
-    assert task.metric == metric and figures[0] == pytest.approx(100) and figures[1] < 100
+    metrics = [task.score(examples, [{"label": label} for label in labels])[task.metric] for labels in ("011", "010")]
+    assert task.metric == metric and metrics[0] == pytest.approx(100) and metrics[1] < 100

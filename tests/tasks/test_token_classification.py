@@ -1,4 +1,4 @@
-"""Tagging: figures against a definition of our own, features piece by piece, windows, the loss, predictions."""
+"""Token classification: metrics against their definition, features token by token, windows, loss, predictions."""
 import json
 import re
 
@@ -48,7 +48,7 @@ def pieces(tokenizer, features, feature=0):
 
 
 def lenient_entities(tags):
-    """Entities by conlleval's definition, from pairs of neighbours; BIOES too."""
+    """Entities by conlleval's definition, from pairs of neighbouring tags; also for BIOES."""
     found, start = set(), None
     for place, (before, tag) in enumerate(zip(["O", *tags], [*tags, "O"])):
         prefix, _, kind = tag.partition("-")
@@ -67,7 +67,7 @@ def f1(right, guessed, asked):
 
 @pytest.mark.parametrize("prefixes", ["BI", "BIES"])
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_are_those_of_the_definition(prefixes, seed):
+def test_metrics_equal_the_definition(prefixes, seed):
     random = np.random.default_rng(seed)
     names = ["O", *(f"{prefix}-{kind}" for prefix in prefixes for kind in ("PER", "LOC", "work-of-art"))]
     answers = [random.choice(names, random.integers(1, 12)).tolist() for _ in range(60)]
@@ -96,7 +96,7 @@ def test_figures_are_those_of_the_definition(prefixes, seed):
     ("O O", "B-A O", 0),
     ("B-A", "O", 0),
 ])
-def test_figures_by_hand(answer, guess, expected):
+def test_metrics_by_hand(answer, guess, expected):
     assert tagging_metrics([answer.split()], [guess.split()])["f1"] == expected
 
 
@@ -109,7 +109,7 @@ def test_schemes_and_tags_are_learned(tokenizer, scheme, prefixes):
     assert list(task.labels) == ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in prefixes)]
 
 
-def test_what_cannot_be_learned_from(tokenizer):
+def test_unusable_training_examples_are_rejected(tokenizer):
     task = make_task("token_classification", {"length": 32})
     mixed = [sentence(TEXT, TAGS["BIOES"]), sentence(TEXT, TAGS["BIO"], line=20)]
     with pytest.raises(UserError, match="f:21: .* in BIO, with I-PER, but another one in BIOES .f:11: E-PER.;"):
@@ -118,14 +118,14 @@ def test_what_cannot_be_learned_from(tokenizer):
         task = task.fit([sentence(TEXT, ["O"] * 7)], tokenizer)
 
 
-@pytest.mark.parametrize("settings, told", [({"word_column": -1}, "tag_column=-1: must differ from config.task.word_column"),
+@pytest.mark.parametrize("settings, message", [({"word_column": -1}, "tag_column=-1: must differ from config.task.word_column"),
                                             ({"length": 2}, "length=2: must be at least 3")])
-def test_settings_without_meaning(settings, told):
-    with pytest.raises(UserError, match=f"config.task.{told}"):
+def test_wrong_settings_are_rejected(settings, message):
+    with pytest.raises(UserError, match=f"config.task.{message}"):
         make_task("token_classification", {"length": 32, **settings})
 
 
-def test_features_piece_by_piece(tokenizer):
+def test_features_token_by_token(tokenizer):
     task, issues = trained(tokenizer), DataIssues()
     example = sentence(["Lee", "sleeps", "[SEP]", "\x00", "unbelievably"], ["B-PER", "O", "B-LOC", "I-LOC", "O"])
     features = task.features([example], tokenizer, issues)
@@ -152,7 +152,7 @@ def test_features_piece_by_piece(tokenizer):
     ("BIOES", "I-PER E-PER O B-LOC O E-LOC O", "B-PER E-PER O S-LOC O S-LOC O"),
     ("BIOES", "B-PER I-PER B-LOC I-LOC I-LOC O O", "B-PER E-PER B-LOC I-LOC E-LOC O O"),
 ])
-def test_tags_against_the_scheme_are_read_leniently_and_counted(tokenizer, scheme, tags, read_as):
+def test_tags_that_violate_the_scheme_are_read_leniently_and_counted(tokenizer, scheme, tags, read_as):
     task, issues = trained(tokenizer, scheme), DataIssues()
     features = task.features([sentence(TEXT, tags.split(), line=40)], tokenizer, issues)
     targets = features.token_columns["tag"][features.token_columns["word"] >= 0]
@@ -163,7 +163,7 @@ def test_tags_against_the_scheme_are_read_leniently_and_counted(tokenizer, schem
     assert [int(re.match(r"f:(\d+) ", place)[1]) - 40 for place in issues.places[issue]] == changed
 
 
-def test_tags_that_were_not_trained_on_are_counted_and_weigh_nothing(tokenizer):
+def test_unknown_tags_are_counted_and_have_no_weight(tokenizer):
     task, issues = trained(tokenizer), DataIssues()
     features = task.features([sentence(["Ann", "York", "Lee"], ["B-ORG", "I-ORG", "B-PER"])], tokenizer, issues)
     assert features.token_columns["tag_weight"].tolist() == [0, 0, 0, 1, 0]
@@ -185,7 +185,7 @@ def test_windows_give_each_position_the_most_context(count, size, stride):
     assert (np.diff(chosen) >= 0).all()
 
 
-def test_long_sentences_become_windows_in_which_each_word_counts_once(tokenizer):
+def test_each_word_of_a_long_sentence_counts_in_one_window(tokenizer):
     task, random = trained(tokenizer, length=12), np.random.default_rng(0)
     examples = [sentence(random.choice([*TEXT, "unbelievably"], count), ["O"] * count) for count in (40, 3, 25)]
     features = task.features(examples, tokenizer, DataIssues())
@@ -206,7 +206,7 @@ def test_long_sentences_become_windows_in_which_each_word_counts_once(tokenizer)
     np.testing.assert_array_equal(features.token_columns["tag_weight"] == 1, features.token_columns["word"] >= 0)
 
 
-def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
+def test_loss_on_packed_rows_equals_numpy(tokenizer):
     task, random = trained(tokenizer), np.random.default_rng(0)
     labels = len(task.labels)
     logits = random.normal(size=(2, 20, labels)).astype(np.float32) * 3
@@ -222,7 +222,7 @@ def test_loss_on_packed_rows_is_that_of_numpy(tokenizer):
 
 
 def favouring(task, features, tags, random):
-    """Logits that favour given tags where words count, and anything elsewhere."""
+    """Logits that favour given tags at counted words, and random values elsewhere."""
     logits = random.normal(size=(len(features.tokens), len(task.labels))).astype(np.float32)
     at = np.flatnonzero(features.token_columns["word"] >= 0)
     logits[at, [task.labels.index(tag) for tag in tags]] += 20
@@ -267,8 +267,8 @@ def test_scores_and_files(tokenizer):
     examples = [sentence(["Ann", "Lee"], ["B-PER", "I-PER"]), sentence(["York"], ["B-ORG"]), sentence(["\n", "a b"])]
     predictions = [{"id": "1", "tags": ["I-PER", "I-PER"]}, {"id": "2", "tags": ["B-LOC"]},
                    {"id": "3", "tags": ["O", "O"]}]
-    figures = task.score(examples[:2], predictions[:2])
-    assert figures == pytest.approx({"precision": 50, "recall": 50, "f1": 50, "accuracy": 100 / 3, "f1/PER": 100,
+    metrics = task.score(examples[:2], predictions[:2])
+    assert metrics == pytest.approx({"precision": 50, "recall": 50, "f1": 50, "accuracy": 100 / 3, "f1/PER": 100,
                                      "f1/LOC": 0, "f1/ORG": 0})
     assert task.files(examples, predictions) == {"predictions.conll": (
         "Ann\tB-PER\tI-PER\nLee\tI-PER\tI-PER\n\nYork\tB-ORG\tB-LOC\n\n_\t-\tO\na b\t-\tO\n\n")}

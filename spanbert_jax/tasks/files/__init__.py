@@ -1,1 +1,1 @@
-"""Files of examples: tables and JSON of any size, and the layouts of each kind of task."""
+"""Files of examples: tables and JSON of any size, and the formats of each kind of task."""

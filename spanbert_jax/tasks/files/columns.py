@@ -1,4 +1,4 @@
-"""Files of words with tags: CoNLL's columns and JSON lines; and plain text, in JSON lines, to predict tags for."""
+"""Files of tagged words: CoNLL columns and JSON lines; also JSON lines of plain text to predict tags for."""
 from __future__ import annotations
 
 import dataclasses
@@ -18,9 +18,9 @@ _BLANKS = " \t"
 _DOCUMENT = "-DOCSTART-"
 _COMMENT = "# "
 _TAG = re.compile(r"O|[BIES]-\S.*")
-_INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and the number of its place in a word
+_INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
 _TAG_FIELDS = ("tags", "ner_tags")
-# As BERT's tokenizer divides text: at white space, around punctuation, around Chinese characters.
+# Splits text as BERT's tokenizer: at white space and around punctuation and Chinese characters.
 _SPLITTER = pre_tokenizers.Sequence([
     pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")])
 
@@ -31,10 +31,10 @@ class Sentence:
 
     Attributes:
       words: at least one.
-      tags: one a word, as the file has them; None where they are not known.
-      line: of the first word, where each further one stands on the next line; None where they share a line.
-      text: that the words were found in, and
-      offsets: where: first character and the one after the last. Without text both are None.
+      tags: one per word, as in the file; None if unknown.
+      line: of the first word, if each word is on a line of its own; else None.
+      text: the text that contains the words; None if only words are known.
+      offsets: characters [start, end) of each word in the text; None without one.
     """
     id: str
     location: str
@@ -46,13 +46,13 @@ class Sentence:
     offsets: tuple[Span, ...] | None = None
 
     def word_location(self, word: int) -> str:
-        """Where a word stands, for messages."""
+        """Location of a word, for messages."""
         if self.line is None:
             return f"{self.location}, word {word + 1} ({self.words[word]})"
         return f"{self.location.removesuffix(f':{self.line}')}:{self.line + word}"
 
     def located(self) -> tuple[str, tuple[Span, ...]]:
-        """Text and offsets; without a text, the words joined by single spaces."""
+        """Text and offsets of the words; without a text, of the words joined by single spaces."""
         if self.text is not None and self.offsets is not None:
             return self.text, self.offsets
         offsets, end = [], -1
@@ -64,11 +64,11 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Where a line has word and tag; columns are counted from 0, and from -1 backwards.
+    """Columns of word and tag; 0 is the first, -1 the last.
 
     Attributes:
-      strip_index: whether a word ends in the number of its place in a longer word, to be taken off, as in Weibo's
-        files, where each character is a word.
+      strip_index: words end in their index in a longer word, to be removed, as in Weibo's files, where each character is
+        a word.
     """
     word: int = 0
     tag: int = -1
@@ -76,24 +76,24 @@ class Columns:
 
 
 def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels: bool = True) -> Iterator[Sentence]:
-    """Yields the sentences of a file one after the other.
+    """Yields the sentences of a file one by one.
 
-    A file whose name ends in .jsonl, .jsonlines or .ndjson has a sentence a line: {"tokens": [...], "tags": [...]}, or
-    "ner_tags", or without tags {"text": "..."}; "id" is optional. Any other has a word a line with its tag, and a blank
-    line between sentences; columns are separated by tabs where a line has a tab, else by spaces. A line that begins
-    with -DOCSTART- begins a document. A line that begins with "# ", does not end in a tag and stands before a sentence
-    is a comment.
+    Files named .jsonl, .jsonlines or .ndjson have a sentence per line: {"tokens": [...], "tags": [...]}, or "ner_tags",
+    or without tags {"text": "..."}; "id" is optional. Other files have a word with its tag per line, and a blank line
+    between sentences; columns are separated by tabs if a line has a tab, else by spaces. A line that starts with
+    -DOCSTART- starts a document. A line before a sentence that starts with "# " and does not end with a tag is a comment.
 
     Args:
-      labelled: whether there must be tags; else they are taken where a sentence has them all.
+      columns: of CoNLL files.
+      with_labels: tags must be present; otherwise they are used if a sentence has all of them.
 
     Raises:
-      UserError: naming file and line: a column or field is missing, or what should be a tag is none.
+      UserError: naming file and line: a column or field is missing, or a tag is not valid.
     """
     if reading.is_json_lines(path):
         for location, record in reading.json_lines(path, issues):
             sentence = parse_sentence(record, location, with_labels)
-            if sentence.words or not with_labels:  # each input has its prediction
+            if sentence.words or not with_labels:  # every input gets a prediction
                 yield sentence
             else:
                 issues.add("sentences without words, left out", location)
@@ -110,13 +110,13 @@ def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bo
         new_document = line.startswith(_DOCUMENT)
         if words and (not line or new_document):
             first, count = number - len(words), count + 1
-            complete = tuple(tags) if None not in tags else None
+            complete = _all_known(tags)
             yield Sentence(str(count), f"{path}:{first}", document or f"{path}:{first}", tuple(words), complete, first)
             words, tags = [], []
         if new_document:
             document = location
         elif line and not words and line.startswith(_COMMENT) and not _TAG.fullmatch(line.split()[-1]):
-            issues.add("lines of comment, passed over", location)
+            issues.add("comment lines, skipped", location)
         elif line:
             word, tag = _fields(line, columns, location, with_labels)
             words.append(word)
@@ -131,13 +131,13 @@ def _and_a_blank_line(path: str, issues: DataIssues) -> Iterator[tuple[int, str]
 
 
 def _fields(line: str, columns: Columns, location: str, with_labels: bool) -> tuple[str, str | None]:
-    """Word and tag of a line; the tag is None where none need be and none is."""
+    """Word and tag of a line; the tag is None if it is missing and not required."""
     fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line)
     at = {name: column + (len(fields) if column < 0 else 0)
           for name, column in (("word", columns.word), ("tag", columns.tag))}
     lacks_tag = not 0 <= at["tag"] < len(fields) or at["tag"] == at["word"]
     if not 0 <= at["word"] < len(fields) or with_labels and lacks_tag:
-        raise UserError(f"{location}: too few columns ({len(fields)}) in {line!r:.80}: a word is needed in column "
+        raise UserError(f"{location}: too few columns ({len(fields)}) in {line!r:.80}: the word must be in column "
                         f"{columns.word} and its tag in column {columns.tag} (config.task.word_column, tag_column)")
     word = _word(fields[at["word"]], columns, location)
     return word, None if lacks_tag else _tag(fields[at["tag"]], location, with_labels)
@@ -145,12 +145,12 @@ def _fields(line: str, columns: Columns, location: str, with_labels: bool) -> tu
 
 def _word(word: str, columns: Columns, location: str) -> str:
     if not word:
-        raise UserError(f"{location}: no word in column {columns.word}; mend the line, or leave it empty")
+        raise UserError(f"{location}: no word in column {columns.word}; fix the line, or leave it empty")
     if not columns.strip_index:
         return word
     match = _INDEXED.fullmatch(word)
     if not match:
-        raise UserError(f"{location}: {word!r} does not end in a number, which config.task.strip_word_index takes off; "
+        raise UserError(f"{location}: {word!r} does not end with an index, which config.task.strip_word_index removes; "
                         "unset it")
     return match[1]
 
@@ -159,13 +159,13 @@ def _tag(tag: Any, location: str, with_labels: bool) -> str | None:
     if isinstance(tag, str) and _TAG.fullmatch(tag):
         return tag
     if with_labels:
-        raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and B- or I- before the type of an entity "
-                        "(E- and S- too in BIOES)")
+        raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and an entity type after B- or I- (in "
+                        "BIOES also E- and S-)")
     return None
 
 
 def parse_sentence(record: Mapping[str, Any], location: str, with_labels: bool = False) -> Sentence:
-    """The sentence of a JSON object, as `read_sentences` describes it; it may have no words."""
+    """The sentence of a JSON object, in the format of `read_sentences`; it may have no words."""
     id = str(reading.field(record, "id", location, (str, int))) if "id" in record else location.rpartition(":")[2]
     text, offsets, tags = None, None, None
     if "tokens" not in record and "text" in record and not with_labels:
@@ -186,6 +186,11 @@ def _tags(record: Mapping[str, Any], count: int, location: str, with_labels: boo
         return None
     values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], location, list)
     if len(values) != count:
-        raise UserError(f"{location}: {len(values)} tags for {count} words; give one tag a word")
-    tags = tuple(_tag(value, location, with_labels) for value in values)
-    return None if None in tags else tags
+        raise UserError(f"{location}: {len(values)} tags for {count} words; give one tag per word")
+    return _all_known([_tag(value, location, with_labels) for value in values])
+
+
+def _all_known(tags: Sequence[str | None]) -> tuple[str, ...] | None:
+    """The tags, or None if one is unknown."""
+    known = tuple(tag for tag in tags if tag is not None)
+    return known if len(known) == len(tags) else None

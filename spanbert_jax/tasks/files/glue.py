@@ -1,4 +1,4 @@
-"""The tasks of GLUE: where the texts and classes stand in the official TSV files, the metric, and the submission."""
+"""The tasks of GLUE: columns of the official TSV files, metrics, and submission files."""
 from __future__ import annotations
 
 import dataclasses
@@ -21,16 +21,16 @@ class GlueTask:
     """One task.
 
     Attributes:
-      submissions: name of the submitted file without ".tsv", by a part of the name of the file that was read; the
-        first that fits is taken, and "" fits every one.
-      text, second, label: names of the columns; `second` is "" where there is one text.
-      labels: the classes in the reference's order; none for regression.
-      metric: by which the better of two networks is told.
-      id: the column that numbers the lines; files without it go by line numbers.
-      headerless: the columns of files whose first line is not `test_header`, and already an example.
-      test_header: the first line of files that have one, where others do not.
-      broken: whether the official files have lines with a wrong number of fields, which are to be passed over.
-      undecided: what stands for the label where the annotators did not agree.
+      submissions: name of the submission file without ".tsv", by a part of the input file's name; the first match is
+        used, and "" matches all.
+      text, second, label: names of the columns; `second` is "" for single texts.
+      labels: the classes in the reference's order; empty for regression.
+      metric: compares two models.
+      id: column of the example's number; files without it use line numbers.
+      headerless: columns of files without a header line.
+      test_header: header line of those files that have one, if others do not.
+      broken: whether the official files have lines with a wrong number of fields, which are skipped.
+      undecided: the label of examples on which the annotators disagree.
     """
     submissions: Mapping[str, str]
     text: str
@@ -68,13 +68,13 @@ TASKS = {
 
 
 def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file:line" and the fields by name of each line of an official TSV file, where quotes mean nothing.
+    """Yields "file:line" and the fields by name of each line of an official TSV file, without quoting.
 
     Args:
-      labelled: for training and scoring: lines that are broken or have no agreed label are then left out and counted.
+      with_labels: lines that are broken or have no agreed label are left out and counted.
 
     Raises:
-      UserError: when the file cannot be read, or a line has more or fewer fields than there are columns.
+      UserError: the file cannot be read, or a line has more or fewer fields than there are columns.
     """
     columns: tuple[str, ...] = ()
     for number, line in reading.lines(path, issues):
@@ -88,8 +88,8 @@ def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
                 continue
         if len(fields) != len(columns):
             if not (task.broken and with_labels):
-                raise UserError(f"{location}: {len(fields)} fields where there are {len(columns)} columns "
-                                f"({', '.join(columns)}); mend the line")
+                raise UserError(f"{location}: {len(fields)} fields, but {len(columns)} columns "
+                                f"({', '.join(columns)}); fix the line")
             issues.add("lines with a wrong number of fields, left out", location)
             continue
         record = dict(zip(columns, fields))
@@ -100,7 +100,7 @@ def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
 
 
 def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
-    """The files to submit, by name: a line for each example, classes by name and numbers with three decimals."""
+    """Submission files by name: a line per example, with class names, or numbers with three decimals."""
     files: dict[str, list[str]] = {}
     for example, prediction in zip(examples, predictions, strict=True):
         value = f"{prediction['value']:.3f}" if task.regression else prediction["label"]

@@ -1,4 +1,4 @@
-"""Files of questions on texts: SQuAD 1.1 and 2.0, MRQA, and plain JSON lines."""
+"""Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain JSON lines."""
 from __future__ import annotations
 
 import dataclasses
@@ -12,29 +12,28 @@ from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field,
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
-Part = tuple[tuple[str | int, ...], Any]  # of a JSON document: place and value
-MOVED = "answers that are not where they are said to begin, moved to the nearest place that has their text"
-OUTSIDE = "answers said to begin outside their context, moved to the nearest place that has their text"
+Part = tuple[tuple[Any, ...], Any]  # of a JSON document: path and value
+MOVED = "answers that are not at their start position, moved to the nearest occurrence of their text"
+OUTSIDE = "answers with a start position outside the context, moved to the nearest occurrence of their text"
 NOWHERE = "answers that are not in their context, left out of training"
 EMPTY = "answers without text, left out of training"
-UNANSWERED = "questions without answers, taken for impossible ones"
-CONTRADICTORY = "impossible questions with answers, which are left out"
+UNANSWERED = "questions without answers, treated as impossible"
+CONTRADICTORY = "impossible questions with answers; the answers are left out"
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question on a text.
+    """A question about a text.
 
     Attributes:
       id: its name in files of predictions.
       where: file and line, or file and numbers of article, paragraph and question.
-      group: title or number of the article that the context is from, or a hash of the context where neither is known.
+      group: title or number of the context's article, or a hash of the context if neither is known.
       question: the question.
-      context: the text that the answer is in.
-      answers: (text, start character in the context) of each answer that is there; training aims at the first.
-      gold: the texts that count as right, whether or not the context has them; none where the question is impossible,
-        or where nothing is known.
-      impossible: whether the context holds no answer.
+      context: the text that contains the answer.
+      answers: (text, start character) of each answer in the context; training uses the first.
+      gold: all correct texts, also those not in the context; empty if the question is impossible or unlabeled.
+      impossible: whether the context contains no answer.
     """
     id: str
     location: str
@@ -47,41 +46,40 @@ class Question:
 
 
 def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:
-    """Yields the questions of a file; a paragraph, or a line, is in memory at a time.
+    """Yields the questions of a file, with one paragraph or line in memory at a time.
 
     Args:
       path: JSON lines by its name (.jsonl, .jsonl.gz, ...), each line a context with "qas" as in MRQA, or a question;
-        else a JSON document in the layout of SQuAD.
-      faults: counts answers that are not where the file says.
-      labelled: whether every question must have answers, or be marked as impossible.
+        else a JSON document in SQuAD's format.
+      issues: counts answers that are not at their start position, and the like.
+      with_labels: every question must have answers or be marked as impossible.
 
     Raises:
-      UserError: the file cannot be read, a field is missing or of another type, or, where questions are labelled, an
-        id comes twice.
+      UserError: the file cannot be read, a field is missing or of another type, or, with labels, an id occurs twice.
     """
-    if not with_labels:  # predictions for a file of any size leave no room to remember them
+    if not with_labels:  # files to predict may be too large to remember all ids
         yield from _questions(path, issues, with_labels)
         return
-    seen = set()  # of 8-byte hashes; a repeated one sends for the ids themselves
+    seen = set()  # 8-byte hashes; a repeated one is checked by reading the file again
     for question in _questions(path, issues, with_labels):
         key = hash(question.id)
         if key in seen:
             first = next(other for other in _questions(path, DataIssues(), with_labels) if other.id == question.id)
             if first.location != question.location:
-                raise UserError(f"{question.location}: id {question.id!r} is that of {first.location} too; predictions go by "
-                                "the ids, so give each question its own")
+                raise UserError(f"{question.location}: id {question.id!r} occurs also at {first.location}; predictions are "
+                                "stored by id, so give each question its own")
         seen.add(key)
         yield question
 
 
 def parse_question(inputs: str | Mapping[str, Any], location: str) -> Question:
-    """A question to be answered, from its "question" and "context".
+    """A question without answers, from "question" and "context".
 
     Raises:
-      UserError: when either is missing or no text.
+      UserError: either is missing or not a text.
     """
     if isinstance(inputs, str):
-        raise UserError(f"{location}: {inputs!r:.80} is a text alone; give 'question' and 'context' by name")
+        raise UserError(f"{location}: {inputs!r:.80} is only a text; give 'question' and 'context' by name")
     question, context = (field(dict(inputs), name, location) for name in ("question", "context"))
     return Question(location, location, location, question, context)
 
@@ -91,12 +89,12 @@ def _questions(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Que
 
 
 def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    """The layout of SQuAD: data > paragraphs > qas. CMRC 2018 and XQuAD have it too, with or without titles.
+    """SQuAD's format: data > paragraphs > qas. CMRC 2018 and XQuAD use it too, with or without titles.
 
-    A title that comes after the paragraphs is not known in time: the article then goes by its number.
+    A title after the paragraphs comes too late: the article's number is then its group.
     """
     group = ""
-    for place, value in _layout_checked(path, json_parts(path, (_TITLE, _PARAGRAPH), issues)):
+    for place, value in _check_format(path, json_parts(path, (_TITLE, _PARAGRAPH), issues)):
         if len(place) == len(_TITLE):
             group = str(value or place[1] + 1)
             continue
@@ -107,8 +105,8 @@ def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Ques
             yield _question(record, name, here, group, context, issues, with_labels)
 
 
-def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
-    """Yields titles, an empty one where an article begins, and paragraphs, of a document that has the layout."""
+def _check_format(path: str, parts: Iterable[Part]) -> Iterator[Part]:
+    """Yields titles, an empty one at the start of an article, and paragraphs; checks that the format is SQuAD's."""
     location, lacking = "", ""
     for place, value in parts:
         if len(place) == 2:
@@ -116,8 +114,8 @@ def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
                 raise UserError(lacking)
             location = f"{path}: article {place[1] + 1}"
             if value is not BEGINS_OBJECT:
-                raise UserError(f"{location} is no object; is the file of another format?")
-            lacking = f"{location}: no field 'paragraphs'; is the file of another format?"
+                raise UserError(f"{location} is not an object; is the file in another format?")
+            lacking = f"{location}: no field 'paragraphs'; is the file in another format?"
             yield (*place, "title"), ""
         elif place[2:] == ("paragraphs",):
             if value is not BEGINS_ARRAY:
@@ -133,7 +131,7 @@ def _layout_checked(path: str, parts: Iterable[Part]) -> Iterator[Part]:
 
 
 def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    """JSON lines: of MRQA, with its header, or of one question each, whose id may be missing."""
+    """JSON lines: MRQA's format with its header, or one question per line with an optional id."""
     for location, record in json_lines(path, issues):
         if "qas" in record:
             yield from _mrqa(record, location, issues, with_labels)
@@ -146,14 +144,14 @@ def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Questio
 
 def _question(record: dict[str, Any], name: str, location: str, group: str, context: str, issues: DataIssues,
               with_labels: bool) -> Question:
-    """A question whose answers have a text and a start each."""
+    """A question whose answers have a text and a start position."""
     place = f"{location} (id {name!r})"
     impossible = _marked(record, place)
     listed = _listed(record, place, issues) if "answers" in record or with_labels and not impossible else []
     placed = [_place(text, start, context, place, issues) for text, start in listed]
     question = Question(name, location, group, field(record, "question", place), context,
                         tuple(filter(None, placed)), tuple(text for text, _ in listed), impossible)
-    return _settled(question, place, issues, with_labels)
+    return _resolve(question, place, issues, with_labels)
 
 
 def _listed(record: dict[str, Any], place: str, issues: DataIssues) -> list[tuple[str, int]]:
@@ -170,9 +168,9 @@ def _listed(record: dict[str, Any], place: str, issues: DataIssues) -> list[tupl
 
 
 def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    """The questions on one context of MRQA, whose answers' spans were detected by its makers.
+    """The questions about one context of MRQA, with the answer spans that its authors detected.
 
-    Training aims at the earliest span, as the reference does; what is right is told by "answers" alone.
+    Training uses the earliest span, as the reference; "answers" alone are the correct texts.
     """
     context = field(record, "context", location)
     for here, listed in _objects(record, "qas", location, "question"):
@@ -183,11 +181,11 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
         answers = _detected(listed, context, place, issues) if known else ()
         question = Question(name, here, _hash(context), field(listed, "question", place), context, answers,
                             gold, _marked(listed, place))
-        yield _settled(question, place, issues, with_labels)
+        yield _resolve(question, place, issues, with_labels)
 
 
 def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssues) -> tuple[tuple[str, int], ...]:
-    """The spans of all detected answers by their starts, as the context spells them, which the file may not do."""
+    """The spans of all detected answers, ordered by start, with the context's spelling, from which the file's may differ."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
         text = field(answer, "text", at)
@@ -195,21 +193,21 @@ def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssu
             if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
                 raise UserError(f"{at}: field 'char_spans' has {span!r:.80}; a span is [first, last character]")
             first, last = span
-            there = context[first:last + 1] if first >= 0 else ""
-            same = answer_tokens(there) == answer_tokens(text) != []
-            placed.append((there, first) if same else _place(text, first, context, place, issues))
+            found = context[first:last + 1] if first >= 0 else ""
+            same = answer_tokens(found) == answer_tokens(text) != []
+            placed.append((found, first) if same else _place(text, first, context, place, issues))
     if not placed:
         issues.add(NOWHERE, place)
     return tuple(sorted(dict.fromkeys(filter(None, placed)), key=lambda answer: answer[1]))
 
 
 def _marked(record: dict[str, Any], place: str) -> bool:
-    """Whether a question is said to be impossible."""
+    """Whether a question is marked as impossible."""
     return "is_impossible" in record and field(record, "is_impossible", place, bool)
 
 
-def _settled(question: Question, place: str, issues: DataIssues, with_labels: bool) -> Question:
-    """A question that has answers or is impossible, where it has to be either; one without answers is impossible."""
+def _resolve(question: Question, place: str, issues: DataIssues, with_labels: bool) -> Question:
+    """Removes contradictions: an impossible question has no answers; with labels, one without answers is impossible."""
     if question.impossible and question.gold:
         issues.add(CONTRADICTORY, place)
         return dataclasses.replace(question, answers=(), gold=())
@@ -220,7 +218,7 @@ def _settled(question: Question, place: str, issues: DataIssues, with_labels: bo
 
 
 def _place(text: str, start: int, context: str, place: str, issues: DataIssues) -> tuple[str, int] | None:
-    """An answer, and where it is in its context; None where it is not."""
+    """An answer and its start in the context; None if the context does not contain it."""
     if not text.strip():
         issues.add(EMPTY, place)
         return None
@@ -235,7 +233,7 @@ def _place(text: str, start: int, context: str, place: str, issues: DataIssues) 
 
 
 def _nearest(text: str, start: int, context: str) -> int:
-    """Where the text begins nearest to a character, the earlier of two as near; -1 where the context lacks it."""
+    """Start of the occurrence of a text nearest to a character, the earlier of two; -1 if there is none."""
     start = max(start, 0)
     before, after = context.rfind(text, 0, start + len(text)), context.find(text, start)
     if before < 0 or after < 0:
@@ -245,12 +243,12 @@ def _nearest(text: str, start: int, context: str) -> int:
 
 def _object(value: Any, location: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{location}: {value!r:.80} where an object is wanted; is the file of another format?")
+        raise UserError(f"{location}: {value!r:.80} must be an object; is the file in another format?")
     return value
 
 
 def _objects(record: dict[str, Any], name: str, location: str, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the place and the object of each entry of a list."""
+    """Yields location and object of each entry of a list."""
     for number, value in enumerate(field(record, name, location, list), 1):
         place = f"{location}, {noun} {number}"
         yield place, _object(value, place)
@@ -259,7 +257,7 @@ def _objects(record: dict[str, Any], name: str, location: str, noun: str) -> Ite
 def _strings(record: dict[str, Any], name: str, location: str) -> tuple[str, ...]:
     values = field(record, name, location, list)
     if wrong := [value for value in values if not isinstance(value, str)]:
-        raise UserError(f"{location}: field {name!r} has {wrong[0]!r:.80} where a text is wanted")
+        raise UserError(f"{location}: field {name!r} has {wrong[0]!r:.80}, which is not a text")
     return tuple(values)
 
 

@@ -1,4 +1,4 @@
-"""Files of examples: tables, JSON lines and JSON documents, gzipped or not, read one thing after the other."""
+"""Reads tables, JSON lines and JSON documents, gzipped or not, one record at a time."""
 from __future__ import annotations
 
 import contextlib
@@ -21,18 +21,18 @@ from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surr
 from spanbert_jax.corpus.sources.python_prose import PYTHON
 
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
-_MOST_CHARACTERS = 1 << 27  # in a field of a table
-_DEEPEST = 64  # levels of JSON in JSON
+_MOST_CHARACTERS = 1 << 27  # per field of a table
+_MAX_DEPTH = 64  # of nested JSON
 
 
 def is_json_lines(path: str) -> bool:
-    """Whether a file's name says that each of its lines is JSON."""
+    """Whether a file is JSON lines, by its name."""
     return path.lower().removesuffix(".gz").endswith(_JSON_LINES)
 
 
 @contextlib.contextmanager
 def _readable_errors(path: str) -> Iterator[None]:
-    """Turns what reading a file may raise into a line."""
+    """Turns errors of reading a file into one-line errors."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -42,28 +42,28 @@ def _readable_errors(path: str) -> Iterator[None]:
 
 
 def resolve_files(paths: str) -> list[str]:
-    """The files of a list of files, folders and globs, separated by commas.
+    """The files of a comma-separated list of files, folders and globs.
 
     Raises:
-      UserError: when there is none.
+      UserError: there is none.
     """
     named = [path.strip() for path in paths.split(",") if path.strip()]
     for name in named:
         if name == PYTHON or name.startswith("tfds:"):
-            raise UserError(f"{name}: no file of examples; give files, folders or globs")
+            raise UserError(f"{name}: contains no examples; give files, folders or globs")
     return [file.path for file in resolve_sources(named, "documents")]
 
 
 def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each file: equal stamps are taken for equal content."""
+    """Path, size and modification time of each file; files with equal fingerprints are treated as equal."""
     return [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in resolve_files(paths)]
 
 
 def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a text file, numbered from 1, without their ends.
+    """Yields line numbers, from 1, and lines of a text file, without line ends.
 
     Raises:
-      UserError: when it cannot be read.
+      UserError: it cannot be read.
     """
     with _readable_errors(path), open_file(path, issues) as stream:
         for number, line in enumerate(_decoded(stream, path, issues), 1):
@@ -71,21 +71,21 @@ def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
-    """Yields lines; their carriage returns are counted once a file."""
+    """Yields lines; carriage returns are counted once per file."""
     returns = False
     for data in stream:
         returns = returns or b"\r" in data
-        # What came as a line is many where lines end in carriage returns alone.
+        # A line of bytes is several lines if they end with carriage returns only.
         yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
     if returns:
         issues.add("files with carriage returns", path)
 
 
 def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file:line" and the object of each line; blank lines are passed over.
+    """Yields "file:line" and the object of each line; blank lines are skipped.
 
     Raises:
-      UserError: when the file cannot be read, or a line is no JSON object.
+      UserError: the file cannot be read, or a line is not a JSON object.
     """
     for number, line in lines(path, issues):
         if line.strip():
@@ -93,11 +93,11 @@ def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, A
             try:
                 yield location, replace_lone_surrogates(parse_json_line(line, location), location, issues)
             except RecursionError:
-                raise UserError(f"{location}: not a JSON line (far too many levels deep); mend it") from None
+                raise UserError(f"{location}: not a JSON line (nested far too deeply); fix it") from None
 
 
 def replace_lone_surrogates(value: Any, location: str, issues: DataIssues) -> Any:
-    """What JSON held, its texts without half characters."""
+    """A JSON value with lone surrogates in its texts replaced."""
     if isinstance(value, str):
         return replace_surrogates(value, location, issues)
     if isinstance(value, list):
@@ -108,13 +108,13 @@ def replace_lone_surrogates(value: Any, location: str, issues: DataIssues) -> An
 
 
 def json_items(path: str, array: str, issues: DataIssues) -> Iterator[Any]:
-    """Yields the entries of an array in a JSON document, holding one of them in memory at a time.
+    """Yields the entries of an array in a JSON document, one in memory at a time.
 
     Args:
-      array: where it stands: "data" for {"data": [...]}, "" for a document that is an array.
+      array: its key: "data" for {"data": [...]}, "" for a document that is an array.
 
     Raises:
-      UserError: when the file cannot be read, is no JSON, or has no such array.
+      UserError: the file cannot be read, is not JSON, or has no such array.
     """
     wanted, found = (array, "*") if array else ("*",), False
     for place, value in json_parts(path, [wanted], issues):
@@ -123,25 +123,25 @@ def json_items(path: str, array: str, issues: DataIssues) -> Iterator[Any]:
             yield value
     if not found:
         shape = f'an object with an array "{array}"' if array else "an array"
-        raise UserError(f"{path}: the JSON in it is not {shape}; is it of another format?")
+        raise UserError(f"{path}: its JSON is not {shape}; is it in another format?")
 
 
-# What `json_parts` gives of an object or an array that holds what is wanted, where it begins.
+# Values of `json_parts` at the start of an object or array that contains wanted parts.
 BEGINS_OBJECT, BEGINS_ARRAY = object(), object()
 
 
 def json_parts(path: str, wanted: Sequence[Sequence[str]],
                issues: DataIssues) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yields place and value of the parts of a JSON document that are wanted, holding one of them in memory at a time.
+    """Yields path and value of wanted parts of a JSON document, one in memory at a time.
 
-    What stands on the way to them comes too, where it begins: BEGINS_OBJECT or BEGINS_ARRAY, or what else is there.
+    Values on the way to them are yielded too, at their start: BEGINS_OBJECT, BEGINS_ARRAY or a scalar.
 
     Args:
-      wanted: places of parts: keys from the outermost inwards; "*" is any entry of an array. ("data", "*", "title") is
+      wanted: paths of parts: keys from the outermost inwards; "*" is any entry of an array. ("data", "*", "title") is
         the title of each entry of the array "data".
 
     Raises:
-      UserError: when the file cannot be read, or is no JSON.
+      UserError: the file cannot be read, or is not JSON.
     """
     with _readable_errors(path), open_file(path, issues) as stream:
         try:
@@ -153,14 +153,14 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
 
 
 class _TooDeep(Exception):
-    """JSON so deep in other JSON that it is damaged, or meant to do damage."""
+    """JSON nested so deeply that it is damaged or malicious."""
 
 
 def _parts(events: Iterable[tuple[str, Any]],
            wanted: Sequence[Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     begins = {"start_map": BEGINS_OBJECT, "start_array": BEGINS_ARRAY}
-    keys: list[str | int] = []  # of what is open: the key or the number of the entry that has come last
-    builder, inside = None, 0  # of the part that is being read, and how many of its containers are open
+    keys: list[str | int] = []  # for each open container, the key or index of its last entry
+    builder, inside = None, 0  # of the current part, and the number of its open containers
     for event, value in events:
         ends = event in ("end_map", "end_array")
         if event == "map_key":
@@ -177,8 +177,8 @@ def _parts(events: Iterable[tuple[str, Any]],
         if event in begins:
             keys.append("" if event == "start_map" else -1)
             inside += builder is not None
-            if len(keys) > _DEEPEST:
-                raise _TooDeep(f"more than {_DEEPEST} levels deep")
+            if len(keys) > _MAX_DEPTH:
+                raise _TooDeep(f"nested more than {_MAX_DEPTH} levels deep")
         elif ends:
             keys.pop()
             inside -= builder is not None
@@ -193,12 +193,12 @@ def _is_on_the_way(keys: Sequence[str | int], place: Sequence[str]) -> bool:
 
 
 def _explain(path: str, issues: DataIssues) -> str:
-    """Line and column of what is wrong, which the reader of streams does not tell."""
+    """Line and column of an error, which the streaming parser does not report."""
     try:
         with open_file(path, issues) as stream:
             json.loads(stream.read())
     except RecursionError:
-        return f"more than {_DEEPEST} levels deep"
+        return f"nested more than {_MAX_DEPTH} levels deep"
     except ValueError as error:
         return " ".join(str(error).split())
     return ""
@@ -207,15 +207,15 @@ def _explain(path: str, issues: DataIssues) -> str:
 def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
-    A file whose name ends in .tsv or .txt has tabs between fields, and quotes mean nothing, as in GLUE; one in JSON has
-    an object a line, or all in an array; any other is CSV, where quotes hold a field together.
+    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files have an object per line, or
+    an array of objects; all others are CSV with quoting.
 
     Args:
-      names: of the columns, in a file whose first line does not give them.
+      names: of the columns, for a file without a header line.
 
     Raises:
-      UserError: when the file cannot be read, a row has more or fewer fields than there are columns, or two columns
-        have one name.
+      UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
+        same name.
     """
     kind = path.lower().removesuffix(".gz")
     if is_json_lines(path) or kind.endswith(".json") and first_character(path) != "[":
@@ -223,7 +223,7 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
     elif kind.endswith(".json"):
         for number, record in enumerate(json_items(path, "", issues), 1):
             if not isinstance(record, dict):
-                raise UserError(f"{path}: record {number} is {record!r:.80}; give each its fields by name")
+                raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
             yield f"{path}:{number}", record
     else:
         yield from _delimited(path, issues, list(names), tabs=kind.endswith((".tsv", ".txt")))
@@ -239,24 +239,24 @@ def _delimited(path: str, issues: DataIssues, columns: list[str], tabs: bool) ->
             for row in rows:
                 location, end = f"{path}:{end + 1}", rows.line_num
                 if not row:
-                    issues.add("blank lines passed over", location)
+                    issues.add("blank lines skipped", location)
                 elif not columns:
                     columns = [name.strip() for name in row]
                     if len(set(columns)) < len(columns):
-                        raise UserError(f"{location}: two columns of one name ({', '.join(columns)}); rename one")
+                        raise UserError(f"{location}: two columns have the same name ({', '.join(columns)}); rename one")
                 elif len(row) != len(columns):
-                    raise UserError(f"{location}: {len(row)} fields where there are {len(columns)} columns "
-                                    f"({', '.join(columns)}); mend the line")
+                    raise UserError(f"{location}: {len(row)} fields, but {len(columns)} columns "
+                                    f"({', '.join(columns)}); fix the line")
                 else:
                     yield location, dict(zip(columns, row))
         except csv.Error as error:
-            raise UserError(f"{path}:{end + 1}: {error}; mend the line, or write it as JSON lines") from None
+            raise UserError(f"{path}:{end + 1}: {error}; fix the line, or write JSON lines") from None
 
 
 def first_character(path: str) -> str:
-    """The first of a file that is not white space; a line break where there is none, or it cannot be read.
+    """The first character of a file that is not white space; a line break if there is none or it cannot be read.
 
-    The error is left to whoever then reads the file.
+    The function that then reads the file reports the error.
     """
     try:
         with open_file(path, DataIssues()) as stream:
@@ -272,7 +272,7 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
     """A field of a record.
 
     Raises:
-      UserError: when it is missing or of another type.
+      UserError: it is missing or of another type.
     """
     if name not in record:
         raise UserError(f"{location}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
@@ -283,28 +283,30 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
     return value
 
 
-def name_field(record: dict[str, Any], column: str, location: str) -> str:
-    """A field that names something: a text or a whole number.
+def name_field(record: Mapping[str, Any], column: str, location: str) -> str:
+    """A field with a name: a text or an integer.
 
     Raises:
-      UserError: when it is missing or of another type.
+      UserError: it is missing or of another type.
     """
     return str(field(record, column, location, (str, int)))
 
 
 class IdReader:
-    """Names of the examples of a file; line numbers where there is no column of them. None is given twice where the
-    file is labelled; for files of any size there is no room to remember them."""
+    """Reads the ids of a file's examples; line numbers without an id column.
+
+    Ids are checked for duplicates in files with labels; files to predict may be too large to remember all ids.
+    """
 
     def __init__(self, column: str, optional: bool, unique: bool):
         self._column, self._optional, self._unique = column, optional, unique
-        self._lines: dict[int, str] = {}  # by the hash of the id, which is shorter than some ids
+        self._lines: dict[int, str] = {}  # by hash, which is shorter than some ids
 
-    def __call__(self, record: dict[str, Any], location: str) -> str:
+    def __call__(self, record: Mapping[str, Any], location: str) -> str:
         path, _, line = location.rpartition(":")
         if not self._column or self._optional and self._column not in record:
             return line
         id = name_field(record, self._column, location)
         if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:
-            raise UserError(f"{location}: id {id!r} is that of {path}:{first} already; give each example its own")
+            raise UserError(f"{location}: id {id!r} occurs also at {path}:{first}; give each example its own")
         return id

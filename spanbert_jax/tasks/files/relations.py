@@ -1,4 +1,4 @@
-"""Files of relations between two entities of a sentence: TACRED's JSON and the text of SemEval-2010 Task 8."""
+"""Files of relations between two entities of a sentence: TACRED's JSON and SemEval-2010 Task 8's text format."""
 from __future__ import annotations
 
 import dataclasses
@@ -26,11 +26,11 @@ class Relation:
 
     Attributes:
       tokens: the words of the sentence.
-      subject, object: numbers of the first and the last word of each, both inclusive.
-      subject_type, object_type: empty where the file gives none.
-      relation: its name; None where it is not known.
-      text: the sentence; None where the file gives words alone.
-      characters: of subject and object in the text, ends not included.
+      subject, object: numbers of the first and last word of each.
+      subject_type, object_type: empty if the file has no types.
+      relation: its name; None if unknown.
+      text: the sentence; None if the file has words only.
+      characters: characters [start, end) of subject and object in the text.
     """
     id: str
     location: str
@@ -51,25 +51,25 @@ class Relation:
         if text is None or characters is None:
             starts = list(itertools.accumulate((len(word) + 1 for word in self.tokens), initial=0))
             text = " ".join(self.tokens)
-            characters = tuple((starts[first], starts[last + 1] - 1) for first, last in (self.subject, self.object))
+            subject, object = ((starts[first], starts[last + 1] - 1) for first, last in (self.subject, self.object))
+            characters = subject, object
         return {name: {"text": text[start:end], "start": start, "end": end}
                 for name, (start, end) in zip(("subject", "object"), characters)}
 
 
 def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Relation]:
-    """Yields the relations of a file one after the other.
+    """Yields the relations of a file one by one.
 
-    TACRED's records stand in one JSON array or one on each line. PTB brackets (-LRB- and so on) become brackets, as in
-    the reference. In SemEval's text e1 is the subject and e2 the object, words are divided at white space and at the
-    tags of the entities, and there are no types. Where relations are
-    named, what repeats another word for word is left out and counted.
+    TACRED's records are in one JSON array or one per line. PTB brackets (-LRB- and so on) become brackets, as in the
+    reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at the tags of
+    the entities, and there are no types. With labels, exact duplicates are left out and counted.
 
     Args:
-      format: one of FORMATS; "auto" goes by the first character, which is [ or { in JSON.
-      labelled: whether every relation must be named.
+      format: one of FORMATS; "auto" detects JSON by its first character, [ or {.
+      with_labels: every relation must have a name.
 
     Raises:
-      UserError: naming file, line or record, and id: what is wrong in it, or that an id stands for two relations.
+      UserError: naming file, line or record, and id of an error, or of two relations with one id.
     """
     first = reading.first_character(path)
     if format == "semeval" or format == "auto" and first not in "[{":
@@ -86,7 +86,7 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
 
 
 def _different(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Relation]:
-    """Leaves out what repeats another relation; hashes are kept, which are shorter than what they stand for."""
+    """Leaves out exact duplicates; only hashes are kept in memory."""
     seen: dict[int, tuple[str, int]] = {}
     for relation in relations:
         content = hash(dataclasses.replace(relation, location="", group=""))
@@ -94,21 +94,21 @@ def _different(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Re
         if first == relation.location:
             yield relation
         elif known == content:
-            issues.add("relations that repeat another word for word, left out", f"{relation.location} (id {relation.id})")
+            issues.add("exact duplicates of other relations, left out", f"{relation.location} (id {relation.id})")
         else:
-            raise UserError(f"{relation.location}: id {relation.id!r} is that of another relation, {first}; give each its "
-                            "own")
+            raise UserError(f"{relation.location}: id {relation.id!r} occurs also at {first}; give each relation its own "
+                            "id")
 
 
 def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
     """The relation of a record of TACRED."""
     if not isinstance(record, dict):
-        raise UserError(f"{location}: {record!r:.80} where an object with 'id', 'token' and so on is needed, as in TACRED")
+        raise UserError(f"{location}: {record!r:.80} must be an object with 'id', 'token' and so on, as in TACRED")
     id = str(reading.field(record, "id", location, (str, int)))
     place = f"{location}: id {id!r}"
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
-        raise UserError(f"{place}: field 'token' must be a list of words, at least one; it is {words!r:.80}")
+        raise UserError(f"{place}: field 'token' must be a nonempty list of words; it is {words!r:.80}")
     group = location if record.get("docid") is None else str(reading.field(record, "docid", place, (str, int)))
     words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
     relation = record.get("relation")
@@ -122,49 +122,49 @@ def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
 def _span(record: dict[str, Any], name: str, count: int, place: str) -> Span:
     first, last = (reading.field(record, f"{name}_{end}", place, int) for end in ("start", "end"))
     if not 0 <= first <= last < count:
-        raise UserError(f"{place}: {name}_start is {first} and {name}_end {last}: they are numbers of words from 0 to "
-                        f"{count - 1}, the first one not after the last; mend the record")
+        raise UserError(f"{place}: {name}_start is {first} and {name}_end {last}: they must be word numbers from 0 to "
+                        f"{count - 1}, the first not after the last; fix the record")
     return first, last
 
 
 def _named(relation: str | None, place: str) -> str | None:
     if relation is not None and not relation.strip():
-        raise UserError(f"{place}: the name of the relation is empty; name it")
+        raise UserError(f"{place}: the name of the relation is empty; fill it in")
     return relation
 
 
 def tagged(text: str, id: str, location: str, relation: str | None = None) -> Relation:
-    """The relation of a sentence in which <e1>, </e1>, <e2> and </e2> tag subject and object, without types."""
+    """The relation of a sentence with <e1>, </e1>, <e2> and </e2> around subject and object, without types."""
     plain, characters = _untagged(text, f"{location}: id {id!r}")
     words, (subject, object) = _words(plain, characters)
     return Relation(id, location, location, words, subject, object, "", "", relation, plain, characters)
 
 
 def located(record: Mapping[str, Any], location: str) -> Relation:
-    """The relation of {"text", "subject", "object"}, the last two as [first character, the one after the last], with
-    "subject_type" and "object_type" where entities have types."""
+    """The relation of {"text", "subject", "object"}, the last two as characters [start, end), with "subject_type" and
+    "object_type" if entities have types."""
     text, spans = reading.field(record, "text", location), {}
     for name in ("subject", "object"):
         match reading.field(record, name, location, (list, tuple)):
             case [int() as start, int() as end] if 0 <= start < end <= len(text):
                 spans[name] = start, end
             case value:
-                raise UserError(f"{location}: {name} is {value!r:.80}: give [start, end], characters of the text of "
+                raise UserError(f"{location}: {name} is {value!r:.80}: give [start, end], characters of the text of length "
                                 f"{len(text)}")
     characters = spans["subject"], spans["object"]
     for name, (start, end) in spans.items():
         if not text[start:end].strip():
-            raise UserError(f"{location}: {name} {spans[name]} is white space; give the characters of an entity")
+            raise UserError(f"{location}: {name} {spans[name]} contains only white space; give the characters of an entity")
     words, (subject, object) = _words(text, characters)
     return Relation(location, location, location, words, subject, object, record.get("subject_type", ""),
                     record.get("object_type", ""), None, text, characters)
 
 
 def _words(text: str, characters: tuple[Span, Span]) -> tuple[tuple[str, ...], tuple[Span, Span]]:
-    """A sentence divided at white space and at the bounds of its entities, and which of the words these are."""
+    """Words of a sentence, split at white space and entity boundaries, and the word spans of subject and object."""
     cuts = sorted({0, len(text), *itertools.chain(*characters)})
     words: list[str] = []
-    numbers = {0: 0}  # of words before a character
+    numbers = {0: 0}  # number of words before a character
     for start, end in zip(cuts, cuts[1:]):
         words += text[start:end].split()
         numbers[end] = len(words)
@@ -176,12 +176,12 @@ def _semeval(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Relat
     for location, id, text, relation in _blocks(path, issues):
         place = f"{location}: id {id!r}"
         if with_labels and relation is None:
-            raise UserError(f"{place}: no relation on the line after the sentence; give one, Other if there is none")
+            raise UserError(f"{place}: no relation on the line after the sentence; write one, or Other")
         yield tagged(text, id, location, relation)
 
 
 def _blocks(path: str, issues: DataIssues) -> Iterator[tuple[str, str, str, str | None]]:
-    """Yields place, number and sentence, without its quotes, of each block, and its relation if there is one."""
+    """Yields location, id, sentence without quotes, and relation, if given, of each block."""
     block: tuple[str, str, str] | None = None
     relation = None
     for number, line in reading.lines(path, issues):
@@ -193,15 +193,15 @@ def _blocks(path: str, issues: DataIssues) -> Iterator[tuple[str, str, str, str 
             block, relation = (f"{path}:{number}", match[1], text[1:-1] if quoted else text), None
         elif line.strip() and not line.startswith("Comment"):
             if block is None or relation is not None:
-                raise UserError(f"{path}:{number}: {line!r:.80} is no line of SemEval-2010 Task 8: those are a number, "
-                                "a tab and a sentence; its relation; a comment; a blank line")
+                raise UserError(f"{path}:{number}: {line!r:.80} is not a line of SemEval-2010 Task 8: allowed are a "
+                                "number, a tab and a sentence; its relation; a comment; a blank line")
             relation = line.strip()
     if block:
         yield *block, relation
 
 
 def _untagged(text: str, place: str) -> tuple[str, tuple[Span, Span]]:
-    """A sentence without its tags, and the characters of the entities that they were around."""
+    """A sentence without tags, and the characters of its entities."""
     parts = _ENTITY_TAG.split(text)
     plain, bounds = "", {}
     for part in parts:
@@ -212,10 +212,11 @@ def _untagged(text: str, place: str) -> tuple[str, tuple[Span, Span]]:
     once = all(parts.count(tag) == 1 for tag in _ENTITY_TAGS)
     if not (once and all(plain[bounds[f"<{name}>"]:bounds[f"</{name}>"]].strip() for name in ("e1", "e2"))):
         raise UserError(f"{place}: the sentence needs <e1>words</e1> and <e2>words</e2>, each once: {text!r:.120}")
-    return plain, tuple(_without_space(plain, bounds[f"<{name}>"], bounds[f"</{name}>"]) for name in ("e1", "e2"))
+    first, second = (_without_space(plain, bounds[f"<{name}>"], bounds[f"</{name}>"]) for name in ("e1", "e2"))
+    return plain, (first, second)
 
 
 def _without_space(text: str, start: int, end: int) -> Span:
-    """The stretch of characters without white space at its ends."""
+    """The span without white space at its ends."""
     inside = text[start:end]
     return start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip())

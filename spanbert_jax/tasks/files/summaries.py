@@ -1,4 +1,4 @@
-"""Files of documents with their summaries: CSV, TSV, JSON lines and JSON arrays."""
+"""Files of documents with summaries: CSV, TSV, JSON lines and JSON arrays."""
 from __future__ import annotations
 
 import dataclasses
@@ -16,9 +16,9 @@ class Document:
     """A text and its summaries; see `protocol.Example`.
 
     Attributes:
-      sentences: as the file gives them; None where it gives one text.
-      text: the file's, or its sentences joined by single spaces.
-      summaries: any of which is right; none where they are not known.
+      sentences: as in the file; None if the file has one text.
+      text: as in the file, or the sentences joined by single spaces.
+      summaries: all correct summaries; empty if unknown.
     """
     id: str
     location: str
@@ -29,18 +29,17 @@ class Document:
 
     @property
     def source(self) -> str:
-        """The text, as a task that writes names it."""
+        """The text: the source of a `seq2seq.Pair`."""
         return self.text
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The summaries, as a task that writes names them."""
+        """The summaries: the targets of a `seq2seq.Pair`."""
         return self.summaries
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First character of each sentence in the text and the one after its last; found by punctuation where the file
-        does not give sentences."""
+        """Characters [start, end) of each sentence in the text; split at punctuation if the file has one text."""
         if self.sentences is None:
             return sentence_spans(self.text)
         spans, start = [], 0
@@ -51,45 +50,45 @@ class Document:
 
     @property
     def sentence_texts(self) -> list[str]:
-        """The sentences, as `spans` has them."""
+        """The texts of the sentences in `spans`."""
         return [self.text[start:end] for start, end in self.spans]
 
 
 def read_documents(path: str, source: str, target: str, id_field: str, group_field: str, issues: DataIssues,
                    with_labels: bool = True) -> Iterator[Document]:
-    """Yields the documents of a file one after the other; see `reading.table` for its layouts.
+    """Yields the documents of a file one by one; see `reading.table` for the formats.
 
     Args:
-      source: name of the field with the text, or in JSON a list of sentences.
-      target: name of that with the summary, or in JSON a list of several, any of which is right; "" for none.
-      id_field: name of that with the document's id; "" for the number of its line.
-      group_field: name of that by which held-back parts are made; "" where every document stands on its own.
-      labelled: whether documents that lack text, or the summary that they should have, are left out, and ids are there
-        once; otherwise summaries are not looked at.
+      source: field of the text, or in JSON of a list of sentences.
+      target: field of the summary, or in JSON of a list of correct summaries; "" for none.
+      id_field: field of the document's id; "" for its line number.
+      group_field: field by which parts are held out; "" if documents are independent.
+      with_labels: documents without text or summary are left out, and ids must be unique; otherwise summaries are
+        ignored.
 
     Raises:
-      UserError: naming file, line and id: a field is missing or of another type, or an id is there twice.
+      UserError: naming file, line and id: a field is missing or of another type, or an id occurs twice.
     """
     ids = reading.IdReader(id_field, optional=False, unique=with_labels)
     for location, record in reading.table(path, issues):
         id = ids(record, location)
-        told, counted = f"{location}: id {id!r}", f"{location} (id {id!r})"
-        sentences, text = _source(record, source, told)
+        place, counted = f"{location}: id {id!r}", f"{location} (id {id!r})"
+        sentences, text = _source(record, source, place)
         wanted = with_labels and bool(target)
-        summaries = _summaries(record, target, told, counted, issues) if wanted else ()
+        summaries = _summaries(record, target, place, counted, issues) if wanted else ()
         missing = "text" if not text.strip() else "a summary" if wanted and not summaries else ""
         if missing:
             issues.add(f"documents without {missing}{', left out' if with_labels else ''}", counted)
-        if not (missing and with_labels):  # without labels each input has its prediction
+        if not (missing and with_labels):  # without labels every input gets a prediction
             group = reading.name_field(record, group_field, location) if group_field else location
             yield Document(id, location, group, sentences, text, summaries)
 
 
 def parse_document(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Document:
-    """A document without a summary: of a text, or of a text or list of sentences under the name that it has in files.
+    """A document without summary, from a text, or from a text or list of sentences by the name of its field.
 
     Raises:
-      UserError: when it is missing or of another type.
+      UserError: the field is missing or of another type.
     """
     sentences, text = _source({source: inputs} if isinstance(inputs, str) else inputs, source, location)
     if not text.strip():
@@ -98,18 +97,18 @@ def parse_document(inputs: str | Mapping[str, Any], source: str, location: str, 
 
 
 def _source(record: Mapping[str, Any], name: str, location: str) -> tuple[tuple[str, ...] | None, str]:
-    """Sentences, where they are given, and text."""
+    """The sentences, if given, and the text."""
     texts = _texts(record, name, location)
     return (None, texts) if isinstance(texts, str) else (texts, " ".join(texts))
 
 
 def _summaries(record: Mapping[str, Any], name: str, location: str, counted: str, issues: DataIssues) -> tuple[str, ...]:
-    """Those that are not empty."""
+    """The nonempty summaries."""
     texts = _texts(record, name, location)
     texts = (texts,) if isinstance(texts, str) else texts
     kept = tuple(text for text in texts if text.strip())
     if kept and len(kept) < len(texts):
-        issues.add("empty summaries beside others, left out", counted, len(texts) - len(kept))
+        issues.add("empty summaries of documents with several, left out", counted, len(texts) - len(kept))
     return kept
 
 
@@ -120,5 +119,5 @@ def _texts(record: Mapping[str, Any], name: str, location: str) -> str | tuple[s
     for number, entry in enumerate(value, 1):
         if not isinstance(entry, str):
             raise UserError(f"{location}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, or "
-                            "a list of nothing but texts")
+                            "a list of texts")
     return tuple(value)

@@ -1,4 +1,4 @@
-"""Files of texts with their translations: tables, JSON lines, and plain files of two languages line by line."""
+"""Files of texts with translations: tables, JSON lines, and parallel plain files in two languages."""
 from __future__ import annotations
 
 import dataclasses
@@ -18,8 +18,8 @@ class Translation:
     """A text and its translations; see `protocol.Example`.
 
     Attributes:
-      group: the source's words, so that a sentence that comes again is never both trained on and held back.
-      targets: none where none is known.
+      group: the source's words, so that a repeated sentence is never in two parts.
+      targets: empty if unknown.
     """
     id: str
     location: str
@@ -30,38 +30,39 @@ class Translation:
 
 def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, issues: DataIssues,
                       with_labels: bool = True) -> Iterator[Translation]:
-    """Yields the pairs of a file one after the other.
+    """Yields the pairs of a file one by one.
 
-    A file whose name ends in .SOURCE, such as news.en, has a text a line; the translations are in the file with .TARGET
-    in its place, of which nothing is read by itself: a folder or glob may name it too. Others are tables or JSON lines
-    as `reading.table` has them. Pairs of which a side is empty are left out and counted; without `labelled`, an empty
-    source gives an empty translation.
+    A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
+    which is skipped when it is read itself: a folder or glob may contain both. Other files are tables or JSON lines, see
+    `reading.table`. Pairs with an empty side are left out and counted; without labels, an empty source gives an empty
+    translation.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
-      columns: their names, for a table of tabs or commas whose first line does not have them.
-      id_field: name of the column with the id of a pair; "" for the number of its line.
+      columns: names of the columns, for a table without a header line.
+      id_field: column of the pair's id; "" for its line number.
+      with_labels: translations must be present.
 
     Raises:
-      UserError: naming file and line of what is wrong, as where the two files have different numbers of lines.
+      UserError: naming file and line of an error, for example if two parallel files have different numbers of lines.
     """
     if os.path.exists(_beside(path, target, source)):
-        issues.add("files of translations, read with the texts beside them", path)
+        issues.add("files of translations, read together with their sources", path)
         return
     if path.removesuffix(".gz").endswith(f".{source}"):
         pairs = _parallel(path, source, target, issues, with_labels)
     else:
         pairs = _table(path, source, target, columns, id_field, issues, with_labels)
-    for location, id, text, written in pairs:
-        if not text.strip() or written is not None and not written.strip():
+    for location, id, text, translation in pairs:
+        if not text.strip() or translation is not None and not translation.strip():
             issues.add("pairs with an empty source or target, left out" if with_labels else "empty sources", location)
             if with_labels:
                 continue
-        yield Translation(id, location, _words(text), text, () if written is None else (written,))
+        yield Translation(id, location, _words(text), text, () if translation is None else (translation,))
 
 
 def parse_translation(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Translation:
-    """What a caller gives to be translated: a text, or a text by the name of its column."""
+    """An input without translation, from a text, or from a text by the name of its column."""
     text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, location)
     if not text.strip():
         issues.add("empty sources", location)
@@ -69,7 +70,7 @@ def parse_translation(inputs: str | Mapping[str, Any], source: str, location: st
 
 
 def _words(text: str) -> str:
-    """What two texts have in common that are nearly the same."""
+    """The words of a text in lower case, equal for texts that differ only in case and punctuation."""
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
@@ -87,7 +88,7 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
 
 
 def _beside(path: str, ending: str, other: str) -> str:
-    """The file beside one that ends in .ENDING, perhaps zipped, with the other ending; "" for one that does not."""
+    """The path of a file *.ENDING or *.ENDING.gz with another ending; "" if it has neither."""
     stem, zipped = path.removesuffix(".gz"), ".gz" if path.endswith(".gz") else ""
     return f"{stem.removesuffix(ending)}{other}{zipped}" if stem.endswith(f".{ending}") else ""
 
@@ -99,12 +100,12 @@ def _parallel(path: str, source: str, target: str, issues: DataIssues,
         yield from ((f"{path}:{number}", str(number), text, None) for number, text in reading.lines(path, issues))
         return
     if not os.path.exists(other):
-        raise UserError(f"{path}: its translations, {other}, are not there; put them beside it, or set "
+        raise UserError(f"{path}: its translations, {other}, do not exist; put them next to it, or set "
                         "config.task.source and target to the endings of both names")
     for first, second in itertools.zip_longest(reading.lines(path, issues), reading.lines(other, issues)):
         if first is None or second is None:
             shorter, longer, (number, _) = (path, other, second) if first is None else (other, path, first)
-            raise UserError(f"{shorter}: it has {number - 1:,} lines, and {longer} has more; each line needs its "
-                            "translation in the same line of the other file")
-        (number, text), (_, written) = first, second
-        yield f"{path}:{number}", str(number), text, written
+            raise UserError(f"{shorter}: it has {number - 1:,} lines, but {longer} has more; each line needs its "
+                            "translation on the same line of the other file")
+        (number, text), (_, translation) = first, second
+        yield f"{path}:{number}", str(number), text, translation

@@ -1,1 +1,1 @@
-"""Figures of predictions against answers, as the official scorers of the tasks define them."""
+"""Metrics of predictions, as the official scorers of the tasks define them."""

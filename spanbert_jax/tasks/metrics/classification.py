@@ -1,4 +1,4 @@
-"""Figures of classification and regression, all times 100, as the GLUE board prints them."""
+"""Metrics of classification and regression, all times 100, as on the GLUE leaderboard."""
 from __future__ import annotations
 
 import warnings
@@ -16,45 +16,45 @@ def classification_metrics(answers: Sequence[str], predicted: Sequence[str],
     """Accuracy, F1 scores and the Matthews correlation, from 0 to 100 (Matthews from -100).
 
     Args:
-      answers: names of the true classes, n of them and at least one; one that is not in `labels` is always missed.
+      answers: names of the true classes, n >= 1; one that is not in `labels` always counts as wrong.
       predicted: names of the predicted classes, n of them.
-      labels: the classes that can be predicted.
+      labels: all classes that can be predicted.
 
     Returns:
-      "accuracy"; "macro_f1", the mean F1 of the classes that occur in `answers` or `predicted`; "matthews", of any
-      number of classes, 0 where it is undefined, since all answers or all predictions are one class. Of two classes
-      also "f1", that of the second one, as the reference (0 where it is neither an answer nor predicted), and
-      "accuracy_f1", the mean of the two, by which the reference tells MRPC and QQP.
+      "accuracy"; "macro_f1", the mean F1 of the classes in `answers` or `predicted`; "matthews", for any number of
+      classes, 0 if undefined because all answers or all predictions are one class. For two classes also "f1" of the
+      second class, as in the reference (0 if it occurs in neither), and "accuracy_f1", the mean of both, which the
+      reference uses for MRPC and QQP.
     """
-    from sklearn import metrics  # takes a second to import
+    import sklearn.metrics  # takes a second
 
-    figures = {"accuracy": metrics.accuracy_score(answers, predicted),
-               "macro_f1": metrics.f1_score(answers, predicted, average="macro")}
+    metrics = {"accuracy": sklearn.metrics.accuracy_score(answers, predicted),
+               "macro_f1": sklearn.metrics.f1_score(answers, predicted, average="macro")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there is a single class, whose Matthews correlation is 0
-        figures["matthews"] = metrics.matthews_corrcoef(answers, predicted)
+        warnings.simplefilter("ignore", UserWarning)  # about a single class, whose Matthews correlation is 0
+        metrics["matthews"] = sklearn.metrics.matthews_corrcoef(answers, predicted)
     if len(labels) == 2:
         answered, guessed = ([name == labels[1] for name in names] for names in (answers, predicted))
-        figures["f1"] = metrics.f1_score(answered, guessed, zero_division=0)
-        figures["accuracy_f1"] = (figures["accuracy"] + figures["f1"]) / 2
-    return {name: 100 * float(figure) for name, figure in figures.items()}
+        metrics["f1"] = sklearn.metrics.f1_score(answered, guessed, zero_division=0)
+        metrics["accuracy_f1"] = (metrics["accuracy"] + metrics["f1"]) / 2
+    return {name: 100 * float(value) for name, value in metrics.items()}
 
 
 def regression_metrics(answers: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
     """Correlations, from -100 to 100: "pearson", "spearman" and their mean "pearson_spearman".
 
-    A correlation is undefined where all answers or all predictions are equal; it counts as 0.
+    A correlation is 0 if it is undefined because all answers or all predictions are equal.
     """
     from scipy import stats  # takes a second to import
 
-    figures = {"pearson": _correlation(stats.pearsonr, answers, predicted),
+    metrics = {"pearson": _correlation(stats.pearsonr, answers, predicted),
                "spearman": _correlation(stats.spearmanr, answers, predicted)}
-    figures["pearson_spearman"] = (figures["pearson"] + figures["spearman"]) / 2
-    return {name: 100 * figure for name, figure in figures.items()}
+    metrics["pearson_spearman"] = (metrics["pearson"] + metrics["spearman"]) / 2
+    return {name: 100 * value for name, value in metrics.items()}
 
 
-def _correlation(of: Callable, answers: Sequence[float], predicted: Sequence[float]) -> float:
+def _correlation(function: Callable, answers: Sequence[float], predicted: Sequence[float]) -> float:
     pair = np.asarray(answers, np.float64), np.asarray(predicted, np.float64)
     if any(np.ptp(values) == 0 for values in pair):
         return 0.0
-    return float(of(*pair).statistic)
+    return float(function(*pair).statistic)

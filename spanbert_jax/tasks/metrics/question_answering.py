@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers as SQuAD's official scripts define them, and thresholds of "no answer"."""
+"""SQuAD's official exact match and F1, and thresholds for "no answer"."""
 from __future__ import annotations
 
 import collections
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Ideographs, kana, and the marks that repeat or lengthen one of them.
+# Ideographs, kana, and the marks that repeat or lengthen them.
 _CJK = re.compile("([\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
                   "\U00020000-\U0003ffff])")
 
@@ -17,18 +17,17 @@ Scores = tuple[float, float]  # exact match and F1, 0 to 1
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether a text is written without white space between words: has more ideographs and kana than white space."""
+    """Whether a text is in a script without spaces: it has more ideographs and kana than words."""
     return len(_CJK.findall(text)) > len(text.split())
 
 
 def answer_tokens(text: str, unspaced: bool = False) -> list[str]:
-    """Words of an answer in small letters, without ASCII punctuation and English articles, as the official scripts do.
+    """Words of an answer in lower case, without ASCII punctuation and English articles, as in the official scripts.
 
     Args:
-      unspaced: the answer is from a text without white space between words, of which the official scripts would make
-        one word a sentence. So each ideograph and kana is a token, and letters and digits between them are words, as
-        for CMRC 2018; punctuation of all scripts is left out. (CMRC's own F1 goes by the longest common run of tokens,
-        and this one by common tokens.)
+      unspaced: the answer is from a text without spaces, where the official scripts would treat a sentence as one word.
+        Each ideograph and kana is then a token, letters and digits between them are words, and punctuation of all
+        scripts is removed, as for CMRC 2018. (CMRC's F1 uses the longest common sequence, this one common tokens.)
     """
     text = text.lower().translate(_NO_PUNCTUATION)
     if unspaced:
@@ -37,13 +36,13 @@ def answer_tokens(text: str, unspaced: bool = False) -> list[str]:
 
 
 def answer_scores(gold: Sequence[str], predicted: str, null_answers: bool, unspaced: bool = False) -> Scores:
-    """The scores of an answer against the best of those that count as right.
+    """The scores of an answer against the best correct one.
 
     Args:
-      gold: none where the question is impossible; the empty text is right then.
-      null_answers: the definition of SQuAD 2.0, which is that of 1.1 but for answers without words: they count as no
+      gold: correct texts; empty if the question is impossible, where the empty text is correct.
+      null_answers: use the definition of SQuAD 2.0, which differs from 1.1 in answers without words: they count as no
         answer, and two of them agree.
-      unspaced: as `answer_tokens` has it.
+      unspaced: as for `answer_tokens`.
     """
     found = answer_tokens(predicted, unspaced)
     right = [answer_tokens(text, unspaced) for text in gold]
@@ -64,7 +63,7 @@ def _f1(gold: list[str], predicted: list[str], null_answers: bool) -> float:
 
 
 def mean_metrics(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]:
-    """Means in percent, "exact" and "f1", and over how many questions, "total"; nothing where there are none."""
+    """Means in percent, "exact" and "f1", and the number of questions, "total"; empty without questions."""
     if not scores:
         return {}
     exact, f1 = (100.0 * sum(values) / len(scores) for values in zip(*scores))
@@ -72,7 +71,7 @@ def mean_metrics(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]
 
 
 def null_metrics(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str, float]:
-    """Means over the questions with answers, "HasAns_...", and without, "NoAns_...", where there are any.
+    """Means over the questions with answers, "HasAns_...", and without, "NoAns_...", if there are any.
 
     Args:
       possible: whether a question has answers.
@@ -84,24 +83,24 @@ def null_metrics(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str
 
 def threshold_metrics(scores: Sequence[Scores], possible: Sequence[bool], best: Sequence[str],
                       null_odds: Sequence[float]) -> dict[str, float]:
-    """What the best thresholds reach, in percent: "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh".
+    """Scores with the best thresholds, in percent: "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh".
 
     Args:
-      scores: of the best answer to each question, were there one.
-      possible: whether a question has answers.
-      best: those answers.
-      null_odds: by how much "no answer" is better; above a threshold, no answer is given.
+      scores: of the best nonempty answer to each question.
+      possible: whether each question has answers.
+      best: these answers.
+      null_odds: score of "no answer" minus that of the best answer; above the threshold, "no answer" is predicted.
     """
-    figures = {}
+    metrics = {}
     for name, values in zip(("exact", "f1"), zip(*scores)):
-        figures[f"best_{name}"], figures[f"best_{name}_thresh"] = _best_threshold(values, possible, best, null_odds)
-    return figures
+        metrics[f"best_{name}"], metrics[f"best_{name}_thresh"] = _best_threshold(values, possible, best, null_odds)
+    return metrics
 
 
 def _best_threshold(scores: Sequence[float], possible: Sequence[bool], best: Sequence[str],
                     null_odds: Sequence[float]) -> tuple[float, float]:
-    """The official algorithm: one question after the other is given its answer, the least doubtful first."""
-    total = reached = sum(not has_answer for has_answer in possible)
+    """The official algorithm: answers one more question at a time, in order of null_odds."""
+    total = reached = float(sum(not has_answer for has_answer in possible))
     threshold = 0.0
     for i in sorted(range(len(scores)), key=null_odds.__getitem__):
         total += scores[i] if possible[i] else -bool(best[i])

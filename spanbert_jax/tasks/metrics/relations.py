@@ -1,4 +1,4 @@
-"""Figures of relations between entities, in percent: those of the TACRED scorer and of SemEval-2010 Task 8."""
+"""Metrics of relations between entities, in percent, as the scorers of TACRED and SemEval-2010 Task 8."""
 from __future__ import annotations
 
 import re
@@ -11,37 +11,38 @@ _DIRECTION = re.compile(r"\(e[12],e[12]\)$")
 def micro_metrics(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
     """Micro-averaged "precision", "recall" and "f1" over all relations but the negative one, and "accuracy" over all.
 
-    As the scorer of TACRED; what has a denominator of 0 is 0, as in the reference.
+    As in the scorer of TACRED; values with a denominator of 0 are 0, as in the reference.
 
     Args:
       answers, predicted: names of relations.
-      negative: the name that says that there is none; "" where no name does.
+      negative: name of the negative relation; "" if there is none.
     """
     pairs = list(zip(answers, predicted, strict=True))
-    right = sum(answer == guess != negative for answer, guess in pairs)
-    guessed, asked = sum(guess != negative for _, guess in pairs), sum(answer != negative for answer, _ in pairs)
-    return {**_figures(right, guessed, asked),
+    correct = sum(answer == guess != negative for answer, guess in pairs)
+    guessed, expected = sum(guess != negative for _, guess in pairs), sum(answer != negative for answer, _ in pairs)
+    return {**_metrics(correct, guessed, expected),
             "accuracy": _percent(sum(answer == guess for answer, guess in pairs), len(pairs))}
 
 
 def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
-    """The official figures of SemEval-2010 Task 8, (9 + 1)-way with direction taken into account.
+    """The official metrics of SemEval-2010 Task 8, (9 + 1)-way with direction taken into account.
 
-    For each relation without its direction, a prediction of it in the wrong direction counts as wrong, both as a
-    prediction and as an answer that was missed. "precision", "recall" and "f1" are means over the relations among the
-    answers but the negative one; the mean F1 is not made of the mean precision and recall. Also "micro_f1" and
-    "accuracy".
+    For each relation without its direction, a prediction in the wrong direction counts as a wrong prediction and as a
+    missed answer. "precision", "recall" and "f1" are means over the relations in `answers` except the negative one; the
+    mean F1 is not computed from mean precision and recall. Also "micro_f1" and "accuracy".
 
     Args:
       answers, predicted: names of relations, with (e1,e2) or (e2,e1) at the end, or the negative one.
     """
-    right, guessed, asked = (Counter[str]() for _ in range(3))
+    correct: Counter[str] = Counter()
+    guessed: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
     for answer, guess in zip(answers, predicted, strict=True):
-        right[_undirected(answer)] += answer == guess
+        correct[_undirected(answer)] += answer == guess
         guessed[_undirected(guess)] += 1
-        asked[_undirected(answer)] += 1
-    each = [_figures(right[name], guessed[name], asked[name]) for name in asked if name != negative]
-    means = {figure: sum(of[figure] for of in each) / max(len(each), 1) for figure in ("precision", "recall", "f1")}
+        expected[_undirected(answer)] += 1
+    each = [_metrics(correct[name], guessed[name], expected[name]) for name in expected if name != negative]
+    means = {metric: sum(values[metric] for values in each) / max(len(each), 1) for metric in ("precision", "recall", "f1")}
     micro = micro_metrics(answers, predicted, negative)
     return {**means, "micro_f1": micro["f1"], "accuracy": micro["accuracy"]}
 
@@ -50,10 +51,10 @@ def _undirected(relation: str) -> str:
     return _DIRECTION.sub("", relation)
 
 
-def _figures(right: int, guessed: int, asked: int) -> dict[str, float]:
-    # 2PR / (P + R) with the counts put in, which holds for 0 as well.
-    return {"precision": _percent(right, guessed), "recall": _percent(right, asked),
-            "f1": _percent(2 * right, guessed + asked)}
+def _metrics(correct: int, guessed: int, expected: int) -> dict[str, float]:
+    # F1 is 2PR / (P + R) in terms of the counts, which is also valid for 0.
+    return {"precision": _percent(correct, guessed), "recall": _percent(correct, expected),
+            "f1": _percent(2 * correct, guessed + expected)}
 
 
 def _percent(part: int, whole: int) -> float:

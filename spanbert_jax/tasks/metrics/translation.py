@@ -9,25 +9,23 @@ TOKENIZERS = ("auto", "13a", "zh", "char", "intl")
 
 def translation_metrics(texts: Sequence[str], references: Sequence[Sequence[str]],
                         tokenizer: str = "auto") -> dict[str, float | str]:
-    """BLEU and chrF of a corpus, and what exactly was computed.
+    """Corpus BLEU and chrF, and their signatures.
 
     Args:
-      references: of each text, one or more; the corpus is scored by as many as the text with fewest has.
-      tokenizer: of BLEU, one of `TOKENIZERS`; "auto" is "zh" for references in Chinese, "char" for Japanese, else
-        "13a".
+      references: one or more per text; the minimum number over all texts is used.
+      tokenizer: of BLEU, one of `TOKENIZERS`; "auto" is "zh" for Chinese references, "char" for Japanese, else "13a".
 
     Returns:
-      "bleu" and "chrf", in percent, and their signatures, "bleu_signature" and "chrf_signature", as sacrebleu writes
-      them to be reported.
+      "bleu" and "chrf" in percent, and sacrebleu's "bleu_signature" and "chrf_signature" for reports.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
     count = min(map(len, references))
     columns = [[of_text[number] for of_text in references] for number in range(count)]
     bleu, chrf = BLEU(tokenize=_choose(columns[0]) if tokenizer == "auto" else tokenizer), CHRF()
-    figures = {"bleu": bleu.corpus_score(list(texts), columns).score,
+    metrics = {"bleu": bleu.corpus_score(list(texts), columns).score,
                "chrf": chrf.corpus_score(list(texts), columns).score}
-    return figures | {"bleu_signature": str(bleu.get_signature()), "chrf_signature": str(chrf.get_signature())}
+    return metrics | {"bleu_signature": str(bleu.get_signature()), "chrf_signature": str(chrf.get_signature())}
 
 
 def _choose(references: Sequence[str]) -> str:

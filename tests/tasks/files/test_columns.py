@@ -1,4 +1,4 @@
-"""Files of tagged words: columns of every kind, JSON lines, plain text, every fault told in a line, real files."""
+"""Files of tagged words: columns, JSON lines, plain text, one-line errors, real files."""
 import collections
 import json
 
@@ -47,12 +47,12 @@ def test_columns_and_blank_lines(write):
     ("1\tAnn \tB-PER\n2\tsleeps \tO\n", {"word": 1, "tag": 2}),
     ("Ann   B-PER\r\nsleeps   O\r\n", {}),
 ])
-def test_where_the_columns_stand(write, text, columns):
+def test_positions_of_columns(write, text, columns):
     (sentence,), _ = read(write("train.txt", text), **columns)
     assert (sentence.words, sentence.tags) == (("Ann", "sleeps"), ("B-PER", "O"))
 
 
-def test_words_may_hold_spaces_where_there_are_tabs(write):
+def test_words_may_contain_spaces_with_tabs(write):
     (sentence,), _ = read(write("train.tsv", "New York\tS-LOC\n\xa0\tO\n"))
     assert sentence.words == ("New York", "\xa0")
 
@@ -64,26 +64,26 @@ def test_documents(write):
     assert [one.group for one in sentences] == [f"{path}:{line}" for line in (1, 3, 3, 8)]
 
 
-def test_comments_are_passed_over_and_counted(write):
+def test_comments_are_skipped_and_counted(write):
     path = write("train.txt", "# id 7 domain=en\nAnn _ _ B-PER\n# _ _ O\n\n# _ _ B-X\n# a\nb O\n")
     with pytest.raises(UserError, match="train.txt:6: 'a' is not a tag"):
         read(path)
     path = write("train.txt", "# id 7 domain=en\n# a\nAnn _ _ B-PER\n# _ _ O\n\n# _ _ B-X\n#\tO\n")
     sentences, issues = read(path)
     assert [one.words for one in sentences] == [("Ann", "#"), ("#", "#")]
-    assert issues.counts == {"lines of comment, passed over": 2}
+    assert issues.counts == {"comment lines, skipped": 2}
     assert sentences[0].word_location(1) == f"{path}:4"
 
 
-def test_numbers_at_the_end_of_words(write):
+def test_indices_at_the_end_of_words(write):
     path = write("weibo.conll", "科0\tO\n技1\tO\n20\tO\n110\tO\nS10\tO\n\ufffd\ufffd0\tO\n".encode())
     assert read(path, strip_index=True)[0][0].words == ("科", "技", "2", "1", "S", "\ufffd\ufffd")
     assert read(path)[0][0].words == ("科0", "技1", "20", "110", "S10", "\ufffd\ufffd0")
-    with pytest.raises(UserError, match="plain.conll:2: 'Ann' does not end in a number.*strip_word_index"):
+    with pytest.raises(UserError, match="plain.conll:2: 'Ann' does not end with an index.*strip_word_index"):
         read(write("plain.conll", "a1\tO\nAnn\tO\n"), strip_index=True)
 
 
-@pytest.mark.parametrize("text, columns, told", [
+@pytest.mark.parametrize("text, columns, expected_parts", [
     ("Ann B-PER\nsleeps\n", {}, [":2", "too few columns (1)", "'sleeps'", "tag_column"]),
     ("Ann B-PER\n", {"tag": 2}, [":1", "too few columns (2)"]),
     ("Ann B-PER\n", {"word": 5}, [":1", "too few columns (2)"]),
@@ -95,15 +95,15 @@ def test_numbers_at_the_end_of_words(write):
     ("Ann B-\n", {}, [":1", "'B-'"]),
     ("Ann o\n", {}, [":1", "'o'"]),
 ])
-def test_faults_of_columns_are_told_in_a_line(write, text, columns, told):
+def test_errors_in_columns_are_one_line(write, text, columns, expected_parts):
     with pytest.raises(UserError) as error:
         read(write("train.conll", text), **columns)
     message = str(error.value)
-    assert all(part in message for part in ["train.conll", *told]), message
+    assert all(part in message for part in ["train.conll", *expected_parts]), message
     assert "\n" not in message
 
 
-def test_tags_need_not_be_there_where_they_are_to_be_predicted(write):
+def test_tags_are_optional_for_prediction(write):
     path = write("test.conll", "Ann\nsleeps\n\nAnn B-PER\nLee I-PER\n\nAnn NNP\nLee B-PER\n\nno O\ntag\n")
     sentences, _ = read(path, with_labels=False)
     assert [one.words for one in sentences] == [("Ann", "sleeps"), ("Ann", "Lee"), ("Ann", "Lee"), ("no", "tag")]
@@ -135,7 +135,7 @@ def test_words_of_plain_text(write):
     assert issues.counts == {"half characters (lone surrogates) replaced": 1}
 
 
-@pytest.mark.parametrize("record, told", [
+@pytest.mark.parametrize("record, expected_parts", [
     ({"text": "Ann sleeps"}, ["'tokens'"]),
     ({"tokens": ["Ann"]}, ["'tags'"]),
     ({"tokens": ["Ann", 1], "tags": ["O", "O"]}, ["'tokens'", "words"]),
@@ -144,11 +144,11 @@ def test_words_of_plain_text(write):
     ({"tokens": "Ann", "tags": ["O"]}, ["'tokens'", "list"]),
     ({"id": None, "tokens": ["Ann"], "tags": ["O"]}, ["'id'"]),
 ])
-def test_faults_of_json_lines_are_told_in_a_line(write, record, told):
+def test_errors_in_json_lines_are_one_line(write, record, expected_parts):
     with pytest.raises(UserError) as error:
         read(write("train.jsonl", lines({"tokens": ["a"], "tags": ["O"]}, record)))
     message = str(error.value)
-    assert all(part in message for part in ["train.jsonl:2: ", *told]), message
+    assert all(part in message for part in ["train.jsonl:2: ", *expected_parts]), message
     assert "\n" not in message
 
 

@@ -1,4 +1,4 @@
-"""GLUE: every official layout, written small and read, what is passed over in it, and the files to submit."""
+"""GLUE: small files in every official format, skipped lines, and submission files."""
 import gzip
 
 import pytest
@@ -76,13 +76,13 @@ def write(path, text):
     return path
 
 
-def test_every_task_is_tried():
+def test_every_glue_task_has_a_test_file():
     assert LAYOUTS.keys() == glue.TASKS.keys()
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("variant", ["as it is", "gzip", "windows"])
-def test_layouts(name, variant, tmp_path):
+def test_formats(name, variant, tmp_path):
     with_labels, to_predict, expected, unlabelled = LAYOUTS[name]
     if variant == "windows":  # line ends and a byte-order mark
         with_labels, to_predict = ("\ufeff" + text.replace("\n", "\r\n") for text in (with_labels, to_predict))
@@ -111,7 +111,7 @@ def test_classes_and_metric(name, tmp_path):
     assert taught.metric in taught.score(examples, [{"id": e.id, **guess} for e in examples])
 
 
-def test_broken_lines_of_qqp_are_passed_over(tmp_path):
+def test_broken_lines_of_qqp_are_skipped(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["qqp"][0] + "7\t8\t9\tcut short\n\n10\t11\t12\tA?\tB?\t1\n"
                  "13\t14\t15\tA?\tB?\t1\tmore\n")
     examples, issues = read("qqp", path)
@@ -119,13 +119,13 @@ def test_broken_lines_of_qqp_are_passed_over(tmp_path):
     assert examples[-1].location == f"{path}:6"
     assert issues.counts == {"lines with a wrong number of fields, left out": 2}
     assert issues.places["lines with a wrong number of fields, left out"] == [f"{path}:4", f"{path}:7"]
-    with pytest.raises(UserError, match=f"{path}:4: 4 fields where there are 6 columns"):
+    with pytest.raises(UserError, match=f"{path}:4: 4 fields, but 6 columns"):
         read("qqp", path, with_labels=False)  # a prediction would be missing
 
 
 def test_other_tasks_have_no_broken_lines(tmp_path):
     path = write(tmp_path / "dev.tsv", LAYOUTS["rte"][0] + "2\tonly one\tentailment\n")
-    with pytest.raises(UserError, match=rf"{path}:4: 3 fields where there are 4 columns \(index, sentence1"):
+    with pytest.raises(UserError, match=rf"{path}:4: 3 fields, but 4 columns \(index, sentence1"):
         read("rte", path)
 
 
@@ -146,7 +146,7 @@ def test_undecided_labels_of_mnli(tmp_path):
     ("sst2", "lovely\t1", "lovely\t", ":3: id '3' has no label: column 'label' is empty"),
     ("stsb", "1.60", "much", ":3: id '1': label 'much' is not a number"),
     ("stsb", "1.60", "nan", ":3: id '1': label 'nan' is not a number"),
-    ("qnli", "1\tWho?", "0\tWho?", r":3: id '0' is that of .*train.tsv:2 already"),
+    ("qnli", "1\tWho?", "0\tWho?", r":3: id '0' occurs also at .*train.tsv:2"),
     ("wnli", "sentence2", "hypothesis", ":2: no field 'sentence2'; there are 'index', 'sentence1', 'hypothesis'"),
 ])
 def test_mistakes_in_files(name, old, new, message, tmp_path):
@@ -156,7 +156,7 @@ def test_mistakes_in_files(name, old, new, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_settings_that_glue_settles():
+def test_settings_determined_by_glue():
     with pytest.raises(UserError, match="config.task.glue='squad': allowed are '', 'cola', 'sst2'"):
         task("squad")
     for field, value in (("text", "sentence"), ("metric", "f1"), ("regression", True), ("columns", ["a", "text"])):
@@ -165,7 +165,7 @@ def test_settings_that_glue_settles():
     assert make_task("text_classification", {"glue": "mrpc", "group": "#1 ID"}).metric == "accuracy_f1"
 
 
-def test_groups_are_of_any_column(tmp_path):
+def test_any_column_can_be_the_group(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["mrpc"][0])
     grouped = make_task("text_classification", {"glue": "mrpc", "group": "#1 ID"}).read(str(path), DataIssues())
     assert [e.group for e in grouped] == ["70", "5"]
@@ -187,7 +187,7 @@ def test_submissions(name, file, submitted, tmp_path):
     assert files == {submitted: f"index\tprediction\n{lines}"}
 
 
-def test_two_files_of_mnli_are_submitted_apart(tmp_path):
+def test_both_mnli_files_have_their_own_submission(tmp_path):
     examples = [example for file in ("test_matched.tsv", "test_mismatched.tsv")
                 for example in read("mnli", write(tmp_path / file, LAYOUTS["mnli"][1]), with_labels=False)[0]]
     files = task("mnli").files(examples, [{"label": "neutral"}, {"label": "entailment"}])

@@ -1,4 +1,4 @@
-"""Files of questions: the layouts, where answers are, and what is wrong with a file, in one line."""
+"""Files of questions: formats, positions of answers, and one-line errors."""
 import gzip
 import json
 import re
@@ -43,7 +43,7 @@ def read(path, with_labels=True):
 @needs_data
 @pytest.mark.parametrize("name", ["squad-v1.1-train.json", "squad-v2.0-train.json", "xquad.de.json", "xquad.zh.json",
                                   "cmrc2018-zh-train.json"])
-def test_real_files_are_what_json_says(name):
+def test_real_files_equal_their_json(name):
     questions, issues = read(str(DATA / name))
     articles = json.loads((DATA / name).read_text())["data"]
     # XQuAD and CMRC have their titles behind the paragraphs, where they are not known in time.
@@ -62,8 +62,8 @@ def test_real_files_are_what_json_says(name):
 
 
 @needs_data
-def test_an_article_at_a_time(tmp_path):
-    """What comes first is there before what follows is even looked at."""
+def test_articles_are_read_one_at_a_time(tmp_path):
+    """The first article is available before the rest is parsed."""
     text = (DATA / "squad-v1.1-train.json").read_text()
     path = tmp_path / "cut.json"
     path.write_text(text[:len(text) // 2])
@@ -74,7 +74,7 @@ def test_an_article_at_a_time(tmp_path):
     assert count > 2_000
 
 
-def test_articles_without_a_title_are_told_apart_by_their_number(tmp_path):
+def test_articles_without_a_title_are_grouped_by_number(tmp_path):
     path = tmp_path / "untitled.json"
     first, second = ([{"context": CONTEXT, "qas": [qa(name, ("cat", 4))]}] for name in "ab")
     path.write_text(json.dumps({"data": [{"paragraphs": first}, {"paragraphs": second, "title": ""}]}))
@@ -83,7 +83,7 @@ def test_articles_without_a_title_are_told_apart_by_their_number(tmp_path):
     assert questions[1].location == f"{path}: article 2, paragraph 1, question 1"
 
 
-def test_plausible_answers_are_no_answers(tmp_path):
+def test_plausible_answers_are_ignored(tmp_path):
     record = qa("a", is_impossible=True, plausible_answers=[{"text": "cat", "answer_start": 4}])
     (question,), issues = read(squad(tmp_path, record))
     assert question.impossible and question.answers == question.gold == () and not issues.counts
@@ -103,7 +103,7 @@ def test_plausible_answers_are_no_answers(tmp_path):
     ("Cat", 4, None, files.NOWHERE),
     ("", 4, None, files.EMPTY),
     (" \n", 4, None, files.EMPTY)])
-def test_answers_are_looked_for_where_they_are_nearest(tmp_path, text, start, found, issue):
+def test_moved_answers_use_the_nearest_occurrence(tmp_path, text, start, found, issue):
     (question,), issues = read(squad(tmp_path, qa("q7", (text, start))))
     assert question.answers == (() if found is None else ((text, found),))
     assert question.gold == (text,) and not question.impossible
@@ -112,12 +112,12 @@ def test_answers_are_looked_for_where_they_are_nearest(tmp_path, text, start, fo
         assert places == [f"{tmp_path}/squad.json: article 1, paragraph 1, question 1 (id 'q7')"]
 
 
-def test_places_may_overlap(tmp_path):
+def test_occurrences_may_overlap(tmp_path):
     (question,), _ = read(squad(tmp_path, qa("a", ("aa", 3)), context="baaabbaa"))
     assert question.answers == (("aa", 2),)
 
 
-def test_a_lost_answer_leaves_the_others(tmp_path):
+def test_a_missing_answer_keeps_the_others(tmp_path):
     (question,), issues = read(squad(tmp_path, qa("a", ("cow", 4), ("dog", 36))))
     assert question.answers == (("dog", 36),) and question.gold == ("cow", "dog")
     assert issues.counts == {files.NOWHERE: 1}
@@ -132,7 +132,7 @@ def test_impossible_questions(tmp_path):
     assert "'none'" in issues.places[files.UNANSWERED][0] and "'both'" in issues.places[files.CONTRADICTORY][0]
 
 
-def test_unlabelled_questions(tmp_path):
+def test_questions_without_labels(tmp_path):
     path = squad(tmp_path, {"id": "a", "question": "Who?"}, qa("b", ("cat", 4)), qa("c"))
     questions, issues = read(path, with_labels=False)
     assert [question.gold for question in questions] == [(), ("cat",), ()]
@@ -166,7 +166,7 @@ def test_mrqa(tmp_path):
     path = lines(tmp_path, {"header": {"dataset": "X"}}, mrqa(detected_answers=detected), name="x.jsonl.gz")
     (question,), issues = read(path)
     assert question.id == "m1" and question.location == f"{path}:2, question 1" and not issues.counts
-    # Ends are inclusive; the context's spelling counts in it, and what is right is told by "answers" alone.
+    # Ends are inclusive; answers have the context's spelling, and only "answers" are correct texts.
     assert question.answers == (("The cat", 0), ("cat", 26), ("dog", 36))
     assert question.gold == ("The Cat", "tomcat")
 
@@ -179,14 +179,14 @@ def test_mrqa(tmp_path):
     ([{"text": "cow", "char_spans": [[0, 2]]}], (), files.NOWHERE),
     ([{"text": "dog", "char_spans": []}], (), files.NOWHERE),
     ([], (), files.NOWHERE)])
-def test_spans_of_mrqa_that_are_elsewhere(tmp_path, detected, found, issue):
+def test_moved_spans_of_mrqa(tmp_path, detected, found, issue):
     (question,), issues = read(lines(tmp_path, mrqa(detected_answers=detected)))
     assert tuple((text.strip(), start) for text, start in question.answers) == found
     assert question.gold == ("The Cat", "tomcat") and not question.impossible
     assert issues.counts == ({issue: 1} if issue else {})
 
 
-def test_unlabelled_mrqa(tmp_path):
+def test_mrqa_without_labels(tmp_path):
     path = lines(tmp_path, {"context": CONTEXT, "qas": [{"id": "a", "question": "Who?"}, mrqa()["qas"][0]]})
     questions, issues = read(path, with_labels=False)
     assert [question.gold for question in questions] == [(), ("The Cat", "tomcat")] and not issues.counts
@@ -200,8 +200,8 @@ def test_contexts_of_mrqa_are_groups(tmp_path):
     assert questions[0].group == questions[2].group != questions[1].group
 
 
-def test_half_characters_are_replaced_and_counted(tmp_path):
-    """Python's JSON gives them, and no tokenizer takes them. Offsets are what they were."""
+def test_lone_surrogates_are_replaced_and_counted(tmp_path):
+    """Python's JSON parser returns them, and no tokenizer accepts them. Offsets do not change."""
     path = lines(tmp_path, '{"question": "Who\\ud800?", "context": "a \\udc00 cat", '
                            '"answers": [{"text": "cat", "answer_start": 4}]}\n')
     (question,), issues = read(path)
@@ -217,7 +217,7 @@ def test_empty_texts_are_kept(tmp_path):
 def test_given_questions():
     given = files.parse_question({"question": "Who?", "context": CONTEXT}, "input 3")
     assert given == files.Question("input 3", "input 3", "input 3", "Who?", CONTEXT)
-    for inputs, message in (("Who?", "'Who\\?' is a text alone; give 'question' and 'context'"),
+    for inputs, message in (("Who?", "'Who\\?' is only a text; give 'question' and 'context'"),
                             ({"question": "Who?"}, "no field 'context'; there are 'question'"),
                             ({"question": 5, "context": ""}, "field 'question' is 5")):
         with pytest.raises(UserError, match=f"^input 3: {message}"):
@@ -230,7 +230,7 @@ def one(paragraphs=None, **article):
 
 
 @pytest.mark.parametrize("content, message", [
-    (one(title="X"), "article 2: no field 'paragraphs'; is the file of another format?"),
+    (one(title="X"), "article 2: no field 'paragraphs'; is the file in another format?"),
     (one([{"context": CONTEXT}]), "article 2, paragraph 1: no field 'qas'"),
     (one([{"qas": []}]), "article 2, paragraph 1: no field 'context'"),
     (one([{"context": CONTEXT, "qas": [{"question": "Who?"}]}]), "article 2, paragraph 1, question 1: no field 'id'"),
@@ -246,10 +246,10 @@ def one(paragraphs=None, **article):
     (one([{"context": CONTEXT, "qas": [{"id": "x7", "question": "Who?", "answers": "cat"}]}]),
      "(id 'x7'): field 'answers' is 'cat'"),
     (one([{"context": CONTEXT, "qas": [qa("x7", is_impossible="no")]}]), "(id 'x7'): field 'is_impossible' is 'no'"),
-    (one([{"context": CONTEXT, "qas": ["Who?"]}]), "paragraph 1, question 1: 'Who?' where an object is wanted"),
+    (one([{"context": CONTEXT, "qas": ["Who?"]}]), "paragraph 1, question 1: 'Who?' must be an object"),
     (one([{"context": 5, "qas": []}]), "article 2, paragraph 1: field 'context' is 5"),
-    (one([[]]), "article 2, paragraph 1: [] where an object is wanted"),
-    ({"data": [7]}, "article 1 is no object"),
+    (one([[]]), "article 2, paragraph 1: [] must be an object"),
+    ({"data": [7]}, "article 1 is not an object"),
     ({"version": "1.1"}, 'not an object with an array "data"'),
     ([], 'not an object with an array "data"')])
 def test_malformed_articles(tmp_path, content, message):
@@ -264,14 +264,14 @@ def test_malformed_articles(tmp_path, content, message):
     ({"question": "Who?", "answers": []}, ":1: no field 'context'"),
     ({"context": CONTEXT, "answers": []}, ":1 (id '1'): no field 'question'"),
     ({"context": CONTEXT, "question": "Who?", "id": [1]}, ":1: field 'id' is [1]"),
-    ({"context": CONTEXT, "question": "Who?", "answers": ["cat"]}, "answer 1: 'cat' where an object is wanted"),
+    ({"context": CONTEXT, "question": "Who?", "answers": ["cat"]}, "answer 1: 'cat' must be an object"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"]}}, "answers: no field 'answer_start'"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4, 5]}},
      "(id '1'): 1 answers in 'text' and 2 in 'answer_start'"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4.5]}},
      "field 'answer_start' is 4.5"),
     (mrqa(), ":1, question 1 (id 'm1'): no field 'detected_answers'"),
-    (mrqa(answers=[7], detected_answers=[]), "(id 'm1'): field 'answers' has 7 where a text is wanted"),
+    (mrqa(answers=[7], detected_answers=[]), "(id 'm1'): field 'answers' has 7, which is not a text"),
     (mrqa(detected_answers=[{"text": "cat"}]), "(id 'm1'), detected answer 1: no field 'char_spans'"),
     (mrqa(detected_answers=[{"text": "cat", "char_spans": [[4, 5, 6]]}]), "'char_spans' has [4, 5, 6]; a span is"),
     (mrqa(detected_answers=[{"text": "cat", "char_spans": [4, 6]}]), "'char_spans' has 4; a span is"),
@@ -286,18 +286,18 @@ def test_malformed_lines(tmp_path, record, message):
     assert "\n" not in str(caught.value)
 
 
-def test_ids_that_come_twice(tmp_path):
+def test_duplicate_ids(tmp_path):
     path = squad(tmp_path, qa("a", ("cat", 4)), qa("b", ("cat", 4)), qa("a", ("mat", 19)))
-    with pytest.raises(UserError, match="question 3: id 'a' is that of .*article 1, paragraph 1, question 1 too"):
+    with pytest.raises(UserError, match="question 3: id 'a' occurs also at .*article 1, paragraph 1, question 1;"):
         read(path)
     both = {"question": "Who?", "context": CONTEXT}
     path = lines(tmp_path, {**both, "id": "2"}, both)
-    with pytest.raises(UserError, match=f"{path}:2: id '2' is that of {path}:1 too"):
+    with pytest.raises(UserError, match=f"{path}:2: id '2' occurs also at {path}:1"):
         read(lines(tmp_path, {**both, "id": "2", "answers": []}, {**both, "answers": []}))
     assert len(read(path, with_labels=False)[0]) == 2  # there is no room to remember those of a file of any size
 
 
-def test_ids_with_the_same_hash_are_two(tmp_path, monkeypatch):
+def test_ids_with_equal_hashes_are_distinct(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "hash", lambda name: 1, raising=False)
     questions, _ = read(squad(tmp_path, qa("a", ("cat", 4)), qa("b", ("cat", 4)), qa("c", ("cat", 4))))
     assert [question.id for question in questions] == ["a", "b", "c"]
@@ -313,8 +313,8 @@ def test_files_that_cannot_be_read(tmp_path):
         read(path)
 
 
-def test_a_paragraph_at_a_time(tmp_path):
-    """Of an article as large as a whole file."""
+def test_paragraphs_are_read_one_at_a_time(tmp_path):
+    """In an article that is the whole file."""
     paragraph = {"context": CONTEXT, "qas": [qa("a", ("cat", 4))]}
     text = json.dumps({"data": [{"title": "X", "paragraphs": [paragraph] * 9000}]})
     path = tmp_path / "cut.json"

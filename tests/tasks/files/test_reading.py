@@ -1,4 +1,4 @@
-"""Files that are read a part at a time: against the json module, and against what is meant to do harm."""
+"""Streaming readers: compared with the json module, and with malicious files."""
 import gzip
 import json
 
@@ -13,7 +13,7 @@ DOCUMENT = {"version": "1", "data": [{"a": 1.5, "b": [1, {"data": [2]}]}, [], {}
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_entries_are_those_of_json(zipped, tmp_path):
+def test_entries_equal_the_json_module(zipped, tmp_path):
     file = tmp_path / "file.json"
     text = json.dumps(DOCUMENT).encode()
     file.write_bytes(gzip.compress(text) if zipped else text)
@@ -24,7 +24,7 @@ def test_entries_are_those_of_json(zipped, tmp_path):
     assert list(reading.json_items(str(file), "", DataIssues())) == []
 
 
-def test_parts_come_with_their_places_and_what_is_on_the_way(tmp_path):
+def test_parts_have_paths_and_enclosing_values(tmp_path):
     file = tmp_path / "file.json"
     file.write_text(json.dumps({"data": [{"title": "X", "parts": [{"n": 1}, {"n": 2}]}, 5, {"parts": 7}]}))
     found = list(reading.json_parts(str(file), [("data", "*", "title"), ("data", "*", "parts", "*")], DataIssues()))
@@ -38,9 +38,9 @@ def test_parts_come_with_their_places_and_what_is_on_the_way(tmp_path):
 @pytest.mark.parametrize("text,message", [
     ('{"data": [1, 2', "not JSON .*line 1 column 15"), ("", "not JSON"), ('{"data": 5}', 'not an object with an array'),
     ('{"date": []}', "not an object with an array"), ('{"data": [NaN]}', "not JSON"),
-    ('{"data": ' + "[" * 100_000, "not JSON .more than 64 levels deep"),
-    ('{"data": [' + '{"a":' * 3000, "not JSON .more than 64 levels deep")])
-def test_what_is_no_such_document_is_told_in_a_line(text, message, tmp_path):
+    ('{"data": ' + "[" * 100_000, "not JSON .nested more than 64 levels deep"),
+    ('{"data": [' + '{"a":' * 3000, "not JSON .nested more than 64 levels deep")])
+def test_other_documents_give_one_line_errors(text, message, tmp_path):
     file = tmp_path / "file.json"
     file.write_text(text)
     with pytest.raises(UserError, match=f"^{file}: .*{message}") as error:
@@ -48,7 +48,7 @@ def test_what_is_no_such_document_is_told_in_a_line(text, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
+def test_deeply_nested_json_lines_are_rejected(tmp_path):
     file = tmp_path / "file.jsonl"
     file.write_text('{"a": 1}\n{"a": ' + "[" * 5000 + "]" * 5000 + "}\n")
     with pytest.raises(UserError, match=f"^{file}:2: not a JSON line"):
@@ -61,7 +61,7 @@ def test_a_line_of_json_that_is_too_deep_is_told(tmp_path):
     ("a.jsonl", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n\n{"text": "d", "label": "y"}\n'),
     ("a.json", '[{"text": "a, \\"b\\"\\nc", "label": "x"}, {"text": "d", "label": "y"}]'),
     ("a.json", '{"text": "a, \\"b\\"\\nc", "label": "x"}\n{"text": "d", "label": "y"}\n')])
-def test_tables_of_every_kind(name, text, tmp_path):
+def test_all_table_formats(name, text, tmp_path):
     file = tmp_path / name
     file.write_bytes(text.encode())
     issues = DataIssues()
@@ -71,7 +71,7 @@ def test_tables_of_every_kind(name, text, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_end_as_on_any_system(end, tmp_path):
+def test_all_line_ends(end, tmp_path):
     file = tmp_path / "plain.en"
     file.write_bytes(f"one{end}{end}two\u2028three\x0b{end}four".encode())
     issues = DataIssues()
@@ -80,16 +80,16 @@ def test_lines_end_as_on_any_system(end, tmp_path):
 
 
 @pytest.mark.parametrize("text,message", [
-    ("text,text\na,b\n", ":1: two columns of one name"), ("text,label\na\n", ":2: 1 fields where there are 2 columns"),
+    ("text,text\na,b\n", ":1: two columns have the same name"), ("text,label\na\n", ":2: 1 fields, but 2 columns"),
     ('text,label\n"a,b\n', ":2: unexpected end of data")])
-def test_wrong_tables_are_told_with_their_line(text, message, tmp_path):
+def test_errors_in_tables_name_the_line(text, message, tmp_path):
     file = tmp_path / "a.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=f"^{file}{message}"):
         list(reading.table(str(file), DataIssues()))
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_paths_that_are_not_files_are_rejected(tmp_path):
     for name in ("python", "tfds:wiki", str(tmp_path / "nothing*.jsonl")):
-        with pytest.raises(UserError, match="no file of examples|no such file"):
+        with pytest.raises(UserError, match="contains no examples|no such file"):
             reading.resolve_files(name)

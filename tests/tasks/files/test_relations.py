@@ -1,4 +1,4 @@
-"""Files of relations: both layouts against what they say, every fault told in a line, real files read whole."""
+"""Files of relations: both formats, one-line errors, and whole real files."""
 import collections
 import gzip
 import json
@@ -48,13 +48,13 @@ def test_fields_of_tacred(tmp_path):
 
 
 @pytest.mark.parametrize("bracket, meant", list(zip("LRB RRB LSB RSB LCB RCB".split(), "()[]{}")))
-def test_brackets_of_the_penn_treebank_are_undone(tmp_path, bracket, meant):
+def test_penn_treebank_brackets_are_replaced(tmp_path, bracket, meant):
     record = {**RECORD, "token": [f"-{bracket}-", f"-{bracket.lower()}-", f"x-{bracket}-", "a", "b", "c", "d"]}
     (relation,), _ = read(write(tmp_path / "train.json", [record]))
     assert relation.tokens[:3] == (meant, meant, f"x-{bracket}-")
 
 
-def test_an_array_zipped_or_not_and_lines_give_the_same(tmp_path):
+def test_arrays_gzip_and_json_lines_give_the_same(tmp_path):
     records = [{**RECORD, "id": f"r{number}", "docid": f"d{number}"} for number in range(3)]
     found = [read(write(tmp_path / "a.json", records))[0],
              read(write(tmp_path / "a.json.gz", gzip.compress(json.dumps(records).encode())))[0],
@@ -65,13 +65,13 @@ def test_an_array_zipped_or_not_and_lines_give_the_same(tmp_path):
     assert [one.id for one in found[0]] == ["r0", "r1", "r2"]
 
 
-def test_relations_without_a_document_stand_each_on_their_own(tmp_path):
+def test_relations_without_a_document_are_their_own_group(tmp_path):
     records = [{key: value for key, value in {**RECORD, "id": id}.items() if key != "docid"} for id in ("a", "b")]
     relations, _ = read(write(tmp_path / "train.json", records))
     assert len({relation.group for relation in relations}) == 2
 
 
-def test_relations_need_not_be_named_where_they_are_to_be_predicted(tmp_path):
+def test_relation_names_are_optional_for_prediction(tmp_path):
     unnamed = {key: value for key, value in RECORD.items() if key != "relation"}
     records = [unnamed, {**unnamed, "id": "b", "relation": None}, {**RECORD, "id": "c"}]
     relations, _ = read(write(tmp_path / "test.json", records), with_labels=False)
@@ -115,7 +115,7 @@ def without(field):
     return [{key: value for key, value in RECORD.items() if key != field}]
 
 
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, expected_parts", [
     (changed(subj_start=7, subj_end=7), ["record 2", "'a1'", "subj_start is 7", "from 0 to 6"]),
     (changed(obj_end=7), ["record 2", "'a1'", "obj_end 7"]),
     (changed(obj_start=-1), ["record 2", "'a1'", "obj_start is -1"]),
@@ -138,15 +138,15 @@ def without(field):
     ('[{"id": "a1", ', ["not JSON"]),
     ('{"id": "a1"', [":1", "JSON"]),
 ])
-def test_faults_of_tacred_are_told_in_a_line(tmp_path, content, told):
+def test_errors_in_tacred_are_one_line(tmp_path, content, expected_parts):
     with pytest.raises(UserError) as error:
         read(write(tmp_path / "train.json", content))
     message = str(error.value)
-    assert all(part in message for part in ["train.json", *told]), message
+    assert all(part in message for part in ["train.json", *expected_parts]), message
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, expected_parts", [
     ('7\t"The <e1>cat</e1> on the mat."\nOther\n', [":1", "'7'", "<e2>words</e2>"]),
     ('7\t"A <e1>cat</e1> <e1>cat</e1> <e2>mat</e2>."\nOther\n', [":1", "'7'", "each once"]),
     ('7\t"A </e1>cat<e1> on a <e2>mat</e2>."\nOther\n', [":1", "'7'", "<e1>words</e1>"]),
@@ -156,15 +156,15 @@ def test_faults_of_tacred_are_told_in_a_line(tmp_path, content, told):
     ('word\tO\n', [":1", "'word\\tO'", "SemEval"]),
     ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\n\n7\t"A <e1>dog</e1> <e2>mat</e2>"\nOther\n', [":4", "'7'", ":1;"]),
 ])
-def test_faults_of_semeval_are_told_in_a_line(tmp_path, text, told):
+def test_errors_in_semeval_are_one_line(tmp_path, text, expected_parts):
     with pytest.raises(UserError) as error:
         read(write(tmp_path / "train.txt", text))
     message = str(error.value)
-    assert all(part in message for part in ["train.txt", *told]), message
+    assert all(part in message for part in ["train.txt", *expected_parts]), message
     assert "\n" not in message
 
 
-def test_formats_asked_for_are_not_guessed(tmp_path, semeval):
+def test_a_given_format_is_not_detected(tmp_path, semeval):
     with pytest.raises(UserError, match="not JSON"):
         read(semeval, "tacred")
     with pytest.raises(UserError, match="no line of SemEval"):
@@ -182,8 +182,8 @@ def test_files_that_cannot_be_read(tmp_path, content):
 def test_repeated_relations_are_left_out_and_counted(tmp_path):
     relations, issues = read(write(tmp_path / "train.json", [RECORD, {**RECORD, "id": "b"}, RECORD]))
     assert [relation.id for relation in relations] == ["a1", "b"]
-    assert issues.counts == {"relations that repeat another word for word, left out": 1}
-    assert "record 3 (id a1)" in issues.places["relations that repeat another word for word, left out"][0]
+    assert issues.counts == {"exact duplicates of other relations, left out": 1}
+    assert "record 3 (id a1)" in issues.places["exact duplicates of other relations, left out"][0]
 
 
 def test_overlapping_entities_are_kept_and_counted(tmp_path):
@@ -194,7 +194,7 @@ def test_overlapping_entities_are_kept_and_counted(tmp_path):
     assert len(relations) == 5 and issues.counts == {"relations whose entities overlap": 3}
 
 
-def test_halves_of_characters_are_replaced_and_counted(tmp_path):
+def test_lone_surrogates_are_replaced_and_counted(tmp_path):
     record = {**RECORD, "token": ["\ud800a", *RECORD["token"][1:]]}
     (relation,), issues = read(write(tmp_path / "train.jsonl", record))
     assert relation.tokens[0] == "\ufffda" and sum(issues.counts.values()) == 1
@@ -206,7 +206,7 @@ def test_a_whole_real_file_of_tacred():
     with gzip.open(path) as stream:
         records = {record["id"]: record for record in json.load(stream)}
     relations, issues = read(path)
-    assert issues.counts == {"relations that repeat another word for word, left out": 90}
+    assert issues.counts == {"exact duplicates of other relations, left out": 90}
     assert [relation.id for relation in relations] == list(records)
     for relation in relations:
         record = records[relation.id]
@@ -235,6 +235,6 @@ def test_a_whole_real_file_of_semeval():
 
 
 @needs_data
-def test_a_real_file_of_another_layout():
+def test_a_real_file_in_another_format():
     with pytest.raises(UserError, match=r"fewrel-val_wiki-16rel.json.gz:1: no field 'id'"):
         read(DATA / "re" / "fewrel-val_wiki-16rel.json.gz")

@@ -1,4 +1,4 @@
-"""Documents and their summaries: layouts, sentences and where they lie, what is left out, every mistake told."""
+"""Documents and summaries: formats, sentence offsets, what is left out, one-line errors."""
 import gzip
 import json
 
@@ -11,7 +11,7 @@ from tests.paths import DATA, needs_data
 
 
 def read(path, content, with_labels=True, source="document", target="summary", id="", group=""):
-    """Documents of a file with this content, and the faults."""
+    """Documents of a file with given content, and the issues."""
     issues = DataIssues()
     path.write_text(content, encoding="utf-8", newline="")
     return list(read_documents(str(path), source, target, id, group, issues, with_labels)), issues
@@ -27,7 +27,7 @@ def json_lines(*records):
                            {"document": "Four.", "summary": ["A, b"], "key": 7, "by": "y", "more": [1]}), 1),
     ("a.json", json.dumps([{"document": "One, two.\nThree.", "summary": ["Short."], "key": "k1", "by": "x"},
                            {"document": "Four.", "summary": "A, b", "key": 7, "by": "y"}]), 1)])
-def test_layouts(name, content, first, tmp_path):
+def test_formats(name, content, first, tmp_path):
     path = tmp_path / name
     documents, issues = read(path, content, id="key", group="by")
     second = 4 if name == "a.csv" else first + 1  # after a field of two lines
@@ -53,7 +53,7 @@ def test_sentences_and_several_summaries(tmp_path):
     assert [document.text[start:end] for start, end in document.spans] == sentences
 
 
-def test_what_is_empty_is_left_out_of_labelled_files_and_told(tmp_path):
+def test_empty_documents_are_left_out_with_labels_and_counted(tmp_path):
     records = [{"document": "A.", "summary": "a"}, {"document": " ", "summary": "b"}, {"document": [], "summary": "c"},
                {"document": ["", ""], "summary": ""}, {"document": "E.", "summary": " "},
                {"document": "F.", "summary": []}, {"document": "G.", "summary": ["", "g", " "]}]
@@ -61,11 +61,11 @@ def test_what_is_empty_is_left_out_of_labelled_files_and_told(tmp_path):
     documents, issues = read(path, json_lines(*records))
     assert [(document.id, document.summaries) for document in documents] == [("1", ("a",)), ("7", ("g",))]
     assert issues.counts == {"documents without text, left out": 3, "documents without a summary, left out": 2,
-                             "empty summaries beside others, left out": 2}
+                             "empty summaries of documents with several, left out": 2}
     assert issues.places["documents without a summary, left out"] == [f"{path}:5 (id '5')", f"{path}:6 (id '6')"]
 
 
-def test_unlabelled_files_keep_every_document_and_their_summaries_are_not_looked_at(tmp_path):
+def test_files_without_labels_keep_every_document_and_ignore_summaries(tmp_path):
     records = [{"document": "A."}, {"document": "", "summary": 5}, {"document": [], "summary": "c"}, {"document": "D."}]
     documents, issues = read(tmp_path / "a.jsonl", json_lines(*({**record, "id": "x"} for record in records)),
                              with_labels=False, id="id")
@@ -82,19 +82,19 @@ def test_unlabelled_files_keep_every_document_and_their_summaries_are_not_looked
      "of type str or list"),
     ("a.jsonl", json_lines({"document": {"text": "a"}, "summary": "b"}), {}, ":1: id '1': field 'document' is {"),
     ("a.jsonl", json_lines({"document": ["a", 5], "summary": "b", "k": "x"}), {"id": "k"},
-     ":1: id 'x': entry 2 of the list in field 'document' is 5; give a text, or a list of nothing but texts"),
+     ":1: id 'x': entry 2 of the list in field 'document' is 5; give a text, or a list of texts"),
     ("a.jsonl", json_lines({"document": "a", "summary": ["b", ["c"]]}), {},
      r":1: id '1': entry 2 of the list in field 'summary' is \['c'\]"),
     ("a.jsonl", json_lines({"document": "a", "summary": "b"}), {"group": "by"}, ":1: no field 'by'"),
     ("a.jsonl", json_lines({"document": "a", "summary": "b", "k": 1.5}), {"id": "k"}, ":1: field 'k' is 1.5"),
-    ("a.csv", "document,summary,k\na,b,1\nc,d,2\ne,f,1\n", {"id": "k"}, ":4: id '1' is that of .*a.csv:2 already")])
+    ("a.csv", "document,summary,k\na,b,1\nc,d,2\ne,f,1\n", {"id": "k"}, ":4: id '1' occurs also at .*a.csv:2")])
 def test_mistakes_in_files(name, content, settings, message, tmp_path):
     with pytest.raises(UserError, match=f"{name}{message}") as raised:
         read(tmp_path / name, content, **settings)
     assert "\n" not in str(raised.value)
 
 
-def test_documents_from_callers():
+def test_documents_from_python():
     issues = DataIssues()
     assert parse_document("One. Two.", "text", "input 1", issues) == Document("input 1", "input 1", "input 1", None,
                                                                            "One. Two.", ())

@@ -1,4 +1,4 @@
-"""Files of translations: tables, JSON lines, plain files side by side, and every fault told in a line."""
+"""Files of translations: tables, JSON lines, parallel plain files, and one-line errors."""
 import gzip
 import json
 
@@ -17,7 +17,7 @@ def read(path, source="source", target="target", columns=(), with_labels=True, i
     return list(read_translations(str(path), source, target, columns, id_field, issues, with_labels)), issues
 
 
-def test_every_layout_gives_the_same_pairs(tmp_path):
+def test_all_formats_give_the_same_pairs(tmp_path):
     rows = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
     (tmp_path / "named.tsv").write_text("en\tde\n" + rows, encoding="utf-8")
     (tmp_path / "bare.tsv.gz").write_bytes(gzip.compress(rows.encode()))
@@ -32,7 +32,7 @@ def test_every_layout_gives_the_same_pairs(tmp_path):
     assert [one.id for one in found] == ["1", "2", "3"] and found[1].location == f"{tmp_path / 'plain.en'}:2"
 
 
-def test_sources_alone_are_enough_to_translate(tmp_path):
+def test_sources_are_enough_for_prediction(tmp_path):
     (tmp_path / "plain.en").write_text("one\n\ntwo\n")
     found, issues = read(tmp_path / "plain.en", "en", "de", with_labels=False)
     assert [(one.source, one.targets) for one in found] == [("one", ()), ("", ()), ("two", ())]
@@ -41,7 +41,7 @@ def test_sources_alone_are_enough_to_translate(tmp_path):
     assert read(tmp_path / "lines.jsonl", "en", "de", with_labels=False)[0][0].targets == ()
 
 
-def test_of_a_folder_with_both_files_each_pair_is_read_once(tmp_path):
+def test_each_pair_of_a_folder_with_both_files_is_read_once(tmp_path):
     for ending, word in (("en", "one"), ("de", "eins"), ("fr", "un")):
         (tmp_path / f"plain.{ending}").write_text(f"{word}\n")
     for with_labels in (True, False):
@@ -52,7 +52,7 @@ def test_of_a_folder_with_both_files_each_pair_is_read_once(tmp_path):
     assert [one.source for one in read(tmp_path / "plain.de", "de", "en", with_labels=False)[0]] == ["eins"]
 
 
-def test_ids_are_those_of_a_column(tmp_path):
+def test_ids_from_a_column(tmp_path):
     (tmp_path / "lines.jsonl").write_text('{"name": "a7", "en": "one", "de": "eins"}\n'
                                           '{"name": "b", "en": "x", "de": "y"}\n')
     assert [one.id for one in read(tmp_path / "lines.jsonl", "en", "de", id_field="name")[0]] == ["a7", "b"]
@@ -66,9 +66,9 @@ def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("lines,others,message", [
-    (3, 2, "plain.de: it has 2 lines, and .*plain.en has more"),
-    (2, 3, "plain.en: it has 2 lines, and .*plain.de has more"), (1, 0, "plain.de: it has 0 lines")])
-def test_unequal_numbers_of_lines_are_told(lines, others, message, tmp_path):
+    (3, 2, "plain.de: it has 2 lines, but .*plain.en has more"),
+    (2, 3, "plain.en: it has 2 lines, but .*plain.de has more"), (1, 0, "plain.de: it has 0 lines")])
+def test_different_numbers_of_lines_are_rejected(lines, others, message, tmp_path):
     (tmp_path / "plain.en").write_text("a\n" * lines)
     (tmp_path / "plain.de").write_text("b\n" * others)
     with pytest.raises(UserError, match=message):
@@ -81,16 +81,16 @@ def test_unequal_numbers_of_lines_are_told(lines, others, message, tmp_path):
     ("lines.tsv", "A house.\tEin Haus.\nb\tc\n", r"lines.tsv:2: no field 'en'; there are 'A house.', .*set config.task"
      r".source and target, or config.task.columns=\"\('en','de'\)\""),
     ("lines.jsonl", '{"en": 3, "de": "b"}\n', "field 'en' is 3, which is not of type str"),
-    ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 fields where there are 2 columns"),
+    ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 fields, but 2 columns"),
     ("lines.jsonl", "{\n", "lines.jsonl:1: not a JSON line")])
-def test_faults_are_told_in_a_line(name, content, message, tmp_path):
+def test_errors_are_one_line(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         read(tmp_path / name, "en", "de")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_inputs_of_callers():
+def test_inputs_from_python():
     issues = DataIssues()
     assert parse_translation("a text", "en", "input 1", issues).source == "a text"
     assert parse_translation({"en": "a text"}, "en", "input 1", issues).source == "a text" and not issues.counts
