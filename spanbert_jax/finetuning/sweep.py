@@ -76,8 +76,7 @@ def sweep(make_config: Callable[[Sequence[str]], ml_collections.ConfigDict], gri
         try:
             if (found := _run(config, workdir / name)) is None:
                 return None
-            results[number, seed] = found or _finished(workdir / name, config) or {}
-            shutil.rmtree(workdir / name / FOLDER, ignore_errors=True)
+            results[number, seed] = found
         except SavesFailed:
             raise
         except RunFailed as error:  # because of its settings; other runs may succeed

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-Numbers = Sequence[int] | np.ndarray
-
 
 @dataclasses.dataclass(frozen=True)
 class TokenSequences:
