@@ -33,12 +33,12 @@ _SHORTEST = 3  # [CLS], one token, [SEP]
 @dataclasses.dataclass(frozen=True)
 class ExtractiveSummarizationSettings(TaskSettings):
     """Settings of extractive summarization."""
-    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=_SHORTEST)
-    source: str = setting("document", "field of the document")
-    target: str = setting("summary", "field of the summary")
-    id: str = setting("", "field of the document's id; '' for line numbers")
-    group: str = setting("", "field by which parts are held out; '' if documents are independent")
-    sentences: int = setting(3, "maximum number of sentences; the best number up to it is chosen on dev examples",
+    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=_SHORTEST)
+    source: str = setting("document", "Field of the document.")
+    target: str = setting("summary", "Field of the summary.")
+    id: str = setting("", "Field of the document's id; '' for line numbers.")
+    group: str = setting("", "Field by which parts are held out; '' if documents are independent.")
+    sentences: int = setting(3, "Maximum number of sentences; the best number up to it is chosen on dev examples.",
                              minimum=1)
 
     def validate(self, path: str) -> None:

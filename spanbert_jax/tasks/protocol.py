@@ -66,7 +66,7 @@ def describe_location(example: Example) -> str:
 @dataclasses.dataclass(frozen=True)
 class TaskSettings(Settings):
     """Settings of every task: the part of `config.task` that a trained model stores."""
-    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=1)
+    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,12 +48,12 @@ EncodedText = tuple[np.ndarray, np.ndarray]  # ids [n]; first character and end 
 @dataclasses.dataclass(frozen=True)
 class QuestionAnsweringSettings(TaskSettings):
     """Settings of question answering."""
-    stride: int = setting(128, "tokens from the start of a window of the context to the start of the next", minimum=1)
-    question_length: int = setting(64, "maximum number of question tokens; longer questions are truncated", minimum=1)
-    max_answer_length: int = setting(0, "maximum number of answer tokens; 0: 30 as in the reference, or as many as "
-                                     "99.9% of the training answers need if that is more, as in Chinese", minimum=0)
-    n_best: int = setting(20, "number of answers to list", minimum=1, overridable=True)
-    null_answers: bool = setting(False, "allow 'no answer', as in SQuAD 2.0")
+    stride: int = setting(128, "Tokens from the start of a window of the context to the start of the next.", minimum=1)
+    question_length: int = setting(64, "Maximum number of question tokens; longer questions are truncated.", minimum=1)
+    max_answer_length: int = setting(0, "Maximum number of answer tokens; 0: 30 as in the reference, or as many as "
+                                     "99.9% of the training answers need if that is more, as in Chinese.", minimum=0)
+    n_best: int = setting(20, "Number of answers to list.", minimum=1, overridable=True)
+    null_answers: bool = setting(False, "Allow 'no answer', as in SQuAD 2.0.")
 
     def validate(self, path: str) -> None:
         """Checks fields and that windows overlap."""

@@ -34,15 +34,15 @@ _SHORTEST = 8  # tokens: [CLS], [SEP] and the entities
 @dataclasses.dataclass(frozen=True)
 class RelationExtractionSettings(TaskSettings):
     """Settings of relation extraction."""
-    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=_SHORTEST)
-    format: str = setting("auto", "file format; 'auto' detects it from the beginning of a file", choices=FORMATS)
-    marking: str = setting("ner", "how entities are marked (see entity_marking.mark); 'text' for entities without "
-                           "types", choices=MARKINGS)
-    markers: str = setting("unused", "marker tokens: [unused] entries of the vocabulary, or words",
+    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=_SHORTEST)
+    format: str = setting("auto", "File format; 'auto' detects it from the beginning of a file.", choices=FORMATS)
+    marking: str = setting("ner", "How entities are marked (see entity_marking.mark); 'text' for entities without "
+                           "types.", choices=MARKINGS)
+    markers: str = setting("unused", "Marker tokens: [unused] entries of the vocabulary, or words.",
                            choices=MARKERS)
-    negative: str = setting(_AUTO, "name of the relation 'none', which f1 does not count; '' if there is none; 'auto' "
-                            "for the first of no_relation, NA and Other that occurs in training")
-    scoring: str = setting("micro", "F1 of TACRED ('micro') or of SemEval-2010 Task 8 ('semeval')",
+    negative: str = setting(_AUTO, "Name of the relation 'none', which f1 does not count; '' if there is none; 'auto' "
+                            "for the first of no_relation, NA and Other that occurs in training.")
+    scoring: str = setting("micro", "F1 of TACRED ('micro') or of SemEval-2010 Task 8 ('semeval').",
                            choices=tuple(SCORINGS))
 
 

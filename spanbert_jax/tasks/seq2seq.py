@@ -73,26 +73,26 @@ P = TypeVar("P", bound=Pair)
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqSettings(TaskSettings):
     """Settings of tasks that generate text."""
-    length: int = setting(128, "maximum number of source tokens, special tokens included", minimum=_SHORTEST)
-    target_length: int = setting(64, "maximum number of generated tokens, the end token included", minimum=2)
-    decoder: str = setting("encoder", "initial decoder: 'encoder' (a copy of the encoder), 'shared' (the encoder "
-                           "itself), 'random', or a directory of a GPT-2 or EncoderDecoderModel with its tokenizer")
-    decoder_layers: int = setting(0, "number of decoder layers, the lowest ones; 0 keeps all", minimum=0)
-    target_vocabulary: str = setting("", "vocabulary of the targets: '' for the source's; a tokenizer's file or "
-                                     "directory; or a number of byte-level tokens to train on the targets")
-    label_smoothing: float = setting(0.1, "probability spread over the whole vocabulary", minimum=0, below=1)
-    beams: int = setting(4, "number of beams", minimum=1, overridable=True)
-    length_penalty: float = setting(1.0, "exponent of the length that divides a beam's log-probability",
+    length: int = setting(128, "Maximum number of source tokens, special tokens included.", minimum=_SHORTEST)
+    target_length: int = setting(64, "Maximum number of generated tokens, the end token included.", minimum=2)
+    decoder: str = setting("encoder", "Initial decoder: 'encoder' (a copy of the encoder), 'shared' (the encoder "
+                           "itself), 'random', or a directory of a GPT-2 or EncoderDecoderModel with its tokenizer.")
+    decoder_layers: int = setting(0, "Number of decoder layers, the lowest ones; 0 keeps all.", minimum=0)
+    target_vocabulary: str = setting("", "Vocabulary of the targets: '' for the source's; a tokenizer's file or "
+                                     "directory; or a number of byte-level tokens to train on the targets.")
+    label_smoothing: float = setting(0.1, "Probability spread over the whole vocabulary.", minimum=0, below=1)
+    beams: int = setting(4, "Number of beams.", minimum=1, overridable=True)
+    length_penalty: float = setting(1.0, "Exponent of the length that divides a beam's log-probability.",
                                     minimum=-10, maximum=10, overridable=True)
-    early_stopping: bool = setting(False, "stop as soon as `beams` hypotheses have ended", overridable=True)
-    no_repeat_ngram: int = setting(0, "n-grams of this size occur only once; 0 allows all", minimum=0, overridable=True)
-    min_length: int = setting(0, "minimum number of tokens before the end token", minimum=0, overridable=True)
-    sample: bool = setting(False, "sample tokens instead of taking the most likely ones", overridable=True)
-    temperature: float = setting(1.0, "sampling temperature", minimum=1e-3, maximum=1e3, overridable=True)
-    top_k: int = setting(0, "sample from the k most likely tokens; 0 for all", minimum=0, overridable=True)
-    top_p: float = setting(1.0, "sample from the most likely tokens with this total probability", above=0, maximum=1,
+    early_stopping: bool = setting(False, "Stop as soon as `beams` hypotheses have ended.", overridable=True)
+    no_repeat_ngram: int = setting(0, "N-grams of this size occur only once; 0 allows all.", minimum=0, overridable=True)
+    min_length: int = setting(0, "Minimum number of tokens before the end token.", minimum=0, overridable=True)
+    sample: bool = setting(False, "Sample tokens instead of taking the most likely ones.", overridable=True)
+    temperature: float = setting(1.0, "Sampling temperature.", minimum=1e-3, maximum=1e3, overridable=True)
+    top_k: int = setting(0, "Sample from the k most likely tokens; 0 for all.", minimum=0, overridable=True)
+    top_p: float = setting(1.0, "Sample from the most likely tokens with this total probability.", above=0, maximum=1,
                            overridable=True)
-    seed: int = setting(0, "seed of sampling", minimum=0, below=1 << 32, overridable=True)
+    seed: int = setting(0, "Seed of sampling.", minimum=0, below=1 << 32, overridable=True)
 
     def validate(self, path: str) -> None:
         """Checks fields and combinations of them."""

@@ -38,16 +38,16 @@ class Text:
 @dataclasses.dataclass(frozen=True)
 class TextClassificationSettings(TaskSettings):
     """Settings of text classification and regression."""
-    text: str = setting("text", "column of the text")
-    second: str = setting("", "column of the second text; '' for single texts")
-    label: str = setting("label", "column of the label")
-    id: str = setting("", "column of the examples' ids; '' for line numbers")
-    group: str = setting("", "column by which parts are held out; '' if examples are independent")
-    columns: tuple[str, ...] = setting((), "column names of a table whose first line is an example")
-    regression: bool = setting(False, "labels are numbers")
-    metric: str = setting("accuracy", "metric that compares two models",
+    text: str = setting("text", "Column of the text.")
+    second: str = setting("", "Column of the second text; '' for single texts.")
+    label: str = setting("label", "Column of the label.")
+    id: str = setting("", "Column of the examples' ids; '' for line numbers.")
+    group: str = setting("", "Column by which parts are held out; '' if examples are independent.")
+    columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.")
+    regression: bool = setting(False, "Labels are numbers.")
+    metric: str = setting("accuracy", "Metric that compares two models.",
                           choices=(*metrics.CLASSIFICATION, *metrics.REGRESSION))
-    glue: str = setting("", "a task of GLUE, read from its official files; it determines all fields above but group",
+    glue: str = setting("", "A task of GLUE, read from its official files; it determines all fields above but group.",
                         choices=("", *glue.TASKS))
 
     def validate(self, path: str) -> None:

@@ -29,10 +29,10 @@ _SHORTEST = 3  # [CLS], one token, [SEP]
 @dataclasses.dataclass(frozen=True)
 class TokenClassificationSettings(TaskSettings):
     """Settings of token classification."""
-    length: int = setting(128, "maximum number of tokens per feature, special tokens included", minimum=_SHORTEST)
-    word_column: int = setting(0, "column of the words in CoNLL files, from 0, or from the end with -1")
-    tag_column: int = setting(-1, "column of the tags, likewise")
-    strip_word_index: bool = setting(False, "words end in an index to remove; see files.columns.Columns")
+    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=_SHORTEST)
+    word_column: int = setting(0, "Column of the words in CoNLL files, from 0, or from the end with -1.")
+    tag_column: int = setting(-1, "Column of the tags, likewise.")
+    strip_word_index: bool = setting(False, "Words end in an index to remove; see files.columns.Columns.")
 
     def validate(self, path: str) -> None:
         """Checks fields and that the columns differ."""

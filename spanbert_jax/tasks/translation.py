@@ -16,11 +16,11 @@ from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 @dataclasses.dataclass(frozen=True)
 class TranslationSettings(Seq2SeqSettings):
     """Settings of translation."""
-    source: str = setting("source", "column of the source, or ending of its plain file, such as 'en'", overridable=True)
-    target: str = setting("target", "column of the translation, or ending of its plain file", overridable=True)
-    columns: tuple[str, ...] = setting((), "column names of a table whose first line is an example", overridable=True)
-    id: str = setting("", "column of the pairs' ids; '' for line numbers", overridable=True)
-    bleu_tokenizer: str = setting("auto", "tokenizer of BLEU; 'auto': zh for Chinese, char for Japanese, else 13a",
+    source: str = setting("source", "Column of the source, or ending of its plain file, such as 'en'.", overridable=True)
+    target: str = setting("target", "Column of the translation, or ending of its plain file.", overridable=True)
+    columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.", overridable=True)
+    id: str = setting("", "Column of the pairs' ids; '' for line numbers.", overridable=True)
+    bleu_tokenizer: str = setting("auto", "Tokenizer of BLEU; 'auto': zh for Chinese, char for Japanese, else 13a.",
                                   choices=TOKENIZERS)
 
     def validate(self, path: str) -> None:

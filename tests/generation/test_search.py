@@ -144,22 +144,22 @@ class Counted:
     def __init__(self, logits):
         self.logits, self.calls = jnp.asarray(logits), []
 
-    def begin(self, tokens, segments, hypotheses, length):
+    def start(self, tokens, segments, hypotheses, length):
         return DecodeState((), None)
 
-    def step(self, written, tokens, step):
+    def step(self, state, tokens, step):
         jax.debug.callback(self.calls.append, step)
-        return jnp.broadcast_to(self.logits, (*tokens.shape, len(self.logits))), written
+        return jnp.broadcast_to(self.logits, (*tokens.shape, len(self.logits))), state
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_the_search_does_not_wait_for_padding(beams):
-    writer = Counted(np.zeros(9))
+    decoder = Counted(np.zeros(9))
     tokens, settings = np.zeros((4, 5), np.int32), GenerationSettings(START, END, PAD, 12, beams=beams)
     for segments, asked in ((tokens, False), (np.eye(4, 5, dtype=np.int32), True)):
-        jax.jit(lambda: generate(writer, tokens, segments, settings))()
+        jax.jit(lambda: generate(decoder, tokens, segments, settings))()
         jax.effects_barrier()
-        assert bool(writer.calls) == asked
+        assert bool(decoder.calls) == asked
 
 
 @pytest.mark.parametrize("beams", [1, 2, 4])

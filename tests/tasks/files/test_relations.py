@@ -121,7 +121,7 @@ def without(field):
     (changed(obj_start=-1), ["record 2", "'a1'", "obj_start is -1"]),
     (changed(subj_start=3, subj_end=2), ["record 2", "'a1'", "subj_start is 3", "subj_end 2"]),
     (changed(subj_start="0"), ["record 2", "'a1'", "'subj_start'", "int"]),
-    (changed(token=[]), ["record 2", "'a1'", "'token'", "at least one"]),
+    (changed(token=[]), ["record 2", "'a1'", "'token'", "nonempty"]),
     (changed(token=["a", 1]), ["record 2", "'a1'", "'token'", "words"]),
     (changed(token="a b c d e f g"), ["record 2", "'a1'", "'token'", "list"]),
     (changed(relation=None), ["record 2", "'a1'", "'relation'"]),
@@ -167,7 +167,7 @@ def test_errors_in_semeval_are_one_line(tmp_path, text, expected_parts):
 def test_a_given_format_is_not_detected(tmp_path, semeval):
     with pytest.raises(UserError, match="not JSON"):
         read(semeval, "tacred")
-    with pytest.raises(UserError, match="no line of SemEval"):
+    with pytest.raises(UserError, match="not a line of SemEval"):
         read(write(tmp_path / "train.json", [RECORD]), "semeval")
 
 

@@ -76,7 +76,7 @@ def test_different_numbers_of_lines_are_rejected(lines, others, message, tmp_pat
 
 
 @pytest.mark.parametrize("name,content,message", [
-    ("plain.en", "a\n", "plain.en: its translations, .*plain.de, are not there"),
+    ("plain.en", "a\n", "plain.en: its translations, .*plain.de, do not exist"),
     ("lines.jsonl", '{"en": "a"}\n', "lines.jsonl:1: no field 'de'"),
     ("lines.tsv", "A house.\tEin Haus.\nb\tc\n", r"lines.tsv:2: no field 'en'; there are 'A house.', .*set config.task"
      r".source and target, or config.task.columns=\"\('en','de'\)\""),
