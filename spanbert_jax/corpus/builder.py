@@ -2,7 +2,8 @@
 
 TFDS's sequential writer writes rows to disk as they arrive. A GeneratorBasedBuilder would collect a split in memory to
 shuffle it, and needs TensorFlow above 1 GB; here `RowOrder` shuffles when rows are read. Import this module only to
-write rows, because TFDS is slow to import.
+write rows, because TFDS is slow to import. The name of this module and the description of the dataset are part of
+dataset_info.json.
 """
 import contextlib
 import errno
