@@ -50,7 +50,7 @@ def list_quarantined(folder: pathlib.Path) -> list[str]:
 
 def quarantined_step(name: str) -> int:
     """Returns the step of a name from `list_quarantined`."""
-    return int(_QUARANTINED.fullmatch(name).group(1))
+    return int(_QUARANTINED.sub(r"\1", name))
 
 
 def manifest_path(folder: pathlib.Path, step: int) -> pathlib.Path:

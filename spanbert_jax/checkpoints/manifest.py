@@ -57,7 +57,7 @@ def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, kee
     sizes = file_sizes(step_folder)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         checksums = list(pool.map(lambda file: _checksum(step_folder / file, sync=True), sizes))
-    for parent in {step_folder / file for file in sizes for file in pathlib.PurePath(file).parents}:
+    for parent in {step_folder / parent for file in sizes for parent in pathlib.PurePath(file).parents}:
         sync_directory(parent)
     files = {file: (size, checksum) for (file, size), checksum in zip(sizes.items(), checksums)}
     manifest = Manifest(step, int(time.time()), keep, keep_every, best, files)

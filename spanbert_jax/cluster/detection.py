@@ -85,7 +85,7 @@ def find_cluster(environ: Environment, flags: Flags = Flags(),
                                 "JAX_NUM_PROCESSES too (1 for a run of one process), or unset it")
     if cluster is None or cluster.count == 1:
         return None
-    if cluster.index is not None and cluster.index >= cluster.count:
+    if cluster.index is not None and cluster.count is not None and cluster.index >= cluster.count:
         raise UserError(f"{cluster.origin}: process {cluster.index} of {cluster.count}; allowed are 0 to "
                         f"{cluster.count - 1}")
     return cluster
@@ -115,7 +115,7 @@ def _from_flags(flags: Flags) -> Cluster | None:
     if not given:
         return None
     origin = " ".join(f"{name}={value}" for name, value in given.items())
-    if len(given) < len(flags):
+    if flags.coordinator is None or flags.processes is None or flags.process is None:
         missing = " and ".join(f"--{name}" for name in Flags._fields if f"--{name}" not in given)
         raise UserError(f"{origin}: {missing} missing; give all three of --coordinator, --processes and --process, or "
                         "none")
@@ -203,8 +203,8 @@ def _from_tpu(environ: Environment, metadata: Callable[[str], str]) -> Cluster |
     # JAX sets the first variable if it sees chips and their library, the second if it sees none.
     if not hosts and "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ:
         hosts = metadata("worker-network-endpoints")
-        slices = dict(re.findall(r"^(MEGASCALE_\w+):\s*'?([^'\n]*)'?", metadata("tpu-env"), re.M))
-        environ = {**slices, **environ, "TPU_WORKER_ID": metadata("agent-worker-number")}
+        variables = dict(re.findall(r"^(MEGASCALE_\w+):\s*'?([^'\n]*)'?", metadata("tpu-env"), re.M))
+        environ = {**variables, **environ, "TPU_WORKER_ID": metadata("agent-worker-number")}
     if not hosts:
         return None
     names = hosts.split(",")

@@ -106,7 +106,7 @@ def end_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def is_lost_peer(error: BaseException) -> bool:
+def is_lost_peer(error: BaseException | None) -> bool:
     """Returns whether an error means that another process of the run is lost.
 
     The message decides, because there is no exception type for it: Gloo's failures are a ValueError in one call and a
@@ -135,7 +135,7 @@ def _initialize(cluster: Cluster, seconds: int) -> None:
 
 def _check_port(cluster: Cluster) -> None:
     """Raises UserError if the coordinator's port is in use, which would crash JAX's runtime."""
-    host, port = cluster.host if _is_local(cluster) else "", cluster.address.rpartition(":")[2]
+    host, port = cluster.host if _is_local(cluster) else "", (cluster.address or "").rpartition(":")[2]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

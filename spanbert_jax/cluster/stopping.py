@@ -111,7 +111,7 @@ class StopRequest:
         if number == signal.SIGALRM and not self:  # slightly early, or the alarm of another request
             self._set_alarm()
             return
-        self._reason = self._reason or _SIGNALS[number]
+        self._reason = self._reason or _SIGNALS[signal.Signals(number)]
         if number != signal.SIGALRM:
             # The system's default handlers: a second signal ends the process at once, where Python's handlers would
             # wait for a library call. But Slurm sends SIGTERM twice within milliseconds, directly and through srun, and

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from spanbert_jax.common.errors import UserError
 
 
-def require_absent_or_empty(out: str | pathlib.Path) -> None:
+def require_absent_or_empty(out: str | os.PathLike) -> None:
     """Checks that nothing, or an empty directory, is at `out`.
 
     Raises:

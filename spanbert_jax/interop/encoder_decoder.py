@@ -87,9 +87,9 @@ class _Aliased:
 
 def _with_both_names(files: Sequence[Tensors]) -> list[Tensors]:
     """Tensors of encoder and decoder with tied weights: transformers stores them once, here both names are given."""
-    names, found = {name for file in files for name in file.shapes}, []
+    names, found = {name for file in files for name in file.shapes}, list[Tensors]()
     for file in files:
-        others = {}
+        others: dict[str, str] = {}
         for one, other in (("encoder.", "decoder.bert."), ("decoder.bert.", "encoder.")):
             others |= {other + name.removeprefix(one): name for name in file.shapes if name.startswith(one)}
         found.append(_Aliased(file, {other: name for other, name in others.items() if other not in names}))
@@ -219,8 +219,8 @@ def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: 
 
 def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
     """The fields of a generation_config.json. Unused ones are left out, since transformers warns about them."""
-    values = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length, num_beams=settings.beams,
-                  no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)
+    values: dict[str, Any] = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length,
+                                  num_beams=settings.beams, no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)
     if settings.beams > 1:
         values |= dict(length_penalty=settings.length_penalty, early_stopping=settings.early_stopping)
     if settings.sample:

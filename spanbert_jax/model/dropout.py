@@ -74,7 +74,7 @@ def keep_mask(seeds: jax.Array, rows: int, columns: int, rate: float) -> jax.Arr
     column = np.arange(columns, dtype=np.uint32)
     position = jax.lax.broadcasted_iota(jnp.uint32, (rows, columns), 0) * np.uint32(quarter) + column % quarter
     words = hash_words(position, seeds[..., 0], seeds[..., 1])
-    return is_kept(words, column // quarter, rate_threshold(rate))
+    return is_kept(words, jnp.asarray(column // quarter), rate_threshold(rate))
 
 
 def drop_matrices(x: jax.Array, seeds: jax.Array | None, rate: float) -> jax.Array:
@@ -84,7 +84,8 @@ def drop_matrices(x: jax.Array, seeds: jax.Array | None, rate: float) -> jax.Arr
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _drop(x: jax.Array, seeds: jax.Array, rate: float) -> jax.Array:
-    return jnp.where(keep_mask(seeds, *x.shape[-2:], rate), x * kept_scale(rate), 0).astype(x.dtype)
+    rows, columns = x.shape[-2:]
+    return jnp.where(keep_mask(seeds, rows, columns, rate), x * kept_scale(rate), 0).astype(x.dtype)
 
 
 # What is dropped of the input is dropped of its gradient.

@@ -5,6 +5,7 @@ Each takes the config of the model and how it is computed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,8 +58,9 @@ class Dense(nn.Module):
     def parameters(self, width: int) -> tuple[Float[Array, "width features"], Float[Array, " features"]]:
         """The kernel and the bias for inputs of a width."""
         normal, zeros = nn.initializers.normal(self.config.initializer_range), nn.initializers.zeros_init()
-        return (self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (width, self.features)),
-                self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,)))
+        kernel: Any = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (width, self.features))
+        bias: Any = self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,))
+        return kernel, bias
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... features"]:
         """The projection, in the activation dtype."""
@@ -80,7 +82,7 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """The normalized input, in the activation dtype."""
-        def vector(name: str, init: nn.initializers.Initializer) -> jax.Array:
+        def vector(name: str, init: nn.initializers.Initializer) -> Any:
             return self.param(name, nn.with_logical_partitioning(init, ("norm",)), (x.shape[-1],))
 
         scale, bias = vector("scale", nn.initializers.ones_init()), vector("bias", nn.initializers.zeros_init())

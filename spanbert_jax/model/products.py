@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -110,7 +111,8 @@ tied_logits.defvjp(_tied_logits, _tied_logits_backward)
 def _row_groups() -> tuple[str | tuple[str, ...] | None, int]:
     """The mesh axes over which rows are split here, and how many groups of rows they make."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = None if mesh.empty else nn.logical_to_mesh_axes(("batch",))[0]
+    spec: Any = None if mesh.empty else nn.logical_to_mesh_axes(("batch",))
+    axes = None if spec is None else spec[0]
     names = () if axes is None else (axes,) if isinstance(axes, str) else axes
     return axes, math.prod(mesh.shape[name] for name in names)
 

@@ -111,7 +111,7 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
         positions, features = _shape(tensors, place)
         pretraining = dataclasses.replace(pretraining, boundary_positions=positions, boundary_features=features)
     classes = NAMES.tensor("classification_head", "kernel")
-    labels = ()
+    labels: tuple[str, ...] = ()
     if has(classes):
         labels = stored_labels(shapes[classes][0], values, file, f"{classes} of {tensors.path}")
     return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels),

@@ -100,9 +100,9 @@ def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.nd
     for theirs, parts in _MODULES.items():
         for layer in sorted(layers, key=int) if "{}" in theirs else ("",):
             for leaf in ("weight", "bias"):
-                values = [ours.get(f"{part.format(layer)}.{leaf}") for part in parts]
-                if values[0] is not None:
-                    value = np.concatenate(values)
+                names = [f"{part.format(layer)}.{leaf}" for part in parts]
+                if names[0] in ours:
+                    value = np.concatenate([ours[name] for name in names])
                     value = np.ascontiguousarray(value.T if _is_transposed(theirs, leaf) else value)
                     yield f"transformer.{theirs.format(layer)}.{leaf}", value
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -84,7 +85,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
 
-    def node(self, op: str, *inputs: str, **attributes) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node and returns its output."""
         output = f"{op}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
@@ -99,9 +100,9 @@ class _Graph:
         """The length of the first axis of the tensor of a name."""
         return self._tensors[name].shape[0]
 
-    def constant(self, value: np.ndarray) -> str:
+    def constant(self, value: np.ndarray | np.generic) -> str:
         """A constant; a node, since initializers are only weights."""
-        return self.node("Constant", value=numpy_helper.from_array(value))
+        return self.node("Constant", value=numpy_helper.from_array(np.asarray(value)))
 
     def integers(self, *values: int) -> str:
         """A constant shape or list of axes."""
@@ -218,7 +219,7 @@ def _pretraining(graph: _Graph, config: ModelConfig, head: Head, encoded: Output
 
 
 def _question_answering(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
-    logits, outputs = _dense(graph, encoded["last_hidden_state"][0], "qa_outputs"), {}
+    logits, outputs = _dense(graph, encoded["last_hidden_state"][0], "qa_outputs"), Outputs()
     for index, name in enumerate(head.outputs):
         outputs[name] = (graph.node("Gather", logits, graph.constant(np.array(index)), axis=-1), POSITIONS)
     return outputs

@@ -57,7 +57,8 @@ def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
     """A function from flat parameters and inputs to a dictionary of the outputs that the model has."""
     def outputs(weights: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
         params = flax.traverse_util.unflatten_dict(weights, sep="/")
-        values = model.apply({"params": params}, *inputs)._asdict()
+        outputs: Any = model.apply({"params": params}, *inputs)
+        values = outputs._asdict()
         return {name: value for name, value in values.items() if value is not None}
 
     return outputs
@@ -65,7 +66,7 @@ def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The outputs of the file with the exported weights."""
-    exported = jax.export.deserialize((folder / MODEL_FILE).read_bytes())
+    exported = jax.export.deserialize(bytearray((folder / MODEL_FILE).read_bytes()))
     tokens = [jnp.asarray(inputs[name], jnp.int32) for name in INPUTS]
     outputs = exported.call(load_file(folder / PARAMS_FILE), *tokens)
     return {name: np.asarray(value) for name, value in outputs.items()}

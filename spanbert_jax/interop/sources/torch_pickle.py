@@ -191,7 +191,8 @@ def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     Its instructions are looked through first: a damaged length or number in one would take all memory.
     """
     start = file.tell()
-    numbers = [argument for opcode, argument, _ in pickletools.genops(file) if opcode.name in ("PUT", "LONG_BINPUT")]
+    numbers: list[Any] = [argument for opcode, argument, _ in pickletools.genops(file)
+                          if opcode.name in ("PUT", "LONG_BINPUT")]
     size = file.tell() - start
     if any(number > size for number in numbers):
         raise Unreadable(NOT_TORCH)

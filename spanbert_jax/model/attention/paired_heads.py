@@ -9,7 +9,8 @@ the context, which the output projection keeps anyway. Dropout draws the same ma
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def _attend_backward(spec: AttentionSpec, kept: tuple[AttentionInputs, jax.Array
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _run(kernel, inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:
+def _run(kernel: Callable[..., None], inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:
     """Runs a kernel over the grid (row, pair of heads).
 
     Args:
@@ -103,7 +104,8 @@ def _run(kernel, inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Ar
     )(seeds, segments[:, :, None], segments[:, None, :], projections, *more)
 
 
-def _forward(seeds, query_segments, key_segments, projections, context, *, threshold: int, clamp: bool) -> None:
+def _forward(seeds: Any, query_segments: Any, key_segments: Any, projections: Any, context: Any, *, threshold: int,
+             clamp: bool) -> None:
     """Writes the context of a pair of heads. The softmax is normalized after the product with the values."""
     query, key, value = _parts(projections)
     left, scaled = _left_lanes(query.shape), _scaled(query)
@@ -118,8 +120,8 @@ def _forward(seeds, query_segments, key_segments, projections, context, *, thres
     context[...] = jnp.where(left, *halves).astype(context.dtype)
 
 
-def _backward(seeds, query_segments, key_segments, projections, context, gradient, projections_gradient, *,
-              threshold: int, clamp: bool) -> None:
+def _backward(seeds: Any, query_segments: Any, key_segments: Any, projections: Any, context: Any, gradient: Any,
+              projections_gradient: Any, *, threshold: int, clamp: bool) -> None:
     """Writes the gradients of a pair of heads. The softmax's sum divides the products, which are smaller arrays."""
     query, key, value = _parts(projections)
     dtype = query.dtype
@@ -145,7 +147,7 @@ def _backward(seeds, query_segments, key_segments, projections, context, gradien
         projections_gradient[:, part * LANES:(part + 1) * LANES] = sums.astype(dtype)
 
 
-def _parts(projections) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _parts(projections: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Query, key and value of a pair of heads."""
     return tuple(projections[:, part * LANES:(part + 1) * LANES] for part in range(3))
 
@@ -155,7 +157,7 @@ def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _left_lanes(shape: tuple[int, int]) -> jax.Array:
+def _left_lanes(shape: tuple[int, ...]) -> jax.Array:
     """True in the lanes of the first head of a pair."""
     return jax.lax.broadcasted_iota(jnp.int32, shape, 1) < HEAD_WIDTH
 
@@ -180,7 +182,7 @@ def _softmax(scores: jax.Array, visible: jax.Array, clamp: bool) -> tuple[jax.Ar
     return weights, jnp.sum(weights, axis=1, keepdims=True), inside
 
 
-def _keep(seeds, head: int, shape: tuple[int, int], threshold: int) -> jax.Array:
+def _keep(seeds: Any, head: int, shape: tuple[int, ...], threshold: int) -> jax.Array:
     """The mask of `dropout.keep_mask` for one head of the current pair."""
     row, index = pl.program_id(0), 2 * pl.program_id(1) + head
     rows, length = shape

@@ -1,8 +1,8 @@
 """Multi-head self-attention."""
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -46,7 +46,10 @@ class SelfAttention(nn.Module):
 
         seeds = None if seed is None else split_seed(seed, (x.shape[0], config.num_heads))
         inputs = AttentionInputs(tuple(map(project, kernels, biases)), segments, seeds)
-        attend = functools.partial(backend.attend, spec=config.attention_spec)
+
+        def attend(inputs: AttentionInputs) -> jax.Array:
+            return backend.attend(inputs, config.attention_spec)
+
         context = _on_each_device(attend, inputs) if backend.needs_shard_map else attend(inputs)
         return Dense(config, compute, config.width, ("heads", "embed"), name="output")(context)
 
@@ -56,9 +59,10 @@ def _on_each_device(attend: Callable[[AttentionInputs], jax.Array], inputs: Atte
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return attend(inputs)
-    flat = nn.logical_to_mesh_axes(("batch", None, "heads"))
+    flat: Any = nn.logical_to_mesh_axes(("batch", None, "heads"))
     rows, _, heads = flat
-    parts = AttentionInputs((flat,) * len(inputs.projections), PartitionSpec(rows), PartitionSpec(rows, heads))
+    parts: Any = AttentionInputs((flat,) * len(inputs.projections), PartitionSpec(rows),  # type: ignore[arg-type]  # specs instead of arrays
+                                 PartitionSpec(rows, heads))  # type: ignore[arg-type]
     if inputs.seeds is None:
         parts = parts._replace(seeds=None)
     return jax.shard_map(attend, mesh=mesh, in_specs=(parts,), out_specs=flat, check_vma=False)(inputs)

@@ -1,6 +1,8 @@
 """Modules that several heads are made of."""
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
@@ -31,7 +33,7 @@ class TiedOutput(nn.Module):
     def __call__(self, x: Float[Array, "B M D"], embedding: Embed) -> Float32[Array, "B M V"]:
         """Logits of states."""
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
-        bias = self.param("bias", init, (self.config.padded_vocab_size,), jnp.float32)
+        bias: Any = self.param("bias", init, (self.config.padded_vocab_size,), jnp.float32)
         logits = nn.with_logical_constraint(embedding.logits(x) + bias, ("batch", None, "vocab"))
         return mask_padding(self.config, logits)
 
