@@ -163,8 +163,9 @@ MUTATIONS = (
     Mutation("rouge_counts_repeats", "tasks/metrics/rouge.py", "np.minimum(counts, self._wanted)", "counts",
              "tasks/test_rouge.py"),
     # Import and export.
-    Mutation("fused_projections_in_other_order", "interop/architectures/bert.py",
-             '("query", "value", "key")', "interop/test_huggingface.py interop/test_location.py interop/test_torch_file.py"),
+    Mutation("fused_projections_in_other_order", "interop/architectures/bert.py", '("query", "key", "value")',
+             '("query", "value", "key")',
+             "interop/test_huggingface.py interop/test_location.py interop/test_torch_file.py"),
     Mutation("kernels_not_transposed", "interop/layout.py", 'part.T if self.kind == "kernel" else part', "part",
              "interop/test_huggingface.py"),
     Mutation("infinite_weights_accepted", "interop/weights.py", "if suspicious and (count", "if False and (count",
