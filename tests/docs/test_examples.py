@@ -34,6 +34,7 @@ NOT_RUN = {
     "pytest": "starts the tests, of which this is one",
     "tensorboard": "starts a server of another project",
     "python -m tests.benchmarks": "measures for minutes",
+    "python -m tests.mutations": "runs tests for half an hour",
     "SPANBERT_DATA=data": "needs public data, and takes minutes",
     "spanbert-jax train --config configs/quickstart.py": "takes minutes; base.py runs the same code",
     "spanbert-jax train --config configs/base.py --config.init_from=spanbert-base-cased": "needs the Hugging Face hub",
