@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from absl import flags
@@ -15,8 +15,10 @@ from ml_collections import config_flags
 
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.registry import load_plugins
-from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.renames import RENAMED, new_name
+
+if TYPE_CHECKING:
+    from spanbert_jax.training.config import RunConfig
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:

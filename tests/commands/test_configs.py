@@ -1,4 +1,4 @@
-"""The config files, their variants and overrides, and how mistakes in them are told."""
+"""Config files, their variants and overrides, and messages about mistakes in them."""
 import pathlib
 
 import pytest
@@ -70,7 +70,7 @@ def test_published_hyperparameters_of_tasks(name, task, length, epochs):
 
 @pytest.mark.parametrize("name,task,batch", [
     ("summarization.py", "summarization", 128), ("translation.py", "translation", 32)])
-def test_published_hyperparameters_of_what_is_written(name, task, batch):
+def test_published_hyperparameters_of_generation(name, task, batch):
     config = load(name, "--config.task.train=files")
     validate(config)
     assert (config.task.name, config.train.batch_size, config.optimizer.learning_rate) == (task, batch, 5e-5)
@@ -106,7 +106,7 @@ def test_overrides_reach_nested_fields():
     ("glue.py:task=snli", "config argument task=snli: allowed are rte, cola"), ("squad.py:version=two", "not a int"),
     ("translation.py:small=true,pair=news", "pair=news: allowed are bible, debian"),
     ("nothing.py", "no such file")])
-def test_wrong_config_arguments_are_told_in_a_line(argument, message):
+def test_wrong_config_arguments_are_one_line_errors(argument, message):
     with pytest.raises(UserError, match=message) as error:
         load(argument)
     assert "\n" not in str(error.value)
@@ -118,7 +118,7 @@ def test_wrong_config_arguments_are_told_in_a_line(argument, message):
     ("--config.train.batch_size=many", "must be of type int, like 64, and 'many' is not"),
     ("--config.train=5", "config.train is a section; set one of its fields: duration|config.train is a section"),
     ("--config.train.batch_size.x=3", "config.train.batch_size has no field 'x'")])
-def test_wrong_overrides_are_told_in_a_line(override, message):
+def test_wrong_overrides_are_one_line_errors(override, message):
     with pytest.raises(UserError, match=message) as error:
         load("quickstart.py", override)
     assert "\n" not in str(error.value)
@@ -162,7 +162,7 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
     assert f"spanbert-jax {verb} --" in capsys.readouterr().out
 
 
-def test_unknown_verb_is_told(capsys):
+def test_unknown_verbs_are_errors(capsys):
     assert main(["trian"]) == 2
     assert "unknown verb 'trian'; allowed: plan, prepare, train, sweep, evaluate, predict" in capsys.readouterr().err
 

@@ -1,11 +1,11 @@
-"""The rules of span masking once more, token by token in plain Python, with the rejections of the reference."""
+"""An independent sampler: span masking token by token in plain Python, with the rejections of the reference."""
 import dataclasses
 import math
 import random
 
 import numpy as np
 
-# Ids of the tests' vocabulary: specials first, then a few ids that no text holds, then the pieces.
+# Ids of the tests' vocabulary: special tokens, then a few ids that no text contains, then the tokens of texts.
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_PIECE, VOCABULARY = 10, 2000
 
@@ -32,7 +32,7 @@ class Blocks:
 
 def random_blocks(rng: np.random.Generator, count: int, length: int, word_start_fraction: float,
                   unit_fraction: float = 0.0) -> Blocks:
-    """Random blocks; a token outside units starts one with `unit_fraction`, each unit goes on with probability 1/2."""
+    """Random blocks; a token outside units starts one with `unit_fraction`, each unit continues with probability 1/2."""
     word_starts = rng.random((count, length)) < word_start_fraction
     word_starts[:, 0] = True
     annotations = np.zeros((count, length), np.uint8)
@@ -49,7 +49,7 @@ def single_rows(blocks: Blocks) -> dict[str, np.ndarray]:
 
 
 def packed_rows(parts: list[Blocks]) -> dict[str, np.ndarray]:
-    """Rows that hold one block of each part, `[CLS] block [SEP]` each, as segments 1, 2, ..."""
+    """Rows with one block of each part, `[CLS] block [SEP]` each, as segments 1, 2, ..."""
     return _join([_text(part, segment, 0, opened=True) for segment, part in enumerate(parts, 1)])
 
 
@@ -69,15 +69,15 @@ def _text(part: Blocks, segment: int, token_type: int, opened: bool) -> dict[str
             "annotations": np.pad(part.annotations, edges)}
 
 
-def _join(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([piece[name] for piece in pieces], axis=1).astype(np.int32) for name in pieces[0]}
+def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts], axis=1).astype(np.int32) for name in parts[0]}
 
 
-def sample_masks(rng: random.Random, blocks: Blocks, scheme: str, spec) -> np.ndarray:
+def sample_masks(rng: random.Random, blocks: Blocks, scheme: str, settings) -> np.ndarray:
     """Masks each block by the sequential rules. bool [N, n]."""
     masks = np.zeros(blocks.tokens.shape, bool)
     for mask, word_starts, annotations in zip(masks, blocks.word_starts.tolist(), blocks.annotations.tolist()):
-        mask[list(_sample(rng, word_starts, _units(annotations), scheme, spec))] = True
+        mask[list(_sample(rng, word_starts, _units(annotations), scheme, settings))] = True
     return masks
 
 
@@ -91,17 +91,17 @@ def _units(annotations: list[int]) -> list[list[int]]:
     return units
 
 
-def _sample(rng: random.Random, word_starts: list[bool], units: list[list[int]], scheme: str, spec) -> set[int]:
+def _sample(rng: random.Random, word_starts: list[bool], units: list[list[int]], scheme: str, settings) -> set[int]:
     length = len(word_starts)
-    budget = math.ceil(length * spec.rate)
+    budget = math.ceil(length * settings.rate)
     if scheme == "token":
         return set(rng.sample(range(length), budget))
-    lower, upper = (1, 1) if scheme == "whole_word" else (spec.span_lower, spec.span_upper)
+    lower, upper = (1, 1) if scheme == "whole_word" else (settings.span_lower, settings.span_upper)
     lengths = range(lower, upper + 1)
-    weights = [spec.geometric_p * (1 - spec.geometric_p) ** (n - lower) for n in lengths]
+    weights = [settings.geometric_p * (1 - settings.geometric_p) ** (n - lower) for n in lengths]
     masked: set[int] = set()
     while len(masked) < budget:
-        if scheme == "annotated" and rng.random() < spec.annotated_rate and not all(masked >= set(u) for u in units):
+        if scheme == "annotated" and rng.random() < settings.annotated_rate and not all(masked >= set(u) for u in units):
             proposal = rng.choice(units)
         else:
             words_left, anchor = rng.choices(lengths, weights)[0], rng.randrange(length)

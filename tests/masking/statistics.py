@@ -1,4 +1,4 @@
-"""What is counted in masked blocks, and the test that two sets of counts come from one law."""
+"""Counts of masked blocks, and a test that two samples of counts have one distribution."""
 import numpy as np
 from scipy import stats
 
@@ -16,7 +16,7 @@ def per_block(block: np.ndarray, values: np.ndarray, count: int, bins: int) -> n
 
 
 def mask_counts(masks: np.ndarray, word_starts: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts of each block, [N, bins] by name."""
+    """Counts per block, [N, bins] by name."""
     count, length = masks.shape
     block, start, lengths = span_lengths(masks)
     spans = np.bincount(block, minlength=count)
@@ -31,7 +31,7 @@ def mask_counts(masks: np.ndarray, word_starts: np.ndarray) -> dict[str, np.ndar
 
 
 def outcome_counts(masks: np.ndarray, tokens: np.ndarray, inputs: np.ndarray, mask_id: int) -> dict[str, np.ndarray]:
-    """What masked tokens [N, (mask, random, kept)] and spans [N, (all kept, all mask, none masked, mixed)] became."""
+    """Outcomes of masked tokens [N, (mask, random, kept)] and spans [N, (all kept, all mask, none masked, mixed)]."""
     is_mask = masks & (inputs == mask_id)
     is_kept = masks & (inputs == tokens)
     token = np.stack([is_mask.sum(1), (masks & ~is_mask & ~is_kept).sum(1), is_kept.sum(1)], axis=1)
@@ -50,12 +50,13 @@ def pooling(weight: np.ndarray, least: float = 60) -> np.ndarray:
         inside += w
         if inside >= least:
             pool, inside = pool + 1, 0.0
-    pools[pools == pool] = max(0, pool - 1)  # what is left at the end joins the last full pool
+    pools[pools == pool] = max(0, pool - 1)  # the rest joins the last full pool
     return np.eye(pools.max() + 1)[pools]
 
 
-def same_law(ours: np.ndarray, theirs_mean: np.ndarray, theirs_count: int, theirs: np.ndarray | None = None) -> float:
-    """p-value that counts `ours` [N, bins] and another sample's mean counts have one expectation.
+def equal_distribution_p_value(ours: np.ndarray, theirs_mean: np.ndarray, theirs_count: int,
+                               theirs: np.ndarray | None = None) -> float:
+    """p-value of the hypothesis that counts `ours` [N, bins] and another sample have the same mean.
 
     A two-sample chi-square test on the mean counts of a block, with the covariance estimated from the blocks: counts
     within a block depend on each other (they share a budget), so the plain chi-square for independent counts would be

@@ -1,4 +1,4 @@
-"""Budgets of blocks and the most that a row can need."""
+"""Budgets of blocks, and the slots that a row needs at most."""
 import math
 
 import numpy as np
@@ -10,7 +10,7 @@ RATES = [0.05, 0.07, 0.15, 0.3, 0.5, 0.9, 1.0]
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_budgets_are_those_of_plain_floats(rate: float) -> None:
+def test_budgets_equal_those_of_python_floats(rate: float) -> None:
     assert budget_table(rate, 600).tolist() == [math.ceil(n * rate) for n in range(601)]
 
 
@@ -34,7 +34,7 @@ def _fullest(rate: float, length: int, most_blocks: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_max_masked_is_reached_by_the_fullest_row_and_never_passed(rate: float) -> None:
+def test_max_masked_is_reached_by_the_fullest_row_and_never_exceeded(rate: float) -> None:
     best = _fullest(rate, 70, 5)
     for blocks in range(1, 6):
         assert [max_masked(rate, s, blocks) for s in range(71)] == best[blocks].tolist()

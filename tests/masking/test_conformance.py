@@ -1,4 +1,4 @@
-"""The masker against distributions measured on the reference implementation."""
+"""The masker compared with distributions measured on the reference implementation."""
 import functools
 import json
 
@@ -21,7 +21,7 @@ CASES = {case["name"]: case for case in json.loads(PATH.read_text())["cases"]} i
 REPLACEMENT = {"span": "span", "word_piece": "token"}
 
 
-def _spec(settings: dict) -> MaskingSettings:
+def _settings_of(settings: dict) -> MaskingSettings:
     return MaskingSettings(
         scheme={"pair_span": "geometric", "random": "token"}[settings["scheme"]], rate=settings["mask_ratio"],
         geometric_p=settings["geometric_p"], span_lower=settings["span_lower"], span_upper=settings["span_upper"],
@@ -31,12 +31,12 @@ def _spec(settings: dict) -> MaskingSettings:
 
 @functools.cache
 def _ours(name: str) -> dict[str, np.ndarray]:
-    """Our counts of each block, [N, bins] by statistic."""
+    """Our counts per block, [N, bins] by statistic."""
     case = CASES[name]
     settings, count = case["settings"], case["blocks"]
     length = settings["block_length"]
     blocks = sampler.random_blocks(np.random.default_rng(1), count, length, settings["word_start_fraction"])
-    masker = make_masker(_spec(settings), length=length + 2, max_blocks=1, special=sampler.SpecialIds(),
+    masker = make_masker(_settings_of(settings), length=length + 2, max_blocks=1, special=sampler.SpecialIds(),
                          unigram=sampler.UNIGRAM)
     out = jax.device_get(masker(jax.random.split(jax.random.key(2), count), sampler.single_rows(blocks)))
     masks = np.zeros((count, length + 2), bool)
@@ -51,7 +51,7 @@ def _ours(name: str) -> dict[str, np.ndarray]:
 
 
 def _theirs(name: str) -> dict[str, np.ndarray]:
-    """The reference's mean counts of a block, [bins] by statistic; shares of spans are shares times spans a block."""
+    """The reference's mean counts per block, [bins] by statistic; shares of spans times spans per block."""
     case = CASES[name]
     bins = case["settings"]["block_length"] + 1
     spans = case["mean_merged_spans_per_block"]
@@ -78,7 +78,7 @@ def test_distribution_equals_the_reference(name: str, statistic: str) -> None:
     ours, theirs = _ours(name)[statistic], _theirs(name)[statistic]
     if statistic == "positions":
         ours = ours[:, [int(i) for i in CASES[name]["mask_probability_at"]]]
-    p = statistics.same_law(ours, theirs, CASES[name]["blocks"])
+    p = statistics.equal_distribution_p_value(ours, theirs, CASES[name]["blocks"])
     assert p > SIGNIFICANCE / (len(CASES) * len(STATISTICS)), (p, ours.mean(0), theirs)
 
 

@@ -1,4 +1,4 @@
-"""What holds of every masked row, whatever is drawn."""
+"""Properties of every masked row, whatever the random bits."""
 import functools
 import math
 
@@ -11,7 +11,7 @@ from tests.masking import sampler
 from tests.masking.sampler import CLS, MASK, PAD, SEP, UNK
 
 COUNT, LENGTH, MAX_BLOCKS = 40, 118, 4
-# Compiling a masker takes longer than any test with it, so the tests share these.
+# Compiling a masker takes longer than any test that uses it, so the tests share these.
 WORDS = MaskingSettings(scheme="whole_word", rate=0.5, max_span_positions=4)
 UNITS = MaskingSettings(scheme="annotated", endpoints="internal", max_span_positions=4)
 MIXTURE = MaskingSettings(scheme="0.4*annotated+0.3*geometric+0.3*token", rate=0.5)
@@ -19,13 +19,13 @@ FULL = MaskingSettings(scheme="0.6*annotated+0.4*token", rate=1.0)
 
 
 @functools.cache
-def _masker(spec: MaskingSettings) -> Masker:
-    return make_masker(spec, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SpecialIds(),
+def _masker(settings: MaskingSettings) -> Masker:
+    return make_masker(settings, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SpecialIds(),
                        unigram=sampler.UNIGRAM)
 
 
-def _mask(spec: MaskingSettings, rows: dict[str, np.ndarray]) -> MaskedRows:
-    return jax.device_get(_masker(spec)(jax.random.split(jax.random.key(11), COUNT), rows))
+def _mask(settings: MaskingSettings, rows: dict[str, np.ndarray]) -> MaskedRows:
+    return jax.device_get(_masker(settings)(jax.random.split(jax.random.key(11), COUNT), rows))
 
 
 def _mixed_rows() -> dict[str, np.ndarray]:
@@ -47,19 +47,19 @@ def _masks(out: MaskedRows) -> np.ndarray:
     return masks
 
 
-@pytest.mark.parametrize("spec", [
+@pytest.mark.parametrize("settings", [
     MaskingSettings(scheme="geometric+token", rate=0.02), WORDS, UNITS, MIXTURE, FULL],
-    ids=lambda spec: f"{spec.scheme}-{spec.rate}")
-def test_budget_of_each_block_is_met_exactly_and_nothing_else_is_touched(spec: MaskingSettings) -> None:
+    ids=lambda settings: f"{settings.scheme}-{settings.rate}")
+def test_budget_of_each_block_is_met_exactly_and_nothing_else_changes(settings: MaskingSettings) -> None:
     rows = _mixed_rows()
-    out = _mask(spec, rows)
+    out = _mask(settings, rows)
     tokens = rows["tokens"]
     masks = _masks(out)
     special = np.isin(tokens, [PAD, CLS, SEP, MASK])
     assert not np.any(masks & special)
     np.testing.assert_array_equal(out.inputs[~masks], tokens[~masks])
     for segment, size in enumerate((30, 1, 48, 20), 1):
-        assert np.all((masks & (rows["segments"] == segment)).sum(1) == math.ceil(size * spec.rate))
+        assert np.all((masks & (rows["segments"] == segment)).sum(1) == math.ceil(size * settings.rate))
     assert np.all(out.weights.sum(1) == masks.sum(1))
 
 
@@ -83,10 +83,10 @@ def test_slots_hold_positions_in_order_and_their_tokens() -> None:
             assert not np.any(array[~used]), name
 
 
-@pytest.mark.parametrize("spec", [WORDS, UNITS], ids=lambda spec: spec.endpoints)
-def test_boundaries_places_and_lengths_follow_from_the_mask(spec: MaskingSettings) -> None:
+@pytest.mark.parametrize("settings", [WORDS, UNITS], ids=lambda settings: settings.endpoints)
+def test_boundaries_places_and_lengths_follow_from_the_mask(settings: MaskingSettings) -> None:
     rows = _mixed_rows()
-    out = _mask(spec, rows)
+    out = _mask(settings, rows)
     masks = _masks(out)
     assert np.sum(out.place >= 4) > 10
     free = ~np.isin(rows["tokens"], [PAD, CLS, SEP, MASK])
@@ -99,7 +99,7 @@ def test_boundaries_places_and_lengths_follow_from_the_mask(spec: MaskingSetting
                 end += 1
             place = out.positions[r, m] - start
             assert (out.place[r, m], out.span_length[r, m]) == (place, end - start + 1)
-            left, right = (start - 1, end + 1) if spec.endpoints == "external" else (start, end)
+            left, right = (start - 1, end + 1) if settings.endpoints == "external" else (start, end)
             bounded = all(free[r, i] and segment[i] == segment[start] for i in (left, right))
             assert out.boundary_weights[r, m] == (bounded and place < 4)
             if bounded:
@@ -122,7 +122,7 @@ def test_a_row_depends_on_its_key_and_itself_only() -> None:
     assert np.mean(np.any(np.asarray(together.positions) != other.positions, axis=1)) > 0.9
 
 
-def test_a_block_is_masked_wherever_it_stands_in_the_row() -> None:
+def test_a_block_is_masked_at_any_position_of_the_row() -> None:
     rows = _mixed_rows()
     alone = {name: np.where(rows["segments"] == 3, array, 0) for name, array in rows.items()}
     out = _mask(MIXTURE, alone)
@@ -137,7 +137,7 @@ def test_rows_of_padding_stay_empty() -> None:
     assert not np.any(out.weights) and not np.any(out.boundary_weights) and not np.any(out.inputs)
 
 
-def test_inputs_of_any_integer_type_and_other_entries_are_taken() -> None:
+def test_inputs_of_any_integer_type_are_accepted_and_other_entries_ignored() -> None:
     rows = _mixed_rows()
     stored = {name: array.astype(np.uint8) for name, array in rows.items()}
     stored["tokens"] = rows["tokens"].astype(np.uint16)
@@ -146,7 +146,7 @@ def test_inputs_of_any_integer_type_and_other_entries_are_taken() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_keys_that_would_tie_rows_together_are_refused() -> None:
+def test_keys_that_would_mask_all_rows_alike_are_refused() -> None:
     rows = _mixed_rows()
     with pytest.raises(ValueError, match="threefry2x32"):
         _masker(UNITS)(jax.random.wrap_key_data(np.zeros((COUNT, 4), np.uint32), impl="rbg"), rows)

@@ -1,4 +1,4 @@
-"""A masking scheme from a plugin: trained with through `config.plugins`, found again in the workdir, and unknown names."""
+"""A masking scheme from a plugin: training with `config.plugins`, evaluation of its workdir, unknown names."""
 import json
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What may change between a checkpoint and the steps to come."""
+"""Which config fields may change when a run resumes from a checkpoint."""
 import copy
 
 import pytest
@@ -30,8 +30,9 @@ def test_nothing_changed():
 @pytest.mark.parametrize("change", [
     {"mesh__fsdp": 4}, {"mesh__zero1": True}, {"evaluation__every": "7 steps"}, {"checkpoint__keep": 9},
     {"skip__stop_after": 5}, {"train__log_every": 1}, {"compute__layers": "scanned"}, {"compute__remat": "full"},
-    {"data__path": "/elsewhere"}, {"profile": "100-104"}, {"trackers": ("json_lines",)}])
-def test_harmless_changes_are_listed(change):
+    {"data__path": "/elsewhere"}, {"profile": "100-104"}, {"compute__attention": "plain"}, {"trackers": ("json_lines",)},
+    {"plugins": ("my_module",)}])
+def test_changeable_fields_are_listed(change):
     (field, value), = change.items()
     line, = check_changes(5, described(), described(**change), force=False, defaults=DEFAULTS)
     assert line.startswith(f"config.{field.replace('__', '.')}: ") and line.endswith(f" -> {value!r}")
@@ -42,13 +43,13 @@ def test_harmless_changes_are_listed(change):
     {"optimizer__learning_rate": 1.0}, {"optimizer__name": "lamb"}, {"masking__scheme": "token"},
     {"objectives__boundary_weight": 0.5}, {"model__dropout": 0.0}, {"compute__dtype": "float32"},
     {"corpus": {"length": 128}}, {"corpus": {"content": "456"}}, {"corpus": {"settings": {"blocks": "pairs"}}}])
-def test_harmful_changes_are_refused_unless_forced(change):
+def test_other_changes_are_refused_unless_forced(change):
     with pytest.raises(UserError, match=r"checkpoint of step 5: .* -> .*--force"):
         check_changes(5, described(), described(**change), force=False, defaults=DEFAULTS)
     assert len(check_changes(5, described(), described(**change), force=True, defaults=DEFAULTS)) == 1
 
 
-def test_all_harmful_changes_are_named_at_once():
+def test_all_refused_changes_are_named_at_once():
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 3; config\.train\.batch_size: 256 -> 8"):
         check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False,
                       defaults=DEFAULTS)
@@ -60,7 +61,7 @@ def test_another_tokenizer_is_refused_even_if_forced():
 
 
 @pytest.mark.parametrize("schedule,allowed", [("constant", True), ("linear", False)])
-def test_a_longer_run_is_harmless_where_the_schedule_does_not_stretch(schedule, allowed):
+def test_a_run_may_be_lengthened_if_its_schedule_does_not_depend_on_the_length(schedule, allowed):
     before = described(schedule__name=schedule)
     after = described(schedule__name=schedule, train__duration="9M steps")
     if allowed:
@@ -70,13 +71,34 @@ def test_a_longer_run_is_harmless_where_the_schedule_does_not_stretch(schedule, 
             check_changes(5, before, after, force=False, defaults=DEFAULTS)
 
 
+def test_a_warmup_in_percent_depends_on_the_length_of_the_run():
+    fields = {"schedule__name": "constant", "schedule__warmup": "10 percent"}
+    with pytest.raises(UserError, match="train.duration"):
+        check_changes(5, described(**fields), described(**fields, train__duration="9M steps"), force=False,
+                      defaults=DEFAULTS)
+
+
+def test_a_checkpoint_with_old_field_names_is_compared_by_the_new_ones():
+    before = described()
+    config = before["config"]
+    for name in ("dtype", "attention", "layers", "remat"):
+        config["model"][name] = config["compute"].pop(name)
+    config["train"]["gradient_dtype"] = config.pop("compute")["gradient_dtype"]
+    schedule = config.pop("schedule")
+    config["optimizer"] |= {"schedule": schedule.pop("name"), **schedule}
+    assert check_changes(5, before, described(), force=False, defaults=DEFAULTS) == []
+    config["optimizer"]["warmup"] = "3 steps"
+    with pytest.raises(UserError, match="config.schedule.warmup: '3 steps' -> '10k steps'"):
+        check_changes(5, before, described(), force=False, defaults=DEFAULTS)
+
+
 def test_a_field_that_did_not_exist_had_its_default():
     before = described()
     del before["config"]["skip"], before["config"]["masking"]["scheme"]
     assert check_changes(5, before, described(), force=False, defaults=DEFAULTS) == []
 
 
-def test_a_checkpoint_tells_the_network_apart_from_how_it_is_computed():
+def test_the_stored_model_does_not_depend_on_compute_options():
     plain, other = SpanBert(config := BertConfig(vocab_size=100)), SpanBert(config, compute=ComputeConfig(
         attention="splash", gradient_dtype="bfloat16"))
     assert describe(PretrainingConfig(), CORPUS, other.description) == describe(
