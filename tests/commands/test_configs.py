@@ -154,12 +154,13 @@ def test_wrong_values_and_combinations_are_refused_before_any_work(override, mes
         validate(load("quickstart.py", override))
 
 
-@pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate", "predict", "sweep"])
+@pytest.mark.parametrize("verb", ["config", "plan", "prepare", "train", "evaluate", "predict", "sweep"])
 def test_help_of_each_verb_has_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
     assert stop.value.code == 0
-    assert f"spanbert-jax {verb} " in capsys.readouterr().out
+    examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"  spanbert-jax {verb} ")]
+    assert any("--" in line for line in examples)
 
 
 def test_unknown_verbs_are_errors(capsys):
