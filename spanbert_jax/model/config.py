@@ -4,13 +4,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from spanbert_jax.model.attention.inputs import AttentionSpec
 
 # Rows of the vocabulary are padded to a multiple of this, so that they fill the lanes of an accelerator and divide
 # evenly over the tensor axis of a mesh.
 VOCABULARY_MULTIPLE = 128
+C = TypeVar("C", bound="ModelConfig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ModelConfig:
     initializer_range: float = 0.02
 
     @classmethod
-    def named(cls, size: str, *, vocab_size: int, **fields: Any) -> Self:
+    def named(cls: type[C], size: str, *, vocab_size: int, **fields: Any) -> C:
         """The config of a named size, a key of `sizes`; other fields as given.
 
         A width that is given changes the feed-forward width in proportion, unless that is given too.

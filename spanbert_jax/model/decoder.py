@@ -129,7 +129,8 @@ class DecoderLayer(nn.Module):
                 key, value = heads_first(cache.memory_key), heads_first(cache.memory_value)
             return memory_attention(memory_attention.queries(x), key, value, inputs.memory_mask, seeds[1])
 
-        def add(name: str, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array], seed: jax.Array | None) -> jax.Array:
+        def add(name: str, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array],
+                seed: jax.Array | None) -> jax.Array:
             norm = LayerNorm(config, compute, name=name)
             added = drop(sublayer(norm(x) if style.norm_first else x), seed, config.dropout)
             return x + added if style.norm_first else norm(x + added)

@@ -1,7 +1,7 @@
-"""The functions between the matrix products, with derivatives that keep little and are cheap on accelerators.
+"""Elementwise functions and layer norm, with derivatives that keep few residuals and are cheap on accelerators.
 
-Left to itself JAX keeps every intermediate value for the backward pass, several as large as the result. Each of these
-keeps one array of that size at most.
+By default JAX keeps every intermediate value for the backward pass, several of the size of the result. Each function
+here keeps at most one array of that size.
 """
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def add_bias(x: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
-    """[..., D] and [D] added.
+def add_bias(x: Float[Array, "... D"], bias: Float[Array, " D"], activated: bool) -> Float[Array, "... D"]:
+    """Adds a bias.
 
     Args:
-      activated: whether an activation follows. What comes back through one is computed at the end of a product, where
-        its rows can be summed along with it; other gradients are read once more.
+      x: the input.
+      bias: the bias.
+      activated: whether an activation follows. The gradient through an activation is computed at the end of a matrix
+        product, where its rows can be summed too; other gradients have to be read once more.
     """
     return x + bias
 
@@ -34,21 +37,21 @@ def _add_bias_backward(activated: bool, _: None, gradient: jax.Array) -> tuple[j
 add_bias.defvjp(lambda x, bias, activated: (x + bias, None), _add_bias_backward)
 
 
-def _sum_of_rows(x: jax.Array) -> jax.Array:
-    """[..., D] -> [D], in float32, as a product with ones: a TPU's matrix unit sums them for nothing."""
+def _sum_of_rows(x: Float[Array, "... D"]) -> Float32[Array, " D"]:
+    """The sum of rows, as a product with ones, which is free on a TPU's matrix unit."""
     flat = x.reshape(-1, x.shape[-1])
-    # Eight rows of ones, or the compiler makes a sum of it again; and at the highest precision, or a TPU would round
+    # Eight rows of ones, or the compiler turns it back into a sum; at the highest precision, or a TPU would round
     # float32 to bfloat16 first.
     return jnp.matmul(jnp.ones((8, len(flat)), x.dtype), flat, precision=jax.lax.Precision.HIGHEST,
                       preferred_element_type=jnp.float32)[0]
 
 
 @jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The exact GELU, by the error function, as in BERT.
 
-    Its derivative is computed along with it, at the end of the product that makes its input, and kept instead of that.
-    An accelerator's compiler may still compute it again where that is cheaper than to read it.
+    Its derivative is computed with it, at the end of the product that makes its input, and kept instead of the input.
+    An accelerator's compiler may still recompute it where that is cheaper than reading it.
     """
     return jax.nn.gelu(x, approximate=False)
 
@@ -70,8 +73,9 @@ def tanh_gelu(x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
-    """Layer norm over the last axis, computed in float32. [..., D], [D], [D] -> [..., D], in the type of x."""
+def normalize(x: Float[Array, "... D"], scale: Float[Array, " D"], bias: Float[Array, " D"],
+              epsilon: float) -> Float[Array, "... D"]:
+    """Layer norm over the last axis, computed in float32; the result has the dtype of x."""
     return _normalize(x, scale, bias, epsilon)[0]
 
 
@@ -79,7 +83,7 @@ def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array,
                epsilon: float) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
-    # Not E[x^2] - E[x]^2, which loses digits that parity with the reference needs.
+    # Not E[x^2] - E[x]^2, which is too inexact for parity with the reference.
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
     return ((wide - mean) * inverse * scale + bias).astype(x.dtype), (x, scale, mean, inverse)
 

@@ -6,23 +6,33 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Float32, Integer
 
 
 class LossSums(NamedTuple):
-    """One objective's sums over its targets: float32 scalars that add up over devices and microbatches."""
-    loss: jax.Array  # nats
-    correct: jax.Array | None  # None where no guess is right or wrong, as in regression
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
+    """Sums of one objective over its targets: float32 scalars that add up over devices and microbatches.
+
+    Attributes:
+      loss: in nats.
+      correct: number of correct predictions; None in regression.
+      count: number of targets.
+    """
+    loss: Float32[Array, "..."]
+    correct: Float32[Array, "..."] | None
+    count: Float32[Array, "..."]  # type: ignore[assignment]  # hides tuple.count
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy in nats and whether no other guess is better, a target. [..., V], [...] -> [...], [...] float32."""
+def cross_entropy(logits: Float[Array, "*targets V"],
+                  targets: Integer[Array, "*targets"]) -> tuple[Float[Array, "*targets"], Float32[Array, "*targets"]]:
+    """Cross-entropy of each target in nats, and whether the target has the highest logit."""
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
-    # Comparing with the maximum is many times cheaper than finding where it stands.
+    # Comparing with the maximum is many times cheaper than an argmax.
     target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return loss, (target >= jnp.max(logits, axis=-1)).astype(jnp.float32)
 
 
-def weighted_sums(losses: jax.Array, correct: jax.Array | None, weights: jax.Array) -> LossSums:
-    """The sums over targets of which each counts as much as its weight. All of one shape, float32."""
-    return LossSums(jnp.sum(losses * weights), None if correct is None else jnp.sum(correct * weights), jnp.sum(weights))
+def weighted_sums(losses: Float[Array, "*targets"], correct: Float32[Array, "*targets"] | None,
+                  weights: Float[Array, "*targets"]) -> LossSums:
+    """Sums over weighted targets."""
+    hits = None if correct is None else jnp.sum(correct * weights)
+    return LossSums(jnp.sum(losses * weights), hits, jnp.sum(weights))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -78,7 +78,7 @@ class Head:
         """The name of the head that has the same outputs in other libraries."""
         return self.name
 
-    def with_labels(self, labels: Sequence[str]) -> Self:
+    def with_labels(self, labels: Sequence[str]) -> Head:
         """This head with other classes; unchanged if it does not classify."""
         return self
 
@@ -121,5 +121,5 @@ class ClassificationHead(Head):
     def outputs(self) -> tuple[str, ...]:
         return ("logits",)
 
-    def with_labels(self, labels: Sequence[str]) -> Self:
+    def with_labels(self, labels: Sequence[str]) -> Head:
         return dataclasses.replace(self, labels=tuple(labels))
