@@ -62,8 +62,8 @@ per_group_gradients.defvjp(lambda embedding, gradient_dtype: (per_group_gradient
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def look_up(embedding: Float[Array, "V D"], group_gradients: Float32[Array, "G V D"], ids: Integer[Array, "B *rest"],
-            dtype: jnp.dtype) -> Float[Array, "B *rest D"]:
+def look_up(embedding: Float[Array, "V D"], group_gradients: Float32[Array, "G V D"], ids: Integer[Array, "*shape"],
+            dtype: jnp.dtype) -> Float[Array, "*shape D"]:
     """Rows of a float32 embedding in another dtype; NaN for ids out of bounds.
 
     Args:
