@@ -6,7 +6,6 @@
 The time between saves is the number of steps between them times that of a step, which is given or measured on a few
 rows. Verification reads the new files from the page cache; its speed per core is bytes over processor time.
 """
-import argparse
 import pathlib
 import shutil
 import statistics
@@ -24,7 +23,7 @@ from spanbert_jax.checkpoints.folder import manifest_path
 from spanbert_jax.checkpoints.manifest import file_sizes, verify
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.state import TrainState
-from tests.benchmarks.bench_step import Ours
+from tests.benchmarks.bench_step import Ours, seconds, step_parser
 
 
 def time_save(checkpointer: Checkpointer, folder: pathlib.Path, step: int, state: TrainState) -> dict[str, float]:
@@ -58,25 +57,13 @@ def read_all(folder: pathlib.Path) -> None:
                 pass
 
 
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
 def main() -> None:
     """Prints two tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--layers", default="unrolled")
+    parser = step_parser(__doc__)
     parser.add_argument("--every", type=int, default=10_000, help="steps between saves")
-    parser.add_argument("--step-seconds", type=float, help="of a training step; measured on --rows if not given")
-    parser.add_argument("--rows", type=int, default=4)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--step-seconds", type=float, help="seconds of a train step (default: measured on --rows)")
     parser.add_argument("--workdir", default=tempfile.gettempdir(), help="on the disk to be measured")
     args = parser.parse_args()
-    args.remat = "none"
     keep_freed_memory()
     trainer = Ours(args, boundary=True, dropout=0.1)
     step_seconds = args.step_seconds or statistics.median([seconds(trainer) for _ in range(4)][1:])

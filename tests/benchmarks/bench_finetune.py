@@ -82,7 +82,8 @@ def make_config(path: str, overrides: Sequence[str], seed: int) -> FinetuningCon
         require(found == value, f"config.{field}", found, f"theirs only supports {value!r}")
     require(config.task.name in CLASSES and not getattr(config.task, "regression", False), "config.task.name",
             config.task.name, f"theirs only supports {' and '.join(CLASSES)}, without regression")
-    require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "", "name dev files, or set config.task.dev_fraction")
+    require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "",
+            "name dev files, or set config.task.dev_fraction")
     return config
 
 

@@ -9,6 +9,7 @@ the step is printed too. Needs the extra "torch".
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -103,20 +104,28 @@ class HuggingFace:
         loss.item()
 
 
-def seconds(run) -> float:
+def seconds(run: Callable[[], object]) -> float:
+    """Time of a call."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def step_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of `Ours`, and the number of repeats."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="base")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--layers", default="unrolled")
     parser.add_argument("--remat", default="none")
+    return parser
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = step_parser(__doc__)
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0])
     args = parser.parse_args()
     keep_freed_memory()  # as in training, for both
