@@ -286,6 +286,16 @@ def test_a_stored_model_loads_and_is_replaced_atomically(models, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_task_files_of_older_versions_load(models, tmp_path):
+    fine_tuned = load_model(models["relation_extraction"])
+    save_model(tmp_path / "model", fine_tuned)
+    file = tmp_path / "model" / "task.json"
+    stored = json.loads(file.read_text())
+    stored["facts"] = stored.pop("fitted")
+    file.write_text(json.dumps(stored))
+    assert load_model(tmp_path).task == fine_tuned.task
+
+
 def test_a_context_of_a_million_characters(models):
     context = "the old house . " * 62_500 + "red"
     answer = spanbert_jax.pipeline("question-answering", models["question_answering"])(
