@@ -72,7 +72,7 @@ def read_manifest(path: pathlib.Path, step: int) -> Manifest:
     """
     try:
         text = path.read_bytes().decode()
-        body = json.loads(text)["body"]
+        body: Any = json.loads(text)["body"]
         unchanged = _render(body) == text
     except FileNotFoundError:
         raise ManifestError("missing") from None

@@ -176,7 +176,8 @@ def _from_slurm(environ: Environment) -> Cluster | None:
     address = _given_address(environ)
     if not address:
         # node7, node[007-015,020] or node[007-015],other3: the first host of the list.
-        prefix, first, suffix = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", hosts).groups("")
+        names = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", hosts)
+        prefix, first, suffix = names.groups("") if names else (hosts, "", "")
         # Steps of a job may run at the same time, and so may jobs, whose numbers are consecutive.
         port = _port(_number(environ, "SLURM_JOB_ID") + 1021 * int(environ.get("SLURM_STEP_ID", 0)))
         address = f"{prefix}{first}{suffix}:{environ.get('JAX_COORDINATOR_PORT', port)}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.layout import Leaf, build, leaves
-from spanbert_jax.interop.naming import NamedTensors
+from spanbert_jax.interop.sources.tensors import LocatedTensors
 from spanbert_jax.model import Decoder, EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
@@ -21,7 +21,7 @@ _BLOCK = 64  # rows of a kernel that are transposed at once
 _ALIGNMENT = 64  # bytes
 
 
-def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
+def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
          finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
     """The parameters of a model from tensors; heads that are missing are initialized, with a warning.
 
@@ -57,7 +57,7 @@ def load(model: EncoderModel | Decoder, tensors: NamedTensors, seed: int = 0,
     return params
 
 
-def _check_biases(parts: Sequence[Leaf], tensors: NamedTensors) -> None:
+def _check_biases(parts: Sequence[Leaf], tensors: LocatedTensors) -> None:
     """Checks that biases are either all there or all missing, for each projection and for all layer norms together.
 
     Raises:
@@ -79,7 +79,7 @@ def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarr
     return np.full(leaf.shape, leaf.kind == "scale", np.float32)
 
 
-def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: NamedTensors) -> str | None:
+def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: LocatedTensors) -> str | None:
     """Copies a tensor into its parameter. Returns its name if it is a bias that is missing, and so zero."""
     name, slot = leaf.names[index], leaf.slot(index, array)
     if name not in tensors.shapes:
@@ -105,7 +105,7 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     return buffer[start:start + size].view(np.float32).reshape(shape)
 
 
-def read_checked(tensors: NamedTensors, name: str, leaf: Leaf) -> np.ndarray:
+def read_checked(tensors: LocatedTensors, name: str, leaf: Leaf) -> np.ndarray:
     """Reads a tensor and checks its shape, its dtype and that all numbers are finite; a vocabulary may have more rows.
 
     Raises:

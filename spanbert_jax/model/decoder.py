@@ -117,13 +117,15 @@ class DecoderLayer(nn.Module):
                 return attention(attention.queries(x), *attention.keys_and_values(x), inputs.mask, seeds[0])
             hypotheses = x.reshape(len(cache.key), 1, -1)  # each has its own previous positions
             query, *current = attention.queries_keys_and_values(hypotheses)
-            key, value = (jax.lax.dynamic_update_slice_in_dim(before, heads_first(new), inputs.step, 2)
+            step: Any = inputs.step
+            key, value = (jax.lax.dynamic_update_slice_in_dim(before, heads_first(new), step, 2)
                           for before, new in zip(cache[:2], current, strict=True))
             cache = cache._replace(key=key, value=value)
             return attention(query, heads_first(key), heads_first(value), inputs.mask, None).reshape(x.shape)
 
         def attend_to_memory(x: jax.Array) -> jax.Array:
             if cache is None:
+                assert inputs.memory is not None, "it is needed without a cache"
                 key, value = memory_attention.keys_and_values(inputs.memory)
             else:
                 key, value = heads_first(cache.memory_key), heads_first(cache.memory_value)

@@ -98,6 +98,7 @@ class EncoderModel(nn.Module):
         token_types = 0 * ones if token_type_ids is None else token_type_ids
         if first is not None:
             # Padding continues the positions of the last text and may exceed the last one, where a look-up gives NaN.
+            assert attention_mask is not None, "it gives the text of each token"
             segments, last = attention_mask, self.config.max_positions - 1
             positions = jnp.minimum(position_ids(segments), last)
         elif input_ids.shape[1] > self.config.max_positions:

@@ -2,7 +2,7 @@
 import contextlib
 import gzip
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
@@ -15,7 +15,8 @@ def open_file(path: str, issues: DataIssues) -> Iterator[IO[bytes]]:
     with open(path, "rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        with (gzip.open(raw) if is_gzip else contextlib.nullcontext(raw)) as stream:
+        opened: Any = gzip.open(raw) if is_gzip else contextlib.nullcontext(raw)
+        with opened as stream:
             mark = stream.read(3)
             if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise UserError(f"source {path}: looks like UTF-16; convert it to UTF-8")

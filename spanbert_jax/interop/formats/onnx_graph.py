@@ -6,7 +6,7 @@ An architecture has one function in `_ENCODERS`, a head one in `_HEADS`.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,7 @@ def _classification(graph: _Graph, config: ModelConfig, head: Head, encoded: Out
     return {"logits": (_dense(graph, x, "classifier"), (*shape[:-1], len(head.labels)))}
 
 
-_ENCODERS = {"bert": _bert_encoder}
+_ENCODERS: dict[str, Callable[[_Graph, Any], str]] = {"bert": _bert_encoder}
 _HEADS = {None: _no_head, "masked_lm": _masked_lm, "pretraining": _pretraining,
           "question_answering": _question_answering, "sequence_classification": _classification,
           "token_classification": _classification}

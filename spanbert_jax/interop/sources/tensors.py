@@ -26,3 +26,10 @@ class Tensors(Protocol):
         Raises:
           UserError: when it cannot be read, naming file and tensor.
         """
+
+
+class LocatedTensors(Tensors, Protocol):
+    """Tensors that know where each one is stored."""
+
+    def where(self, name: str) -> str:
+        """File and stored name of a tensor, for errors."""

@@ -66,7 +66,8 @@ def _attend_forward(inputs: AttentionInputs,
 def _attend_backward(spec: AttentionSpec, kept: tuple[AttentionInputs, jax.Array],
                      gradient: jax.Array) -> tuple[AttentionInputs]:
     inputs, context = kept
-    return AttentionInputs((_run(_backward, inputs, spec, [context, gradient]),), None, None),
+    nothing: Any = None  # the segments, as integers, have no gradient
+    return AttentionInputs((_run(_backward, inputs, spec, [context, gradient]),), nothing, None),
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -117,7 +118,7 @@ def _forward(seeds: Any, query_segments: Any, key_segments: Any, projections: An
         if threshold:
             weights = jnp.where(_keep(seeds, head, scores.shape, threshold), weights, 0)
         halves.append(_dot(weights.astype(value.dtype), value, 1, 0) * (_scale(threshold) / total))
-    context[...] = jnp.where(left, *halves).astype(context.dtype)
+    context[...] = jnp.where(left, halves[0], halves[1]).astype(context.dtype)
 
 
 def _backward(seeds: Any, query_segments: Any, key_segments: Any, projections: Any, context: Any, gradient: Any,
@@ -129,7 +130,9 @@ def _backward(seeds: Any, query_segments: Any, key_segments: Any, projections: A
     visible = query_segments[...] == key_segments[...]
     # Summed over a head's lanes: the sum over keys of each probability times its gradient.
     product = above * context[...].astype(jnp.float32)
-    halves, key_sum, value_sum = [], 0.0, 0.0
+    halves: list[Any] = []
+    key_sum: Any = 0.0
+    value_sum: Any = 0.0
     for head, lanes in enumerate((left, ~left)):
         own, own_above = jnp.where(lanes, scaled, 0), jnp.where(lanes, above, 0) * _scale(threshold)
         weights, total, inside = _softmax(_dot(own.astype(dtype), key, 1, 1), visible, clamp)
@@ -143,7 +146,7 @@ def _backward(seeds: Any, query_segments: Any, key_segments: Any, projections: A
         value_sum += _dot(kept.astype(dtype), (own_above * share).astype(dtype), 0, 0)
         key_sum += _dot(back, (own * share).astype(dtype), 0, 0)
         halves.append(_dot(back, key, 1, 0) * (share * HEAD_WIDTH ** -0.5))
-    for part, sums in enumerate((jnp.where(left, *halves), key_sum, value_sum)):
+    for part, sums in enumerate((jnp.where(left, halves[0], halves[1]), key_sum, value_sum)):
         projections_gradient[:, part * LANES:(part + 1) * LANES] = sums.astype(dtype)
 
 

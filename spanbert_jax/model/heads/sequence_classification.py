@@ -31,4 +31,5 @@ class SequenceClassification(ClassificationHead):
         return {"classification_head": classifier(config, compute, len(self.labels))}
 
     def __call__(self, model: nn.Module, inputs: HeadInputs) -> dict[str, jax.Array]:
+        assert inputs.pooled is not None, "it is one of the inputs"
         return {"logits": model.classification_head(drop(inputs.pooled, inputs.seed, inputs.dropout_rate))}
