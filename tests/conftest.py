@@ -13,7 +13,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that te
     # emitters XLA compiles twice as fast, and with a worker for each core one LLVM module a program is enough.
     os.environ["XLA_FLAGS"] = ("--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
                                + os.environ.get("XLA_FLAGS", ""))
-    # The workers share one folder of compiled programs. Set the variable to keep it from one call of pytest to the next.
+    # The workers share one folder of compiled programs. Set the variable to keep it from one call of pytest to the
+    # next.
     if "SPANBERT_TEST_CACHE" not in os.environ:
         _COMPILED = tempfile.TemporaryDirectory()
         os.environ["SPANBERT_TEST_CACHE"] = _COMPILED.name

@@ -119,7 +119,7 @@ class Process:
                                        stdout=subprocess.PIPE, text=True, errors="replace")
         self.lines: list[str] = []
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -62,7 +62,7 @@ class Checkpointer:
         if not read_only:
             self._open()
 
-    def __enter__(self) -> "Checkpointer":
+    def __enter__(self) -> Checkpointer:
         _absl.addFilter(_is_not_orbax)
         return self
 

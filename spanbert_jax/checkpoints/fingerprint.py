@@ -23,7 +23,8 @@ def fingerprint(tree: Any) -> dict[str, int]:
     processes, because integer sums have no rounding. Every process must call this.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    # One by one: CPUs then hold the products of one array at a time, and simulated devices run one collective at a time.
+    # One by one: CPUs then hold the products of one array at a time, and simulated devices run one collective at a
+    # time.
     return {array_name(path): int(_checksum(leaf)) for path, leaf in leaves}
 
 

@@ -107,7 +107,7 @@ def remove_leftovers(folder: pathlib.Path) -> None:
     steps = set(list_steps(folder))
     for entry in _entries(folder):
         manifest = _MANIFEST.fullmatch(entry.name)
-        if _LEFTOVERS.fullmatch(entry.name) or manifest and int(manifest.group(1)) not in steps:
+        if _LEFTOVERS.fullmatch(entry.name) or (manifest and int(manifest.group(1)) not in steps):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:

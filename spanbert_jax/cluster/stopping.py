@@ -15,12 +15,13 @@ Result = TypeVar("Result")
 # SIGALRM signals the time limit.
 _SIGNALS = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGALRM: "the time limit"}
 _POLL_SECONDS = 0.1
-# A library may swallow an exception that a signal handler raises inside it, as garbage collection does. Then it is raised
+# A library may swallow an exception that a signal handler raises inside it, as garbage collection does. Then it is
+# raised
 # again after this time, which is long enough for normal cleanup.
 _REPEAT_SECONDS = 5.0
 
 # Requests in use, outermost first.
-_entered: list["StopRequest"] = []
+_entered: list[StopRequest] = []
 
 
 class Stopped(BaseException):
@@ -30,8 +31,9 @@ class Stopped(BaseException):
 class StopRequest:
     """A request to stop: true after SIGINT, SIGTERM or the time limit.
 
-    A context manager. Inside it, a request raises `Stopped` at once; inside `deferred()` it only sets the request, which
-    the program checks between two steps. A nested StopRequest takes over a request of the outer one. A second signal
+    A context manager. Inside it, a request raises `Stopped` at once; inside `deferred()` it only sets the request,
+    which the program checks between two steps. A nested StopRequest takes over a request of the outer one. A second
+    signal
     ends the process at once, except a second SIGTERM under Slurm. Outside the main thread, where Python handles no
     signals, only the time limit counts, and only when the request is checked.
     """
@@ -47,7 +49,7 @@ class StopRequest:
         self._deferred = False
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             if _entered and _entered[-1]:
                 raise Stopped(_entered[-1].reason)

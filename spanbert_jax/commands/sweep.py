@@ -5,8 +5,8 @@
       --config.task.train=train-v1.1.json --config.task.dev=dev-v1.1.json \\
       --grid optimizer.learning_rate=1e-5,2e-5,3e-5 --grid train.batch_size=16,32
 
-Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out the
-same examples. The table shows mean and standard deviation over the seeds, the best dev metric first.
+Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out
+the same examples. The table shows mean and standard deviation over the seeds, the best dev metric first.
 """
 from __future__ import annotations
 

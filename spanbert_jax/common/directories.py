@@ -21,7 +21,7 @@ def require_absent_or_empty(out: str | os.PathLike) -> None:
     """
     out = pathlib.Path(out).expanduser()
     try:
-        occupied = out.is_symlink() or out.exists() and not (out.is_dir() and not any(out.iterdir()))
+        occupied = out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir())))
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another directory") from None
     if occupied:

@@ -25,7 +25,7 @@ class DataIssues:
         if len(places) < _PLACES_KEPT and place not in places:
             places.append(place)
 
-    def merge(self, later: "DataIssues") -> None:
+    def merge(self, later: DataIssues) -> None:
         """Adds the issues of a later part of the data."""
         self.counts.update(later.counts)
         for issue, places in later.places.items():

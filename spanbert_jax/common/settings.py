@@ -129,7 +129,7 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
         value = float(value)
     if tuple in kinds and isinstance(value, (list, tuple)):
         value = _as_tuple(value)
-    right = any(kind is Any or isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+    right = any(kind is Any or (isinstance(value, kind) and (kind is not int or not isinstance(value, bool)))
                 for kind in kinds)
     require(right, name, value, f"must be of type {' or '.join(getattr(kind, '__name__', 'any') for kind in kinds)}")
     return value

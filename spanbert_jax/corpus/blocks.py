@@ -33,7 +33,8 @@ def sentence_blocks(ends: Sequence[int], budget: int) -> tuple[list[int], list[i
 
 
 def window_blocks(total: int, budget: int) -> list[int]:
-    """Returns the token offsets that cut a document of `total` tokens every `budget` tokens. The last window is shorter."""
+    """Returns the token offsets that cut a document of `total` tokens every `budget` tokens. The last window is
+    shorter."""
     return [*range(0, total, budget), total] if total else [0]
 
 

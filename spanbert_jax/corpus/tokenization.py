@@ -3,7 +3,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusS
 
     ends = np.concatenate([[0], np.cumsum(lengths)])
     stops = np.cumsum([0, *map(len, spans)])
-    bounds = [ends[a:b + 1].tolist() for a, b in zip(stops[:-1], stops[1:])]
+    bounds = [ends[a:b + 1].tolist() for a, b in pairwise(stops)]
     stats.counts["documents"] += len(documents)
     stats.counts["tokens"] += len(tokens)
     chunk = TokenizedChunk(tokens, np.zeros(len(tokens), np.uint8), bounds, documents, spans)

@@ -56,7 +56,7 @@ def _check_replaceable(out: pathlib.Path) -> None:
         raise UserError(f"out {out}: is a file, so it is not a corpus to be replaced; give another directory")
     for path in sorted(out.iterdir()):
         known = path.name in _FILES or ".array_record-" in path.name
-        if not (known and path.is_file() or path.name == GENERATED):
+        if not ((known and path.is_file()) or path.name == GENERATED):
             raise UserError(f"out {out}: holds {path.name!r}, so it is not a corpus to be replaced; give another "
                             "directory")
 

@@ -53,7 +53,7 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     Raises:
       UserError: the directory cannot be written; what was there before is kept.
     """
-    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
+    new, _old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     try:
         fine_tuned.task.save_weights(new, fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer)

@@ -1,1 +1,2 @@
-"""Planning: memory and speed of a run on hardware that is not there, from compiling its train step for that hardware."""
+"""Planning: memory and speed of a run on hardware that is not there, from compiling its train step for that
+hardware."""

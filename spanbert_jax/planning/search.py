@@ -11,7 +11,8 @@ from spanbert_jax.pretraining.config import PretrainingConfig
 
 # Values of `config.compute.remat` to try, from the fastest to the one that needs least memory.
 _REMAT = ("none", "names", "full")
-# Devices over which parameters are sharded if they do not fit otherwise: with more, the shards are too small to be fast.
+# Devices over which parameters are sharded if they do not fit otherwise: with more, the shards are too small to be
+# fast.
 _FSDP = 16
 
 Overrides = dict[str, str | int | bool]

@@ -78,7 +78,7 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
     null = _entry("", -1, -1, float(logits.start[first]), float(logits.end[first]))
     # Without any text, the score of the best is 0, as in the reference.
     odds = null["score"] - (texts[0]["score"] if texts else 0.0)
-    given = null if not texts or limits.null_answers and odds > limits.null_threshold else texts[0]
+    given = null if not texts or (limits.null_answers and odds > limits.null_threshold) else texts[0]
     listed = texts + [null] if limits.null_answers or not texts else texts
     for entry, probability in zip(listed, _softmax([entry["score"] for entry in listed])):
         entry["probability"] = probability

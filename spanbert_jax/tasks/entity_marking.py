@@ -57,8 +57,8 @@ def assign_markers(names: Iterable[str], tokenizer: Tokenizer, markers: str) -> 
 
     Args:
       markers: "unused": the vocabulary entries [unused1], [unused2] and so on, as in the reference. "words": ordinary
-        words, such as "( subject" and ")" around an entity and "( subject person )" for a type, for vocabularies without
-        such entries.
+        words, such as "( subject" and ")" around an entity and "( subject person )" for a type, for vocabularies
+        without such entries.
 
     Raises:
       UserError: the vocabulary has too few unused entries, or cannot spell a marker.

@@ -87,8 +87,8 @@ class ExtractiveSummarization(Task[Document]):
         """[CLS] sentence [SEP] [CLS] sentence [SEP] ..., token types alternately 0 and 1, as in BertSum.
 
         A document that is too long becomes several features, see `sentence_windows`. A sentence that is too long for a
-        feature is truncated at the end; one that the tokenizer maps to no token is left out and never chosen. A document
-        without sentences is [CLS] [SEP].
+        feature is truncated at the end; one that the tokenizer maps to no token is left out and never chosen. A
+        document without sentences is [CLS] [SEP].
 
         Token columns: "sentence", int32, the number of the sentence in the feature where it is predicted, else -1;
         "label", int32, 1 there for sentences of `metrics.rouge.greedy_oracle`; "label_weight", float32, 1 / (number of
@@ -144,7 +144,8 @@ class ExtractiveSummarization(Task[Document]):
 
     def decode(self, examples: Sequence[Document], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "summary", "sentences", "scores"}: the most likely sentences joined by spaces, in the document's order.
+        """{"id", "summary", "sentences", "scores"}: the most likely sentences joined by spaces, in the document's
+        order.
 
         Each of "sentences" is {"sentence", "start", "end", "text", "score"}: its number from 0, its characters
         [start, end) in the text, and its probability, from its tokens' mean log odds. "scores" are the probabilities of
@@ -204,8 +205,8 @@ class ExtractiveSummarization(Task[Document]):
 def sentence_windows(sizes: Sequence[int], room: int) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Windows of whole sentences, and for each sentence the window with the largest min(left context, right context).
 
-    A window holds as many sentences as fit. The next one starts at its middle, or later if no further sentence would fit
-    otherwise; the last one starts as early as possible.
+    A window holds as many sentences as fit. The next one starts at its middle, or later if no further sentence would
+    fit otherwise; the last one starts as early as possible.
 
     Args:
       sizes: tokens of each of n sentences, at most `room`.

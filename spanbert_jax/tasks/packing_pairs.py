@@ -18,8 +18,8 @@ _MOST_TEXTS = 64
 class PackedPairs(PackedRows):
     """Features in rows of S positions and their labels in rows of T positions.
 
-    In addition to those of `PackedRows`, a row has "labels", "previous" and "label_segments" [T]: the target tokens, the
-    token before each, and the number of its text as in "segments", 0 for padding.
+    In addition to those of `PackedRows`, a row has "labels", "previous" and "label_segments" [T]: the target tokens,
+    the token before each, and the number of its text as in "segments", 0 for padding.
 
     Attributes:
       label_length: T.

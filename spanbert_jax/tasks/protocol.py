@@ -205,8 +205,8 @@ class Task(abc.ABC, Generic[E]):
         Args:
           outputs: as `apply` returns them, for R rows of S positions and at most K texts: token logits [R, S, labels],
             start_logits and end_logits [R, S], or the [R, K, labels] logits of "sequence_classification".
-          batch: "segments" [R, S], 0 for padding and k + 1 for tokens of text k; "first" [R, K], position of each text's
-            first token; "weights" [R, K], 1 for a text and 0 for none; and `label_fields` by name: columns as
+          batch: "segments" [R, S], 0 for padding and k + 1 for tokens of text k; "first" [R, K], position of each
+            text's first token; "weights" [R, K], 1 for a text and 0 for none; and `label_fields` by name: columns as
             [R, K, ...], token columns as [R, S, ...], 0 for padding.
         """
 

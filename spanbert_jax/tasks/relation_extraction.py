@@ -155,7 +155,8 @@ class RelationExtraction(Task[Relation]):
 
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the five
+        """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the
+        five
         most likely ones, and text and characters of the entities, as from `Relation.entities`."""
         logits = np.asarray(outputs["logits"], np.float64)
         odds = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -1,4 +1,5 @@
-"""Encoder-decoder models that were fine-tuned with transformers, as tasks: their settings of generation and tokenizers."""
+"""Encoder-decoder models that were fine-tuned with transformers, as tasks: their settings of generation and
+tokenizers."""
 from __future__ import annotations
 
 import json
@@ -114,7 +115,7 @@ def generation_settings(values: Mapping[str, Any], defaults: Mapping[str, Any], 
     settings["target_length"] = values.get("max_new_tokens", values.get("max_length", _LENGTH) - 1)
     settings["min_length"] = max(0, values.get("min_length", 0) - 1)
     for theirs, ours in _GENERATION.items():
-        if theirs not in values or ours in _SAMPLING and not values.get("do_sample"):
+        if theirs not in values or (ours in _SAMPLING and not values.get("do_sample")):
             continue
         value, kind = values[theirs], type(defaults[ours])
         if type(value) is not kind and not (kind is float and type(value) is int):

@@ -40,7 +40,7 @@ def build_model(encoder: ModelConfig, compute: ComputeConfig, settings: Seq2SeqS
             raise UserError(f"config.task.decoder={kind!r}: its tokenizer has {size:,} tokens and its model "
                             f"{decoder.vocab_size:,}; they do not belong together")
         decoder = dataclasses.replace(decoder, dropout=encoder.dropout, attention_dropout=encoder.attention_dropout)
-    if wanted > decoder.num_layers or wanted and kind == "shared":
+    if wanted > decoder.num_layers or (wanted and kind == "shared"):
         raise UserError(f"config.task.decoder_layers={wanted}: the decoder has {decoder.num_layers}; use fewer, or 0 "
                         f"for all{', as required with decoder=shared' * (kind == 'shared')}")
     if settings.target_length > decoder.max_positions:

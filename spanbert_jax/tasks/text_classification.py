@@ -146,8 +146,9 @@ class TextClassification(Task[Text]):
                  with_labels: bool = True) -> Features:
         """One feature per example: [CLS] text [SEP], or [CLS] text [SEP] second [SEP] with token types 0 and 1.
 
-        A text that is too long is truncated at the end; a pair loses tokens one by one at the end of the longer text, or
-        of the second if both are equally long, as in the reference. Text that spells a special token is ordinary text.
+        A text that is too long is truncated at the end; a pair loses tokens one by one at the end of the longer text,
+        or of the second if both are equally long, as in the reference. Text that spells a special token is ordinary
+        text.
 
         Columns: "label", int32 index of the class, or float32 number; "weight" float32, 0 for unknown classes.
         """

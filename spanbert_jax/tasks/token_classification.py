@@ -87,8 +87,9 @@ class TokenClassification(Task[Sentence]):
                  with_labels: bool = True) -> Features:
         """[CLS], the tokens of the words, [SEP]; token types are all 0.
 
-        A sentence that is too long becomes several features of `length` tokens, each `length` // 2 after the one before.
-        Each word is predicted in the feature in which its first token has the largest min(left context, right context).
+        A sentence that is too long becomes several features of `length` tokens, each `length` // 2 after the one
+        before. Each word is predicted in the feature in which its first token has the largest min(left context, right
+        context).
         A word that the tokenizer maps to no token is an [UNK].
 
         Token columns: "word", int32, the number of the word at the first token where it is predicted, else -1; "tag",

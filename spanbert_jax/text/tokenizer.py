@@ -113,7 +113,8 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 
 def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
-    """Returns [V] uint8: 1 for tokens that begin a word (also [UNK]), 0 for `##` tokens, [PAD], [CLS], [SEP], [MASK]."""
+    """Returns [V] uint8: 1 for tokens that begin a word (also [UNK]), 0 for `##` tokens, [PAD], [CLS], [SEP],
+    [MASK]."""
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     table = np.ones(max(vocab.values()) + 1, np.uint8)
     for token, i in vocab.items():

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import multiprocessing
 import os
@@ -154,7 +155,7 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
                       config.optimizer.clip_norm)
         seconds += time.perf_counter() - began
         # As `training.loop` has it: just before the end, where it is evaluated anyway, once is enough.
-        if step == total or every and step % every == 0 and total - step >= every / 2:
+        if step == total or (every and step % every == 0 and total - step >= every / 2):
             score = scores_of(model, experiment, "dev")[learning.metric]
             print(f"theirs, seed {config.seed}: step {step:,} of {total:,}: {learning.metric} {score:.2f}, "
                   f"loss {loss:.3f}, {seconds / step:.3f} s a step", flush=True)
@@ -208,7 +209,7 @@ def batches(experiment: Experiment) -> Iterator[np.ndarray]:
     count, random = len(rows.features), np.random.default_rng(experiment.config.seed)
     ends = [step * per_step * count // len(rows) for step in range(total + 1)]
     stream = np.concatenate([random.permutation(count) for _ in range(-(-ends[-1] // count))])
-    for start, end in zip(ends[:-1], ends[1:]):
+    for start, end in itertools.pairwise(ends):
         yield stream[start:end]
 
 

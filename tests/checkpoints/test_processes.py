@@ -27,7 +27,7 @@ def test_processes_agree(tmp_path, failing):
     finally:
         for process in processes:
             process.kill()
-    for process, (out, errors) in zip(processes, outputs):
+    for process, (_out, errors) in zip(processes, outputs):
         assert process.returncode == 0, errors
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
     reason = "File too large" if failing == 0 else "process 1: File too large"

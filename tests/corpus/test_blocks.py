@@ -29,7 +29,7 @@ def test_sentence_blocks_follow_the_definition(seed):
     budget = int(rng.integers(1, 20))
     lengths = rng.integers(0, 2 * budget + 2, rng.integers(0, 30)).tolist()
     cuts, cut_sentences = sentence_blocks(list(itertools.accumulate(lengths)), budget)
-    assert [list(range(a, b)) for a, b in zip(cuts, cuts[1:])] == greedy_by_definition(lengths, budget)
+    assert [list(range(a, b)) for a, b in itertools.pairwise(cuts)] == greedy_by_definition(lengths, budget)
     assert cut_sentences == [i for i, length in enumerate(lengths) if length > budget]
 
 

@@ -1,4 +1,5 @@
-"""Every shell command of README, pages and docstrings is accepted by its argument parser and the checks of its config."""
+"""Every shell command of README, pages and docstrings is accepted by its argument parser and the checks of its
+config."""
 import argparse
 import contextlib
 import importlib

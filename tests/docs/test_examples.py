@@ -1,4 +1,5 @@
-"""The commands and Python snippets of README and pages run, with small inputs and settings; the others name a reason."""
+"""The commands and Python snippets of README and pages run, with small inputs and settings; the others name a
+reason."""
 import contextlib
 import io
 import re

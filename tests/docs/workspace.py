@@ -1,4 +1,5 @@
-"""A folder in which the commands and snippets of the pages run: small inputs, and settings with which a run takes seconds."""
+"""A folder in which the commands and snippets of the pages run: small inputs, and settings with which a run takes
+seconds."""
 from __future__ import annotations
 
 import json

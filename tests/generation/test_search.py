@@ -34,7 +34,7 @@ def sources(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return tokens, (np.arange(11) < LENGTHS[:, None]).astype(np.int64)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def program(model, settings):
     return jax.jit(lambda params, *inputs: generate(IncrementalDecoder(model, unstack_layers(params)), *inputs[:2], settings, inputs[2]))
 

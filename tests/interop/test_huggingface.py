@@ -23,7 +23,7 @@ def test_comes_in_and_goes_out(head, tmp_path):
     network = save(head, tmp_path / "theirs")
     model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
     assert_agree(model, params, network)
-    assert not ("classification" in (head or "")) or model.labels == LABELS
+    assert "classification" not in (head or "") or model.labels == LABELS
 
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     again, loading = type(network).from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -149,7 +149,7 @@ def test_padded_vocabulary(tmp_path):
 
 def test_new_heads_are_told(tmp_path, caplog):
     save(None, tmp_path)
-    model, params = spanbert_jax.from_pretrained(tmp_path, "token_classification", labels=["O", "B", "I"])
+    _model, params = spanbert_jax.from_pretrained(tmp_path, "token_classification", labels=["O", "B", "I"])
     assert "has no classification head: it is new" in caplog.text
     kernel = np.asarray(params["classification_head"]["kernel"])
     assert kernel.shape == (32, 3) and 0.01 < kernel.std() < 0.03 and not np.any(params["classification_head"]["bias"])
@@ -179,7 +179,7 @@ def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     with safe_open(tmp_path / "ours" / BOUNDARY_FILE, "np") as file:
         assert "cls.pair_target_predictions.mlp_layer_norm.layer_norm1.weight" in file.keys()
-    network, loading = transformers.BertForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    _network, loading = transformers.BertForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     again, same = spanbert_jax.from_pretrained(tmp_path / "ours", "pretraining")
     assert again == model

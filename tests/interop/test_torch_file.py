@@ -214,7 +214,7 @@ def test_attributes_cannot_be_set_on_what_pickles_may_ask_for(tmp_path, monkeypa
 def test_truncated_files(save, reader):
     path = save({"a": torch.randn(40), "b": torch.randn(3).half(), "c": "text"})
     content = path.read_bytes()
-    lengths = {*range(0, 24), *range(24, len(content), max(1, len(content) // 60)),
+    lengths = {*range(24), *range(24, len(content), max(1, len(content) // 60)),
                *range(len(content) - 30, len(content))}
     for length in lengths:
         path.write_bytes(content[:length])

@@ -4,8 +4,8 @@
   python -m tests.launch.try_slurm
 
 A run of two tasks gets SIGTERM, is preempted by a job of higher priority, loses a task to SIGKILL, and continues to its
-end each time. One is warned of its time limit, and continues. One with a wrong argument is not requeued; a cancelled one
-stays cancelled. Takes about six minutes.
+end each time. One is warned of its time limit, and continues. One with a wrong argument is not requeued; a cancelled
+one stays cancelled. Takes about six minutes.
 """
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def read(tree: dict, name: str, vocab_size: int) -> np.ndarray:
     value = np.asarray(value if layer is None else value[layer])
     if path[-1] == "kernel":
         value = value.T
-    return value[:vocab_size] if "token" in path or path[-2] == "output" and layer is None else value
+    return value[:vocab_size] if "token" in path or (path[-2] == "output" and layer is None) else value
 
 
 def load(shapes: dict, weights: dict[str, np.ndarray]) -> dict:

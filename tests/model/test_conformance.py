@@ -85,7 +85,7 @@ def run(model, weights, vectors):
 def test_agrees_with_the_reference(weights, vectors, layers, remat):
     model = make_model(layers=layers, remat=remat)
     config = model.config
-    ((loss, (logits, terms, intermediates)), gradients), rows = run(model, weights, vectors)
+    ((loss, (logits, terms, intermediates)), gradients), _rows = run(model, weights, vectors)
     hidden = np.asarray(intermediates["encoder"]["layers"]["hidden"][0])
     np.testing.assert_allclose(hidden, vectors["hidden"], atol=1e-5)
     np.testing.assert_allclose(logits.masked[..., :config.vocab_size], vectors["mlm_logits"], atol=1e-5)

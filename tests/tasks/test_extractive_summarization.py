@@ -1,4 +1,5 @@
 """Extractive summarization: features token by token, windows, loss, choice of sentences, and metrics."""
+import itertools
 import json
 
 import jax
@@ -96,7 +97,7 @@ def test_windows_give_each_sentence_the_most_context(room, longest):
         assert windows[0][0] == 0 and windows[-1][1] == count and len(chosen) == count
         for begin, end in windows:
             assert begin < end and sizes[begin:end].sum() <= room
-        for (begin, end), (later, later_end) in zip(windows, windows[1:]):
+        for (begin, end), (later, later_end) in itertools.pairwise(windows):
             assert begin < later <= end < later_end  # nothing is passed over, and something is new in each
             assert sizes[begin:end + 1].sum() > room  # no further sentence fits
             # At least half of the sentences come again, unless what is new leaves no room for them.

@@ -1,4 +1,5 @@
 """Token classification: metrics against their definition, features token by token, windows, loss, predictions."""
+import itertools
 import json
 import re
 
@@ -176,7 +177,7 @@ def test_unknown_tags_are_counted_and_have_no_weight(tokenizer):
 def test_windows_give_each_position_the_most_context(count, size, stride):
     starts, chosen = windows(count, np.arange(count), size, stride)
     assert starts[0] == 0 and starts[-1] + size == max(count, size)
-    assert all(0 < later - start <= stride for start, later in zip(starts, starts[1:]))
+    assert all(0 < later - start <= stride for start, later in itertools.pairwise(starts))
 
     def context(start, position):
         return min(position - start, start + size - 1 - position)

@@ -1,7 +1,7 @@
 """A model as an ONNX graph.
 
-Built with `onnx.helper`: jax2onnx needs an older orbax-checkpoint than this project, and PyTorch's exporter needs PyTorch.
-An architecture has one function in `_ENCODERS`, a head one in `_HEADS`.
+Built with `onnx.helper`: jax2onnx needs an older orbax-checkpoint than this project, and PyTorch's exporter needs
+PyTorch. An architecture has one function in `_ENCODERS`, a head one in `_HEADS`.
 """
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ of its tokens masked already, `propose` returns the next tokens to mask as bool 
 unmasked tokens of the block, cuts them at the budget, and repeats until the budget is used up. So a proposal must
 contain at least one unmasked token of the block.
 
-To add a scheme, write a function `settings -> propose` in a new file, decorate it with `@Scheme`, and add its name here.
-In a package of your own, decorate it with `@SCHEMES.register(NAME)` too, and name the module in `config.plugins`.
+To add a scheme, write a function `settings -> propose` in a new file, decorate it with `@Scheme`, and add its name
+here. In a package of your own, decorate it with `@SCHEMES.register(NAME)` too, and name the module in `config.plugins`.
 """
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.masking.schemes.step import MaskingStep, Scheme

@@ -3,8 +3,8 @@
 One step of the grid computes one pair of heads of one row, entirely in VMEM; the scores are never written to memory.
 Queries, keys and values stay in the layout of the projection, [B, S, 3 D] with those of a pair side by side, so nothing
 is transposed or padded. A head is selected from its pair by zeroing the other head's 64 lanes, which is free because
-the matrix unit works on 128 lanes at a time. The backward pass recomputes the scores; besides the projections it needs only
-the context, which the output projection keeps anyway. Dropout draws the same mask as `dropout.keep_mask`.
+the matrix unit works on 128 lanes at a time. The backward pass recomputes the scores; besides the projections it needs
+only the context, which the output projection keeps anyway. Dropout draws the same mask as `dropout.keep_mask`.
 """
 from __future__ import annotations
 

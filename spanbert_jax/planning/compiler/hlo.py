@@ -177,7 +177,7 @@ def _whole_lines(text: str) -> Iterator[str]:
     """The lines of a program; a kernel's attributes may span several lines, which become one."""
     pending: list[str] = []
     for line in text.splitlines():
-        begins = line in ("}", "") or line.endswith("{") and " -> " in line or _INSTRUCTION.match(line)
+        begins = line in ("}", "") or (line.endswith("{") and " -> " in line) or _INSTRUCTION.match(line)
         if begins and pending:
             yield "".join(pending)
             pending = []

@@ -67,8 +67,8 @@ class Columns:
     """Columns of word and tag; 0 is the first, -1 the last.
 
     Attributes:
-      strip_index: words end in their index in a longer word, to be removed, as in Weibo's files, where each character is
-        a word.
+      strip_index: words end in their index in a longer word, to be removed, as in Weibo's files, where each character
+        is a word.
     """
     word: int = 0
     tag: int = -1
@@ -81,7 +81,8 @@ def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels:
     Files named .jsonl, .jsonlines or .ndjson have a sentence per line: {"tokens": [...], "tags": [...]}, or "ner_tags",
     or without tags {"text": "..."}; "id" is optional. Other files have a word with its tag per line, and a blank line
     between sentences; columns are separated by tabs if a line has a tab, else by spaces. A line that starts with
-    -DOCSTART- starts a document. A line before a sentence that starts with "# " and does not end with a tag is a comment.
+    -DOCSTART- starts a document. A line before a sentence that starts with "# " and does not end with a tag is a
+    comment.
 
     Args:
       columns: of CoNLL files.
@@ -136,7 +137,7 @@ def _fields(line: str, columns: Columns, location: str, with_labels: bool) -> tu
     at = {name: column + (len(fields) if column < 0 else 0)
           for name, column in (("word", columns.word), ("tag", columns.tag))}
     lacks_tag = not 0 <= at["tag"] < len(fields) or at["tag"] == at["word"]
-    if not 0 <= at["word"] < len(fields) or with_labels and lacks_tag:
+    if not 0 <= at["word"] < len(fields) or (with_labels and lacks_tag):
         raise UserError(f"{location}: too few columns ({len(fields)}) in {line!r:.80}: the word must be in column "
                         f"{columns.word} and its tag in column {columns.tag} (config.task.word_column, tag_column)")
     word = _word(fields[at["word"]], columns, location)

@@ -30,7 +30,7 @@ class LabelReader:
           UserError: the label is missing or wrong.
         """
         value, place = record.get(self._column), f"{location}: id {id!r}"
-        if value is None or isinstance(value, str) and not value.strip():
+        if value is None or (isinstance(value, str) and not value.strip()):
             raise UserError(f"{place} has no label: column {self._column!r} is "
                             f"{'empty' if self._column in record else 'missing'}; fill it in, or name "
                             "the right column in config.task.label")

@@ -147,7 +147,7 @@ def _question(record: dict[str, Any], name: str, location: str, group: str, cont
     """A question whose answers have a text and a start position."""
     place = f"{location} (id {name!r})"
     impossible = _marked(record, place)
-    listed = _listed(record, place, issues) if "answers" in record or with_labels and not impossible else []
+    listed = _listed(record, place, issues) if "answers" in record or (with_labels and not impossible) else []
     placed = [_place(text, start, context, place, issues) for text, start in listed]
     question = Question(name, location, group, field(record, "question", place), context,
                         tuple(filter(None, placed)), tuple(text for text, _ in listed), impossible)
@@ -185,7 +185,8 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
 
 
 def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssues) -> tuple[tuple[str, int], ...]:
-    """The spans of all detected answers, ordered by start, with the context's spelling, from which the file's may differ."""
+    """The spans of all detected answers, ordered by start, with the context's spelling, from which the file's may
+    differ."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
         text = field(answer, "text", at)

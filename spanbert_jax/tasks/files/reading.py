@@ -207,8 +207,8 @@ def _explain(path: str, issues: DataIssues) -> str:
 def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
-    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files have an object per line, or
-    an array of objects; all others are CSV with quoting.
+    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files have an object per line,
+    or an array of objects; all others are CSV with quoting.
 
     Args:
       names: of the columns, for a file without a header line.
@@ -218,7 +218,7 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
         same name.
     """
     kind = path.lower().removesuffix(".gz")
-    if is_json_lines(path) or kind.endswith(".json") and first_character(path) != "[":
+    if is_json_lines(path) or (kind.endswith(".json") and first_character(path) != "["):
         yield from json_lines(path, issues)
     elif kind.endswith(".json"):
         for number, record in enumerate(json_items(path, "", issues), 1):
@@ -277,7 +277,7 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
     if name not in record:
         raise UserError(f"{location}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
     value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise UserError(f"{location}: field {name!r} is {value!r}, which is not of type {wanted}"[:300])
     return value
@@ -304,7 +304,7 @@ class IdReader:
 
     def __call__(self, record: Mapping[str, Any], location: str) -> str:
         path, _, line = location.rpartition(":")
-        if not self._column or self._optional and self._column not in record:
+        if not self._column or (self._optional and self._column not in record):
             return line
         id = name_field(record, self._column, location)
         if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:

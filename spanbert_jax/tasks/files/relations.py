@@ -61,8 +61,8 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
     """Yields the relations of a file one by one.
 
     TACRED's records are in one JSON array or one per line. PTB brackets (-LRB- and so on) become brackets, as in the
-    reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at the tags of
-    the entities, and there are no types. With labels, exact duplicates are left out and counted.
+    reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at the tags
+    of the entities, and there are no types. With labels, exact duplicates are left out and counted.
 
     Args:
       format: one of FORMATS; "auto" detects JSON by its first character, [ or {.
@@ -72,7 +72,7 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
       UserError: naming file, line or record, and id of an error, or of two relations with one id.
     """
     first = reading.first_character(path)
-    if format == "semeval" or format == "auto" and first not in "[{":
+    if format == "semeval" or (format == "auto" and first not in "[{"):
         relations = _semeval(path, issues, with_labels)
     elif first == "{":
         relations = (parse_relation(record, location, with_labels) for location, record in reading.json_lines(path, issues))
@@ -165,7 +165,7 @@ def _words(text: str, characters: tuple[Span, Span]) -> tuple[tuple[str, ...], t
     cuts = sorted({0, len(text), *itertools.chain(*characters)})
     words: list[str] = []
     numbers = {0: 0}  # number of words before a character
-    for start, end in zip(cuts, cuts[1:]):
+    for start, end in itertools.pairwise(cuts):
         words += text[start:end].split()
         numbers[end] = len(words)
     subject, object = ((numbers[start], numbers[end] - 1) for start, end in characters)

@@ -33,8 +33,9 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     """Yields the pairs of a file one by one.
 
     A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
-    which is skipped when it is read itself: a folder or glob may contain both. Other files are tables or JSON lines, see
-    `reading.table`. Pairs with an empty side are left out and counted; without labels, an empty source gives an empty
+    which is skipped when it is read itself: a folder or glob may contain both. Other files are tables or JSON lines,
+    see `reading.table`. Pairs with an empty side are left out and counted; without labels, an empty source gives an
+    empty
     translation.
 
     Args:
@@ -54,7 +55,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     else:
         pairs = _table(path, source, target, columns, id_field, issues, with_labels)
     for location, id, text, translation in pairs:
-        if not text.strip() or translation is not None and not translation.strip():
+        if not text.strip() or (translation is not None and not translation.strip()):
             issues.add("pairs with an empty source or target, left out" if with_labels else "empty sources", location)
             if with_labels:
                 continue

@@ -25,8 +25,9 @@ def rouge_words(text: str) -> list[str]:
     """Words of a text in lower case; English words are stemmed.
 
     For ASCII text these are the words of rouge-score with its stemmer. Its tokenizer drops all characters but a-z and
-    0-9, so that texts in other scripts score 0 and words with accents are split. Here a word is a run of letters, digits
-    and combining marks of any script, or a single character in scripts without spaces, after NFKC normalization. Only
+    0-9, so that texts in other scripts score 0 and words with accents are split. Here a word is a run of letters,
+    digits and combining marks of any script, or a single character in scripts without spaces, after NFKC normalization.
+    Only
     ASCII words are stemmed.
     """
     text = unicodedata.normalize("NFKC", text).lower()
@@ -118,7 +119,7 @@ def principal_sentence(sentences: Sequence[Sequence[str]]) -> int:
 def _boundary_pairs(sentences: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     """The word pairs across sentence boundaries."""
     with_words = [sentence for sentence in sentences if sentence]
-    return [(before[-1], after[0]) for before, after in zip(with_words, with_words[1:])]
+    return [(before[-1], after[0]) for before, after in itertools.pairwise(with_words)]
 
 
 def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:

@@ -30,7 +30,7 @@ def test_selection_never_changes_the_result():
         chosen = select_backend(platform, length, heads, AttentionSpec(width, rate, clamp), dtype)
         assert chosen == "plain" or dtype == "bfloat16"
         assert chosen == "plain" or platform == {"paired_heads": "tpu", "splash": "tpu", "cudnn": "gpu"}[chosen]
-        assert chosen in ("plain", "paired_heads") or not rate and not clamp
+        assert chosen in ("plain", "paired_heads") or (not rate and not clamp)
 
 
 def test_plain_attention_supports_everything():

@@ -47,7 +47,7 @@ def test_real_files_equal_their_json(name):
     questions, issues = read(str(DATA / name))
     articles = json.loads((DATA / name).read_text())["data"]
     # XQuAD and CMRC have their titles behind the paragraphs, where they are not known in time.
-    groups = [article["title"] if [*article][0] == "title" else str(number)
+    groups = [article["title"] if next(iter(article)) == "title" else str(number)
               for number, article in enumerate(articles, 1)]
     expected = [(record, paragraph, group) for article, group in zip(articles, groups)
                 for paragraph in article["paragraphs"] for record in paragraph["qas"]]
@@ -69,7 +69,7 @@ def test_articles_are_read_one_at_a_time(tmp_path):
     path.write_text(text[:len(text) // 2])
     questions, count = read_questions(str(path), DataIssues()), 0
     with pytest.raises(UserError, match="cut.json: not JSON"):
-        for question in questions:
+        for _question in questions:
             count += 1
     assert count > 2_000
 
