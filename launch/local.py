@@ -100,7 +100,7 @@ class Launcher:
         readers: list[threading.Thread] = []
         try:
             for index in range(self.count):
-                children.append(self._start(index, port))
+                children.append(self._start(index, port))  # noqa: PERF401  # an error must find those that started
             # After the last start: `preexec_fn` is only safe in a process of one thread.
             for index, child in enumerate(children):
                 readers += self._follow(index, child)

@@ -178,5 +178,6 @@ def _check_types(body: Any) -> None:
     valid = isinstance(body, dict) and body.keys() == _FIELDS.keys() and all(
         is_count(body[name]) if kind is int else isinstance(body[name], kind) for name, kind in _FIELDS.items())
     if not valid or not all(
-            isinstance(entry, list) and len(entry) == 2 and all(map(is_count, entry)) for entry in body["files"].values()):
+            isinstance(entry, list) and len(entry) == 2 and all(map(is_count, entry))
+            for entry in body["files"].values()):
         raise ManifestError("was not written by this program")

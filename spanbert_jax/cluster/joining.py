@@ -56,7 +56,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_check_proxy_envs", False)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    os.environ["no_grpc_proxy"] = ",".join(filter(None, (cluster.host, direct)))
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, (cluster.host, direct)))  # noqa: SIM112  # gRPC reads this spelling
     global _joined
     _joined = True
     seconds = LOCAL_JOIN_SECONDS if _is_local(cluster) else JOIN_SECONDS

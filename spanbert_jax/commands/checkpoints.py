@@ -102,7 +102,8 @@ def _print(found: dict[str, Any], folder: pathlib.Path, intact: str) -> None:
     if found["saving"]:
         console.print(f"being saved, or left behind by a killed run: {', '.join(map(str, found['saving']))}")
     if not found["steps"]:
-        console.print("no checkpoint to continue from" + (", except quarantined ones" if found["set_aside"] else " yet"))
+        console.print("no checkpoint to continue from"
+                      + (", except quarantined ones" if found["set_aside"] else " yet"))
 
 
 def _manifest(folder: pathlib.Path, step: int) -> Manifest | None:

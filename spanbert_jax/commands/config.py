@@ -56,7 +56,8 @@ class Entry:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
-    parser.add_argument("config", nargs="?", metavar="FILE[:ARG]", help="config file; without it, all fields are listed")
+    parser.add_argument("config", nargs="?", metavar="FILE[:ARG]",
+                        help="config file; without it, all fields are listed")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the fields as JSON")
     output.add_argument("--markdown", action="store_true", help="print the reference page of all fields")

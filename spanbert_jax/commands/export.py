@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         if args.format != "huggingface":
             raise UserError(f"--format {args.format}: {path} is an encoder-decoder model; allowed: huggingface")
         if args.step is not None:
-            raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit it")
+            raise UserError(f"--step {args.step}: {path} is an encoder-decoder model, which has no checkpoints; omit "
+                            "it")
         return convert_encoder_decoder(path, args.out, None, args.tokenizer)
     pretrained = open_pretrained(args.workdir, step=args.step)
     facts = pretrained.facts

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="directory, workdir, weights file or archive, or name on the Hugging Face hub")
     add_tokenizer(parser)
-    parser.add_argument("--k", type=int, default=5, help="fillings for each sequence of adjacent [MASK]s (default: %(default)s)")
+    parser.add_argument("--k", type=int, default=5,
+                        help="fillings for each sequence of adjacent [MASK]s (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the fillings as one line of JSON")
 
 

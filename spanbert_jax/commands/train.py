@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this verb."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
     parser.add_argument("--workdir", required=True, metavar="DIR",
-                        help="directory of checkpoints, metrics and the corpus, if it is prepared from config.data.sources")
+                        help="directory of checkpoints, metrics and the corpus, if it is prepared from "
+                             "config.data.sources")
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and stop after this time, such as 3h50m or 90m")
     parser.add_argument("--force", action="store_true",

@@ -37,7 +37,8 @@ def make_console(stderr: bool = False, quiet: bool = False) -> rich.console.Cons
     return console
 
 
-def make_table(*columns: str, title: str | None = None, right: Collection[str] = (), **options: Any) -> rich.table.Table:
+def make_table(*columns: str, title: str | None = None, right: Collection[str] = (),
+               **options: Any) -> rich.table.Table:
     """An empty table.
 
     Args:

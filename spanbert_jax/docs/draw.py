@@ -71,7 +71,8 @@ class Drawing:
         """Adds a line through points with a head at its end."""
         self._line(points, colour, ' marker-end="url(#head)"')
 
-    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.5, dashed: bool = False) -> None:
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.5,
+             dashed: bool = False) -> None:
         """Adds a line through points."""
         self._line(points, colour, ' stroke-dasharray="5 4"' if dashed else "", width)
 
@@ -171,7 +172,8 @@ def packages() -> str:
 
 def resume() -> str:
     """A run that is killed and continues, and the same run without interruption."""
-    drawing = Drawing(900, 300, "Stop and resume: the resumed run continues bit for bit from the newest valid checkpoint")
+    drawing = Drawing(900, 300,
+                      "Stop and resume: the resumed run continues bit for bit from the newest valid checkpoint")
 
     def at(step: int) -> float:
         return 150 + step * 1.15

@@ -65,7 +65,8 @@ class TaskEvaluator:
         assert self._loss is not None
         return self._loss.metrics(*sums.tolist())
 
-    def predict(self, part: str, task: Task, params: Any, call: Call, should_stop: ShouldStop = lambda: None) -> Predicted:
+    def predict(self, part: str, task: Task, params: Any, call: Call,
+                should_stop: ShouldStop = lambda: None) -> Predicted:
         """Predictions of a part; those of "dev" tune the task, and are decoded again if that changes it.
 
         Raises:
@@ -83,7 +84,8 @@ class TaskEvaluator:
         program = self._program
         if not program.local:
             return collect_outputs(
-                program, lambda packed: self._run(self._executor, packed, params, call, should_stop), rows.features, [rows])
+                program, lambda packed: self._run(self._executor, packed, params, call, should_stop), rows.features,
+                [rows])
         # Every process predicts all examples on its own devices.
         whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self._mesh, PartitionSpec()))(params)
         local = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)

@@ -80,7 +80,9 @@ def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
             raise ValueError("truncated")
         return starts, tokens
 
-    labels = TokenSequences(*checked(array("labels", "starts"), array("labels", "tokens"))) if stored["labels"] else None
+    labels = None
+    if stored["labels"]:
+        labels = TokenSequences(*checked(array("labels", "starts"), array("labels", "tokens")))
     features = Features(array("example"), *checked(array("starts"), array("tokens")), array("token_types"),
                         columns("columns"), columns("token_columns"), labels)
     for issue, count in stored["counts"].items():
@@ -97,7 +99,8 @@ def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None
     try:
         for field in dataclasses.fields(features):
             value = getattr(features, field.name)
-            arrays = value if isinstance(value, dict) else vars(value) if isinstance(value, TokenSequences) else {"": value}
+            labels = vars(value) if isinstance(value, TokenSequences) else {"": value}
+            arrays = value if isinstance(value, dict) else labels
             for name, array in arrays.items() if value is not None else ():
                 np.save(partial / f"{'.'.join(filter(None, (field.name, name)))}.npy", array)
         (partial / _ISSUES).write_text(json.dumps({

@@ -86,7 +86,8 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
 def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pathlib.Path:
     """The run's own tokenizer if it has started: the initial weights may be gone by then."""
     own = workdir / _TOKENIZER_FILE
-    started = own.exists() and (workdir / CONFIG_FILE).exists() and load_values(workdir)["init_from"] == config.init_from
+    started = (own.exists() and (workdir / CONFIG_FILE).exists()
+               and load_values(workdir)["init_from"] == config.init_from)
     return own if started else config.task.tokenizer or config.init_from
 
 

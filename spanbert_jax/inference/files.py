@@ -127,7 +127,8 @@ def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Ma
     folder = pathlib.Path(model).expanduser()
     folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return hashlib.sha256(json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {})]).encode()).hexdigest()
+    text = json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {})])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fingerprint_file(partial: pathlib.Path) -> pathlib.Path:

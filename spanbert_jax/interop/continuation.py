@@ -61,7 +61,8 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
     positions = np.arange(config.max_positions) % old.max_positions
     changes[names.tensor("encoder/embeddings/position", "embedding")] = len(positions), lambda rows: rows[positions]
     if isinstance(model, EncoderModel) and isinstance(model.head, PretrainingHeads):
-        places = np.minimum(np.arange(model.head.boundary_positions), pretrained.stored.pretraining.boundary_positions - 1)
+        places = np.minimum(np.arange(model.head.boundary_positions),
+                            pretrained.stored.pretraining.boundary_positions - 1)
         changes[names.tensor("boundary_head/place", "embedding")] = len(places), lambda rows: rows[places]
     if config.max_positions != old.max_positions:
         logger.warning("positions: %d in %s, %d here%s", old.max_positions, pretrained.path, config.max_positions,

@@ -171,7 +171,8 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
     return {"kernel": weight.T, "bias": bias}
 
 
-def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path, settings: GenerationSettings,
+def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path,
+                         settings: GenerationSettings,
                          tokenizer: Tokenizer | None = None, target_tokenizer: Tokenizer | None = None) -> None:
     """Writes an encoder-decoder model as a directory of transformers' EncoderDecoderModel.
 
@@ -220,7 +221,8 @@ def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: 
 def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
     """The fields of a generation_config.json. Unused ones are left out, since transformers warns about them."""
     values: dict[str, Any] = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length,
-                                  num_beams=settings.beams, no_repeat_ngram_size=settings.no_repeat_ngram, do_sample=settings.sample)
+                                  num_beams=settings.beams, no_repeat_ngram_size=settings.no_repeat_ngram,
+                                  do_sample=settings.sample)
     if settings.beams > 1:
         values |= dict(length_penalty=settings.length_penalty, early_stopping=settings.early_stopping)
     if settings.sample:

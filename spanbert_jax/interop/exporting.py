@@ -123,8 +123,8 @@ def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | 
     difference = largest_difference(ours, theirs, inputs["attention_mask"] > 0)
     comparison = Comparison(f"{writer.LIBRARY} on {what}", difference, writer.TOLERANCE)
     if not difference <= writer.TOLERANCE:  # NaN is no agreement either
-        raise RunFailed(f"{comparison}; the export is removed: this is a bug of spanbert-jax or of an untested version of "
-                        f"{writer.LIBRARY}")
+        raise RunFailed(f"{comparison}; the export is removed: this is a bug of spanbert-jax or of an untested "
+                        f"version of {writer.LIBRARY}")
     return comparison
 
 

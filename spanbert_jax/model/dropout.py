@@ -70,7 +70,8 @@ def keep_mask(seeds: UInt32[Array, "*matrices 2"], rows: int, columns: int,
     J / 4 rounded up. It is kept if that byte, as a signed number, is no less than `rate_threshold` - 128.
 
     Args:
-      seeds: of the matrices, as from `split_seed`. A first word larger by 1 gives the same mask, shifted by one position.
+      seeds: of the matrices, as from `split_seed`. A first word larger by 1 gives the same mask, shifted by one
+        position.
       rows: T.
       columns: J.
       rate: dropout rate.

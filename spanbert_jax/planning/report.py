@@ -57,8 +57,8 @@ def memory_verdict(plan: Plan) -> str:
     needed, limit = (step.needed, step.available) if isinstance(step, OutOfMemory) else (step.total_bytes, limit)
     if not plan.fits:
         amount = f": {format_gib(needed)} of {format_gib(limit)} GiB" if needed else ""
-        return (f"DOES NOT FIT{amount} per chip. Raise config.train.accumulation, set config.compute.remat to 'names' or "
-                "'full', or shard the state with config.mesh.zero1=True or config.mesh.fsdp; --search tries them")
+        return (f"DOES NOT FIT{amount} per chip. Raise config.train.accumulation, set config.compute.remat to 'names' "
+                "or 'full', or shard the state with config.mesh.zero1=True or config.mesh.fsdp; --search tries them")
     if not limit:
         return f"Takes {format_gib(needed)} GiB per device."
     return (f"Fits: {format_gib(needed)} of {format_gib(limit)} GiB per chip, {format_gib(limit - needed)} GiB "

@@ -51,7 +51,8 @@ def finite_logits(start: np.ndarray, end: np.ndarray) -> AnswerLogits:
     return AnswerLogits(next(repaired), next(repaired), np.isfinite(start) & np.isfinite(end))
 
 
-def best_answer(context: str, features: Features, windows: range, logits: AnswerLogits, limits: AnswerLimits) -> dict[str, Any]:
+def best_answer(context: str, features: Features, windows: range, logits: AnswerLogits,
+                limits: AnswerLimits) -> dict[str, Any]:
     """The answer to a question and the n best alternatives.
 
     Candidates are all spans of a window that start at a token with "max_context" there and are not too long; a span's

@@ -69,8 +69,8 @@ def assign_markers(names: Iterable[str], tokenizer: Tokenizer, markers: str) -> 
         unknown = special_ids(tokenizer).unk
         for name, ids in marker_ids(spelled, tokenizer).items():
             if unknown in ids:
-                raise UserError(f"marker {name}: the vocabulary cannot spell {spelled[name]!r}; set config.task.markers to "
-                                "'unused', or rename the type")
+                raise UserError(f"marker {name}: the vocabulary cannot spell {spelled[name]!r}; set "
+                                "config.task.markers to 'unused', or rename the type")
         return spelled
     matches = map(_UNUSED.fullmatch, tokenizer.get_vocab(with_added_tokens=True))
     numbers = sorted(int(match[1]) for match in matches if match)
@@ -96,8 +96,8 @@ def marker_ids(markers: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, li
         unused = bool(_UNUSED.fullmatch(text))
         ids[name] = [tokenizer.token_to_id(text)] if unused else tokenizer.encode(text, add_special_tokens=False).ids
         if None in ids[name]:
-            raise UserError(f"the vocabulary has no entry {text}, the trained model's marker {name}; give the vocabulary "
-                            "that the model was trained with")
+            raise UserError(f"the vocabulary has no entry {text}, the trained model's marker {name}; give the "
+                            "vocabulary that the model was trained with")
     return ids
 
 

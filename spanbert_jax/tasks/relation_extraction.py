@@ -73,7 +73,8 @@ class RelationExtraction(Task[Relation]):
         "subject", "object"}; see `files.relations.located`."""
         if isinstance(inputs, str):
             return tagged(inputs, location, location)
-        return parse_relation({**inputs, "id": location}, location, False) if "token" in inputs else located(inputs, location)
+        return parse_relation({**inputs, "id": location}, location, False) if "token" in inputs else located(inputs,
+                                                                                                             location)
 
     def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> RelationExtraction:
         """Finds the relations and chooses the markers.
@@ -103,8 +104,8 @@ class RelationExtraction(Task[Relation]):
         scheme = self.settings.marking
         untyped = next((one for one in examples if not (one.subject_type and one.object_type)), None)
         if marking.uses_types(scheme) and untyped:
-            raise UserError(f"{untyped.location}: id {untyped.id!r} has entities without types, but config.task.marking="
-                            f"{scheme!r} shows types; set it to 'text'")
+            raise UserError(f"{untyped.location}: id {untyped.id!r} has entities without types, but "
+                            f"config.task.marking={scheme!r} shows types; set it to 'text'")
         return marking.assign_markers(marking.marker_names(examples, scheme), tokenizer, self.settings.markers)
 
     def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, issues: DataIssues,

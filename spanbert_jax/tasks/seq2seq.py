@@ -85,7 +85,8 @@ class Seq2SeqSettings(TaskSettings):
     length_penalty: float = setting(1.0, "Exponent of the length that divides a beam's log-probability.",
                                     minimum=-10, maximum=10, overridable=True)
     early_stopping: bool = setting(False, "Stop as soon as `beams` hypotheses have ended.", overridable=True)
-    no_repeat_ngram: int = setting(0, "N-grams of this size occur only once; 0 allows all.", minimum=0, overridable=True)
+    no_repeat_ngram: int = setting(0, "N-grams of this size occur only once; 0 allows all.", minimum=0,
+                                   overridable=True)
     min_length: int = setting(0, "Minimum number of tokens before the end token.", minimum=0, overridable=True)
     sample: bool = setting(False, "Sample tokens instead of taking the most likely ones.", overridable=True)
     temperature: float = setting(1.0, "Sampling temperature.", minimum=1e-3, maximum=1e3, overridable=True)

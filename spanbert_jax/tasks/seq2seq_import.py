@@ -83,13 +83,15 @@ def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Seq
     target, generation = task.target_tokenizer(tokenizer), task.generation(tokenizer)
     for part, config, own in (("encoder", model.config, tokenizer), ("decoder", model.decoder_config, target)):
         if own.get_vocab_size() > config.vocab_size:
-            hint = f"; put its own into the folder {TARGET_TOKENIZER_FOLDER} there" if own is tokenizer is target else ""
+            own_needed = own is tokenizer is target
+            hint = f"; put its own into the folder {TARGET_TOKENIZER_FOLDER} there" if own_needed else ""
             raise UserError(f"{folder}: the {part}'s tokenizer has {own.get_vocab_size():,} tokens and the {part} "
                             f"{config.vocab_size:,}; give the tokenizer it was trained with{hint}")
     for field, ours in (("decoder_start_token_id", generation.start), ("eos_token_id", generation.end)):
         if values.get(field, ours) not in (ours, [ours], None):
             raise UserError(f"{folder}: {field} is {values[field]}, but the target tokenizer's is {ours}; if that is "
-                            f"the tokenizer of another model, put the right one into the folder {TARGET_TOKENIZER_FOLDER} there")
+                            "the tokenizer of another model, put the right one into the folder "
+                            f"{TARGET_TOKENIZER_FOLDER} there")
 
 
 def generation_settings(values: Mapping[str, Any], defaults: Mapping[str, Any], file: pathlib.Path) -> dict[str, Any]:

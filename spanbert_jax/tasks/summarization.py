@@ -19,7 +19,8 @@ _TOKENS_PER_WORD = 1.5  # about
 @dataclasses.dataclass(frozen=True)
 class SummarizationSettings(Seq2SeqSettings):
     """Settings of abstractive summarization."""
-    no_repeat_ngram: int = setting(3, "N-grams of this size occur only once; 0 allows all.", minimum=0, overridable=True)
+    no_repeat_ngram: int = setting(3, "N-grams of this size occur only once; 0 allows all.", minimum=0,
+                                   overridable=True)
     source: str = setting("document", "Field of the document.", overridable=True)
     target: str = setting("summary", "Field of the summary; '' if there is none: the model then learns to generate a "
                           "document's principal sentence, and so to read and copy.", overridable=True)

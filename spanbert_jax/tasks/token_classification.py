@@ -178,7 +178,8 @@ def find_scheme(examples: Sequence[Sentence]) -> str:
     Raises:
       UserError: there are such tags, but an entity does not end with one.
     """
-    closing = next((f"{example.word_location(word)}: {tag}" for example in examples for word, tag in enumerate(example.tags or ())
+    closing = next((f"{example.word_location(word)}: {tag}" for example in examples for word,
+                    tag in enumerate(example.tags or ())
                     if tag[0] in "ES"), None)
     if closing is None:
         return "BIO"

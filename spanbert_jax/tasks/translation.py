@@ -16,7 +16,8 @@ from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 @dataclasses.dataclass(frozen=True)
 class TranslationSettings(Seq2SeqSettings):
     """Settings of translation."""
-    source: str = setting("source", "Column of the source, or ending of its plain file, such as 'en'.", overridable=True)
+    source: str = setting("source", "Column of the source, or ending of its plain file, such as 'en'.",
+                          overridable=True)
     target: str = setting("target", "Column of the translation, or ending of its plain file.", overridable=True)
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.", overridable=True)
     id: str = setting("", "Column of the pairs' ids; '' for line numbers.", overridable=True)

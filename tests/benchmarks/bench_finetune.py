@@ -218,7 +218,8 @@ def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]
     import torch
 
     def padded(values: np.ndarray) -> torch.Tensor:
-        pieces = [torch.from_numpy(values[features.token_slice(feature)].astype(np.int64)) for feature in chosen.tolist()]
+        pieces = [torch.from_numpy(values[features.token_slice(feature)].astype(np.int64))
+                  for feature in chosen.tolist()]
         return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
 
     tokens, lengths = padded(features.tokens), torch.from_numpy(features.lengths[chosen])

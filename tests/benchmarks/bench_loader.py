@@ -32,7 +32,8 @@ def main() -> None:
         source = RowSource(corpus, "train")
         order = RowOrder(len(source), BATCH, seed=0)
         indices = np.random.default_rng(0).integers(0, len(source), (args.batches, BATCH))
-        table = Table("operation", "rows/s", title=f"loader: {len(source):,} rows of {corpus.length}, batches of {BATCH}")
+        table = Table("operation", "rows/s",
+                      title=f"loader: {len(source):,} rows of {corpus.length}, batches of {BATCH}")
         for name, job in [
                 ("RowOrder.indices", lambda: [order.indices(step) for step in range(args.batches)]),
                 ("RowSource.rows, random", lambda: [source.rows(row) for row in indices]),

@@ -56,5 +56,6 @@ def test_a_difference_names_the_array():
     assert difference(dict(computed, more=1), computed) is None
     for name in computed:
         assert difference(computed | {name: computed[name] ^ 1}, computed).startswith(f"{name}: ")
-        assert difference({other: value for other, value in computed.items() if other != name}, computed).startswith(name)
+        assert difference({other: value for other, value in computed.items() if other != name},
+                          computed).startswith(name)
     assert difference(None, computed) == "no checksums of its arrays are stored"

@@ -263,7 +263,8 @@ def test_waiting_for_the_other_processes_can_be_stopped(number):
                     before="spanbert_jax.cluster.joining._NOTICE_SECONDS = 0.1")
     assert "waiting for the other processes" in waiting.stderr.readline()
     waiting.send_signal(number)
-    assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; run the same command again to continue"])]
+    assert ends([waiting]) == [(STOPPED, [f"spanbert-jax train: stopped by {number.name}; run the same command again "
+                                          "to continue"])]
 
 
 def test_a_port_in_use_is_an_error():

@@ -117,7 +117,8 @@ def test_a_live_lock_of_another_machine_is_respected(tmp_path):
 
 def test_a_run_that_ends_while_watched_frees_the_workdir(tmp_path):
     leave_lock(tmp_path)
-    with touched(tmp_path / LOCK_FILE, lambda file: os.truncate(file, 0)) as log, lock_workdir(tmp_path, log, watch_seconds=20):
+    with touched(tmp_path / LOCK_FILE, lambda file: os.truncate(file, 0)) as log, lock_workdir(tmp_path, log,
+                                                                                               watch_seconds=20):
         pass
 
 

@@ -42,7 +42,8 @@ def test_json_has_value_default_help_and_allowed_values(capsys):
     assert found["optimizer"]["learning_rate"] == {
         "value": 5e-4, "default": 1e-4, "changed": True, "help": "Peak learning rate.", "allowed": "Must be above 0.",
         "note": ""}
-    assert found["config"]["seed"]["changed"] is False and found["mesh"]["rules"]["value"][0] == ["batch", ["data", "fsdp"]]
+    assert found["config"]["seed"]["changed"] is False and found["mesh"]["rules"]["value"][0] == ["batch",
+                                                                                                  ["data", "fsdp"]]
 
 
 def test_without_a_file_all_fields_are_listed(capsys):
@@ -62,7 +63,9 @@ def test_mistakes_are_one_line(arguments, message, capsys):
 def test_the_reference_page_is_up_to_date():
     page = (FOLDER / "config.md").read_text(encoding="utf-8")
     # In a process of its own, in which no other test has registered anything.
-    made = subprocess.run([sys.executable, "-m", "spanbert_jax", "config", "--markdown"], capture_output=True, text=True)
+    made = subprocess.run([sys.executable, "-m", "spanbert_jax", "config", "--markdown"], capture_output=True,
+                          text=True)
     assert page == made.stdout, "run: spanbert-jax config --markdown > spanbert_jax/docs/config.md"
-    for field in ("seed", "data.short_sequence_probability", "compute.gradient_dtype", "masking.span_upper", "task.glue"):
+    for field in ("seed", "data.short_sequence_probability", "compute.gradient_dtype", "masking.span_upper",
+                  "task.glue"):
         assert page.count(f"| `{field}` |") == 1

@@ -165,15 +165,18 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
 
 def test_unknown_verbs_are_errors(capsys):
     assert main(["trian"]) == 2
-    assert "unknown verb 'trian'; allowed: config, plan, prepare, train, sweep, evaluate, predict" in capsys.readouterr().err
+    message = "unknown verb 'trian'; allowed: config, plan, prepare, train, sweep, evaluate, predict"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("body,message", [
-    ("config.optimizer.learnin_rate = 1.0", "config.optimizer has no field 'learnin_rate'; did you mean 'learning_rate'"),
+    ("config.optimizer.learnin_rate = 1.0",
+     "config.optimizer has no field 'learnin_rate'; did you mean 'learning_rate'"),
     ("config.maskin = {}", "config has no field 'maskin'; did you mean 'masking'"),
     ("config.train.batch_size = 'many'", "line 5: TypeError: .*batch_size"),
     ("config.seed = undefined", "line 5: NameError: name 'undefined' is not defined"),
-    ("config.plugins = ('no_such_plugin_module',)", "config.plugins: module 'no_such_plugin_module' cannot be imported"),
+    ("config.plugins = ('no_such_plugin_module',)",
+     "config.plugins: module 'no_such_plugin_module' cannot be imported"),
     ("return 5", "get_config returns int, not a ConfigDict"), ("config = = 3", "line 5: SyntaxError"),
     ("parse_argument('x=1', y=2)", "config argument 'x=1': unknown name 'x'; allowed: y")])
 def test_mistakes_in_config_files_are_one_line(body, message, tmp_path):
@@ -197,7 +200,8 @@ def test_config_files_of_the_first_version_still_work(tmp_path):
     (tmp_path / "old.py").write_text("from spanbert_jax.training import default_config, parse_argument\n\n"
                                      "def get_config(argument=None):\n    config = default_config()\n"
                                      "    config.seed = parse_argument(argument, seed=4).seed\n    return config\n")
-    with pytest.warns(DeprecationWarning, match="spanbert_jax.training.default_config is now spanbert_jax.default_config"):
+    with pytest.warns(DeprecationWarning,
+                      match="spanbert_jax.training.default_config is now spanbert_jax.default_config"):
         assert load_config(f"{tmp_path / 'old.py'}:seed=7").seed == 7
 
 

@@ -58,6 +58,7 @@ def test_plugins_are_imported_and_may_fail(tmp_path, monkeypatch):
     (tmp_path / "bad_plugin.py").write_text("raise RuntimeError('two\\nlines')\n")
     load_plugins(["good_plugin"])
     for module, reason in (("bad_plugin", "two lines"), ("no_such_plugin", "No module named")):
-        with pytest.raises(UserError, match=f"config.plugins: module '{module}' cannot be imported .*{reason}") as error:
+        with pytest.raises(UserError,
+                           match=f"config.plugins: module '{module}' cannot be imported .*{reason}") as error:
             load_plugins([module])
         assert "PYTHONPATH" in str(error.value) and "\n" not in str(error.value)

@@ -57,7 +57,8 @@ def test_unknown_fields_and_wrong_types_are_refused(values, message):
 
 
 @pytest.mark.parametrize("settings,message", [
-    (Outer(count=0), "config.count=0: must be above 0 and at most 9"), (Outer(count=10), "config.count=10: must be above"),
+    (Outer(count=0), "config.count=0: must be above 0 and at most 9"),
+    (Outer(count=10), "config.count=10: must be above"),
     (Outer(kind="c"), "config.kind='c': allowed are 'a', 'b'"),
     (Outer(inner=Inner(rate=1.0)), "config.inner.rate=1.0: must be at least 0 and below 1"),
     (Outer(inner=Inner(rate=-0.1)), "config.inner.rate=-0.1: must be at least 0 and below 1"),

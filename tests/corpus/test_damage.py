@@ -121,7 +121,8 @@ def test_a_report_of_other_content_is_refused(text, copy):
 
 @pytest.mark.parametrize("key", ["contents", "special_ids", "settings", "length", "vocab_size", "num_rows"])
 def test_a_report_with_a_missing_or_mistyped_entry_is_refused(key, corpus, copy):
-    for report in ({name: value for name, value in corpus.report.items() if name != key}, {**corpus.report, key: ["x"]}):
+    for report in ({name: value for name, value in corpus.report.items() if name != key},
+                   {**corpus.report, key: ["x"]}):
         (copy / "report.json").write_text(json.dumps(with_checksum(report)))
         assert_refused(copy)
 

@@ -243,9 +243,11 @@ def test_python_prose_is_kept_when_a_corpus_is_replaced(tmp_path, vocabulary, mo
     ({"length": 4}, "length=4: must be at least 8 and at most 65536"),
     ({"blocks": "words"}, "blocks='words': allowed are 'sentences', 'contiguous', 'pairs'"),
     ({"blocks": "pairs", "pack": True}, "pack=True: a pair fills its row"),
-    ({"validation_fraction": 1.5}, "validation_fraction=1.5: must be at least 0 and at most 0.9"), ({"workers": 0}, "workers=0: must be at least 1"),
+    ({"validation_fraction": 1.5}, "validation_fraction=1.5: must be at least 0 and at most 0.9"),
+    ({"workers": 0}, "workers=0: must be at least 1"),
     ({"tokenizer": None}, "give either a tokenizer"), ({"vocab_size": 100}, "not both"),
-    ({"tokenizer": None, "vocab_size": 3}, "vocab_size=3: must be at least"), ({"seed": -1}, "seed=-1: must be at least 0"),
+    ({"tokenizer": None, "vocab_size": 3}, "vocab_size=3: must be at least"),
+    ({"seed": -1}, "seed=-1: must be at least 0"),
     ({"lenght": 64}, "prepare has no field 'lenght'; did you mean 'length'"),
     ({"format": "xml"}, "format='xml': allowed are 'auto', 'documents'"),
 ])

@@ -27,7 +27,8 @@ def test_held_out_share_is_close_to_the_wanted_one_and_independent_of_order(tmp_
     assert held.isdisjoint(document.text for document in found.documents(TRAIN))
     reversed_scan = scan(write(tmp_path / "b", prose[::-1]), fraction)  # selected by content, not by position
     assert {document.text for document in reversed_scan.documents(VALIDATION)} == held
-    assert reversed_scan.fingerprint != found.fingerprint == scan(resolve_sources([str(tmp_path / "a")], "auto"), 0.3).fingerprint
+    assert reversed_scan.fingerprint != found.fingerprint == scan(resolve_sources([str(tmp_path / "a")], "auto"),
+                                                                  0.3).fingerprint
 
 
 def test_assignment_of_small_corpora(tmp_path):

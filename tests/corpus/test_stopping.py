@@ -82,7 +82,8 @@ def is_alive(pid):
         return False
 
 
-@pytest.mark.parametrize("place", ["scan_sources", "resolve_sources", "writing rows", "giving rows to TFDS", "make_report",
+@pytest.mark.parametrize("place",
+                         ["scan_sources", "resolve_sources", "writing rows", "giving rows to TFDS", "make_report",
                                    "_write_report", "putting in place"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_only_the_previous_corpus(number, place, books, tmp_path, vocabulary):

@@ -42,7 +42,8 @@ NOT_RUN = {
     "spanbert-jax train --config configs/translation.py": "needs a multilingual model; tests/finetuning trains one",
     "spanbert-jax predict --model runs/en-de": "needs the model above",
     "spanbert-jax sweep": "trains a dozen models; tests/finetuning/test_sweep.py runs one",
-    "spanbert-jax train --config readability_config.py": "needs the file above; tests/finetuning/test_new_task.py uses it",
+    "spanbert-jax train --config readability_config.py": "needs the file above; tests/finetuning/test_new_task.py "
+                                                         "uses it",
     "spanbert-jax predict --model runs/readability": "needs the model above",
     "spanbert-jax plan --config": "compiles for minutes; tests/planning does it",
 }

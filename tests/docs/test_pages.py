@@ -18,8 +18,8 @@ from tests.runs import ROOT
 PACKAGE = ROOT / "spanbert_jax"
 # Inline code that looks like a config field.
 _NOT_FIELDS = ("model.apply", "model.onnx")
-_FIELD = re.compile(r"(?:--)?(?:config\.)?((?:data|model|compute|masking|objectives|optimizer|schedule|train|evaluation|"
-                    r"checkpoint|skip|mesh|task)\.[a-z_0-9]+)(?:=.*)?")
+_FIELD = re.compile(r"(?:--)?(?:config\.)?((?:data|model|compute|masking|objectives|optimizer|schedule|train|"
+                    r"evaluation|checkpoint|skip|mesh|task)\.[a-z_0-9]+)(?:=.*)?")
 
 
 def test_the_readme_is_at_most_10_kb():

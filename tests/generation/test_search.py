@@ -36,7 +36,8 @@ def sources(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def program(model, settings):
-    return jax.jit(lambda params, *inputs: generate(IncrementalDecoder(model, unstack_layers(params)), *inputs[:2], settings, inputs[2]))
+    return jax.jit(lambda params, *inputs: generate(IncrementalDecoder(model, unstack_layers(params)), *inputs[:2],
+                                                    settings, inputs[2]))
 
 
 def ours(model, params, settings, tokens, real, keys=None):
@@ -102,7 +103,8 @@ def test_no_ngram_repeats_and_no_text_is_too_short(pair):
     _, model, params = pair
     tokens, real = sources(3)
     for beams in (1, 3):
-        pieces, _ = ours(model, params, GenerationSettings(START, END, PAD, 30, 8, beams, no_repeat_ngram=2), tokens, real)
+        pieces, _ = ours(model, params, GenerationSettings(START, END, PAD, 30, 8, beams, no_repeat_ngram=2), tokens,
+                         real)
         for text in cut(pieces):
             pairs = list(itertools.pairwise([START, *text]))
             assert len(set(pairs)) == len(pairs) and len(text) > 8

@@ -60,7 +60,8 @@ def test_unusable_directories_give_one_line_errors(foreign, tmp_path, capsys):
             (("import", "--from", str(foreign)), "an encoder-decoder model; name its task"),
             (("import", "--from", str(foreign), "--task", "translation", "--tokenizer", "./x"), "./x: no such file"),
             (("export", "--workdir", str(foreign), "--format", "huggingface", "--step", "3"), "--step 3: "),
-            (("export", "--workdir", str(foreign), "--format", "onnx"), "is an encoder-decoder model; allowed: huggingface")):
+            (("export", "--workdir", str(foreign), "--format", "onnx"),
+             "is an encoder-decoder model; allowed: huggingface")):
         assert main([*words, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
     for values, message in (({"eos_token_id": 7}, "eos_token_id is 7, but the target tokenizer's is 3"),

@@ -165,7 +165,8 @@ def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
     (tmp_path / "run" / "task.json").write_text("{}")
     for command, message in (
             (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned model"),
-            (["evaluate", "--workdir", model, "--out", tmp_path / "out"], "--out: applies to the predictions for --input"),
+            (["evaluate", "--workdir", model, "--out", tmp_path / "out"],
+             "--out: applies to the predictions for --input"),
             (["evaluate", "--workdir", tmp_path / "run"], "this fine-tuning run has not finished"),
             (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],

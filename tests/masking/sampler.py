@@ -32,7 +32,8 @@ class Blocks:
 
 def random_blocks(rng: np.random.Generator, count: int, length: int, word_start_fraction: float,
                   unit_fraction: float = 0.0) -> Blocks:
-    """Random blocks; a token outside units starts one with `unit_fraction`, each unit continues with probability 1/2."""
+    """Random blocks; a token outside units starts one with `unit_fraction`, each unit continues with probability
+    1/2."""
     word_starts = rng.random((count, length)) < word_start_fraction
     word_starts[:, 0] = True
     annotations = np.zeros((count, length), np.uint8)
@@ -101,7 +102,8 @@ def _sample(rng: random.Random, word_starts: list[bool], units: list[list[int]],
     weights = [settings.geometric_p * (1 - settings.geometric_p) ** (n - lower) for n in lengths]
     masked: set[int] = set()
     while len(masked) < budget:
-        if scheme == "annotated" and rng.random() < settings.annotated_rate and not all(masked >= set(u) for u in units):
+        if scheme == "annotated" and rng.random() < settings.annotated_rate and not all(masked >= set(u)
+                                                                                        for u in units):
             proposal = rng.choice(units)
         else:
             words_left, anchor = rng.choices(lengths, weights)[0], rng.randrange(length)

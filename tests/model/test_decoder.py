@@ -49,7 +49,8 @@ def test_one_position_at_a_time_gives_the_same_logits(pair):
     _, model, params = pair
     tokens, real, targets = inputs(1)
     expected = run(model, params, tokens, real, targets)
-    written = jax.jit(lambda tokens, real: IncrementalDecoder(model, unstack_layers(params)).start(tokens, real, 1, 9))(tokens, real)
+    decoder = IncrementalDecoder(model, unstack_layers(params))
+    written = jax.jit(lambda tokens, real: decoder.start(tokens, real, 1, 9))(tokens, real)
     advance = jax.jit(lambda *args: IncrementalDecoder(model, unstack_layers(params)).step(*args))
     for step in range(9):
         logits, written = advance(written, targets[:, step:step + 1], jnp.int32(step))

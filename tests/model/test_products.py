@@ -101,7 +101,8 @@ def test_each_device_rounds_its_own_sum_before_they_are_added():
 def test_a_piece_that_occurs_often_loses_nothing_in_bfloat16(gradient_dtype):
     def total(table):
         ids = jnp.zeros((B, 256), jnp.int32)
-        return jnp.sum(look_up(table, per_group_gradients(table, gradient_dtype), ids, jnp.bfloat16).astype(jnp.float32))
+        return jnp.sum(look_up(table, per_group_gradients(table, gradient_dtype), ids,
+                               jnp.bfloat16).astype(jnp.float32))
 
     # Added one by one in bfloat16 it would not get past 256.
     np.testing.assert_array_equal(jax.grad(total)(np.ones((3, 2), np.float32)), [[B * 256] * 2, [0, 0], [0, 0]])

@@ -193,7 +193,8 @@ def test_from_a_path(network, tokenizer, tmp_path):
         assert [filling.text for filling in run.masked_token] == [filling.text for filling in expected.masked_token]
         assert run.masked_token[0].probability == pytest.approx(expected.masked_token[0].probability, rel=1e-4)
     bare = write(tmp_path / "bare", *network, leave_out=["cls."])
-    with pytest.raises(UserError, match="bare: these weights have no masked-token head, .* except the large one with heads"):
+    with pytest.raises(UserError,
+                       match="bare: these weights have no masked-token head, .* except the large one with heads"):
         fill(bare, TEXT)
 
 

@@ -128,7 +128,8 @@ def test_a_feature_token_by_token(tokenizer):
         texts = [CONTEXT[a:b] for a, b in zip(features.token_columns["char_start"][at][4:-1], ends)]
         assert texts == [piece.removeprefix("##") for piece in chunk]
         outside = [0, 1, 2, 3, -1]
-        assert not any(features.token_columns[name][at][outside].any() for name in ("char_start", "char_end", "max_context"))
+        assert not any(features.token_columns[name][at][outside].any()
+                       for name in ("char_start", "char_end", "max_context"))
     assert features.columns["start"].tolist() == [9, 5, 0, 0] and features.columns["end"].tolist() == [10, 6, 0, 0]
     assert features.columns["weight"].tolist() == [1, 1, 1, 1]
     assert int(features.token_columns["max_context"].sum()) == 18  # each piece in one window
@@ -339,7 +340,8 @@ def test_without_null_answers_nothing_is_tuned(tokenizer):
     features, _ = make(the_task, examples, tokenizer)
     predictions = the_task.decode(examples, features, gold_logits(features))
     the_task = the_task.tune(examples, predictions)
-    assert fitted_values(the_task) == {} and the_task.score(examples, predictions) == {"exact": 100, "f1": 100, "total": 1}
+    assert fitted_values(the_task) == {} and the_task.score(examples, predictions) == {"exact": 100, "f1": 100,
+                                                                                       "total": 1}
 
 
 @pytest.mark.parametrize("null_answers", [True, False])

@@ -217,7 +217,8 @@ def test_a_whole_real_file_of_semeval(markers):
     tokenizer = load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     task = make_task("relation_extraction",
                      {"length": 160, "marking": "text", "markers": markers, "scoring": "semeval"})
-    examples, issues = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"), DataIssues())), DataIssues()
+    examples, issues = list(task.read(str(DATA / "re" / "semeval2010-task8-TRAIN_FILE.TXT"),
+                                      DataIssues())), DataIssues()
     task = task.fit(examples, tokenizer)
     features = task.features(examples, tokenizer, issues)
     assert len(features) == 8000 and len(task.labels) == 19 and task.labels[0] == task.fitted.negative == "Other"

@@ -318,7 +318,8 @@ def test_classes_are_sorted():
 def test_too_few_or_too_many_classes():
     for examples, found in (([], r"0 training examples have 0 \(none\)"),
                             ([text("1", "x"), text("2", "x")], r"2 training examples have 1 \(x\)")):
-        with pytest.raises(UserError, match=f"at least two classes are needed, but {found}; is config.task.label='label' the right"):
+        with pytest.raises(UserError, match=f"at least two classes are needed, but {found}; is "
+                                            "config.task.label='label' the right"):
             make().fit(examples, None)
     with pytest.raises(UserError, match="config.task.metric='f1' is defined for two classes, but .* have 3"):
         make(metric="f1").fit([text(label, label) for label in "xyz"], None)

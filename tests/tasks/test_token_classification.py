@@ -119,7 +119,8 @@ def test_unusable_training_examples_are_rejected(tokenizer):
         task = task.fit([sentence(TEXT, ["O"] * 7)], tokenizer)
 
 
-@pytest.mark.parametrize("settings, message", [({"word_column": -1}, "tag_column=-1: must differ from config.task.word_column"),
+@pytest.mark.parametrize("settings, message",
+                         [({"word_column": -1}, "tag_column=-1: must differ from config.task.word_column"),
                                             ({"length": 2}, "length=2: must be at least 3")])
 def test_wrong_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=f"config.task.{message}"):
@@ -168,7 +169,8 @@ def test_unknown_tags_are_counted_and_have_no_weight(tokenizer):
     task, issues = trained(tokenizer), DataIssues()
     features = task.features([sentence(["Ann", "York", "Lee"], ["B-ORG", "I-ORG", "B-PER"])], tokenizer, issues)
     assert features.token_columns["tag_weight"].tolist() == [0, 0, 0, 1, 0]
-    assert list(issues.counts.items()) == [("tags without training examples, left out of the loss and counted as wrong", 2)]
+    assert list(issues.counts.items()) == [("tags without training examples, left out of the loss and counted as wrong",
+                                            2)]
     assert list(issues.places.values()) == [["f:10 (B-ORG)", "f:11 (I-ORG)"]]
 
 

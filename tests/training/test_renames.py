@@ -49,7 +49,8 @@ def test_config_files_may_set_old_names(tmp_path, caplog):
         loaded = load_config(str(tmp_path / "old.py"), ["--config.schedule.warmup=8 steps"])
     assert len(caplog.messages) == len(OLD)
     config = as_run_config(loaded)
-    assert {new: value_of(config, new) for new, _ in OLD.values()} == {**dict(OLD.values()), "schedule.warmup": "8 steps"}
+    assert {new: value_of(config, new) for new, _ in OLD.values()} == {**dict(OLD.values()),
+                                                                       "schedule.warmup": "8 steps"}
 
 
 def test_configs_made_in_python_may_have_old_names(caplog):

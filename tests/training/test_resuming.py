@@ -30,7 +30,8 @@ def test_nothing_changed():
 @pytest.mark.parametrize("change", [
     {"mesh__fsdp": 4}, {"mesh__zero1": True}, {"evaluation__every": "7 steps"}, {"checkpoint__keep": 9},
     {"skip__stop_after": 5}, {"train__log_every": 1}, {"compute__layers": "scanned"}, {"compute__remat": "full"},
-    {"data__path": "/elsewhere"}, {"profile": "100-104"}, {"compute__attention": "plain"}, {"trackers": ("json_lines",)},
+    {"data__path": "/elsewhere"}, {"profile": "100-104"}, {"compute__attention": "plain"},
+    {"trackers": ("json_lines",)},
     {"plugins": ("my_module",)}])
 def test_changeable_fields_are_listed(change):
     (field, value), = change.items()

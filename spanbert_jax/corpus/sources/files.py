@@ -15,7 +15,7 @@ def open_file(path: str, issues: DataIssues) -> Iterator[IO[bytes]]:
     with open(path, "rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        opened: Any = gzip.open(raw) if is_gzip else contextlib.nullcontext(raw)
+        opened: Any = gzip.open(raw) if is_gzip else contextlib.nullcontext(raw)  # noqa: SIM115  # closed below
         with opened as stream:
             mark = stream.read(3)
             if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -212,7 +212,8 @@ def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
         if twin in entries:
             entries.setdefault(name, entries[twin])
     if NAMES.embedding not in entries:
-        raise UserError(f"{path}: {root}{NAMES.embedding.removeprefix(NAMES.prefix)} is missing; the file is incomplete")
+        raise UserError(f"{path}: {root}{NAMES.embedding.removeprefix(NAMES.prefix)} is missing; the file is "
+                        "incomplete")
     return entries
 
 

@@ -100,6 +100,6 @@ def _scores(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"- masked tokens of held-out documents: loss {figures['masked_loss']:.3f} nats, perplexity "
              f"{figures['perplexity']:.1f}, accuracy {figures['masked_accuracy']:.1%} (step {figures['step']:,})"]
     if "boundary_loss" in figures:
-        lines.append(f"- the same tokens from their span's boundaries: loss {figures['boundary_loss']:.3f} nats, accuracy "
-                     f"{figures['boundary_accuracy']:.1%}")
+        lines.append(f"- the same tokens from their span's boundaries: loss {figures['boundary_loss']:.3f} nats, "
+                     f"accuracy {figures['boundary_accuracy']:.1%}")
     return lines

@@ -15,7 +15,8 @@ def geometric(settings: MaskingSettings) -> Propose:
     tokens (in the paper over words), so long words start more spans; a span ends with its block; words that are masked
     already count towards L.
     """
-    lengths = DiscreteDistribution((1 - settings.geometric_p) ** np.arange(settings.span_upper - settings.span_lower + 1))
+    count = settings.span_upper - settings.span_lower + 1
+    lengths = DiscreteDistribution((1 - settings.geometric_p) ** np.arange(count))
 
     def propose(step: MaskingStep) -> Bool[Array, " S"]:
         start = step.words[first(step.token_priority, step.unmasked)]

@@ -35,9 +35,8 @@ def _live_bytes(program: Program, computation: str) -> int:
         if line.opcode in ("tuple", "get-tuple-element", "bitcast"):
             continue
         for operand in line.operands:
-            for buffer, size in _buffers(program, lines, operand):
-                if buffer[0] in made_before and lines[buffer[0]].opcode not in ("parameter", "constant"):
-                    live[buffer] = size
+            live |= {buffer: size for buffer, size in _buffers(program, lines, operand)
+                     if buffer[0] in made_before and lines[buffer[0]].opcode not in ("parameter", "constant")}
     return sum(live.values())
 
 

@@ -37,7 +37,8 @@ def get_devices(topology: Topology) -> list[jax.Device]:
     try:
         return topologies.get_topology_desc(**_description(topology)).devices
     except Exception as error:  # compilers raise many types
-        raise UserError(f"topology {topology}: the compiler does not support it ({' '.join(str(error).split())[:200]}); "
+        raise UserError(f"topology {topology}: the compiler does not support it "
+                        f"({' '.join(str(error).split())[:200]}); "
                         f"use one in which {topology.kind} is offered") from None
 
 

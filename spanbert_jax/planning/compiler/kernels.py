@@ -43,7 +43,8 @@ def compile_attention(name: str, length: int, spec: AttentionSpec, device: jax.D
                                     projections)
         return context, backward(gradient)
 
-    sharded = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
+    sharded = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(),
+                            check_vma=False)
     with jax.set_mesh(mesh):
         jax.jit(sharded).lower(projections, segments, seeds, wide).compile()
 

@@ -66,8 +66,8 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> I
         if key in seen:
             first = next(other for other in _questions(path, DataIssues(), with_labels) if other.id == question.id)
             if first.location != question.location:
-                raise UserError(f"{question.location}: id {question.id!r} occurs also at {first.location}; predictions are "
-                                "stored by id, so give each question its own")
+                raise UserError(f"{question.location}: id {question.id!r} occurs also at {first.location}; "
+                                "predictions are stored by id, so give each question its own")
         seen.add(key)
         yield question
 
@@ -139,7 +139,8 @@ def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Questio
             context = field(record, "context", location)
             given = record.get("id") is not None
             name = str(field(record, "id", location, (str, int))) if given else location.rpartition(":")[2]
-            yield _question(record, name, location, str(record.get("title") or _hash(context)), context, issues, with_labels)
+            yield _question(record, name, location, str(record.get("title") or _hash(context)), context, issues,
+                            with_labels)
 
 
 def _question(record: dict[str, Any], name: str, location: str, group: str, context: str, issues: DataIssues,

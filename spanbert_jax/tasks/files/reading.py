@@ -243,7 +243,8 @@ def _delimited(path: str, issues: DataIssues, columns: list[str], tabs: bool) ->
                 elif not columns:
                     columns = [name.strip() for name in row]
                     if len(set(columns)) < len(columns):
-                        raise UserError(f"{location}: two columns have the same name ({', '.join(columns)}); rename one")
+                        raise UserError(f"{location}: two columns have the same name ({', '.join(columns)}); rename "
+                                        "one")
                 elif len(row) != len(columns):
                     raise UserError(f"{location}: {len(row)} fields, but {len(columns)} columns "
                                     f"({', '.join(columns)}); fix the line")

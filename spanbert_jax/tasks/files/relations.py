@@ -75,7 +75,8 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
     if format == "semeval" or (format == "auto" and first not in "[{"):
         relations = _semeval(path, issues, with_labels)
     elif first == "{":
-        relations = (parse_relation(record, location, with_labels) for location, record in reading.json_lines(path, issues))
+        relations = (parse_relation(record, location, with_labels)
+                     for location, record in reading.json_lines(path, issues))
     else:
         records = enumerate(reading.json_items(path, "", issues), 1)
         relations = (parse_relation(record, f"{path}: record {number}", with_labels) for number, record in records)
@@ -96,8 +97,8 @@ def _different(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Re
         elif known == content:
             issues.add("exact duplicates of other relations, left out", f"{relation.location} (id {relation.id})")
         else:
-            raise UserError(f"{relation.location}: id {relation.id!r} occurs also at {first}; give each relation its own "
-                            "id")
+            raise UserError(f"{relation.location}: id {relation.id!r} occurs also at {first}; give each relation its "
+                            "own id")
 
 
 def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
@@ -149,12 +150,13 @@ def located(record: Mapping[str, Any], location: str) -> Relation:
             case [int() as start, int() as end] if 0 <= start < end <= len(text):
                 spans[name] = start, end
             case value:
-                raise UserError(f"{location}: {name} is {value!r:.80}: give [start, end], characters of the text of length "
-                                f"{len(text)}")
+                raise UserError(f"{location}: {name} is {value!r:.80}: give [start, end], characters of the text of "
+                                f"length {len(text)}")
     characters = spans["subject"], spans["object"]
     for name, (start, end) in spans.items():
         if not text[start:end].strip():
-            raise UserError(f"{location}: {name} {spans[name]} contains only white space; give the characters of an entity")
+            raise UserError(f"{location}: {name} {spans[name]} contains only white space; give the characters of an "
+                            "entity")
     words, (subject, object) = _words(text, characters)
     return Relation(location, location, location, words, subject, object, record.get("subject_type", ""),
                     record.get("object_type", ""), None, text, characters)

@@ -102,7 +102,8 @@ def _source(record: Mapping[str, Any], name: str, location: str) -> tuple[tuple[
     return (None, texts) if isinstance(texts, str) else (texts, " ".join(texts))
 
 
-def _summaries(record: Mapping[str, Any], name: str, location: str, counted: str, issues: DataIssues) -> tuple[str, ...]:
+def _summaries(record: Mapping[str, Any], name: str, location: str, counted: str,
+               issues: DataIssues) -> tuple[str, ...]:
     """The nonempty summaries."""
     texts = _texts(record, name, location)
     texts = (texts,) if isinstance(texts, str) else texts
@@ -118,6 +119,6 @@ def _texts(record: Mapping[str, Any], name: str, location: str) -> str | tuple[s
         return value
     for number, entry in enumerate(value, 1):
         if not isinstance(entry, str):
-            raise UserError(f"{location}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, or "
-                            "a list of texts")
+            raise UserError(f"{location}: entry {number} of the list in field {name!r} is {entry!r:.80}; give a text, "
+                            "or a list of texts")
     return tuple(value)

@@ -81,7 +81,8 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
     for location, record in reading.table(path, issues, columns):
         if source not in record:
             there = ", ".join(map(repr, record)) or "none"
-            raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and target, "
+            raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and "
+                            "target, "
                             f"or config.task.columns=\"({source!r},{target!r})\" where the first line of a table does "
                             "not name its columns")
         text = reading.field(record, source, location)

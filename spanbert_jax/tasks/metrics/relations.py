@@ -42,7 +42,8 @@ def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: 
         guessed[_undirected(guess)] += 1
         expected[_undirected(answer)] += 1
     each = [_metrics(correct[name], guessed[name], expected[name]) for name in expected if name != negative]
-    means = {metric: sum(values[metric] for values in each) / max(len(each), 1) for metric in ("precision", "recall", "f1")}
+    means = {metric: sum(values[metric] for values in each) / max(len(each), 1)
+             for metric in ("precision", "recall", "f1")}
     micro = micro_metrics(answers, predicted, negative)
     return {**means, "micro_f1": micro["f1"], "accuracy": micro["accuracy"]}
 

@@ -89,7 +89,8 @@ def greedy_oracle(sentences: Sequence[str], references: Sequence[str], most: int
     chosen: list[int] = []
     reached = 0.0
     while len(chosen) < min(most, len(words)):
-        boundaries = [_boundary_pairs([words[other] for other in sorted({*chosen, number})]) for number in range(len(words))]
+        boundaries = [_boundary_pairs([words[other] for other in sorted({*chosen, number})])
+                      for number in range(len(words))]
         totals = lengths + lengths[chosen].sum()
         scores = sum(np.max([overlap.f1(chosen, totals, boundaries) for overlap in overlaps_n], axis=0)
                      for overlaps_n in overlaps)
@@ -139,7 +140,8 @@ class _Overlap:
                 if gram in self._places:
                     self._counts[number, self._places[gram]] = count
 
-    def f1(self, chosen: Sequence[int], totals: np.ndarray, boundaries: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
+    def f1(self, chosen: Sequence[int], totals: np.ndarray,
+           boundaries: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
         """[N] F1, 0 to 1, of the chosen sentences together with each further sentence.
 
         Args:

@@ -26,7 +26,8 @@ def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequen
     """
     from seqeval.metrics import accuracy_score, classification_report
 
-    answers, predicted = ([list(tags) for tags in sentences] for sentences in (answers, predicted))  # seqeval takes no tuples
+    answers, predicted = ([list(tags) for tags in sentences]
+                          for sentences in (answers, predicted))  # seqeval takes no tuples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about means over no type if there is no entity
         report = classification_report(answers, predicted, output_dict=True, zero_division=0)

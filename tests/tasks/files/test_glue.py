@@ -57,9 +57,9 @@ LAYOUTS = {
 }
 METRICS = {"cola": "matthews", "ax": "matthews", "mrpc": "accuracy_f1", "qqp": "accuracy_f1",
            "stsb": "pearson_spearman"}
-ORDER = dict.fromkeys(("cola", "sst2", "mrpc", "qqp", "wnli"), ["0", "1"]) | dict.fromkeys(
-    ("mnli", "ax"), ["contradiction", "entailment", "neutral"]) | dict.fromkeys(
-    ("qnli", "rte"), ["entailment", "not_entailment"]) | {"stsb": ["score"]}
+ORDER = {name: ["0", "1"] for name in ("cola", "sst2", "mrpc", "qqp", "wnli")} | {
+    name: ["contradiction", "entailment", "neutral"] for name in ("mnli", "ax")} | {
+    name: ["entailment", "not_entailment"] for name in ("qnli", "rte")} | {"stsb": ["score"]}
 
 
 def task(name):
