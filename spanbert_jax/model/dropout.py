@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def kept_scale(rate: float) -> float:
 
 def hash_words(position: Words, first: Words, second: Words) -> UInt32[Array, "..."]:
     """A random word for each position, under a seed of two words; all are broadcast against each other."""
-    x = position + first
+    x: Any = position + first
     x = (x ^ (x >> 16)) * _FIRST
     x = (x ^ (x >> 15) ^ second) * _SECOND
     return x ^ (x >> 15)
