@@ -1,4 +1,4 @@
-"""From the rows of one vocabulary to those of another."""
+"""Embedding rows for a new vocabulary, made from those of an old one."""
 from __future__ import annotations
 
 import dataclasses
@@ -11,11 +11,13 @@ from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS
 
 @dataclasses.dataclass(frozen=True)
 class Transplant:
-    """For each new piece, in the order of the ids, the ids of the old pieces that its row is the mean of.
+    """How the rows of a new vocabulary are made.
 
     Attributes:
-      sources: one old id where the piece was there already, none where nothing of it was known.
-      kept, composed, drawn: how many pieces have their own row, the mean of others, and a new one.
+      sources: for each new token, in the order of ids, the old ids whose mean its row is: one if the old vocabulary has
+        the token, none if its row is drawn at random.
+      kept: number of tokens that keep their row.
+      composed: number of tokens whose row is the mean of others.
     """
     sources: tuple[tuple[int, ...], ...]
     kept: int
@@ -23,20 +25,23 @@ class Transplant:
 
     @property
     def drawn(self) -> int:
-        """Pieces of which nothing was known."""
+        """Number of tokens whose row is drawn at random."""
         return sum(not ids for ids in self.sources)
 
     def apply(self, rows: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-        """New rows, in float32, from old ones [V, ...]; those of unknown pieces are drawn from N(0, deviation).
+        """New float32 rows from old ones.
 
-        A bias [V] of an unknown piece is zero, as a fresh one is.
+        Args:
+          rows: old rows, [V, ...].
+          deviation: standard deviation of rows that are drawn at random; biases [V] of such tokens are zero.
+          seed: for these rows.
         """
         rows = rows.astype(np.float32)
         first = np.array([ids[0] if ids else 0 for ids in self.sources])
         new = rows[first]
-        for piece, ids in enumerate(self.sources):
+        for token, ids in enumerate(self.sources):
             if len(ids) > 1:
-                new[piece] = rows[list(ids)].mean(axis=0)
+                new[token] = rows[list(ids)].mean(axis=0)
         unknown = np.array([not ids for ids in self.sources])
         fresh = np.random.default_rng(seed).standard_normal(new.shape, np.float32) * np.float32(deviation)
         new[unknown] = fresh[unknown] if rows.ndim > 1 else 0
@@ -44,40 +49,40 @@ class Transplant:
 
 
 def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
-    """Finds what each piece of `new` is in `old`: the same piece, or the pieces that `old` cuts it into."""
-    known, pieces = old.get_vocab(with_added_tokens=True), new.get_vocab(with_added_tokens=True)
+    """Finds each token of `new` in `old`: the same token, or the tokens that `old` splits it into."""
+    known, vocab = old.get_vocab(with_added_tokens=True), new.get_vocab(with_added_tokens=True)
     inside = _inside_words(old)
     unknown, byte_level = known["[UNK]"], isinstance(new.model, models.BPE)
 
-    def cut(piece: str) -> tuple[int, ...]:
-        if piece in SPECIAL_TOKENS:
-            return (known[piece],) if piece in known else ()
+    def split(token: str) -> tuple[int, ...]:
+        if token in SPECIAL_TOKENS:
+            return (known[token],) if token in known else ()
         if byte_level:
-            piece = _of_bytes(new.decode([pieces[piece]]))
-        if piece in known:
-            return (known[piece],)
-        body = piece.removeprefix(CONTINUATION_PREFIX) if len(piece) > len(CONTINUATION_PREFIX) else piece
-        if body == piece:
-            ids = old.encode(piece, add_special_tokens=False).ids
+            token = _as_wordpiece(new.decode([vocab[token]]))
+        if token in known:
+            return (known[token],)
+        body = token.removeprefix(CONTINUATION_PREFIX) if len(token) > len(CONTINUATION_PREFIX) else token
+        if body == token:
+            ids = old.encode(token, add_special_tokens=False).ids
         else:
             body = old.normalizer.normalize_str(body) if old.normalizer else body
             ids = [token.id for token in inside.tokenize(body.strip())]
         return () if unknown in ids else tuple(ids)
 
-    sources = tuple(map(cut, sorted(pieces, key=pieces.get)))
-    kept = sum(len(ids) == 1 for ids in sources) if byte_level else sum(piece in known for piece in pieces)
+    sources = tuple(map(split, sorted(vocab, key=vocab.get)))
+    kept = sum(len(ids) == 1 for ids in sources) if byte_level else sum(token in known for token in vocab)
     return Transplant(sources, kept, sum(map(bool, sources)) - kept)
 
 
-def _of_bytes(text: str) -> str:
-    """The text of a byte-level piece as WordPiece writes it: with a mark where it goes on in a word."""
+def _as_wordpiece(text: str) -> str:
+    """The text of a byte-level token in WordPiece's notation: with the prefix of tokens that continue a word."""
     return text.strip() if not text[:1].isalnum() else CONTINUATION_PREFIX + text
 
 
 def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:
-    """Cuts what stands inside a word into the pieces that continue one, with their ids."""
+    """A model that splits the inside of a word into continuing wordpieces, with their ids."""
     vocab = tokenizer.get_vocab(with_added_tokens=True)
-    bodies = {piece.removeprefix(CONTINUATION_PREFIX): number for piece, number in vocab.items()
-              if piece.startswith(CONTINUATION_PREFIX) and len(piece) > len(CONTINUATION_PREFIX)}
-    # A word that cannot be cut needs an unknown piece; no body has brackets and capitals around nothing.
+    bodies = {token.removeprefix(CONTINUATION_PREFIX): number for token, number in vocab.items()
+              if token.startswith(CONTINUATION_PREFIX) and len(token) > len(CONTINUATION_PREFIX)}
+    # A word that cannot be split becomes [UNK], which is not the body of any wordpiece.
     return models.WordPiece({**bodies, "[UNK]": vocab["[UNK]"]}, unk_token="[UNK]", continuing_subword_prefix="")

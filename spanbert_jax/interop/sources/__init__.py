@@ -1,1 +1,1 @@
-"""Where tensors come from: names and paths, and files of every kind. One file a kind."""
+"""Sources of weights: names and paths, and one file for each file format."""

@@ -1,4 +1,4 @@
-"""From a name or a path to files on this machine."""
+"""Locates weights: from a name or a path to files on this machine."""
 from __future__ import annotations
 
 import contextlib
@@ -17,9 +17,9 @@ from spanbert_jax.common.errors import UserError
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
-# The type, in its config.json, of a network with a decoder.
+# The model_type, in config.json, of an encoder-decoder model.
 PAIR = "encoder-decoder"
-# The weights in a directory; the first that is there.
+# Weight files in a directory; the first that exists is read.
 _TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                          "pytorch_model.bin.index.json")
 _WEIGHTS = (*_TRANSFORMERS_WEIGHTS, "weights.safetensors", "model.pt", "bert_model.ckpt.index")
@@ -29,20 +29,20 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
-    """The file or directory that is meant, fetched from the Hugging Face hub if it is a name there.
+    """The file or directory of a path, or of a name on the Hugging Face hub, which is downloaded.
 
-    A path that exists is taken as one. Archives are unpacked into the user's cache folder.
+    An existing path takes precedence. Archives are unpacked into the user's cache folder.
 
     Raises:
-      UserError: when there is nothing of that name, here or there.
+      UserError: there is neither such a path nor such a name.
     """
     path = pathlib.Path(name_or_path).expanduser()
-    if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common start of its files
+    if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files
         return pathlib.Path(f"{path}.index")
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):
         return _unpack(path)
     if path.exists():
-        # Of a run of a task, what it has made is meant.
+        # The workdir of a fine-tuning run stands for the model that it made.
         made = path / "model"
         return made if (path / "task.json").is_file() and is_workdir(path) and made.is_dir() else path
     name = str(name_or_path)
@@ -54,18 +54,18 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
 
 
 def directory_of(path: pathlib.Path) -> pathlib.Path:
-    """The directory that holds what belongs to a located file or directory."""
+    """The directory of a located file; a located directory itself."""
     return path if path.is_dir() else path.parent
 
 
 def is_workdir(path: pathlib.Path) -> bool:
-    """Whether a directory is that of a training run."""
+    """Whether a directory is the workdir of a training run."""
     return (path / FOLDER).is_dir() and not any((path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
 
 
 @contextlib.contextmanager
 def readable(name_or_path: str | pathlib.Path) -> Iterator[None]:
-    """Turns what the disk says, as of a folder that may not be looked into, into a UserError in a line."""
+    """Turns an OSError, such as a missing permission, into a UserError."""
     try:
         yield
     except OSError as error:
@@ -73,10 +73,10 @@ def readable(name_or_path: str | pathlib.Path) -> Iterator[None]:
 
 
 def encoder_decoder_at(name_or_path: str | pathlib.Path) -> pathlib.Path | None:
-    """The directory of an EncoderDecoderModel, if it is one that is meant.
+    """The directory of an EncoderDecoderModel; None if the name or path is something else.
 
     Raises:
-      UserError: as `locate` does, or when it cannot be looked into.
+      UserError: as `locate` does, or it cannot be read.
     """
     with readable(name_or_path):
         path = locate(name_or_path)
@@ -94,10 +94,10 @@ def is_transformers(path: pathlib.Path) -> bool:
 
 
 def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files of weights at a located file or directory: several where they are sharded.
+    """The weight files of a located file or directory; several if they are sharded.
 
     Raises:
-      UserError: when there are none, a shard is missing, or it is not clear which are meant.
+      UserError: there are none, a shard is missing, or the choice is ambiguous.
     """
     if path.is_dir():
         path = _choose(path)
@@ -120,7 +120,7 @@ def _choose(directory: pathlib.Path) -> pathlib.Path:
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        # Only files beside the index: it must not lead anywhere else.
+        # Only files next to the index, which must not point anywhere else.
         files = [index.parent / pathlib.PurePath(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: not an index of shards (it lacks weight_map); fetch it again") from None
@@ -131,7 +131,7 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _unpack(archive: pathlib.Path) -> pathlib.Path:
-    """The directory of the files in an archive, unpacked once into the cache; folders in it are left out."""
+    """The directory of an archive's files, unpacked once into the cache without their folders."""
     state = archive.stat()
     about = f"{archive.absolute()} {state.st_size} {state.st_mtime_ns}"
     digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
@@ -152,7 +152,7 @@ def _extract(archive: pathlib.Path, directory: pathlib.Path) -> None:
                 if (directory / member.name).exists():
                     raise UserError(f"{archive}: two files {member.name} in it; unpack it and give the folder of one")
                 members.extract(member, directory, filter="data")
-            while members.fileobj.read(1 << 20):  # to the end, where the checksum of what was compressed is
+            while members.fileobj.read(1 << 20):  # to the end, where the checksum is
                 pass
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         reason = " ".join(str(error).split())
@@ -160,7 +160,7 @@ def _extract(archive: pathlib.Path, directory: pathlib.Path) -> None:
 
 
 def _fetch(name: str) -> pathlib.Path:
-    """A directory of the hub's cache with a repository's config, tokenizer and weights."""
+    """Downloads config, tokenizer and weights of a repository. Returns its directory in the hub's cache."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -169,7 +169,7 @@ def _fetch(name: str) -> pathlib.Path:
             name, allow_patterns=["config.json", *_TOKENIZER_FILES, *patterns]))
 
     try:
-        # Weights in PyTorch's format are fetched only where there are no others.
+        # Weights in PyTorch's format are downloaded only if there are no others.
         directory = fetch("*.safetensors", "*.safetensors.index.json")
         if not any(directory.glob("*.safetensors")):
             directory = fetch("pytorch_model*.bin", "pytorch_model.bin.index.json")

@@ -18,15 +18,15 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_d
 class SafetensorsFile:
     """The tensors of one file.
 
-    The library checks the file; numbers are read past it, since it maps files into memory, where what has been read of
-    them stays, and copies them once more.
+    The safetensors library checks the file. Numbers are read without it, since it maps files into memory, where pages
+    that were read stay, and makes another copy.
     """
 
     def __init__(self, path: pathlib.Path):
         """Reads the names and shapes.
 
         Raises:
-          UserError: when it is not a whole safetensors file.
+          UserError: it is not a complete safetensors file.
         """
         self.path = path
         try:

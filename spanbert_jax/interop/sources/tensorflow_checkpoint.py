@@ -23,9 +23,9 @@ _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"
 
 
 class TensorFlowCheckpoint:
-    """The weights in a checkpoint, under Hugging Face's names and turned as theirs are.
+    """The weights in a checkpoint, in Hugging Face's names and layouts.
 
-    What an optimiser keeps, the step and variables of anything but BERT are left out. Fits the protocol `Tensors`.
+    Optimizer slots, the step and variables that are not BERT's are left out. Implements the protocol `Tensors`.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -74,10 +74,10 @@ class TensorFlowCheckpoint:
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow, told to be quiet and to leave the memory of GPUs, which JAX works on, alone until it needs some.
+    """Imports TensorFlow, silenced, and without its reservation of all GPU memory, which JAX needs.
 
     Raises:
-      UserError: when it is not installed, or broken.
+      UserError: it is not installed, or broken.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -90,7 +90,7 @@ def import_tensorflow() -> ModuleType:
 
 
 def _hugging_face_name(variable: str) -> str | None:
-    """What Hugging Face calls a variable; None for one that is no weight of BERT."""
+    """Hugging Face's name of a variable; None if it is not a weight of BERT."""
     scope, _, leaf = variable.rpartition("/")
     if variable in _FINE_TUNED or leaf not in _LEAVES or not scope.startswith(("bert/", "cls/")):
         return _FINE_TUNED.get(variable)
@@ -99,7 +99,7 @@ def _hugging_face_name(variable: str) -> str | None:
 
 
 def _is_kernel(variable: str) -> bool:
-    """Whether it is stored as [in, out], which Hugging Face turns."""
+    """Whether it is stored [in, out], the transpose of Hugging Face's layout."""
     return variable.endswith("/kernel")
 
 

@@ -1,4 +1,4 @@
-"""Named tensors in files of any kind, read one at a time."""
+"""The interface of named tensors in files of any format, read one at a time."""
 from __future__ import annotations
 
 import pathlib
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class Tensors(Protocol):
-    """The tensors of a file, or of the checkpoint of a run. Nothing is read before it is asked for.
+    """The tensors of a file or of a checkpoint. Each is read when it is needed.
 
     Attributes:
-      path: what errors name.
+      path: of the file, for error messages.
       shapes: of the tensors, by name.
     """
     @property

@@ -24,8 +24,8 @@ _HOLDERS = ("model", "state_dict", "model_state_dict")
 class TorchFile:
     """The tensors of a file, at its top or under one of "model", "state_dict" and "model_state_dict".
 
-    PyTorch reads it where it is installed, else `torch_pickle`; neither runs code that the file brings. What lies
-    beside the tensors is ignored. Fits the protocol `Tensors`.
+    PyTorch reads it if it is installed, else `torch_pickle`; neither runs code from the file. Other objects in the file
+    are ignored. Implements the protocol `Tensors`.
     """
 
     def __init__(self, path: str | pathlib.Path) -> None:
@@ -111,7 +111,7 @@ def _named(tree: Any, kind: type) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explained(path: pathlib.Path, tensor: str | None = None) -> Iterator[None]:
-    """Turns whatever goes wrong into one line that names the file, and the tensor if it is one's."""
+    """Turns any exception into a UserError that names the file, and the tensor if there is one."""
     about = f"{path}: " if tensor is None else f"{path}: tensor {tensor!r}: "
     try:
         yield
@@ -123,5 +123,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Unreadable):
         return str(error)
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that one is of seeking to a damaged offset
-        return f"it cannot be read: {error.strerror}; mend the path or the disk"
+        return f"it cannot be read: {error.strerror}; fix the path or the disk"
     return torch_pickle.NOT_TORCH

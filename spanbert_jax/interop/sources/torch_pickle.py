@@ -1,4 +1,4 @@
-"""PyTorch's weight files read without PyTorch, and without running what a pickle asks for.
+"""Reads PyTorch's weight files without PyTorch, and without running code that a pickle asks for.
 
 Two layouts: a zip (PyTorch 1.6 and later) of `data.pkl` and the bytes of each storage, uncompressed; and, before that,
 pickles one after another (a magic number, a version, the writer's system, the object, the storages' keys) followed by
@@ -37,14 +37,14 @@ class Unreadable(Exception):
 
 
 class Storage(NamedTuple):
-    """A run of numbers that tensors share: PyTorch's class of it, its key in the file, and how many they are."""
+    """An array of numbers that tensors share: PyTorch's class, key in the file, and number of elements."""
     kind: str
     key: str
     count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class StoredTensor(NamedTuple):
-    """A tensor as a pickle tells of it, unchecked: offset and strides count elements of the storage."""
+    """A tensor as described in a pickle, unchecked; offset and strides count elements of the storage."""
     storage: Storage
     offset: int
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class StoredTensor(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a tensor lies, checked against the file: its first byte, and the elements from its first to its last."""
+    """Location of a tensor, checked against the file: its first byte, and its number of elements from first to last."""
     start: int
     count: int  # type: ignore[assignment]  # hides tuple.count
     dtype: np.dtype
@@ -64,7 +64,7 @@ def load(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     """The object of a file, with a `StoredTensor` for each tensor, and the first byte and the size of each storage.
 
     Raises:
-      Unreadable: what is known to be wrong. A damaged pickle raises any other exception as well.
+      Unreadable: a known problem. A damaged pickle may raise any other exception as well.
     """
     return _load_zip(path) if is_zip(path) else _load_legacy(path)
 
@@ -135,7 +135,7 @@ def zip_members(path: pathlib.Path) -> dict[str, tuple[int, int]]:
 
 
 def refusal(name: str) -> str:
-    """What is said of a pickle that asks for the class or function `name`."""
+    """The message for a pickle that asks for the class or function `name`."""
     return (f"it asks for {repr(name)[1:-1]}, which could run code; "  # escaped, so that it stays on one line
             "give a file of tensors alone, as torch.save(model.state_dict(), ...) writes")
 
