@@ -1,7 +1,7 @@
-"""Weights in and out: Hugging Face, the reference, PyTorch, TensorFlow, ONNX and StableHLO.
+"""Import and export of weights: Hugging Face, the reference, PyTorch, TensorFlow, ONNX and StableHLO.
 
-Tensors come from `sources` under whatever names they have, get those of `layout` by `naming`, and become parameters in
-`weights`; `formats` writes parameters, one file a format.
+`sources` opens files of any format. `naming` gives their tensors the names of an architecture in `architectures`, and
+`weights` makes parameters of them. `formats` exports parameters, one file for each format.
 """
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
 from spanbert_jax.interop.exporting import save_pretrained
