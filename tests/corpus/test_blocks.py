@@ -58,3 +58,7 @@ def test_best_fit_packs_each_item_once_and_tightly(seed):
         assert len(bins) <= 11 / 9 * np.ceil(lengths.sum() / capacity) * 1.15 + 1
     assert best_fit(lengths, capacity, max_items) == bins
     assert best_fit(np.zeros(0, np.int64), capacity, max_items) == []
+
+
+def test_best_fit_fills_bins_to_the_end():
+    assert best_fit(np.array([6, 7, 4, 3, 10]), 10, 255) == [[0, 2], [1, 3], [4]]

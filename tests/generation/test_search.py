@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, unstack_layers
+from spanbert_jax.generation.rules import apply_rules
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
@@ -21,6 +22,14 @@ SETTINGS = [
     (4, 2.0, 2, False, 12, 0), (5, 0.6, 3, True, 20, 0), (2, -1.0, 0, False, 20, 0), (4, 1.0, 1, False, 9, 3),
     (7, 1.5, 2, True, 15, 2)]
 with_bert = pytest.mark.parametrize("pair", ["bert"], indirect=True)
+
+
+@pytest.mark.parametrize("step, forbidden", [(0, True), (2, True), (3, False)])
+def test_the_end_is_forbidden_before_the_minimum_length(step, forbidden):
+    settings = GenerationSettings(START, END, PAD, 9, min_length=3)
+    scores = apply_rules(jnp.zeros((1, 1, 12)), jnp.zeros((1, 1, 10), jnp.int32), jnp.asarray(step), settings)
+    assert np.isneginf(scores[0, 0, END]) == forbidden
+    assert not np.isneginf(np.delete(scores[0, 0], END)).any()
 
 
 @pytest.fixture(scope="module")

@@ -49,13 +49,13 @@ def make_rows(seed: int, rows: int = ROWS, next_sentence: bool = False) -> dict[
 class Trainer:
     """Trains a small model on random rows, on some of the devices."""
 
-    def __init__(self, config, devices: int = 1):
+    def __init__(self, config, devices: int = 1, schedule: optax.Schedule | None = None):
         self.config = config = as_pretraining_config(config)
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
         self.model = SpanBert(config.model.config(VOCABULARY), pretraining_heads(config), config.compute)
         self.masker = make_masker(config.masking, length=LENGTH, max_blocks=2,
                                   special=SpecialIds(0, 1, 2, 3, 4), unigram=np.ones(VOCABULARY, np.int64))
-        schedule = optax.constant_schedule(config.optimizer.learning_rate)
+        schedule = schedule or optax.constant_schedule(config.optimizer.learning_rate)
         self.optimizer = make_optimizer(config.optimizer, schedule)
         self.abstract_state = abstract_train_state(self.model, self.optimizer, self.mesh, config.mesh.rules,
                                                    config.mesh.zero1)

@@ -1,6 +1,7 @@
 """Skipping bad updates: the rule against numpy medians, and its effect on a run."""
 import jax
 import numpy as np
+import optax
 import pytest
 
 from spanbert_jax.training.skipping import MINIMUM, WINDOW, empty_history, is_bad, record_update
@@ -48,7 +49,7 @@ def test_skipped_updates_are_counted_and_do_not_enter_the_history():
 def test_a_bad_update_changes_only_the_counts():
     config = small_config(0.0)
     config.skip.stop_after = 3
-    trainer = Trainer(config)
+    trainer = Trainer(config, schedule=optax.linear_schedule(1e-3, 0, 100))
     state, _ = trainer.run(trainer.fresh(), range(2))
     params, opt_state = jax.device_get((state.params, state.opt_state))
     # A history of tiny gradient norms: the next one is far above it.
@@ -57,7 +58,7 @@ def test_a_bad_update_changes_only_the_counts():
     jax.tree.map(np.testing.assert_array_equal, (params, opt_state), jax.device_get((state.params, state.opt_state)))
     assert int(state.step) == 4
     assert [values["consecutive_skips"] for values in metrics] == [1, 2]
-    assert metrics[1]["learning_rate"] == metrics[0]["learning_rate"]
+    assert metrics[1]["learning_rate"] == metrics[0]["learning_rate"] == pytest.approx(1e-3 * 0.98)
 
 
 def test_skipping_changes_nothing_without_bad_updates():
