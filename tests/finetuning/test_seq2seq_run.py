@@ -171,7 +171,7 @@ def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path)
     more = config_of(str(tmp_path / "run"), tmp_path, count=40, decoder=str(tmp_path / "run"))
     begun, experiment = parameters(more, tmp_path / "more")
     before = load_model(tmp_path / "run")
-    assert (experiment.workload.task.target_tokenizer(None).get_vocab()
+    assert (experiment.workload.dataset.task.target_tokenizer(None).get_vocab()
             == before.task.target_tokenizer(None).get_vocab() != before.tokenizer.get_vocab())
     jax.tree.map(np.testing.assert_array_equal, begun, before.params)
 
