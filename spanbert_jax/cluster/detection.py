@@ -6,7 +6,6 @@ import http
 import importlib.util
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -93,6 +92,7 @@ def find_cluster(environ: Environment, flags: Flags = Flags(),
 
 def tpu_metadata(key: str) -> str:
     """Returns an attribute of this Cloud TPU VM from its metadata server; empty if there is none."""
+    import urllib.request  # only here: its import takes half of the time until a command listens for signals
     request = urllib.request.Request(_METADATA + key, headers={"Metadata-Flavor": "Google"})
     for left in reversed(range(_METADATA_TRIES)):
         try:

@@ -44,19 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in VERBS:
         return _without_verb(argv)
-    verb_name = argv[0]
-    # A module cannot have the name of a keyword, such as import.
-    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
-    parser = argparse.ArgumentParser(
-        prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    verb.add_arguments(parser)
-    args = verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:])
-    if own:
-        _log_to_stderr()
-    stopped = False
+    verb_name, stopped = argv[0], False
     try:
-        with StopRequest():
+        with StopRequest():  # before the imports of the verb, which take most of the time until it runs
+            # A module cannot have the name of a keyword, such as import.
+            verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
+            parser = argparse.ArgumentParser(
+                prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
+                formatter_class=argparse.RawDescriptionHelpFormatter)
+            verb.add_arguments(parser)
+            args = verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:])
+            if own:
+                _log_to_stderr()
             status, agreed = verb.run(args), True
     except (Exception, KeyboardInterrupt, Stopped) as error:
         agreed, stopped = False, isinstance(error, Stopped)
