@@ -172,7 +172,7 @@ def make_model(experiment: Experiment) -> torch.nn.Module:
     """The model of `config.init_from` with a new head."""
     import transformers
     transformers.logging.set_verbosity_error()  # it warns of the new head
-    config, labels = experiment.config, experiment.workload.task.labels
+    config, labels = experiment.config, experiment.workload.dataset.task.labels
     return getattr(transformers, CLASSES[config.task.name]).from_pretrained(
         config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=config.model.dropout,
         attention_probs_dropout_prob=config.model.attention_dropout)

@@ -167,7 +167,7 @@ def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path)
         tmp_path / "run" / "predictions" / "dev" / "predictions.jsonl").read_bytes()
     if "target_vocabulary" not in settings:
         return
-    # What has been learned is gone on from, with the pieces that it writes.
+    # Training continues from the fine-tuned model, with its target vocabulary.
     more = config_of(str(tmp_path / "run"), tmp_path, count=40, decoder=str(tmp_path / "run"))
     begun, experiment = parameters(more, tmp_path / "more")
     before = load_model(tmp_path / "run")
