@@ -1,4 +1,5 @@
 """Options and fixtures of all tests. Each process simulates eight devices; a test takes as many as it needs."""
+import gc
 import os
 import pathlib
 import tempfile
@@ -70,6 +71,13 @@ def pytest_collection_modifyitems(items):
         if fast.keys() & {item.path.as_posix(), f"{item.path.as_posix()}::{item.originalname}"}:
             item.add_marker("fast")
     items.sort(key=lambda item: slow.get(item.path.as_posix(), len(slow)))
+
+
+def pytest_collection_finish():
+    # The imported libraries are many objects, and tracing makes many more: with the defaults, garbage collection takes a
+    # tenth of the time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
