@@ -74,8 +74,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    # The imported libraries are many objects, and tracing makes many more: with the defaults, garbage collection takes a
-    # tenth of the time.
+    # Imported libraries are many objects, and tracing makes more: collecting garbage would take a tenth of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
