@@ -1,6 +1,4 @@
 """Checks before a save that the disk can take it."""
-from __future__ import annotations
-
 import math
 import pathlib
 import shutil

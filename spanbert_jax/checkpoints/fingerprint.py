@@ -1,6 +1,4 @@
 """Checksums of arrays, computed on the devices, which also reveal damage before the disk was written."""
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@
 A step appears and disappears by one rename, so that everything a killed process leaves incomplete has another name.
 The manifest is written before the step appears, and deleted after it disappears.
 """
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

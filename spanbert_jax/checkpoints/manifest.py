@@ -3,8 +3,6 @@
 It reveals later changes on the disk: Orbax restores a flipped bit silently. It does not protect against a person who
 changes both. Its content is untrusted: it is only compared with the files in the folder of the step.
 """
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import json

@@ -1,6 +1,4 @@
 """Reading a step. Orbax and tensorstore read numbers and JSON only, so nothing is ever unpickled."""
-from __future__ import annotations
-
 import json
 import pathlib
 from typing import Any

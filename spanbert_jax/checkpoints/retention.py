@@ -1,6 +1,4 @@
 """Retention policy: which steps are kept, and why."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

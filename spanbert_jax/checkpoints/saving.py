@@ -1,6 +1,4 @@
 """One save: Orbax writes it in the background while training continues."""
-from __future__ import annotations
-
 import itertools
 import os
 import re

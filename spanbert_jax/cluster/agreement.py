@@ -1,6 +1,4 @@
 """Small values that the processes of a run exchange between steps. With one process there is no communication."""
-from __future__ import annotations
-
 import json
 from typing import Any
 

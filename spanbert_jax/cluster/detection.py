@@ -1,6 +1,4 @@
 """Finds the processes of a run from flags, JAX's variables, Open MPI, Slurm, Cloud TPU or Kubernetes."""
-from __future__ import annotations
-
 import dataclasses
 import http
 import importlib.util

@@ -2,8 +2,6 @@
 
 Launchers (the scripts under launch/, a scheduler) decide by them whether to run the command again.
 """
-from __future__ import annotations
-
 import signal
 
 DONE = 0

@@ -2,8 +2,6 @@
 
 JAX is imported only where it is used, so that `--help` is fast.
 """
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,6 +1,4 @@
 """One run per workdir at a time, on one machine or on several machines that share a file system."""
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json

@@ -33,8 +33,7 @@ def sentence_blocks(ends: Sequence[int], budget: int) -> tuple[list[int], list[i
 
 
 def window_blocks(total: int, budget: int) -> list[int]:
-    """Returns the token offsets that cut a document of `total` tokens every `budget` tokens. The last window is
-    shorter."""
+    """Returns the token offsets that cut a document of `total` tokens every `budget` tokens."""
     return [*range(0, total, budget), total] if total else [0]
 
 
@@ -49,8 +48,7 @@ def best_fit(lengths: np.ndarray, capacity: int, max_items: int) -> list[list[in
     Returns:
       Bins of item indices. Items in a bin are ascending, and so are the first items of the bins.
     """
-    bins: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # (free room, bin), sorted
+    bins, rooms = list[list[int]](), list[tuple[int, int]]()  # rooms: (free room, bin), sorted
     for item in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[item])
         index = bisect.bisect_left(rooms, (length, -1))

@@ -21,13 +21,13 @@ _ROWS_PER_SHARD = 200_000
 
 
 def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int) -> None:
-    """Writes a TFDS dataset into an existing directory.
+    """Writes a TFDS dataset into an existing directory, for `tfds.builder_from_directory`.
 
     Args:
-      directory: becomes a directory for `tfds.builder_from_directory`.
+      directory: the directory.
       splits: batches of rows of each split, read one split after the other.
-      length: S.
-      vocab_size: V; tokens are stored as uint16 up to a size of 65,536, else as int32.
+      length: S, positions per row.
+      vocab_size: V, which determines the dtype of tokens on disk.
 
     Raises:
       OSError: the disk cannot be written.

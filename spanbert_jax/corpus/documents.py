@@ -55,8 +55,9 @@ def split_position(text: str, start: int, end: int) -> int:
 
 
 def _part(document: Document, start: int, end: int) -> Document:
-    if document.units is None:
-        line = document.line + document.text.count("\n", 0, start)
-        return dataclasses.replace(document, text=document.text[start:end], line=line, continued=start > 0)
-    units = tuple((a - start, b - start) for a, b in document.units if a >= start and b <= end)
-    return dataclasses.replace(document, text=document.text[start:end], units=units, continued=start > 0)
+    line, units = document.line, document.units
+    if units is None:
+        line += document.text.count("\n", 0, start)
+    else:
+        units = tuple((a - start, b - start) for a, b in units if a >= start and b <= end)
+    return dataclasses.replace(document, text=document.text[start:end], line=line, units=units, continued=start > 0)

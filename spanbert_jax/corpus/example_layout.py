@@ -12,18 +12,9 @@ class ExampleLayout:
     """
 
     def __init__(self, record: bytes, sizes: dict[str, int]):
-        """Takes the layout of a record.
-
-        Args:
-          record: any row.
-          sizes: number of bytes of each feature.
-
-        Raises:
-          ValueError: the record does not have these features.
-        """
-        self._sizes = sizes
+        """Takes the layout of any row. Raises ValueError if it does not have features of these sizes in bytes."""
+        self._sizes, self._record_size = sizes, len(record)
         self._starts = self.starts(record)
-        self._record_size = len(record)
         outside = np.ones(len(record), bool)
         for name, start in self._starts.items():
             outside[start:start + sizes[name]] = False

@@ -21,13 +21,10 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads rows.
+        """Returns arrays [B, ...] by name, among them "segments" [B, S] with 0 for padding.
 
         Args:
           indices: [B] row numbers; -1, where a source allows it, is a row of padding.
-
-        Returns:
-          Arrays [B, ...] by name, among them "segments" [B, S] with 0 for padding.
         """
 
 
@@ -69,10 +66,7 @@ class RowSource:
         return int(self._ends[-1])
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads rows in the given order.
-
-        Args:
-          indices: [B] row numbers; repeats are allowed.
+        """Returns the rows `indices` [B], which may repeat, in this order.
 
         Returns:
           tokens [B, S] int32; word_starts, segments, token_types, annotations [B, S] uint8; next_sentence [B] int32.
@@ -113,8 +107,7 @@ class RowSource:
             raise corrupt_corpus(self._path, self._files[shard].name, f"cannot be read ({reason})") from None
 
     def _check(self, shard: int, record: bytes) -> None:
-        """Raises UserError unless the record is a row: a file that was cut short gives empty records, a replaced one
-        gives any."""
+        """Raises UserError unless the record is a row, which a file that was cut short or replaced does not give."""
         try:
             self._layout.starts(record)
         except ValueError as error:
@@ -126,14 +119,7 @@ class RowOrder:
     """Row numbers of each batch: a seeded permutation per epoch. A batch may continue into the next epoch."""
 
     def __init__(self, num_rows: int, batch_size: int, seed: int, padding: int = 0):
-        """Creates an order.
-
-        Args:
-          num_rows: rows of the split; may be smaller than batch_size.
-          batch_size: B.
-          seed: seed of the permutations.
-          padding: number of -1 entries after the row numbers of each batch.
-        """
+        """Orders `num_rows` rows, which may be fewer than a batch. `padding` -1 entries follow those of each batch."""
         import grain  # imports jax, which reading a corpus does not need
 
         self._batch_size, self._padding = batch_size, [-1] * padding

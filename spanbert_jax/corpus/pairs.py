@@ -67,8 +67,7 @@ def _pair(documents: Sequence[Sequence[int]], d: int, start: int, stop: int, tar
 
 
 def _truncate(pair: Pair, budget: int, rng: np.random.Generator) -> Pair:
-    """Drops tokens one by one from the longer text (the second if equal), at its front or back with equal
-    probability."""
+    """Drops tokens from the longer text (the second if equal), each at its front or back with equal probability."""
     excess = _size(pair) - budget
     if excess <= 0:
         return pair

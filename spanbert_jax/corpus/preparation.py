@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.settings import from_dict, require
-from spanbert_jax.corpus.chunks import make_chunks, worker_count
 from spanbert_jax.corpus.corpus import (
     FORMAT_VERSION,
     REPORT,
@@ -34,7 +33,7 @@ from spanbert_jax.corpus.corpus import (
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.progress import ProgressBar
 from spanbert_jax.corpus.report import make_report, print_report
-from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings
+from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings, make_chunks
 from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
 from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
@@ -44,6 +43,7 @@ from spanbert_jax.corpus.workspace import GENERATED, workspace
 from spanbert_jax.text import load_tokenizer, special_ids, train_tokenizer, word_start_table
 
 _POLL_SECONDS = 0.5
+_SMALL_CORPUS = 3_000_000  # characters; below this, starting processes takes longer than it saves
 
 
 def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
@@ -77,11 +77,7 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase:
 
 def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
                    workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
-    """`prepare` with all settings in one object.
-
-    Raises:
-      UserError: as `prepare`.
-    """
+    """`prepare` with all settings in one object. Raises UserError like it."""
     out = pathlib.Path(out)
     settings.validate("")
     require(seed >= 0, "seed", seed, "must be at least 0")
@@ -127,32 +123,27 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
     Raises:
       UserError: as `open_corpus`.
     """
-    while not (pathlib.Path(path) / REPORT).exists():
+    while not pathlib.Path(path, REPORT).exists():
         time.sleep(_POLL_SECONDS)
     return open_corpus(path)
 
 
 def _train_tokenizer(scan: SourceScan, vocab_size: int, lowercase: bool) -> Tokenizer:
     """Trains a tokenizer in a process of its own, which can be ended: the library does not react to signals."""
-    train = functools.partial(_TokenizerTrainer, vocab_size, lowercase)
-    with contextlib.closing(map_in_processes(train, [scan], workers=1)) as results:
+    work = [(scan, vocab_size, lowercase)]
+    with contextlib.closing(map_in_processes(_make_trainer, work, workers=1)) as results:
         (_, trained), = results
     return Tokenizer.from_str(trained)
 
 
-@dataclasses.dataclass(frozen=True)
-class _TokenizerTrainer:
-    vocab_size: int
-    lowercase: bool
-
-    def __call__(self, scan: SourceScan) -> str:
-        os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        return train_tokenizer(_TrainingTexts(scan), self.vocab_size, self.lowercase).to_str()
+def _make_trainer() -> Callable[[tuple[SourceScan, int, bool]], str]:
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    return lambda work: train_tokenizer(_TrainingTexts(work[0]), *work[1:]).to_str()
 
 
 @dataclasses.dataclass(frozen=True)
 class _TrainingTexts:
-    """The texts of the training documents. It can be iterated several times."""
+    """The texts of the training documents, for several iterations."""
     scan: SourceScan
 
     def __iter__(self) -> Iterator[str]:
@@ -190,7 +181,9 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
     special = special_ids(tokenizer)
     splits = [split for split in (TRAIN, VALIDATION) if scan.split_characters(split)]
     characters = sum(map(scan.split_characters, splits))
-    workers = worker_count(workers, characters)
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores if characters >= _SMALL_CORPUS else 1
     vocab_size = len(word_start_table(tokenizer))
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as stack:
@@ -204,11 +197,9 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
     stream.unigram[[special.pad, special.cls, special.sep, special.mask]] = 0
     np.save(work / UNIGRAM, stream.unigram)
     (work / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    return {"length": length, "vocab_size": vocab_size,
-            "special_ids": dataclasses.asdict(special),
+    return {"length": length, "vocab_size": vocab_size, "special_ids": dataclasses.asdict(special),
             "max_blocks": 2 if settings.corpus.blocks == "pairs" else stream.max_segments,
-            "contents": file_digests(work),
-            **make_report(scan, stream.stats, length, seconds, workers)}
+            "contents": file_digests(work), **make_report(scan, stream.stats, length, seconds, workers)}
 
 
 def _given_tokenizer(settings: CorpusSettings, lowercase: bool | None) -> Tokenizer | None:
@@ -242,8 +233,7 @@ def _previous_report(out: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _require_equal_settings(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    different = [f"{name}: {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
-    if different:
+    if different := [f"{name}: {before.get(name)} -> {new}" for name, new in now.items() if before.get(name) != new]:
         raise UserError(f"corpus {out} was made from something else ({'; '.join(different)}): give another --out (in "
                         "training another --workdir), or prepare it with --overwrite to replace it")
 

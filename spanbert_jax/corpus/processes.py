@@ -4,7 +4,9 @@
 can wait forever for a dead worker. Here a worker is a plain Python process connected by two pipes, which close when
 either side ends.
 """
+import collections
 import contextlib
+import itertools
 import os
 import pickle
 import signal
@@ -65,21 +67,17 @@ def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: I
 
 def _round_robin(processes: list[subprocess.Popen], items: Iterable[Any]) -> Generator[tuple[Any, Any]]:
     """Sends items to the workers in turn, one at a time each, and receives the results in the same order."""
-    pending: list[Any] = []
-    taken = 0
-    for item in items:
-        process = processes[(taken + len(pending)) % len(processes)]
+    pending = collections.deque[tuple[subprocess.Popen, Any]]()
+    for process, item in zip(itertools.cycle(processes), items):
         done = None
         if len(pending) == len(processes):
-            done = pending.pop(0), _receive(process)
-            taken += 1
+            done = pending.popleft()[1], _receive(process)
         _send(process, item)
-        pending.append(item)
+        pending.append((process, item))
         if done:
             yield done
-    for item in pending:
-        yield item, _receive(processes[taken % len(processes)])
-        taken += 1
+    for process, item in pending:
+        yield item, _receive(process)
 
 
 def _send(process: subprocess.Popen, item: Any) -> None:

@@ -12,14 +12,7 @@ class ProgressBar:
     """Shows the progress of a job on standard error. A context manager."""
 
     def __init__(self, label: str, total: int | None, unit: str, shown: bool):
-        """Creates a progress bar.
-
-        Args:
-          label: name of the job.
-          total: number of units; None if unknown.
-          unit: name of the unit.
-          shown: whether anything is shown.
-        """
+        """Creates a bar for `total` units (None if unknown), such as "characters"; not `shown`, it prints nothing."""
         self._label, self._total, self._unit, self._shown = label, total, unit, shown
         self._done, self._last_line = 0, time.monotonic()
         self._bar = None

@@ -13,15 +13,8 @@ _UNKNOWN_WORDS_SHOWN = 20
 
 def make_report(scan: SourceScan, stats: dict[str, CorpusStats], length: int, seconds: float,
                 workers: int) -> dict[str, Any]:
-    """Gathers the figures of report.json.
-
-    Args:
-      scan: result of the first pass over the sources.
-      stats: statistics of each split.
-      length: S, positions per row.
-      seconds: wall time of tokenizing and writing.
-      workers: number of processes.
-    """
+    """Returns the figures of report.json, from the statistics of each split and the `seconds` for tokenizing and
+    writing rows of `length` positions."""
     total = CorpusStats()
     for part in stats.values():
         total.add(part)
@@ -33,8 +26,7 @@ def make_report(scan: SourceScan, stats: dict[str, CorpusStats], length: int, se
                       "duplicates skipped": scan.duplicates, "empty skipped": scan.empty},
         "files": len(scan.files),
         "characters": int(scan.characters[scan.assignment < len(SPLITS)].sum()),
-        "sentences": counts["sentences"],
-        "tokens": counts["tokens"],
+        "sentences": counts["sentences"], "tokens": counts["tokens"],
         "tokens_dropped_to_fit_pairs": counts["tokens dropped to fit pairs"],
         "filled_share": counts["filled positions"] / max(1, counts["rows"] * length),
         "unknown_tokens": counts["unknown tokens"],
@@ -43,10 +35,8 @@ def make_report(scan: SourceScan, stats: dict[str, CorpusStats], length: int, se
                           for word, count in total.unknown_words.most_common(_UNKNOWN_WORDS_SHOWN)],
         "mended": {issue: {"count": count, "places": total.issues.places[issue]}
                    for issue, count in sorted(total.issues.counts.items())},
-        "seconds": round(seconds, 3),
-        "tokens_per_second": round(counts["tokens"] / max(seconds, 1e-9)),
-        "workers": workers,
-    }
+        "seconds": round(seconds, 3), "workers": workers,
+        "tokens_per_second": round(counts["tokens"] / max(seconds, 1e-9))}
     report["notes"] = _notes(report)
     return report
 

@@ -1,6 +1,6 @@
 """Chunks of documents to rows: tokenized, cut into blocks, packed. Worker processes run `RowBuilder`."""
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -13,26 +13,21 @@ from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, tokeni
 from spanbert_jax.text import special_ids, word_start_table
 
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
+_CHUNK_CHARACTERS = 400_000  # fixed, so that rows do not depend on the number of workers
+_PAIR_DOCUMENTS = 16  # minimum number of documents to draw random ones from
 _MAX_SEGMENTS = 255  # segments are uint8, and 0 is padding
-_MAX_UINT16_VOCABULARY = 65_536
 
 Rows = dict[str, np.ndarray]
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
     """Returns the dtype of tokens on disk: uint16 if the vocabulary fits, else int32."""
-    return np.dtype(np.uint16 if vocab_size <= _MAX_UINT16_VOCABULARY else np.int32)
+    return np.dtype(np.uint16 if vocab_size <= 65_536 else np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSettings:
-    """Settings that determine the rows of a chunk.
-
-    Attributes:
-      tokenizer: the tokenizer as JSON.
-      corpus: length, blocks, pack and short_sequence_probability.
-      seed: seed of the random choices in `pairs`.
-    """
+    """Settings that determine the rows of a chunk: the tokenizer as JSON, corpus settings, seed of random choices."""
     tokenizer: str
     corpus: CorpusSettings
     seed: int
@@ -43,6 +38,29 @@ class Chunk:
     """Documents of one split. `key` is (split, chunk number); with the seed it determines the random choices."""
     key: tuple[int, int]
     documents: Sequence[Document]
+
+
+def make_chunks(documents: Iterable[Document], split: int, blocks: str) -> Iterator[Chunk]:
+    """Groups documents into chunks of at least 400,000 characters, for "pairs" also of at least 16 documents.
+
+    For "pairs", a last chunk of fewer documents joins the chunk before it, so that random documents exist.
+    """
+    min_documents = _PAIR_DOCUMENTS if blocks == "pairs" else 1
+    gathered, waiting = list[Document](), list[Document]()
+    number = size = 0
+    for document in documents:
+        gathered.append(document)
+        size += len(document.text)
+        if size >= _CHUNK_CHARACTERS and len(gathered) >= min_documents:
+            if waiting:
+                yield Chunk((split, number), waiting)
+                number += 1
+            waiting, gathered, size = gathered, [], 0
+    if len(gathered) < min_documents:
+        waiting, gathered = waiting + gathered, []
+    for last in filter(None, (waiting, gathered)):
+        yield Chunk((split, number), last)
+        number += 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +145,7 @@ class RowBuilder:
         pairs, dropped = pair_blocks(documents, budget, self._settings.corpus.short_sequence_probability, rng)
         stats.counts["tokens dropped to fit pairs"] += dropped
         spans = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
-        length = spans[:, 1] - spans[:, 0]
-        count = len(pairs)
+        length, count = spans[:, 1] - spans[:, 0], len(pairs)
         column = np.ones(2 * count, np.int64)
         column[1::2] = length[::2] + 2
         placements = TokenPlacements(spans[:, 0], length, np.repeat(np.arange(count), 2), column,
@@ -169,8 +186,7 @@ class RowBuilder:
         with_special = _ranges(to - has_cls, sizes)
         flags["segments"][with_special] = np.repeat(placements.segment, sizes)
         flags["token_types"][with_special] = np.repeat(placements.token_type, sizes)
-        rows: Rows = {"tokens": tokens, **flags}
-        return {name: array.reshape(count, length) for name, array in rows.items()}
+        return {name: array.reshape(count, length) for name, array in {"tokens": tokens, **flags}.items()}
 
 
 def _one_block_per_row(start: np.ndarray, length: np.ndarray) -> TokenPlacements:

@@ -96,16 +96,9 @@ def scan_sources(files: Sequence[SourceFile], fields: FieldNames, validation_fra
 
 def _assign_splits(hashes: np.ndarray, characters: np.ndarray, documents: np.ndarray,
                    validation_fraction: float) -> tuple[np.ndarray, int, int]:
-    """Assigns parts to splits. All parts of a document share one assignment.
+    """Returns the split [parts] of each part, and the numbers of duplicate and of empty documents.
 
-    Args:
-      hashes: [parts] uint64 content hashes.
-      characters: [parts] int64 visible characters.
-      documents: [parts] int64, ascending number of the document that a part belongs to.
-      validation_fraction: share of the characters to hold out.
-
-    Returns:
-      The assignment [parts] uint8, the number of duplicate documents, and the number of empty documents.
+    `documents` [parts] has the ascending number of the document of each part; all parts of one go to the same split.
     """
     # A split document counts as one: its hash is the sum of the hashes of its parts.
     starts = np.flatnonzero(np.diff(documents, prepend=-1))

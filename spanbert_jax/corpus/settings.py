@@ -1,6 +1,4 @@
 """Settings of corpus preparation: the arguments of `prepare`, and the section `data` of a config."""
-from __future__ import annotations
-
 import dataclasses
 
 from spanbert_jax.common.settings import Settings, qualified, require, setting

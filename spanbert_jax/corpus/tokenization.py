@@ -69,12 +69,9 @@ class TokenizedChunk:
 
 
 def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusStats) -> TokenizedChunk:
-    """Tokenizes the sentences of a chunk of documents without adding special tokens.
+    """Tokenizes the sentences of a chunk of documents without adding special tokens, and updates `stats`.
 
-    Args:
-      tokenizer: with `encode_special_tokens` set, so that "[SEP]" in a text is tokenized as text.
-      documents: the chunk.
-      stats: statistics to update.
+    The tokenizer has `encode_special_tokens` set, so that "[SEP]" in a text is tokenized as text.
     """
     spans = []
     for document in documents:
@@ -116,12 +113,8 @@ def _split_long(document: Document, spans: list[tuple[int, int]], stats: CorpusS
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokenizes texts.
-
-    Returns:
-      Token ids [n] of all texts, number of tokens of each text, and character offsets [n, 2] within each text (empty
-      without `with_offsets`).
-    """
+    """Returns the token ids [n] of all texts, the number of tokens of each text, and the character offsets [n, 2]
+    within each text (empty without `with_offsets`)."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     ids, lengths, offsets = list[np.ndarray](), list[int](), list[Any]()
     for start in range(0, len(texts), _BATCH_TEXTS):

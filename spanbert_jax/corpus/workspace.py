@@ -32,7 +32,8 @@ def workspace(out: pathlib.Path) -> Iterator[pathlib.Path]:
             if not lock.supported:
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
             try:
-                _clear(work)  # left by a process that was killed
+                for path in work.iterdir():  # left by a process that was killed
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 yield work
             finally:
                 remove_directory(work)
@@ -56,11 +57,9 @@ def _check_replaceable(out: pathlib.Path) -> None:
         raise UserError(f"out {out}: is a file, so it is not a corpus to be replaced; give another directory")
     for path in sorted(out.iterdir()):
         known = path.name in _FILES or ".array_record-" in path.name
-        if not ((known and path.is_file()) or path.name == GENERATED):
+        if path.name != GENERATED and not (known and path.is_file()):
             raise UserError(f"out {out}: holds {path.name!r}, so it is not a corpus to be replaced; give another "
                             "directory")
 
 
-def _clear(directory: pathlib.Path) -> None:
-    for path in directory.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+

@@ -1,6 +1,4 @@
 """Target tokenizers of sequence-to-sequence models: BERT's, GPT-2's, and byte-level ones trained on the targets."""
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple

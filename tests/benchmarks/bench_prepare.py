@@ -18,8 +18,7 @@ from rich.table import Table
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus import prepare
-from spanbert_jax.corpus.chunks import make_chunks
-from spanbert_jax.corpus.rows import RowBuilder, RowSettings
+from spanbert_jax.corpus.rows import RowBuilder, RowSettings, make_chunks
 from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, read_documents, resolve_sources
 from spanbert_jax.text import load_tokenizer, sentence_spans

@@ -11,10 +11,7 @@ _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n)++")
 
 
 def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
-    """Yields the documents between blank lines.
-
-    The last document needs no blank line after it (the reference drops it without one).
-    """
+    """Yields the documents between blank lines. Unlike in the reference, the last one needs no blank line after it."""
     line, rest, found, sentences = 1, "", False, file.format == "sentences"
     for block in text_blocks(file.path, issues):
         text = rest + block

@@ -41,8 +41,7 @@ def decode_text(data: bytes, place: str, issues: DataIssues) -> str:
 
 
 def text_blocks(path: str, issues: DataIssues) -> Iterator[str]:
-    """Yields the text of a file in blocks of bounded size. A block ends at a line end, else at a space, else
-    anywhere."""
+    """Yields the text of a file in blocks of bounded size, which end at a line end, else at a space if possible."""
     with open_file(path, issues) as stream:
         rest, last_byte = b"", b"\n"
         while data := stream.read(MAX_DOCUMENT_CHARACTERS - len(rest)):

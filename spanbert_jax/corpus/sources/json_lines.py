@@ -36,11 +36,7 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
 
 
 def parse_json_line(line: str, place: str) -> dict[str, Any]:
-    """Returns the JSON object of a line.
-
-    Raises:
-      UserError: it is not a JSON object; the message names `place`.
-    """
+    """Returns the JSON object of a line. Raises UserError, which names `place`, if it is none."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -80,10 +80,7 @@ def _batch_reader() -> Callable[[list[pathlib.Path]], list[list[str]]]:
 
 
 def module_prose(path: pathlib.Path) -> list[str]:
-    """Returns the prose paragraphs of a module's docstrings (of all strings, for pydoc's topics).
-
-    The list is empty if the module cannot be read.
-    """
+    """Returns the prose paragraphs of a module's docstrings (of all strings, for pydoc's topics); [] if unreadable."""
     try:
         source = path.read_text(encoding="utf-8")
         if path != _TOPICS and '"""' not in source and "'''" not in source:
@@ -93,17 +90,13 @@ def module_prose(path: pathlib.Path) -> list[str]:
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    strings = _constants(tree) if path == _TOPICS else _docstrings(tree)
-    return list(dict.fromkeys(itertools.chain.from_iterable(map(prose_paragraphs, strings))))
-
-
-def _constants(tree: ast.Module) -> Iterator[str]:
-    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-
-
-def _docstrings(tree: ast.Module) -> Iterator[str]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return filter(None, (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)))
+    nodes = list(ast.walk(tree))
+    if path == _TOPICS:
+        strings = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    else:
+        strings = list(filter(None, (ast.get_docstring(node) for node in nodes if isinstance(node, documented))))
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(prose_paragraphs, strings))))
 
 
 def prose_paragraphs(text: str) -> Iterator[str]:
@@ -125,9 +118,8 @@ def prose_paragraphs(text: str) -> Iterator[str]:
 
 
 def _find(source: str, generated: pathlib.Path | None) -> SourceFile | None:
-    if source != PYTHON:
-        return None
-    return SourceFile(str((generated or pathlib.Path()) / SNAPSHOT_FILE), "jsonl", name=PYTHON)
+    snapshot = (generated or pathlib.Path()) / SNAPSHOT_FILE
+    return SourceFile(str(snapshot), "jsonl", name=PYTHON) if source == PYTHON else None
 
 
 PYTHON_PROSE = CorpusFormat(JSON_LINES.read, find=_find)
