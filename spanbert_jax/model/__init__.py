@@ -1,8 +1,7 @@
 """Models as pure Flax Linen modules: architectures, attention backends, heads, and how they are computed."""
 from spanbert_jax.model.architectures import ARCHITECTURES
 from spanbert_jax.model.architectures.bert import BertConfig
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.decoder import Decoder
 from spanbert_jax.model.description import describe_model, read_description
 from spanbert_jax.model.encoder_decoder import EncoderDecoder, merge_tied_params, split_tied_params

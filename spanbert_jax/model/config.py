@@ -1,17 +1,28 @@
-"""The fields that every architecture has. How a model is computed is in `compute`, what it predicts in `heads`."""
+"""The fields that every architecture has, and how a model is computed. What it predicts is in `heads`."""
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
-from spanbert_jax.model.attention.inputs import AttentionSpec
+import jax
+import jax.numpy as jnp
+
+from spanbert_jax.common.settings import Settings, setting
+from spanbert_jax.model.attention import BACKENDS, AttentionSpec
 
 # Rows of the vocabulary are padded to a multiple of this, so that they fill the lanes of an accelerator and divide
 # evenly over the tensor axis of a mesh.
 VOCABULARY_MULTIPLE = 128
-C = TypeVar("C", bound="ModelConfig")
+# Which activations the forward pass keeps for the backward pass, which recomputes the others; "none" keeps all.
+REMAT_POLICIES = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "names": jax.checkpoint_policies.save_only_these_names(
+        "projections", "context", "attention_output", "feed_forward", "layer_output"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +60,7 @@ class ModelConfig:
     initializer_range: float = 0.02
 
     @classmethod
-    def named(cls: type[C], size: str, *, vocab_size: int, **fields: Any) -> C:
+    def named(cls, size: str, *, vocab_size: int, **fields: Any) -> Self:
         """The config of a named size, a key of `sizes`; other fields as given.
 
         A width that is given changes the feed-forward width in proportion, unless that is given too.
@@ -68,3 +79,25 @@ class ModelConfig:
     def attention_spec(self) -> AttentionSpec:
         """Settings of self-attention."""
         return AttentionSpec(self.width // self.num_heads, self.attention_dropout)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig(Settings):
+    """How a model is computed. Parameters, layer norm, softmax and logits are float32 whatever `dtype` is."""
+    dtype: str = setting("bfloat16", "Type of activations and of matrix products; parameters are float32.",
+                         choices=("bfloat16", "float32"))
+    attention: str = setting("auto", "Attention backend; 'auto' is the fastest one that supports the model and the "
+                             "devices. All backends compute the same function.",
+                             choices=lambda: ("auto", *BACKENDS.names()))
+    layers: str = setting("unrolled", "'scanned' compiles one layer and loops over it, which compiles faster; "
+                          "'unrolled' compiles every layer, which runs faster.", choices=("scanned", "unrolled"))
+    remat: str = setting("none", "Activations that the backward pass recomputes to save memory: none, all ('full'), "
+                         "all but matrix products ('dots'), or all but a few named ones ('names').",
+                         choices=tuple(REMAT_POLICIES))
+    gradient_dtype: str = setting("float32", "Type in which gradients are summed over devices; 'bfloat16' sends half "
+                                  "the bytes.", choices=("float32", "bfloat16"))
+
+    @property
+    def activation_dtype(self) -> jnp.dtype:
+        """The dtype of activations."""
+        return jnp.dtype(self.dtype)

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.architectures import make_encoder
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.decoder import Decoder
 from spanbert_jax.model.description import describe_model
-from spanbert_jax.model.layers import Dense
-from spanbert_jax.model.stack import position_ids
+from spanbert_jax.model.layers import Dense, position_ids
 
 
 class EncoderDecoder(nn.Module):

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.architectures import make_encoder
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.dropout import seed_from
 from spanbert_jax.model.heads.base import POOLED, EncoderOnly, Head, HeadInputs
 from spanbert_jax.model.heads.parts import gather, pool, pooler
-from spanbert_jax.model.stack import position_ids
+from spanbert_jax.model.layers import position_ids
 
 
 class Outputs(NamedTuple):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Integer
 
 from spanbert_jax.model.architectures import make_encoder
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.heads.parts import gather, pool, pooler
 from spanbert_jax.model.heads.pretraining import PretrainingHeads

@@ -11,7 +11,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.model import ARCHITECTURES, ModelConfig
-from spanbert_jax.model.compute import ComputeConfig
+from spanbert_jax.model.config import ComputeConfig
 from spanbert_jax.training.durations import parse_duration
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.optimizers import OptimizerSettings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.model import BertConfig, ComputeConfig, PretrainingHeads, SpanBert
-from spanbert_jax.model.compute import REMAT_POLICIES
+from spanbert_jax.model.config import REMAT_POLICIES
 
 B, S, M, VOCABULARY = 4, 16, 3, 50
 RANDOM = np.random.default_rng(0)

@@ -24,9 +24,8 @@ from spanbert_jax.model import (
 from spanbert_jax.model.architectures import Architecture
 from spanbert_jax.model.attention import AttentionInputs, get_backend
 from spanbert_jax.model.dropout import drop, split_seed
-from spanbert_jax.model.layers import Embed
+from spanbert_jax.model.layers import Embed, layer_seeds, stack
 from spanbert_jax.model.products import project
-from spanbert_jax.model.stack import layer_seeds, stack
 from tests.training.small import Trainer, losses, small_config
 
 

@@ -12,8 +12,7 @@ import flax.linen as nn
 import jax
 
 from spanbert_jax.common.registry import Registry
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)

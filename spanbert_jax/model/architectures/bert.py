@@ -10,14 +10,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Integer, UInt32
 
 from spanbert_jax.model.architectures import Architecture, DecoderStyle
-from spanbert_jax.model.attention.inputs import AttentionSpec
+from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.layers import Embed, Embeddings, LayerNorm, feed_forward
-from spanbert_jax.model.stack import layer_seeds, position_ids, stack
+from spanbert_jax.model.layers import Embed, Embeddings, LayerNorm, feed_forward, layer_seeds, position_ids, stack
 
 
 @dataclasses.dataclass(frozen=True)

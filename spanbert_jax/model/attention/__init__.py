@@ -1,7 +1,103 @@
-"""Self-attention: the module, and its backends, one file each."""
-from spanbert_jax.model.attention.inputs import AttentionInputs as AttentionInputs
-from spanbert_jax.model.attention.inputs import AttentionSpec as AttentionSpec
-from spanbert_jax.model.attention.selection import BACKENDS as BACKENDS
-from spanbert_jax.model.attention.selection import AttentionBackend as AttentionBackend
-from spanbert_jax.model.attention.selection import get_backend as get_backend
-from spanbert_jax.model.attention.selection import select_backend as select_backend
+"""Attention: the inputs of every backend, the backends by name, one file each, and the choice between them.
+
+Each backend names its output "context" (`checkpoint_name`), so that recomputation may keep it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+
+from spanbert_jax.common.registry import Registry
+
+
+class AttentionInputs(NamedTuple):
+    """Arrays of one attention: B rows, S positions, N heads of width H, D = N H.
+
+    Attributes:
+      projections: queries, keys and values [B, S, D], heads side by side; or one array [B, S, 3 D] made by the
+        backend's `join`, if it has one.
+      segments: [B, S] integers, 0 for padding.
+      seeds: dropout seeds, uint32 [B, N, 2]; None without dropout.
+    """
+    projections: tuple[jax.Array, ...]
+    segments: jax.Array
+    seeds: jax.Array | None
+
+    def split_heads(self, head_width: int) -> list[jax.Array]:
+        """Queries, keys and values [B, S, N, H], from three arrays [B, S, D]."""
+        return [flat.reshape(*flat.shape[:2], -1, head_width) for flat in self.projections]
+
+
+class AttentionSpec(NamedTuple):
+    """Settings of an attention that are the same in every call.
+
+    Attributes:
+      head_width: H.
+      dropout: rate on the attention probabilities.
+      clamp: clip scores to +-10,000 before masking.
+    """
+    head_width: int
+    dropout: float = 0.0
+    clamp: bool = False
+
+
+class AttentionBackend(NamedTuple):
+    """One implementation of attention. All compute the same function, to rounding.
+
+    Attributes:
+      name: in `BACKENDS`.
+      attend: computes the context [B, S, D].
+      platform: the only platform it runs on, as JAX names it; "" for all.
+      needs_shard_map: whether it runs on each device's rows and heads inside `shard_map`, since the compiler cannot
+        partition it.
+      dtypes: the activation dtypes it supports; () for all.
+      limits: from (length of rows, heads on one device, spec) to the reason why it does not support them, or "".
+      join: makes one array of queries, keys and values, or of their parameters, if `attend` takes one.
+    """
+    name: str
+    attend: Callable[[AttentionInputs, AttentionSpec], jax.Array]
+    platform: str = ""
+    needs_shard_map: bool = False
+    dtypes: tuple[str, ...] = ()
+    limits: Callable[[int, int, AttentionSpec], str] = lambda length, heads, spec: ""
+    join: Callable[[Sequence[jax.Array]], jax.Array] | None = None
+
+    def arrange(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        """Arrays for queries, keys and values as `attend` takes them: all three, or one joined array."""
+        return (self.join(parts),) if self.join else tuple(parts)
+
+    def unsupported_reason(self, platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
+        """Why this backend cannot compute an attention; "" if it can.
+
+        Args:
+          platform: of the devices, as JAX names it.
+          length: positions in a row, S.
+          heads: heads on one device.
+          spec: settings of the attention.
+          dtype: of the activations.
+        """
+        if self.platform and platform != self.platform:
+            return f"it is for {self.platform.upper()}s, and these devices are {platform.upper()}s"
+        if self.dtypes and dtype not in self.dtypes:
+            return f"it computes in {' or '.join(self.dtypes)}, and compute.dtype is {dtype!r}"
+        return self.limits(length, heads, spec)
+
+
+_HERE = "spanbert_jax.model.attention"
+# Fastest first.
+BACKENDS: Registry[AttentionBackend] = Registry("attention backend", "attention", {
+    "paired_heads": f"{_HERE}.paired_heads:BACKEND", "splash": f"{_HERE}.splash:BACKEND",
+    "cudnn": f"{_HERE}.cudnn:BACKEND", "plain": f"{_HERE}.plain:BACKEND"})
+
+
+def get_backend(name: str) -> AttentionBackend:
+    """The backend of a name. "auto" is plain attention here; training resolves it first, with `select_backend`."""
+    return BACKENDS.get("plain" if name == "auto" else name)
+
+
+def select_backend(platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
+    """The name of the fastest backend that supports an attention; arguments as for `unsupported_reason`."""
+    return next(name for name in BACKENDS.names()
+                if not BACKENDS.get(name).unsupported_reason(platform, length, heads, spec, dtype))

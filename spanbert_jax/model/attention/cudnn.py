@@ -4,9 +4,8 @@ from __future__ import annotations
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
+from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.attention.plain import attention_mask
-from spanbert_jax.model.attention.selection import AttentionBackend
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:

@@ -18,9 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
+from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
-from spanbert_jax.model.attention.selection import AttentionBackend
 from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, rate_threshold
 
 HEAD_WIDTH, LANES = 64, 128

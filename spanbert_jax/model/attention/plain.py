@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
-from spanbert_jax.model.attention.selection import AttentionBackend
+from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.dropout import drop_matrices
 
 # Low enough that the softmax is exactly zero in float32, as with the reference's added -10,000.

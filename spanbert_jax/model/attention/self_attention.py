@@ -10,10 +10,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Integer, UInt32
 
-from spanbert_jax.model.attention.inputs import AttentionInputs
-from spanbert_jax.model.attention.selection import get_backend
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.attention import AttentionInputs, get_backend
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import split_seed
 from spanbert_jax.model.layers import Dense, dense
 

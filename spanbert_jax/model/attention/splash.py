@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
-from spanbert_jax.model.attention.selection import AttentionBackend
+from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 
 LANES = 128
 # Longest side of a block.

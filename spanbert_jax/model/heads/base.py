@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, UInt32
 
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.layers import Embed
 
 HIDDEN, POOLED, TOKEN_EMBEDDING, BOUNDARIES = "hidden", "pooled", "token_embedding", "boundaries"

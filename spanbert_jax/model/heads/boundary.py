@@ -5,8 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.functions import gelu
 from spanbert_jax.model.heads.parts import TiedOutput
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm

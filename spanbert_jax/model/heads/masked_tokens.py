@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Float32
 
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.functions import gelu
 from spanbert_jax.model.heads.base import HIDDEN, TOKEN_EMBEDDING, Head, HeadInputs
 from spanbert_jax.model.heads.parts import TiedOutput

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.heads.base import BOUNDARIES, HIDDEN, POOLED, TOKEN_EMBEDDING, Head, HeadInputs
 from spanbert_jax.model.heads.boundary import BoundaryHead
 from spanbert_jax.model.heads.masked_tokens import MaskedLm, MaskedTokenHead, masked_token_logits

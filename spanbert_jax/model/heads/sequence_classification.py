@@ -6,8 +6,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 
-from spanbert_jax.model.compute import ComputeConfig
-from spanbert_jax.model.config import ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop
 from spanbert_jax.model.heads.base import HIDDEN, POOLED, ClassificationHead, HeadInputs
 from spanbert_jax.model.heads.parts import classifier

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
-from spanbert_jax.model.attention.selection import AttentionBackend
+from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.dropout import keep_mask, kept_scale, split_seed
 
 # Allowed error as a share of the largest value of an array.

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from spanbert_jax.model.attention import paired_heads
-from spanbert_jax.model.attention.inputs import AttentionInputs, AttentionSpec
-from spanbert_jax.model.compute import REMAT_POLICIES
+from spanbert_jax.model.attention import AttentionInputs, AttentionSpec, paired_heads
+from spanbert_jax.model.config import REMAT_POLICIES
 from tests.model.attention.cases import assert_as_defined, attend, make_inputs, tpu_kernels
 
 WIDTH = paired_heads.HEAD_WIDTH

@@ -2,8 +2,7 @@
 import numpy as np
 import pytest
 
-from spanbert_jax.model.attention import plain
-from spanbert_jax.model.attention.inputs import AttentionSpec
+from spanbert_jax.model.attention import AttentionSpec, plain
 from tests.model.attention.cases import assert_as_defined, by_definition, computed, gradient_above, make_inputs
 
 

@@ -3,8 +3,7 @@ import itertools
 
 import pytest
 
-from spanbert_jax.model.attention import BACKENDS, cudnn, select_backend
-from spanbert_jax.model.attention.inputs import AttentionSpec
+from spanbert_jax.model.attention import BACKENDS, AttentionSpec, cudnn, select_backend
 
 LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64, 80, 256)
 

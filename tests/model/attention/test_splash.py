@@ -3,8 +3,7 @@ import functools
 
 import pytest
 
-from spanbert_jax.model.attention import splash
-from spanbert_jax.model.attention.inputs import AttentionSpec
+from spanbert_jax.model.attention import AttentionSpec, splash
 from tests.model.attention.cases import assert_as_defined, make_inputs, tpu_kernels
 
 
