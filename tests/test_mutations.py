@@ -1,6 +1,7 @@
-"""The list of deliberate faults fits the source."""
+"""The lists of deliberate faults, of fast and of slow tests fit the source."""
 import pytest
 
+from tests.conftest import FAST, SLOW, TESTS
 from tests.mutations import MUTATIONS, Mutation
 
 
@@ -12,3 +13,9 @@ def test_there_are_sixty_with_different_names():
 def test_no_mutation_is_stale(mutation: Mutation):
     assert mutation.stale() is None
     assert mutation.old != mutation.new
+
+
+def test_files_named_in_conftest_exist():
+    for name in (*FAST, *SLOW):
+        file, _, test = name.partition("::")
+        assert (TESTS / file).exists() and f"def {test}" in (TESTS / file).read_text(), name
