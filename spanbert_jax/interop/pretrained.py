@@ -30,7 +30,7 @@ from spanbert_jax.model import (
     head_names,
     make_head,
 )
-from spanbert_jax.model.heads.base import TOKEN_EMBEDDING
+from spanbert_jax.model.heads import TOKEN_EMBEDDING
 
 logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"

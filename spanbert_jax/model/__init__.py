@@ -7,8 +7,7 @@ from spanbert_jax.model.description import describe_model, read_description
 from spanbert_jax.model.encoder_decoder import EncoderDecoder, merge_tied_params, split_tied_params
 from spanbert_jax.model.encoder_model import EncoderModel, Outputs
 from spanbert_jax.model.flops import decoder_step_flops, train_step_flops
-from spanbert_jax.model.heads import HEADS, head_names, make_head
-from spanbert_jax.model.heads.base import DEFAULT_LABELS, EncoderOnly, Head
+from spanbert_jax.model.heads import DEFAULT_LABELS, HEADS, EncoderOnly, Head, head_names, make_head
 from spanbert_jax.model.heads.masked_tokens import MaskedLm
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 from spanbert_jax.model.spanbert import PretrainingLogits, SpanBert

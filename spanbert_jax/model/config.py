@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from spanbert_jax.model.attention import BACKENDS, AttentionSpec
 # Rows of the vocabulary are padded to a multiple of this, so that they fill the lanes of an accelerator and divide
 # evenly over the tensor axis of a mesh.
 VOCABULARY_MULTIPLE = 128
+C = TypeVar("C", bound="ModelConfig")
 # Which activations the forward pass keeps for the backward pass, which recomputes the others; "none" keeps all.
 REMAT_POLICIES = {
     "none": None,
@@ -60,7 +61,7 @@ class ModelConfig:
     initializer_range: float = 0.02
 
     @classmethod
-    def named(cls, size: str, *, vocab_size: int, **fields: Any) -> Self:
+    def named(cls: type[C], size: str, *, vocab_size: int, **fields: Any) -> C:
         """The config of a named size, a key of `sizes`; other fields as given.
 
         A width that is given changes the feed-forward width in proportion, unless that is given too.

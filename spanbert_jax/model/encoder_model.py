@@ -12,9 +12,9 @@ from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.dropout import seed_from
-from spanbert_jax.model.heads.base import POOLED, EncoderOnly, Head, HeadInputs
-from spanbert_jax.model.heads.parts import gather, pool, pooler
-from spanbert_jax.model.layers import position_ids
+from spanbert_jax.model.heads import POOLED, EncoderOnly, Head
+from spanbert_jax.model.heads.parts import gather, pool
+from spanbert_jax.model.layers import Dense, position_ids
 
 
 class Outputs(NamedTuple):
@@ -50,7 +50,7 @@ class EncoderModel(nn.Module):
     compute: ComputeConfig = ComputeConfig()
 
     @property
-    def dummy_inputs(self) -> dict[str, jax.Array]:
+    def dummy_inputs(self) -> dict[str, Any]:
         """The smallest inputs, for `init`."""
         return {"input_ids": jnp.ones((1, 1), jnp.int32)}
 
@@ -72,7 +72,7 @@ class EncoderModel(nn.Module):
     def setup(self) -> None:
         self.encoder = make_encoder(self.config, self.compute)
         if self.has_pooler:
-            self.pooler = pooler(self.config, self.compute)
+            self.pooler = Dense(self.config, self.compute, self.config.width, ("embed", None))
         for name, module in self.head.modules(self.config, self.compute).items():
             setattr(self, name, module)
 
@@ -108,8 +108,7 @@ class EncoderModel(nn.Module):
         hidden = self.encoder(input_ids, segments, token_types, positions=positions, deterministic=deterministic)
         pooled = pool(self.pooler, hidden, first) if self.has_pooler else None
         seed = None if deterministic else seed_from(self.make_rng("dropout"))
-        inputs = HeadInputs(hidden, pooled, self.encoder.token_embedding(), self.config.dropout, seed)
-        outputs = {name: logits.astype(jnp.float32) for name, logits in self.head(self, inputs).items()}
+        outputs = {name: logits.astype(jnp.float32) for name, logits in self.head(self, hidden, pooled, seed).items()}
         return Outputs(hidden, pooled, **outputs)
 
     def boundary_logits(self, hidden: Float[Array, "B S D"], left: Integer[Array, "B M"], right: Integer[Array, "B M"],

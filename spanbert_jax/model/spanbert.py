@@ -3,15 +3,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Integer
 
-from spanbert_jax.model.architectures import make_encoder
-from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
-from spanbert_jax.model.heads.parts import gather, pool, pooler
+from spanbert_jax.model.encoder_model import EncoderModel
+from spanbert_jax.model.heads.parts import gather, pool
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
 
@@ -28,41 +26,24 @@ class PretrainingLogits(NamedTuple):
     next_sentence: Float32[Array, "B 2"] | None
 
 
-class SpanBert(nn.Module):
-    """An encoder with the pretraining heads, which run only at the M masked positions of a row.
-
-    Attributes:
-      config: of the architecture.
-      heads: the pretraining heads.
-      compute: how it is computed.
-    """
-    config: ModelConfig
-    heads: PretrainingHeads = PretrainingHeads()
-    compute: ComputeConfig = ComputeConfig()
+class SpanBert(EncoderModel):
+    """An encoder with the pretraining heads, which run only at the M masked positions of a row."""
+    head: PretrainingHeads = PretrainingHeads()
 
     @property
-    def dummy_inputs(self) -> dict[str, jax.Array | bool]:
-        """The smallest inputs, for `init`."""
+    def dummy_inputs(self) -> dict[str, Any]:
         one, zero = jnp.ones((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
-        return dict(tokens=one, segments=one, token_types=zero, positions=zero, left=zero, right=zero, place=zero,
-                    deterministic=True)
+        return dict(tokens=one, segments=one, token_types=zero, positions=zero, left=zero, right=zero, place=zero)
 
     @property
     def description(self) -> dict[str, Any]:
         """The model as checkpoints remember it; `description.read_description` reads it."""
-        return describe_model(self.config, self.heads)
+        return describe_model(self.config, self.head)
 
-    def setup(self) -> None:
-        self.encoder = make_encoder(self.config, self.compute)
-        for name, module in self.heads.modules(self.config, self.compute).items():
-            setattr(self, name, module)
-        if self.heads.next_sentence:
-            self.pooler = pooler(self.config, self.compute)
-
-    def __call__(self, tokens: Integer[Array, "B S"], segments: Integer[Array, "B S"],
-                 token_types: Integer[Array, "B S"], *, positions: Integer[Array, "B M"],
-                 left: Integer[Array, "B M"], right: Integer[Array, "B M"], place: Integer[Array, "B M"],
-                 deterministic: bool) -> PretrainingLogits:
+    def __call__(self, tokens: Integer[Array, "B S"],  # type: ignore[override]  # other inputs and outputs
+                 segments: Integer[Array, "B S"], token_types: Integer[Array, "B S"], *,
+                 positions: Integer[Array, "B M"], left: Integer[Array, "B M"], right: Integer[Array, "B M"],
+                 place: Integer[Array, "B M"], deterministic: bool = True) -> PretrainingLogits:
         """Logits of every head.
 
         Args:
@@ -79,8 +60,8 @@ class SpanBert(nn.Module):
         embedding = self.encoder.token_embedding()
         boundary = next_sentence = None
         masked = self.masked_token_head(gather(hidden, positions), embedding)
-        if self.heads.boundary:
+        if self.head.boundary:
             boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, embedding)
-        if self.heads.next_sentence:
+        if self.head.next_sentence:
             next_sentence = self.next_sentence_head(pool(self.pooler, hidden)).astype(jnp.float32)
         return PretrainingLogits(masked, boundary, next_sentence)

@@ -44,7 +44,7 @@ class PretrainingWorkload:
         self.masker = corpus_masker(config, corpus)
         self.objective = pretraining_objective(model, self.masker, config.objectives, mesh, config.mesh.rules)
         self.flops = train_step_flops(model.config, self.rows_per_step, corpus.length, self.masker.max_masked,
-                                      model.heads)
+                                      model.head)
         self._config, self._model, self._mesh = config, model, mesh
 
     @property
@@ -65,7 +65,7 @@ class PretrainingWorkload:
         """The parameters of `config.init_from`; None without it."""
         if not self._config.init_from:
             return None
-        model = EncoderModel(self._model.config, self._model.heads)
+        model = EncoderModel(self._model.config, self._model.head)
         return initial_params(self._config, model, load_tokenizer(self.corpus.tokenizer_path))
 
     def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:

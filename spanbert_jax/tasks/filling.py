@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.model.heads.base import BOUNDARIES, TOKEN_EMBEDDING
+from spanbert_jax.model.heads import BOUNDARIES, TOKEN_EMBEDDING
 from spanbert_jax.text import SPECIAL_TOKENS, SpecialIds, special_ids
 
 # Rows are padded to a multiple of this, so that texts of similar length share a compiled program.

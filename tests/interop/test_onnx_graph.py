@@ -9,7 +9,7 @@ from spanbert_jax.interop import weights
 from spanbert_jax.interop.architectures.bert import BERT
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
-from spanbert_jax.model.heads.base import POOLED
+from spanbert_jax.model.heads import POOLED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

@@ -17,7 +17,7 @@ from onnx.external_data_helper import set_external_data
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import BertConfig, Head, ModelConfig
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
-from spanbert_jax.model.heads.base import POOLED
+from spanbert_jax.model.heads import POOLED
 
 # The first operator set with an exact Gelu.
 OPSET = 20

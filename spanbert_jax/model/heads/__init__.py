@@ -1,10 +1,117 @@
 """Heads, one file each. A further one is one file with a `Head` and a name in `HEADS`."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float, UInt32
 
 from spanbert_jax.common.registry import Registry
-from spanbert_jax.model.heads.base import DEFAULT_LABELS, EncoderOnly, Head
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
+from spanbert_jax.model.dropout import drop
+from spanbert_jax.model.heads.parts import classifier
+
+POOLED, TOKEN_EMBEDDING, BOUNDARIES = "pooled", "token_embedding", "boundaries"
+DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A head: which modules it adds to an encoder, what they read and what they output.
+
+    A head is a value, so that models which have it can be compared and hashed. Its modules are attributes of the model
+    under the names that `modules` gives them, and so are their parameters.
+
+    Attributes:
+      name: in `HEADS`; None for the encoder alone.
+      description: of a model with this head, for model cards.
+      per_text: whether its outputs have one entry for each text, not one for each position.
+    """
+    name: ClassVar[str | None]
+    description: ClassVar[str]
+    per_text: ClassVar[bool] = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads besides hidden states: `POOLED`, `TOKEN_EMBEDDING`, `BOUNDARIES` (around masked spans)."""
+        return ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The fields of `encoder_model.Outputs` that it computes."""
+        return ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its parts in words, for messages."""
+        return (f"{(self.name or 'no').replace('_', ' ')} head",)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its classes, a field of heads that classify; none for others."""
+        return ()
+
+    @property
+    def exported_name(self) -> str | None:
+        """The name of the head that has the same outputs in other libraries."""
+        return self.name
+
+    def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
+        """Its modules by name."""
+        return {}
+
+    def __call__(self, model: nn.Module, hidden: Float[Array, "B S D"], pooled: Float[Array, "B *K D"] | None,
+                 seed: UInt32[Array, " 2"] | None) -> dict[str, jax.Array]:
+        """Its outputs by name.
+
+        Args:
+          model: has the head's modules as attributes.
+          hidden: last hidden states.
+          pooled: [B, D], or [B, K, D] for rows of K texts; None unless the head reads `POOLED`.
+          seed: dropout seed; None without dropout.
+        """
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderOnly(Head):
+    """No head.
+
+    Attributes:
+      pooler: whether the model has BERT's pooler.
+    """
+    name = None
+    description = "An encoder"
+
+    pooler: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (POOLED,) if self.pooler else ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("pooler",) if self.pooler else super().parts
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationHead(Head):
+    """Base of heads that classify hidden states or, if they read it, the pooled vector."""
+    outputs = ("logits",)
+
+    labels: tuple[str, ...] = DEFAULT_LABELS
+
+    def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
+        return {"classification_head": classifier(config, compute, len(self.labels))}
+
+    def __call__(self, model: nn.Module, hidden: jax.Array, pooled: jax.Array | None,
+                 seed: jax.Array | None) -> dict[str, jax.Array]:
+        x = hidden if pooled is None else pooled
+        return {"logits": model.classification_head(drop(x, seed, model.config.dropout))}
+
 
 _HERE = "spanbert_jax.model.heads"
 HEADS: Registry[type[Head]] = Registry("head", "heads", {
@@ -24,10 +131,12 @@ def make_head(name: str | None, labels: Sequence[str] | None = None) -> Head:
 
     Args:
       name: one of `head_names()`.
-      labels: names of the classes, for a head that classifies; two if not given.
+      labels: names of the classes, for a head that classifies; `DEFAULT_LABELS` if not given.
 
     Raises:
       UserError: there is no such head.
     """
     head = EncoderOnly() if name is None else HEADS.get(name)()
-    return head.with_labels(labels or DEFAULT_LABELS)
+    if labels and isinstance(head, ClassificationHead):
+        return dataclasses.replace(head, labels=tuple(labels))
+    return head

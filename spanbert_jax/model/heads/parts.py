@@ -37,17 +37,12 @@ class TiedOutput(nn.Module):
         return mask_padding(self.config, logits)
 
 
-def pooler(config: ModelConfig, compute: ComputeConfig) -> Dense:
-    """BERT's pooler: the projection of `pool`, [..., D] -> [..., D]."""
-    return Dense(config, compute, config.width, ("embed", None))
-
-
 def pool(layer: Dense, hidden: Float[Array, "B S D"],
          first: Integer[Array, "B K"] | None = None) -> Float[Array, "B *K D"]:
-    """One vector for each row, from its first position; with `first`, the start of each text, one for each text.
+    """BERT's pooler: one vector for each row, from its first position, or one for each text, from the text's start.
 
     Args:
-      layer: a `pooler`.
+      layer: the pooler's projection, [..., D] -> [..., D].
       hidden: hidden states.
       first: positions where the K texts of a row start.
 

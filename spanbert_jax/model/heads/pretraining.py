@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.heads.base import BOUNDARIES, HIDDEN, POOLED, TOKEN_EMBEDDING, Head, HeadInputs
+from spanbert_jax.model.heads import BOUNDARIES, POOLED, TOKEN_EMBEDDING, Head
 from spanbert_jax.model.heads.boundary import BoundaryHead
-from spanbert_jax.model.heads.masked_tokens import MaskedLm, MaskedTokenHead, masked_token_logits
+from spanbert_jax.model.heads.masked_tokens import MaskedLm
 from spanbert_jax.model.heads.parts import classifier
 
 
@@ -34,7 +34,7 @@ class PretrainingHeads(Head):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (HIDDEN, TOKEN_EMBEDDING, *[POOLED] * self.next_sentence, *[BOUNDARIES] * self.boundary)
+        return (TOKEN_EMBEDDING, *[POOLED] * self.next_sentence, *[BOUNDARIES] * self.boundary)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -50,20 +50,21 @@ class PretrainingHeads(Head):
         return self.name if self.next_sentence else MaskedLm.name
 
     def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"masked_token_head": MaskedTokenHead(config, compute)}
+        modules = MaskedLm().modules(config, compute)
         if self.boundary:
             modules["boundary_head"] = BoundaryHead(config, compute, self.boundary_positions, self.boundary_features)
         if self.next_sentence:
             modules["next_sentence_head"] = classifier(config, compute, 2)
         return modules
 
-    def __call__(self, model: nn.Module, inputs: HeadInputs) -> dict[str, jax.Array]:
-        outputs = {"logits": masked_token_logits(model, inputs)}
+    def __call__(self, model: nn.Module, hidden: jax.Array, pooled: jax.Array | None,
+                 seed: jax.Array | None) -> dict[str, jax.Array]:
+        outputs = MaskedLm()(model, hidden, pooled, seed)
         if self.next_sentence:
-            outputs["next_sentence_logits"] = model.next_sentence_head(inputs.pooled)
+            outputs["next_sentence_logits"] = model.next_sentence_head(pooled)
         if self.boundary and model.is_initializing():
-            nowhere = jnp.zeros((inputs.hidden.shape[0], 1), jnp.int32)
-            model.boundary_logits(inputs.hidden, nowhere, nowhere, nowhere)
+            nowhere = jnp.zeros((hidden.shape[0], 1), jnp.int32)
+            model.boundary_logits(hidden, nowhere, nowhere, nowhere)
         return outputs
 
     def multiply_adds(self, config: ModelConfig, masked: int) -> int:

@@ -1,29 +1,24 @@
 """The question answering head: logits of the start and the end of an answer at every position."""
 from __future__ import annotations
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.heads.base import Head, HeadInputs
+from spanbert_jax.model.heads import Head
 from spanbert_jax.model.heads.parts import classifier
 
 
-@dataclasses.dataclass(frozen=True)
 class QuestionAnswering(Head):
     """Marks answers in texts."""
     name = "question_answering"
     description = "A reader that marks answers in texts"
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return ("start_logits", "end_logits")
+    outputs = ("start_logits", "end_logits")
 
     def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
         return {"question_answering_head": classifier(config, compute, 2)}
 
-    def __call__(self, model: nn.Module, inputs: HeadInputs) -> dict[str, jax.Array]:
-        logits = model.question_answering_head(inputs.hidden)
+    def __call__(self, model: nn.Module, hidden: jax.Array, pooled: jax.Array | None,
+                 seed: jax.Array | None) -> dict[str, jax.Array]:
+        logits = model.question_answering_head(hidden)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
