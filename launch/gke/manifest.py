@@ -101,8 +101,3 @@ def _fill_gpu(args: argparse.Namespace, replicated: dict, job: dict, pod: dict, 
     values = {"JAX_COORDINATOR_ADDRESS": f"{args.name}-workers-0-0.{args.name}:{_PORT}",
               "JAX_NUM_PROCESSES": str(args.nodes)}
     container["env"] = [{"name": name, "value": value} for name, value in values.items()]
-
-
-def to_yaml(jobset: dict[str, Any]) -> str:
-    """A JobSet as YAML for kubectl."""
-    return yaml.safe_dump(jobset, sort_keys=False, width=1000)

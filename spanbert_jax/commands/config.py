@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from spanbert_jax.cluster.exit_codes import DONE
@@ -34,13 +34,7 @@ default differs, the table names both.
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A field of a config.
-
-    Attributes:
-      name: with its section, such as "optimizer.learning_rate".
-      help, allowed: its meaning and its allowed values, as sentences.
-      note: another default, in another kind of run.
-    """
+    """A field of a config, named with its section. The note states another default, of another kind of run."""
     name: str
     value: Any
     default: Any
@@ -52,6 +46,10 @@ class Entry:
     def changed(self) -> bool:
         """Whether the value differs from the default."""
         return self.value != self.default
+
+
+# Name, help and entries; the name of the top level is "".
+Section = tuple[str, str, list[Entry]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,79 +66,67 @@ parse = parse_with_overrides
 
 def run(args: argparse.Namespace) -> int:
     """Prints the config."""
-    if args.config:
-        config = as_run_config(load_config(args.config, args.overrides))
-        sections = list_sections(config, default_of(config))
-    else:
-        sections = _all_sections()
+    sections = _sections_of_file(args.config, args.overrides) if args.config else _all_sections()
     if args.markdown:
-        print(settings_reference(), end="")
+        print(_INTRODUCTION + "".join(map(_section_markdown, _all_sections())), end="")
     elif args.json:
         print(json.dumps({name or "config": {entry.name.rpartition(".")[2]: _as_json(entry) for entry in entries}
                           for name, _, entries in sections}, indent=2))
     else:
-        print("\n\n".join(_section_text(*section) for section in sections))
+        print("\n\n".join(map(_section_text, sections)))
     return DONE
 
 
-def default_of(config: Settings) -> Settings:
-    """The defaults of a config; in fine-tuning, those of its task."""
+def _sections_of_file(path: str, overrides: Sequence[str]) -> list[Section]:
+    """The sections of a config file, compared with the defaults; in fine-tuning, with those of its task."""
     from spanbert_jax.finetuning.config import FinetuningConfig
+    config = as_run_config(load_config(path, overrides))
     if isinstance(config, FinetuningConfig):
-        return FinetuningConfig(task=type(config.task)(name=config.task.name))
-    return type(config)()
+        return _sections(config, FinetuningConfig(task=type(config.task)(name=config.task.name)))
+    return _sections(config, type(config)())
 
 
-def list_sections(config: Settings, defaults: Settings) -> list[tuple[str, str, list[Entry]]]:
-    """Name, help and entries of each section; the name of the top level is ""."""
-    fields = dataclasses.fields(config)
-    top = [field for field in fields if not isinstance(getattr(config, field.name), Settings)]
-    sections = [("", "Top level.", list(_entries(config, defaults, top, "")))]
-    for field in fields:
+def _sections(config: Settings, defaults: Settings) -> list[Section]:
+    sections = [("", "Top level.", _entries(config, defaults, ""))]
+    for field in dataclasses.fields(config):
         section = getattr(config, field.name)
         if isinstance(section, Settings):
-            entries = _entries(section, getattr(defaults, field.name), dataclasses.fields(section), f"{field.name}.")
-            sections.append((field.name, _sentence(field.metadata["help"]), list(entries)))
+            entries = _entries(section, getattr(defaults, field.name), f"{field.name}.")
+            sections.append((field.name, _sentence(field.metadata["help"]), entries))
     return sections
 
 
-def settings_reference() -> str:
-    """The page of all config fields, in Markdown."""
-    return _INTRODUCTION + "".join(
-        f"\n## {f'`{name}`' if name else 'Top level'}\n\n{text}\n\n| field | default | meaning |\n|---|---|---|\n"
-        + "".join(map(_table_row, entries)) for name, text, entries in _all_sections())
+def _entries(section: Settings, defaults: Settings, prefix: str) -> list[Entry]:
+    """The fields of a section that are no sections themselves."""
+    return [Entry(prefix + field.name, getattr(section, field.name), getattr(defaults, field.name),
+                  _sentence(field.metadata["help"]), _sentence(allowed_values(field)))
+            for field in dataclasses.fields(section) if not isinstance(getattr(section, field.name), Settings)]
 
 
-def _entries(config: Settings, defaults: Settings, fields: Sequence[dataclasses.Field], prefix: str) -> Iterator[Entry]:
-    for field in fields:
-        yield Entry(prefix + field.name, getattr(config, field.name), getattr(defaults, field.name),
-                    _sentence(field.metadata["help"]), _sentence(allowed_values(field)))
-
-
-def _all_sections() -> list[tuple[str, str, list[Entry]]]:
+def _all_sections() -> list[Section]:
     """The sections of pretraining and of every task, with their defaults."""
     from spanbert_jax.finetuning.config import FinetuningConfig, TaskDataSettings, task_section
     from spanbert_jax.pretraining.config import PretrainingConfig
     from spanbert_jax.tasks import TASKS
-    finetuning = {entry.name: entry.value for _, _, entries in list_sections(FinetuningConfig(), FinetuningConfig())
+    finetuning = {entry.name: entry.value for _, _, entries in _sections(FinetuningConfig(), FinetuningConfig())
                   for entry in entries}
-    sections = list_sections(PretrainingConfig(), PretrainingConfig())
+    sections = _sections(PretrainingConfig(), PretrainingConfig())
     for _, _, entries in sections:
         for index, entry in enumerate(entries):
             if (other := finetuning.get(entry.name, entry.value)) != entry.value:
                 entries[index] = dataclasses.replace(entry, note=f"in fine-tuning {other!r}")
-    common = TaskDataSettings()
-    shared = [*_entries(common, common, dataclasses.fields(common), "task.")]
+    shared = _entries(TaskDataSettings(), TaskDataSettings(), "task.")
+    shared_names = {entry.name for entry in shared}
     sections.append(("task", "Fields of every task.", shared))
     for name in TASKS.names():
         section = task_section(name)(name=name)
-        entries = [entry for entry in _entries(section, section, dataclasses.fields(section), "task.")
-                   if entry.name not in {other.name for other in shared}]
+        entries = [entry for entry in _entries(section, section, "task.") if entry.name not in shared_names]
         sections.append((f"task: {name}", f"Further fields of the task `{name}`.", entries))
     return sections
 
 
-def _section_text(name: str, text: str, entries: Sequence[Entry]) -> str:
+def _section_text(section: Section) -> str:
+    name, text, entries = section
     lines = [f"{name or 'config'}: {text}"]
     for entry in entries:
         default = f"  (default: {entry.default!r})" if entry.changed else f"  ({entry.note})" if entry.note else ""
@@ -154,6 +140,12 @@ def _section_text(name: str, text: str, entries: Sequence[Entry]) -> str:
 def _as_json(entry: Entry) -> dict[str, Any]:
     return {"value": entry.value, "default": entry.default, "changed": entry.changed, "help": entry.help,
             "allowed": entry.allowed, "note": entry.note}
+
+
+def _section_markdown(section: Section) -> str:
+    name, text, entries = section
+    heading = f"\n## {f'`{name}`' if name else 'Top level'}\n\n{text}\n\n| field | default | meaning |\n|---|---|---|\n"
+    return heading + "".join(map(_table_row, entries))
 
 
 def _table_row(entry: Entry) -> str:

@@ -18,7 +18,7 @@ from spanbert_jax.commands.arguments import add_tokenizer
 from spanbert_jax.common.console import make_console, make_table
 
 if TYPE_CHECKING:
-    from spanbert_jax.tasks.filling import Filling, MaskRun
+    from spanbert_jax.tasks.filling import MaskRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +57,5 @@ def _table(mask_run: MaskRun) -> rich.table.Table:
     columns = {name: fillings for name, fillings in columns.items() if fillings is not None}
     table = make_table(*columns)
     for fillings in zip(*columns.values()):
-        table.add_row(*map(_cell, fillings))
+        table.add_row(*(f"{filling.text}  {100 * filling.probability:.3g}%" for filling in fillings))
     return table
-
-
-def _cell(filling: Filling) -> str:
-    return f"{filling.text}  {100 * filling.probability:.3g}%"

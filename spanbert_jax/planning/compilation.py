@@ -1,6 +1,7 @@
 """Compiles in a subprocess, and caches the results on disk."""
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -46,18 +47,14 @@ def run_compiler(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
                         f"{how_to_install.format(jax=importlib.metadata.version('jax'))}")
     request = {"topology": str(topology), **request}
     cached = cache_folder() / "plans" / f"{_cache_key(request, compiler)}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return json.loads(cached.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pass
     result = _run_worker(topology, request)
     if "error" in result:
         raise UserError(result["error"])
-    try:
+    with contextlib.suppress(OSError):  # without a cache the next call compiles again
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_text(cached, json.dumps(result))
-    except OSError:
-        pass  # without a cache the next call compiles again
     return result
 
 

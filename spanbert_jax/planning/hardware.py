@@ -19,7 +19,6 @@ class Chip:
       memory: bytes that a program may use: the compiler's own limit; on a GPU the share that JAX preallocates.
       bandwidth: of the memory, in bytes per second.
       clock: in Hz, at the peak; converts the compiler's cycles to seconds. 0 where the compiler counts none.
-      cores: cores that share the grid of a kernel.
       link: bytes per second that a ring of chips in one slice, or of GPUs in one host, moves from each chip to the
         next. Data sheets do not state this figure: it is an assumption, on the low side.
       network: the same figure between slices or hosts, per chip.
@@ -32,7 +31,6 @@ class Chip:
     memory: float
     bandwidth: float
     clock: float
-    cores: int
     link: float
     network: float
     dimensions: int
@@ -43,12 +41,12 @@ class Chip:
 # Peaks and bandwidths: data sheets of Google and NVIDIA. Clocks: those at which the matrix units reach the peaks.
 # Network: 100 Gbit/s per TPU host, 400 Gbit/s per H100.
 CHIPS: dict[str, Chip] = {
-    "v4": Chip("tpu", 275e12, 30.75 * 2**30, 1228e9, 1.05e9, 2, 200e9, 3.1e9, 3, 4096, 4),
-    "v5e": Chip("tpu", 197e12, 15.75 * 2**30, 819e9, 1.5e9, 1, 100e9, 3.1e9, 2, 256, 4),
-    "v5p": Chip("tpu", 459e12, 95.74 * 2**30, 2765e9, 1.75e9, 2, 200e9, 3.1e9, 3, 8960, 4),
-    "v6e": Chip("tpu", 918e12, 31.25 * 2**30, 1640e9, 1.75e9, 1, 200e9, 3.1e9, 2, 256, 4),
-    "h100": Chip("gpu", 989e12, 0.92 * 84_979_810_304, 3350e9, 0.0, 1, 370e9, 50e9, 1, 16384, 8),
-    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 1, 0.0, 0.0, 1, 256, 256),
+    "v4": Chip("tpu", 275e12, 30.75 * 2**30, 1228e9, 1.05e9, 200e9, 3.1e9, 3, 4096, 4),
+    "v5e": Chip("tpu", 197e12, 15.75 * 2**30, 819e9, 1.5e9, 100e9, 3.1e9, 2, 256, 4),
+    "v5p": Chip("tpu", 459e12, 95.74 * 2**30, 2765e9, 1.75e9, 200e9, 3.1e9, 3, 8960, 4),
+    "v6e": Chip("tpu", 918e12, 31.25 * 2**30, 1640e9, 1.75e9, 200e9, 3.1e9, 2, 256, 4),
+    "h100": Chip("gpu", 989e12, 0.92 * 84_979_810_304, 3350e9, 0.0, 370e9, 50e9, 1, 16384, 8),
+    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),
 }
 _SLICES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 # Besides these, every side of a three-dimensional slice is a multiple of 4.

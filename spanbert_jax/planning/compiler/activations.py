@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from spanbert_jax.planning.compiler.hlo import Instruction, Program, array_bytes, loop_parts, search
+from spanbert_jax.planning.compiler.hlo import BODY, Instruction, Program, array_bytes, search
 
 # JAX writes this into the names of operations of a backward pass.
 _BACKWARD = re.compile(r'op_name="[^"]*transpose\(')
@@ -63,7 +63,7 @@ def _buffers(program: Program, lines: dict[str, Instruction], name: str) -> list
 
 def _is_loop_invariant(program: Program, loop: Instruction, index: int) -> bool:
     """Whether a loop leaves the element `index` of its carried tuple unchanged."""
-    body = program.computations[loop_parts(loop)[1]]
+    body = program.computations[search(BODY, loop.text)]
     root = list(body.values())[-1]
     made = body.get(root.operands[index]) if root.opcode == "tuple" else None
     return (made is not None and made.opcode == "get-tuple-element" and search(r"index=(\d+)", made.text) == str(index)

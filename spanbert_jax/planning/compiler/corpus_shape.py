@@ -79,19 +79,14 @@ def placeholder_corpus(shape: CorpusShape, config: PretrainingConfig) -> Corpus:
         tokenizer_path=pathlib.Path(_PLACEHOLDER), report={"settings": {"annotation_field": field}})
 
 
-def abstract_batch(experiment: Experiment) -> dict[str, Any]:
-    """Shapes and shardings of a batch of the loader."""
-    rows, length = experiment.workload.rows_per_step, experiment.workload.length
-    sharding = batch_sharding(experiment.mesh, experiment.config.mesh.rules)
+def abstract_inputs(experiment: Experiment) -> tuple[dict[str, Any], jax.ShapeDtypeStruct]:
+    """Shapes and shardings of a batch of the loader, and of the stop flags, one for each device."""
+    rows, length, mesh = experiment.workload.rows_per_step, experiment.workload.length, experiment.mesh
+    sharding = batch_sharding(mesh, experiment.config.mesh.rules)
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    return {"tokens": array(jnp.int32, rows, length), "next_sentence": array(jnp.int32, rows),
-            **{name: array(jnp.uint8, rows, length) for name in UINT8_FEATURES}}
-
-
-def abstract_stop_flags(experiment: Experiment) -> jax.ShapeDtypeStruct:
-    """Shape and sharding of the stop flags, one for each device."""
-    return jax.ShapeDtypeStruct((experiment.mesh.size,), jnp.bool_,
-                                sharding=NamedSharding(experiment.mesh, PartitionSpec(AXES)))
+    batch = {"tokens": array(jnp.int32, rows, length), "next_sentence": array(jnp.int32, rows),
+             **{name: array(jnp.uint8, rows, length) for name in UINT8_FEATURES}}
+    return batch, jax.ShapeDtypeStruct((mesh.size,), jnp.bool_, sharding=NamedSharding(mesh, PartitionSpec(AXES)))

@@ -13,10 +13,14 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "b
          "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+# Name and body of a computation. A kernel's attributes may span several lines of an instruction.
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) [^\n]*-> [^\n]*\{\n(.*?)^\}$", re.MULTILINE | re.DOTALL)
+_INSTRUCTION = r"\s+(?:ROOT )?%?([\w.\-]+) = "
 # The opcode is the first word before a parenthesis outside of the type, whose layouts are in braces.
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
+# Computations of a while loop.
+_CONDITION, BODY = r"condition=%?([\w.\-]+)", r"body=%?([\w.\-]+)"
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^{}]*\}|%?[\w.\-]+)")
 _GROUP_MESH = re.compile(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}")
@@ -73,37 +77,32 @@ class Program:
         """Parses the text of `compiled.as_text()`."""
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
-        current: dict[str, Instruction] | None = None
-        for line in _whole_lines(text):
-            if current is None:
-                # The first line of a computation: %name (parameters) -> result {
-                if line.endswith("{") and " -> " in line and (line[0] == "%" or line.startswith("ENTRY")):
-                    name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
-                    current = self.computations[name] = {}
-                    if line.startswith("ENTRY"):
-                        self.entry = name
-            elif line == "}":
-                current = None
-            elif instruction := _parse(line):
-                current[instruction.name] = instruction
+        for entry, name, body in _COMPUTATION.findall(text):
+            # Alternately the name of an instruction and the rest of it.
+            parts = re.split(rf"^{_INSTRUCTION}", body, flags=re.MULTILINE)[1:]
+            lines = map(_parse, parts[::2], parts[1::2])
+            self.computations[name] = {line.name: line for line in lines if line}
+            if entry:
+                self.entry = name
 
-    def runs(self, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
+    def runs(self, unknown_trips: float, computation: str = "", times: float = 1.0,
+             ) -> Iterator[tuple[str, Instruction, float]]:
         """Every instruction that runs by itself, as (computation, instruction, runs); a fusion is one instruction.
 
         Args:
           unknown_trips: assumed iterations of a loop whose end is not a constant.
+          computation: to start in; by default the entry of the program.
+          times: runs of that computation.
         """
-        yield from self._runs(self.entry, 1.0, unknown_trips)
-
-    def _runs(self, name: str, times: float, unknown_trips: float) -> Iterator[tuple[str, Instruction, float]]:
+        name = computation or self.entry
         for instruction in self.computations[name].values():
             if instruction.opcode == "while":
-                condition, body = loop_parts(instruction)
-                trips = self.trips(condition)
-                yield from self._runs(body, times * (unknown_trips if trips is None else trips), unknown_trips)
+                trips = self.trips(search(_CONDITION, instruction.text))
+                total = times * (unknown_trips if trips is None else trips)
+                yield from self.runs(unknown_trips, search(BODY, instruction.text), total)
             elif instruction.opcode in ("call", "conditional"):
                 for called in instruction.called:
-                    yield from self._runs(called, times, unknown_trips)
+                    yield from self.runs(unknown_trips, called, times)
             else:
                 yield name, instruction, times
 
@@ -173,23 +172,8 @@ def array_bytes(kind: str, hbm_only: bool = False) -> int:
     return total
 
 
-def _whole_lines(text: str) -> Iterator[str]:
-    """The lines of a program; a kernel's attributes may span several lines, which become one."""
-    pending: list[str] = []
-    for line in text.splitlines():
-        begins = line in ("}", "") or (line.endswith("{") and " -> " in line) or _INSTRUCTION.match(line)
-        if begins and pending:
-            yield "".join(pending)
-            pending = []
-        pending.append(line)
-    yield "".join(pending)
-
-
-def _parse(line: str) -> Instruction | None:
-    match = _INSTRUCTION.match(line)
-    if not match:
-        return None
-    name, rest = match.groups()
+def _parse(name: str, rest: str) -> Instruction | None:
+    rest = rest.replace("\n", "")
     bare = re.sub(r"\{[^{}]*\}", lambda found: "#" * len(found[0]), rest.split(", metadata=", 1)[0])
     opcode = _OPCODE.search(bare)
     if not opcode:
@@ -204,8 +188,8 @@ def _parse(line: str) -> Instruction | None:
 
 def _parse_collective(instruction: Instruction, fused: bool, slice_size: int, runs: float) -> Collective | None:
     """The collective that an instruction is; None for any other instruction. One inside a fusion is overlapped."""
-    kind = next((kind for kind in COLLECTIVES if instruction.opcode in (kind, f"{kind}-start")), None)
-    if kind is None:
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES:
         return None
     group, asynchronous = _first_group(instruction.text), instruction.opcode.endswith("-start")
     size = array_bytes(instruction.type) * (len(group) if kind == "reduce-scatter" else 1)
@@ -213,12 +197,6 @@ def _parse_collective(instruction: Instruction, fused: bool, slice_size: int, ru
         size //= 2  # of (operand, result, ...), where the other elements are small
     crosses = len({member // slice_size for member in group}) > 1
     return Collective(kind, size, len(group), crosses, fused or asynchronous, runs)
-
-
-def loop_parts(instruction: Instruction) -> tuple[str, str]:
-    """Names of the condition and the body of a while loop."""
-    condition, body = (search(rf"{part}=%?([\w.\-]+)", instruction.text) for part in ("condition", "body"))
-    return condition, body
 
 
 def search(pattern: str, text: str) -> str:

@@ -12,12 +12,7 @@ import jax
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning.compiler.activations import activation_bytes
-from spanbert_jax.planning.compiler.corpus_shape import (
-    CorpusShape,
-    abstract_batch,
-    abstract_stop_flags,
-    placeholder_corpus,
-)
+from spanbert_jax.planning.compiler.corpus_shape import CorpusShape, abstract_inputs, placeholder_corpus
 from spanbert_jax.planning.compiler.hlo import Collective, Program
 from spanbert_jax.planning.hardware import Chip, Topology
 from spanbert_jax.pretraining.config import PretrainingConfig
@@ -39,11 +34,9 @@ class CompiledStep:
     """A compiled train step. Figures are for one device unless stated otherwise.
 
     Attributes:
-      rows: rows of one microbatch.
-      length: tokens in a row, S.
+      rows, length: of one microbatch, [rows, S].
       parameters: of the whole model.
-      attention: name of the attention backend.
-      heads: attention heads.
+      attention, heads: name of the attention backend, and number of attention heads.
       accumulation: microbatches in a step.
       flops: model FLOPs of a step.
       seconds: time that the compilation took.
@@ -56,7 +49,6 @@ class CompiledStep:
       other_roofline_cycles: the same, with memory-bound operations limited by their memory traffic.
       kernels: runs of each Pallas kernel.
       uncounted: runs of operations for which the compiler states no cycles, by opcode.
-      collectives: those of the program.
     """
     rows: int
     length: int
@@ -110,10 +102,10 @@ def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topol
     experiment = build(config, placeholder, devices)
     step: Any = make_train_step(config, experiment.workload.objective, experiment.optimizer, experiment.schedule,
                                 experiment.abstract_state, experiment.mesh)
-    batch = abstract_batch(experiment)
+    batch, stop_flags = abstract_inputs(experiment)
     began = time.monotonic()
     with jax.set_mesh(experiment.mesh):
-        lowered = step.lower(experiment.abstract_state, batch, abstract_stop_flags(experiment))
+        lowered = step.lower(experiment.abstract_state, batch, stop_flags)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
@@ -147,8 +139,6 @@ def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: T
     abstract, accumulation = experiment.abstract_state, config.train.accumulation
     shards = {name: math.prod(experiment.mesh.shape[axis] for axis in mesh_axes(config.mesh.rules, name))
             for name in ("batch", "heads")}
-    kernels, uncounted = _runs_without_cycles(program, spans)
-    products, others, roofline = _cycles(program, topology.chip, spans)
     return CompiledStep(
         rows=config.train.batch_size // accumulation // shards["batch"], length=workload.length,
         parameters=parameter_count(abstract.params, network), attention=experiment.model.compute.attention,
@@ -157,22 +147,26 @@ def _read_program(experiment: Experiment, batch: Any, compiled: Any, topology: T
         parameter_bytes=_bytes_per_device(abstract.params), optimizer_bytes=_bytes_per_device(abstract.opt_state),
         batch_bytes=_bytes_per_device(batch), activation_bytes=activation_bytes(program),
         temporary_bytes=memory.temp_size_in_bytes, program_bytes=memory.generated_code_size_in_bytes,
-        product_cycles=products, other_cycles=others, other_roofline_cycles=roofline, kernels=kernels,
-        uncounted=uncounted, collectives=tuple(program.collectives(spans, topology.slice_size, topology.slices)))
+        **_count_runs(program, topology.chip, spans),
+        collectives=tuple(program.collectives(spans, topology.slice_size, topology.slices)))
 
 
 def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _cycles(program: Program, chip: Chip, spans: float) -> tuple[float | None, float, float]:
-    """Cycles of matrix products, of other operations, and of those as limited by memory traffic."""
-    if not chip.clock:
-        return None, 0.0, 0.0
+def _count_runs(program: Program, chip: Chip, spans: float) -> dict[str, Any]:
+    """The fields of `CompiledStep` with cycles and with runs of operations that have none."""
     products = others = roofline = 0.0
+    kernels: dict[str, float] = collections.defaultdict(float)
+    uncounted: dict[str, float] = collections.defaultdict(float)
     for computation, instruction, runs in program.runs(spans):
         cycles = instruction.cycles
-        if not cycles:
+        if name := kernel_name(instruction.text):
+            kernels[name] += runs
+        elif cycles is None and instruction.opcode in _UNCOUNTED:
+            uncounted[instruction.opcode] += runs
+        if not cycles or not chip.clock:
             continue
         if program.has_matrix_product(instruction):
             products += runs * cycles
@@ -180,19 +174,8 @@ def _cycles(program: Program, chip: Chip, spans: float) -> tuple[float | None, f
             seconds = program.memory_bytes(computation, instruction) / (SUSTAINED_BANDWIDTH * chip.bandwidth)
             others += runs * cycles
             roofline += runs * max(min(cycles, seconds * chip.clock), MIN_CYCLES * cycles)
-    return products, others, roofline
-
-
-def _runs_without_cycles(program: Program, spans: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Runs of kernels by name, and of other operations without cycles by opcode."""
-    kernels: dict[str, float] = collections.defaultdict(float)
-    uncounted: dict[str, float] = collections.defaultdict(float)
-    for _, instruction, runs in program.runs(spans):
-        if name := kernel_name(instruction.text):
-            kernels[name] += runs
-        elif instruction.cycles is None and instruction.opcode in _UNCOUNTED:
-            uncounted[instruction.opcode] += runs
-    return dict(kernels), dict(uncounted)
+    return {"product_cycles": products if chip.clock else None, "other_cycles": others,
+            "other_roofline_cycles": roofline, "kernels": dict(kernels), "uncounted": dict(uncounted)}
 
 
 def kernel_name(text: str) -> str:
