@@ -1,6 +1,4 @@
 """Output for people: consoles and tables that look the same in every command."""
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Collection, Sequence

@@ -1,6 +1,4 @@
 """Directories that appear completely or not at all."""
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,6 +1,4 @@
 """Errors whose message is one line for the user."""
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,6 +1,4 @@
 """Files that are never seen half-written."""
-from __future__ import annotations
-
 import os
 import pathlib
 

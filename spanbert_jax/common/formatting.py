@@ -1,6 +1,4 @@
 """Numbers, sizes and times as text for people."""
-from __future__ import annotations
-
 import datetime
 
 _SI_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

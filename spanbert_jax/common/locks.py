@@ -1,6 +1,4 @@
 """Exclusive locks among the processes of one machine."""
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

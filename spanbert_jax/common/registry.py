@@ -1,6 +1,4 @@
 """Registries of named implementations: tasks, masking schemes, attention backends, architectures, trackers."""
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping

@@ -3,8 +3,6 @@
 A section of a config is a subclass of `Settings`. Defaults, config files, command-line flags, `--help`, validation and
 the reference page of all fields come from its fields, so that each is written once.
 """
-from __future__ import annotations
-
 import dataclasses
 import types
 import typing

@@ -1,6 +1,4 @@
 """The config of a fine-tuning run."""
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib.util

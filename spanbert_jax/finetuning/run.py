@@ -101,7 +101,7 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
     for part in ("dev", "test"):
         if part in workload.dataset.examples:
             latest = workload.latest if part == "dev" and step == loop.step else None
-            predicted = latest or workload.evaluator.predict(part, task, params, loop.compiled)
+            predicted = latest or workload.evaluator.predict(part, task, params, loop.call)
             task = predicted.task
             results[part] = task.score(workload.dataset.examples[part], predicted.predictions)
             if is_process_zero():

@@ -1,6 +1,4 @@
 """Fine-tuning runs with several seeds and a grid of settings, one after the other."""
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

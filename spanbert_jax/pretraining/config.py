@@ -1,6 +1,4 @@
 """The config of a pretraining run."""
-from __future__ import annotations
-
 import dataclasses
 
 import ml_collections

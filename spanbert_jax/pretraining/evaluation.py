@@ -1,6 +1,4 @@
 """Evaluation on held-out rows, under a mask that is the same at every evaluation."""
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Mapping

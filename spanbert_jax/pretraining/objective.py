@@ -1,6 +1,4 @@
 """The pretraining objective: rows are masked, and every head predicts its targets."""
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +10,7 @@ from spanbert_jax.masking import MaskedRows, Masker
 from spanbert_jax.model import PretrainingLogits, SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.pretraining.config import ObjectiveSettings
-from spanbert_jax.training.mesh import Rules, batch_axes
+from spanbert_jax.training.mesh import Rules, mesh_axes
 from spanbert_jax.training.objective import Batch, Objective
 
 
@@ -26,7 +24,7 @@ def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: 
     def mask(index: jax.Array, rows: Batch) -> MaskedRows:
         return masker(jax.vmap(lambda i: jax.random.fold_in(key, i))(index), rows)
 
-    rows = PartitionSpec(batch_axes(rules))
+    rows = PartitionSpec(mesh_axes(rules, "batch"))
     spread = jax.shard_map(mask, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False)
     return spread(first + jnp.arange(len(batch["tokens"])), batch)
 

@@ -1,6 +1,4 @@
 """Pretraining runs: training, and evaluation of their checkpoints."""
-from __future__ import annotations
-
 import os
 import pathlib
 import sys

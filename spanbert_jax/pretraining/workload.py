@@ -1,6 +1,4 @@
 """The workload of pretraining: a corpus, masking, and the objectives over masked tokens."""
-from __future__ import annotations
-
 import functools
 import pathlib
 import shutil

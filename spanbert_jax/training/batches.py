@@ -1,6 +1,4 @@
 """Feeds batches of rows to the devices; every process reads only the rows of its own devices."""
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 

@@ -1,6 +1,4 @@
 """The config of a run: the sections that every run has. `pretraining.config` and `finetuning.config` add theirs."""
-from __future__ import annotations
-
 import ast
 import dataclasses
 from typing import Any, TypeVar

@@ -1,6 +1,4 @@
 """Durations within a run in any unit: "10k steps", "3 epochs", "20B tokens", "5e6 examples", "10 percent"."""
-from __future__ import annotations
-
 import dataclasses
 import re
 

@@ -1,6 +1,4 @@
 """The parts of a run: workload, model, mesh, optimiser."""
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
 """Where the time of a run goes, over all its attempts: every moment since its first start counts once."""
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

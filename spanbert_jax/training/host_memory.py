@@ -1,6 +1,4 @@
 """Settings of the host's memory allocator for training on CPUs."""
-from __future__ import annotations
-
 import ctypes
 
 # Parameters of glibc's mallopt, from malloc.h.

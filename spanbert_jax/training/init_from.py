@@ -1,6 +1,4 @@
 """Runs that start from existing weights: `config.init_from`."""
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Sequence
 from typing import Any, TypeVar

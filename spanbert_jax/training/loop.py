@@ -1,8 +1,6 @@
 """The training loop."""
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -12,14 +10,37 @@ from spanbert_jax.cluster.stopping import Stopped
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder
 from spanbert_jax.training.batches import DeviceBatch, device_batches
-from spanbert_jax.training.best import BestTracker
-from spanbert_jax.training.compiled import CompiledFunctions
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.mesh import stop_flags
-from spanbert_jax.training.services import Services
 from spanbert_jax.training.state import TrainState, to_stored
 from spanbert_jax.training.step import make_train_step
-from spanbert_jax.training.updates import UpdateReporter
+from spanbert_jax.training.trackers import Metrics
+from spanbert_jax.training.updates import Services, UpdateReporter
+
+
+class BestTracker:
+    """Follows one metric over the evaluations of a run; higher is better.
+
+    Attributes:
+      steps: the steps that each scored better than all before, ascending. Every new best replaces the whole tuple, so
+        that other threads may read it at any time.
+    """
+
+    def __init__(self, metric: str, evaluations: Mapping[int, Metrics]):
+        """Args: metric: "" tracks nothing; evaluations: metrics by step of earlier attempts of this run."""
+        self._metric, self._score, self.steps = metric, -float("inf"), tuple[int, ...]()
+        for step, metrics in sorted(evaluations.items()):
+            self.update(step, metrics)
+
+    def update(self, step: int, metrics: Metrics) -> None:
+        """Adds an evaluation."""
+        score = metrics.get(self._metric)
+        if isinstance(score, (int, float)) and score > self._score:
+            self._score, self.steps = score, (*self.steps, step)
+
+    def is_best(self, step: int) -> bool:
+        """Whether the state after `step` updates has the best score so far."""
+        return self.steps[-1:] == (step,)
 
 
 class TrainingLoop:
@@ -31,26 +52,18 @@ class TrainingLoop:
       stopping: whether the processes have agreed to stop.
       evaluation: metrics of the last evaluation; None without one.
       best: the best evaluation so far.
-      compiled: calls jitted functions of this run.
     """
 
     def __init__(self, experiment: Experiment, state: TrainState, step: int, services: Services,
                  metadata: dict[str, Any]):
-        """Compiles nothing yet.
-
-        Args:
-          experiment: what to train.
-          state, step: where to start; the state is donated.
-          services: of this attempt.
-          metadata: stored with every checkpoint.
-        """
+        """Args: state, step: where to start; the state is donated. metadata: stored with every checkpoint."""
         self.state, self.step, self.stopping = state, step, False
         self.evaluation: dict[str, Any] | None = None
         self._experiment, self._workload, self._services = experiment, experiment.workload, services
         self._metadata, self._first, self._total = metadata, step, experiment.total_steps
         self._evaluate_every = experiment.steps("evaluation", "every")
         self._save_every = experiment.steps("checkpoint", "every")
-        self.compiled = CompiledFunctions(experiment.mesh, services.goodput, services.stop)
+        self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._train_step = make_train_step(experiment.config, self._workload.objective, experiment.optimizer,
                                            experiment.schedule, experiment.abstract_state, experiment.mesh)
         self._stop_flags = {stop: stop_flags(experiment.mesh, stop) for stop in (False, True)}
@@ -96,6 +109,22 @@ class TrainingLoop:
             if error:
                 raise error
 
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls a jitted function. It is compiled at its first call, so the shapes must be the same at every call.
+
+        Raises:
+          Stopped: a stop was requested during compilation, in a run of one process.
+        """
+        def compile() -> Callable[..., Any]:
+            with jax.set_mesh(self._experiment.mesh):  # the setting belongs to the thread
+                return function.lower(*arguments).compile()  # type: ignore[attr-defined]
+
+        if function not in self._programs:
+            with self._services.goodput.during("compile"):
+                alone = jax.process_count() == 1
+                self._programs[function] = self._services.stop.interruptible(compile) if alone else compile()
+        return self._programs[function](*arguments)
+
     def _train(self) -> None:
         """Evaluates the state, saves it, and only then draws the next batch, steps, and logs."""
         goodput, profiler = self._services.goodput, self._services.profiler
@@ -124,7 +153,7 @@ class TrainingLoop:
                     with goodput.during("data"):
                         batch = next(batches)
                     stop = self._stop_flags[bool(self._services.stop)]
-                    self.state, metrics = self.compiled(self._train_step, self.state, batch.arrays, stop)
+                    self.state, metrics = self.call(self._train_step, self.state, batch.arrays, stop)
                     self.step += 1
                     self._finish_update()
                 self._updates.submit(self.step, batch.indices, metrics)
@@ -160,7 +189,7 @@ class TrainingLoop:
             return self.stopping
 
         with self._services.goodput.during("evaluation"):
-            metrics = self._workload.evaluate(self.state.params, self.compiled, should_stop)
+            metrics = self._workload.evaluate(self.state.params, self.call, should_stop)
         if metrics is None:
             return
         self.evaluation = metrics

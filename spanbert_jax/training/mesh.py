@@ -1,6 +1,4 @@
 """The device mesh and the layout of arrays over it."""
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -86,19 +84,14 @@ def mesh_axes(rules: Rules, logical: str) -> tuple[str, ...]:
     return _axes(dict(rules).get(logical))
 
 
-def batch_axes(rules: Rules) -> tuple[str, ...]:
-    """The mesh axes over which the rows of a batch are split."""
-    return mesh_axes(rules, "batch")
-
-
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
     """The sharding of a batch: rows split over the data axes, other axes replicated."""
-    return NamedSharding(mesh, PartitionSpec(batch_axes(rules)))
+    return NamedSharding(mesh, PartitionSpec(mesh_axes(rules, "batch")))
 
 
 def batch_ways(mesh: Mesh, rules: Rules) -> int:
     """Number of parts that the rows of a batch are split into."""
-    return math.prod(mesh.shape[axis] for axis in batch_axes(rules))
+    return math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "batch"))
 
 
 def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
@@ -110,7 +103,7 @@ def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
     ways = batch_ways(mesh, rules)
     if rows % ways:
         raise UserError(f"{field}: {rows} rows do not divide over the {ways} devices of the data axes "
-                        f"{batch_axes(rules)}; use a multiple of {ways}")
+                        f"{mesh_axes(rules, 'batch')}; use a multiple of {ways}")
 
 
 def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
@@ -162,9 +155,7 @@ def parameter_name(path: tuple[Any, ...]) -> str:
 def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
     """Shardings of the optimiser state: those of the parameters; leaves of another shape are replicated.
 
-    Args:
-      params: abstract parameters, unboxed.
-      shardings: of the parameters.
+    Args: params: abstract parameters, unboxed; shardings: those of the parameters.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     return optax.tree.map_params(
@@ -177,9 +168,7 @@ def spread_over_data(params: Any, shardings: Any) -> Any:
 
     Small parameters (see `LARGE`) and those without an axis that divides further keep their shardings.
 
-    Args:
-      params: abstract parameters, unboxed.
-      shardings: of the parameters.
+    Args: params: abstract parameters, unboxed; shardings: those of the parameters.
     """
     return jax.tree.map(lambda param, sharding: _spread(param.shape, sharding), params, shardings)
 

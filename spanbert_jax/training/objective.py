@@ -1,6 +1,4 @@
 """The function that a run minimises, as the train step calls it."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,6 +1,4 @@
 """Optimisers: the two of the reference implementation, and all of optax by name."""
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

@@ -1,6 +1,4 @@
 """Frozen parameters and layer-wise learning-rate decay."""
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,4 @@
 """Fields of configs that have been renamed. Their old names are still read, with a warning that names the new one."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

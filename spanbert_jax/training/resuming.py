@@ -1,6 +1,4 @@
 """Which config fields may change when a run resumes from a checkpoint."""
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

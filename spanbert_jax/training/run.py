@@ -25,10 +25,10 @@ from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
-from spanbert_jax.training.services import Services
 from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
 from spanbert_jax.training.stored_config import save_config
 from spanbert_jax.training.trackers import METRICS_FILE, MetricsWriter
+from spanbert_jax.training.updates import Services
 
 OLD_METRICS = "metrics.old.jsonl"
 

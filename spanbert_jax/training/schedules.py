@@ -1,6 +1,4 @@
-"""Learning-rate schedules. A new schedule is one function here and its name in `SCHEDULES`."""
-from __future__ import annotations
-
+"""Learning-rate schedules. A new schedule is one entry of `SCHEDULES`."""
 import dataclasses
 from collections.abc import Callable
 
@@ -16,32 +14,19 @@ from spanbert_jax.training.durations import parse_duration
 Shape = Callable[[jax.Array, int, int, int, float], jax.Array]
 
 
-def _linear(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Falls along a line from the peak at step 0, as in the reference: just after warm-up it is below the peak."""
-    return final + (1 - final) * (total - step) / total
-
-
-def _triangular(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Falls along a line from the peak at the end of warm-up; usual in fine-tuning."""
-    return final + (1 - final) * (total - step) / max(total - warmup, 1)
-
-
-def _cosine(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    return final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
-
-
-def _constant(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    return jnp.ones_like(step)
-
-
-def _wsd(step: jax.Array, total: int, warmup: int, decay: int, final: float) -> jax.Array:
-    """Warm-up, stable, decay: falls as 1 - sqrt in the last phase (Hagele et al., 2024)."""
-    progress = jnp.maximum(step - (total - decay), 0) / max(decay, 1)
-    return 1 - (1 - final) * jnp.sqrt(progress)
-
-
 SCHEDULES: dict[str, Shape] = {
-    "linear": _linear, "triangular": _triangular, "cosine": _cosine, "constant": _constant, "wsd": _wsd}
+    # Falls along a line from the peak at step 0, as in the reference: just after warm-up it is below the peak.
+    "linear": lambda step, total, warmup, decay, final: final + (1 - final) * (total - step) / total,
+    # Falls along a line from the peak at the end of warm-up; usual in fine-tuning.
+    "triangular": lambda step, total, warmup, decay, final:
+        final + (1 - final) * (total - step) / max(total - warmup, 1),
+    "cosine": lambda step, total, warmup, decay, final:
+        final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * step / total)),
+    "constant": lambda step, total, warmup, decay, final: jnp.ones_like(step),
+    # Warm-up, stable, decay: falls as 1 - sqrt in the last phase (Hagele et al., 2024).
+    "wsd": lambda step, total, warmup, decay, final:
+        1 - (1 - final) * jnp.sqrt(jnp.maximum(step - (total - decay), 0) / max(decay, 1)),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,4 @@
 """Skips updates whose loss or gradient norm is not finite or far above the recent ones."""
-from __future__ import annotations
-
 import dataclasses
 
 import flax.struct

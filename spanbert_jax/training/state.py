@@ -1,6 +1,4 @@
 """The train state: everything that changes from step to step, and how checkpoints name it."""
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -1,6 +1,4 @@
 """The train step: one jitted, sharded function of a donated state and a batch."""
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

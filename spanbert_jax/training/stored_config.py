@@ -1,6 +1,4 @@
 """config.json in a workdir: the config of the latest call of its run."""
-from __future__ import annotations
-
 import json
 import os
 import pathlib

@@ -1,15 +1,54 @@
 """Reads the metrics of each update, checks that training may continue, and logs them."""
-from __future__ import annotations
-
+import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.errors import RunFailed
+from spanbert_jax.training.display import TrainingProgress
 from spanbert_jax.training.experiment import Experiment
-from spanbert_jax.training.services import Services
-from spanbert_jax.training.timer import Timer
+from spanbert_jax.training.goodput import Goodput
+from spanbert_jax.training.profiling import Profiler
+from spanbert_jax.training.trackers import MetricsWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """What the training loop of one attempt uses besides the experiment. Signals must be deferred in `stop`."""
+    checkpointer: Checkpointer
+    metrics: MetricsWriter
+    progress: TrainingProgress
+    stop: StopRequest
+    goodput: Goodput
+    profiler: Profiler
+
+
+class Timer:
+    """Measures updates, tokens and time since the last reset."""
+
+    def __init__(self, spent: Callable[[], float]):
+        """Args: spent: returns the seconds spent in updates so far."""
+        self._spent = spent
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts a new measurement."""
+        self._since, self._laps, self._tokens = self._spent(), 0, 0.0
+
+    def lap(self, tokens: float) -> None:
+        """Counts an update with its number of tokens."""
+        self._laps += 1
+        self._tokens += tokens
+
+    def speeds(self, flops: float) -> dict[str, float]:
+        """Speeds over the counted updates of `flops` operations each."""
+        seconds = max(self._spent() - self._since, 1e-9)
+        return {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
+                "model_flops_per_second": flops * self._laps / seconds}
 
 
 class UpdateReporter:
@@ -17,18 +56,14 @@ class UpdateReporter:
 
     def __init__(self, experiment: Experiment, services: Services):
         self._config, self._flops = experiment.config, experiment.workload.flops
-        self._total = experiment.total_steps
-        self._services = services
+        self._total, self._services = experiment.total_steps, services
         self._timer = Timer(lambda: services.goodput.spent("steps", "data"))
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
 
     def submit(self, step: int, indices: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Takes an update to report at the next `flush`, which must come before the next `submit`.
 
-        Args:
-          step: updates done, this one included.
-          indices: [B] row numbers of its batch.
-          metrics: of the train step, possibly still being computed.
+        Args: step: updates done; indices: [B] row numbers; metrics: of the train step, possibly not computed yet.
         """
         self._pending = step, indices, metrics
 
@@ -49,15 +84,12 @@ class UpdateReporter:
         log = step % self._config.train.log_every == 0 or step == self._total
         self._services.progress.show(step, metrics, log)
         if log:
-            self._write(step, metrics)
+            if failures := self._services.checkpointer.failures:
+                metrics["failed_saves"] = failures
+            self._services.metrics.write(
+                step, "train", {name: value if math.isfinite(value) else None for name, value in metrics.items()})
             self._timer.reset()
         return stop
-
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        if failures := self._services.checkpointer.failures:
-            metrics["failed_saves"] = failures
-        self._services.metrics.write(
-            step, "train", {name: value if math.isfinite(value) else None for name, value in metrics.items()})
 
     def _check(self, step: int, indices: np.ndarray, metrics: dict[str, float]) -> None:
         details = f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g}; rows {indices.tolist()}"

@@ -1,6 +1,4 @@
 """What the training engine knows of pretraining and of tasks."""
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -8,7 +6,7 @@ from typing import Any, Protocol
 from spanbert_jax.corpus import Rows
 from spanbert_jax.training.objective import Objective
 
-# Calls a jitted function with arguments; `CompiledFunctions`, or a plain call.
+# Calls a jitted function with arguments; `TrainingLoop.call`, or a plain call.
 Call = Callable[..., Any]
 # Asked after each batch of an evaluation; true ends it.
 ShouldStop = Callable[[], bool | None]

@@ -1,5 +1,5 @@
 """The best evaluation of a run."""
-from spanbert_jax.training.best import BestTracker
+from spanbert_jax.training.loop import BestTracker
 
 
 def test_steps_that_score_better_than_all_before_are_kept():

@@ -3,7 +3,7 @@ import pytest
 
 from spanbert_jax.training.display import format_goodput
 from spanbert_jax.training.goodput import CATEGORIES, Goodput, GoodputRecord, TimeAtSave, read_record, write_record
-from spanbert_jax.training.timer import Timer
+from spanbert_jax.training.updates import Timer
 from tests.disks import fill, small_disk
 
 

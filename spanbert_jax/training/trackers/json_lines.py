@@ -1,6 +1,4 @@
 """metrics.jsonl: one JSON object a line, which a resumed run reads back."""
-from __future__ import annotations
-
 import contextlib
 import json
 import pathlib

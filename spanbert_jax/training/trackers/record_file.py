@@ -1,6 +1,4 @@
 """A file of whole records that survives full disks and vanished folders."""
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

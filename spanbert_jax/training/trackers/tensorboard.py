@@ -1,6 +1,4 @@
 """TensorBoard event files."""
-from __future__ import annotations
-
 import contextlib
 import pathlib
 import socket

@@ -1,6 +1,4 @@
 """The interface of trackers and their registry."""
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
