@@ -1,20 +1,14 @@
 """Counts of what was repaired, cut or left out while data was read."""
-from __future__ import annotations
-
 import collections
 import dataclasses
+from typing import Self
 
 _PLACES_KEPT = 5
 
 
 @dataclasses.dataclass
 class DataIssues:
-    """Issues of the data: what was repaired, cut or left out.
-
-    Attributes:
-      counts: number of occurrences of each issue.
-      places: the first few places of each issue, such as `file:line`.
-    """
+    """Issues of the data: how often each one occurred, and its first few places, such as `file:line`."""
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
@@ -25,7 +19,7 @@ class DataIssues:
         if len(places) < _PLACES_KEPT and place not in places:
             places.append(place)
 
-    def merge(self, later: DataIssues) -> None:
+    def merge(self, later: Self) -> None:
         """Adds the issues of a later part of the data."""
         self.counts.update(later.counts)
         for issue, places in later.places.items():

@@ -15,14 +15,9 @@ class LockHeld(Exception):
 
 
 class Lock(NamedTuple):
-    """A lock that this process holds.
-
-    Attributes:
-      file: descriptor of the open file.
-      supported: False if the file system has no locks; then other processes are not kept out.
-    """
-    file: int
-    supported: bool
+    """A lock that this process holds."""
+    file: int  # descriptor of the open file
+    supported: bool  # False if the file system has no locks; then other processes are not kept out
 
 
 @contextlib.contextmanager

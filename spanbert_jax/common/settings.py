@@ -17,7 +17,7 @@ Choices = Sequence[Any] | Callable[[], Sequence[Any]]
 
 def setting(default: Any, help: str, *, choices: Choices | None = None, minimum: float | None = None,
             maximum: float | None = None, above: float | None = None, below: float | None = None,
-            overridable: bool = False) -> Any:
+            check: Callable[[str, Any], Any] | None = None, overridable: bool = False) -> Any:
     """A field of a `Settings` class.
 
     Args:
@@ -26,11 +26,12 @@ def setting(default: Any, help: str, *, choices: Choices | None = None, minimum:
       choices: all allowed values, or a function that lists them when they are needed.
       minimum, maximum: allowed range, ends included.
       above, below: allowed range, ends excluded.
+      check: function of the field's name and its value that raises UserError for a value that is not allowed.
       overridable: a task's setting that may be changed after training.
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above, "below": below,
-        "overridable": overridable})
+        "check": check, "overridable": overridable})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Settings:
                 value.validate(name)
             elif allowed := allowed_values(field):
                 require(is_allowed(field, value), name, value, allowed)
+            if check := field.metadata.get("check"):
+                check(name, value)
 
     def replace(self: S, **changes: Any) -> S:
         """A copy with other values."""

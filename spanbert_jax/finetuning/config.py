@@ -34,7 +34,6 @@ class TaskDataSettings(Settings):
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one; by default the one of init_from.")
 
     def validate(self, path: str) -> None:
-        """Checks fields, and that files and fractions go together."""
         super().validate(path)
         require(bool(self.train), f"{path}.train", self.train, "name the files to train on")
         for part in ("dev", "test"):
@@ -58,7 +57,6 @@ class FinetuningConfig(RunConfig):
     checkpoint: CheckpointSettings = setting(CheckpointSettings("0.5 epochs", keep=1, keep_every="0"), "Checkpoints.")
 
     def validate(self, path: str) -> None:
-        """Checks all sections, and that there are weights to start from."""
         super().validate(path)
         require(bool(self.init_from), f"{path}.init_from", self.init_from,
                 "a task begins from weights: give a name or path as `spanbert-jax import` takes it, or a workdir")
@@ -121,11 +119,7 @@ def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -
 
 
 def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
-    """The typed config of nested dictionaries with today's field names.
-
-    Raises:
-      as `as_finetuning_config`.
-    """
+    """The typed config of nested dictionaries with today's field names. Raises as `as_finetuning_config`."""
     load_plugins(values.get("plugins", ()))
     task = values["task"]
     section = from_dict(task_section(task.get("name", "")), task, "config.task")

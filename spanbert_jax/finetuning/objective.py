@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.protocol import Task
-from spanbert_jax.training.objective import Batch, Objective
+from spanbert_jax.training.workload import Batch, Objective
 
 _TERM = "task"
 

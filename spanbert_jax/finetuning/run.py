@@ -20,13 +20,13 @@ from spanbert_jax.finetuning.evaluation import Predicted
 from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.training.config import CONFIG_FILE, load_values
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, open_run
-from spanbert_jax.training.stored_config import CONFIG_FILE, load_values
 
 RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
 _TOKENIZER_FILE = "tokenizer.json"

@@ -17,21 +17,16 @@ from spanbert_jax.common.files import write_text
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, from_values, task_of
 from spanbert_jax.finetuning.run import RESULTS_FILE, finetune
-from spanbert_jax.training.stored_config import load_values
+from spanbert_jax.training.config import load_values
 
 SWEEP_FILE = "sweep.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The runs of one point of the grid.
-
-    Attributes:
-      settings: config field -> its value, as text.
-      scores: the task's metric by part, "dev" and "test", with one number per seed; failed runs have none.
-    """
-    settings: dict[str, str]
-    scores: dict[str, list[float]]
+    """The runs of one point of the grid."""
+    settings: dict[str, str]  # config field -> its value, as text
+    scores: dict[str, list[float]]  # the task's metric by part, "dev" and "test", one for each seed that did not fail
 
     def mean(self, part: str) -> float:
         """Mean over the seeds; -inf if all runs failed."""

@@ -5,7 +5,7 @@ Shapes: B rows of S positions, M slots for the masked positions of a row.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +14,13 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, Key, UInt32
 
 from spanbert_jax.masking import budgets, spans
 from spanbert_jax.masking.distribution import DiscreteDistribution
-from spanbert_jax.masking.mixtures import scheme_shares
 from spanbert_jax.masking.replacement import make_replacement
 from spanbert_jax.masking.schemes import SCHEMES, MaskingStep
 from spanbert_jax.masking.schemes.step import Propose
-from spanbert_jax.masking.settings import MaskingSettings
+from spanbert_jax.masking.settings import MaskingSettings, scheme_shares
+from spanbert_jax.text import SpecialIds
 
 _FEATURES = ("tokens", "word_starts", "segments", "token_types", "annotations")
-
-
-@runtime_checkable
-class SpecialIds(Protocol):
-    """Ids of the special tokens."""
-    @property
-    def pad(self) -> int: ...
-    @property
-    def unk(self) -> int: ...
-    @property
-    def cls(self) -> int: ...
-    @property
-    def sep(self) -> int: ...
-    @property
-    def mask(self) -> int: ...
 
 
 class MaskedRows(NamedTuple):
@@ -56,14 +41,9 @@ class MaskedRows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Masker:
-    """Masks rows; made by `make_masker`.
-
-    Attributes:
-      max_masked: M.
-      mask_rows: the jitted function behind `__call__`.
-    """
-    max_masked: int
-    mask_rows: Callable[[Key[Array, " B"], dict[str, Int32[Array, "B S"]]], MaskedRows]
+    """Masks rows; made by `make_masker`."""
+    max_masked: int  # M
+    mask_rows: Callable[[Key[Array, " B"], dict[str, Int32[Array, "B S"]]], MaskedRows]  # jitted
 
     def __call__(self, keys: Key[Array, " B"], rows: Mapping[str, Int[Array | np.ndarray, "B ..."]]) -> MaskedRows:
         """Masks each row with its own key; its masks depend on nothing else.
@@ -86,8 +66,6 @@ def make_masker(settings: MaskingSettings, *, length: int, max_blocks: int, spec
     """Makes the masker for rows of `length` positions.
 
     Args:
-      settings: of masking.
-      length: S.
       max_blocks: blocks of a row at most, each with its own budget; further blocks would stay unmasked.
       special: ids of the special tokens. All but [UNK] are never masked and never drawn as random tokens.
       unigram: token counts [V] of the corpus, for random tokens.

@@ -67,11 +67,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def as_pretraining_config(config: ml_collections.ConfigDict | PretrainingConfig) -> PretrainingConfig:
-    """The typed config of a ConfigDict; a typed one as it is.
-
-    Raises:
-      UserError: a field does not exist, or its value has another type.
-    """
+    """The typed config of a ConfigDict; a typed one as it is. Raises as `as_typed`."""
     return as_typed(config, PretrainingConfig)
 
 

@@ -19,9 +19,8 @@ from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
 from spanbert_jax.training.batches import device_batches
 from spanbert_jax.training.mesh import Rules, batch_sharding
-from spanbert_jax.training.objective import Batch
 from spanbert_jax.training.step import mean_metrics
-from spanbert_jax.training.workload import ShouldStop
+from spanbert_jax.training.workload import Batch, ShouldStop
 
 # Longer spans, and later positions in a span, are counted in the last bucket.
 LONGEST = 10

@@ -11,7 +11,7 @@ from spanbert_jax.model import PretrainingLogits, SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.pretraining.config import ObjectiveSettings
 from spanbert_jax.training.mesh import Rules, mesh_axes
-from spanbert_jax.training.objective import Batch, Objective
+from spanbert_jax.training.workload import Batch, Objective
 
 
 def mask_batch(masker: Masker, key: jax.Array, batch: Batch, mesh: Mesh, rules: Rules,

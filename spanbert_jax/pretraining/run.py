@@ -12,18 +12,17 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
 from spanbert_jax.pretraining.workload import build, find_corpus
+from spanbert_jax.training.config import load_values
 from spanbert_jax.training.experiment import check_devices, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import RunResult, open_run
-from spanbert_jax.training.stored_config import load_values
 
 
 def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | os.PathLike, *, force: bool = False,
@@ -46,7 +45,6 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
       Stopped: a signal or the time limit came before the first step or during compilation; nothing is lost.
     """
     config, workdir = as_pretraining_config(config), pathlib.Path(workdir)
-    load_plugins(config.plugins)
     config.validate("config")
     config = with_architecture(config, workdir)
     check_devices(config)
@@ -71,7 +69,6 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     """
     workdir = pathlib.Path(workdir)
     config = from_dict(PretrainingConfig, load_values(workdir))
-    load_plugins(config.plugins)
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.

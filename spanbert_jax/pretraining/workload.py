@@ -12,7 +12,7 @@ from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, wait_for_corpus
 from spanbert_jax.masking import Masker, make_masker
-from spanbert_jax.masking.mixtures import scheme_shares
+from spanbert_jax.masking.settings import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
 from spanbert_jax.pretraining.config import PretrainingConfig, pretraining_heads
 from spanbert_jax.pretraining.evaluation import evaluate_params, format_metrics, log_unigram, make_evaluate_batch
@@ -28,12 +28,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 class PretrainingWorkload:
-    """Implements `training.workload.Workload`.
-
-    Attributes:
-      corpus: the prepared corpus.
-      masker: masks its rows.
-    """
+    """Implements `training.workload.Workload`. Its `corpus` is prepared; `masker` masks the rows."""
     metric, padding_rows = "", 0
 
     def __init__(self, config: PretrainingConfig, corpus: Corpus, model: SpanBert, mesh: Mesh):
@@ -136,7 +131,6 @@ def build(config: PretrainingConfig, corpus: Corpus,
 
 
 def _check_corpus(config: PretrainingConfig, corpus: Corpus) -> None:
-    """Raises UserError if a corpus does not fit a config."""
     if corpus.length > config.model.max_positions:
         raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
                         f"{corpus.length} long; raise it or prepare shorter rows")

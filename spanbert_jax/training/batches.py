@@ -8,20 +8,14 @@ from jax.sharding import Mesh, NamedSharding
 
 from spanbert_jax.corpus import Rows, batches
 from spanbert_jax.training.mesh import Rules, batch_sharding
-from spanbert_jax.training.objective import Batch
+from spanbert_jax.training.workload import Batch
 
 
 class DeviceBatch(NamedTuple):
-    """A batch on the devices.
-
-    Attributes:
-      number: of the batch, as counted by the caller.
-      indices: [B] row numbers.
-      arrays: [B, ...] by name, split over the data axes.
-    """
-    number: int
-    indices: np.ndarray
-    arrays: Batch
+    """A batch on the devices."""
+    number: int  # as counted by the caller
+    indices: np.ndarray  # [B] row numbers
+    arrays: Batch  # [B, ...] by name, split over the data axes
 
 
 def device_batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range, mesh: Mesh,

@@ -1,11 +1,18 @@
-"""The config of a run: the sections that every run has. `pretraining.config` and `finetuning.config` add theirs."""
+"""The config of a run: the sections that every run has, and config.json, which keeps them in the workdir.
+
+`pretraining.config` and `finetuning.config` add their sections.
+"""
 import ast
 import dataclasses
+import json
+import os
+import pathlib
 from typing import Any, TypeVar
 
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.model import ARCHITECTURES, ModelConfig
@@ -19,27 +26,25 @@ from spanbert_jax.training.schedules import ScheduleSettings
 from spanbert_jax.training.skipping import SkipSettings
 from spanbert_jax.training.trackers import TRACKERS
 
+CONFIG_FILE = "config.json"  # the config of the latest call of a run
 # Fields of `ModelSettings` that the named size gives where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
 
 
-def _encoders() -> dict[str, type[ModelConfig]]:
-    """The config classes of all architectures with an encoder, by name."""
-    found = {name: ARCHITECTURES.get(name) for name in ARCHITECTURES.names()}
-    return {name: architecture.config for name, architecture in found.items() if architecture.encoder}
+def _encoders() -> list[str]:
+    return [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).encoder]
 
 
-def _sizes() -> tuple[str, ...]:
-    """The named sizes of all architectures."""
-    return tuple(dict.fromkeys(size for config in _encoders().values() for size in config.sizes))
+def _sizes() -> list[str]:
+    return list(dict.fromkeys(size for name in _encoders() for size in ARCHITECTURES.get(name).config.sizes))
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
     """Architecture of the encoder."""
-    architecture: str = setting("bert", "Kind of encoder.", choices=lambda: tuple(_encoders()))
+    architecture: str = setting("bert", "Kind of encoder.", choices=_encoders)
     size: str = setting("base", "Named size, which gives the next four fields where they are 0. With init_from, the "
-                        "weights decide.", choices=lambda: _sizes())
+                        "weights decide.", choices=_sizes)
     num_layers: int = setting(0, "Layers, L.", minimum=0)
     width: int = setting(0, "Width of the hidden states, D.", minimum=0)
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
@@ -83,27 +88,18 @@ class TrainSettings(Settings):
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Settings):
     """Evaluation during the run."""
-    every: str = setting("10k steps", "How often the model is evaluated.")
+    every: str = setting("10k steps", "How often the model is evaluated.", check=parse_duration)
     batch_size: int = setting(256, "Rows of a batch over all devices.", minimum=1)
-
-    def validate(self, path: str) -> None:
-        super().validate(path)
-        parse_duration(f"{path}.every", self.every)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings(Settings):
     """Checkpoints."""
-    every: str = setting("10k steps", "How often the state is saved.")
+    every: str = setting("10k steps", "How often the state is saved.", check=parse_duration)
     keep: int = setting(2, "Number of newest checkpoints that are kept.", minimum=1)
     keep_every: str = setting("100k steps", "Distance of the checkpoints that are never deleted; '0' deletes all but "
-                              "the newest.")
+                              "the newest.", check=parse_duration)
     tries: int = setting(3, "Consecutive saves that may fail before the run stops.", minimum=1)
-
-    def validate(self, path: str) -> None:
-        super().validate(path)
-        for name in ("every", "keep_every"):
-            parse_duration(f"{path}.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +108,10 @@ class RunConfig(Settings):
     seed: int = setting(0, "Seed of initial parameters, order of rows, masks and dropout.", minimum=0)
     init_from: str = setting("", "Weights to start from: a workdir, or a name or path that `spanbert-jax import` "
                              "takes. They decide the architecture.")
-    profile: str = setting("", "Steps to trace for TensorBoard and Perfetto, such as '100-104,2000'.")
+    profile: str = setting("", "Steps to trace for TensorBoard and Perfetto, such as '100-104,2000'.",
+                           check=lambda _, text: parse_steps(text))
     trackers: tuple[str, ...] = setting(("tensorboard",), "Where metrics go besides metrics.jsonl: names of registered "
-                                        "trackers.")
+                                        "trackers.", check=lambda _, names: [TRACKERS.get(name) for name in names])
     plugins: tuple[str, ...] = setting((), "Python modules that register tasks, masking schemes and so on; they are "
                                        "imported first.")
     model: ModelSettings = setting(ModelSettings(), "Architecture of the encoder.")
@@ -126,12 +123,6 @@ class RunConfig(Settings):
     checkpoint: CheckpointSettings = setting(CheckpointSettings(), "Checkpoints.")
     skip: SkipSettings = setting(SkipSettings(), "Updates that are skipped.")
     mesh: MeshSettings = setting(MeshSettings(), "Devices, and how arrays are split over them.")
-
-    def validate(self, path: str) -> None:
-        super().validate(path)
-        parse_steps(self.profile)
-        for name in self.trackers:
-            TRACKERS.get(name)  # raises UserError for an unknown one
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -172,7 +163,6 @@ def parse_argument(argument: str | None, **defaults: Any) -> ml_collections.Conf
 
 
 def _parse_value(name: str, text: str, kind: type) -> Any:
-    """`text` as a value of a type."""
     if kind is str:
         return text
     try:
@@ -182,3 +172,29 @@ def _parse_value(name: str, text: str, kind: type) -> Any:
     except (ValueError, SyntaxError):
         pass
     raise UserError(f"config argument {name}={text}: not a {kind.__name__}")
+
+
+def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The config of the latest call of a run, as nested dictionaries with today's field names.
+
+    The plugins that it names are imported. Fields that an older version did not have are missing; `from_dict` gives
+    them their defaults.
+
+    Raises:
+      UserError: `workdir` holds no run, or its config cannot be read.
+    """
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
+    try:
+        values = rename_fields(json.loads(path.read_text(encoding="utf-8")), warn=False)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
+                        "it") from None
+    load_plugins(values.get("plugins", ()))
+    return values
+
+
+def save_config(workdir: pathlib.Path, config: RunConfig) -> None:
+    """Writes the config of a run atomically."""
+    write_text(workdir / CONFIG_FILE, json.dumps(to_dict(config), indent=2) + "\n")

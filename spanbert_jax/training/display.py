@@ -1,8 +1,6 @@
 """What the user sees of a run: the table of parameters, the progress bar, where the time went."""
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import rich.console
@@ -58,7 +56,7 @@ class TrainingProgress:
             text("{task.fields[metrics]}"), console=console, disable=console.quiet or not console.is_terminal)
         self._task = self._bar.add_task("train", total=total, completed=first_step, metrics="compiling")
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

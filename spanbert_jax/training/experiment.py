@@ -25,26 +25,15 @@ W = TypeVar("W", bound=Workload)
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Generic[W]):
-    """The parts of a run that follow from its config and its data. It holds no arrays on devices.
-
-    Attributes:
-      config: of the run.
-      workload: pretraining or a task.
-      size: converts durations to steps.
-      mesh: of devices.
-      model: the Flax module.
-      schedule: of the learning rate.
-      optimizer: with this schedule.
-      abstract_state: shapes and shardings of the train state.
-    """
+    """The parts of a run that follow from its config and its data. It holds no arrays on devices."""
     config: RunConfig
-    workload: W
-    size: RunSize
+    workload: W  # pretraining or a task
+    size: RunSize  # converts durations to steps
     mesh: Mesh
     model: Network
-    schedule: optax.Schedule
+    schedule: optax.Schedule  # of the learning rate
     optimizer: optax.GradientTransformation
-    abstract_state: TrainState
+    abstract_state: TrainState  # shapes and shardings
 
     @property
     def total_steps(self) -> int:

@@ -20,34 +20,17 @@ _MOST_SAVED = 100
 
 @dataclasses.dataclass(frozen=True)
 class TimeAtSave:
-    """The time spent until a state was saved.
-
-    Attributes:
-      at: time of the save, in seconds since the epoch.
-      seconds: spent until then, by category.
-    """
-    at: float
-    seconds: dict[str, float]
+    """The time spent until a state was saved."""
+    at: float  # time of the save, in seconds since the epoch
+    seconds: dict[str, float]  # spent until then, by category
 
 
 @dataclasses.dataclass(frozen=True)
 class GoodputRecord:
-    """What an attempt stores for the next one.
-
-    Attributes:
-      restarts: attempts that continued an unfinished run.
-      finished: when the run finished, in seconds since the epoch; None before.
-      saved: time spent until each saved state, by step.
-    """
-    restarts: int
-    finished: float | None
-    saved: dict[int, TimeAtSave]
-
-
-def steady_clock() -> Callable[[], float]:
-    """A clock in seconds since the epoch that changes of the system time do not affect."""
-    offset = time.time() - time.monotonic()
-    return lambda: offset + time.monotonic()
+    """What an attempt stores for the next one."""
+    restarts: int  # attempts that continued an unfinished run
+    finished: float | None  # when the run finished, in seconds since the epoch; None before
+    saved: dict[int, TimeAtSave]  # time spent until each saved state, by step
 
 
 class Goodput:
@@ -69,7 +52,8 @@ class Goodput:
 
     def __init__(self, clock: Callable[[], float] | None = None):
         """Starts an attempt. Args: clock: returns seconds since the epoch and never runs backwards."""
-        self._clock, self._store = clock or steady_clock(), lambda record: None
+        offset = time.time() - time.monotonic()  # changes of the system time later on do not count
+        self._clock, self._store = clock or (lambda: offset + time.monotonic()), lambda record: None
         self._began = self._since = self._clock()
         self._seconds = dict.fromkeys(CATEGORIES, 0.0)
         self._category = "starting"

@@ -9,8 +9,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig
-from spanbert_jax.training.stored_config import CONFIG_FILE, load_values
+from spanbert_jax.training.config import CONFIG_FILE, SHAPE, ModelSettings, RunConfig, load_values
 
 # Architecture fields that the weights decide. Pretraining may change the number of positions, fine-tuning may not.
 _DECIDED = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")

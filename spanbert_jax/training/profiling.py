@@ -1,6 +1,4 @@
 """Profiler traces of chosen updates, for TensorBoard and Perfetto."""
-from __future__ import annotations
-
 import contextlib
 import pathlib
 import re
@@ -8,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 
@@ -77,7 +75,7 @@ class Profiler:
             if not any(part.start < steps.stop and steps.start < part.stop for part in self._chosen):
                 log(f"config.profile={text!r}: all of these steps are done or beyond the end; nothing is traced.")
 
-    def __enter__(self) -> Profiler:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -1,6 +1,4 @@
 """One attempt of a run: from the newest valid checkpoint of its workdir to the end or to a stop."""
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -19,6 +17,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.training import display
+from spanbert_jax.training.config import save_config
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
 from spanbert_jax.training.goodput import Goodput, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
@@ -26,7 +25,6 @@ from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
-from spanbert_jax.training.stored_config import save_config
 from spanbert_jax.training.trackers import METRICS_FILE, MetricsWriter
 from spanbert_jax.training.updates import Services
 
@@ -35,30 +33,20 @@ OLD_METRICS = "metrics.old.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """The result of an attempt.
-
-    Attributes:
-      workdir: of the run.
-      step: updates done.
-      finished: whether all updates are done; if not, the attempt was stopped and the same call resumes it.
-      parameters: number of parameters of the model.
-      seconds: duration of this attempt.
-      evaluation: metrics of the last evaluation; None without held-out rows.
-    """
+    """The result of an attempt."""
     workdir: pathlib.Path
-    step: int
-    finished: bool
-    parameters: int
-    seconds: float
-    evaluation: dict[str, Any] | None
+    step: int  # updates done
+    finished: bool  # whether all updates are done; if not, the attempt was stopped and the same call resumes it
+    parameters: int  # of the model
+    seconds: float  # duration of this attempt
+    evaluation: dict[str, Any] | None  # metrics of the last evaluation; None without held-out rows
 
 
 @contextlib.contextmanager
-def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator[Run]:
+def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator["Run"]:
     """Locks a workdir and listens for stop requests until the context is left.
 
     Args:
-      workdir: of the run.
       force: resume although the config changed what the run computes.
       time_limit: seconds after which to save and stop; 0 for none.
     """

@@ -33,15 +33,12 @@ SCHEDULES: dict[str, Shape] = {
 class ScheduleSettings(Settings):
     """Learning rate over the run."""
     name: str = setting("linear", "Shape of the schedule. 'wsd' is warmup, stable, decay.", choices=tuple(SCHEDULES))
-    warmup: str = setting("10k steps", "Length of the linear warmup from 0, such as '500 steps' or '10 percent'.")
-    decay: str = setting("20 percent", "Length of the decay at the end of the run; only for 'wsd'.")
+    warmup: str = setting("10k steps", "Length of the linear warmup from 0, such as '500 steps' or '10 percent'.",
+                          check=parse_duration)
+    decay: str = setting("20 percent", "Length of the decay at the end of the run; only for 'wsd'.",
+                         check=parse_duration)
     final_fraction: float = setting(0.0, "Final learning rate, as a fraction of optimizer.learning_rate; 'constant' "
                                     "ignores it.", minimum=0, maximum=1)
-
-    def validate(self, path: str) -> None:
-        super().validate(path)
-        for name in ("warmup", "decay"):
-            parse_duration(f"{path}.{name}", getattr(self, name))
 
 
 def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, decay: int, final: float) -> optax.Schedule:

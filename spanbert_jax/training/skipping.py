@@ -24,19 +24,12 @@ class SkipSettings(Settings):
 
 @flax.struct.dataclass
 class UpdateHistory:
-    """Losses and gradient norms of the last updates; part of the train state, so that a resumed run skips the same.
-
-    Attributes:
-      losses, gradient_norms: [WINDOW] float32 of the applied updates, ring buffers.
-      applied: [] int32, applied updates.
-      skipped: [] int32, skipped updates.
-      consecutive_skips: [] int32, skipped updates since the last applied one.
-    """
-    losses: jax.Array
-    gradient_norms: jax.Array
-    applied: jax.Array
-    skipped: jax.Array
-    consecutive_skips: jax.Array
+    """Losses and gradient norms of the last updates; part of the train state, so that a resumed run skips the same."""
+    losses: jax.Array  # [WINDOW] float32 of the applied updates, a ring buffer
+    gradient_norms: jax.Array  # the same
+    applied: jax.Array  # [] int32, applied updates
+    skipped: jax.Array  # [] int32, skipped updates
+    consecutive_skips: jax.Array  # [] int32, skipped updates since the last applied one
 
 
 def empty_history() -> UpdateHistory:

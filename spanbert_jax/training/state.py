@@ -20,17 +20,11 @@ class TrainState:
     """State of a run after some steps.
 
     It holds no random key and no data position: both are functions of the seed and the step.
-
-    Attributes:
-      step: [] int32, batches seen.
-      params: parameters.
-      opt_state: optimiser state.
-      history: recent losses and gradient norms, by which bad updates are skipped.
     """
-    step: jax.Array
+    step: jax.Array  # [] int32, batches seen
     params: Any
     opt_state: Any
-    history: UpdateHistory
+    history: UpdateHistory  # recent losses and gradient norms, by which bad updates are skipped
 
 
 # Names of leaves in checkpoints, where they differ from the attributes: the names that the first checkpoints had.
@@ -61,16 +55,11 @@ def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> Trai
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_history())
 
 
-def _random_state(model: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    return _initial_state(nn.unbox(init_params(model, key)), optimizer)
-
-
 def abstract_train_state(model: Network, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
                          zero1: bool = False) -> TrainState:
     """Shapes, dtypes and shardings of a state, without arrays, to compile for and to restore into.
 
-    Args:
-      zero1: split the optimiser state over the data axis as well.
+    Args: zero1: split the optimiser state over the data axis as well.
     """
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = nn.unbox(boxed)
@@ -80,7 +69,7 @@ def abstract_train_state(model: Network, optimizer: optax.GradientTransformation
     layout = TrainState(replicated, shardings,  # type: ignore[arg-type]  # shardings in place of arrays
                         optimizer_shardings(optimizer, params, moments, mesh),
                         jax.tree.map(lambda _: replicated, jax.eval_shape(empty_history)))
-    shapes = jax.eval_shape(lambda: _random_state(model, optimizer, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda params: _initial_state(params, optimizer), params)
     return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
                         shapes, layout)
 
@@ -93,16 +82,13 @@ def shardings_of(abstract: Any) -> Any:
 def create_state(model: Network, optimizer: optax.GradientTransformation, abstract: TrainState,
                  seed: int) -> TrainState:
     """The state before step 0 with random parameters, created in its layout: no device holds more than its part."""
-    create = jax.jit(lambda key: _random_state(model, optimizer, key), out_shardings=shardings_of(abstract))
+    create = jax.jit(lambda key: _initial_state(nn.unbox(init_params(model, key)), optimizer),
+                     out_shardings=shardings_of(abstract))
     return create(jax.random.key(seed))
 
 
 def state_from_params(params: Any, optimizer: optax.GradientTransformation, abstract: TrainState) -> TrainState:
-    """The state before step 0 with given parameters.
-
-    Args:
-      params: arrays on the host; every process holds all of them.
-    """
+    """The state before step 0 with given parameters: arrays on the host, of which every process holds all."""
     placed = jax.tree.map(lambda leaf, array: jax.make_array_from_callback(
         leaf.shape, leaf.sharding, lambda index: array[index]), abstract.params, params)
     create = jax.jit(lambda params: _initial_state(params, optimizer), out_shardings=shardings_of(abstract),

@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
-from spanbert_jax.training.objective import Batch, Objective
 from spanbert_jax.training.skipping import is_bad, record_update
 from spanbert_jax.training.state import TrainState, shardings_of
+from spanbert_jax.training.workload import Batch, Objective
 
 # Folded into the key of a step for its two uses of randomness.
 _MASKING, _DROPOUT = 0, 1

@@ -50,7 +50,7 @@ def main() -> None:
         rows = sampler.single_rows(blocks)
         for scheme in args.schemes:
             masker = make_masker(MaskingSettings(scheme=scheme), length=length, max_blocks=1,
-                                 special=sampler.SpecialIds(), unigram=np.ones(VOCABULARY))
+                                 special=sampler.SPECIAL, unigram=np.ones(VOCABULARY))
             for batch in args.batches:
                 compiling, seconds = time_masker(masker, rows, batch, args.repeats)
                 table.add_row(str(length), scheme, str(batch), f"{compiling:.1f}", f"{seconds * 1e3:.2f}",

@@ -5,20 +5,14 @@ import random
 
 import numpy as np
 
+from spanbert_jax.text import SpecialIds
+
 # Ids of the tests' vocabulary: special tokens, then a few ids that no text contains, then the tokens of texts.
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_PIECE, VOCABULARY = 10, 2000
 
 
-@dataclasses.dataclass(frozen=True)
-class SpecialIds:
-    pad: int = PAD
-    unk: int = UNK
-    cls: int = CLS
-    sep: int = SEP
-    mask: int = MASK
-
-
+SPECIAL = SpecialIds(PAD, UNK, CLS, SEP, MASK)
 UNIGRAM = np.where(np.arange(VOCABULARY) < FIRST_PIECE, 0, 1)
 
 

@@ -36,7 +36,7 @@ def _ours(name: str) -> dict[str, np.ndarray]:
     settings, count = case["settings"], case["blocks"]
     length = settings["block_length"]
     blocks = sampler.random_blocks(np.random.default_rng(1), count, length, settings["word_start_fraction"])
-    masker = make_masker(_settings_of(settings), length=length + 2, max_blocks=1, special=sampler.SpecialIds(),
+    masker = make_masker(_settings_of(settings), length=length + 2, max_blocks=1, special=sampler.SPECIAL,
                          unigram=sampler.UNIGRAM)
     out = jax.device_get(masker(jax.random.split(jax.random.key(2), count), sampler.single_rows(blocks)))
     masks = np.zeros((count, length + 2), bool)

@@ -20,7 +20,7 @@ FULL = MaskingSettings(scheme="0.6*annotated+0.4*token", rate=1.0)
 
 @functools.cache
 def _masker(settings: MaskingSettings) -> Masker:
-    return make_masker(settings, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SpecialIds(),
+    return make_masker(settings, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SPECIAL,
                        unigram=sampler.UNIGRAM)
 
 

@@ -47,7 +47,7 @@ def test_the_scheme_is_looked_up_by_its_name_and_masks_as_it_proposes():
     load_plugins([PLUGIN])
     assert "every_other" in SCHEMES
     masker = make_masker(MaskingSettings(scheme="every_other", rate=0.3), length=12, max_blocks=1,
-                         special=sampler.SpecialIds(), unigram=sampler.UNIGRAM)
+                         special=sampler.SPECIAL, unigram=sampler.UNIGRAM)
     ones = np.ones((1, 12), np.int32)
     tokens = np.array([[sampler.CLS, *range(20, 30), sampler.SEP]])
     masked = masker(jax.random.split(jax.random.key(0), 1), {

@@ -32,7 +32,7 @@ COMPARISONS = 5 * (len(CASES) + 1 + 2 * (3 + 2))
 
 @functools.cache
 def _masker(settings: MaskingSettings) -> Masker:
-    return make_masker(settings, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SpecialIds(),
+    return make_masker(settings, length=LENGTH, max_blocks=MAX_BLOCKS, special=sampler.SPECIAL,
                        unigram=sampler.UNIGRAM)
 
 

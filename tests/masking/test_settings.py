@@ -5,7 +5,7 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.masking import MaskingSettings
-from spanbert_jax.masking.mixtures import scheme_shares
+from spanbert_jax.masking.settings import scheme_shares
 
 
 @pytest.mark.parametrize("field,value,allowed", [

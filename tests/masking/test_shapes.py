@@ -23,7 +23,7 @@ rows = sampler.packed_rows([sampler.random_blocks(rng, 3, length, 0.7, unit_frac
 keys = jax.random.split(jax.random.key(0), 3)
 for endpoints in ("external", "internal"):
     settings = MaskingSettings(scheme="0.4*annotated+0.3*geometric+0.3*token", rate=0.3, endpoints=endpoints)
-    masker = make_masker(settings, length=rows["tokens"].shape[1], max_blocks=2, special=sampler.SpecialIds(),
+    masker = make_masker(settings, length=rows["tokens"].shape[1], max_blocks=2, special=sampler.SPECIAL,
                          unigram=sampler.UNIGRAM)
     masked = masker(keys, rows)
     assert masked.inputs.shape == rows["tokens"].shape and masked.positions.shape == (3, masker.max_masked)

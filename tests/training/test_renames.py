@@ -7,8 +7,8 @@ import pytest
 from spanbert_jax import default_config
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.training.config import load_values
 from spanbert_jax.training.renames import RENAMED, rename_fields
-from spanbert_jax.training.stored_config import load_values
 
 # Old name -> new name and a value that is no default, as users of the first version had them.
 OLD = {"model.dtype": ("compute.dtype", "float32"), "model.attention": ("compute.attention", "plain"),

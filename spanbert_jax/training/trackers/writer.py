@@ -1,11 +1,9 @@
 """Writes metrics to all trackers of a run."""
-from __future__ import annotations
-
 import contextlib
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.training.trackers.json_lines import JsonLines
@@ -45,7 +43,7 @@ class MetricsWriter:
             lines = JsonLines(self._workdir, first_step)  # last, because it changes its file and others may raise
             self._trackers["json_lines"], self.evaluations = lines, lines.evaluations
 
-    def __enter__(self) -> MetricsWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: Any) -> None:
