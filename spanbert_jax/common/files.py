@@ -1,6 +1,11 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and the folder for files that can be made again."""
 import os
 import pathlib
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns this package's folder in the user's cache folder. It may not exist yet."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "spanbert_jax"
 
 
 def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
@@ -8,8 +13,7 @@ def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
 
     Args:
       path: the file; an existing one is replaced.
-      text: its content.
-      sync: returns only when content and name are on the disk.
+      sync: return only when content and name are on the disk.
 
     Raises:
       OSError: the file cannot be written; then an existing file is unchanged.

@@ -4,6 +4,7 @@ A section of a config is a subclass of `Settings`. Defaults, config files, comma
 the reference page of all fields come from its fields, so that each is written once.
 """
 import dataclasses
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -78,22 +79,25 @@ def choices_of(field: dataclasses.Field) -> tuple[Any, ...] | None:
     return None if choices is None else tuple(choices() if callable(choices) else choices)
 
 
+def _limits(field: dataclasses.Field) -> list[tuple[str, str, Callable[[Any, Any], bool]]]:
+    """The limits of a field: in words, by name, and the comparison with a value."""
+    limits = (("at least", "minimum", operator.ge), ("above", "above", operator.gt),
+              ("at most", "maximum", operator.le), ("below", "below", operator.lt))
+    return [limit for limit in limits if field.metadata.get(limit[1]) is not None]
+
+
 def is_allowed(field: dataclasses.Field, value: Any) -> bool:
     """Whether a value is one of the choices and within the range of a field."""
-    limits, choices = field.metadata, choices_of(field)
+    choices = choices_of(field)
     return ((choices is None or value in choices)
-            and (limits.get("minimum") is None or value >= limits["minimum"])
-            and (limits.get("maximum") is None or value <= limits["maximum"])
-            and (limits.get("above") is None or value > limits["above"])
-            and (limits.get("below") is None or value < limits["below"]))
+            and all(within(value, field.metadata[limit]) for _, limit, within in _limits(field)))
 
 
 def allowed_values(field: dataclasses.Field) -> str:
     """What `validate` allows of a field alone, in words; "" if anything of its type."""
     if (choices := choices_of(field)) is not None:
         return f"allowed are {', '.join(map(repr, choices))}"
-    words = (("at least", "minimum"), ("above", "above"), ("at most", "maximum"), ("below", "below"))
-    parts = [f"{text} {field.metadata[limit]}" for text, limit in words if field.metadata.get(limit) is not None]
+    parts = [f"{text} {field.metadata[limit]}" for text, limit, _ in _limits(field)]
     return f"must be {' and '.join(parts)}" if parts else ""
 
 

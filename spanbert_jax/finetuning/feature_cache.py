@@ -17,8 +17,8 @@ import tokenizers
 
 import spanbert_jax.tasks
 import spanbert_jax.text
-from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.directories import replace_directory
+from spanbert_jax.common.files import cache_folder
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.features import Features, TokenSequences
 

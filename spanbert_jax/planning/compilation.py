@@ -15,9 +15,8 @@ import tempfile
 from typing import Any
 
 import spanbert_jax
-from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.files import write_text
+from spanbert_jax.common.files import cache_folder, write_text
 from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import Topology
 

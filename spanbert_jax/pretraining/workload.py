@@ -33,6 +33,7 @@ class PretrainingWorkload:
 
     def __init__(self, config: PretrainingConfig, corpus: Corpus, model: SpanBert, mesh: Mesh):
         self.corpus, self.length = corpus, corpus.length
+        self.can_evaluate = bool(corpus.num_rows.get("validation"))  # a corpus for planning has no such number
         self.rows_per_step = config.train.batch_size
         self.masker = corpus_masker(config, corpus)
         self.objective = pretraining_objective(model, self.masker, config.objectives, mesh, config.mesh.rules)
@@ -44,11 +45,6 @@ class PretrainingWorkload:
     def identity(self) -> dict[str, Any]:
         """Fingerprint of the corpus, stored in checkpoints."""
         return self.corpus.identity
-
-    @property
-    def can_evaluate(self) -> bool:
-        """Whether the corpus has validation rows."""
-        return bool(self.corpus.num_rows["validation"])
 
     def open_rows(self) -> RowSource:
         """The training rows."""

@@ -8,8 +8,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import cache_folder
 from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.attention import BACKENDS, select_backend
 from spanbert_jax.training.config import RunConfig

@@ -20,12 +20,7 @@ logger = logging.getLogger("spanbert_jax")
 
 
 def new_name(field: str, warn: bool = True) -> str:
-    """Today's name of a field.
-
-    Args:
-      field: by its old or new name.
-      warn: log a line for an old name, once per process.
-    """
+    """Today's name of a field; an old name is logged once per process if `warn`."""
     if field not in RENAMED:
         return field
     if warn and field not in _warned:
@@ -35,12 +30,7 @@ def new_name(field: str, warn: bool = True) -> str:
 
 
 def rename_fields(values: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
-    """Nested dictionaries of a config, with every renamed field moved to its new place.
-
-    Args:
-      values: by section; other sections and fields stay as they are.
-      warn: log a line for each renamed field, once per process.
-    """
+    """Nested dictionaries of a config, with every renamed field moved to its new place; `warn` as in `new_name`."""
     renamed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for old in RENAMED:
         section, field = old.split(".")

@@ -1,7 +1,10 @@
 """Which config fields may change when a run resumes from a checkpoint."""
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from flax.traverse_util import flatten_dict
 
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.common.errors import UserError
@@ -19,9 +22,8 @@ def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str,
     """Metadata of a checkpoint, as JSON gives it back.
 
     Args:
-      config: stored under "config".
-      identity: fingerprint of data and tokenizer, stored under "corpus".
-      model: stored under "network" (`model.describe_model`), so that parameters can be read without the other two.
+      identity: fingerprint of data and tokenizer.
+      model: `model.describe_model`, with which parameters can be read without config and corpus.
     """
     return json.loads(json.dumps({"config": to_dict(config), "corpus": identity, "network": model}))
 
@@ -68,7 +70,6 @@ def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
 
     Args:
       now: metadata as `describe` returns it; the location of the data may differ.
-      force: as given to this process.
 
     Raises:
       UserError: on all processes, if one differs from process 0; the message there names the fields.
@@ -78,6 +79,9 @@ def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
     if any_process(bool(differences)):
         raise UserError(f"the processes of this run were started with different settings ({'; '.join(differences)}"
                         f"{'' if differences else 'another process says which'}); start all with the same command")
+
+
+_flat = functools.partial(flatten_dict, sep=".")  # {"a": {"b": 1}} -> {"a.b": 1}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -90,11 +94,3 @@ def _is_changeable(field: str, config: Mapping[str, Any]) -> bool:
     if field == "train.duration":  # other schedules, and a warmup in percent, depend on it
         return config["schedule"]["name"] == "constant" and "percent" not in config["schedule"]["warmup"]
     return any(field == name or field.startswith(f"{name}.") for name in CHANGEABLE)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat

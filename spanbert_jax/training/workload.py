@@ -52,12 +52,10 @@ class Workload(Protocol):
     length: int
     flops: float
     metric: str
+    can_evaluate: bool
 
     @property
     def identity(self) -> dict[str, Any]: ...
-
-    @property
-    def can_evaluate(self) -> bool: ...
 
     def open_rows(self) -> Rows:
         """The rows to train on."""

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.common.cache import cache_folder
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import cache_folder
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}

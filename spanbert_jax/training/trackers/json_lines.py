@@ -5,8 +5,7 @@ import pathlib
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.training.trackers.record_file import RecordFile
-from spanbert_jax.training.trackers.tracker import Metrics
+from spanbert_jax.training.trackers.record_file import Metrics, RecordFile
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -1,8 +1,12 @@
-"""A file of whole records that survives full disks and vanished folders."""
+"""A file of whole records of metrics that survives full disks and vanished folders."""
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Values by name: numbers, texts, None for a number that is not finite, or lists of these.
+Metrics = Mapping[str, Any]
 
 
 class RecordFile:
@@ -16,7 +20,6 @@ class RecordFile:
         """Writes nothing yet.
 
         Args:
-          path: the file.
           records: its first records; a flush cuts off whatever else an existing file holds.
           header: written first whenever the file is created.
           create_folder: create the file's folder with it.
@@ -46,7 +49,9 @@ class RecordFile:
             data = b"".join([self._header] * (end == 0) + self._pending)
             os.ftruncate(file, end)  # to the end of the last whole record
             try:
-                _write_at(file, data, end)
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(file, data[written:], end + written)
             except OSError:
                 os.ftruncate(file, end)
                 raise
@@ -54,9 +59,3 @@ class RecordFile:
             os.close(file)  # network file systems report failed writes here
         self._end = end + len(data)
         self._pending.clear()
-
-
-def _write_at(file: int, data: bytes, offset: int) -> None:
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.training.trackers.record_file import RecordFile
-from spanbert_jax.training.trackers.tracker import Metrics
+from spanbert_jax.training.trackers.record_file import Metrics, RecordFile
 
 
 @contextlib.contextmanager
@@ -63,9 +62,8 @@ class TensorBoard:
 
 def _header(first_purged_step: int) -> bytes:
     """The start of an event file: its version, and from which step on earlier files do not count."""
-    version = "brain.Event:2"
     return b"".join(map(_record, [
-        Event(wall_time=time.time(), file_version=version),
+        Event(wall_time=time.time(), file_version="brain.Event:2"),
         Event(wall_time=time.time(), step=first_purged_step, session_log=SessionLog(status=SessionLog.START))]))
 
 

@@ -1,13 +1,36 @@
-"""Writes metrics to all trackers of a run."""
+"""Trackers: their interface, their registry, and the writer of metrics to all trackers of a run."""
 import contextlib
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.registry import Registry
 from spanbert_jax.training.trackers.json_lines import JsonLines
-from spanbert_jax.training.trackers.tracker import TRACKERS, Metrics, Tracker
+from spanbert_jax.training.trackers.record_file import Metrics
+
+
+class Tracker(Protocol):
+    """Receives the metrics of a run, on process zero only.
+
+    A registered tracker is a function (workdir, first_step) -> Tracker. `first_step` is the number of updates done
+    before: a resumed run repeats what it did after that step, so a tracker should drop later metrics.
+    """
+
+    def write(self, step: int, kind: str, metrics: Metrics) -> None:
+        """Writes metrics after `step` updates; `kind` is "train", "evaluation" or "goodput".
+
+        What it raises is reported once and does not end the run.
+        """
+
+    def close(self) -> None:
+        """Writes what is still buffered."""
+
+
+TRACKERS: Registry[Callable[[pathlib.Path, int], Tracker]] = Registry("tracker", "trackers", {
+    "json_lines": "spanbert_jax.training.trackers.json_lines:JsonLines",
+    "tensorboard": "spanbert_jax.training.trackers.tensorboard:TensorBoard"})
 
 
 def _print_error(text: str) -> None:
