@@ -39,11 +39,7 @@ def make_table(*columns: str, title: str | None = None, right: Collection[str] =
                **options: Any) -> rich.table.Table:
     """An empty table.
 
-    Args:
-      columns: their headings.
-      title: printed above the table, at the left.
-      right: headings of the columns that are aligned at the right.
-      options: of `rich.table.Table`.
+    Args: columns: headings; right: headings of columns aligned at the right; options: of `rich.table.Table`.
     """
     table = rich.table.Table(title=title, title_justify="left", **options)
     for column in columns:

@@ -12,11 +12,7 @@ from spanbert_jax.common.errors import UserError
 
 
 def require_absent_or_empty(out: str | os.PathLike) -> None:
-    """Checks that nothing, or an empty directory, is at `out`.
-
-    Raises:
-      UserError: something else is there, or it cannot be accessed.
-    """
+    """Raises UserError unless nothing, or an empty directory, is at `out`."""
     out = pathlib.Path(out).expanduser()
     try:
         occupied = out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir())))
@@ -70,13 +66,7 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def replace_directory(new: pathlib.Path, target: pathlib.Path) -> None:
-    """Renames a finished directory to `target`, replacing what is there.
-
-    If this is interrupted, the previous directory stays or is restored.
-
-    Raises:
-      OSError: a rename fails.
-    """
+    """Renames a finished directory to `target`. If this fails or is interrupted, a previous `target` is restored."""
     old = target.with_name(f".{target.name}.old")
     remove_directory(old)
     try:

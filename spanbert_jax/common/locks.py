@@ -25,7 +25,6 @@ def exclusive_lock(path: pathlib.Path, flags: int = os.O_RDWR | os.O_CREAT) -> I
     """Holds the kernel's exclusive lock on a file or directory. It ends with the process, however that ends.
 
     Args:
-      path: what to lock.
       flags: of `os.open`; O_RDONLY for a directory.
 
     Raises:

@@ -12,28 +12,17 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Implementations of one kind by name.
 
-    They come from three places: this package; other installed packages, by the entry point group
-    `spanbert_jax.GROUP`; and modules named in `config.plugins`, which call `register` when they are imported.
-    Built-in ones and entry points are imported when they are first used.
+    They come from this package, from entry points of installed packages (group `spanbert_jax.GROUP`), and from the
+    modules in `config.plugins`, which call `register`. The first two are imported when they are first used.
     """
 
     def __init__(self, kind: str, group: str, builtin: Mapping[str, str]):
-        """Makes a registry.
-
-        Args:
-          kind: what an entry is, for messages: "task".
-          group: GROUP of the entry points: "tasks".
-          builtin: name -> "module:attribute" of this package's own implementations.
-        """
+        """Args: kind: for messages, "task"; group: GROUP, "tasks"; builtin: name -> "module:attribute"."""
         self.kind, self.group = kind, f"spanbert_jax.{group}"
         self._builtin, self._registered = dict(builtin), dict[str, T]()
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers an implementation under `name`.
-
-        Raises:
-          ValueError: another implementation has this name.
-        """
+        """Decorator that registers an implementation. Raises ValueError if another one has this name."""
         def add(value: T) -> T:
             if self._registered.get(name, value) is not value or name in self._builtin:
                 raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
@@ -50,11 +39,7 @@ class Registry(Generic[T]):
         return name in self.names()
 
     def get(self, name: str) -> T:
-        """The implementation of a name.
-
-        Raises:
-          UserError: there is none of that name, or it cannot be imported.
-        """
+        """The implementation of a name. Raises UserError if there is none of that name, or it cannot be imported."""
         if name in self._registered:
             return self._registered[name]
         if name in self._builtin:
@@ -81,11 +66,7 @@ class Registry(Generic[T]):
 
 
 def load_plugins(modules: Iterable[str]) -> None:
-    """Imports the modules of `config.plugins`, which register what they add.
-
-    Raises:
-      UserError: a module cannot be imported.
-    """
+    """Imports the modules of `config.plugins`, which register what they add. Raises UserError if that fails."""
     for module in modules:
         try:
             importlib.import_module(module)

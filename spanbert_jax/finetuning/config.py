@@ -65,11 +65,7 @@ class FinetuningConfig(RunConfig):
 
 @functools.cache
 def task_section(name: str) -> type[TaskDataSettings]:
-    """The section `task` of a task: the fields of `TaskDataSettings`, and the task's own.
-
-    Raises:
-      UserError: there is no such task.
-    """
+    """Class of the section `task`: `TaskDataSettings` and the task's own. Raises UserError for an unknown task."""
     return dataclasses.dataclass(frozen=True)(type("TaskSection", (TaskDataSettings, TASKS.get(name).Settings), {}))
 
 
@@ -77,7 +73,6 @@ def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict
     """The config of a task with its defaults.
 
     Args:
-      name: of the task.
       **settings: fields of `config.task` that differ from the defaults.
 
     Raises:
@@ -128,11 +123,7 @@ def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
 
 
 def task_of(config: FinetuningConfig) -> Task:
-    """The task that a config names, before it is fitted.
-
-    Raises:
-      UserError: a setting of the task has a value that is not allowed.
-    """
+    """The task that a config names, before it is fitted. Raises UserError if one of its settings is not allowed."""
     common = {field.name for field in dataclasses.fields(TaskDataSettings)}
     settings = {name: value for name, value in to_dict(config.task).items() if name not in common}
     return make_task(config.task.name, settings)

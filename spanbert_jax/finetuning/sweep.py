@@ -95,11 +95,7 @@ def _run(config: FinetuningConfig, workdir: pathlib.Path) -> dict[str, Any] | No
 
 
 def _results(workdir: pathlib.Path, config: FinetuningConfig) -> dict[str, Any] | None:
-    """The results of a finished run; None if it has not finished.
-
-    Raises:
-      UserError: it finished with another config.
-    """
+    """The results of a finished run; None before. Raises UserError if it finished with another config."""
     file = workdir / RESULTS_FILE
     if not file.is_file():
         return None

@@ -21,8 +21,6 @@ def make_replacement(settings: MaskingSettings, mask_id: int, special_ids: tuple
     drawn one by one from the unigram distribution of the corpus, as in the reference (in BERT, uniformly).
 
     Args:
-      settings: probabilities of [MASK] and of random tokens.
-      mask_id: id of [MASK].
       special_ids: ids that are never drawn.
       unigram: token counts [V] of the corpus.
 

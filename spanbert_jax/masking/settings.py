@@ -37,8 +37,7 @@ class MaskingSettings(Settings):
                           "'0.8*a+0.2*b' (with these probabilities).",
                           check=lambda field, scheme: scheme_shares(scheme, field))
     rate: float = setting(0.15, "Fraction of a block's maskable tokens that is masked, rounded up.", above=0, maximum=1)
-    geometric_p: float = setting(0.2, "Parameter of the geometric distribution of span lengths in words.", above=0,
-                                 below=1)
+    geometric_p: float = setting(0.2, "Parameter of the geometric law of span lengths in words.", above=0, below=1)
     span_lower: int = setting(1, "Shortest span drawn, in words.", minimum=1)
     span_upper: int = setting(10, "Longest span drawn, in words.", minimum=1)
     replacement: str = setting("span", "Draw [MASK], random tokens or the original tokens once per span or once per "
@@ -49,8 +48,7 @@ class MaskingSettings(Settings):
     annotated_rate: float = setting(0.5, "Probability that a step of the scheme 'annotated' masks an annotated unit.",
                                     minimum=0, maximum=1)
     mask_share: float = setting(0.8, "Probability of replacement by [MASK].", minimum=0, maximum=1)
-    random_share: float = setting(0.1, "Probability of replacement by random tokens; else the tokens are kept.",
-                                  minimum=0)
+    random_share: float = setting(0.1, "Probability of random tokens; otherwise the tokens are kept.", minimum=0)
 
     def validate(self, path: str) -> None:
         super().validate(path)

@@ -28,8 +28,7 @@ class DataSettings(CorpusSettings):
 @dataclasses.dataclass(frozen=True)
 class ObjectiveSettings(Settings):
     """Pretraining objectives besides masked tokens."""
-    boundary_weight: float = setting(1.0, "Weight of the span boundary loss; 0 leaves the boundary head out.",
-                                     minimum=0)
+    boundary_weight: float = setting(1.0, "Weight of the span boundary loss; 0 leaves the head out.", minimum=0)
     next_sentence: bool = setting(False, "Predict whether the second text of a pair continues the first; needs "
                                   "data.blocks='pairs'.")
     reference_denominators: bool = setting(False, "Divide the boundary loss by the number of targets plus one, as the "

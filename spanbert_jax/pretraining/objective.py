@@ -68,8 +68,7 @@ def objective_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: j
     """Loss sums of every objective that the model has a head for.
 
     Args:
-      logits: [B, M, V], [B, M, V], [B, 2].
-      rows: the masked rows that the logits were computed from.
+      logits: [B, M, V], [B, M, V], [B, 2], computed from `rows`.
       next_sentence: [B] labels, 0 continuation, 1 random, -1 none.
     """
     targets = {"masked": rows.targets, "boundary": rows.targets, "next_sentence": jnp.maximum(next_sentence, 0)}
@@ -89,7 +88,6 @@ def total_loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array], bo
     Args:
       sums: loss sums over the batch or a part of it, by objective.
       counts: targets in the whole batch, by objective: the losses of the parts add up to the loss of the batch.
-      boundary_weight: of the boundary loss.
       reference_denominators: divide the boundary loss by its count plus one, as the reference does.
     """
     weights = {"masked": 1.0, "boundary": boundary_weight, "next_sentence": 1.0}

@@ -33,7 +33,6 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
     and, if the config names raw sources, the prepared corpus. In a run of many processes each makes the same call.
 
     Args:
-      config: of the run.
       workdir: created if needed.
       force: resume although the config changed what the run computes.
       time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
@@ -58,7 +57,6 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     """Evaluates a checkpoint of a run on all held-out rows of its corpus, under the fixed mask.
 
     Args:
-      workdir: of the run.
       step: of the checkpoint; None takes the newest valid one.
 
     Returns:

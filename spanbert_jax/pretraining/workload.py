@@ -2,7 +2,7 @@
 import functools
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ TOKENIZER_FILE = "tokenizer.json"
 class PretrainingWorkload:
     """Implements `training.workload.Workload`. Its `corpus` is prepared; `masker` masks the rows."""
     metric, padding_rows = "", 0
+    format_metrics = staticmethod(format_metrics)
 
     def __init__(self, config: PretrainingConfig, corpus: Corpus, model: SpanBert, mesh: Mesh):
         self.corpus, self.length = corpus, corpus.length
@@ -73,10 +74,6 @@ class PretrainingWorkload:
     def held_out(self) -> RowSource:
         """The validation rows."""
         return RowSource(self.corpus, "validation")
-
-    def format_metrics(self, metrics: Mapping[str, Any]) -> str:
-        """Evaluation metrics as one line."""
-        return format_metrics(metrics)
 
     def summary(self) -> list[str]:
         """Lines about rows and corpus."""

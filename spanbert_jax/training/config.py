@@ -50,8 +50,7 @@ class ModelSettings(Settings):
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
     feed_forward: int = setting(0, "Width of the feed-forward layers, F.", minimum=0)
     token_types: int = setting(2, "Rows of the token type embedding.", minimum=1)
-    max_positions: int = setting(512, "Rows of the position embedding, which limits the length of a segment.",
-                                 minimum=1)
+    max_positions: int = setting(512, "Rows of the position embedding; limits the length of a segment.", minimum=1)
     dropout: float = setting(0.1, "Dropout rate of embeddings and of both outputs of a layer.", minimum=0, below=1)
     attention_dropout: float = setting(0.1, "Dropout rate of attention probabilities.", minimum=0, below=1)
     layer_norm_epsilon: float = setting(1e-12, "Added to the variance in layer norms.", above=0)
@@ -73,8 +72,7 @@ class TrainSettings(Settings):
     duration: str = setting("2.4M steps", "Length of the run in steps, epochs, tokens or examples.")
     batch_size: int = setting(256, "Rows of a step over all devices, B; in fine-tuning examples, on average.",
                               minimum=1)
-    accumulation: int = setting(1, "Parts of a batch whose gradients are computed one after the other and summed.",
-                                minimum=1)
+    accumulation: int = setting(1, "Parts of a batch whose gradients are computed in turn and summed.", minimum=1)
     log_every: int = setting(100, "Steps between two lines of metrics.", minimum=1)
 
     def validate(self, path: str) -> None:

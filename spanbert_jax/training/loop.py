@@ -21,9 +21,8 @@ from spanbert_jax.training.updates import Services, UpdateReporter
 class BestTracker:
     """Follows one metric over the evaluations of a run; higher is better.
 
-    Attributes:
-      steps: the steps that each scored better than all before, ascending. Every new best replaces the whole tuple, so
-        that other threads may read it at any time.
+    `steps` are those that each scored better than all before, ascending. Every new best replaces the whole tuple, so
+    that other threads may read it at any time.
     """
 
     def __init__(self, metric: str, evaluations: Mapping[int, Metrics]):
@@ -44,21 +43,15 @@ class BestTracker:
 
 
 class TrainingLoop:
-    """Trains from a state to the end of a run, or until its processes agree to stop.
-
-    Attributes:
-      state: the train state.
-      step: updates done.
-      stopping: whether the processes have agreed to stop.
-      evaluation: metrics of the last evaluation; None without one.
-      best: the best evaluation so far.
-    """
+    """Trains from a state to the end of a run, or until its processes agree to stop."""
 
     def __init__(self, experiment: Experiment, state: TrainState, step: int, services: Services,
                  metadata: dict[str, Any]):
         """Args: state, step: where to start; the state is donated. metadata: stored with every checkpoint."""
-        self.state, self.step, self.stopping = state, step, False
-        self.evaluation: dict[str, Any] | None = None
+        self.state = state
+        self.step = step  # updates done
+        self.stopping = False  # whether the processes have agreed to stop
+        self.evaluation: dict[str, Any] | None = None  # metrics of the last evaluation
         self._experiment, self._workload, self._services = experiment, experiment.workload, services
         self._metadata, self._first, self._total = metadata, step, experiment.total_steps
         self._evaluate_every = experiment.steps("evaluation", "every")

@@ -95,11 +95,7 @@ def batch_ways(mesh: Mesh, rules: Rules) -> int:
 
 
 def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
-    """Checks that a batch divides over the data axes.
-
-    Raises:
-      UserError: it does not; the message names `field`.
-    """
+    """Checks that a batch divides over the data axes. Raises UserError if it does not; the message names `field`."""
     ways = batch_ways(mesh, rules)
     if rows % ways:
         raise UserError(f"{field}: {rows} rows do not divide over the {ways} devices of the data axes "

@@ -105,8 +105,7 @@ class OptimizerSettings(Settings):
     weight_decay: float = setting(0.01, "Decoupled weight decay.", minimum=0)
     decay_mask: str = setting("all", "Parameters that decay: all, or kernels and embeddings without biases and norms.",
                               choices=("all", "kernels"))
-    clip_norm: float = setting(1.0, "Global gradient norm above which gradients are scaled down; 0 does not clip.",
-                               minimum=0)
+    clip_norm: float = setting(1.0, "Global norm above which gradients are scaled down; 0 does not clip.", minimum=0)
     freeze: str = setting("", "Regular expressions of parameters that are not trained, separated by commas.")
     layer_decay: float = setting(1.0, "Factor on the learning rate from each layer to the one below it.", above=0)
     options: str = setting("", "Further arguments of an optax optimizer, such as 'momentum=0.9,nesterov=True'.")

@@ -66,11 +66,7 @@ def _per_layer(values: list[float], leaf: jax.Array, path: Any) -> jax.Array | f
 
 
 def _trained(params: optax.Params, patterns: list[str]) -> Any:
-    """1 for trained and 0 for frozen parameters.
-
-    Raises:
-      UserError: a pattern matches no parameter, or all parameters are frozen.
-    """
+    """1 for trained and 0 for frozen parameters. Raises UserError if a pattern matches none, or if all are frozen."""
     matched, trained = set(), False
 
     def scale(path: Any, leaf: jax.Array) -> jax.Array | float:

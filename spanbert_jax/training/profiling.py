@@ -124,17 +124,14 @@ class Profiler:
         folder = self._workdir / TENSORBOARD_FOLDER / "plugins" / "profile" / f"{self._began}_{steps}"
         with self._goodput.during("profile"), self._survive_errors():
             jax.profiler.stop_trace()
-            self._place(folder)
+            # JAX's names do not include host and process.
+            folder.mkdir(parents=True, exist_ok=True)
+            process = f"{socket.gethostname()}_{jax.process_index()}"
+            for pattern, name in (("*.xplane.pb", "xplane.pb"), ("perfetto_trace.json.gz", "perfetto_trace.json.gz")):
+                found, = self._temporary.rglob(pattern)
+                found.replace(folder / f"{process}.{name}")
             self._log(f"Trace of {steps.replace('_', ' ')} in {folder}: `tensorboard --logdir {self._workdir}` (pip "
                       "install tensorboard xprof) shows it, https://ui.perfetto.dev opens the .perfetto_trace.json.gz.")
-
-    def _place(self, folder: pathlib.Path) -> None:
-        """Moves the files that JAX has written to names that include the host and the process."""
-        folder.mkdir(parents=True, exist_ok=True)
-        process = f"{socket.gethostname()}_{jax.process_index()}"
-        for pattern, name in (("*.xplane.pb", "xplane.pb"), ("perfetto_trace.json.gz", "perfetto_trace.json.gz")):
-            found, = self._temporary.rglob(pattern)
-            found.replace(folder / f"{process}.{name}")
 
     @contextlib.contextmanager
     def _survive_errors(self) -> Iterator[None]:

@@ -116,7 +116,10 @@ class Run:
             with jax.set_mesh(experiment.mesh):  # the setting belongs to the thread
                 if resumed := checkpointer.resume(to_stored(experiment.abstract_state), check):
                     return resumed[0], from_stored(resumed[1])
-                return 0, _new_state(experiment)
+                if (params := experiment.workload.initial_params()) is not None:
+                    return 0, state_from_params(params, experiment.optimizer, experiment.abstract_state)
+                return 0, create_state(experiment.model, experiment.optimizer, experiment.abstract_state,
+                                       experiment.config.seed)
 
         # In another thread: an exception raised by a signal inside Orbax would look like an unreadable checkpoint.
         step, state = self.stop.interruptible(load)
@@ -145,12 +148,6 @@ class Run:
 
 def _console() -> Any:
     return make_console(stderr=True, quiet=not is_process_zero())
-
-
-def _new_state(experiment: Experiment) -> TrainState:
-    if (params := experiment.workload.initial_params()) is not None:
-        return state_from_params(params, experiment.optimizer, experiment.abstract_state)
-    return create_state(experiment.model, experiment.optimizer, experiment.abstract_state, experiment.config.seed)
 
 
 def _init_workdir(workdir: pathlib.Path, experiment: Experiment, new: bool) -> None:

@@ -35,8 +35,7 @@ class ScheduleSettings(Settings):
     name: str = setting("linear", "Shape of the schedule. 'wsd' is warmup, stable, decay.", choices=tuple(SCHEDULES))
     warmup: str = setting("10k steps", "Length of the linear warmup from 0, such as '500 steps' or '10 percent'.",
                           check=parse_duration)
-    decay: str = setting("20 percent", "Length of the decay at the end of the run; only for 'wsd'.",
-                         check=parse_duration)
+    decay: str = setting("20 percent", "Length of the decay at the end of a 'wsd' run.", check=parse_duration)
     final_fraction: float = setting(0.0, "Final learning rate, as a fraction of optimizer.learning_rate; 'constant' "
                                     "ignores it.", minimum=0, maximum=1)
 
@@ -48,7 +47,6 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
     is corrected here.
 
     Args:
-      name: a key of `SCHEDULES`.
       peak: learning rate at the end of the warm-up.
       total: updates of the run; the rate stays constant afterwards.
       warmup: updates of linear warm-up from 0.

@@ -11,21 +11,18 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLines:
-    """Writes WORKDIR/metrics.jsonl, so that the attempts of a run read as one run without interruption.
-
-    Attributes:
-      evaluations: evaluation metrics written so far, by step.
-    """
+    """Writes WORKDIR/metrics.jsonl, so that the attempts of a run read as one run without interruption."""
 
     def __init__(self, workdir: pathlib.Path, first_step: int = 0):
-        """Drops lines of steps after `first_step` and damaged lines.
-
-        Raises:
-          UserError: metrics.jsonl is a directory or cannot be read.
-        """
+        """Drops damaged lines and those after `first_step`. Raises UserError if the file cannot be read."""
         path = workdir / METRICS_FILE
-        kept = _lines_up_to(path, first_step)
-        self.evaluations: dict[int, Metrics] = {
+        try:
+            kept = [parsed for parsed in _parse(path.read_bytes()) if parsed[1]["step"] <= first_step]
+        except FileNotFoundError:
+            kept = []
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); move it out of the way") from None
+        self.evaluations: dict[int, Metrics] = {  # written so far, by step
             metrics["step"]: metrics for _, metrics in kept if metrics.get("kind") == "evaluation"}
         self._file = RecordFile(path, [line for line, _ in kept])
         with contextlib.suppress(OSError):  # the first `write` tries again and reports it
@@ -59,12 +56,3 @@ def _parse(data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
         except (ValueError, TypeError, KeyError, RecursionError):  # damaged by a crash
             continue
     return found
-
-
-def _lines_up_to(path: pathlib.Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
-    try:
-        return [(line, metrics) for line, metrics in _parse(path.read_bytes()) if metrics["step"] <= step]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); move it out of the way") from None

@@ -36,11 +36,7 @@ class RecordFile:
         self._pending.append(record)
 
     def flush(self) -> None:
-        """Writes the pending records.
-
-        Raises:
-          OSError: the file cannot be written; the records stay pending.
-        """
+        """Writes the pending records. Raises OSError if the file cannot be written; the records stay pending."""
         if self._create_folder:
             self._path.parent.mkdir(exist_ok=True)
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
