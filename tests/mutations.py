@@ -179,9 +179,9 @@ MUTATIONS = (
              "key=cache.key, value=cache.value", "generation/test_search.py"),
     Mutation("length_penalty_ignored", "generation/search.py", "settings.length_penalty)", "1.0)",
              "generation/test_search.py"),
-    Mutation("texts_one_token_too_long", "generation/rules.py", "(step < settings.min_length)",
+    Mutation("texts_one_token_too_long", "generation/next_token.py", "(step < settings.min_length)",
              "(step <= settings.min_length)", "generation/test_search.py"),
-    Mutation("same_draw_in_every_step", "generation/sampling.py", "jax.random.fold_in(key, step)", "key",
+    Mutation("same_draw_in_every_step", "generation/next_token.py", "jax.random.fold_in(key, step)", "key",
              "generation/test_search.py"),
 )
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, reorder_cache
-from spanbert_jax.generation.rules import apply_rules
-from spanbert_jax.generation.sampling import sample_tokens
+from spanbert_jax.generation.next_token import apply_rules, sample_tokens
 from spanbert_jax.generation.settings import GenerationSettings
 
 _NO_SCORE = -1e9  # score of an absent hypothesis

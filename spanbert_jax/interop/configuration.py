@@ -40,18 +40,6 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
     return values, file
 
 
-def check_required(values: Mapping[str, Any], file: pathlib.Path | None, required: Mapping[str, Any],
-                   what: str) -> None:
-    """Checks the fields whose value is fixed; a field that is missing or null is accepted.
-
-    Raises:
-      UserError: naming the field.
-    """
-    for field, allowed in required.items():
-        if values.get(field, allowed) not in (allowed, None):
-            raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {what}")
-
-
 def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
     """Checks the type and range of a field.
 

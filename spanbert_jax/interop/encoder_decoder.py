@@ -114,7 +114,7 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
     if parts not in (None, ["bert", "bert"], ["bert", "gpt2"]):
         raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; a BERT with a BERT or a GPT-2 can be read")
     if parts:
-        bert.check(values["encoder"], file)
+        bert.BERT.check(values["encoder"], file)
     return values, file
 
 
@@ -126,10 +126,7 @@ def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
              file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
     """Config and tensors of the decoder of an encoder-decoder model."""
     conversion = conversion_for(values)
-    if conversion is bert.BERT:
-        bert.check(values, file, decoder=True)
-    else:
-        conversion.check(values, file)
+    conversion.check(values, file, decoder=True)
     tensors = NamedTensors(path, files, conversion, prefix="decoder.")
     return conversion.read(tensors, values, file).config, tensors
 
@@ -149,7 +146,7 @@ def open_decoder(name_or_path: str | pathlib.Path,
     values, file = _read_config(path, "a GPT-2 or an EncoderDecoderModel")
     files, bridge = _open_files(path), None
     if values["model_type"] != PAIR:
-        gpt2.check(values, file)
+        gpt2.GPT2.check(values, file)
         tensors = NamedTensors(path, files, gpt2.GPT2)
         config = gpt2.read(tensors, values, file).config
     else:

@@ -59,19 +59,9 @@ class EncoderModel(nn.Module):
         """The encoder as checkpoints remember it."""
         return describe_model(self.config)
 
-    @property
-    def has_pooler(self) -> bool:
-        """Whether the model has a pooler."""
-        return POOLED in self.head.inputs
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes of a classification head; none without one."""
-        return self.head.labels
-
     def setup(self) -> None:
         self.encoder = make_encoder(self.config, self.compute)
-        if self.has_pooler:
+        if POOLED in self.head.inputs:
             self.pooler = Dense(self.config, self.compute, self.config.width, ("embed", None))
         for name, module in self.head.modules(self.config, self.compute).items():
             setattr(self, name, module)
@@ -106,7 +96,7 @@ class EncoderModel(nn.Module):
             segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
             positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
         hidden = self.encoder(input_ids, segments, token_types, positions=positions, deterministic=deterministic)
-        pooled = pool(self.pooler, hidden, first) if self.has_pooler else None
+        pooled = pool(self.pooler, hidden, first) if POOLED in self.head.inputs else None
         seed = None if deterministic else seed_from(self.make_rng("dropout"))
         outputs = {name: logits.astype(jnp.float32) for name, logits in self.head(self, hidden, pooled, seed).items()}
         return Outputs(hidden, pooled, **outputs)

@@ -91,7 +91,7 @@ def load_weights(task: Task, folder: pathlib.Path, dtype: str, tokenizer: Tokeni
     model = task.build_model(pretrained.config, ComputeConfig(dtype=dtype), tokenizer)
     if isinstance(model, EncoderModel):
         model = pretrained.model(task.head, dtype=dtype)
-        if pretrained.head.name != task.head or tuple(task.labels) != model.labels:
+        if pretrained.head.name != task.head or tuple(task.labels) != model.head.labels:
             raise UserError(f"{folder}: the weights do not belong to the task in task.json; fetch both again")
         return model, load_params(pretrained, model)
     encoder = load_params(pretrained, EncoderModel(model.config))["encoder"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, unstack_layers
-from spanbert_jax.generation.rules import apply_rules
+from spanbert_jax.generation.next_token import apply_rules, filter_logits
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
@@ -215,7 +215,6 @@ def test_samples_follow_the_distribution_and_depend_only_on_their_keys(pair):
 def test_top_k_and_top_p_equal_transformers(top_k, top_p):
     from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-    from spanbert_jax.generation.sampling import filter_logits
 
     logits = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32) * 2
     expected = torch.tensor(logits)

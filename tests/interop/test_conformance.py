@@ -84,7 +84,7 @@ def test_encoder_alone_as_the_released_archives_are(reference, tmp_path, caplog)
     torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     (tmp_path / "config.json").write_text((REFERENCE / "config.json").read_text())
     model, params = spanbert_jax.from_pretrained(tmp_path)
-    assert not model.has_pooler and not caplog.text
+    assert not model.head.inputs and not caplog.text
     assert_same(params["encoder"], reference[1]["encoder"])
 
 

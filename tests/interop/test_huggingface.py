@@ -23,7 +23,7 @@ def test_comes_in_and_goes_out(head, tmp_path):
     network = save(head, tmp_path / "theirs")
     model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
     assert_agree(model, params, network)
-    assert "classification" not in (head or "") or model.labels == LABELS
+    assert "classification" not in (head or "") or model.head.labels == LABELS
 
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     again, loading = type(network).from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -164,7 +164,7 @@ def test_new_heads_are_told(tmp_path, caplog):
 def test_a_classifier_of_tokens_is_none_of_texts(tmp_path, caplog):
     save("token_classification", tmp_path)
     model, params = spanbert_jax.from_pretrained(tmp_path, "sequence_classification")
-    assert "no classification head: it is new" in caplog.text and model.labels == ("LABEL_0", "LABEL_1")
+    assert "no classification head: it is new" in caplog.text and model.head.labels == ("LABEL_0", "LABEL_1")
     assert params["classification_head"]["kernel"].shape == (32, 2)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMultipleChoice"]}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.model import Head, ModelConfig, PretrainingHeads
 
@@ -78,23 +79,40 @@ class Conversion:
     """How an architecture is stored in Hugging Face's formats.
 
     Attributes:
-      model_type: in config.json.
       names: of its tensors; every tensor has such a name once `rename` has been applied.
-      check: raises UserError if a config.json, with its file, describes another architecture.
+      required: fields of a config.json and the only values that can be read, where it has them; "model_type" is one.
+      encoder_only: the same, but not for a decoder with attention to an encoder.
+      described: the architecture in words, for errors.
       rename: from the path of the files and their tensors to the tensors by name.
       read: from (tensors, config.json, its file) to what they hold; raises UserError if they contradict each other.
       to_values: from a config to the fields of a config.json.
       classes: class of transformers by the name of the head; "decoder" is that of a decoder.
       export: from tensors by the architecture's names to the names and layouts of files.
     """
-    model_type: str
     names: TensorNames
-    check: Callable[[Mapping[str, Any], pathlib.Path | None], None]
+    required: Mapping[str, Any]
+    encoder_only: Mapping[str, Any]
+    described: str
     rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]]
     read: Callable[[NamedTensors, Mapping[str, Any], pathlib.Path | None], StoredParts]
     to_values: Callable[[Any], dict[str, Any]]
     classes: Mapping[str | None, str]
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
+
+    def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
+        """Checks that a config.json describes the architecture.
+
+        Args:
+          values: its fields; those that are missing or null are accepted.
+          file: its path.
+          decoder: whether it is a decoder with attention to an encoder.
+
+        Raises:
+          UserError: naming the field.
+        """
+        for field, allowed in {**self.required, **({} if decoder else self.encoder_only)}.items():
+            if values.get(field, allowed) not in (allowed, None):
+                raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {self.described}")
 
 
 _HERE = "spanbert_jax.interop.architectures"
@@ -110,4 +128,5 @@ def conversion_of(config: ModelConfig) -> Conversion:
 def conversion_for(values: Mapping[str, Any]) -> Conversion:
     """The conversion for a config.json; BERT's, which then names what it cannot read, if its model_type is unknown."""
     found = [CONVERSIONS.get(name) for name in CONVERSIONS.names()]
-    return next((one for one in found if one.model_type == values.get("model_type")), CONVERSIONS.get("bert"))
+    model_type = values.get("model_type")
+    return next((one for one in found if one.required["model_type"] == model_type), CONVERSIONS.get("bert"))

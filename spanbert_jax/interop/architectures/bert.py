@@ -7,12 +7,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.architectures import Conversion, StoredParts, TensorNames
-from spanbert_jax.interop.configuration import check_required, check_value, stored_labels
+from spanbert_jax.interop.configuration import check_value, stored_labels
 from spanbert_jax.interop.naming import NamedTensors, Stored
 from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
 
@@ -84,20 +84,6 @@ _FUSED = re.compile(r"(.*\.attention\.self)\.(?:qkv|Wqkv|query_key_value|in_proj
 _FUSED_PARTS = ("query", "key", "value")
 
 
-def check(values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
-    """Checks that a config.json describes a BERT.
-
-    Args:
-      values: its fields.
-      file: its path.
-      decoder: whether it is a BERT with attention to an encoder.
-
-    Raises:
-      UserError: naming the field.
-    """
-    check_required(values, file, _REQUIRED if decoder else _REQUIRED | _ENCODER, "classic BERT, as SpanBERT is")
-
-
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
     """The config and the heads of stored tensors; what config.json leaves out is read from the shapes.
 
@@ -142,16 +128,21 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
 
 
 def _config_from_shapes(tensors: NamedTensors) -> dict[str, Any]:
-    layers = [int(match[1]) for name in tensors.shapes if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))]
+    layers = layer_numbers(tensors.shapes)
     if not layers:
         raise UserError(f"{tensors.path}: bert.encoder.layer.0 is missing; the file is incomplete")
     fields = {
-        "num_layers": max(layers) + 1,
+        "num_layers": layers[-1] + 1,
         "feed_forward": _shape(tensors, NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0))[0],
         "max_positions": _shape(tensors, NAMES.tensor("encoder/embeddings/position", "embedding"))[0],
         "token_types": _shape(tensors, NAMES.tensor("encoder/embeddings/token_type", "embedding"))[0]}
     fields["vocab_size"], fields["width"] = _shape(tensors, NAMES.embedding)
     return fields
+
+
+def layer_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of the layers that tensors belong to, in order."""
+    return sorted({int(match[1]) for name in names if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))})
 
 
 def _shape(tensors: NamedTensors, name: str) -> tuple[int, ...]:
@@ -240,4 +231,4 @@ def _rename(name: str, root: str, outer: str) -> str:
     return name.removeprefix(outer)
 
 
-BERT = Conversion("bert", NAMES, check, rename, read, to_values, _CLASSES)
+BERT = Conversion(NAMES, _REQUIRED, _ENCODER, "classic BERT, as SpanBERT is", rename, read, to_values, _CLASSES)

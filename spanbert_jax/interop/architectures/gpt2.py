@@ -14,8 +14,8 @@ import numpy as np
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.architectures import Conversion, StoredParts
-from spanbert_jax.interop.architectures.bert import NAMES
-from spanbert_jax.interop.configuration import check_required, check_value
+from spanbert_jax.interop.architectures.bert import NAMES, layer_numbers
+from spanbert_jax.interop.configuration import check_value
 from spanbert_jax.interop.naming import NamedTensors, Stored
 from spanbert_jax.model import EncoderOnly, PretrainingHeads
 from spanbert_jax.model.architectures.gpt2 import Gpt2Config
@@ -53,15 +53,6 @@ _REQUIRED = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_att
              "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}
 
 
-def check(values: Mapping[str, Any], file: pathlib.Path | None) -> None:
-    """Checks that a config.json describes a GPT-2.
-
-    Raises:
-      UserError: naming the field.
-    """
-    check_required(values, file, _REQUIRED, "as in GPT-2")
-
-
 def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
     """The stored tensors by BERT's names; other tensors keep theirs.
 
@@ -96,9 +87,8 @@ def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
 def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
     """Tensors by BERT's names as GPT-2 names and stores them."""
     ours = dict(named)
-    layers = _layer_numbers(ours)
     for theirs, parts in _MODULES.items():
-        for layer in sorted(layers, key=int) if "{}" in theirs else ("",):
+        for layer in layer_numbers(ours) if "{}" in theirs else ("",):
             for leaf in ("weight", "bias"):
                 names = [f"{part.format(layer)}.{leaf}" for part in parts]
                 if names[0] in ours:
@@ -109,10 +99,6 @@ def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.nd
 
 def _is_transposed(module: str, leaf: str) -> bool:
     return module.rpartition(".")[2] in _KERNELS and leaf == "weight"
-
-
-def _layer_numbers(names: Iterable[str]) -> set[str]:
-    return {match[1] for name in names if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
 
 
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
@@ -127,7 +113,7 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
     for name, theirs in ((positions, "wpe.weight"), (inner, "h.0.mlp.c_fc.weight")):
         if name not in shapes:
             raise UserError(f"{tensors.path}: {theirs} is missing; the file is incomplete, or not of a GPT-2")
-    found = {"n_layer": len(_layer_numbers(shapes)), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
+    found = {"n_layer": len(layer_numbers(shapes)), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
     found["vocab_size"], found["n_embd"] = shapes[NAMES.embedding]
     stated = {**found, **_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     for name in _FIELDS.values():
@@ -146,5 +132,5 @@ def to_values(config: Gpt2Config) -> dict[str, Any]:
             "embd_pdrop": config.dropout}
 
 
-GPT2 = Conversion("gpt2", NAMES, check, rename, read, to_values, {None: "GPT2Model", "decoder": "GPT2LMHeadModel"},
-                  export)
+GPT2 = Conversion(NAMES, _REQUIRED, {}, "as in GPT-2", rename, read, to_values,
+                  {None: "GPT2Model", "decoder": "GPT2LMHeadModel"}, export)

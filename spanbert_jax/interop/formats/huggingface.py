@@ -20,6 +20,7 @@ from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.configuration import to_values, transformers_class
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
+from spanbert_jax.model.heads import POOLED
 from spanbert_jax.text import SPECIAL_TOKENS, is_lowercasing
 
 LIBRARY = "transformers"
@@ -94,7 +95,7 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     with quiet():
         network, loading = architecture.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32,
-            **{"add_pooling_layer": model.has_pooler} if model.head.name is None else {})
+            **{"add_pooling_layer": POOLED in model.head.inputs} if model.head.name is None else {})
     if loading["missing_keys"]:
         raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
     with torch.no_grad():

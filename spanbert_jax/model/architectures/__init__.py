@@ -51,18 +51,13 @@ ARCHITECTURES: Registry[Architecture] = Registry("architecture", "architectures"
     "bert": f"{_HERE}.bert:BERT", "gpt2": f"{_HERE}.gpt2:GPT2"})
 
 
-def architecture_of(config: ModelConfig) -> Architecture:
-    """The architecture that a config belongs to."""
-    return ARCHITECTURES.get(config.architecture)
-
-
 def make_encoder(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
     """The encoder of a config.
 
     Raises:
       ValueError: its architecture has no encoder.
     """
-    encoder = architecture_of(config).encoder
+    encoder = ARCHITECTURES.get(config.architecture).encoder
     if encoder is None:
         raise ValueError(f"architecture {config.architecture!r} has no encoder")
     return encoder(config, compute)
@@ -74,7 +69,7 @@ def decoder_style(config: ModelConfig) -> DecoderStyle:
     Raises:
       ValueError: its architecture has no decoder.
     """
-    style = architecture_of(config).decoder
+    style = ARCHITECTURES.get(config.architecture).decoder
     if style is None:
         raise ValueError(f"architecture {config.architecture!r} has no decoder")
     return style
