@@ -1,4 +1,4 @@
-"""Small random networks of transformers, and comparison with ours."""
+"""Small random models of transformers, and comparison with models of this package."""
 from __future__ import annotations
 
 import functools

@@ -1,4 +1,4 @@
-"""The reference's network: its weights come in, heads included, compute what it computed, and go out as they were."""
+"""Weights of the reference: import of encoder and heads, equal outputs, and byte-equal export."""
 import json
 
 import numpy as np
@@ -25,7 +25,7 @@ def reference():
     return model, load_params(pretrained, model)
 
 
-def test_computes_what_the_reference_computed(reference):
+def test_outputs_equal_those_of_the_reference(reference):
     model, params = reference
     vectors = np.load(REFERENCE / "vectors.npz")
     assert model.config.clamp_attention and model.head.boundary_positions == 6
@@ -40,7 +40,7 @@ def test_computes_what_the_reference_computed(reference):
     np.testing.assert_allclose(boundary.reshape(vectors["sbo_logits"].shape), vectors["sbo_logits"], atol=1e-5)
 
 
-def test_goes_out_byte_equal(reference, tmp_path):
+def test_export_is_byte_equal(reference, tmp_path):
     export(*reference, tmp_path / "out", "reference")
     expected = load_file(REFERENCE / "weights.safetensors")
     written = torch.load(tmp_path / "out/pytorch_model.bin", weights_only=True)
@@ -57,7 +57,7 @@ def wrapped(tensors):
     return {f"decoder.{name}": tensor for name, tensor in tensors.items()}
 
 
-def test_as_a_fairseq_checkpoint_and_as_an_archive(reference, tmp_path, monkeypatch):
+def test_fairseq_checkpoints_and_archives_are_imported(reference, tmp_path, monkeypatch):
     import argparse
     import tarfile
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -78,7 +78,7 @@ def test_as_a_fairseq_checkpoint_and_as_an_archive(reference, tmp_path, monkeypa
         spanbert_jax.load_tokenizer(tmp_path / "spanbert_with_head.tar.gz")
 
 
-def test_encoder_alone_as_the_released_archives_are(reference, tmp_path, caplog):
+def test_an_encoder_alone_is_imported(reference, tmp_path, caplog):
     tensors = {name: tensor for name, tensor in load_file(REFERENCE / "weights.safetensors").items()
                if name.startswith("bert.")}
     torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
@@ -88,7 +88,7 @@ def test_encoder_alone_as_the_released_archives_are(reference, tmp_path, caplog)
     assert_same(params["encoder"], reference[1]["encoder"])
 
 
-def test_no_config_and_no_vocabulary(tmp_path):
+def test_imports_without_config_and_vocabulary(tmp_path):
     torch.save(wrapped(load_file(REFERENCE / "weights.safetensors")), tmp_path / "model.pt")
     with pytest.raises(spanbert_jax.UserError, match="no config.json .* gives the number of attention heads"):
         spanbert_jax.from_pretrained(tmp_path / "model.pt")

@@ -1,4 +1,4 @@
-"""What is wrong with what comes in, or with where it goes, is told in a line; nothing half-written stays."""
+"""Damaged or unsupported inputs and failed exports give one-line errors; no partial export is left behind."""
 import json
 import os
 import pathlib
@@ -45,7 +45,7 @@ def change(place, **tensors) -> None:
     save_file({name: value for name, value in values.items() if value is not None}, place / "model.safetensors")
 
 
-def test_truncated_at_any_length(place):
+def test_truncated_files_are_refused(place):
     whole = (place / "model.safetensors").read_bytes()
     for size in (0, 5, 8, 100, len(whole) // 2, len(whole) - 1):
         (place / "model.safetensors").write_bytes(whole[:size])
@@ -55,7 +55,7 @@ def test_truncated_at_any_length(place):
 BIAS, KERNEL = "bert__encoder__layer__1__output__dense__bias", "bert__encoder__layer__1__output__dense__weight"
 
 
-def test_wrong_shapes_and_missing_tensors(place, sound):
+def test_wrong_shapes_and_missing_tensors_are_refused(place, sound):
     change(place, **{KERNEL: np.zeros((32, 47), np.float32)})
     assert "model.safetensors: bert.encoder.layer.1.output.dense.weight is [32, 47]; the model needs [32, 48]" in (
         error_of(place))
@@ -73,7 +73,7 @@ def test_wrong_shapes_and_missing_tensors(place, sound):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite(place, bad):
+def test_weights_that_are_not_finite_are_refused(place, bad):
     value = load_file(place / "model.safetensors")[KERNEL.replace("__", ".")]
     value[3, 5] = bad
     change(place, **{KERNEL: value})
@@ -82,7 +82,7 @@ def test_numbers_that_are_not_finite(place, bad):
     assert "bert.encoder.layer.1.output.dense.weight holds int64" in error_of(place)
 
 
-def test_large_numbers_whose_sum_overflows_are_fine(place):
+def test_large_weights_whose_sum_overflows_are_accepted(place):
     change(place, **{KERNEL: np.full((32, 48), 3e38, np.float32)})
     spanbert_jax.from_pretrained(place, "masked_lm")
 
@@ -101,21 +101,21 @@ def test_large_numbers_whose_sum_overflows_are_fine(place):
     ("hidden_dropout_prob", 7, "hidden_dropout_prob is 7; a number from 0 to below 1"),
     ("layer_norm_eps", 0, "layer_norm_eps is 0; a number above 0"),
 ])
-def test_configs_of_something_else(place, field, value, told):
+def test_configs_of_other_models_are_refused(place, field, value, told):
     config = json.loads((place / "config.json").read_text()) | {field: value}
     (place / "config.json").write_text(json.dumps(config))
     message = error_of(place)
     assert f"{place}/config.json" in message and told in message
 
 
-def test_one_bias_of_many_is_missing(place):
+def test_a_single_missing_bias_is_refused(place):
     change(place, **{BIAS: None})
     assert "bert.encoder.layer.1.output.dense.bias is missing, and others like it are there" in error_of(place)
     change(place, **{BIAS: np.zeros(32, np.float32), "bert__embeddings__LayerNorm__bias": None})
     assert "bert.embeddings.LayerNorm.bias is missing, and others like it are there" in error_of(place)
 
 
-def test_relatives_of_bert(place):
+def test_relatives_of_bert_are_refused(place):
     tensors = load_file(place / "model.safetensors")
     (place / "config.json").unlink()
     save_file({name.replace("bert.", "roberta.", 1): value for name, value in tensors.items()},
@@ -125,7 +125,7 @@ def test_relatives_of_bert(place):
     assert "a relative of BERT, with an lm_head; only BERT" in error_of(place, None)
 
 
-def test_what_there_is_no_place_for_is_told(place, caplog):
+def test_unknown_tensors_are_logged(place, caplog):
     change(place, bert__embeddings__position_ids=np.arange(40)[None])
     spanbert_jax.from_pretrained(place, "masked_lm")
     assert not caplog.text
@@ -134,7 +134,7 @@ def test_what_there_is_no_place_for_is_told(place, caplog):
     assert "ignored tensors that the model does not have: my_head.weight" in caplog.text
 
 
-def test_other_files(place):
+def test_other_files_are_refused(place):
     (place / "config.json").write_text("{")
     assert f"{place}/config.json: not JSON" in error_of(place)
     (place / "config.json").write_text("[]")
@@ -147,7 +147,7 @@ def test_other_files(place):
     assert "no such file or directory" in error_of(place / "nowhere")
 
 
-def test_index_of_shards(place):
+def test_damaged_shard_indices_are_refused(place):
     (place / "model.safetensors").rename(place / "model-00001-of-00002.safetensors")
     index = place / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors",
@@ -165,7 +165,7 @@ class _RunsCode:
 
 
 @pytest.mark.parametrize("torch_is_there", [True, False])
-def test_pickles_that_would_run_code(place, monkeypatch, torch_is_there):
+def test_pickles_that_would_run_code_are_refused(place, monkeypatch, torch_is_there):
     if not torch_is_there:
         monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.chdir(place)
@@ -175,7 +175,7 @@ def test_pickles_that_would_run_code(place, monkeypatch, torch_is_there):
     assert not (place / "owned").exists()
 
 
-def test_numbers_that_are_not_finite_do_not_go_out(sound, tmp_path):
+def test_weights_that_are_not_finite_are_not_exported(sound, tmp_path):
     model, params = spanbert_jax.from_pretrained(sound)
     norm = params["encoder"]["embeddings"]["norm"]
     norm["scale"] = norm["scale"].at[3].set(np.inf)
@@ -184,7 +184,7 @@ def test_numbers_that_are_not_finite_do_not_go_out(sound, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed(sound, tmp_path):
+def test_partial_exports_of_killed_processes_are_removed(sound, tmp_path):
     model, params = spanbert_jax.from_pretrained(sound)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -216,7 +216,7 @@ def test_nothing_is_overwritten(sound, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format", ["huggingface", "reference", "onnx", "stablehlo"])
-def test_full_disk(sound, tmp_path, format):
+def test_a_full_disk_is_reported(sound, tmp_path, format):
     model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
     with small_disk(tmp_path / "disk", "64k") as disk:
         with pytest.raises(spanbert_jax.UserError, match="cannot be written .*nothing is left of it"):
@@ -224,7 +224,7 @@ def test_full_disk(sound, tmp_path, format):
         assert not list(disk.iterdir())
 
 
-def test_a_folder_that_cannot_be_written(sound, tmp_path):
+def test_read_only_directories_are_reported(sound, tmp_path):
     model, params = spanbert_jax.from_pretrained(sound, "masked_lm")
     (tmp_path / "file").write_text("")
     with pytest.raises(spanbert_jax.UserError, match="cannot be written .File exists.; nothing is left of it"):

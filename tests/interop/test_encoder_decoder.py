@@ -1,4 +1,4 @@
-"""Encoders with decoders going to transformers and coming back, and what is said of directories that are none."""
+"""Import and export of encoder-decoder models of transformers, and errors for other directories."""
 import json
 
 import jax
@@ -25,7 +25,7 @@ from tests.transformers_pairs import (
 
 
 @pytest.mark.parametrize("kind,width", KINDS)
-def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
+def test_round_trip_through_transformers(kind, width, tmp_path):
     theirs, folder = save_pair(tmp_path / "theirs", kind, width)
     model, params = load_encoder_decoder(folder)
     save_encoder_decoder(model, params, tmp_path / "ours", GenerationSettings(START, END, PAD, 15))
@@ -42,7 +42,7 @@ def test_a_network_comes_in_and_goes_out_the_same(kind, width, tmp_path):
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_an_encoder_and_a_decoder_that_are_one_come_in(sharded, tmp_path):
+def test_tied_encoder_and_decoder_are_imported(sharded, tmp_path):
     torch.manual_seed(0)
     transformers.BertModel(transformers.BertConfig(
         vocab_size=SOURCE_PIECES, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
@@ -61,7 +61,7 @@ def test_an_encoder_and_a_decoder_that_are_one_come_in(sharded, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
-def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
+def test_transformers_generates_the_same_texts_from_an_export(kind, tmp_path):
     _, folder = save_pair(tmp_path / "theirs", kind, 32)
     model, params = load_encoder_decoder(folder)
     params = jax.tree.map(lambda leaf: leaf * 1.01, params)  # not what came in
@@ -83,7 +83,7 @@ def test_transformers_writes_with_what_went_out_as_we_do(kind, tmp_path):
         np.cumsum(written == END, axis=1) - (written == END) > 0, PAD, written))
 
 
-def test_a_gpt2_of_its_own_is_a_decoder_without_attention_to_an_encoder(tmp_path):
+def test_a_plain_gpt2_is_a_decoder_without_cross_attention(tmp_path):
     network = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=TARGET_PIECES, n_embd=32, n_layer=2, n_head=4, n_positions=16))
     network.save_pretrained(tmp_path)
@@ -95,7 +95,7 @@ def test_a_gpt2_of_its_own_is_a_decoder_without_attention_to_an_encoder(tmp_path
     assert not any("crossattention" in name for name in tensors.shapes) and not tensors.foreign()
 
 
-def test_a_gpt2_whose_output_is_not_its_embeddings_is_refused(tmp_path):
+def test_a_gpt2_with_an_untied_output_layer_is_refused(tmp_path):
     network = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=TARGET_PIECES, n_embd=32, n_layer=1, n_head=4, n_positions=16, tie_word_embeddings=False))
     network.save_pretrained(tmp_path)
@@ -122,7 +122,7 @@ def change(folder, section, **fields):
     ("gpt2", "decoder", {"resid_pdrop": "x"}, "resid_pdrop is 'x'; a number from 0 to below 1"),
     ("gpt2", "decoder", {"layer_norm_epsilon": -1}, "layer_norm_epsilon is -1; a number above 0"),
     ("gpt2", "encoder", {"hidden_size": 33}, "hidden_size is 33, but the tensors")])
-def test_configs_that_do_not_go_are_told(kind, section, fields, message, tmp_path):
+def test_unsupported_configs_are_refused(kind, section, fields, message, tmp_path):
     save_pair(tmp_path / "network", kind, 32)
     change(tmp_path / "network", section, **fields)
     with pytest.raises(UserError, match=message) as told:
@@ -135,7 +135,7 @@ def test_configs_that_do_not_go_are_told(kind, section, fields, message, tmp_pat
     ("enc_to_dec_proj.weight", "the encoder is 32 wide and the decoder 48, and enc_to_dec_proj between them"),
     ("decoder.transformer.wte.weight", "not the weights of a GPT-2"),
     ("decoder.transformer.wpe.weight", "wpe.weight is missing")])
-def test_tensors_that_are_missing_are_told(missing, message, tmp_path):
+def test_missing_tensors_are_named(missing, message, tmp_path):
     save_pair(tmp_path / "network", "gpt2", 48)
     file = tmp_path / "network" / "model.safetensors"
     tensors = load_file(file)
@@ -146,7 +146,7 @@ def test_tensors_that_are_missing_are_told(missing, message, tmp_path):
         load_encoder_decoder(tmp_path / "network")
 
 
-def test_no_directory_of_a_network_is_told(tmp_path):
+def test_directories_without_a_model_are_refused(tmp_path):
     with pytest.raises(UserError, match="no config.json in it; give the directory of an EncoderDecoderModel"):
         load_encoder_decoder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "encoder-decoder", "encoder": 3}')

@@ -1,4 +1,4 @@
-"""Every format: what is written computes the same on any batch, and gives the network back, bit for bit."""
+"""Every export format: equal outputs on any batch, and exact round trips."""
 import jax
 import numpy as np
 import onnxruntime
@@ -43,7 +43,7 @@ def test_round_trips_are_exact(network, format, tmp_path):
     assert_same(params, same)
 
 
-def test_onnx_on_any_batch(network, tmp_path):
+def test_onnx_takes_any_batch(network, tmp_path):
     model, params = network
     export(model, params, tmp_path / "out", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "out" / onnx.MODEL_FILE)
@@ -55,7 +55,7 @@ def test_onnx_on_any_batch(network, tmp_path):
             np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=f"{name} {shape}")
 
 
-def test_stablehlo_on_any_batch_without_our_code(network, tmp_path):
+def test_stablehlo_takes_any_batch_without_this_package(network, tmp_path):
     model, params = network
     export(model, params, tmp_path / "out", "stablehlo")
     exported = jax.export.deserialize((tmp_path / "out" / stablehlo.MODEL_FILE).read_bytes())
@@ -72,7 +72,7 @@ def test_stablehlo_on_any_batch_without_our_code(network, tmp_path):
         exported.call(weights, *[np.ones((1, LENGTH + 1), np.int32)] * 3)
 
 
-def test_nothing_is_left_of_what_computes_something_else(network, tmp_path, monkeypatch):
+def test_exports_with_other_outputs_are_removed(network, tmp_path, monkeypatch):
     model, params = network
     wrong = jax.tree.map(lambda leaf: leaf, params)
     wrong["encoder"]["embeddings"]["norm"]["scale"] = wrong["encoder"]["embeddings"]["norm"]["scale"] + 0.01
@@ -83,7 +83,7 @@ def test_nothing_is_left_of_what_computes_something_else(network, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_says_what_was_not_compared(network, tmp_path, monkeypatch):
+def test_skipped_comparisons_are_logged(network, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     comparison = export(*network, tmp_path / "out", "huggingface")
     assert str(comparison) == "not compared: transformers is not installed"
@@ -93,7 +93,7 @@ def test_says_what_was_not_compared(network, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
-def test_formats_keep_the_protocol():
+def test_formats_implement_the_protocol():
     for name in formats.FORMATS:
         module = formats.load_format(name)
         assert callable(module.write) and callable(module.run) and module.LIBRARY and module.TOLERANCE >= 0

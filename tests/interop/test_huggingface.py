@@ -1,4 +1,4 @@
-"""Directories of transformers, both ways, for every head: equal logits, and pipelines that run."""
+"""Import and export of directories of transformers for every head: equal logits, and pipelines that run."""
 import json
 
 import numpy as np
@@ -19,7 +19,7 @@ from tests.paths import DATA, needs_data
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_comes_in_and_goes_out(head, tmp_path):
+def test_round_trip_of_models_of_transformers(head, tmp_path):
     network = save(head, tmp_path / "theirs")
     model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
     assert_agree(model, params, network)
@@ -37,7 +37,7 @@ def test_comes_in_and_goes_out(head, tmp_path):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_one_of_ours_goes_out(head, tmp_path):
+def test_export_of_a_model_of_this_package(head, tmp_path):
     config = BertConfig(vocab_size=77, num_layers=3, width=24, num_heads=3, feed_forward=50, max_positions=40,
                         layer_norm_epsilon=1e-6)
     special = {"pretraining": PretrainingHeads(next_sentence=True), None: EncoderOnly(pooler=True)}
@@ -55,7 +55,7 @@ def test_one_of_ours_goes_out(head, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files(dtype, tmp_path):
+def test_half_precision_files_are_imported(dtype, tmp_path):
     network = save("masked_lm", tmp_path)
     network.to(dtype).save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
@@ -63,7 +63,7 @@ def test_half_precision_files(dtype, tmp_path):
     assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network.float())
 
 
-def test_shards_and_pickles(tmp_path):
+def test_shards_and_pickles_are_imported(tmp_path):
     network = make("masked_lm")
     network.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
@@ -89,7 +89,7 @@ def edit(directory, change) -> None:
         "LayerNorm.bias", "LayerNorm.beta")),
     ("old names, wrapped twice", lambda name: "module.decoder." + name.replace("LayerNorm.weight", "LayerNorm.gamma")),
 ])
-def test_other_names(what, rename, tmp_path):
+def test_other_tensor_names_are_imported(what, rename, tmp_path):
     network = save("masked_lm", tmp_path)
     edit(tmp_path, lambda tensors: {rename(name): tensor for name, tensor in tensors.items()})
     assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
@@ -105,7 +105,7 @@ def fuse(tensors):
     return tensors
 
 
-def test_fused_and_missing_biases(tmp_path, caplog):
+def test_fused_projections_and_missing_biases_are_imported(tmp_path, caplog):
     network = save("masked_lm", tmp_path)
     edit(tmp_path, fuse)
     assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
@@ -120,7 +120,7 @@ def test_fused_and_missing_biases(tmp_path, caplog):
     assert "no biases" in caplog.text and "they are zero" in caplog.text
 
 
-def test_ties(tmp_path):
+def test_untied_output_layers_are_refused(tmp_path):
     network = save("masked_lm", tmp_path)
     table = "bert.embeddings.word_embeddings.weight"
     edit(tmp_path, lambda tensors: tensors | {"cls.predictions.decoder.weight": tensors[table].clone()})
@@ -133,7 +133,7 @@ def test_ties(tmp_path):
     spanbert_jax.from_pretrained(tmp_path)  # without the head it does not matter
 
 
-def test_padded_vocabulary(tmp_path):
+def test_padded_vocabularies_are_imported(tmp_path):
     network = save("masked_lm", tmp_path)
 
     def pad(tensors):
@@ -147,7 +147,7 @@ def test_padded_vocabulary(tmp_path):
     assert_agree(model, params, network)
 
 
-def test_new_heads_are_told(tmp_path, caplog):
+def test_new_heads_are_logged(tmp_path, caplog):
     save(None, tmp_path)
     _model, params = spanbert_jax.from_pretrained(tmp_path, "token_classification", labels=["O", "B", "I"])
     assert "has no classification head: it is new" in caplog.text
@@ -161,7 +161,7 @@ def test_new_heads_are_told(tmp_path, caplog):
         spanbert_jax.from_pretrained(tmp_path, "nonsense")
 
 
-def test_a_classifier_of_tokens_is_none_of_texts(tmp_path, caplog):
+def test_a_token_classifier_is_not_read_as_a_sequence_classifier(tmp_path, caplog):
     save("token_classification", tmp_path)
     model, params = spanbert_jax.from_pretrained(tmp_path, "sequence_classification")
     assert "no classification head: it is new" in caplog.text and model.head.labels == ("LABEL_0", "LABEL_1")
@@ -171,7 +171,7 @@ def test_a_classifier_of_tokens_is_none_of_texts(tmp_path, caplog):
     assert open_pretrained(tmp_path).head.name is None
 
 
-def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
+def test_the_boundary_head_is_exported_to_a_separate_file(tmp_path):
     save("masked_lm", tmp_path / "source")
     pretrained = open_pretrained(tmp_path / "source")
     model, params = spanbert_jax.from_pretrained(tmp_path / "source", "pretraining")
@@ -186,7 +186,7 @@ def test_boundary_head_goes_along_in_a_file_of_its_own(tmp_path):
     assert_same(params, same)
 
 
-def test_what_transformers_cannot_read_itself_is_compared_as_written(tmp_path, caplog):
+def test_exports_that_transformers_cannot_read_are_compared_as_written(tmp_path, caplog):
     save("masked_lm", tmp_path / "fused")
     edit(tmp_path / "fused", fuse)
     pretrained = open_pretrained(tmp_path / "fused")
@@ -205,7 +205,7 @@ def test_what_transformers_cannot_read_itself_is_compared_as_written(tmp_path, c
     normalizers.BertNormalizer(lowercase=False, strip_accents=True, handle_chinese_chars=False),
     normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]),
 ])
-def test_tokenizers_go_out_as_they_are(normalizer, tmp_path):
+def test_tokenizers_are_exported_unchanged(normalizer, tmp_path):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "el", "él", "Él", "El", "##an", "中", "##国", "国", "a"]
     (tmp_path / "vocab.txt").write_text("\n".join([*pieces, *(f"p{i}" for i in range(116 + 200))]))
     tokenizer = spanbert_jax.load_tokenizer(tmp_path / "vocab.txt")

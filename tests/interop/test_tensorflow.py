@@ -1,4 +1,4 @@
-"""Google's TensorFlow checkpoints come in whole; SavedModels compute what the network does."""
+"""Import of Google's TensorFlow checkpoints; SavedModels with the outputs of the model."""
 import json
 import re
 import sys
@@ -113,7 +113,7 @@ def batch(B, S):
             "token_type_ids": ((index >= lengths // 2) & (index < lengths)).astype(np.int64)}
 
 
-def test_names(tmp_path):
+def test_tensor_names(tmp_path):
     variables = {name: np.full((2, 3), number, np.float32) for number, name in enumerate([*NAMES, *OTHERS])}
     save(tmp_path, variables)
     tensors = read_all(tmp_path / "bert_model.ckpt.index")
@@ -128,7 +128,7 @@ def test_names(tmp_path):
 @pytest.mark.parametrize("stored,head", [
     ("pretraining", None), ("pretraining", "pretraining"), ("question_answering", "question_answering"),
     ("sequence_classification", "sequence_classification")])
-def test_networks_come_in(tmp_path, caplog, stored, head):
+def test_models_are_imported(tmp_path, caplog, stored, head):
     tensors = save_network(tmp_path, *network(stored))
     model, params = from_pretrained(tmp_path / "bert_model.ckpt", head)
     assert (model.head.name, model.config.num_heads, caplog.records) == (head, CONFIG.num_heads, [])
@@ -138,7 +138,7 @@ def test_networks_come_in(tmp_path, caplog, stored, head):
         np.testing.assert_array_equal(value, tensors[name], err_msg=name, strict=True)
 
 
-def test_a_directory_and_a_folder_of_the_same_name(tmp_path):
+def test_a_checkpoint_beside_a_directory_of_the_same_name(tmp_path):
     tensors = save_network(tmp_path, *network(None))
     (tmp_path / "bert_model.ckpt").mkdir()
     for path in (tmp_path, tmp_path / "bert_model.ckpt", tmp_path / "bert_model.ckpt.index"):
@@ -169,7 +169,7 @@ def test_damaged_files(tmp_path, file, damage):
         assert re.search(r": bert/\S+ cannot be read from bert_model.ckpt.data-00000-of-00001 \(", message)
 
 
-def test_checkpoints_of_something_else(tmp_path):
+def test_checkpoints_of_other_models_are_refused(tmp_path):
     save(tmp_path, {"resnet/conv1/kernel": np.ones((3, 3), np.float32)})
     with pytest.raises(UserError, match="none of its 1 variables is one of Google's BERT.* are resnet/conv1/kernel"):
         from_pretrained(tmp_path)
@@ -193,7 +193,7 @@ def run(folder, model, inputs):
 
 
 @pytest.mark.parametrize("head", ["pretraining", "question_answering", "sequence_classification"])
-def test_saved_models_compute_what_the_network_does(tmp_path, head):
+def test_saved_models_have_the_outputs_of_the_model(tmp_path, head):
     model, params = network(head)
     tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(SPECIAL_TOKENS)}))
     saved_model.write(tmp_path, model, params, tokenizer)

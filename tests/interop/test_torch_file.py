@@ -1,4 +1,4 @@
-"""Weight files as PyTorch writes them are read alike with it and without it; hostile and broken ones are explained."""
+"""PyTorch files are read alike with and without PyTorch; hostile and damaged files give clear errors."""
 import argparse
 import builtins
 import collections
@@ -116,7 +116,7 @@ def test_holders(save, reader, holder):
     assert_holds(reader(path), tensors)
 
 
-def test_what_lies_beside_the_tensors_is_ignored(save, reader):
+def test_other_entries_are_ignored(save, reader):
     tensors = {"a": torch.randn(2), "model": torch.randn(3)}
     assert_holds(reader(save({**tensors, "epoch": 1, 5: torch.randn(4), "more": {"x": torch.randn(1)}})), tensors)
 
@@ -202,7 +202,7 @@ def test_dotted_and_hidden_names_are_refused(reader, tmp_path, module, name, pro
 @pytest.mark.parametrize("target", [
     "argparse\nNamespace", "collections\nOrderedDict", "torch._utils\n_rebuild_tensor_v2", "torch\nFloatStorage"])
 @pytest.mark.parametrize("attribute", ["shape", "__setstate__"])
-def test_attributes_cannot_be_set_on_what_pickles_may_ask_for(tmp_path, monkeypatch, target, attribute):
+def test_pickles_cannot_set_attributes_of_allowed_globals(tmp_path, monkeypatch, target, attribute):
     """It would outlive the file. The pickle gives the target itself the state (None, {attribute: 1})."""
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "model.pt"
@@ -277,7 +277,7 @@ WRITERS = {"zip": write_zip, "legacy": write_legacy}
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_hand_made_files_are_read_as_they_should_be(reader, tmp_path, layout):
+def test_hand_made_files_are_read_correctly(reader, tmp_path, layout):
     """The files that the next tests break are whole."""
     path = tmp_path / "model.pt"
     WRITERS[layout](path, pickle_tensor(layout, offset=1, shape=(3, 2), strides=(4, 2)))
@@ -308,7 +308,7 @@ def test_storages_of_another_size_than_their_tensors_or_the_file(tmp_path, monke
 
 
 @pytest.mark.parametrize("wrong", [dict(offset=1.), dict(shape=3), dict(shape=("3", 4))], ids=str)
-def test_numbers_of_another_kind(reader, tmp_path, wrong):
+def test_numbers_of_other_types_are_refused(reader, tmp_path, wrong):
     write_zip(tmp_path / "model.pt", pickle_tensor(**wrong))
     explanation(reader, tmp_path / "model.pt")
 
@@ -319,7 +319,7 @@ def test_wrong_counts_of_legacy_storages(reader, tmp_path, count):
     explanation(reader, tmp_path / "model.pt")
 
 
-def test_a_number_that_would_take_all_memory(tmp_path, monkeypatch):
+def test_huge_numbers_take_no_memory(tmp_path, monkeypatch):
     """One of 2**20 here, of up to 2**32 in a damaged file: Python would make a table of so many entries."""
     whole = pickle_tensor()
     write_zip(tmp_path / "model.pt", whole[:2] + b"Nr\0\0\x10\0" + b"0" + whole[2:])
@@ -328,7 +328,7 @@ def test_a_number_that_would_take_all_memory(tmp_path, monkeypatch):
         TorchFile(tmp_path / "model.pt")
 
 
-def test_views_of_storages_are_not_read_as_the_storages(tmp_path, monkeypatch):
+def test_views_are_not_read_as_whole_storages(tmp_path, monkeypatch):
     write_legacy(tmp_path / "model.pt", pickle_tensor("legacy", view=("1", 4, 8)))
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match="it is damaged"):
@@ -354,7 +354,7 @@ def test_big_endian_numbers(reader, tmp_path):
     assert explanation(reader, tmp_path / "model.pt").startswith("its numbers are big-endian")
 
 
-def test_a_zip_of_something_else(reader, tmp_path):
+def test_other_zip_files_are_refused(reader, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("spanbert/pytorch_model.bin", b"x")
     assert explanation(reader, tmp_path / "model.pt").startswith("it is a zip that torch.save did not write")
@@ -367,7 +367,7 @@ def test_a_zip_of_something_else(reader, tmp_path):
     (b"cos\nsystem\n(S'true'\ntR.", "it is damaged or not a PyTorch weight file"),
     (b"\x1f\x8b\x08" + bytes(50), "it is damaged or not a PyTorch weight file"),
     (pickle.dumps({"a": 1}, 2), "it is damaged or not a PyTorch weight file")])
-def test_other_files(reader, tmp_path, content, start):
+def test_other_files_are_refused(reader, tmp_path, content, start):
     path = tmp_path / "model.pt"
     path.write_bytes(content)
     assert explanation(reader, path).startswith(start)

@@ -1,4 +1,4 @@
-"""New rows of a vocabulary from old ones."""
+"""Embedding rows of a new vocabulary from those of an old one."""
 import numpy as np
 import pytest
 
@@ -15,7 +15,7 @@ def tokenizer(tmp_path):
     return make
 
 
-def test_rows_by_piece(tokenizer):
+def test_rows_of_shared_and_new_wordpieces(tokenizer):
     old = tokenizer("old", "un", "##able", "##a", "##b", "walk", "##ing", "e")
     new = tokenizer("new", "walk", "unable", "##ab", "walking", "##ingable", "Ω", "##Ω", "É", "un", lowercase=False)
     plan = transplant(old, new)

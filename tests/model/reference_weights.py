@@ -1,4 +1,4 @@
-"""Where the reference's tensors lie in our parameters."""
+"""The reference's tensors by paths of parameters."""
 import re
 
 import jax

@@ -1,4 +1,4 @@
-"""The network, its losses and its gradients against figures measured on the reference implementation."""
+"""Outputs, losses and gradients against values of the reference implementation."""
 import json
 
 import flax.linen as nn
@@ -82,7 +82,7 @@ def run(model, weights, vectors):
 
 # That the others compute the same, `test_encoder` shows.
 @pytest.mark.parametrize("layers,remat", [("unrolled", "none"), ("scanned", "names")])
-def test_agrees_with_the_reference(weights, vectors, layers, remat):
+def test_losses_and_gradients_equal_those_of_the_reference(weights, vectors, layers, remat):
     model = make_model(layers=layers, remat=remat)
     config = model.config
     ((loss, (logits, terms, intermediates)), gradients), _rows = run(model, weights, vectors)
@@ -110,7 +110,7 @@ def test_agrees_with_the_reference(weights, vectors, layers, remat):
     assert compared >= 40
 
 
-def test_padded_vocabulary_takes_no_probability(weights, vectors):
+def test_padding_of_the_vocabulary_has_no_probability(weights, vectors):
     model = make_model()
     config = model.config
     ((_, (logits, _, _)), gradients), _ = run(model, weights, vectors)

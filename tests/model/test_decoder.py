@@ -1,4 +1,4 @@
-"""Decoders against those of transformers; one position at a time; packed texts; shared with the encoder."""
+"""Decoders against those of transformers; incremental decoding; packed texts; decoders shared with the encoder."""
 import dataclasses
 import functools
 

@@ -1,4 +1,4 @@
-"""Dropout: what a mask is, that it is the same everywhere, and that nothing in it follows from anything else in it."""
+"""Dropout: definition of masks, equal masks on every mesh, and statistical independence of the elements."""
 import itertools
 
 import jax
@@ -29,7 +29,7 @@ def hashed(position: np.ndarray, first: int, second: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rows,columns", [(5, 8), (3, 7), (4, 2), (128, 128)])
 @pytest.mark.parametrize("rate,threshold", [(0.1, 26), (0.5, 128), (0.001, 0), (0.999, 255)])
-def test_a_mask_is_what_it_is_defined_to_be(rows, columns, rate, threshold):
+def test_masks_match_their_definition(rows, columns, rate, threshold):
     seeds = np.array([[1, 2], [2 ** 32 - 1, 2 ** 31]], np.uint32)
     t, j = np.indices((rows, columns))
     quarter = -(-columns // 4)
@@ -39,7 +39,7 @@ def test_a_mask_is_what_it_is_defined_to_be(rows, columns, rate, threshold):
         np.testing.assert_array_equal(mask, (byte ^ 0x80) >= threshold)
 
 
-def test_a_split_seed_gives_seeds_that_all_differ():
+def test_split_seeds_are_distinct():
     split = np.asarray(jax.vmap(lambda seed: split_seed(seed, (64, 16)))(seeds_of(24)), np.uint64).reshape(-1, 2)
     assert len(np.unique(split[:, 0] << np.uint64(32) | split[:, 1])) == 24 * 64 * 16
     # And their bits are like those of any other random words, and so are those in which the two words differ.
@@ -48,14 +48,14 @@ def test_a_split_seed_gives_seeds_that_all_differ():
     assert np.abs(ones - len(split) / 2).max() < 5 * np.sqrt(len(split) / 4)
 
 
-def test_keys_give_seeds_of_their_own():
+def test_keys_give_distinct_seeds():
     seeds = np.asarray(jax.vmap(seed_from)(jax.random.split(jax.random.key(0), 1000)))
     assert seeds.shape == (1000, 2) and seeds.dtype == np.uint32
     assert len(np.unique(seeds[:, 0])) == len(np.unique(seeds[:, 1])) == 1000
 
 
 @pytest.mark.parametrize("rate,share", [(0.1, 26 / 256), (0.5, 0.5), (0.9, 230 / 256)])
-def test_the_rate_holds_for_all_and_for_each_part(rate, share):
+def test_the_rate_holds_overall_and_in_each_part(rate, share):
     masks = ~np.asarray(keep_mask(seeds_of(16, 12), 128, 128, rate))
     for axes in itertools.chain.from_iterable(itertools.combinations(range(4), count) for count in range(4)):
         dropped, count = masks.sum(axis=axes), np.prod([masks.shape[axis] for axis in axes])
@@ -68,7 +68,7 @@ def test_the_rate_holds_for_all_and_for_each_part(rate, share):
                 assert RARE < stats.chi2.sf(squares, dropped.size) < 1 - RARE, axes
 
 
-def test_what_is_dropped_says_nothing_of_anything_else():
+def test_dropped_elements_are_independent():
     masks = np.asarray(keep_mask(seeds_of(16, 12), 128, 128, 0.1))
     deviation = (masks - masks.mean()) / masks.std()
     neighbours = {
@@ -84,7 +84,7 @@ def test_what_is_dropped_says_nothing_of_anything_else():
 
 
 @pytest.mark.parametrize("what", ["word", "square", "seeds"])
-def test_sixteen_outcomes_of_four_elements_come_as_often_as_they_should(what):
+def test_the_sixteen_outcomes_of_four_elements_have_the_expected_frequencies(what):
     masks = np.asarray(keep_mask(seeds_of(16, 12), 128, 128, 0.3))
     four = {"word": np.split(masks, 4, axis=3), "seeds": np.split(masks, 4, axis=1),
             "square": [masks[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]}[what]
@@ -95,7 +95,7 @@ def test_sixteen_outcomes_of_four_elements_come_as_often_as_they_should(what):
 
 
 @pytest.mark.parametrize("differing", [[1, 0], [0, 1], [1, 1], [0, 2 ** 31]])
-def test_seeds_that_hardly_differ_drop_quite_differently(differing):
+def test_similar_seeds_give_independent_masks(differing):
     some, others = (jnp.asarray(SEED + np.array(change, np.uint32)) for change in ([0, 0], differing))
     masks = (np.asarray(drop(jnp.ones((4, 256, 256)), seed, 0.5)).reshape(4, -1) - 1 for seed in (some, others))
     for one, other in itertools.product(*masks):
@@ -105,7 +105,7 @@ def test_seeds_that_hardly_differ_drop_quite_differently(differing):
 
 @pytest.mark.parametrize("shape", [(16, 24, 40), (16, 8, 24, 40)])
 @pytest.mark.parametrize("split", ["rows", "last", "both"])
-def test_every_mesh_drops_the_same(shape, split):
+def test_every_mesh_drops_the_same_elements(shape, split):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     alone = drop(x, jnp.asarray(SEED), 0.1)
     mesh = jax.make_mesh((4, 2), ("data", "tensor"))
@@ -118,7 +118,7 @@ def test_every_mesh_drops_the_same(shape, split):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_kept_is_scaled_and_its_gradient_is_that_of_what_was_kept(dtype):
+def test_kept_elements_and_their_gradients_are_scaled(dtype):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 32, 48)), dtype)
     above = jnp.asarray(np.random.default_rng(2).normal(size=x.shape), dtype)
     dropped, pull = jax.vjp(lambda x: drop(x, jnp.asarray(SEED), 0.1), x)
@@ -131,7 +131,7 @@ def test_what_is_kept_is_scaled_and_its_gradient_is_that_of_what_was_kept(dtype)
         np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=1e-6 if dtype == "float32" else 1e-2)
 
 
-def test_matrices_are_dropped_each_under_its_own_seed():
+def test_each_matrix_has_its_own_seed():
     x, seeds = jnp.ones((2, 3, 16, 16)), seeds_of(2, 3)
     np.testing.assert_array_equal(drop(x, jnp.asarray(SEED), 0.5), drop_matrices(x, seeds, 0.5))
     together = drop_matrices(x, seeds, 0.5)
@@ -147,7 +147,7 @@ def test_without_a_rate_or_a_seed_nothing_is_dropped(seed, rate):
     np.testing.assert_array_equal(drop(x, None if seed is None else jnp.asarray(seed), rate), x)
 
 
-def test_nothing_of_the_size_of_a_mask_is_kept_for_the_backward_pass():
+def test_no_mask_is_kept_for_the_backward_pass():
     x = jnp.ones((4, 32, 64))
     _, pull = jax.vjp(lambda x: drop(x, jnp.asarray(SEED), 0.1), x)
     assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 4 * 2

@@ -1,4 +1,4 @@
-"""The stack of layers: neither scanning nor recomputation changes what it computes."""
+"""The stack of layers: scanning and recomputation do not change gradients."""
 import itertools
 
 import flax.linen as nn

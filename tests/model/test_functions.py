@@ -1,4 +1,4 @@
-"""The functions between the products: their values and gradients are those of their formulas, and they keep little."""
+"""Elementwise functions and layer norm: values and gradients of their formulas, with few residuals."""
 import math
 
 import jax
@@ -39,14 +39,14 @@ def assert_as_formula(function, formula, above: jax.Array, *inputs: jax.Array, t
 
 @pytest.mark.parametrize("activated", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_adding_a_bias(dtype, activated):
+def test_add_bias(dtype, activated):
     x, bias, above = arrays(dtype, (6, 50, 40), (40,), (6, 50, 40))
     assert_as_formula(lambda x, bias: add_bias(x, bias, activated), lambda x, bias: x + bias, above, x, bias,
                       types=(dtype, dtype))
 
 
 @pytest.mark.parametrize("activated", [False, True])
-def test_the_gradient_of_a_bias_is_summed_in_float32(activated):
+def test_bias_gradients_are_summed_in_float32(activated):
     # In bfloat16 a sum of ones stays at 256.
     x, bias = jnp.zeros((30, 100, 8), jnp.bfloat16), jnp.zeros(8, jnp.bfloat16)
     _, pull = jax.vjp(lambda x, bias: add_bias(x, bias, activated), x, bias)
@@ -62,7 +62,7 @@ def test_gelu(dtype):
     assert_near(gelu(x), np.asarray(x, np.float64) * special.ndtr(np.asarray(x, np.float64)), dtype)
 
 
-def test_gelu_of_what_is_far_from_zero():
+def test_gelu_far_from_zero():
     x = jnp.asarray([-1e30, -1e4, 0, 1e4, 1e30])
     value, pull = jax.vjp(gelu, x)
     np.testing.assert_array_equal(value, np.maximum(x, 0))
@@ -82,21 +82,21 @@ def test_layer_norm(dtype):
                       types=(dtype, "float32", "float32"))
 
 
-def test_layer_norm_loses_no_digits_far_from_zero():
+def test_layer_norm_is_exact_far_from_zero():
     x, scale, bias = arrays("float32", (20, 64), (64,), (64,))
     with jax.enable_x64(True):
         expected = np.asarray(layer_norm(*(np.asarray(array, np.float64) for array in (x + 1000, scale, bias))))
     np.testing.assert_allclose(normalize(x + 1000, scale, bias, EPSILON), expected, atol=1e-3)
 
 
-def test_layer_norm_of_equal_numbers_is_its_bias():
+def test_layer_norm_of_equal_elements_is_the_bias():
     _, scale, bias = arrays("float32", (1,), (64,), (64,))
     value, pull = jax.vjp(lambda x: normalize(x, scale, bias, EPSILON), jnp.full((2, 64), 3.0))
     np.testing.assert_array_equal(value, np.tile(bias, (2, 1)))
     assert np.isfinite(pull(jnp.ones((2, 64)))[0]).all()
 
 
-def test_each_keeps_one_array_of_the_size_of_its_result_at_most():
+def test_each_function_keeps_at_most_one_residual_of_the_size_of_its_result():
     (x, bias), (scale,) = arrays("bfloat16", (8, 32, 64), (64,)), arrays("float32", (64,))
     functions = (lambda x: add_bias(x, bias, False), 0), (gelu, 1), (lambda x: normalize(x, scale, scale, EPSILON), 1)
     for function, large in functions:

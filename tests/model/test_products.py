@@ -1,4 +1,4 @@
-"""Products and look-ups with parameters, against what JAX differentiates of their plain formulas."""
+"""Products and look-ups with parameters, against plain formulas differentiated by JAX."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def expected():
     return jax.device_get(jax.grad(plain)(*values(), jnp.float32))
 
 
-def test_values_are_those_of_the_plain_formulas():
+def test_values_equal_those_of_plain_formulas():
     params, ids = values()
     for dtype, tolerance in ((jnp.float32, 4e-6), (jnp.bfloat16, 1e-3)):
         np.testing.assert_allclose(ours(params, ids, dtype, jnp.float32), plain(params, ids, dtype), rtol=tolerance)
@@ -74,7 +74,7 @@ def test_values_are_those_of_the_plain_formulas():
 
 @pytest.mark.parametrize("gradient_dtype,tolerance", [(jnp.float32, 4e-6), (jnp.bfloat16, 2 ** -8)])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
-def test_gradients_are_those_of_the_plain_formulas(expected, shape, gradient_dtype, tolerance):
+def test_gradients_equal_those_of_plain_formulas(expected, shape, gradient_dtype, tolerance):
     assert_close(gradients_on_mesh(shape, jnp.float32, gradient_dtype), expected, tolerance)
 
 
@@ -83,7 +83,7 @@ def test_gradients_of_a_computation_in_bfloat16(expected, gradient_dtype):
     assert_close(gradients_on_mesh((4, 2, 1), jnp.bfloat16, gradient_dtype), expected, 0.03)
 
 
-def test_each_device_rounds_its_own_sum_before_they_are_added():
+def test_each_device_rounds_its_sum_before_the_reduction():
     def gradient(kernel, x):
         with nn.logical_axis_rules(RULES):
             return jax.grad(lambda kernel: jnp.sum(project(x, kernel, jnp.bfloat16)))(kernel)
@@ -98,7 +98,7 @@ def test_each_device_rounds_its_own_sum_before_they_are_added():
 
 
 @pytest.mark.parametrize("gradient_dtype", [jnp.float32, jnp.bfloat16])
-def test_a_piece_that_occurs_often_loses_nothing_in_bfloat16(gradient_dtype):
+def test_gradients_of_frequent_tokens_are_exact_in_bfloat16(gradient_dtype):
     def total(table):
         ids = jnp.zeros((B, 256), jnp.int32)
         return jnp.sum(look_up(table, per_group_gradients(table, gradient_dtype), ids,
@@ -108,7 +108,7 @@ def test_a_piece_that_occurs_often_loses_nothing_in_bfloat16(gradient_dtype):
     np.testing.assert_array_equal(jax.grad(total)(np.ones((3, 2), np.float32)), [[B * 256] * 2, [0, 0], [0, 0]])
 
 
-def test_a_vector_a_row_is_projected_too():
+def test_one_vector_for_each_row_is_projected():
     params, _ = values()
     x = np.random.default_rng(1).normal(size=(B, D)).astype(np.float32)
     got = jax.grad(lambda x, kernel: jnp.sum(project(x, kernel, jnp.float32) ** 2), (0, 1))(x, params["kernel"])

@@ -127,6 +127,6 @@ def test_every_head(config, name):
         assert np.isfinite(value).all()
 
 
-def test_checkpoints_remember_it(config):
+def test_checkpoints_describe_the_architecture(config):
     assert read_description(describe_model(config, heads := PretrainingHeads(next_sentence=True))) == (config, heads)
     assert train_step_flops(config, 1, 16) == 3 * 2.0 * 2 * 16 * 4 * 32 ** 2
