@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -47,7 +46,7 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     values, file = _read_config(path, "an EncoderDecoderModel")
     if values["model_type"] != PAIR:
         raise UserError(f"{file}: model_type is {values['model_type']!r}; only {PAIR!r} can be read here")
-    files = _open_files(path)
+    files: list[Tensors] = [open_file(name, bert.NAMES) for name in weight_files(path)]
     if values.get(_TIED):
         files = _with_both_names(files)
     conversion = conversion_for(values["encoder"])
@@ -64,22 +63,11 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
 
 @dataclasses.dataclass(frozen=True)
 class _Aliased:
-    """A file of tensors, some of which have a second name (see `sources.tensors.Tensors`).
-
-    Attributes:
-      file: the file.
-      others: second name -> name in the file.
-    """
+    """A file of tensors, some of which have a second name in `others` (see `sources.tensors.Tensors`)."""
+    path: pathlib.Path
+    shapes: Mapping[str, tuple[int, ...]]
     file: Tensors
     others: Mapping[str, str]
-
-    @property
-    def path(self) -> pathlib.Path:
-        return self.file.path
-
-    @functools.cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {**self.file.shapes, **{other: self.file.shapes[name] for other, name in self.others.items()}}
 
     def read(self, name: str) -> np.ndarray:
         return self.file.read(self.others.get(name, name))
@@ -92,7 +80,9 @@ def _with_both_names(files: Sequence[Tensors]) -> list[Tensors]:
         others: dict[str, str] = {}
         for one, other in (("encoder.", "decoder.bert."), ("decoder.bert.", "encoder.")):
             others |= {other + name.removeprefix(one): name for name in file.shapes if name.startswith(one)}
-        found.append(_Aliased(file, {other: name for other, name in others.items() if other not in names}))
+        others = {other: name for other, name in others.items() if other not in names}
+        shapes = {**file.shapes, **{other: file.shapes[name] for other, name in others.items()}}
+        found.append(_Aliased(file.path, shapes, file, others))
     return found
 
 
@@ -118,10 +108,6 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
     return values, file
 
 
-def _open_files(path: pathlib.Path) -> list[Tensors]:
-    return [open_file(name, bert.NAMES) for name in weight_files(path)]
-
-
 def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
              file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
     """Config and tensors of the decoder of an encoder-decoder model."""
@@ -144,7 +130,7 @@ def open_decoder(name_or_path: str | pathlib.Path,
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "a GPT-2 or an EncoderDecoderModel")
-    files, bridge = _open_files(path), None
+    files, bridge = [open_file(name, bert.NAMES) for name in weight_files(path)], None
     if values["model_type"] != PAIR:
         gpt2.GPT2.check(values, file)
         tensors = NamedTensors(path, files, gpt2.GPT2)

@@ -14,8 +14,8 @@ from spanbert_jax.model.architectures import decoder_style
 from spanbert_jax.model.attention.plain import attention_mask, dot_product_attention
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
+from spanbert_jax.model.heads import mask_padding
 from spanbert_jax.model.heads.masked_tokens import MaskedTokenHead
-from spanbert_jax.model.heads.parts import mask_padding
 from spanbert_jax.model.layers import Dense, Embeddings, LayerNorm, feed_forward, layer_seeds, position_ids, stack
 
 

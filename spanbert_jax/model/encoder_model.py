@@ -12,8 +12,7 @@ from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.dropout import seed_from
-from spanbert_jax.model.heads import POOLED, EncoderOnly, Head
-from spanbert_jax.model.heads.parts import gather, pool
+from spanbert_jax.model.heads import POOLED, EncoderOnly, Head, gather, pool
 from spanbert_jax.model.layers import Dense, position_ids
 
 

@@ -18,8 +18,6 @@ def add_bias(x: Float[Array, "... D"], bias: Float[Array, " D"], activated: bool
     """Adds a bias.
 
     Args:
-      x: the input.
-      bias: the bias.
       activated: whether an activation follows. The gradient through an activation is computed at the end of a matrix
         product, where its rows can be summed too; other gradients have to be read once more.
     """

@@ -24,8 +24,6 @@ def project(x: Float[Array, "B *rest width"], kernel: Float[Array, "width featur
     """A product with a float32 kernel, in the dtype of x.
 
     Args:
-      x: the input.
-      kernel: the kernel.
       gradient_dtype: dtype in which the kernel's gradient is summed over devices.
     """
     return _project(x, kernel, gradient_dtype)[0]

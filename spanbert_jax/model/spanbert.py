@@ -8,7 +8,7 @@ from jaxtyping import Array, Float32, Integer
 
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.encoder_model import EncoderModel
-from spanbert_jax.model.heads.parts import gather, pool
+from spanbert_jax.model.heads import gather, pool
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
 

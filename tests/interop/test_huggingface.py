@@ -193,7 +193,7 @@ def test_exports_that_transformers_cannot_read_are_compared_as_written(tmp_path,
     model, params = spanbert_jax.from_pretrained(tmp_path / "fused", "masked_lm")
     comparison = export(model, params, tmp_path / "out", "huggingface", original=pretrained.path)
     assert comparison.difference < 1e-5 and "transformers on the export" in str(comparison)
-    assert f"transformers does not read {tmp_path / 'fused'} itself" in caplog.text
+    assert f"transformers cannot read {tmp_path / 'fused'} (" in caplog.text
     save("masked_lm", tmp_path / "plain")
     model, params = spanbert_jax.from_pretrained(tmp_path / "plain", "masked_lm")
     comparison = export(model, params, tmp_path / "other", "huggingface", original=tmp_path / "plain")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 from spanbert_jax.model import *
 from spanbert_jax.model.architectures.gpt2 import Gpt2Config
-from spanbert_jax.model.heads.parts import gather
+from spanbert_jax.model.heads import gather
 
 B, S, T, M, K = 2, 12, 7, 3, 4
 bert = BertConfig(vocab_size=60, num_layers=2, width=16, num_heads=2, feed_forward=24, max_positions=S)

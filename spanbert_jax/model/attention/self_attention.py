@@ -24,13 +24,7 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"], segments: Integer[Array, "B S"],
                  seed: UInt32[Array, " 2"] | None) -> Float[Array, "B S D"]:
-        """Attention inside segments.
-
-        Args:
-          x: hidden states.
-          segments: 0 for padding.
-          seed: dropout seed; None without dropout.
-        """
+        """Attention inside segments, 0 for padding. `seed` is the dropout seed; None without dropout."""
         config, compute = self.config, self.compute
         backend = get_backend(compute.attention)
         parameters = [Dense(config, compute, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])

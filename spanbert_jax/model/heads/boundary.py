@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.heads.parts import TiedOutput
+from spanbert_jax.model.heads import TiedOutput
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, Float32
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.heads import TOKEN_EMBEDDING, Head
-from spanbert_jax.model.heads.parts import TiedOutput
+from spanbert_jax.model.heads import TOKEN_EMBEDDING, Head, TiedOutput
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.heads import BOUNDARIES, POOLED, TOKEN_EMBEDDING, Head
+from spanbert_jax.model.heads import BOUNDARIES, POOLED, TOKEN_EMBEDDING, Head, classifier
 from spanbert_jax.model.heads.boundary import BoundaryHead
 from spanbert_jax.model.heads.masked_tokens import MaskedLm
-from spanbert_jax.model.heads.parts import classifier
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,7 @@ import flax.linen as nn
 import jax
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.heads import Head
-from spanbert_jax.model.heads.parts import classifier
+from spanbert_jax.model.heads import Head, classifier
 
 
 class QuestionAnswering(Head):
