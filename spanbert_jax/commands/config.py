@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from spanbert_jax.cluster.exit_codes import DONE
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, allowed_values
 
 _WIDTH, _LONG = 100, 200
@@ -66,6 +68,10 @@ parse = parse_with_overrides
 
 def run(args: argparse.Namespace) -> int:
     """Prints the config."""
+    if args.overrides and not args.config:
+        raise UserError(f"{args.overrides[0]}: overrides a field of a config file; name the file first")
+    if args.config and args.markdown:
+        raise UserError(f"{args.config}: --markdown describes the fields of every config; give no file with it")
     sections = _sections_of_file(args.config, args.overrides) if args.config else _all_sections()
     if args.markdown:
         print(_INTRODUCTION + "".join(map(_section_markdown, _all_sections())), end="")
@@ -99,7 +105,7 @@ def _sections(config: Settings, defaults: Settings) -> list[Section]:
 def _entries(section: Settings, defaults: Settings, prefix: str) -> list[Entry]:
     """The fields of a section that are no sections themselves."""
     return [Entry(prefix + field.name, getattr(section, field.name), getattr(defaults, field.name),
-                  _sentence(field.metadata["help"]), _sentence(allowed_values(field)))
+                  _sentence(field.metadata.get("help", "")), _sentence(allowed_values(field)))
             for field in dataclasses.fields(section) if not isinstance(getattr(section, field.name), Settings)]
 
 
@@ -127,12 +133,13 @@ def _all_sections() -> list[Section]:
 
 def _section_text(section: Section) -> str:
     name, text, entries = section
+    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)
     lines = [f"{name or 'config'}: {text}"]
     for entry in entries:
         default = f"  (default: {entry.default!r})" if entry.changed else f"  ({entry.note})" if entry.note else ""
-        lines += textwrap.wrap(f"{'*' if entry.changed else ' '} {entry.name} = {entry.value!r}{default}", _WIDTH,
-                               subsequent_indent=" " * 6)
-        lines += textwrap.wrap(f"{entry.help} {entry.allowed}", _WIDTH, initial_indent=" " * 6,
+        lines += textwrap.wrap(f"{'*' if entry.changed else ' '} {entry.name} = {entry.value!r}{default}", width,
+                               subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(f"{entry.help} {entry.allowed}", width, initial_indent=" " * 6,
                                subsequent_indent=" " * 6)
     return "\n".join(lines)
 

@@ -62,7 +62,7 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
         config = get_config(*argument)
     except UserError:
         raise
-    except Exception as error:  # of the file, whatever it may be
+    except (Exception, SystemExit) as error:  # of the file, whatever it may be
         raise UserError(f"--config={path}: {_describe(file, error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; return "
@@ -71,22 +71,24 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
         as_run_config(config)
     except UserError as error:
         raise UserError(f"--config={path}: {error}") from None
-    for old, new in RENAMED.items():
-        section, field = old.split(".")
-        if section in config and field in config[section]:
-            new_section, new_field = new.split(".")
-            config.update({new_section: {new_field: config[section][field]}})
-            del config[section][field]
+    if isinstance(config, ml_collections.FrozenConfigDict):
+        config = ml_collections.ConfigDict(config)
+    with config.unlocked():
+        for old, new in RENAMED.items():
+            section, field = old.split(".")
+            if section in config and field in config[section]:
+                new_section, new_field = new.split(".")
+                config.update({new_section: {new_field: config[section][field]}})
+                del config[section][field]
     return config
 
 
-def _describe(file: str, error: Exception) -> str:
+def _describe(file: str, error: BaseException) -> str:
     """An error of a config file in one line, with the line of the file that raised it."""
-    if isinstance(error, SyntaxError):
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and not lines:  # of the file itself, not of a module that it imports
         lines = [error.lineno]
-    else:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f"{file}, line {lines[-1]}" if lines else file
+    place = f"{file}, line {lines[-1]}" if lines and lines[-1] else file
     return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 

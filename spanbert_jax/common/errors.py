@@ -17,5 +17,5 @@ class SavesFailed(RunFailed):
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """The allowed name nearest to a misspelled one, for a message: "did you mean 'x'? "; "" if none is near."""
-    near = difflib.get_close_matches(name, list(allowed), n=1)
+    near = difflib.get_close_matches(str(name), list(allowed), n=1)
     return f"did you mean {near[0]!r}? " if near else ""

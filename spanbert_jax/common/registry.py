@@ -1,8 +1,8 @@
 """Registries of named implementations: tasks, masking schemes, attention backends, architectures, trackers."""
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from spanbert_jax.common.errors import UserError, suggestion
 
@@ -24,7 +24,8 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers an implementation. Raises ValueError if another one has this name."""
         def add(value: T) -> T:
-            if self._registered.get(name, value) is not value or name in self._builtin:
+            before = self._registered.get(name, value)
+            if name in self._builtin or _definition(before) != _definition(value):
                 raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
             self._registered[name] = value
             return value
@@ -65,11 +66,22 @@ class Registry(Generic[T]):
                             f"({' '.join(str(error).split())}); fix or uninstall that package") from error
 
 
-def load_plugins(modules: Iterable[str]) -> None:
+def _definition(value: Any) -> tuple[Any, Any]:
+    """Where a class or function is defined, which stays the same when its module is imported again."""
+    name = getattr(value, "__qualname__", "<none>")
+    return getattr(value, "__module__", None), value if "<" in name else name
+
+
+def load_plugins(modules: Sequence[str]) -> None:
     """Imports the modules of `config.plugins`, which register what they add. Raises UserError if that fails."""
+    if not isinstance(modules, (list, tuple)):
+        raise UserError(f"config.plugins={modules!r}: must be a tuple of names of modules, such as ('my_plugin',)")
     for module in modules:
+        if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(f"config.plugins={tuple(modules)!r}: {module!r} is not the name of a module; write it as "
+                            "an import does, such as 'package.module', and put its folder on PYTHONPATH")
         try:
             importlib.import_module(module)
-        except Exception as error:  # of the plugin, whatever it may be
+        except (Exception, SystemExit) as error:  # of the plugin, whatever it may be
             raise UserError(f"config.plugins: module {module!r} cannot be imported ({' '.join(str(error).split())}); "
                             "fix it, or put its folder on PYTHONPATH") from error

@@ -128,16 +128,27 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         require(isinstance(value, Mapping), name, value, "is a section; set its fields")
         return from_dict(hint, value, name)
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if tuple in kinds and isinstance(value, (list, tuple)):
+    if any(typing.get_origin(kind) is tuple for kind in kinds):
         value = _as_tuple(value)
-    right = any(kind is Any or (isinstance(value, kind) and (kind is not int or not isinstance(value, bool)))
-                for kind in kinds)
-    require(right, name, value, f"must be of type {' or '.join(getattr(kind, '__name__', 'any') for kind in kinds)}")
+    words = (kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind) for kind in kinds)
+    require(any(_is_of_type(kind, value) for kind in kinds), name, value, f"must be of type {' or '.join(words)}")
     return value
+
+
+def _is_of_type(kind: Any, value: Any) -> bool:
+    """Whether a value is of a type and, for a tuple such as tuple[str, ...], its elements are too."""
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if kind is Any:
+        return True
+    if isinstance(value, bool) and origin in (int, float):
+        return False
+    if origin is not tuple or not parts or not isinstance(value, tuple):
+        return isinstance(value, (int, float) if origin is float else origin)
+    kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+    return len(kinds) == len(value) and all(map(_is_of_type, kinds, value))
 
 
 def _as_tuple(value: Any) -> Any:

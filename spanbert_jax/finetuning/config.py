@@ -117,6 +117,7 @@ def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     """The typed config of nested dictionaries with today's field names. Raises as `as_finetuning_config`."""
     load_plugins(values.get("plugins", ()))
     task = values["task"]
+    require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME)")
     section = from_dict(task_section(task.get("name", "")), task, "config.task")
     config = from_dict(FinetuningConfig, {name: value for name, value in values.items() if name != "task"})
     return config.replace(task=section)

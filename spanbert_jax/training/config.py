@@ -109,7 +109,7 @@ class RunConfig(Settings):
     profile: str = setting("", "Steps to trace for TensorBoard and Perfetto, such as '100-104,2000'.",
                            check=lambda _, text: parse_steps(text))
     trackers: tuple[str, ...] = setting(("tensorboard",), "Where metrics go besides metrics.jsonl: names of registered "
-                                        "trackers.", check=lambda _, names: [TRACKERS.get(name) for name in names])
+                                        "trackers.", check=lambda path, names: _check_trackers(path, names))
     plugins: tuple[str, ...] = setting((), "Python modules that register tasks, masking schemes and so on; they are "
                                        "imported first.")
     model: ModelSettings = setting(ModelSettings(), "Architecture of the encoder.")
@@ -121,6 +121,14 @@ class RunConfig(Settings):
     checkpoint: CheckpointSettings = setting(CheckpointSettings(), "Checkpoints.")
     skip: SkipSettings = setting(SkipSettings(), "Updates that are skipped.")
     mesh: MeshSettings = setting(MeshSettings(), "Devices, and how arrays are split over them.")
+
+
+def _check_trackers(path: str, names: tuple[str, ...]) -> None:
+    try:
+        for name in names:
+            TRACKERS.get(name)
+    except UserError as error:
+        raise UserError(f"{path}={names!r}: {error}") from error
 
 
 C = TypeVar("C", bound=RunConfig)

@@ -36,5 +36,6 @@ def rename_fields(values: Mapping[str, Any], warn: bool = True) -> dict[str, Any
         section, field = old.split(".")
         if isinstance(renamed.get(section), dict) and field in renamed[section]:
             new_section, new_field = new_name(old, warn).split(".")
-            renamed.setdefault(new_section, {})[new_field] = renamed[section].pop(field)
+            if isinstance(renamed.setdefault(new_section, {}), dict):
+                renamed[new_section][new_field] = renamed[section].pop(field)
     return renamed

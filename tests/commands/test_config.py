@@ -30,6 +30,14 @@ def test_fields_are_shown_section_by_section_with_what_differs(capsys):
     assert "Allowed are 'bfloat16', 'float32'." in " ".join(line.strip() for line in lines[at + 1:at + 3])
 
 
+def test_lines_fit_a_narrow_terminal_and_long_values_stay_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/data/" + "a-long-name/" * 9
+    lines = shown(capsys, str(CONFIGS / "base.py"), f"--config.data.path={path}").splitlines()
+    assert max(len(line) for line in lines if path not in line) <= 60
+    assert any(repr(path) in line for line in lines)
+
+
 def test_a_task_is_compared_with_its_own_defaults(capsys):
     lines = shown(capsys, str(CONFIGS / "squad.py"), "--config.task.train=train.json").splitlines()
     assert "  optimizer.learning_rate = 2e-05" in lines and "* task.train = 'train.json'  (default: '')" in lines
@@ -53,6 +61,8 @@ def test_without_a_file_all_fields_are_listed(capsys):
 
 
 @pytest.mark.parametrize("arguments,message", [
+    (["--config.seed=1"], "--config.seed=1: overrides a field of a config file; name the file first"),
+    ([str(CONFIGS / "base.py"), "--markdown"], "--markdown describes the fields of every config"),
     (["nothing.py"], "no such file nothing.py"), ([str(CONFIGS / "base.py"), "--config.sed=1"], "did you mean 'seed'")])
 def test_mistakes_are_one_line(arguments, message, capsys):
     assert main(["config", *arguments]) == 2

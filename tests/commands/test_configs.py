@@ -177,6 +177,12 @@ def test_unknown_verbs_are_errors(capsys):
     ("config.seed = undefined", "line 5: NameError: name 'undefined' is not defined"),
     ("config.plugins = ('no_such_plugin_module',)",
      "config.plugins: module 'no_such_plugin_module' cannot be imported"),
+    ("config.plugins = None", "config.plugins=None: must be a tuple of names of modules"),
+    ("config.optimizer = None", "config.optimizer=None: is a section"),
+    ("config.compute = None; config.model.dtype = 'float32'", "config.compute=None: is a section; set its fields"),
+    ("config.task = 'squad'", "config.task='squad': is a section; start from default_task_config"),
+    ("config.trackers = (1,)", r"config.trackers=\(1,\): must be of type tuple"),
+    ("raise SystemExit('no data')", "line 5: SystemExit: no data"),
     ("return 5", "get_config returns int, not a ConfigDict"), ("config = = 3", "line 5: SyntaxError"),
     ("parse_argument('x=1', y=2)", "config argument 'x=1': unknown name 'x'; allowed: y")])
 def test_mistakes_in_config_files_are_one_line(body, message, tmp_path):
@@ -185,6 +191,28 @@ def test_mistakes_in_config_files_are_one_line(body, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         load_config(str(tmp_path / "mine.py"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("last", ["config.lock()", "config = ml_collections.FrozenConfigDict(config)"])
+def test_locked_configs_may_have_old_names(last, tmp_path):
+    (tmp_path / "locked.py").write_text(
+        "import ml_collections\nfrom spanbert_jax import default_config\n\ndef get_config():\n    config = "
+        f"default_config()\n    config.model.dtype = 'float32'\n    {last}\n    return config\n")
+    assert as_run_config(load_config(str(tmp_path / "locked.py"))).compute.dtype == "float32"
+
+
+def test_an_error_of_an_imported_module_names_the_line_of_the_import(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_helper.py").write_text("\n\n\ndef f(:\n")
+    (tmp_path / "mine.py").write_text("import broken_helper\n")
+    with pytest.raises(UserError, match=r"mine.py, line 1: SyntaxError: .*broken_helper.py, line 4"):
+        load_config("mine.py")
+
+
+def test_trackers_are_registered_names():
+    with pytest.raises(UserError, match=r"config.trackers=\('tensorbord',\): unknown tracker 'tensorbord'; did you mean"):
+        validate(load("quickstart.py", "--config.trackers=tensorbord"))
 
 
 @pytest.mark.parametrize("name,text,message", [

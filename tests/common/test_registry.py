@@ -24,7 +24,14 @@ def test_registered_implementations_follow_the_built_in_ones(registry):
         return text.upper()
 
     assert registry.get("shout") is shout and registry.names() == ("encode", "decode", "shout")
-    assert registry.register("shout")(shout) is shout  # the same one again, as by a second import
+    assert registry.register("shout")(shout) is shout  # the same one again
+
+
+def test_a_module_that_is_imported_again_replaces_its_implementations(registry):
+    first, second = (type("Loud", (), {"__module__": "loud_plugin"}) for _ in range(2))
+    registry.register("loud")(first)
+    registry.register("loud")(second)
+    assert registry.get("loud") is second
 
 
 @pytest.mark.parametrize("name", ["encode", "shout"])
@@ -62,3 +69,12 @@ def test_plugins_are_imported_and_may_fail(tmp_path, monkeypatch):
                            match=f"config.plugins: module '{module}' cannot be imported .*{reason}") as error:
             load_plugins([module])
         assert "PYTHONPATH" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("modules,message", [
+    (["./mine.py"], r"config.plugins=\('./mine.py',\): './mine.py' is not the name of a module; write it as an import"),
+    ([".mine"], "'.mine' is not the name"), ([""], "'' is not the name"), ([3], "3 is not the name"),
+    ("mine", "config.plugins='mine': must be a tuple of names"), (None, "config.plugins=None: must be a tuple")])
+def test_plugins_are_names_of_modules(modules, message):
+    with pytest.raises(UserError, match=message):
+        load_plugins(modules)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Optional
 
 import pytest
 
@@ -13,6 +14,7 @@ from spanbert_jax.common.settings import Settings, allowed_values, from_dict, qu
 class Inner(Settings):
     rate: float = setting(0.5, "A rate.", minimum=0, below=1)
     names: tuple[str, ...] = setting((), "Names.")
+    pairs: tuple[tuple[str, Any], ...] = setting((), "Pairs.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +22,15 @@ class Outer(Settings):
     count: int = setting(3, "A count.", above=0, maximum=9)
     kind: str = setting("a", "A kind.", choices=lambda: ("a", "b"))
     flag: bool = setting(False, "A flag.")
-    optional: str | None = setting(None, "A text or None.")
+    optional: Optional[str] = setting(None, "A text or None.")
     inner: Inner = setting(Inner(), "A section.")
 
 
 def test_dictionaries_are_read_and_written():
-    values = {"count": 4, "kind": "b", "flag": True, "optional": "x", "inner": {"rate": 0.25, "names": ("p", "q")}}
+    values = {"count": 4, "kind": "b", "flag": True, "optional": "x", 
+              "inner": {"rate": 0.25, "names": ("p", "q"), "pairs": (("r", 1),)}}
     settings = from_dict(Outer, values)
-    assert settings == Outer(4, "b", True, "x", Inner(0.25, ("p", "q")))
+    assert settings == Outer(4, "b", True, "x", Inner(0.25, ("p", "q"), (("r", 1),)))
     assert to_dict(settings) == values
 
 
@@ -36,19 +39,23 @@ def test_missing_fields_have_their_defaults():
 
 
 def test_integers_become_floats_and_lists_tuples_at_any_depth():
-    inner = from_dict(Inner, {"rate": 0, "names": [["a", ["b"]], "c"]})
-    assert isinstance(inner.rate, float) and inner.names == (("a", ("b",)), "c")
+    inner = from_dict(Inner, {"rate": 0, "names": ["c"], "pairs": [["a", ["b"]]]})
+    assert isinstance(inner.rate, float) and inner.names == ("c",) and inner.pairs == (("a", ("b",)),)
 
 
 @pytest.mark.parametrize("values,message", [
     ({"cuont": 1}, "config has no field 'cuont'; did you mean 'count'? it has count, kind, flag, optional, inner"),
-    ({"inner": {"rats": 1.0}}, "config.inner has no field 'rats'; did you mean 'rate'? it has rate, names"),
+    ({"inner": {"rats": 1.0}}, "config.inner has no field 'rats'; did you mean 'rate'? it has rate, names, "
+     "pairs"),
     ({"count": "4"}, "config.count='4': must be of type int"),
     ({"count": True}, "config.count=True: must be of type int"),
     ({"count": 4.0}, "config.count=4.0: must be of type int"),
     ({"flag": 1}, "config.flag=1: must be of type bool"),
     ({"optional": 5}, "config.optional=5: must be of type str or NoneType"),
-    ({"inner": {"names": "pq"}}, "config.inner.names='pq': must be of type tuple"),
+    ({"inner": {"names": "pq"}}, "config.inner.names='pq': must be of type tuple[str, ...]"),
+    ({"inner": {"names": ["p", 1]}}, "config.inner.names=('p', 1): must be of type tuple[str, ...]"),
+    ({"inner": {"pairs": [["p"]]}}, "config.inner.pairs=(('p',),): must be of type tuple[tuple[str, typing.Any], ...]"),
+    ({"inner": {"pairs": ["p"]}}, "config.inner.pairs=('p',): must be of type tuple[tuple[str, typing.Any], ...]"),
     ({"inner": 5}, "config.inner=5: is a section; set its fields")])
 def test_unknown_fields_and_wrong_types_are_refused(values, message):
     with pytest.raises(UserError) as error:
