@@ -211,7 +211,8 @@ def test_an_error_of_an_imported_module_names_the_line_of_the_import(tmp_path, m
 
 
 def test_trackers_are_registered_names():
-    with pytest.raises(UserError, match=r"config.trackers=\('tensorbord',\): unknown tracker 'tensorbord'; did you mean"):
+    message = r"config.trackers=\('tensorbord',\): unknown tracker 'tensorbord'; did you mean"
+    with pytest.raises(UserError, match=message):
         validate(load("quickstart.py", "--config.trackers=tensorbord"))
 
 
