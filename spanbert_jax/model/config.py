@@ -6,11 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from spanbert_jax.common.settings import Settings, setting
 from spanbert_jax.model.attention import BACKENDS, AttentionSpec
+from spanbert_jax.model.functions import gelu
 
 # Rows of the vocabulary are padded to a multiple of this, so that they fill the lanes of an accelerator and divide
 # evenly over the tensor axis of a mesh.
@@ -27,12 +30,36 @@ REMAT_POLICIES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class ComputeConfig(Settings):
+    """How a model is computed. Parameters, layer norm, softmax and logits are float32 whatever `dtype` is."""
+    dtype: str = setting("bfloat16", "Type of activations and of matrix products; parameters are float32.",
+                         choices=("bfloat16", "float32"))
+    attention: str = setting("auto", "Attention backend; 'auto' is the fastest one that supports the model and the "
+                             "devices. All backends compute the same function.",
+                             choices=lambda: ("auto", *BACKENDS.names()))
+    layers: str = setting("unrolled", "'scanned' compiles one layer and loops over it, which compiles faster; "
+                          "'unrolled' compiles every layer, which runs faster.", choices=("scanned", "unrolled"))
+    remat: str = setting("none", "Activations that the backward pass recomputes to save memory: none, all ('full'), "
+                         "all but matrix products ('dots'), or all but a few named ones ('names').",
+                         choices=tuple(REMAT_POLICIES))
+    gradient_dtype: str = setting("float32", "Type in which gradients are summed over devices; 'bfloat16' sends half "
+                                  "the bytes.", choices=("float32", "bfloat16"))
+
+    @property
+    def activation_dtype(self) -> jnp.dtype:
+        """The dtype of activations."""
+        return jnp.dtype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Base of the configs of all architectures; the defaults are BERT-base's values.
 
     Attributes:
       architecture: name of the architecture, in `architectures.ARCHITECTURES`.
-      sizes: named sizes, with the fields that they set.
+      sizes: named sizes, with the fields that they set; none if there is no encoder to train.
+      norm_first: whether layers of the decoder normalize their input, and a last norm precedes the output. Otherwise
+        they normalize their output, and the masked-token head's transform precedes the output.
       vocab_size: tokens in the vocabulary, V before padding.
       num_layers: L.
       width: D.
@@ -47,6 +74,7 @@ class ModelConfig:
     """
     architecture: ClassVar[str]
     sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+    norm_first: ClassVar[bool] = False
 
     vocab_size: int
     num_layers: int = 12
@@ -81,24 +109,22 @@ class ModelConfig:
         """Settings of self-attention."""
         return AttentionSpec(self.width // self.num_heads, self.attention_dropout)
 
+    def activation(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The activation of feed-forward layers."""
+        return gelu(x)
 
-@dataclasses.dataclass(frozen=True)
-class ComputeConfig(Settings):
-    """How a model is computed. Parameters, layer norm, softmax and logits are float32 whatever `dtype` is."""
-    dtype: str = setting("bfloat16", "Type of activations and of matrix products; parameters are float32.",
-                         choices=("bfloat16", "float32"))
-    attention: str = setting("auto", "Attention backend; 'auto' is the fastest one that supports the model and the "
-                             "devices. All backends compute the same function.",
-                             choices=lambda: ("auto", *BACKENDS.names()))
-    layers: str = setting("unrolled", "'scanned' compiles one layer and loops over it, which compiles faster; "
-                          "'unrolled' compiles every layer, which runs faster.", choices=("scanned", "unrolled"))
-    remat: str = setting("none", "Activations that the backward pass recomputes to save memory: none, all ('full'), "
-                         "all but matrix products ('dots'), or all but a few named ones ('names').",
-                         choices=tuple(REMAT_POLICIES))
-    gradient_dtype: str = setting("float32", "Type in which gradients are summed over devices; 'bfloat16' sends half "
-                                  "the bytes.", choices=("float32", "bfloat16"))
+    def make_encoder(self, compute: ComputeConfig) -> nn.Module:
+        """The encoder.
 
-    @property
-    def activation_dtype(self) -> jnp.dtype:
-        """The dtype of activations."""
-        return jnp.dtype(self.dtype)
+        It is called as (tokens, segments, token_types, *, deterministic, positions=None), all [B, S], and returns
+        hidden states [B, S, D]; its method `token_embedding()` returns the `layers.Embed` of tokens.
+
+        Raises:
+          ValueError: the architecture has no encoder.
+        """
+        raise ValueError(f"architecture {self.architecture!r} has no encoder")
+
+    def layer_multiply_adds(self, length: int) -> int:
+        """Multiplications of the matrix products of one layer, for a row of `length` tokens."""
+        projections = 4 * self.width * self.width + 2 * self.width * self.feed_forward
+        return length * projections + 2 * length * length * self.width

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Float32, Integer, UInt32
 
-from spanbert_jax.model.architectures import decoder_style
 from spanbert_jax.model.attention.plain import attention_mask, dot_product_attention
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
@@ -107,7 +106,6 @@ class DecoderLayer(nn.Module):
         seeds = [None] * 5 if seed is None else split_seed(seed, (5,))
         attention = Attention(config, compute, name="attention")
         memory_attention = Attention(config, compute, name="memory_attention")
-        style = decoder_style(config)
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
@@ -132,12 +130,12 @@ class DecoderLayer(nn.Module):
         def add(name: str, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array],
                 seed: jax.Array | None) -> jax.Array:
             norm = LayerNorm(config, compute, name=name)
-            added = drop(sublayer(norm(x) if style.norm_first else x), seed, config.dropout)
-            return x + added if style.norm_first else norm(x + added)
+            added = drop(sublayer(norm(x) if config.norm_first else x), seed, config.dropout)
+            return x + added if config.norm_first else norm(x + added)
 
         x = add("attention_norm", x, attend, seeds[2])
         x = add("memory_attention_norm", x, attend_to_memory, seeds[3])
-        x = add("feed_forward_norm", x, lambda x: feed_forward(config, compute, x, style.activation), seeds[4])
+        x = add("feed_forward_norm", x, lambda x: feed_forward(config, compute, x), seeds[4])
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), cache
 
 
@@ -153,15 +151,10 @@ class Decoder(nn.Module):
         return dict(tokens=one, segments=one, memory=jnp.zeros((1, 1, self.config.width)), memory_segments=one,
                     deterministic=True)
 
-    @property
-    def norm_first(self) -> bool:
-        """Whether layers normalize their input, and a last norm precedes the output."""
-        return decoder_style(self.config).norm_first
-
     def setup(self) -> None:
-        self.embeddings = Embeddings(self.config, self.compute, normalized=not self.norm_first)
+        self.embeddings = Embeddings(self.config, self.compute, normalized=not self.config.norm_first)
         self.layers = stack(DecoderLayer, self.config, self.compute)
-        if self.norm_first:
+        if self.config.norm_first:
             self.norm = LayerNorm(self.config, self.compute)
         else:
             self.masked_token_head = MaskedTokenHead(self.config, self.compute)
@@ -194,6 +187,6 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
         """Logits of the next token, over the padded vocabulary."""
-        if not self.norm_first:
+        if not self.config.norm_first:
             return self.masked_token_head(hidden, self.embeddings.token)
         return mask_padding(self.config, self.embeddings.token.logits(self.norm(hidden)))

@@ -31,4 +31,4 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Pretrainin
     """
     fields = {name: value for name, value in values.items() if name not in _IGNORED}
     heads = PretrainingHeads(**{field: fields.pop(name) for field, name in _HEAD_FIELDS.items()})
-    return ARCHITECTURES.get(fields.pop("architecture", "bert")).config(**fields), heads
+    return ARCHITECTURES.get(fields.pop("architecture", "bert"))(**fields), heads

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
-from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.decoder import Decoder
 from spanbert_jax.model.description import describe_model
@@ -48,7 +47,7 @@ class EncoderDecoder(nn.Module):
         return self.config.width != self.decoder_config.width
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self.config, self.compute)
+        self.encoder = self.config.make_encoder(self.compute)
         self.decoder = Decoder(self.decoder_config, self.compute)
         if self.has_bridge:
             self.bridge = Dense(self.decoder_config, self.compute, self.decoder_config.width, ("embed", None))

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
-from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.dropout import seed_from
@@ -59,7 +58,7 @@ class EncoderModel(nn.Module):
         return describe_model(self.config)
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self.config, self.compute)
+        self.encoder = self.config.make_encoder(self.compute)
         if POOLED in self.head.inputs:
             self.pooler = Dense(self.config, self.compute, self.config.width, ("embed", None))
         for name, module in self.head.modules(self.config, self.compute).items():

@@ -1,7 +1,6 @@
 """Model FLOPs: the arithmetic that a model needs, whatever the compiler makes of it."""
 from __future__ import annotations
 
-from spanbert_jax.model.architectures import ARCHITECTURES, decoder_style
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
@@ -20,7 +19,7 @@ def train_step_flops(config: ModelConfig, rows: int, length: int, masked: int = 
       masked: positions in a row at which the heads run, M.
       heads: the pretraining heads; None for the encoder alone.
     """
-    layer = ARCHITECTURES.get(config.architecture).layer_multiply_adds(config, length)
+    layer = config.layer_multiply_adds(length)
     head = heads.multiply_adds(config, masked) if heads else 0
     return 3 * 2.0 * rows * (config.num_layers * layer + head)
 
@@ -36,6 +35,6 @@ def decoder_step_flops(config: ModelConfig, rows: int, length: int, memory_lengt
     """
     width = config.width
     cross_attention = 2 * (length + memory_length) * width * width + 2 * length * memory_length * width
-    layer = ARCHITECTURES.get(config.architecture).layer_multiply_adds(config, length) + cross_attention
-    head = length * width * (config.padded_vocab_size + (0 if decoder_style(config).norm_first else width))
+    layer = config.layer_multiply_adds(length) + cross_attention
+    head = length * width * (config.padded_vocab_size + (0 if config.norm_first else width))
     return 3 * 2.0 * rows * (config.num_layers * layer + head)

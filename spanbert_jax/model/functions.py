@@ -65,11 +65,6 @@ def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 gelu.defvjp(_gelu, lambda derivative, gradient: (gradient * derivative,))
 
 
-def tanh_gelu(x: jax.Array) -> jax.Array:
-    """The GELU by a hyperbolic tangent, as in GPT-2."""
-    return jax.nn.gelu(x, approximate=True)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(x: Float[Array, "... D"], scale: Float[Array, " D"], bias: Float[Array, " D"],
               epsilon: float) -> Float[Array, "... D"]:

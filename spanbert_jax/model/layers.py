@@ -1,7 +1,6 @@
 """Modules that every architecture is made of, with BERT's initialization and logical names on every parameter axis."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -115,15 +114,14 @@ class Embeddings(nn.Module):
         return nn.with_logical_constraint(drop(x, seed, self.config.dropout), ("batch", "sequence", "width"))
 
 
-def feed_forward(config: ModelConfig, compute: ComputeConfig, x: Float[Array, "B S D"],
-                 activation: Callable[[jax.Array], jax.Array]) -> Float[Array, "B S D"]:
-    """Two projections with an activation between them, [B, S, D] -> [B, S, F] -> [B, S, D].
+def feed_forward(config: ModelConfig, compute: ComputeConfig, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    """Two projections with the activation between them, [B, S, D] -> [B, S, F] -> [B, S, D].
 
     Call it in the `nn.compact` method of a layer, which owns the parameters feed_forward_in and feed_forward_out.
     """
     inner = Dense(config, compute, config.feed_forward, ("embed", "mlp"), activated=True, name="feed_forward_in")(x)
     inner = nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
-    outer = Dense(config, compute, config.width, ("mlp", "embed"), name="feed_forward_out")(activation(inner))
+    outer = Dense(config, compute, config.width, ("mlp", "embed"), name="feed_forward_out")(config.activation(inner))
     return checkpoint_name(outer, "layer_output")
 
 

@@ -32,11 +32,12 @@ SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
 
 
 def _encoders() -> list[str]:
-    return [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).encoder]
+    """The architectures with an encoder; others have no named sizes."""
+    return [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).sizes]
 
 
 def _sizes() -> list[str]:
-    return list(dict.fromkeys(size for name in _encoders() for size in ARCHITECTURES.get(name).config.sizes))
+    return list(dict.fromkeys(size for name in _encoders() for size in ARCHITECTURES.get(name).sizes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ModelSettings(Settings):
 
     def config(self, vocab_size: int) -> ModelConfig:
         """The config of the architecture. Fields that the architecture does not have are ignored."""
-        config = ARCHITECTURES.get(self.architecture).config
+        config = ARCHITECTURES.get(self.architecture)
         names = {field.name for field in dataclasses.fields(config)}
         fields = {name: value for name, value in to_dict(self).items()
                   if name in names and (value or name not in SHAPE)}

@@ -13,7 +13,6 @@ from spanbert_jax.corpus.blocks import best_fit
 from spanbert_jax.finetuning.run import finetune
 from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.model import ComputeConfig, ModelConfig, describe_model
-from spanbert_jax.model.architectures import make_encoder
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.encoder_tasks import select_inputs
@@ -44,7 +43,7 @@ class ChoiceScorer(nn.Module):
     compute: ComputeConfig
 
     def setup(self):
-        self.encoder = make_encoder(self.config, self.compute)
+        self.encoder = self.config.make_encoder(self.compute)
         kernel = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
         self.score = nn.Dense(1, use_bias=False, kernel_init=kernel)
 

@@ -21,7 +21,6 @@ from spanbert_jax.model import (
     read_description,
     train_step_flops,
 )
-from spanbert_jax.model.architectures import Architecture
 from spanbert_jax.model.attention import AttentionInputs, get_backend
 from spanbert_jax.model.dropout import drop, split_seed
 from spanbert_jax.model.layers import Embed, layer_seeds, stack
@@ -37,6 +36,12 @@ class ToyConfig(ModelConfig):
         "tiny": dict(num_layers=2, width=32, num_heads=2, feed_forward=48)}
 
     gain: float = 0.5
+
+    def make_encoder(self, compute):
+        return ToyEncoder(self, compute)
+
+    def layer_multiply_adds(self, length):
+        return length * 4 * self.width ** 2
 
 
 class Linear(nn.Module):
@@ -95,8 +100,7 @@ class ToyEncoder(nn.Module):
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     """The toy architecture, registered while these tests run."""
-    ARCHITECTURES.register("toy")(Architecture(
-        ToyConfig, lambda config, length: length * 4 * config.width ** 2, ToyEncoder))
+    ARCHITECTURES.register("toy")(ToyConfig)
     yield
     del ARCHITECTURES._registered["toy"]
 

@@ -9,12 +9,10 @@ import flax.linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Integer, UInt32
 
-from spanbert_jax.model.architectures import Architecture, DecoderStyle
 from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
-from spanbert_jax.model.functions import gelu
 from spanbert_jax.model.layers import Embed, Embeddings, LayerNorm, feed_forward, layer_seeds, position_ids, stack
 
 
@@ -39,6 +37,9 @@ class BertConfig(ModelConfig):
     def attention_spec(self) -> AttentionSpec:
         return super().attention_spec._replace(clamp=self.clamp_attention)
 
+    def make_encoder(self, compute: ComputeConfig) -> BertEncoder:
+        return BertEncoder(self, compute)
+
 
 class BertLayer(nn.Module):
     """Attention and feed-forward, each added to its input and normalized. [B, S, D] -> [B, S, D]."""
@@ -55,7 +56,7 @@ class BertLayer(nn.Module):
         attended = checkpoint_name(attended, "attention_output")
         x = LayerNorm(config, compute, name="attention_norm")(x + drop(attended, seeds[1], rate))
         x = LayerNorm(config, compute, name="feed_forward_norm")(
-            x + drop(feed_forward(config, compute, x, gelu), seeds[2], rate))
+            x + drop(feed_forward(config, compute, x), seeds[2], rate))
         # Kept only if the "intermediates" collection is mutable.
         self.sow("intermediates", "hidden", x)
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), None
@@ -92,12 +93,3 @@ class BertEncoder(nn.Module):
     def token_embedding(self) -> Embed:
         """The token embedding [V, D], which heads share as output layer."""
         return self.embeddings.token
-
-
-def layer_multiply_adds(config: ModelConfig, length: int) -> int:
-    """Multiplications of the matrix products of one layer, for a row of `length` tokens."""
-    projections = 4 * config.width * config.width + 2 * config.width * config.feed_forward
-    return length * projections + 2 * length * length * config.width
-
-
-BERT = Architecture(BertConfig, layer_multiply_adds, BertEncoder, DecoderStyle(norm_first=False, activation=gelu))
