@@ -99,7 +99,7 @@ def leave(status: int, agreed: bool) -> int:
 def end_now(status: int) -> NoReturn:
     """Ends the process without waiting for threads or exit handlers. Printed output is flushed."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed stream
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, a closed pipe, a closed stream
             stream.flush()
     os._exit(status)
 

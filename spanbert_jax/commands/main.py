@@ -95,6 +95,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, (Stopped, KeyboardInterrupt)):
         return STOPPED, f"stopped by {str(error) or 'SIGINT'}; run the same command again to continue"
+    if isinstance(error, BrokenPipeError):  # such as `| head`
+        return FAILED, "the output was not read to its end"
     return FAILED, ""
 
 

@@ -14,9 +14,8 @@ from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.tasks import TASKS, make_task
 from spanbert_jax.tasks.protocol import Task
-from spanbert_jax.training.config import CheckpointSettings, EvaluationSettings, RunConfig, TrainSettings
+from spanbert_jax.training.config import CheckpointSettings, EvaluationSettings, RunConfig, TrainSettings, values_of
 from spanbert_jax.training.optimizers import OptimizerSettings
-from spanbert_jax.training.renames import rename_fields
 from spanbert_jax.training.schedules import ScheduleSettings
 
 
@@ -110,13 +109,13 @@ def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -
     Raises:
       UserError: there is no such task, a field does not exist, or its value has another type.
     """
-    return config if isinstance(config, FinetuningConfig) else from_values(rename_fields(config.to_dict()))
+    return config if isinstance(config, FinetuningConfig) else from_values(values_of(config))
 
 
 def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     """The typed config of nested dictionaries with today's field names. Raises as `as_finetuning_config`."""
     load_plugins(values.get("plugins", ()))
-    task = values["task"]
+    task = values.get("task")
     require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME)")
     section = from_dict(task_section(task.get("name", "")), task, "config.task")
     config = from_dict(FinetuningConfig, {name: value for name, value in values.items() if name != "task"})

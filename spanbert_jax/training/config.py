@@ -135,13 +135,22 @@ def _check_trackers(path: str, names: tuple[str, ...]) -> None:
 C = TypeVar("C", bound=RunConfig)
 
 
+def values_of(config: ml_collections.ConfigDict | RunConfig) -> dict[str, Any]:
+    """Nested dictionaries of a config, with today's field names. Raises UserError for another type."""
+    if isinstance(config, RunConfig):
+        return to_dict(config)
+    require(isinstance(config, ml_collections.ConfigDict), "config", config,
+            "must be a config as load_config, default_config or default_task_config returns it")
+    return rename_fields(config.to_dict())
+
+
 def as_typed(config: ml_collections.ConfigDict | C, cls: type[C]) -> C:
     """The typed config of a ConfigDict; a typed one as it is. Its plugins are imported.
 
     Raises:
       UserError: a plugin cannot be imported, a field does not exist, or its value has another type.
     """
-    values = to_dict(config) if isinstance(config, RunConfig) else rename_fields(config.to_dict())
+    values = values_of(config)
     load_plugins(values.get("plugins", ()))
     return config if isinstance(config, cls) else from_dict(cls, values)
 

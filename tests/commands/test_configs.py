@@ -6,6 +6,7 @@ import pytest
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.pretraining.config import as_pretraining_config, pretraining_heads
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -208,6 +209,27 @@ def test_an_error_of_an_imported_module_names_the_line_of_the_import(tmp_path, m
     (tmp_path / "mine.py").write_text("import broken_helper\n")
     with pytest.raises(UserError, match=r"mine.py, line 1: SyntaxError: .*broken_helper.py, line 4"):
         load_config("mine.py")
+
+
+@pytest.mark.parametrize("config", [{}, "configs/base.py", None])
+@pytest.mark.parametrize("typed", [as_pretraining_config, as_finetuning_config])
+def test_runs_take_only_configs(typed, config):
+    with pytest.raises(UserError, match="config=.*: must be a config as load_config, default_config or"):
+        typed(config)
+
+
+def test_finetuning_needs_the_section_of_a_task():
+    with pytest.raises(UserError, match="config.task=None: is a section; start from default_task_config"):
+        as_finetuning_config(load("quickstart.py"))
+
+
+def test_a_reader_that_stops_early_is_no_bug(capsys, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", lambda *values, file=None, **_: file.write(f"{values}") if file else closed())
+    assert main(["docs"]) == 1
+    assert "the output was not read to its end" in capsys.readouterr().err
 
 
 def test_trackers_are_registered_names():

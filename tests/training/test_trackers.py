@@ -313,3 +313,13 @@ def test_a_plugin_registers_a_tracker(tmp_path, recorder, monkeypatch):
     assert TRACKERS.get("mine") is not None and steps(tmp_path) == [1]
     with pytest.raises(UserError, match="unknown tracker 'yours'"):
         PretrainingConfig(trackers=("yours",), data=DataSettings(path="corpus")).validate("config")
+
+
+def test_a_tracker_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    def offline(workdir, first_step):
+        raise RuntimeError("no server\nat all")
+
+    monkeypatch.setitem(TRACKERS._registered, "offline", offline)
+    with pytest.raises(UserError, match=r"config.trackers: .offline. cannot be opened \(RuntimeError: no server"):
+        MetricsWriter(tmp_path, trackers=("offline",))
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from spanbert_jax.cluster.agreement import is_process_zero
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.training.trackers.json_lines import JsonLines
 from spanbert_jax.training.trackers.record_file import Metrics
@@ -62,9 +63,18 @@ class MetricsWriter:
         if is_process_zero():
             for name in trackers:
                 if name != "json_lines":
-                    self._trackers[name] = TRACKERS.get(name)(self._workdir, first_step)
+                    self._trackers[name] = self._open(name, first_step)
             lines = JsonLines(self._workdir, first_step)  # last, because it changes its file and others may raise
             self._trackers["json_lines"], self.evaluations = lines, lines.evaluations
+
+    def _open(self, name: str, first_step: int) -> Tracker:
+        try:
+            return TRACKERS.get(name)(self._workdir, first_step)
+        except UserError:
+            raise
+        except Exception as error:  # a tracker of another package may raise anything
+            raise UserError(f"config.trackers: {name!r} cannot be opened ({type(error).__name__}: "
+                            f"{' '.join(str(error).split())}); fix it, or leave it out") from error
 
     def __enter__(self) -> Self:
         return self
