@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a verb of spanbert-jax on Cloud TPU slices, from request to deletion. launch/tpu_vm.md explains each step.
+# Runs a command of spanbert-jax on Cloud TPU slices, from request to deletion. launch/tpu_vm.md explains each step.
 #
 #   launch/tpu_vm.sh run --name spanbert --zone us-west4-a --type v5litepod-16 --share 10.0.0.2:/vol1 -- \
 #       train --config configs/base.py --config.data.path=/mnt/spanbert/corpora/mine --workdir /mnt/spanbert/runs/base
@@ -45,7 +45,7 @@ read_flags() {
   case $verb in
     run | status | logs | down) shift ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
-    *) mistake "${verb:-no verb}: the verbs are run, status, logs and down; --help shows how" ;;
+    *) mistake "${verb:-no command}: the commands are run, status, logs and down; --help shows how" ;;
   esac
   name='' zone='' type='' share='' project='' runtime='' network='' slices=1 restarts=100 poll=30
   spot=true keep=false dry_run=false

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # launch/tpu_vm.sh runs this on each worker of a TPU slice, as root, so that all workers write to the share as one user:
-# tpu_worker.sh prepare SHARE | forget LOGS | start LOGS SLICE RESTARTS VERB ... | report LOGS OFFSET
+# tpu_worker.sh prepare SHARE | forget LOGS | start LOGS SLICE RESTARTS COMMAND ... | report LOGS OFFSET
 set -euo pipefail
 
 mount_point=/mnt/spanbert

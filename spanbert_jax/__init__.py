@@ -1,7 +1,7 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
-`prepare`, `train`, `evaluate` and `fill` do what the verbs of the command line do; `load_config` reads a config file;
-`finetune` trains for a task, and `pipeline` gives a fine-tuned network as a function of texts.
+`prepare`, `train`, `evaluate` and `fill` do what the commands of the same names do; `load_config` reads a config file;
+`finetune` trains for a task, and `pipeline` gives a fine-tuned model as a function of texts.
 `from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and out.
 """
 import importlib
@@ -38,3 +38,6 @@ else:
         if name not in _PUBLIC:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_PUBLIC})

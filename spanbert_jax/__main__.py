@@ -1,4 +1,4 @@
-"""`python -m spanbert_jax VERB`."""
+"""`python -m spanbert_jax COMMAND`."""
 import sys
 
 from spanbert_jax.commands import main

@@ -1,4 +1,4 @@
-"""Runs a verb of spanbert-jax on Kubernetes, from the root of the checkout; launch/gke/README.md explains each step.
+"""Runs a spanbert-jax command on Kubernetes, from the root of the checkout; launch/gke/README.md explains each step.
 
   python -m launch.gke.submit tpu --name spanbert --image IMAGE --type v5e --topology 4x4 --claim spanbert -- \\
       train --config configs/base.py --config.data.path=/mnt/spanbert/corpora/mine --workdir /mnt/spanbert/runs/base
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the arguments; `command` is the verb to run, and `accelerator` the kind of nodes."""
+    """Parses the arguments; `command` is the command to run, and `accelerator` the kind of nodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="tpu|gpu|logs|down")
     every = argparse.ArgumentParser(add_help=False)
@@ -77,7 +77,7 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     runs.add_argument("--spot", action="store_true", help="use spot nodes, which are cheaper and may be preempted")
     runs.add_argument("--keep", action="store_true", help="do not delete the JobSet when the run has ended")
     runs.add_argument("--poll", type=float, default=15, metavar="SECONDS", help="(default: %(default)s)")
-    runs.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...")
+    runs.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     tpu = verbs.add_parser("tpu", parents=[every, runs], help="on TPU slices")
     tpu.add_argument("--type", required=True, choices=sorted(TPU_TYPES))
     tpu.add_argument("--topology", required=True, metavar="AxB",

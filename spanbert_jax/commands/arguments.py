@@ -1,4 +1,4 @@
-"""Arguments that several verbs have."""
+"""Arguments that several commands have."""
 from __future__ import annotations
 
 import argparse

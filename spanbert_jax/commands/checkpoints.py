@@ -28,7 +28,7 @@ from spanbert_jax.common.formatting import format_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the training run")
     parser.add_argument("--verify", action="store_true", help="read every byte and compare it with what was saved")
     parser.add_argument("--json", action="store_true", help="print the list as one line of JSON")

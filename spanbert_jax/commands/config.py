@@ -4,7 +4,8 @@
   spanbert-jax config configs/base.py:scheme=token --config.optimizer.learning_rate=1e-4 --json
   spanbert-jax config
 
-Without FILE it lists all fields with their defaults. A * marks a field that differs from its default.
+Without FILE it lists all fields with their defaults. A * marks a field that differs from its default. If `train` would
+refuse the config, the last line says why.
 """
 from __future__ import annotations
 
@@ -12,15 +13,18 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spanbert_jax.cluster.exit_codes import DONE
 from spanbert_jax.commands.configs import as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, allowed_values
+
+if TYPE_CHECKING:
+    from spanbert_jax.training.config import RunConfig
 
 _WIDTH, _LONG = 100, 200
 _INTRODUCTION = """# Config fields
@@ -55,7 +59,7 @@ Section = tuple[str, str, list[Entry]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
+    """Adds the flags of this command."""
     parser.add_argument("config", nargs="?", metavar="FILE[:ARG]",
                         help="config file; without it, all fields are listed")
     output = parser.add_mutually_exclusive_group()
@@ -72,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.overrides[0]}: overrides a field of a config file; name the file first")
     if args.config and args.markdown:
         raise UserError(f"{args.config}: --markdown describes the fields of every config; give no file with it")
-    sections = _sections_of_file(args.config, args.overrides) if args.config else _all_sections()
+    config = as_run_config(load_config(args.config, args.overrides)) if args.config else None
+    sections = _compared_with_defaults(config) if config else _all_sections()
     if args.markdown:
         print(_INTRODUCTION + "".join(map(_section_markdown, _all_sections())), end="")
     elif args.json:
@@ -80,13 +85,17 @@ def run(args: argparse.Namespace) -> int:
                           for name, _, entries in sections}, indent=2))
     else:
         print("\n\n".join(map(_section_text, sections)))
+    if config:
+        try:
+            config.validate("config")
+        except UserError as error:  # a note only: a config file may leave the data to overrides
+            print(f"\n`spanbert-jax train` would refuse this config: {error}", file=sys.stderr)
     return DONE
 
 
-def _sections_of_file(path: str, overrides: Sequence[str]) -> list[Section]:
-    """The sections of a config file, compared with the defaults; in fine-tuning, with those of its task."""
+def _compared_with_defaults(config: RunConfig) -> list[Section]:
+    """The sections of a config, compared with the defaults; in fine-tuning, with those of its task."""
     from spanbert_jax.finetuning.config import FinetuningConfig
-    config = as_run_config(load_config(path, overrides))
     if isinstance(config, FinetuningConfig):
         return _sections(config, FinetuningConfig(task=type(config.task)(name=config.task.name)))
     return _sections(config, type(config)())

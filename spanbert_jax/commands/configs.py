@@ -1,6 +1,7 @@
 """Reads a config file, and overrides its fields from the command line."""
 from __future__ import annotations
 
+import inspect
 import pathlib
 import runpy
 import traceback
@@ -59,6 +60,8 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
         get_config = runpy.run_path(file).get("get_config")
         if not callable(get_config):
             raise UserError(f"--config={path}: {file} has no function get_config; it must return the config")
+        if argument and not inspect.signature(get_config).parameters:
+            raise UserError(f"--config={path}: {file} has no variants; leave out :{argument[0]}")
         config = get_config(*argument)
     except UserError:
         raise

@@ -19,7 +19,7 @@ from spanbert_jax.docs import pages, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
+    """Adds the flags of this command."""
     parser.add_argument("page", nargs="?", metavar="PAGE", help="name of the page; without it all pages are listed")
 
 

@@ -20,7 +20,7 @@ from spanbert_jax.common.issues import format_issues
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the training run")
     add_step(parser)
     parser.add_argument("--input", metavar="FILES",

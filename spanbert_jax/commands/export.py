@@ -23,7 +23,7 @@ from spanbert_jax.interop.formats import FORMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--workdir", required=True, metavar="DIR",
                         help="workdir of a training run, or anything that `import` accepts")
     parser.add_argument("--format", required=True, choices=FORMATS, help="see above")

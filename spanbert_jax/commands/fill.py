@@ -3,7 +3,8 @@
   spanbert-jax fill --model runs/quickstart "The [MASK] [MASK] of France is Paris."
   spanbert-jax fill --model models/spanbert --k 10 --json "It was [MASK] who won." "They [MASK] [MASK] home."
 
-Adjacent [MASK]s are filled together. One [MASK] stands for one vocabulary entry, which may be a part of a word.
+Adjacent [MASK]s are filled together. One [MASK] stands for one vocabulary entry, which may be a part of a word. "both"
+is the normalized product of the distributions of the two heads.
 """
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="text with one [MASK] for each token to fill in")
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="directory, workdir, weights file or archive, or name on the Hugging Face hub")
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     for text, runs in filled:
         console.print(text, soft_wrap=True)
         for number, mask_run in enumerate(runs, 1):
-            console.print(f"run {number} of {len(runs)}, {mask_run.length} x [MASK]")
+            console.print(f"mask run {number} of {len(runs)}, length {mask_run.length}")
             console.print(_table(mask_run))
             if mask_run.why_no_boundary:
                 console.print(f"not filled by the boundary head: {mask_run.why_no_boundary}", soft_wrap=True)

@@ -19,7 +19,7 @@ from spanbert_jax.common.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--from", dest="source", required=True, metavar="NAME_OR_PATH",
                         help="directory, file, archive, TensorFlow checkpoint, or name on the Hugging Face hub")
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")

@@ -1,4 +1,4 @@
-"""`spanbert-jax VERB ...`: imports the verb, runs it, and prints a user's mistake as one line."""
+"""`spanbert-jax COMMAND ...`: imports the command, runs it, and prints a user's mistake as one line."""
 from __future__ import annotations
 
 import argparse
@@ -16,7 +16,7 @@ from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
-VERBS = {
+COMMANDS = {
     "config": "show a config as it would run, and what differs from the defaults",
     "plan": "estimate memory, speed and duration of a run before you start it",
     "prepare": "turn text into a corpus of training rows",
@@ -42,27 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     own = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in VERBS:
-        return _without_verb(argv)
-    verb_name, stopped = argv[0], False
+    if not argv or argv[0] not in COMMANDS:
+        return _without_command(argv)
+    name, stopped = argv[0], False
     try:
-        with StopRequest():  # before the imports of the verb, which take most of the time until it runs
+        with StopRequest():  # before the imports of the command, which take most of the time until it runs
             # A module cannot have the name of a keyword, such as import.
-            verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
+            command = importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
             parser = argparse.ArgumentParser(
-                prog=f"spanbert-jax {verb_name}", description=verb.__doc__, allow_abbrev=False,
+                prog=f"spanbert-jax {name}", description=command.__doc__, allow_abbrev=False,
                 formatter_class=argparse.RawDescriptionHelpFormatter)
-            verb.add_arguments(parser)
-            args = verb.parse(parser, argv[1:]) if hasattr(verb, "parse") else parser.parse_args(argv[1:])
+            command.add_arguments(parser)
+            args = command.parse(parser, argv[1:]) if hasattr(command, "parse") else parser.parse_args(argv[1:])
             if own:
                 _log_to_stderr()
-            status, agreed = verb.run(args), True
+            status, agreed = command.run(args), True
     except (Exception, KeyboardInterrupt, Stopped) as error:
         agreed, stopped = False, isinstance(error, Stopped)
         status, line = _explain(error)
         if line:
             with contextlib.suppress(OSError):  # such as a full disk; the status remains
-                print(f"spanbert-jax {verb_name}: {line}", file=sys.stderr, flush=True)
+                print(f"spanbert-jax {name}: {line}", file=sys.stderr, flush=True)
         elif is_joined():
             traceback.print_exc()
         else:
@@ -100,14 +100,15 @@ def _explain(error: BaseException) -> tuple[int, str]:
     return FAILED, ""
 
 
-def _without_verb(argv: Sequence[str]) -> int:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in VERBS.items())
-    help_text = (f"usage: spanbert-jax VERB ...\n\n{verbs}\n\n`spanbert-jax VERB --help` describes a verb. To start:\n"
+def _without_command(argv: Sequence[str]) -> int:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+    help_text = (f"usage: spanbert-jax COMMAND ...\n\n{commands}\n\n"
+                 "`spanbert-jax COMMAND --help` describes a command. To start:\n"
                  "  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart")
     if argv and argv[0] in ("-h", "--help"):
         print(help_text)
         return DONE
-    problem = f"unknown verb {argv[0]!r}; allowed: {', '.join(VERBS)}" if argv else "no verb given"
+    problem = f"unknown command {argv[0]!r}; allowed: {', '.join(COMMANDS)}" if argv else "no command given"
     print(f"spanbert-jax: {problem}\n{help_text}", file=sys.stderr)
     return MISTAKE

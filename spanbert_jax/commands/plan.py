@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--config", metavar="FILE[:ARG]", help="config file, such as configs/base.py")
     parser.add_argument("--topology", metavar="T[,T...]", help="one or several, such as v5e:16x16,v5p:4x4x4")
     parser.add_argument("--search", action="store_true",

@@ -18,7 +18,7 @@ from spanbert_jax.commands.arguments import add_task_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this verb."""
+    """Adds the arguments of this command."""
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="workdir of a finished fine-tuning run, or its directory `model`")
     parser.add_argument("--input", required=True, metavar="FILES", help="files, folders or globs, separated by commas")

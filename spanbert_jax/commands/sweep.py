@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
+    """Adds the flags of this command."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file of a task")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="parent directory of the runs' workdirs")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of this verb."""
+    """Adds the flags of this command."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
     parser.add_argument("--workdir", required=True, metavar="DIR",
                         help="directory of checkpoints, metrics and the corpus, if it is prepared from "

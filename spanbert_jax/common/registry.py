@@ -50,8 +50,8 @@ class Registry(Generic[T]):
             value = self._load(points[name])
         else:
             raise UserError(f"unknown {self.kind} {name!r}; {suggestion(name, self.names())}allowed: "
-                            f"{', '.join(self.names())}; one of your own is found if its module is named in "
-                            "config.plugins")
+                            f"{', '.join(self.names())}; for one of your own, name its module in config.plugins, or "
+                            "import it at the top of the config file")
         self._registered[name] = value
         return value
 

@@ -84,7 +84,7 @@ class TaskWorkload:
         held_out = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
         lines = [f"{len(parts['train']):,} training examples{f' ({held_out})' * bool(held_out)} as "
                  f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} tokens, "
-                 f"{rows.filled:.1%} full; {self.rows_per_step} rows per step"]
+                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
         examples, requested = self.rows_per_step * len(parts["train"]) / len(rows), self._config.train.batch_size
         if abs(examples / requested - 1) > _TOLERANCE:
             lines.append(f"config.train.batch_size={requested}: a step has {examples:.1f} examples on average, the "

@@ -37,7 +37,8 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
     there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
     new = {leaf.module for leaf in leaves(model)} - there
     for module in sorted(new):
-        logger.warning("%s has no %s: it is new and has to be trained", tensors.path, module.replace("_", " "))
+        logger.warning("%s has no %s: it is initialized at random and has to be trained", tensors.path,
+                       module.replace("_", " "))
     _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors)
     random, missing = np.random.default_rng(seed), list[str]()
 

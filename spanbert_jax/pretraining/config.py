@@ -18,11 +18,12 @@ class DataSettings(CorpusSettings):
     def validate(self, path: str) -> None:
         super().validate(path)
         require(bool(self.path) != bool(self.sources), f"{path}.path", self.path,
-                "give either a prepared corpus here or data.sources, not both and not neither")
+                "set either data.path, a prepared corpus, or data.sources; the other must be empty, such as "
+                "--config.data.sources='()'")
         require(not self.path or not (self.tokenizer or self.vocab_size), f"{path}.path", self.path,
-                "a prepared corpus has its own tokenizer; leave data.tokenizer and data.vocab_size empty")
+                "a prepared corpus has its own tokenizer; set data.tokenizer='' and data.vocab_size=0")
         require(bool(self.path) or bool(self.tokenizer) != bool(self.vocab_size), f"{path}.tokenizer", self.tokenizer,
-                "give either a tokenizer here or data.vocab_size to train one, not both and not neither")
+                "set either data.tokenizer or data.vocab_size, which trains a tokenizer; the other must be '' or 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,15 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_a_config_that_train_would_refuse_is_shown_with_the_reason(capsys):
+    quickstart = str(CONFIGS / "quickstart.py")
+    assert main(["config", quickstart, "--config.masking.scheme=nosuch"]) == 0
+    shown, error = capsys.readouterr()
+    assert "* masking.scheme = 'nosuch'" in shown
+    assert "would refuse this config: config.masking.scheme='nosuch'" in error
+    assert main(["config", quickstart]) == 0 and not capsys.readouterr().err
+
+
 def test_the_reference_page_is_up_to_date():
     page = (FOLDER / "config.md").read_text(encoding="utf-8")
     # In a process of its own, in which no other test has registered anything.

@@ -137,8 +137,8 @@ def test_wrong_overrides_are_one_line_errors(override, message):
     ("--config.train.duration=0 steps", "config.train.duration='0 steps': must be longer than nothing"),
     ("--config.train.accumulation=3", "config.train.batch_size=64.*multiple of train.accumulation=3"),
     ("--config.objectives.next_sentence=true", "config.objectives.next_sentence=True: needs data.blocks='pairs'"),
-    ("--config.data.path=x", "config.data.path='x'.*not both"),
-    ("--config.data.tokenizer=x", "config.data.tokenizer='x'.*not both"),
+    ("--config.data.path=x", "config.data.path='x'.*the other must be empty"),
+    ("--config.data.tokenizer=x", "config.data.tokenizer='x'.*set either data.tokenizer or data.vocab_size"),
     ("--config.train.duration=1.2.3 steps", "not a duration"),
     ("--config.seed=-1", "config.seed=-1: must be at least 0"),
     ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and at most 1"),
@@ -166,7 +166,7 @@ def test_help_of_each_verb_has_an_example(verb, capsys):
 
 def test_unknown_verbs_are_errors(capsys):
     assert main(["trian"]) == 2
-    message = "unknown verb 'trian'; allowed: config, plan, prepare, train, sweep, evaluate, predict"
+    message = "unknown command 'trian'; allowed: config, plan, prepare, train, sweep, evaluate, predict"
     assert message in capsys.readouterr().err
 
 
@@ -240,7 +240,7 @@ def test_trackers_are_registered_names():
 
 @pytest.mark.parametrize("name,text,message", [
     ("empty.py", "", "has no function get_config"), ("config.txt", "", "not a Python file"),
-    ("plain.py", "def get_config():\n    pass\n", "takes 0 positional arguments but 1 was given")])
+    ("plain.py", "def get_config():\n    pass\n", "plain.py has no variants; leave out :variant=1")])
 def test_files_without_a_usable_get_config_are_refused(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message):

@@ -9,17 +9,17 @@ import re
 import pytest
 
 from spanbert_jax.commands.configs import as_run_config, load_config
-from spanbert_jax.commands.main import VERBS
+from spanbert_jax.commands.main import COMMANDS
 from tests.docs.markdown import PAGES, blocks, docstring_block
 from tests.runs import ROOT
 
 NOT_A_FILE = ("readability_config.py",)  # shown as a block of the same page
 MODULES = [*(ROOT / "configs").glob("*.py"), *(ROOT / "spanbert_jax" / "commands").glob("*.py")]
 BLOCKS = [*(block for page in PAGES for block in blocks(page, "sh")), *map(docstring_block, MODULES)]
-COMMANDS = sorted({(block.page, *command) for block in BLOCKS for command in block.commands()})
+DOCUMENTED = sorted({(block.page, *command) for block in BLOCKS for command in block.commands()})
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", DOCUMENTED, ids=" ".join)
 def test_a_command_is_accepted(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = list(command[1:])
@@ -31,16 +31,16 @@ def test_a_command_is_accepted(command, monkeypatch):
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 80
+    assert len(DOCUMENTED) > 80
 
 
 def _spanbert_jax(words):
-    verb_name = words[0]
-    assert verb_name in VERBS
-    verb = importlib.import_module(f"spanbert_jax.commands.{verb_name}{'_' * keyword.iskeyword(verb_name)}")
-    parser = _Parser(prog=f"spanbert-jax {verb_name}", allow_abbrev=False)
-    verb.add_arguments(parser)
-    args = verb.parse(parser, words[1:]) if hasattr(verb, "parse") else parser.parse_args(words[1:])
+    name = words[0]
+    assert name in COMMANDS
+    command = importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
+    parser = _Parser(prog=f"spanbert-jax {name}", allow_abbrev=False)
+    command.add_arguments(parser)
+    args = command.parse(parser, words[1:]) if hasattr(command, "parse") else parser.parse_args(words[1:])
     if getattr(args, "config", None) and args.config not in NOT_A_FILE:
         overrides = getattr(args, "overrides", [])
         _check_config(args.config, overrides)

@@ -48,7 +48,7 @@ def test_hub_names_are_found_in_the_cache_without_a_connection(sound, tmp_path, 
     for name in ("spanbert-base-cased", "SpanBERT/spanbert-base-cased"):
         assert_same(spanbert_jax.from_pretrained(name, "masked_lm")[1], expected)
     with pytest.raises(spanbert_jax.UserError, match="SpanBERT/spanbert-large-cased: no such file or directory here, "
-                                                     "and the Hugging Face hub does not give it"):
+                                                     "and no download from the Hugging Face hub"):
         spanbert_jax.from_pretrained("spanbert-large-cased")
 
 

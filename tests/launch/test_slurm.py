@@ -128,7 +128,7 @@ def test_a_dry_run_prints_all_commands_and_runs_none(job):
 
 
 @pytest.mark.parametrize("arguments,message", [
-    ((), "no verb given; write train"), (("--restarts", "many", "train"), "--restarts many: give a whole number"),
+    ((), "no command given; write train"), (("--restarts", "many", "train"), "--restarts many: give a whole number"),
     (("--restarts",), "--restarts without a value"), (("--fast", "train"), "unknown flag --fast; allowed")])
 def test_wrong_arguments_give_a_one_line_error(job, arguments, message):
     status, out, errors = job.run(*arguments)

@@ -252,7 +252,7 @@ def test_errors_of_gcloud_give_one_line_with_a_solution(play, answers, message):
 
 
 @pytest.mark.parametrize("arguments,message", [
-    ((), "no verb: the verbs are run, status, logs and down"), (("train",), "train: the verbs are"),
+    ((), "no command: the commands are run, status, logs and down"), (("train",), "train: the commands are"),
     (("run", "--zone", "z"), "--name '': must be given"), (("down", "--name", "sb"), "--zone: must be given"),
     (("down", "--name", "Sp ace", "--zone", "z"), "--name 'Sp ace': must be given: up to 40 lower-case letters"),
     (("run", *ZONE, "--share", "a:/b", *TRAIN), "--type: must be given"),
