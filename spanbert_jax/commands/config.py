@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({name or "config": {entry.name.rpartition(".")[2]: _as_json(entry) for entry in entries}
                           for name, _, entries in sections}, indent=2))
     else:
-        print("\n\n".join(map(_section_text, sections)))
+        print("\n\n".join(map(_section_text, sections)), flush=True)
     if config:
         try:
             config.validate("config")
