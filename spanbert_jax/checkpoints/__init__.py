@@ -2,7 +2,6 @@
 
 `folder`, `manifest` and `retention` import neither JAX nor Orbax.
 """
-import importlib
 from typing import Any
 
 from spanbert_jax.checkpoints.folder import FOLDER
@@ -11,7 +10,8 @@ __all__ = ["FOLDER", "Checkpointer"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use, so that checkpoints can be listed without importing JAX.
     if name != "Checkpointer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("spanbert_jax.checkpoints.checkpointer").Checkpointer
+    # Imported on first use, so that checkpoints can be listed without importing JAX.
+    from spanbert_jax.checkpoints.checkpointer import Checkpointer
+    return Checkpointer

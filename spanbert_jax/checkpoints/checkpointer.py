@@ -1,23 +1,20 @@
 """Checkpoints of a run: saved in the background, verified before they are restored."""
-from __future__ import annotations
-
 import contextlib
 import logging
 import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 
 from spanbert_jax.checkpoints import folder as names
-from spanbert_jax.checkpoints.disk_space import find_obstacle
 from spanbert_jax.checkpoints.fingerprint import fingerprint
 from spanbert_jax.checkpoints.manifest import verify, write_manifest
 from spanbert_jax.checkpoints.reading import CorruptCheckpoint, read_metadata, read_params, read_state, require_saved
 from spanbert_jax.checkpoints.retention import retained_steps
-from spanbert_jax.checkpoints.saving import Save, short_reason
+from spanbert_jax.checkpoints.saving import Save, find_obstacle, short_reason
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.common.formatting import format_bytes
@@ -62,7 +59,7 @@ class Checkpointer:
         if not read_only:
             self._open()
 
-    def __enter__(self) -> Checkpointer:
+    def __enter__(self) -> Self:
         _absl.addFilter(_is_not_orbax)
         return self
 
@@ -90,12 +87,8 @@ class Checkpointer:
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Starts to save a state, which may be donated when this returns. A failed save is logged and counted.
 
-        If the step is stored already, a valid checkpoint of the same state stays; any other is set aside.
-
-        Args:
-          step: step of the state.
-          state: the state.
-          metadata: JSON values: the config, and what `resume` checks. "fingerprint" is added.
+        If the step is stored already, a valid checkpoint of the same state stays; any other is set aside. `metadata`
+        are JSON values: the config, and what `resume` checks. "fingerprint" is added.
 
         Raises:
           SavesFailed: `tries` consecutive saves have failed.
@@ -119,11 +112,7 @@ class Checkpointer:
             self._finish_pending()
 
     def wait(self) -> None:
-        """Waits until the last save is on disk, with its manifest.
-
-        Raises:
-          SavesFailed: the last save failed.
-        """
+        """Waits until the last save is on disk, with its manifest. Raises SavesFailed if it failed."""
         self._finish_pending()
         if self._last_failure:
             raise SavesFailed(self._last_failure)
@@ -134,12 +123,12 @@ class Checkpointer:
         Raises:
           SavesFailed: `tries` consecutive saves have failed.
         """
-        self.save(step, state, metadata)
-        self._finish_pending()
-        while self._last_failure:
-            time.sleep(_RETRY_SECONDS)
+        while True:
             self.save(step, state, metadata)
             self._finish_pending()
+            if not self._last_failure:
+                return
+            time.sleep(_RETRY_SECONDS)
 
     def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> tuple[int, Any] | None:
         """Restores the latest valid step. Every byte is verified first.
@@ -165,7 +154,9 @@ class Checkpointer:
                     return step, self._restore(step, abstract, check)
                 except CorruptCheckpoint as corrupt:
                     reason = str(corrupt)
-            self._quarantine(step, reason)
+            if failure := broadcast_from_zero(self._quarantine(step, reason) if is_process_zero() else None):
+                raise UserError(f"{self._folder}: the checkpoint of step {step} is corrupt ({reason}) and cannot be "
+                                f"set aside: {failure}; make the folder writable")
         if quarantined := broadcast_from_zero(names.list_quarantined(self._folder)):
             raise UserError(
                 f"{self._folder}: no valid checkpoint is left; set aside are {', '.join(quarantined)}, each with its "
@@ -184,22 +175,14 @@ class Checkpointer:
         return chosen
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """Returns the metadata that was saved with a step.
-
-        Raises:
-          UserError: it cannot be read.
-        """
+        """Returns the metadata that was saved with a step. Raises UserError if it cannot be read."""
         metadata, reason = self._read_metadata(step)
         if metadata is None:
             raise UserError(f"{self._folder}: checkpoint of step {step}: {reason}")
         return metadata
 
     def restore_params(self, step: int, abstract: Any) -> Any:
-        """Restores only the parameters of a step, without the optimizer state, and verifies their fingerprints.
-
-        Raises:
-          UserError: they cannot be read, or differ from those that were saved.
-        """
+        """Restores only the parameters of a step. Raises UserError if they are unreadable or not those saved."""
         path, params, reason = self._folder / str(step), None, None
         try:
             params = read_params(path, abstract)
@@ -254,20 +237,15 @@ class Checkpointer:
             self._log(f"{self._folder} has vanished, with the checkpoints in it; it is created again")
         if obstacle := self._find_obstacle(size):
             return obstacle, False
-        if step in self.steps():
-            reason = self._verify(step, full=False) or self._compare_state(step, metadata)
-            if reason is None:
-                return None, True
-            return self._try_quarantine(step, reason), False
-        return None, False
-
-    def _compare_state(self, step: int, metadata: dict[str, Any]) -> str | None:
-        """Returns why the stored state of a step is not the one to save, or None."""
+        if step not in self.steps():
+            return None, False
+        reason = self._verify(step, full=False)
         try:
-            stored = read_metadata(self._folder / str(step)).get("fingerprint")
+            if not reason and read_metadata(self._folder / str(step)).get("fingerprint") != metadata["fingerprint"]:
+                reason = "another state of the same step was saved later"
         except CorruptCheckpoint as corrupt:
-            return str(corrupt)
-        return None if stored == metadata["fingerprint"] else "another state of the same step was saved later"
+            reason = str(corrupt)
+        return (self._quarantine(step, reason), False) if reason else (None, True)
 
     def _find_obstacle(self, size: int) -> str | None:
         """Returns why `size` more bytes cannot be stored, or None. Creates the folder again if it has vanished."""
@@ -279,10 +257,7 @@ class Checkpointer:
         return find_obstacle(self._folder, size)
 
     def _publish(self, step: int) -> None:
-        """Writes the manifest of a step, gives the step its name, and deletes steps that are no longer kept.
-
-        Runs in the background when Orbax is done.
-        """
+        """Writes the manifest of a step, gives the step its name, and deletes steps that are no longer kept."""
         if not is_process_zero():
             return
         best = max(({step, *self.steps()} & {*self.best_steps}), default=0)
@@ -302,10 +277,7 @@ class Checkpointer:
             return
         (step, save), self._pending = self._pending, None
         reason = broadcast_from_zero(save.wait() if is_process_zero() else None)
-        if reason:
-            save.cancel()
-        else:
-            save.wait()
+        save.cancel() if reason else save.wait()
         self._record(step, reason)
 
     def _record(self, step: int, reason: str | None) -> None:
@@ -371,12 +343,7 @@ class Checkpointer:
         require_saved(state, metadata)
         return state
 
-    def _quarantine(self, step: int, reason: str) -> None:
-        if failure := broadcast_from_zero(self._try_quarantine(step, reason) if is_process_zero() else None):
-            raise UserError(f"{self._folder}: the checkpoint of step {step} is corrupt ({reason}) and cannot be set "
-                            f"aside: {failure}; make the folder writable")
-
-    def _try_quarantine(self, step: int, reason: str) -> str | None:
+    def _quarantine(self, step: int, reason: str) -> str | None:
         """Sets a step aside and logs it. Returns why that failed, or None."""
         try:
             name = names.quarantine(self._folder, step, reason)

@@ -21,17 +21,14 @@ def fingerprint(tree: Any) -> dict[str, int]:
     processes, because integer sums have no rounding. Every process must call this.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    # One by one: CPUs then hold the products of one array at a time, and simulated devices run one collective at a
-    # time.
+    # One by one: CPUs then hold the products of one array, and simulated devices run one collective at a time.
     return {array_name(path): int(_checksum(leaf)) for path, leaf in leaves}
 
 
 def difference(stored: Any, computed: Mapping[str, int]) -> str | None:
     """Returns a message about the first array whose checksum differs from the stored one, or None.
 
-    Args:
-      stored: checksums from the metadata of a checkpoint; it may have more arrays.
-      computed: checksums of the restored arrays.
+    `stored`, from the metadata of a checkpoint, may have more arrays than were restored and `computed`.
     """
     if not isinstance(stored, dict):
         return "no checksums of its arrays are stored"

@@ -42,13 +42,8 @@ def list_saving(folder: pathlib.Path) -> list[int]:
 
 def list_quarantined(folder: pathlib.Path) -> list[str]:
     """Returns the names of the steps that were set aside, ordered by step."""
-    names = [entry.name for entry in _entries(folder) if _QUARANTINED.fullmatch(entry.name)]
-    return sorted(names, key=lambda name: (quarantined_step(name), name))
-
-
-def quarantined_step(name: str) -> int:
-    """Returns the step of a name from `list_quarantined`."""
-    return int(_QUARANTINED.sub(r"\1", name))
+    found = [name for entry in _entries(folder) if (name := _QUARANTINED.fullmatch(entry.name))]
+    return [name[0] for name in sorted(found, key=lambda name: (int(name[1]), name[0]))]
 
 
 def manifest_path(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -106,10 +101,7 @@ def remove_leftovers(folder: pathlib.Path) -> None:
     for entry in _entries(folder):
         manifest = _MANIFEST.fullmatch(entry.name)
         if _LEFTOVERS.fullmatch(entry.name) or (manifest and int(manifest.group(1)) not in steps):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:

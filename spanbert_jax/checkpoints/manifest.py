@@ -5,6 +5,7 @@ changes both. Its content is untrusted: it is only compared with the files in th
 """
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -18,7 +19,6 @@ from spanbert_jax.common.files import sync_directory, write_text
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = min(16, os.cpu_count() or 1)
-_FIELDS = {"step": int, "saved_at": int, "keep": int, "keep_every": int, "best": int, "files": dict}
 
 
 class ManifestError(Exception):
@@ -27,31 +27,18 @@ class ManifestError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Content of a manifest.
-
-    Attributes:
-      step: the step.
-      saved_at: time of the save, in seconds since 1970.
-      keep: number of newest steps that the run keeps.
-      keep_every: interval of the steps that the run keeps for good.
-      best: the step with the best score so far; 0 if there is none.
-      files: size in bytes and CRC-32 of each file, by its path in the folder of the step.
-    """
+    """Content of a manifest."""
     step: int
-    saved_at: int
-    keep: int
-    keep_every: int
-    best: int
-    files: dict[str, tuple[int, int]]
+    saved_at: int  # time of the save, in seconds since 1970
+    keep: int  # number of newest steps that the run keeps
+    keep_every: int  # interval of the steps that the run keeps for good
+    best: int  # the step with the best score so far; 0 if there is none
+    files: dict[str, tuple[int, int]]  # size in bytes and CRC-32 of each file, by its path in the folder of the step
 
 
 def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, keep: int, keep_every: int,
                    best: int = 0) -> None:
-    """Flushes every file of a step to the disk, reads it, and writes the manifest.
-
-    Raises:
-      OSError: a file cannot be read, flushed or written.
-    """
+    """Flushes every file of a step to the disk, reads it, and writes the manifest. Raises OSError if that fails."""
     sizes = file_sizes(step_folder)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         checksums = list(pool.map(lambda file: _checksum(step_folder / file, sync=True), sizes))
@@ -63,11 +50,7 @@ def write_manifest(path: pathlib.Path, step_folder: pathlib.Path, step: int, kee
 
 
 def read_manifest(path: pathlib.Path, step: int) -> Manifest:
-    """Reads and verifies the manifest of a step.
-
-    Raises:
-      ManifestError: it is missing, or differs in any way from what was written.
-    """
+    """Reads the manifest of a step. Raises ManifestError if it is missing or differs from what was written."""
     try:
         text = path.read_bytes().decode()
         body: Any = json.loads(text)["body"]
@@ -80,26 +63,18 @@ def read_manifest(path: pathlib.Path, step: int) -> Manifest:
         unchanged = False
     if not unchanged:
         raise ManifestError("contents differ")
-    body = {"best": 0} | body if isinstance(body, dict) else body  # older manifests lack it
-    _check_types(body)
-    if body["step"] != step:
-        raise ManifestError(f"is of step {body['step']}")
-    return Manifest(**body | {"files": {file: tuple(entry) for file, entry in body["files"].items()}})
+    manifest = _parse(body)
+    if manifest.step != step:
+        raise ManifestError(f"is of step {manifest.step}")
+    return manifest
 
 
 def verify(step_folder: pathlib.Path, manifest: pathlib.Path, step: int, *, full: bool = True,
            on_bytes: Callable[[int], None] | None = None) -> str | None:
-    """Compares the files of a step with its manifest. Files that are not in the manifest are ignored.
+    """Returns the first file of a step that differs from its manifest and how, or None if the step is valid.
 
-    Args:
-      step_folder: folder of the step.
-      manifest: path of the manifest.
-      step: the step.
-      full: read every byte; otherwise only sizes are compared.
-      on_bytes: called with the number of bytes read since the last call, from several threads.
-
-    Returns:
-      The first file that differs and how, or None if the step is valid.
+    Files that are not in the manifest are ignored. If `full`, every byte is read, otherwise only sizes are compared.
+    `on_bytes` is called with the number of bytes read since the last call, from several threads.
     """
     try:
         files = read_manifest(manifest, step).files
@@ -117,11 +92,7 @@ def verify(step_folder: pathlib.Path, manifest: pathlib.Path, step: int, *, full
 
 
 def file_sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Returns the sizes in bytes of the regular files below a folder, sorted by path. Links are ignored.
-
-    Raises:
-      OSError: the folder cannot be listed.
-    """
+    """Returns the bytes of each regular file below a folder, sorted by path. Raises OSError if it cannot be listed."""
     def fail(error: OSError) -> None:
         raise error
 
@@ -169,13 +140,13 @@ def _render(body: Any) -> str:
     return json.dumps({"body": body, "crc32": checksum}, indent=1, sort_keys=True) + "\n"
 
 
-def _check_types(body: Any) -> None:
-    def is_count(number: Any) -> bool:
-        return type(number) is int and number >= 0
-
-    valid = isinstance(body, dict) and body.keys() == _FIELDS.keys() and all(
-        is_count(body[name]) if kind is int else isinstance(body[name], kind) for name, kind in _FIELDS.items())
-    if not valid or not all(
-            isinstance(entry, list) and len(entry) == 2 and all(map(is_count, entry))
-            for entry in body["files"].values()):
-        raise ManifestError("was not written by this program")
+def _parse(body: Any) -> Manifest:
+    try:
+        files = {file: (size, checksum) for file, (size, checksum) in body["files"].items()}
+        manifest = Manifest(**{"best": 0} | body | {"files": files})  # older manifests lack "best"
+        numbers = itertools.chain(*files.values(), (body[name] for name in body if name != "files"))
+        if all(type(number) is int and number >= 0 for number in numbers):
+            return manifest
+    except (TypeError, ValueError, LookupError, AttributeError):
+        pass
+    raise ManifestError("was not written by this program")

@@ -17,11 +17,7 @@ class CorruptCheckpoint(Exception):
 
 
 def read_metadata(step_folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the metadata that was saved with a step.
-
-    Raises:
-      CorruptCheckpoint: it cannot be read.
-    """
+    """Returns the metadata that was saved with a step. Raises CorruptCheckpoint if it cannot be read."""
     try:
         metadata = json.loads((step_folder / METADATA / "metadata").read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -32,24 +28,15 @@ def read_metadata(step_folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:
-    """Reads the state with the shardings of `abstract`. Waits for no other process.
-
-    Raises:
-      UserError: the model or the optimizer has other shapes.
-    """
+    """Reads the state with the shardings of `abstract`. Raises UserError if model or optimizer have other shapes."""
     handler, folder = ocp.StandardCheckpointHandler(), epath.Path(step_folder / STATE)
     _require_same_arrays(step_folder.name, _arrays(handler.metadata(folder).tree), _arrays(abstract))
     return handler.restore(folder, args=ocp.args.StandardRestore(abstract))
 
 
 def read_params(step_folder: pathlib.Path, abstract: Any) -> Any:
-    """Reads only the parameters.
-
-    Raises:
-      UserError: the model has other shapes.
-    """
-    handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(step_folder / STATE)
-    item = {"params": abstract}
+    """Reads only the parameters. Raises UserError if the model has other shapes."""
+    handler, folder, item = ocp.PyTreeCheckpointHandler(), epath.Path(step_folder / STATE), {"params": abstract}
     stored = _arrays(handler.metadata(folder).tree)
     _require_same_arrays(step_folder.name, {name: stored[name] for name in stored if name.startswith("params/")},
                          _arrays(item))
@@ -58,11 +45,7 @@ def read_params(step_folder: pathlib.Path, abstract: Any) -> Any:
 
 
 def require_saved(tree: Any, metadata: dict[str, Any]) -> None:
-    """Checks that arrays equal those that were saved, by their fingerprints. Every process must call this.
-
-    Raises:
-      CorruptCheckpoint: an array differs; the message names the first one.
-    """
+    """Raises CorruptCheckpoint if an array differs from its stored fingerprint. Every process must call this."""
     if reason := difference(metadata.get("fingerprint"), fingerprint(tree)):
         raise CorruptCheckpoint(reason)
 

@@ -1,7 +1,10 @@
 """One save: Orbax writes it in the background while training continues."""
 import itertools
+import math
 import os
+import pathlib
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +15,11 @@ import orbax.checkpoint as ocp
 from jax._src import distributed
 
 from spanbert_jax.checkpoints.folder import METADATA, STATE
+from spanbert_jax.common.formatting import format_bytes
 
-# A save that takes longer fails.
-_TIMEOUT_SECONDS = 1200
+_TIMEOUT_SECONDS = 1200  # a save that takes longer fails
+# Space for the files that Orbax writes in addition to the arrays, and for the file system.
+_SPARE_SHARE, _SPARE_BYTES = 0.02, 1 << 20
 _REACHED = "reached"
 _numbers = itertools.count()
 
@@ -72,10 +77,22 @@ class Save:
             self._handle_failure(error)
 
     def _handle_failure(self, error: Exception) -> None:
-        """Records and reports a failure of any type. Training continues."""
         self._reason = short_reason(error)
         self._barrier.fail(self._reason)
         self._fail(self._reason)
+
+
+def find_obstacle(folder: pathlib.Path, size: int) -> str | None:
+    """Returns why `size` bytes of arrays cannot be stored in an existing folder, or None."""
+    try:
+        probe = folder / "writable.tmp"
+        probe.write_bytes(b"written")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return short_reason(error)
+    needed = math.ceil(size * (1 + _SPARE_SHARE)) + _SPARE_BYTES
+    return f"{format_bytes(needed)} are needed and {format_bytes(free)} are free" if free < needed else None
 
 
 def short_reason(error: BaseException) -> str:
@@ -97,7 +114,6 @@ class _PeerFailed(Exception):
 
 
 def _client() -> Any:
-    """The client of JAX's key-value store, which a run of several processes has."""
     return distributed.global_state.client
 
 

@@ -1,7 +1,6 @@
 """Finds the processes of a run from flags, JAX's variables, Open MPI, Slurm, Cloud TPU or Kubernetes."""
 import dataclasses
 import http
-import importlib.util
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,19 +12,12 @@ Environment = Mapping[str, str]
 
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_SECONDS = 5
-# Repeated, because a host that gets no answer would run alone.
-_METADATA_TRIES, _METADATA_PAUSE_SECONDS = 3, 1.0
+_METADATA_TRIES, _METADATA_PAUSE_SECONDS = 3, 1.0  # repeated, because a host that gets no answer would run alone
 _TPU_PORT = 8482
 
 
 class Flags(NamedTuple):
-    """Flags of the command line: all three or none.
-
-    Attributes:
-      coordinator: HOST:PORT of process 0.
-      processes: number of processes.
-      process: index of this process, from 0.
-    """
+    """Flags of the command line, all or none: HOST:PORT of process 0, number of processes, index of this one."""
     coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
@@ -33,22 +25,13 @@ class Flags(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes of a run, and the place of this process among them.
-
-    Attributes:
-      origin: the flags or variables that define the cluster, for messages.
-      address: HOST:PORT of process 0; None if JAX detects it.
-      count: number of processes; None if JAX detects it.
-      index: index of this process; None if JAX detects it.
-      local_devices: GPUs of this host that this process uses; None for all visible ones.
-      method: JAX's cluster detection method for the attributes that are None.
-    """
-    origin: str
-    address: str | None
-    count: int | None
-    index: int | None
-    local_devices: tuple[int, ...] | None = None
-    method: str = "deactivate"
+    """The processes of a run, and the place of this process among them."""
+    origin: str  # the flags or variables that define the cluster, for messages
+    address: str | None  # HOST:PORT of process 0; None if JAX detects it
+    count: int | None  # number of processes; None if JAX detects it
+    index: int | None  # index of this process; None if JAX detects it
+    local_devices: tuple[int, ...] | None = None  # GPUs of this host that this process uses; None for all visible ones
+    method: str = "deactivate"  # JAX's cluster detection method for the attributes that are None
 
     @property
     def host(self) -> str:
@@ -75,11 +58,10 @@ def find_cluster(environ: Environment, flags: Flags = Flags(),
     """
     cluster = (_from_flags(flags) or _from_variables(environ) or _from_open_mpi(environ) or _from_slurm(environ)
                or _from_tpu(environ, tpu_metadata) or _from_kubernetes(environ, kubernetes_api))
-    if cluster is None:
-        for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
-            if environ.get(name):
-                raise UserError(f"{name}={environ[name]}: is set, but not the number of processes; set "
-                                "JAX_NUM_PROCESSES too (1 for a run of one process), or unset it")
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID") if cluster is None else ():
+        if environ.get(name):
+            raise UserError(f"{name}={environ[name]}: is set, but not the number of processes; set JAX_NUM_PROCESSES "
+                            "too (1 for a run of one process), or unset it")
     if cluster is None or cluster.count == 1:
         return None
     if cluster.index is not None and cluster.count is not None and cluster.index >= cluster.count:
@@ -101,11 +83,6 @@ def tpu_metadata(key: str) -> str:
                 break
             time.sleep(_METADATA_PAUSE_SECONDS if left else 0)
     return ""
-
-
-def has_kubernetes_package() -> bool:
-    """Returns whether the package is installed with which JAX queries Kubernetes."""
-    return importlib.util.find_spec("kubernetes") is not None
 
 
 def _from_flags(flags: Flags) -> Cluster | None:

@@ -3,6 +3,7 @@
 JAX is imported only where it is used, so that `--help` is fast.
 """
 import contextlib
+import importlib.util
 import os
 import re
 import socket
@@ -10,7 +11,7 @@ import sys
 import threading
 from typing import NoReturn
 
-from spanbert_jax.cluster.detection import Cluster, Flags, find_cluster, has_kubernetes_package, tpu_metadata
+from spanbert_jax.cluster.detection import Cluster, Flags, find_cluster, tpu_metadata
 from spanbert_jax.cluster.exit_codes import PEER_LOST
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.errors import UserError
@@ -45,7 +46,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
       Stopped: SIGINT or SIGTERM while waiting for the other processes.
     """
     import jax  # first, because it records in the environment whether it sees TPU chips
-    cluster = find_cluster(os.environ, flags, tpu_metadata, has_kubernetes_package())
+    cluster = find_cluster(os.environ, flags, tpu_metadata, importlib.util.find_spec("kubernetes") is not None)
     if cluster is None:
         return None
     if cluster.index == 0 and cluster.address:

@@ -15,20 +15,15 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.locks import Lock, LockHeld, exclusive_lock
 
 LOCK_FILE = ".lock"
-_TOUCH_SECONDS = 10.0
-_WATCH_SECONDS = 60.0
 _WATCH_POLLS = 60
 # A file this old, by clocks that may differ between machines, is not watched before it is taken over.
 _STALE_SECONDS = 3600.0
 
 
-def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
-def lock_workdir(workdir: str | os.PathLike[str], log: Callable[[str], None] = _log,
-                 touch_seconds: float = _TOUCH_SECONDS, watch_seconds: float = _WATCH_SECONDS) -> Iterator[None]:
+def lock_workdir(workdir: str | os.PathLike[str],
+                 log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+                 touch_seconds: float = 10, watch_seconds: float = 60) -> Iterator[None]:
     """Creates the workdir if needed and keeps other runs out of it. Only one process of a run calls this.
 
     On one machine the kernel's lock on WORKDIR/.lock decides; it ends with the process. Many file systems do not share
@@ -120,9 +115,9 @@ def _parse_holder(content: bytes) -> dict[str, Any]:
     """Returns the holder that a lock file names; {} if the file is incomplete."""
     try:
         holder = json.loads(content)
+        return holder if isinstance(holder, dict) else {}
     except ValueError:
         return {}
-    return holder if isinstance(holder, dict) else {}
 
 
 def _machine() -> str:

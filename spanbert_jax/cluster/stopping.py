@@ -1,6 +1,4 @@
 """Stopping a run without losing work: at once while it prepares, between two steps while it trains."""
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -8,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 Result = TypeVar("Result")
 
@@ -16,12 +14,11 @@ Result = TypeVar("Result")
 _SIGNALS = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGALRM: "the time limit"}
 _POLL_SECONDS = 0.1
 # A library may swallow an exception that a signal handler raises inside it, as garbage collection does. Then it is
-# raised
-# again after this time, which is long enough for normal cleanup.
+# raised again after this time, which is long enough for normal cleanup.
 _REPEAT_SECONDS = 5.0
 
 # Requests in use, outermost first.
-_entered: list[StopRequest] = []
+_entered: list["StopRequest"] = []
 
 
 class Stopped(BaseException):
@@ -33,23 +30,18 @@ class StopRequest:
 
     A context manager. Inside it, a request raises `Stopped` at once; inside `deferred()` it only sets the request,
     which the program checks between two steps. A nested StopRequest takes over a request of the outer one. A second
-    signal
-    ends the process at once, except a second SIGTERM under Slurm. Outside the main thread, where Python handles no
-    signals, only the time limit counts, and only when the request is checked.
+    signal ends the process at once, except a second SIGTERM under Slurm. Outside the main thread, where Python handles
+    no signals, only the time limit counts, and only when the request is checked.
     """
 
     def __init__(self, time_limit: float = 0):
-        """Creates a request.
-
-        Args:
-          time_limit: seconds after which to stop; 0 for no limit.
-        """
+        """Creates a request that becomes true after `time_limit` seconds; 0 for no limit."""
         self._reason = ""
         self._deadline = time.monotonic() + time_limit if time_limit else float("inf")
         self._deferred = False
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             if _entered and _entered[-1]:
                 raise Stopped(_entered[-1].reason)
@@ -125,6 +117,5 @@ class StopRequest:
             raise Stopped(self.reason)
 
     def _set_alarm(self) -> None:
-        """Schedules SIGALRM for the time limit, if there is one."""
         left = self._deadline - time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0 if left == float("inf") else max(left, 1e-6))

@@ -1,9 +1,8 @@
-"""Writes rows as a TFDS dataset in ArrayRecord, without TensorFlow.
+"""Writes rows as a TFDS dataset in ArrayRecord, without TensorFlow. TFDS makes this module slow to import.
 
-TFDS's sequential writer writes rows to disk as they arrive. A GeneratorBasedBuilder would collect a split in memory to
-shuffle it, and needs TensorFlow above 1 GB; here `RowOrder` shuffles when rows are read. Import this module only to
-write rows, because TFDS is slow to import. The name of this module and the description of the dataset are part of
-dataset_info.json.
+TFDS's sequential writer writes rows as they arrive. A GeneratorBasedBuilder would collect a split in memory to shuffle
+it, and needs TensorFlow above 1 GB; here `RowOrder` shuffles when rows are read. The name of this module and the
+description of the dataset are part of dataset_info.json.
 """
 import contextlib
 import errno

@@ -21,30 +21,17 @@ _IDENTITY_SETTINGS = ("content", "blocks", "pack", "validation_fraction", "short
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A directory of rows.
-
-    Attributes:
-      path: the directory; it is also a TFDS dataset directory.
-      length: S, positions per row.
-      vocab_size: V.
-      special: ids of the special tokens.
-      max_blocks: largest number of mask blocks in a row. A mask block is the positions of one (segment, token type).
-      blocks: how documents were cut: "sentences", "contiguous" or "pairs".
-      unigram: [V] int64, number of occurrences of each token in the training rows; 0 for [PAD], [CLS], [SEP], [MASK].
-      num_rows: number of rows of each split.
-      tokenizer_path: the tokenizer.json that the rows were made with.
-      report: the content of report.json.
-    """
-    path: pathlib.Path
-    length: int
-    vocab_size: int
+    """A directory of rows."""
+    path: pathlib.Path  # the directory; it is also a TFDS dataset directory
+    length: int  # S, positions per row
+    vocab_size: int  # V
     special: SpecialIds
-    max_blocks: int
-    blocks: str
-    unigram: np.ndarray
-    num_rows: dict[str, int]
-    tokenizer_path: pathlib.Path
-    report: dict[str, Any]
+    max_blocks: int  # largest number of mask blocks, the positions of one (segment, token type), in a row
+    blocks: str  # how documents were cut: "sentences", "contiguous" or "pairs"
+    unigram: np.ndarray  # [V] int64, occurrences of each token in training rows; 0 for [PAD], [CLS], [SEP], [MASK]
+    num_rows: dict[str, int]  # number of rows of each split
+    tokenizer_path: pathlib.Path  # the tokenizer.json that the rows were made with
+    report: dict[str, Any]  # the content of report.json
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -98,8 +85,9 @@ def file_digests(directory: pathlib.Path) -> dict[str, tuple[int, str]]:
             for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(REPORT)}
 
 
-def with_checksum(report: dict[str, Any]) -> dict[str, Any]:
-    """Returns a report with its own hash, which reveals later changes."""
+def finish_report(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report with the format's version and its own hash, which reveals later changes."""
+    report = {"format_version": FORMAT_VERSION, **report}
     return {**report, "seal": _report_checksum(report)}
 
 

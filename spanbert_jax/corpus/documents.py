@@ -10,22 +10,13 @@ MAX_DOCUMENT_CHARACTERS = 4_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One document, or one part of a very long document.
-
-    Attributes:
-      text: the text, with `\\n` line ends.
-      file: the file (or other source) it was read from.
-      line: 1-based line of the file where the text begins; the record number if the source has no lines.
-      units: (start, end) character offsets of annotated units; None for formats without annotations.
-      sentence_lines: whether each line is one sentence.
-      continued: whether this is a later part of the previous document. All parts go to the same split.
-    """
-    text: str
-    file: str
-    line: int
-    units: tuple[tuple[int, int], ...] | None = None
-    sentence_lines: bool = False
-    continued: bool = False
+    """One document, or one part of a very long document."""
+    text: str  # with `\n` line ends
+    file: str  # the file (or other source) it was read from
+    line: int  # 1-based line of the file where the text begins; the record number if the source has no lines
+    units: tuple[tuple[int, int], ...] | None = None  # (start, end) of annotated units; None for other formats
+    sentence_lines: bool = False  # whether each line is one sentence
+    continued: bool = False  # whether this is a later part of the previous document. All parts go to the same split
 
     def place(self, offset: int) -> str:
         """Returns `file:line` of a character. A JSON record has one line number for its whole text."""

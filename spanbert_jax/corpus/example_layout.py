@@ -44,10 +44,7 @@ def feature_positions(record: bytes) -> dict[str, tuple[int, int]]:
     """Returns (start, size) of the value of every one-value bytes feature in a serialized tf.train.Example.
 
     Example{features=1} -> Features{feature=1: map} -> {key=1, value=2} -> Feature{bytes_list=1} -> BytesList{value=1};
-    each of these fields is length-delimited.
-
-    Raises:
-      ValueError: the record is not such a message.
+    each of these fields is length-delimited. Raises ValueError if the record is not such a message.
     """
     positions = {}
     (_, start, end), = _fields(record, 0, len(record))

@@ -32,11 +32,7 @@ class RowSource:
     """Random access to the rows of one split, in batches. Thread-safe."""
 
     def __init__(self, corpus: Corpus, split: str):
-        """Opens a split.
-
-        Raises:
-          UserError: the split has no rows, or its files cannot be read or have another number of rows than reported.
-        """
+        """Opens a split. Raises UserError if it has no rows, or its files are damaged or have other rows."""
         if not corpus.num_rows.get(split):
             raise UserError(f"corpus {corpus.path}: split {split!r} has no rows (it has "
                             f"{', '.join(f'{name}: {count}' for name, count in corpus.num_rows.items())})")

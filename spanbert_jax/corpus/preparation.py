@@ -20,19 +20,9 @@ from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.settings import from_dict, require
-from spanbert_jax.corpus.corpus import (
-    FORMAT_VERSION,
-    REPORT,
-    TOKENIZER,
-    UNIGRAM,
-    Corpus,
-    file_digests,
-    open_corpus,
-    with_checksum,
-)
+from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
-from spanbert_jax.corpus.progress import ProgressBar
-from spanbert_jax.corpus.report import make_report, print_report
+from spanbert_jax.corpus.report import ProgressBar, make_report, print_report
 from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings, make_chunks
 from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
 from spanbert_jax.corpus.settings import CorpusSettings
@@ -85,7 +75,7 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
     given = _given_tokenizer(settings, lowercase)
     stored = _stored_settings(settings, given, lowercase, seed)
     console = make_console(stderr=True, quiet=not progress)
-    previous = None if overwrite else _previous_report(out)
+    previous = open_corpus(out).report if not overwrite and (out / REPORT).exists() else None
     if previous:
         _require_equal_settings(out, previous["settings"], {**previous["settings"], **stored})
         if previous["stamp"] == _stamp(resolve_sources(settings.sources, settings.format, out / GENERATED)):
@@ -107,21 +97,20 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
         if given is None:
             console.print(f"Training a vocabulary of {settings.vocab_size:,} tokens ...")
             given = _train_tokenizer(scan, settings.vocab_size, bool(lowercase))
-        row_settings = RowSettings(given.to_str(), _corpus_settings(settings), seed)
+        # Without the fields of a subclass, whose module every worker process would have to import.
+        values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusSettings)}
+        row_settings = RowSettings(given.to_str(), CorpusSettings(**values), seed)
         report = _write_corpus(work, scan, row_settings, workers, progress)
-        _write_report(work, {"format_version": FORMAT_VERSION, "settings": stored, **report, "stamp": _stamp(files)})
+        _write_report(work, {"settings": stored, **report, "stamp": _stamp(files)})
         replace_directory(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
 
 
 def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
-    """Waits until another process has prepared the corpus at `path`, and opens it.
+    """Waits until another process has prepared the corpus at `path`, and opens it. Raises UserError like `open_corpus`.
 
     Waits without limit, until a signal raises: the launcher ends all processes of a run when one of them fails.
-
-    Raises:
-      UserError: as `open_corpus`.
     """
     while not pathlib.Path(path, REPORT).exists():
         time.sleep(_POLL_SECONDS)
@@ -203,16 +192,10 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
 
 
 def _given_tokenizer(settings: CorpusSettings, lowercase: bool | None) -> Tokenizer | None:
-    """Returns the given tokenizer, or None if one is to be trained."""
     if bool(settings.tokenizer) == bool(settings.vocab_size):
         raise UserError("give either a tokenizer (vocab.txt or tokenizer.json) or a vocab_size to train one"
                         + (", not both" if settings.tokenizer else ""))
     return load_tokenizer(settings.tokenizer, lowercase) if settings.tokenizer else None
-
-
-def _corpus_settings(settings: CorpusSettings) -> CorpusSettings:
-    """Returns settings without those of a subclass, whose module every worker process would have to import."""
-    return CorpusSettings(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusSettings)})
 
 
 def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercase: bool | None,
@@ -225,11 +208,6 @@ def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercas
         "lowercase": bool(lowercase) if given is None else None, "length": settings.length, "blocks": settings.blocks,
         "pack": settings.pack, "validation_fraction": settings.validation_fraction,
         "short_sequence_probability": settings.short_sequence_probability, "seed": seed}
-
-
-def _previous_report(out: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the report of the corpus at `out`; None if there is no finished corpus."""
-    return open_corpus(out).report if (out / REPORT).exists() else None
 
 
 def _require_equal_settings(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -250,7 +228,7 @@ def _copy_or_write_prose(out: pathlib.Path, work: pathlib.Path, console: Console
 
 
 def _write_report(directory: pathlib.Path, report: dict[str, Any]) -> None:
-    write_text(directory / REPORT, json.dumps(with_checksum(report), indent=1, ensure_ascii=False) + "\n")
+    write_text(directory / REPORT, json.dumps(finish_report(report), indent=1, ensure_ascii=False) + "\n")
 
 
 def _stamp(files: Sequence[SourceFile]) -> str:

@@ -1,7 +1,10 @@
-"""Results of preparing a corpus: a dictionary for report.json, and a table for people."""
-from typing import Any
+"""Progress of preparing a corpus, and its results: a dictionary for report.json, and a table for people."""
+import sys
+import time
+from typing import Any, Self
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from spanbert_jax.common.console import make_table
 from spanbert_jax.common.formatting import format_plural
@@ -9,12 +12,46 @@ from spanbert_jax.corpus.scan import SPLITS, SourceScan
 from spanbert_jax.corpus.tokenization import CorpusStats
 
 _UNKNOWN_WORDS_SHOWN = 20
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class ProgressBar:
+    """A bar on a terminal, otherwise a line every few seconds, on standard error. A context manager."""
+
+    def __init__(self, label: str, total: int | None, unit: str, shown: bool):
+        """Creates a bar for `total` units (None if unknown), such as "characters"; not `shown`, it prints nothing."""
+        self._label, self._total, self._unit, self._shown = label, total, unit, shown
+        self._done, self._last_line = 0, time.monotonic()
+        self._bar = None
+        if shown and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                TextColumn("{task.completed:,.0f} " + unit), TimeRemainingColumn(), console=Console(stderr=True))
+            self._task = self._bar.add_task(label, total=total)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, amount: int) -> None:
+        """Adds finished units."""
+        self._done += amount
+        if self._bar:
+            self._bar.advance(self._task, amount)
+        elif self._shown and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            share = f" ({self._done / self._total:.0%})" if self._total else ""
+            print(f"{self._label}: {self._done:,} {self._unit}{share}", file=sys.stderr, flush=True)
 
 
 def make_report(scan: SourceScan, stats: dict[str, CorpusStats], length: int, seconds: float,
                 workers: int) -> dict[str, Any]:
-    """Returns the figures of report.json, from the statistics of each split and the `seconds` for tokenizing and
-    writing rows of `length` positions."""
+    """Returns the figures of report.json: of rows of `length` positions, tokenized and written in `seconds`."""
     total = CorpusStats()
     for part in stats.values():
         total.add(part)

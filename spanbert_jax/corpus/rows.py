@@ -98,8 +98,7 @@ class RowBuilder:
         if self._settings.corpus.blocks == "pairs":
             placements, labels = self._place_pairs(chunk, text, stats)
         else:
-            start, length = self._blocks(text, stats)
-            placements = self._pack(start, length) if self._settings.corpus.pack else _one_block_per_row(start, length)
+            placements = self._pack(*self._blocks(text, stats))
             labels = np.full(int(placements.row[-1]) + 1 if len(placements.row) else 0, -1, np.int32)
         rows = self._fill(text, placements, len(labels))
         rows["next_sentence"] = labels
@@ -125,11 +124,13 @@ class RowBuilder:
         return start, np.array(ends, np.int64) - start
 
     def _pack(self, start: np.ndarray, length: np.ndarray) -> TokenPlacements:
-        """Places several blocks in a row, each as a segment of its own."""
-        bins = best_fit(length + 2, self._settings.corpus.length, _MAX_SEGMENTS)
+        """Places one block in a row, or several, each as a segment of its own."""
+        bins = [[block] for block in range(len(start))]
+        if self._settings.corpus.pack:
+            bins = best_fit(length + 2, self._settings.corpus.length, _MAX_SEGMENTS)
         order = np.array([item for items in bins for item in items], np.int64)
         start, length = start[order], length[order]
-        row = np.repeat(np.arange(len(bins)), [len(items) for items in bins])
+        row = np.repeat(np.arange(len(bins)), np.array([len(items) for items in bins], np.int64))
         first_in_row = np.searchsorted(row, row)
         before = np.concatenate([[0], np.cumsum(length + 2)])
         column = before[:-1] - before[first_in_row] + 1
@@ -186,12 +187,8 @@ class RowBuilder:
         with_special = _ranges(to - has_cls, sizes)
         flags["segments"][with_special] = np.repeat(placements.segment, sizes)
         flags["token_types"][with_special] = np.repeat(placements.token_type, sizes)
-        return {name: array.reshape(count, length) for name, array in {"tokens": tokens, **flags}.items()}
-
-
-def _one_block_per_row(start: np.ndarray, length: np.ndarray) -> TokenPlacements:
-    ones = np.ones(len(start), np.int64)
-    return TokenPlacements(start, length, np.arange(len(start)), ones, ones, np.zeros_like(ones))
+        rows: Rows = {"tokens": tokens, **flags}
+        return {name: array.reshape(count, length) for name, array in rows.items()}
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

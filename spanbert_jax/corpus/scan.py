@@ -18,33 +18,18 @@ _INVISIBLE = "".join(map(chr, [*range(0x21), *range(0x7F, 0xA1), 0xFFFD]))  # wh
 
 @dataclasses.dataclass(frozen=True)
 class SourceScan:
-    """Result of the first pass. A "part" is a document, or one part of a split document.
-
-    Attributes:
-      files: the sources in reading order.
-      fields: names of the record fields.
-      characters: [parts] int64, visible characters of each part.
-      assignment: [parts] uint8, TRAIN, VALIDATION or SKIPPED.
-      fingerprint: hash of all content in order.
-      duplicates: number of documents skipped because an earlier one is identical.
-      empty: number of documents skipped because they have no text.
-      issues: what the formats repaired.
-    """
-    files: Sequence[SourceFile]
-    fields: FieldNames
-    characters: np.ndarray
-    assignment: np.ndarray
-    fingerprint: str
-    duplicates: int
-    empty: int
-    issues: DataIssues
+    """Result of the first pass. A "part" is a document, or one part of a split document."""
+    files: Sequence[SourceFile]  # the sources in reading order
+    fields: FieldNames  # names of the record fields
+    characters: np.ndarray  # [parts] int64, visible characters of each part
+    assignment: np.ndarray  # [parts] uint8, TRAIN, VALIDATION or SKIPPED
+    fingerprint: str  # hash of all content in order
+    duplicates: int  # number of documents skipped because an earlier one is identical
+    empty: int  # number of documents skipped because they have no text
+    issues: DataIssues  # what the formats repaired
 
     def documents(self, split: int) -> Iterator[Document]:
-        """Reads the documents of a split again, in order.
-
-        Raises:
-          UserError: a source has changed since the scan.
-        """
+        """Reads the documents of a split again, in order. Raises UserError if a source has changed since the scan."""
         index = 0
         for file in self.files:
             for document in read_documents(file, self.fields, DataIssues()):
@@ -61,16 +46,9 @@ class SourceScan:
 
 def scan_sources(files: Sequence[SourceFile], fields: FieldNames, validation_fraction: float,
                  on_document: Callable[[Document], None]) -> SourceScan:
-    """Reads every source once and assigns each document to a split.
+    """Reads every source once and assigns each document to a split. Calls `on_document` with each, to show progress.
 
-    Args:
-      files: the sources.
-      fields: names of the record fields.
-      validation_fraction: share of the characters to hold out, by whole documents.
-      on_document: called with every document, to show progress.
-
-    Raises:
-      UserError: the sources hold no text at all.
+    Holds out `validation_fraction` of the characters, by whole documents. Raises UserError if there is no text at all.
     """
     issues = DataIssues()
     hashes, characters, numbers = array.array("Q"), array.array("q"), array.array("q")

@@ -5,8 +5,6 @@ from spanbert_jax.common.settings import Settings, qualified, require, setting
 from spanbert_jax.corpus.sources import file_formats
 from spanbert_jax.text import MIN_VOCAB_SIZE
 
-BLOCK_MODES = ("sentences", "contiguous", "pairs")
-
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSettings(Settings):
@@ -25,7 +23,7 @@ class CorpusSettings(Settings):
     length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=65_536)
     blocks: str = setting(
         "sentences", "Blocks of text. sentences: whole sentences up to the length; contiguous: windows; pairs: two "
-        "texts with a next-sentence label.", choices=BLOCK_MODES)
+        "texts with a next-sentence label.", choices=("sentences", "contiguous", "pairs"))
     pack: bool = setting(False, "Put several blocks in a row.")
     validation_fraction: float = setting(0.01, "Share of the characters held out, by document.", minimum=0,
                                          maximum=0.9)

@@ -48,20 +48,12 @@ class CorpusStats:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizedChunk:
-    """The tokens of several documents, concatenated.
-
-    Attributes:
-      tokens: [n] int32.
-      annotations: [n] uint8: 1 for the first token of an annotated unit, 2 for its other tokens, else 0.
-      bounds: per document, token offsets in the chunk: the document's start, then the end of each sentence.
-      documents: the documents.
-      spans: per document, the character spans of its sentences.
-    """
-    tokens: np.ndarray
-    annotations: np.ndarray
-    bounds: list[list[int]]
+    """The tokens of several documents, concatenated."""
+    tokens: np.ndarray  # [n] int32
+    annotations: np.ndarray  # [n] uint8: 1 for the first token of an annotated unit, 2 for its other tokens, else 0
+    bounds: list[list[int]]  # per document, offsets in `tokens`: its start, then the end of each sentence
     documents: Sequence[Document]
-    spans: list[list[tuple[int, int]]]
+    spans: list[list[tuple[int, int]]]  # per document, the character spans of its sentences
 
     def place(self, document: int, sentence: int) -> str:
         """Returns `file:line` of a sentence."""
@@ -113,8 +105,7 @@ def _split_long(document: Document, spans: list[tuple[int, int]], stats: CorpusS
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the token ids [n] of all texts, the number of tokens of each text, and the character offsets [n, 2]
-    within each text (empty without `with_offsets`)."""
+    """Returns the token ids [n] of all texts, the number of tokens of each, and character offsets [n, 2] if wanted."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     ids, lengths, offsets = list[np.ndarray](), list[int](), list[Any]()
     for start in range(0, len(texts), _BATCH_TEXTS):
@@ -129,7 +120,6 @@ def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple
 
 
 def _annotate(chunk: TokenizedChunk, ends: np.ndarray, offsets: np.ndarray) -> None:
-    """Marks the tokens that overlap an annotated unit."""
     text = 0
     for document, spans in zip(chunk.documents, chunk.spans):
         first = ends[text]

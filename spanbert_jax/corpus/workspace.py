@@ -62,4 +62,3 @@ def _check_replaceable(out: pathlib.Path) -> None:
                             "directory")
 
 
-

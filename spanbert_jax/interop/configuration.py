@@ -1,6 +1,4 @@
 """Hugging Face's config.json: reading, checking and writing."""
-from __future__ import annotations
-
 import json
 import math
 import pathlib
@@ -19,12 +17,10 @@ _POSITIVE = ("layer_norm_eps", "layer_norm_epsilon", "initializer_range")
 
 
 def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path | None]:
-    """The config.json in a directory and its path; {} and None if there is none.
+    """Returns the config.json in a directory and its path; {} and None if there is none.
 
-    For an encoder with a decoder it is the encoder's config, and `PREFIX` the prefix of the encoder's tensors.
-
-    Raises:
-      UserError: it is not a JSON object.
+    For an encoder with a decoder it is the encoder's config, and `PREFIX` the prefix of the encoder's tensors. Raises
+    UserError if the file is not a JSON object.
     """
     file = next((directory / name for name in CONFIG_FILES if (directory / name).is_file()), None)
     if file is None:
@@ -41,11 +37,7 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
 
 
 def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
-    """Checks the type and range of a field.
-
-    Raises:
-      UserError: naming the field.
-    """
+    """Raises UserError if the type or the range of a field is wrong."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if field == "clamp_attention":
         allowed, holds = "true or false", isinstance(value, bool)
@@ -60,17 +52,7 @@ def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
 
 
 def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | None, where: str) -> tuple[str, ...]:
-    """Names of the classes of a stored classification head.
-
-    Args:
-      count: number of classes.
-      values: the config.json.
-      file: its path.
-      where: file and name of the tensor with the classes, for errors.
-
-    Raises:
-      UserError: the config names another number of classes.
-    """
+    """Returns the names of the `count` classes of a tensor at `where`. Raises UserError if config.json has others."""
     numbers = [str(number) for number in range(count)]
     named = values.get("id2label") or {number: f"LABEL_{number}" for number in numbers}
     if not isinstance(named, dict) or named.keys() != set(numbers):
@@ -79,11 +61,7 @@ def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | No
 
 
 def transformers_class(model: EncoderModel) -> str:
-    """Name of the class of transformers for a model.
-
-    Raises:
-      UserError: transformers has none for its head.
-    """
+    """Returns the name of transformers' class for a model. Raises UserError if there is none for its head."""
     classes, name = conversion_of(model.config).classes, model.head.exported_name
     if name not in classes:
         raise UserError(f"head {name!r}: transformers has no class for a {model.config.architecture} with it; allowed "
@@ -92,7 +70,7 @@ def transformers_class(model: EncoderModel) -> str:
 
 
 def to_values(model: EncoderModel) -> dict[str, Any]:
-    """The config.json of a model."""
+    """Returns the config.json of a model."""
     values = {"architectures": [transformers_class(model)], **conversion_of(model.config).to_values(model.config)}
     if labels := model.head.labels:
         values["id2label"] = {str(number): label for number, label in enumerate(labels)}

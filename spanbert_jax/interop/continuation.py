@@ -1,6 +1,4 @@
 """Stored weights adapted to a model with other positions, another vocabulary or further heads."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +19,9 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 class _Adapted:
-    """Tensors of which some are changed when they are read."""
+    """Tensors, some of which change when they are read: to a number of rows, by a function."""
 
     def __init__(self, tensors: NamedTensors, changes: dict[str, tuple[int, Change]]):
-        """`changes`: by name, the number of rows after the change, and the change."""
         self.path, self.where = tensors.path, tensors.where
         self._tensors, self._changes = tensors, changes
         self.shapes = dict(tensors.shapes) | {
@@ -38,7 +35,7 @@ class _Adapted:
 
 def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokenizer: Tokenizer,
                    seed: int) -> dict[str, Any]:
-    """Initial parameters of a model from stored weights.
+    """Returns initial parameters of a model from stored weights.
 
     Heads that are not stored are new. Positions beyond the stored ones repeat those from the first on; places of the
     boundary head beyond the stored ones repeat the last. Rows of new vocabulary entries are the mean of the rows of the
@@ -47,8 +44,8 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
     Args:
       pretrained: the stored weights.
       model: a model of the same shape, or with fewer layers.
-      tokenizer: of the model.
-      seed: of what is drawn at random.
+      tokenizer: the model's tokenizer.
+      seed: seed of new heads and new rows.
 
     Raises:
       UserError: the stored vocabulary is unknown, or a tensor does not fit.
@@ -76,7 +73,7 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
 
 
 def _plan_vocabulary(pretrained: Pretrained, tokenizer: Tokenizer) -> Transplant | None:
-    """How the rows of the stored vocabulary become those of another; None if it is the same."""
+    """Returns the plan from the stored vocabulary to another one; None if they are equal."""
     old, why_none = find_tokenizer(pretrained)
     if old is None:
         if pretrained.config.vocab_size != tokenizer.get_vocab_size():

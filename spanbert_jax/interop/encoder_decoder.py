@@ -1,6 +1,4 @@
 """Encoder-decoder models as directories of transformers' EncoderDecoderModel: BERT with BERT, or with GPT-2."""
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib
@@ -33,14 +31,14 @@ _TIED = "tie_encoder_decoder"
 
 def load_encoder_decoder(name_or_path: str | pathlib.Path,
                          dtype: str = "float32") -> tuple[EncoderDecoder, dict[str, Any]]:
-    """An encoder-decoder model with its weights, as `model, params`.
+    """Returns an encoder-decoder model and its parameters.
 
     Args:
       name_or_path: a directory of an EncoderDecoderModel, or its name on the Hugging Face hub.
       dtype: of the activations.
 
     Raises:
-      UserError: naming file and tensor.
+      UserError: a file or tensor, which the message names, is missing or invalid.
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "an EncoderDecoderModel")
@@ -74,7 +72,7 @@ class _Aliased:
 
 
 def _with_both_names(files: Sequence[Tensors]) -> list[Tensors]:
-    """Tensors of encoder and decoder with tied weights: transformers stores them once, here both names are given."""
+    """Gives tied weights of encoder and decoder, which transformers stores once, both names."""
     names, found = {name for file in files for name in file.shapes}, list[Tensors]()
     for file in files:
         others: dict[str, str] = {}
@@ -87,12 +85,7 @@ def _with_both_names(files: Sequence[Tensors]) -> list[Tensors]:
 
 
 def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib.Path]:
-    """A config.json and its path; that of an encoder-decoder model is checked.
-
-    Args:
-      path: the directory.
-      what: what it should be the directory of, for errors.
-    """
+    """Returns a checked config.json and its path. `what` describes the expected model in errors."""
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -110,7 +103,6 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
 
 def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
              file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
-    """Config and tensors of the decoder of an encoder-decoder model."""
     conversion = conversion_for(values)
     conversion.check(values, file, decoder=True)
     tensors = NamedTensors(path, files, conversion, prefix="decoder.")
@@ -119,14 +111,14 @@ def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
 
 def open_decoder(name_or_path: str | pathlib.Path,
                  memory_width: int) -> tuple[ModelConfig, NamedTensors, dict[str, Any] | None]:
-    """A stored decoder: its config, its tensors, and the projection from the encoder's width if it differs.
+    """Returns config and tensors of a stored decoder, and the projection from the encoder's width if it differs.
 
     Args:
       name_or_path: a GPT-2, which has no attention to an encoder yet, or an EncoderDecoderModel.
       memory_width: width of the encoder.
 
     Raises:
-      UserError: naming file and tensor.
+      UserError: a file or tensor, which the message names, is missing or invalid.
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "a GPT-2 or an EncoderDecoderModel")
@@ -155,26 +147,25 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
 
 
 def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path,
-                         settings: GenerationSettings,
-                         tokenizer: Tokenizer | None = None, target_tokenizer: Tokenizer | None = None) -> None:
+                         settings: GenerationSettings, tokenizer: Tokenizer | None = None,
+                         target_tokenizer: Tokenizer | None = None) -> None:
     """Writes an encoder-decoder model as a directory of transformers' EncoderDecoderModel.
 
     Args:
       model: the model.
       params: its parameters.
       directory: directory to create.
-      settings: generation settings, the defaults of transformers' `generate` for this directory.
-      tokenizer: of the sources.
-      target_tokenizer: of the targets, if it is another one; written to `TARGET_TOKENIZER_FOLDER` in the directory.
+      settings: generation settings, which become the defaults of transformers' `generate`.
+      tokenizer: tokenizer of the sources.
+      target_tokenizer: another tokenizer of the targets; written to `TARGET_TOKENIZER_FOLDER` in the directory.
 
     Raises:
       UserError: `directory` is not empty, or the disk is full.
     """
-    params = merge_tied_params(nn.unbox(params))
-    decoder = model.decoder_config
+    params, decoder = merge_tied_params(nn.unbox(params)), model.decoder_config
+    conversion = conversion_of(decoder)
     with new_directory(pathlib.Path(directory).expanduser()) as folder:
         save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
-        conversion = conversion_of(decoder)
         decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
                           "is_decoder": True, "add_cross_attention": True, "tie_word_embeddings": True}
         special = dict(decoder_start_token_id=settings.start, eos_token_id=settings.end, pad_token_id=settings.pad)
@@ -190,7 +181,6 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
 
 
 def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
-    """Writes a tokenizer of any kind for transformers."""
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = target_ids(tokenizer)
@@ -202,7 +192,7 @@ def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: 
 
 
 def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
-    """The fields of a generation_config.json. Unused ones are left out, since transformers warns about them."""
+    """Returns a generation_config.json without unused fields, about which transformers warns."""
     values: dict[str, Any] = dict(max_new_tokens=settings.max_length, min_new_tokens=settings.min_length,
                                   num_beams=settings.beams, no_repeat_ngram_size=settings.no_repeat_ngram,
                                   do_sample=settings.sample)

@@ -1,6 +1,4 @@
 """Exports a model in a format, completely or not at all, and compares the export with it."""
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import logging
@@ -19,23 +17,15 @@ from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.model import EncoderModel
 
 logger = logging.getLogger("spanbert_jax")
-CARD_FILE = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How far the outputs of an exported model are from the model's on the same inputs.
-
-    Attributes:
-      with_what: the library that ran the exported model, and the files that it read.
-      difference: the largest one, relative to the largest output or to 1 if that is more; None if not compared.
-      allowed: the largest allowed difference.
-      why_not: why it was not compared.
-    """
-    with_what: str
-    difference: float | None
-    allowed: float
-    why_not: str = ""
+    """Comparison of the outputs of an exported model with the model's on the same inputs."""
+    with_what: str  # the library that ran the exported model, and the files that it read
+    difference: float | None  # the largest, relative to the largest output, or to 1 if that is more; None if not run
+    allowed: float  # the largest allowed difference
+    why_not: str = ""  # why it was not compared
 
     def __str__(self) -> str:
         if self.difference is None:
@@ -49,10 +39,10 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
     """Writes a model as a directory of transformers, which `from_pretrained` reads back bit for bit.
 
     Args:
-      model: as from `from_pretrained`.
+      model: the model.
       params: its parameters.
-      directory: must be new, or empty.
-      tokenizer: written with it.
+      directory: a new or empty directory.
+      tokenizer: tokenizer to write with the model.
 
     Raises:
       UserError: `directory` is not empty, or cannot be written; nothing is left of it then.
@@ -94,13 +84,11 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     if tokenizer is not None and tokenizer.get_vocab_size() > model.config.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} entries and the model "
                         f"{model.config.vocab_size:,}; give the tokenizer that it was trained with")
-    writer = load_format(format)
-    model = model.clone(compute=model.compute.replace(dtype="float32"))
+    writer, model = load_format(format), model.clone(compute=model.compute.replace(dtype="float32"))
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
-        (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
-        comparison = _compare(writer, folder, original, model, params) if compare else None
-    return comparison
+        (folder / "README.md").write_text(model_card(out.name, model, format, facts), encoding="utf-8")
+        return _compare(writer, folder, original, model, params) if compare else None
 
 
 def _check_finite(params: Any) -> None:
@@ -130,7 +118,7 @@ def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | 
 
 def _run_either(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,
                 inputs: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-    """Outputs of the original if the library can read it, else of the export; and which of them it was."""
+    """Returns which model the library ran, the original if it can read it, else the export; and its outputs."""
     if original is not None:
         try:
             return str(original), writer.run(original, model, inputs)
@@ -161,13 +149,13 @@ def probe(model: EncoderModel, rows: int = 3, length: int = 24) -> dict[str, np.
 
 
 def outputs_of(model: EncoderModel, params: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of a model by the names of `model.Outputs`."""
+    """Returns the outputs of a model by the names of `model.Outputs`."""
     outputs = jax.jit(model.apply)({"params": params}, **inputs)
     return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}
 
 
 def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], real: np.ndarray) -> float:
-    """The largest difference of any output, relative to the largest value of that output or to 1 if that is more.
+    """Returns the largest difference of any output, relative to its largest value or to 1 if that is more.
 
     Args:
       ours: outputs of the model.

@@ -1,11 +1,8 @@
-"""Where stored tensors lie in our parameters.
+"""The place of each stored tensor in our parameters, by the names of `architectures`.
 
-Names and layouts are those of `architectures`; the boundary head has the reference's names. Kernels are transposed,
-since PyTorch's linear layers hold [out, in]; layers are stacked on a leading axis; rows that pad our vocabulary have no
-counterpart.
+Kernels are transposed, because PyTorch's linear layers hold [out, in]; layers are stacked on a leading axis; rows that
+pad our vocabulary have no stored tensor.
 """
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -21,20 +18,12 @@ from spanbert_jax.model import Decoder, EncoderModel
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One of our parameters.
-
-    Attributes:
-      path: its keys in the tree.
-      shape: of the parameter.
-      names: of its tensors; one for each layer if it is stacked.
-      stacked: whether its leading axis counts layers.
-      rows: rows of its vocabulary without padding; None if it has no vocabulary axis.
-    """
-    path: tuple[str, ...]
+    """One of our parameters."""
+    path: tuple[str, ...]  # its keys in the tree
     shape: tuple[int, ...]
-    names: tuple[str, ...]
-    stacked: bool
-    rows: int | None
+    names: tuple[str, ...]  # names of its tensors; one for each layer if it is stacked
+    stacked: bool  # whether its leading axis counts layers
+    rows: int | None  # rows of its vocabulary without padding; None if it has no vocabulary axis
 
     @property
     def kind(self) -> str:
@@ -47,21 +36,10 @@ class Leaf:
         return "memory_attention" if "memory_attention" in "/".join(self.path) else self.path[0]
 
     @property
-    def is_in_body(self) -> bool:
-        """Whether it belongs to embeddings or layers, not to a head."""
-        return self.path[0] in ("encoder", "embeddings", "layers", "norm")
-
-    @property
-    def is_of_norm(self) -> bool:
-        """Whether it belongs to a layer norm."""
-        return self.path[-2].endswith("norm")
-
-    @property
     def tensor_shape(self) -> tuple[int, ...]:
         """The shape of each of its tensors."""
         shape = self.shape[1:] if self.stacked else self.shape
-        if self.rows is not None:
-            shape = (self.rows, *shape[1:])
+        shape = shape if self.rows is None else (self.rows, *shape[1:])
         return shape[::-1] if self.kind == "kernel" else shape
 
     def slot(self, index: int, array: np.ndarray) -> np.ndarray:
@@ -72,7 +50,7 @@ class Leaf:
 
 @functools.cache
 def leaves(model: EncoderModel | Decoder) -> tuple[Leaf, ...]:
-    """The parameters of a model, in a fixed order."""
+    """Returns the parameters of a model, in a fixed order."""
     shapes = nn.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), **model.dummy_inputs)["params"]))
     names = conversion_of(model.config).names
     return tuple(leaf_of(tuple(key.key for key in path), leaf.shape, model.config.vocab_size, names)
@@ -80,16 +58,9 @@ def leaves(model: EncoderModel | Decoder) -> tuple[Leaf, ...]:
 
 
 def leaf_of(path: tuple[str, ...], shape: tuple[int, ...], vocab_size: int, names: TensorNames) -> Leaf:
-    """The parameter at a path.
+    """Returns the parameter with the keys `path`. Raises KeyError if no model of the architecture has it.
 
-    Args:
-      path: its keys in the tree.
-      shape: of the parameter.
-      vocab_size: V without padding.
-      names: of the architecture's tensors.
-
-    Raises:
-      KeyError: no model of the architecture has it.
+    `vocab_size` is V without padding, and `names` are those of the architecture.
     """
     stacked, module = "layers" in path[:2], "/".join(path[:-1])
     # A decoder's modules have the names of an encoder's.
@@ -100,7 +71,7 @@ def leaf_of(path: tuple[str, ...], shape: tuple[int, ...], vocab_size: int, name
 
 
 def build(model: EncoderModel | Decoder, make: Callable[[Leaf], Any]) -> dict[str, Any]:
-    """A tree of parameters, each made from its `Leaf`."""
+    """Returns a tree of parameters, each made from its `Leaf`."""
     tree: dict[str, Any] = {}
     for leaf in leaves(model):
         node = tree

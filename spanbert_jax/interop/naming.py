@@ -1,11 +1,10 @@
 """Tensors of weight files under the names of `architectures`, whatever their names in the files are."""
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -16,29 +15,18 @@ from spanbert_jax.interop.sources.tensors import Tensors
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor as it is stored.
-
-    Attributes:
-      file: the file that it is in.
-      name: its name in the file.
-      part: (index, count) of a part of its leading axis, if several tensors are fused in it; None for all of it.
-      transposed: whether it is stored transposed, [in, out].
-    """
-    file: Tensors
-    name: str
-    part: tuple[int, int] | None = None
-    transposed: bool = False
+    """A tensor as it is stored."""
+    file: Tensors  # the file that it is in
+    name: str  # its name in the file
+    part: tuple[int, int] | None = None  # (index, count) of a part of fused tensors, on the leading axis, if any
+    transposed: bool = False  # whether it is stored transposed, [in, out]
 
     def __str__(self) -> str:
         return f"{self.file.path}: {self.name}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape, or that of its part.
-
-        Raises:
-          UserError: it has no such parts.
-        """
+        """Shape of the tensor or its part. Raises UserError if it cannot be divided."""
         shape = tuple(self.file.shapes[self.name])
         shape = shape[::-1] if self.transposed else shape
         if self.part is None:
@@ -57,35 +45,20 @@ class Stored:
 
 
 class NamedTensors:
-    """Tensors of one or more files under the names of an architecture.
-
-    Attributes:
-      path: of the file or directory.
-      names: the architecture's names.
-    """
+    """Tensors of one or more files, at `path`, under the `names` of an architecture."""
 
     def __init__(self, path: pathlib.Path, files: Sequence[Tensors], conversion: Conversion, prefix: str = ""):
-        """Finds the names.
-
-        Args:
-          path: of the file or directory.
-          files: with the tensors.
-          conversion: of the architecture.
-          prefix: tensors whose names do not start with it are ignored.
-
-        Raises:
-          UserError: the tensors are of another architecture, or two of them have the same name.
-        """
+        """Names the tensors with `prefix`. Raises UserError for another architecture, or for two of the same name."""
         self.path, self.names = path, conversion.names
         stored = [Stored(file, name) for file in files for name in file.shapes if name.startswith(prefix)]
         self._entries = conversion.rename(path, stored)
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors by name."""
+        """Shapes of the tensors, by name."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
-    def without(self, module: str) -> NamedTensors:
+    def without(self, module: str) -> Self:
         """A copy without the tensors of a module of ours, such as "classification_head"."""
         others, prefix = copy.copy(self), f"{self.names.modules[module]}."
         others._entries = {name: entry for name, entry in self._entries.items() if not name.startswith(prefix)}
@@ -93,7 +66,7 @@ class NamedTensors:
         return others
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype that it is stored in."""
+        """Returns a tensor, in the dtype that it is stored in."""
         return self._entries[name].read()
 
     def where(self, name: str) -> str:
@@ -107,11 +80,7 @@ class NamedTensors:
         return [entry.name for name, entry in self._entries.items() if not (names.is_known(name) or name in ignored)]
 
     def check_ties(self) -> None:
-        """Checks that output layers repeat the token embedding, except for rows of padding.
-
-        Raises:
-          UserError: naming one that does not; models here have one embedding for both.
-        """
+        """Raises UserError unless output layers repeat the token embedding, as ours do, except for rows of padding."""
         embedding = self.names.embedding
         for tie in self.names.ties:
             if self._entries.get(tie, self._entries[embedding]) == self._entries[embedding]:

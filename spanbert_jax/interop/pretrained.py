@@ -1,6 +1,4 @@
 """Models from names and paths."""
-from __future__ import annotations
-
 import dataclasses
 import logging
 import pathlib
@@ -16,21 +14,11 @@ from spanbert_jax.interop import configuration, weights
 from spanbert_jax.interop.architectures import StoredParts, TensorNames, conversion_for, conversion_of
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files
-from spanbert_jax.interop.sources.own_file import OwnFile
-from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
+from spanbert_jax.interop.sources.safetensors_file import OwnFile, SafetensorsFile
 from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.interop.sources.workdir import read_workdir
-from spanbert_jax.model import (
-    ComputeConfig,
-    EncoderModel,
-    EncoderOnly,
-    Head,
-    ModelConfig,
-    PretrainingHeads,
-    head_names,
-    make_head,
-)
-from spanbert_jax.model.heads import TOKEN_EMBEDDING
+from spanbert_jax.model import ComputeConfig, EncoderModel, EncoderOnly, Head, ModelConfig, PretrainingHeads, make_head
+from spanbert_jax.model.heads import TOKEN_EMBEDDING, head_names
 
 logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"
@@ -45,18 +33,11 @@ class NoTokenizer(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Weights at a path, and the model that they are of.
-
-    Attributes:
-      path: the located file or directory.
-      tensors: under the names of the architecture.
-      stored: config and heads that they hold.
-      facts: about the training run that they come from, for its model card; None elsewhere.
-    """
-    path: pathlib.Path
-    tensors: NamedTensors
-    stored: StoredParts
-    facts: dict[str, Any] | None = None
+    """Stored weights."""
+    path: pathlib.Path  # the located file or directory
+    tensors: NamedTensors  # the tensors under the names of the architecture
+    stored: StoredParts  # their config and heads
+    facts: dict[str, Any] | None = None  # facts about their training run, for the model card; None elsewhere
 
     @property
     def config(self) -> ModelConfig:
@@ -69,33 +50,32 @@ class Pretrained:
         return self.stored.head
 
     def model(self, head: str | None, labels: Sequence[str] | None = None, dtype: str = "float32") -> EncoderModel:
-        """A model for the weights.
+        """Returns a model for the weights.
 
         Args:
           head: one of `head_names()`. "pretraining" has the stored pretraining heads, and a new boundary head if
             no pretraining heads are stored.
           labels: classes of a classification head; the stored ones, or else two, if not given.
-          dtype: of the activations.
+          dtype: dtype of the activations.
         """
         made = make_head(head, labels or (self.head.labels if head == self.head.name else None))
         if isinstance(made, EncoderOnly):
             made = EncoderOnly(self.stored.pooler)
         elif isinstance(made, PretrainingHeads):
-            found = self.stored.pretraining
-            boundary = found.boundary or not isinstance(self.head, PretrainingHeads)
-            made = dataclasses.replace(found, boundary=boundary)
+            made, found = self.stored.pretraining, isinstance(self.head, PretrainingHeads)
+            made = dataclasses.replace(made, boundary=made.boundary or not found)
         return EncoderModel(self.config, made, ComputeConfig(dtype=dtype))
 
 
 def open_pretrained(name_or_path: str | pathlib.Path, step: int | None = None) -> Pretrained:
-    """Locates weights and reads what they hold; each tensor is read when it is needed.
+    """Locates weights and reads their names, config and heads. Each tensor is read when it is needed.
 
     Args:
       name_or_path: as for `from_pretrained`.
-      step: of the checkpoint in a workdir; the newest valid one if not given.
+      step: step of the checkpoint in a workdir; None for the newest valid one.
 
     Raises:
-      UserError: naming the file: it is missing, incomplete, or of another architecture.
+      UserError: a file is missing, incomplete, or of another architecture.
     """
     with readable(name_or_path):
         return _open(locate(name_or_path), step)
@@ -125,12 +105,7 @@ def _open(path: pathlib.Path, step: int | None) -> Pretrained:
 
 
 def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
-    """The tensors of a file of any format. The packages that a format needs are imported here.
-
-    Args:
-      file: its path.
-      names: of the architecture, for files in our own layout.
-    """
+    """Opens a file of any format, and imports the packages for it. `names` are for files in our own layout."""
     if file.name == PARAMS_FILE:
         return OwnFile(SafetensorsFile(file), names)
     if file.suffix == ".safetensors":
@@ -143,15 +118,10 @@ def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
 
 
 def load_params(pretrained: Pretrained, model: EncoderModel, seed: int = 0) -> dict[str, Any]:
-    """The parameters of a model as JAX arrays, from stored weights.
-
-    Args:
-      pretrained: the stored weights.
-      model: as `Pretrained.model` makes it.
-      seed: of heads that are not stored.
+    """Returns parameters, as JAX arrays, for a model from `Pretrained.model`. `seed` is for heads that are not stored.
 
     Raises:
-      UserError: naming file and tensor.
+      UserError: a tensor, which the message names, is missing or invalid.
     """
     tensors = pretrained.tensors
     if TOKEN_EMBEDDING in model.head.inputs:
@@ -163,7 +133,7 @@ def load_params(pretrained: Pretrained, model: EncoderModel, seed: int = 0) -> d
 
 def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *,
                     labels: Sequence[str] | None = None, dtype: str = "float32") -> tuple[EncoderModel, dict[str, Any]]:
-    """A model with its weights, as `model, params`.
+    """Returns a model and its parameters.
 
     `model.apply({"params": params}, input_ids, attention_mask=..., token_type_ids=...)` gives `model.Outputs`.
 
@@ -173,10 +143,10 @@ def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *
       head: None, "pretraining", "masked_lm", "question_answering", "sequence_classification" or
         "token_classification". A head that is not stored is initialized, with a warning.
       labels: names of the classes of a classification head; the stored ones, or else two, if not given.
-      dtype: of the activations; parameters are float32.
+      dtype: dtype of the activations; parameters are float32.
 
     Raises:
-      UserError: naming file and tensor.
+      UserError: a file or tensor, which the message names, is missing or invalid.
     """
     if head not in head_names():
         raise UserError(f"head={head!r}: allowed are {', '.join(map(repr, head_names()))}")
@@ -190,7 +160,7 @@ def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *
 
 
 def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
-    """The tokenizer of a model, or of a file (vocab.txt, tokenizer.json).
+    """Returns the tokenizer of a model, or of a file (vocab.txt, tokenizer.json).
 
     Args:
       name_or_path: a model as for `from_pretrained`, or a file.
@@ -210,31 +180,28 @@ def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = No
 
 
 def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of a model, or None and the reason why there is none.
-
-    Args:
-      pretrained: the model.
-      given: path of another tokenizer to take.
+    """Returns the tokenizer of a model, or the `given` path's; or None and the reason why there is none.
 
     Raises:
       UserError: it has more entries than the model's vocabulary, so it is another model's.
     """
+    path = given or pretrained.path
     try:
-        tokenizer = load_tokenizer(given or pretrained.path)
+        tokenizer = load_tokenizer(path)
     except NoTokenizer as error:
         return None, str(error)
-    if tokenizer.get_vocab_size() > pretrained.config.vocab_size:
-        raise UserError(f"{given or pretrained.path}: its tokenizer has {tokenizer.get_vocab_size():,} entries and the "
-                        f"model {pretrained.config.vocab_size:,}; give the vocabulary that it was trained with")
-    if tokenizer.get_vocab_size() < pretrained.config.vocab_size:
+    found, wanted = tokenizer.get_vocab_size(), pretrained.config.vocab_size
+    if found > wanted:
+        raise UserError(f"{path}: its tokenizer has {found:,} entries and the model {wanted:,}; give the vocabulary "
+                        "that it was trained with")
+    if found < wanted:
         logger.warning("the tokenizer of %s has %s entries and the model %s: correct only if its embedding is padded",
-                       given or pretrained.path, f"{tokenizer.get_vocab_size():,}",
-                       f"{pretrained.config.vocab_size:,}")
+                       path, f"{found:,}", f"{wanted:,}")
     return tokenizer, ""
 
 
 def _known_vocabulary(directory: pathlib.Path) -> str:
-    """Which vocabulary a model without one has, if its size is SpanBERT's."""
+    """Returns a hint about the vocabulary of a model without one, if its size is SpanBERT's."""
     values, _ = configuration.read_values(directory)
     if values.get("vocab_size", _CASED_VOCABULARY) != _CASED_VOCABULARY:
         return ""

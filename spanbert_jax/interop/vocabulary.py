@@ -1,6 +1,4 @@
 """Embedding rows for a new vocabulary, made from those of an old one."""
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -11,7 +9,7 @@ from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS
 
 @dataclasses.dataclass(frozen=True)
 class Transplant:
-    """How the rows of a new vocabulary are made.
+    """The plan for the rows of a new vocabulary.
 
     Attributes:
       sources: for each new token, in the order of ids, the old ids whose mean its row is: one if the old vocabulary has
@@ -29,16 +27,12 @@ class Transplant:
         return sum(not ids for ids in self.sources)
 
     def apply(self, rows: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-        """New float32 rows from old ones.
+        """Returns new float32 rows from old ones [V, ...].
 
-        Args:
-          rows: old rows, [V, ...].
-          deviation: standard deviation of rows that are drawn at random; biases [V] of such tokens are zero.
-          seed: for these rows.
+        Rows are drawn at random with a standard `deviation`; biases [V] of such tokens are zero.
         """
         rows = rows.astype(np.float32)
-        first = np.array([ids[0] if ids else 0 for ids in self.sources])
-        new = rows[first]
+        new = rows[[ids[0] if ids else 0 for ids in self.sources]]
         for token, ids in enumerate(self.sources):
             if len(ids) > 1:
                 new[token] = rows[list(ids)].mean(axis=0)
@@ -75,12 +69,12 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
 
 
 def _as_wordpiece(text: str) -> str:
-    """The text of a byte-level token in WordPiece's notation: with the prefix of tokens that continue a word."""
+    """Returns the text of a byte-level token in WordPiece's notation: "##" before tokens that continue a word."""
     return text.strip() if not text[:1].isalnum() else CONTINUATION_PREFIX + text
 
 
 def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:
-    """A model that splits the inside of a word into continuing wordpieces, with their ids."""
+    """Returns a model that splits the inside of a word into continuing wordpieces, with their ids."""
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     bodies = {token.removeprefix(CONTINUATION_PREFIX): number for token, number in vocab.items()
               if token.startswith(CONTINUATION_PREFIX) and len(token) > len(CONTINUATION_PREFIX)}

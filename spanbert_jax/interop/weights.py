@@ -1,6 +1,4 @@
 """From named tensors to parameters."""
-from __future__ import annotations
-
 import logging
 import math
 import os
@@ -19,20 +17,21 @@ logger = logging.getLogger("spanbert_jax")
 _THREADS = min(8, os.cpu_count() or 1)
 _BLOCK = 64  # rows of a kernel that are transposed at once
 _ALIGNMENT = 64  # bytes
+_BODY = ("encoder", "embeddings", "layers", "norm")  # the modules that are no heads
 
 
 def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
          finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
-    """The parameters of a model from tensors; heads that are missing are initialized, with a warning.
+    """Returns the parameters of a model from tensors; heads that are missing are initialized, with a warning.
 
     Args:
       model: the model.
-      tensors: under the names of its architecture.
-      seed: for new heads.
-      finish: called with each parameter when it is complete, in float32; the tree holds its results.
+      tensors: tensors under the names of its architecture.
+      seed: seed of new heads.
+      finish: called with each complete float32 parameter; the tree holds its results.
 
     Raises:
-      UserError: naming file and tensor: one is missing, has another shape, or has numbers that are not finite.
+      UserError: a tensor is missing, has another shape, or has numbers that are not finite.
     """
     there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
     new = {leaf.module for leaf in leaves(model)} - there
@@ -59,13 +58,9 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
 
 
 def _check_biases(parts: Sequence[Leaf], tensors: LocatedTensors) -> None:
-    """Checks that biases are either all there or all missing, for each projection and for all layer norms together.
-
-    Raises:
-      UserError: naming one that is missing.
-    """
-    biases = [leaf for leaf in parts if leaf.kind == "bias" and leaf.is_in_body]
-    norms = [name for leaf in biases for name in leaf.names if leaf.is_of_norm]
+    """Raises UserError if only some biases of a projection's layers, or of all layer norms together, are missing."""
+    biases = [leaf for leaf in parts if leaf.kind == "bias" and leaf.path[0] in _BODY]
+    norms = [name for leaf in biases for name in leaf.names if leaf.path[-2].endswith("norm")]
     for group in (norms, *(leaf.names for leaf in biases)):
         there = [name in tensors.shapes for name in group]
         if any(there) and not all(there):
@@ -74,7 +69,7 @@ def _check_biases(parts: Sequence[Leaf], tensors: LocatedTensors) -> None:
 
 
 def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarray:
-    """A new parameter from the distribution that the model initializes it with."""
+    """Returns a new parameter from the distribution that the model initializes it with."""
     if leaf.kind in ("kernel", "embedding"):
         return random.standard_normal(leaf.shape, np.float32) * np.float32(deviation)
     return np.full(leaf.shape, leaf.kind == "scale", np.float32)
@@ -99,7 +94,7 @@ def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: LocatedTensors) ->
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An array that JAX on a CPU can use without a copy."""
+    """Returns an array that JAX on a CPU can use without a copy."""
     size = math.prod(shape) * 4
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -107,15 +102,12 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_checked(tensors: LocatedTensors, name: str, leaf: Leaf) -> np.ndarray:
-    """Reads a tensor and checks its shape, its dtype and that all numbers are finite; a vocabulary may have more rows.
+    """Reads a tensor. Raises UserError if its shape or dtype is wrong, or a number is not finite.
 
-    Raises:
-      UserError: naming file and tensor.
+    A vocabulary may have more rows.
     """
-    wanted, found = leaf.tensor_shape, tensors.shapes[name]
-    padded = leaf.rows is not None and len(found) == len(wanted) and (
-        found[0] >= wanted[0] and found[1:] == wanted[1:])
-    where = tensors.where(name)
+    wanted, found, where = leaf.tensor_shape, tensors.shapes[name], tensors.where(name)
+    padded = leaf.rows is not None and found[:1] >= wanted[:1] and found[1:] == wanted[1:]
     if found != wanted and not padded:
         raise UserError(f"{where} is {list(found)}; the model needs {list(wanted)}")
     value = tensors.read(name)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, load_tokenizer
+from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, load_tokenizer, read_json
 
 # Folder of the target tokenizer in the directory of a model whose encoder has another tokenizer.
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"
@@ -23,11 +23,7 @@ class TargetIds(NamedTuple):
 
 
 def target_ids(tokenizer: Tokenizer) -> TargetIds:
-    """Returns the ids of [CLS], [SEP], [PAD] and [UNK]. In GPT-2 one token is start, end and padding.
-
-    Raises:
-      UserError: the tokenizer has neither BERT's nor GPT-2's special tokens.
-    """
+    """Returns the ids of BERT's special tokens or of GPT-2's, one for all. Raises UserError if it has neither."""
     pad, unknown, start, end = (tokenizer.token_to_id(token) for token in SPECIAL_TOKENS[:4])
     if None not in (pad, start, end):
         return TargetIds(start, end, pad, unknown if isinstance(tokenizer.model, models.WordPiece) else None)
@@ -40,9 +36,7 @@ def target_ids(tokenizer: Tokenizer) -> TargetIds:
 def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-level BPE tokenizer as in GPT-2. It can encode any text, and decoding restores the text exactly.
 
-    Args:
-      texts: training texts.
-      vocab_size: at least `MIN_TARGET_VOCAB_SIZE`.
+    `vocab_size` is at least `MIN_TARGET_VOCAB_SIZE`.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -66,9 +60,11 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     if (folder / TARGET_TOKENIZER_FOLDER).is_dir():
         folder /= TARGET_TOKENIZER_FOLDER
     file = folder / "tokenizer.json" if folder.is_dir() else folder
-    tokenizer = _load_json(file) if file.suffix == ".json" and file.is_file() else None
-    if tokenizer is not None and not isinstance(tokenizer.model, models.WordPiece):
-        return tokenizer
+    if file.suffix == ".json" and file.is_file():
+        tokenizer = read_json(file)
+        target_ids(tokenizer)
+        if not isinstance(tokenizer.model, models.WordPiece):
+            return tokenizer
     if not (folder / "merges.txt").is_file():  # next to BERT's tokenizer.json, merges.txt is of the target tokenizer
         return load_tokenizer(folder)
     try:
@@ -81,12 +77,3 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     return tokenizer
 
 
-def _load_json(file: pathlib.Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower one
-        raise UserError(f"{file}: not a tokenizer ({error})") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    target_ids(tokenizer)
-    return tokenizer

@@ -113,8 +113,7 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 
 def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
-    """Returns [V] uint8: 1 for tokens that begin a word (also [UNK]), 0 for `##` tokens, [PAD], [CLS], [SEP],
-    [MASK]."""
+    """Returns [V] uint8: 1 for [UNK] and tokens that begin a word; 0 for `##` tokens and other special tokens."""
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     table = np.ones(max(vocab.values()) + 1, np.uint8)
     for token, i in vocab.items():
@@ -136,11 +135,19 @@ def _tokenizer_file(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
+def read_json(file: pathlib.Path) -> Tokenizer:
+    """Reads a tokenizer.json of any kind, without padding and truncation. Raises UserError if it is not one."""
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"tokenizer {file}: not a tokenizer.json ({error})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
+    tokenizer = read_json(file)
     model = tokenizer.model
     if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION_PREFIX:
         raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
@@ -155,8 +162,6 @@ def _load_json(file: pathlib.Path, lowercase: bool | None) -> Tokenizer:
             tokenizer.normalizer = _normalizer(lowercase=False)
     if lowercase is not None and own is not None and own != lowercase:
         raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return tokenizer
 
 

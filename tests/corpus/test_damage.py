@@ -11,7 +11,7 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder, RowSource, batches, builder, open_corpus, prepare
-from spanbert_jax.corpus.corpus import file_digests, with_checksum
+from spanbert_jax.corpus.corpus import file_digests, finish_report
 from tests.corpus.test_preparation import snapshot, write_tfds
 
 
@@ -123,7 +123,7 @@ def test_a_report_of_other_content_is_refused(text, copy):
 def test_a_report_with_a_missing_or_mistyped_entry_is_refused(key, corpus, copy):
     for report in ({name: value for name, value in corpus.report.items() if name != key},
                    {**corpus.report, key: ["x"]}):
-        (copy / "report.json").write_text(json.dumps(with_checksum(report)))
+        (copy / "report.json").write_text(json.dumps(finish_report(report)))
         assert_refused(copy)
 
 
@@ -161,7 +161,7 @@ def test_pickled_objects_are_refused_and_never_loaded(agree, corpus, copy, tmp_p
     array[:] = Payload(trap)
     np.save(copy / "unigram.npy", array)
     if agree:  # written by someone who knows the format
-        (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "contents": file_digests(copy)})))
+        (copy / "report.json").write_text(json.dumps(finish_report({**corpus.report, "contents": file_digests(copy)})))
     assert_refused(copy, "unigram.npy")
     assert not trap.exists()
     np.load(io.BytesIO((copy / "unigram.npy").read_bytes()), allow_pickle=True)
@@ -171,7 +171,7 @@ def test_pickled_objects_are_refused_and_never_loaded(agree, corpus, copy, tmp_p
 @pytest.mark.parametrize("array", [np.ones(3, np.int64), np.ones(1000, np.float64), np.ones((1000, 1), np.int64)])
 def test_unigram_counts_of_another_shape_or_type_are_refused(array, corpus, copy):
     np.save(copy / "unigram.npy", array)
-    (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "contents": file_digests(copy)})))
+    (copy / "report.json").write_text(json.dumps(finish_report({**corpus.report, "contents": file_digests(copy)})))
     assert_refused(copy, "unigram.npy", f"not int64 [{corpus.vocab_size}]")
 
 
@@ -205,7 +205,7 @@ def test_a_shard_that_changes_after_opening_is_an_error(change, copy):
 def test_a_file_and_a_newer_format_are_errors(corpus, copy):
     with pytest.raises(UserError, match="a file, not a directory"):
         open_corpus(copy / "report.json")
-    (copy / "report.json").write_text(json.dumps(with_checksum({**corpus.report, "format_version": 3})))
+    (copy / "report.json").write_text(json.dumps(finish_report({**corpus.report, "format_version": 3})))
     assert_refused(copy, "format version 3, but this program reads 2")
 
 

@@ -11,26 +11,15 @@ from spanbert_jax.corpus.documents import Document
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """One source to read.
-
-    Attributes:
-      path: the file, or NAME of a TFDS dataset.
-      format: name of its `CorpusFormat`.
-      split: split of a TFDS dataset; empty for files.
-      name: what reports call the source; empty to use `path`.
-    """
-    path: str
-    format: str
-    split: str = ""
-    name: str = ""
+    """One source to read."""
+    path: str  # of the file, or NAME of a TFDS dataset
+    format: str  # name of its `CorpusFormat`
+    split: str = ""  # split of a TFDS dataset; empty for files
+    name: str = ""  # name in reports, if not the path
 
     def stamp(self) -> tuple[str, int, int]:
-        """Returns name, size in bytes and modification time in ns. Equal stamps are assumed to mean equal content.
-
-        A TFDS dataset consists of many files that only TFDS can locate, so its stamp never repeats: its content is
-        always read.
-        """
-        if self.split:
+        """Returns name, size in bytes and modification time in ns. Equal stamps are assumed to mean equal content."""
+        if self.split:  # only TFDS can locate its many files: this stamp never repeats, so that the content is read
             return f"{self.path}:{self.split}", 0, time.monotonic_ns()
         status = os.stat(self.path)
         return self.name or os.path.abspath(self.path), status.st_size, status.st_mtime_ns

@@ -1,7 +1,6 @@
-"""Source "python": the English prose in this Python installation.
+"""Source "python": the English prose in this Python installation, parsed from files, which are never imported.
 
-The text is that of the `pydoc_data` help topics and of the docstrings of the standard library and the installed
-packages. They are parsed, never imported.
+It consists of the `pydoc_data` help topics, and the docstrings of the standard library and the installed packages.
 """
 import ast
 import gzip

@@ -45,11 +45,7 @@ class TensorNames:
         return self.tensor("encoder/embeddings/token", "embedding")
 
     def tensor(self, module: str, leaf: str) -> str:
-        """The tensor of a parameter of ours, by the path of its module and its leaf, such as "kernel".
-
-        Raises:
-          KeyError: there is none.
-        """
+        """Returns the tensor's name of a parameter, by module and leaf ("kernel", ...). Raises KeyError for others."""
         return f"{self.modules[module]}.{_LEAVES[leaf]}"
 
     def is_known(self, name: str) -> bool:
@@ -60,14 +56,7 @@ class TensorNames:
 
 @dataclasses.dataclass(frozen=True)
 class StoredParts:
-    """What tensors and a config.json hold.
-
-    Attributes:
-      config: of the architecture.
-      head: the head that is stored.
-      pooler: whether there is a pooler.
-      pretraining: the pretraining heads that are stored, whichever `head` is.
-    """
+    """Config, head, pooler (whether there is one) and pretraining heads (whichever `head` is) of stored weights."""
     config: ModelConfig
     head: Head
     pooler: bool
@@ -121,12 +110,12 @@ CONVERSIONS: Registry[Conversion] = Registry("architecture", "conversions", {
 
 
 def conversion_of(config: ModelConfig) -> Conversion:
-    """The conversion of a config's architecture."""
+    """Returns the conversion of a config's architecture."""
     return CONVERSIONS.get(config.architecture)
 
 
 def conversion_for(values: Mapping[str, Any]) -> Conversion:
-    """The conversion for a config.json; BERT's, which then names what it cannot read, if its model_type is unknown."""
+    """Returns the conversion for a config.json; for an unknown model_type BERT's, which reports what is wrong."""
     found = [CONVERSIONS.get(name) for name in CONVERSIONS.names()]
     model_type = values.get("model_type")
     return next((one for one in found if one.required["model_type"] == model_type), CONVERSIONS.get("bert"))

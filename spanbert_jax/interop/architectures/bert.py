@@ -2,8 +2,6 @@
 
 Files may have other prefixes, the old names of layer norm, or fused projections.
 """
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 import re
@@ -85,7 +83,7 @@ _FUSED_PARTS = ("query", "key", "value")
 
 
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
-    """The config and the heads of stored tensors; what config.json leaves out is read from the shapes.
+    """Returns config and heads of stored tensors. Values that config.json lacks are read from the shapes.
 
     Raises:
       UserError: config and tensors contradict each other, or neither gives the number of attention heads.
@@ -105,7 +103,7 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
 
 
 def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> BertConfig:
-    """The config of stored tensors; see `read`."""
+    """Returns the config of stored tensors; see `read`."""
     fields = _config_from_shapes(tensors)
     for ours, theirs in _FIELDS.items():
         stated = values.get(theirs)
@@ -155,7 +153,6 @@ def _shape(tensors: NamedTensors, name: str) -> tuple[int, ...]:
 
 def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: PretrainingHeads,
           labels: tuple[str, ...]) -> Head:
-    """The head that is stored."""
     def has(module: str) -> bool:
         return NAMES.tensor(module, "kernel") in tensors.shapes
 
@@ -172,17 +169,13 @@ def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: Pretrai
 
 
 def to_values(config: BertConfig) -> dict[str, Any]:
-    """The fields of a config.json."""
+    """Returns the fields of a config.json."""
     return {**_REQUIRED, **_ENCODER, **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
             "pad_token_id": 0}
 
 
 def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
-    """The stored tensors by the names of `NAMES`; other tensors keep theirs.
-
-    Raises:
-      UserError: they are of another architecture, or two of them have the same name.
-    """
+    """Returns stored tensors by `NAMES`; others keep theirs. Raises UserError for other models and duplicate names."""
     root = _root(path, [tensor.name for tensor in stored])
     outer = root.removesuffix(NAMES.prefix)
     entries: dict[str, Stored] = {}

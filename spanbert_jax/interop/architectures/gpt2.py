@@ -2,8 +2,6 @@
 
 GPT-2 stores kernels [in, out]; queries, keys and values are one tensor, keys and values of the encoder another.
 """
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 import re
@@ -54,16 +52,12 @@ _REQUIRED = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_att
 
 
 def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
-    """The stored tensors by BERT's names; other tensors keep theirs.
-
-    Raises:
-      UserError: they are not of a GPT-2.
-    """
-    root = next((tensor.name.removesuffix("wte.weight") for tensor in stored if tensor.name.endswith("wte.weight")),
-                None)
-    if root is None:
+    """Returns stored tensors by BERT's names; others keep theirs. Raises UserError if they are not of a GPT-2."""
+    roots = [tensor.name.removesuffix("wte.weight") for tensor in stored if tensor.name.endswith("wte.weight")]
+    if not roots:
         raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its {len(stored)} tensors; give a "
                         "GPT-2, or set config.task.decoder to encoder, shared or random")
+    root = roots[0]
     outer = root.removesuffix("transformer.")
     entries: dict[str, Stored] = {}
     for tensor in stored:
@@ -102,11 +96,7 @@ def _is_transposed(module: str, leaf: str) -> bool:
 
 
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
-    """The config of stored tensors.
-
-    Raises:
-      UserError: config and tensors contradict each other.
-    """
+    """Returns the config of stored tensors. Raises UserError if config and tensors contradict each other."""
     shapes = tensors.shapes
     positions = NAMES.tensor("encoder/embeddings/position", "embedding")
     inner = NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0)
@@ -127,7 +117,7 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
 
 
 def to_values(config: Gpt2Config) -> dict[str, Any]:
-    """The fields of a config.json."""
+    """Returns the fields of a config.json."""
     return {**_REQUIRED, **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
             "embd_pdrop": config.dropout}
 

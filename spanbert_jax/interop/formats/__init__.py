@@ -9,8 +9,6 @@
 
 and a name in `FORMATS`.
 """
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

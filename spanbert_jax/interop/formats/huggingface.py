@@ -2,8 +2,6 @@
 
 The boundary head, for which transformers has no class, is in a separate file that transformers ignores.
 """
-from __future__ import annotations
-
 import contextlib
 import json
 import pathlib
@@ -33,15 +31,16 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     """Writes the directory."""
     boundary_names = {name for leaf in layout.leaves(model) if leaf.module == "boundary_head" for name in leaf.names}
     prefix = "" if model.head.name else conversion_of(model.config).names.prefix
-    tensors, boundary = {}, {}
-    for name, value in layout.tensors(model, params):
-        if name in boundary_names:
-            boundary[name] = value
-        else:
-            tensors[name.removeprefix(prefix)] = value
+    tensors = {name.removeprefix(prefix): value for name, value in layout.tensors(model, params)}
+    boundary = {name: tensors.pop(name) for name in boundary_names}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     if boundary:
         save_file(boundary, folder / BOUNDARY_FILE, {"format": "pt"})
+    write_config_and_tokenizer(folder, model, tokenizer)
+
+
+def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokenizer: Tokenizer | None) -> None:
+    """Writes config.json, and the files of the tokenizer if there is one."""
     write_json(folder / "config.json", to_values(model))
     if tokenizer is not None:
         write_tokenizer(folder, tokenizer, model.config.max_positions)
@@ -87,7 +86,7 @@ def quiet() -> Iterator[None]:
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of transformers, in float32 on the CPU. Raises ValueError if it misses a tensor."""
+    """Returns the outputs of transformers, in float32 on the CPU. Raises ValueError if it misses a tensor."""
     import torch
     import transformers
 

@@ -1,6 +1,4 @@
 """The README.md of an exported model."""
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -51,13 +49,9 @@ _TO_FILL = "(to be filled in)"
 
 
 def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, Any] | None) -> str:
-    """Description, usage, training, scores, and fields for the author to fill in.
+    """Returns a description, usage, training, scores, and fields for the author to fill in.
 
-    Args:
-      name: of the model.
-      model: the model.
-      format: of the export.
-      facts: about its training run: "step", "config", "corpus" and, after an evaluation, "evaluation"; or None.
+    `facts` of the training run are None, or "step", "config", "corpus" and, after an evaluation, "evaluation".
     """
     config, facts = model.config, facts or {}
     parts = [
@@ -89,8 +83,7 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
         f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
         + (f", initialized from `{initial}`" if initial else ""),
         f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
-        f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule "
-        f"{schedule}"]
+        f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule {schedule}"]
 
 
 def _scores(facts: Mapping[str, Any]) -> list[str]:

@@ -3,8 +3,6 @@
 Built with `onnx.helper`: jax2onnx needs an older orbax-checkpoint than this project, and PyTorch's exporter needs
 PyTorch. An architecture has one function in `_ENCODERS`, a head one in `_HEADS`.
 """
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,10 +17,8 @@ from spanbert_jax.model import BertConfig, Head, ModelConfig
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
 from spanbert_jax.model.heads import POOLED
 
-# The first operator set with an exact Gelu.
-OPSET = 20
-# Protobuf is limited to 2^31 - 1 bytes; the rest is for the nodes.
-MAX_WEIGHT_BYTES = 2_000_000_000
+OPSET = 20  # the first operator set with an exact Gelu
+MAX_WEIGHT_BYTES = 2_000_000_000  # Protobuf is limited to 2^31 - 1 bytes; the rest is for the nodes
 
 POSITIONS = ("batch", "sequence")
 # name: (value, shape), named as the fields of `spanbert_jax.model.encoder_model.Outputs`
@@ -30,17 +26,12 @@ Outputs = dict[str, tuple[str, tuple[str | int, ...]]]
 
 
 def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The encoder and one head, without dropout.
+    """Returns the encoder and one head, without dropout and without the boundary head.
 
     Inputs are input_ids, attention_mask and token_type_ids, all [B, S] int64. Positions are counted from the start of
     the row; no token attends to a position whose attention_mask is 0. The outputs are named and shaped as in
-    `spanbert_jax.model.encoder_model.Outputs`. The boundary head is left out.
-
-    Args:
-      config: of the architecture.
-      head: the head.
-      tensors: float32, in Hugging Face's names and layouts. Those that the model has become the graph's initializers,
-        unchanged.
+    `spanbert_jax.model.encoder_model.Outputs`. Of the `tensors`, float32 in Hugging Face's names and layouts, those
+    that the model has become the graph's initializers.
 
     Raises:
       UserError: there is no ONNX graph for the architecture or the head.
@@ -58,18 +49,9 @@ def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) ->
 
 
 def save(model: onnx.ModelProto, path: pathlib.Path, *, max_weight_bytes: int = MAX_WEIGHT_BYTES) -> None:
-    """Writes a model and checks it with onnx.
-
-    Weights that take more than `max_weight_bytes` go to a second file with ".data" added to its name, and are removed
-    from `model`.
-
-    Raises:
-      onnx.checker.ValidationError, onnx.shape_inference.InferenceError: it is not a valid model.
-    """
-    weights = model.graph.initializer
-    beside = path.with_name(path.name + ".data")
-    # onnx adds to the end of a file that is there.
-    beside.unlink(missing_ok=True)
+    """Writes a model. Weights above `max_weight_bytes` move to PATH.data. Raises an error of onnx if it is invalid."""
+    weights, beside = model.graph.initializer, path.with_name(path.name + ".data")
+    beside.unlink(missing_ok=True)  # onnx adds to the end of a file that is there
     if sum(len(tensor.raw_data) for tensor in weights) > max_weight_bytes:
         for tensor in weights:
             set_external_data(tensor, beside.name)
@@ -95,10 +77,6 @@ class _Graph:
         """The tensor of a name."""
         self._weights[name] = numpy_helper.from_array(self._tensors[name], name)
         return name
-
-    def rows(self, name: str) -> int:
-        """The length of the first axis of the tensor of a name."""
-        return self._tensors[name].shape[0]
 
     def constant(self, value: np.ndarray | np.generic) -> str:
         """A constant; a node, since initializers are only weights."""
@@ -198,16 +176,12 @@ def _pool(graph: _Graph, hidden: str) -> str:
     return graph.node("Tanh", _dense(graph, first, "bert.pooler.dense"))
 
 
-def _no_head(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
-    return {}
-
-
 def _masked_lm(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
     # [B, S, D] -> [B, S, V]
     x = graph.node("Gelu", _dense(graph, encoded["last_hidden_state"][0], "cls.predictions.transform.dense"))
     x = _norm(graph, config, x, "cls.predictions.transform.LayerNorm")
     logits = _linear(graph, x, "bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
-    return {"logits": (logits, (*POSITIONS, graph.rows("cls.predictions.bias")))}
+    return {"logits": (logits, (*POSITIONS, config.vocab_size))}
 
 
 def _pretraining(graph: _Graph, config: ModelConfig, head: Head, encoded: Outputs) -> Outputs:
@@ -231,6 +205,6 @@ def _classification(graph: _Graph, config: ModelConfig, head: Head, encoded: Out
 
 
 _ENCODERS: dict[str, Callable[[_Graph, Any], str]] = {"bert": _bert_encoder}
-_HEADS = {None: _no_head, "masked_lm": _masked_lm, "pretraining": _pretraining,
+_HEADS = {None: lambda graph, config, head, encoded: {}, "masked_lm": _masked_lm, "pretraining": _pretraining,
           "question_answering": _question_answering, "sequence_classification": _classification,
           "token_classification": _classification}

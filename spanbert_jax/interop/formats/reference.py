@@ -3,13 +3,9 @@
 Parameters of layer norms are called gamma and beta, output layers repeat the token embedding, and the boundary head has
 the original's names.
 """
-from __future__ import annotations
-
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -17,6 +13,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.configuration import to_values
+from spanbert_jax.interop.exporting import outputs_of
 from spanbert_jax.interop.formats.huggingface import write_json, write_vocabulary
 from spanbert_jax.interop.pretrained import from_pretrained
 from spanbert_jax.model import EncoderModel
@@ -27,11 +24,7 @@ _NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
 
 
 def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
-    """Writes the directory.
-
-    Raises:
-      UserError: PyTorch is not installed.
-    """
+    """Writes the directory. Raises UserError if PyTorch is not installed."""
     try:
         import torch
     except ImportError:
@@ -55,10 +48,9 @@ def _name(name: str) -> str:
     return name
 
 
-def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our outputs with the weights that PyTorch reads, since the original can no longer be installed."""
+def run(folder: pathlib.Path, model: EncoderModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns our outputs with the weights that PyTorch reads, since the original can no longer be installed."""
     import torch  # noqa: F401  without it our own reader would read the file
 
     again, params = from_pretrained(folder, model.head.name, labels=model.head.labels or None)
-    outputs = jax.jit(again.apply)({"params": params}, **inputs)
-    return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}
+    return outputs_of(again, params, inputs)

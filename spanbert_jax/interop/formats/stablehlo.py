@@ -1,13 +1,7 @@
 """StableHLO by `jax.export`: one function for any batch and length, on CPU, GPU and TPU, without our code.
 
-    exported = jax.export.deserialize(open("model.stablehlo", "rb").read())
-    weights = safetensors.flax.load_file("params.safetensors")
-    outputs = exported.call(weights, input_ids, attention_mask, token_type_ids)
-
-`outputs` is a dictionary. The weights are in our own layout, so that no call has to transpose them.
+The model card shows how to run it. The weights are in our own layout, so that no call has to transpose them.
 """
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,8 +15,7 @@ import numpy as np
 from safetensors.flax import load_file, save_file
 from tokenizers import Tokenizer
 
-from spanbert_jax.interop.configuration import to_values
-from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
+from spanbert_jax.interop.formats.huggingface import write_config_and_tokenizer
 from spanbert_jax.interop.pretrained import PARAMS_FILE
 from spanbert_jax.model import EncoderModel
 
@@ -43,29 +36,26 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
         shapes, *[tokens] * len(INPUTS))
     (folder / MODEL_FILE).write_bytes(exported.serialize())
     save_file(weights, folder / PARAMS_FILE)
-    write_json(folder / "config.json", to_values(model))
-    if tokenizer is not None:
-        write_tokenizer(folder, tokenizer, model.config.max_positions)
+    write_config_and_tokenizer(folder, model, tokenizer)
 
 
 def flatten(params: Any) -> dict[str, jax.Array]:
-    """Parameters by names such as encoder/layers/attention/query/kernel."""
+    """Returns parameters by names such as encoder/layers/attention/query/kernel."""
     return flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
 
 
 def as_function(model: EncoderModel) -> Callable[..., dict[str, jax.Array]]:
-    """A function from flat parameters and inputs to a dictionary of the outputs that the model has."""
+    """Returns a function from flat parameters and inputs to a dictionary of the outputs that the model has."""
     def outputs(weights: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
         params = flax.traverse_util.unflatten_dict(weights, sep="/")
         outputs: Any = model.apply({"params": params}, *inputs)
-        values = outputs._asdict()
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in outputs._asdict().items() if value is not None}
 
     return outputs
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of the file with the exported weights."""
+    """Returns the outputs of the file with the exported weights."""
     exported = jax.export.deserialize(bytearray((folder / MODEL_FILE).read_bytes()))
     tokens = [jnp.asarray(inputs[name], jnp.int32) for name in INPUTS]
     outputs = exported.call(load_file(folder / PARAMS_FILE), *tokens)

@@ -1,14 +1,8 @@
 """TensorFlow's SavedModel, for any batch and length, on CPU, GPU and TPU.
 
-    saved = tf.saved_model.load(directory)
-    outputs = saved.signatures["serving_default"](
-        input_ids=..., attention_mask=..., token_type_ids=...)  # int32 [B, S] each
-
-`outputs` is a dictionary. Keep `saved` alive while the signature is used, since it owns the weights. For
-TensorFlow Serving, make the directory version 1 of a model: put it at MODEL/1.
+The model card shows how to run it. Keep the loaded model alive while its signature is used, since it owns the weights.
+For TensorFlow Serving, make the directory version 1 of a model: put it at MODEL/1.
 """
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +12,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.formats import stablehlo
-from spanbert_jax.interop.formats.huggingface import write_json, write_tokenizer
+from spanbert_jax.interop.formats.huggingface import write_config_and_tokenizer
 from spanbert_jax.interop.sources.tensorflow_checkpoint import import_tensorflow
 from spanbert_jax.model import EncoderModel
 
@@ -30,11 +23,7 @@ _SIGNATURE = "serving_default"
 
 
 def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
-    """Writes the directory.
-
-    Raises:
-      UserError: TensorFlow is not installed.
-    """
+    """Writes the directory. Raises UserError if TensorFlow is not installed."""
     tensorflow = import_tensorflow()
     from jax.experimental import jax2tf
 
@@ -51,17 +40,11 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
         lambda *inputs: function(module.weights, *inputs), autograph=False,
         input_signature=[tensorflow.TensorSpec([None, None], tensorflow.int32, name) for name in stablehlo.INPUTS])
     tensorflow.saved_model.save(module, folder, {_SIGNATURE: signature})
-    write_json(folder / "config.json", to_values(model))
-    if tokenizer is not None:
-        write_tokenizer(folder, tokenizer, model.config.max_positions)
+    write_config_and_tokenizer(folder, model, tokenizer)
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of TensorFlow on the CPU.
-
-    Raises:
-      UserError: it is too old for the StableHLO of this version of JAX.
-    """
+    """Returns the outputs of TensorFlow on the CPU. Raises UserError if it is too old for this JAX's StableHLO."""
     import tensorflow
 
     with tensorflow.device("CPU"):

@@ -1,6 +1,4 @@
 """Locates weights: from a name or a path to files on this machine."""
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib
@@ -18,8 +16,7 @@ from spanbert_jax.common.files import cache_folder
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
-# The model_type, in config.json, of an encoder-decoder model.
-PAIR = "encoder-decoder"
+PAIR = "encoder-decoder"  # model_type, in config.json, of an encoder-decoder model
 # Weight files in a directory; the first that exists is read.
 _TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                          "pytorch_model.bin.index.json")
@@ -30,7 +27,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
-    """The file or directory of a path, or of a name on the Hugging Face hub, which is downloaded.
+    """Returns the file or directory of a path, or of a name on the Hugging Face hub, which is downloaded.
 
     An existing path takes precedence. Archives are unpacked into the user's cache folder.
 
@@ -55,12 +52,12 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
 
 
 def directory_of(path: pathlib.Path) -> pathlib.Path:
-    """The directory of a located file; a located directory itself."""
+    """Returns the directory of a located file; a located directory itself."""
     return path if path.is_dir() else path.parent
 
 
 def is_workdir(path: pathlib.Path) -> bool:
-    """Whether a directory is the workdir of a training run."""
+    """Returns whether a directory is the workdir of a training run."""
     return (path / FOLDER).is_dir() and not any((path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
 
 
@@ -74,11 +71,7 @@ def readable(name_or_path: str | pathlib.Path) -> Iterator[None]:
 
 
 def encoder_decoder_at(name_or_path: str | pathlib.Path) -> pathlib.Path | None:
-    """The directory of an EncoderDecoderModel; None if the name or path is something else.
-
-    Raises:
-      UserError: as `locate` does, or it cannot be read.
-    """
+    """Returns the directory of an EncoderDecoderModel; None for another model. Raises UserError like `locate`."""
     with readable(name_or_path):
         path = locate(name_or_path)
     try:
@@ -89,19 +82,14 @@ def encoder_decoder_at(name_or_path: str | pathlib.Path) -> pathlib.Path | None:
 
 
 def is_transformers(path: pathlib.Path) -> bool:
-    """Whether transformers can read a located directory."""
+    """Returns whether transformers can read a located directory."""
     return (path / "config.json").is_file() and not is_workdir(path) and any(
         (path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
 
 
 def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
-    """The weight files of a located file or directory; several if they are sharded.
-
-    Raises:
-      UserError: there are none, a shard is missing, or the choice is ambiguous.
-    """
-    if path.is_dir():
-        path = _choose(path)
+    """Returns the weight files, or shards, at a located path. Raises UserError if they are missing or ambiguous."""
+    path = _choose(path) if path.is_dir() else path
     return _shards(path) if path.name.endswith(".index.json") else [path]
 
 
@@ -132,7 +120,7 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _unpack(archive: pathlib.Path) -> pathlib.Path:
-    """The directory of an archive's files, unpacked once into the cache without their folders."""
+    """Returns the directory of an archive's files, unpacked once into the cache without their folders."""
     state = archive.stat()
     about = f"{archive.absolute()} {state.st_size} {state.st_mtime_ns}"
     digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
@@ -156,8 +144,7 @@ def _extract(archive: pathlib.Path, directory: pathlib.Path) -> None:
             while members.fileobj.read(1 << 20):  # to the end, where the checksum is
                 pass
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{archive}: cannot be unpacked ({reason}); fetch it again") from None
+        raise UserError(f"{archive}: cannot be unpacked ({' '.join(str(error).split())}); fetch it again") from None
 
 
 def _fetch(name: str) -> pathlib.Path:

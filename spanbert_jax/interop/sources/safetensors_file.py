@@ -1,6 +1,5 @@
-"""Safetensors files."""
-from __future__ import annotations
-
+"""Safetensors files, also of parameters in our own layout."""
+import functools
 import json
 import pathlib
 import struct
@@ -10,6 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.architectures import TensorNames
+from spanbert_jax.interop.layout import leaf_of
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
@@ -23,11 +24,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: pathlib.Path):
-        """Reads the names and shapes.
-
-        Raises:
-          UserError: it is not a complete safetensors file.
-        """
+        """Reads names and shapes. Raises UserError if it is not a complete safetensors file."""
         self.path = path
         try:
             with open(path, "rb") as file, safe_open(path, "np"):
@@ -41,7 +38,7 @@ class SafetensorsFile:
         self.shapes = {name: tuple(entry["shape"]) for name, entry in self._header.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype that it is stored in."""
+        """Returns a tensor, in the dtype that it is stored in."""
         entry = self._header[name]
         if entry["dtype"] not in _DTYPES:
             raise UserError(f"{self.path}: {name} holds {entry['dtype']}; allowed are {', '.join(_DTYPES)}")
@@ -51,3 +48,26 @@ class SafetensorsFile:
             return flat.reshape(entry["shape"])
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: {name}: cannot be read ({error}); fetch the file again") from None
+
+
+class OwnFile:
+    """The tensors of a file whose names are paths of parameters, such as encoder/layers/attention/query/kernel."""
+
+    def __init__(self, file: SafetensorsFile, names: TensorNames):
+        """Finds the tensors under an architecture's names. Raises UserError for a name that is no parameter."""
+        self.path, self._file = file.path, file
+        self._where, self.shapes = {}, {}
+        for name, shape in file.shapes.items():
+            try:
+                leaf = leaf_of(tuple(name.split("/")), shape, shape[0], names)  # the vocabulary with its padding
+            except (KeyError, IndexError):
+                raise UserError(f"{file.path}: {name} is not a parameter of the model; export it again") from None
+            for index, tensor in enumerate(leaf.names):
+                self._where[tensor] = leaf, index
+                self.shapes[tensor] = leaf.tensor_shape
+        self._read = functools.lru_cache(1)(file.read)  # layers of a parameter are read one after the other
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a tensor."""
+        leaf, index = self._where[name]
+        return leaf.slot(index, self._read("/".join(leaf.path)))

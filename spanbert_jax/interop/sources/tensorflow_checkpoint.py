@@ -1,6 +1,4 @@
 """Checkpoints of Google's BERT for TensorFlow: bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001."""
-from __future__ import annotations
-
 import os
 import pathlib
 import re
@@ -29,14 +27,7 @@ class TensorFlowCheckpoint:
     """
 
     def __init__(self, path: pathlib.Path):
-        """Reads the names and shapes.
-
-        Args:
-          path: the file that ends in .index.
-
-        Raises:
-          UserError: without TensorFlow; when a file is missing or damaged, or there is nothing of BERT in it.
-        """
+        """Reads names and shapes from a .index file. Raises UserError without TensorFlow, or if files are damaged."""
         tensorflow = import_tensorflow()
         self.path = path
         prefix = path.with_suffix("")
@@ -58,11 +49,7 @@ class TensorFlowCheckpoint:
         self._lock = threading.Lock()  # TensorFlow asks for one around its reader
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype that it is stored in. It may be a view.
-
-        Raises:
-          UserError: when it cannot be read, naming file and tensor.
-        """
+        """Returns a tensor, perhaps a view, in the dtype that it is stored in. Raises UserError if it is unreadable."""
         variable = self._stored_name[name]
         try:
             with self._lock:
@@ -74,11 +61,7 @@ class TensorFlowCheckpoint:
 
 
 def import_tensorflow() -> ModuleType:
-    """Imports TensorFlow, silenced, and without its reservation of all GPU memory, which JAX needs.
-
-    Raises:
-      UserError: it is not installed, or broken.
-    """
+    """Imports TensorFlow, silenced, and without its reservation of all GPU memory. Raises UserError if that fails."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:

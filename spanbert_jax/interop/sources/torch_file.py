@@ -1,6 +1,4 @@
 """The tensors of a PyTorch weight file: pytorch_model.bin, model.pt, checkpoint_best.pt."""
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno
@@ -29,11 +27,7 @@ class TorchFile:
     """
 
     def __init__(self, path: str | pathlib.Path) -> None:
-        """Finds the tensors.
-
-        Raises:
-          UserError: it is no such file, is damaged, asks for what could run code, or holds no tensors.
-        """
+        """Finds the tensors. Raises UserError if the file is damaged, could run code, or holds no tensors."""
         self.path = pathlib.Path(path)
         with _explained(self.path):
             self._tensors = (_open_with_torch if _has_torch() else _open_without_torch)(self.path)
@@ -43,11 +37,7 @@ class TorchFile:
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype that it is stored in. It may be a view: copy it before writing to it.
-
-        Raises:
-          UserError: when it cannot be read, naming file and tensor.
-        """
+        """Returns a tensor, perhaps a view, in the dtype that it is stored in. Raises UserError if it is unreadable."""
         tensor = self._tensors[name]
         with _explained(self.path, name):
             return tensor.read()
@@ -98,14 +88,12 @@ def _open_without_torch(path: pathlib.Path) -> dict[str, _Tensor]:
 
 
 def _named(tree: Any, kind: type) -> dict[str, Any]:
-    """The tensors, which are of the class `kind`, under the first holder that has some, else at the top."""
+    """Returns the tensors, of the class `kind`, under the first holder that has some, else at the top."""
     holders = [tree[name] for name in _HOLDERS if name in tree] if isinstance(tree, dict) else []
-    for holder in (*holders, tree):
-        if isinstance(holder, dict):
-            named = {name: value for name, value in holder.items()
-                     if isinstance(name, str) and isinstance(value, kind)}
-            if named:
-                return named
+    for holder in (holder for holder in (*holders, tree) if isinstance(holder, dict)):
+        named = {name: value for name, value in holder.items() if isinstance(name, str) and isinstance(value, kind)}
+        if named:
+            return named
     return {}
 
 

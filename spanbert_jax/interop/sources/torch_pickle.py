@@ -4,8 +4,6 @@ Two layouts: a zip (PyTorch 1.6 and later) of `data.pkl` and the bytes of each s
 pickles one after another (a magic number, a version, the writer's system, the object, the storages' keys) followed by
 each storage's count and bytes. A tensor is an offset, a shape and strides over a storage. None of them is trusted.
 """
-from __future__ import annotations
-
 import argparse
 import collections
 import io
@@ -61,20 +59,15 @@ class Place(NamedTuple):
 
 
 def load(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """The object of a file, with a `StoredTensor` for each tensor, and the first byte and the size of each storage.
+    """Returns the object of a file, with `StoredTensor`s, and the first byte and the size of each storage.
 
-    Raises:
-      Unreadable: a known problem. A damaged pickle may raise any other exception as well.
+    Raises Unreadable for a known problem. A damaged pickle may raise any other exception as well.
     """
     return _load_zip(path) if is_zip(path) else _load_legacy(path)
 
 
 def locate(name: str, tensor: StoredTensor, storages: dict[str, tuple[int, int]]) -> Place:
-    """Where the tensor lies.
-
-    Raises:
-      Unreadable: it is not wholly inside its storage, or its storage not inside the file.
-    """
+    """Returns the place of a tensor. Raises Unreadable unless it is inside its storage, and that inside the file."""
     storage, offset, shape, strides = tensor
     start, size = storages.get(storage.key, (0, 0))
     dtype = _DTYPES[storage.kind]
@@ -87,11 +80,7 @@ def locate(name: str, tensor: StoredTensor, storages: dict[str, tuple[int, int]]
 
 
 def read(path: pathlib.Path, place: Place) -> np.ndarray:
-    """The tensor at a place, as a view that cannot be written to.
-
-    Raises:
-      Unreadable: the file has become shorter.
-    """
+    """Returns the tensor at a place, as a read-only view. Raises Unreadable if the file has become shorter."""
     with open(path, "rb") as file:
         numbers = np.frombuffer(_read_exactly(file, place.start, place.count * place.dtype.itemsize), place.dtype)
     strides = [stride * place.dtype.itemsize for stride in place.strides]
@@ -99,11 +88,7 @@ def read(path: pathlib.Path, place: Place) -> np.ndarray:
 
 
 def is_zip(path: pathlib.Path) -> bool:
-    """Whether a file is in the zip layout, judged by its first bytes.
-
-    Raises:
-      Unreadable: it is in neither layout.
-    """
+    """Returns whether a file has the zip layout, by its first bytes. Raises Unreadable if it has neither layout."""
     with open(path, "rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
@@ -116,11 +101,7 @@ def is_zip(path: pathlib.Path) -> bool:
 
 
 def zip_members(path: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """The first byte and the size of each member of a zip, by its name inside the archive's folder.
-
-    Raises:
-      Unreadable: it does not hold what torch.save writes, or not as plain little-endian bytes.
-    """
+    """Returns first byte and size of each member of a zip, by name. Raises Unreadable for one not of torch.save."""
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if "data.pkl" not in infos:
@@ -186,9 +167,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
-    """The pickle that begins where the file stands, and the storages that it tells of.
+    """Returns the object and the storages of the pickle at the file's position.
 
-    Its instructions are looked through first: a damaged length or number in one would take all memory.
+    Its instructions are checked first: a damaged length or number in one would take all memory.
     """
     start = file.tell()
     numbers: list[Any] = [argument for opcode, argument, _ in pickletools.genops(file)

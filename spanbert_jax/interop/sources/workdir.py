@@ -1,6 +1,4 @@
 """The weights in the workdir of a training run."""
-from __future__ import annotations
-
 import pathlib
 import threading
 from typing import Any
@@ -42,14 +40,14 @@ class _Checkpoint:
 
 
 def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, StoredParts, dict[str, Any]]:
-    """The parameters in a checkpoint of a run, verified against their checksums. Every process of the run must call it.
+    """Reads the parameters in a checkpoint of a run, verified against their checksums. Every process must call it.
 
     Args:
       path: the workdir.
-      step: of the checkpoint; the newest valid one if not given.
+      step: step of the checkpoint; None for the newest valid one.
 
     Returns:
-      The parameters as tensors; the model that they are of; "step", "config" and "corpus" as the run remembers them.
+      The parameters as tensors; their model; "step", "config" and "corpus" as the run remembers them.
 
     Raises:
       UserError: there is no valid checkpoint.
@@ -72,7 +70,7 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
 
 
 def _one_device_a_process() -> NamedSharding:
-    """Every array replicated on one device of each process."""
+    """Replicates every array on one device of each process."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     # Not jax.make_mesh, which takes no devices of several TPU slices.
     mesh = Mesh(np.array([first[process] for process in sorted(first)]), ("processes",), axis_types=(AxisType.Auto,))
