@@ -11,12 +11,8 @@ def cache_folder() -> pathlib.Path:
 def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
     """Writes a file under a temporary name and renames it, so that nobody sees it half-written.
 
-    Args:
-      path: the file; an existing one is replaced.
-      sync: return only when content and name are on the disk.
-
-    Raises:
-      OSError: the file cannot be written; then an existing file is unchanged.
+    With `sync` it returns only when content and name are on the disk. If it raises OSError, an existing file is
+    unchanged.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:

@@ -24,8 +24,7 @@ class Lock(NamedTuple):
 def exclusive_lock(path: pathlib.Path, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[Lock]:
     """Holds the kernel's exclusive lock on a file or directory. It ends with the process, however that ends.
 
-    Args:
-      flags: of `os.open`; O_RDONLY for a directory.
+    Args: flags: of `os.open`; O_RDONLY for a directory.
 
     Raises:
       LockHeld: another process holds the lock; there is no waiting.

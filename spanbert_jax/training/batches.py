@@ -23,7 +23,6 @@ def device_batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: 
     """Yields batches on the devices in order; threads read ahead. Close it to end the threads.
 
     Args:
-      source: the rows.
       indices: from the number of a batch to its row numbers [B]; B is the same for all batches.
       numbers: the batches to yield.
 

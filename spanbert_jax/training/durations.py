@@ -12,29 +12,18 @@ _PATTERN = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*([kMBT]?
 def parse_duration(field: str, duration: str, whole: bool = True) -> int:
     """Steps of a duration in a run of one step over one row of one token; to check it before a run's size is known.
 
-    Args:
-      whole: whether percentages of the run are allowed.
-
-    Raises:
-      UserError: the duration cannot be read; the message names `field`.
+    Percentages are only allowed of a `whole` run. Raises UserError, which names `field`, if it cannot be read.
     """
     return RunSize(batch_size=1, length=1, rows=1, total_steps=1 if whole else None).steps(field, duration)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """Converts durations to steps.
-
-    Attributes:
-      batch_size: rows in a step; or examples in a step, on average if rows hold several.
-      length: tokens in a row. A step is batch_size x length tokens, padding included, as in "256 x 512" in papers.
-      rows: rows, or examples, in an epoch.
-      total_steps: of the run, for percentages; None while it is not known.
-    """
-    batch_size: float
-    length: float
-    rows: int
-    total_steps: int | None = None
+    """Converts durations to steps. A step is batch_size x length tokens, padding included, as "256 x 512" in papers."""
+    batch_size: float  # rows in a step; or examples in a step, on average if rows hold several
+    length: float  # tokens in a row
+    rows: int  # rows, or examples, in an epoch
+    total_steps: int | None = None  # of the run, for percentages; None while it is not known
 
     def steps(self, field: str, duration: str) -> int:
         """Number of steps in a duration, rounded and at least 1; 0 for a duration of zero.

@@ -64,10 +64,7 @@ def check_devices(config: RunConfig, devices: Sequence[jax.Device] | None = None
 
 
 def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh, size: RunSize) -> Experiment[W]:
-    """Adds schedule, optimiser and abstract state to a workload and its model.
-
-    Args:
-      size: without the length of the run, which comes from the config.
+    """Adds schedule, optimiser and abstract state to a workload and its model; the config gives the length of the run.
 
     Raises:
       UserError: the schedule does not fit into the run, or a large parameter would be on every device.

@@ -130,11 +130,8 @@ class Goodput:
 
 
 def write_record(workdir: pathlib.Path, record: GoodputRecord) -> None:
-    """Writes a record to a workdir atomically.
-
-    Errors are ignored: metrics and checkpoints report a full disk, and with an older record more time counts as lost.
-    """
-    with contextlib.suppress(OSError):
+    """Writes a record to a workdir atomically, if it can be written."""
+    with contextlib.suppress(OSError):  # checkpoints report a full disk; with an older record more time counts as lost
         write_text(workdir / GOODPUT_FILE, json.dumps(dataclasses.asdict(record)) + "\n")
 
 

@@ -21,10 +21,8 @@ C = TypeVar("C", bound=RunConfig)
 def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] = _DECIDED) -> C:
     """The config with the architecture of `config.init_from`; unchanged without that.
 
-    A run that has begun takes it from its own workdir, since its initial weights may be gone.
-
-    Args:
-      decided: fields of `config.model` that the weights decide.
+    A run that has begun takes it from its own workdir, since its initial weights may be gone. `decided` are the fields
+    of `config.model` that the weights decide.
 
     Raises:
       UserError: there are no such weights, or the config asks for another architecture.
@@ -46,7 +44,6 @@ def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] =
 
 
 def _architecture(init_from: str, given: ModelSettings, decided: Sequence[str]) -> ModelSettings:
-    """`given` with the architecture of weights."""
     try:
         pretrained = open_pretrained(init_from)
     except UserError as error:

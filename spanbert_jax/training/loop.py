@@ -19,15 +19,12 @@ from spanbert_jax.training.updates import Services, UpdateReporter
 
 
 class BestTracker:
-    """Follows one metric over the evaluations of a run; higher is better.
-
-    `steps` are those that each scored better than all before, ascending. Every new best replaces the whole tuple, so
-    that other threads may read it at any time.
-    """
+    """Follows one metric over the evaluations of a run; higher is better. `steps` are the bests so far, ascending."""
 
     def __init__(self, metric: str, evaluations: Mapping[int, Metrics]):
         """Args: metric: "" tracks nothing; evaluations: metrics by step of earlier attempts of this run."""
-        self._metric, self._score, self.steps = metric, -float("inf"), tuple[int, ...]()
+        self._metric, self._score = metric, -float("inf")
+        self.steps: tuple[int, ...] = ()  # replaced as a whole, so that other threads may read it at any time
         for step, metrics in sorted(evaluations.items()):
             self.update(step, metrics)
 

@@ -86,12 +86,9 @@ _OWN = {"adamw": adamw, "bert_adam": bert_adam}
 
 def optimizer_names() -> tuple[str, ...]:
     """Our "adamw" and "bert_adam", and every optax optimiser that takes a learning-rate schedule."""
-    def makes_optimizer(name: str) -> bool:
-        value = getattr(optax, name)
-        return inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters
-
-    return *_OWN, *(name for name in sorted(dir(optax)) if makes_optimizer(name) and name not in _OWN
-                    and not name.startswith(("scale_by", "_")) and name not in _WITHOUT_SCHEDULE)
+    return *_OWN, *(name for name, value in inspect.getmembers(optax, inspect.isfunction)
+                    if "learning_rate" in inspect.signature(value).parameters
+                    and not name.startswith(("scale_by", "_")) and name not in (*_OWN, *_WITHOUT_SCHEDULE))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,8 +28,7 @@ def layer_names(path: Any, count: int) -> list[str]:
     return [f"{prefix}/{layer}{name.removeprefix(prefix)}" for layer in range(count)]
 
 
-def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.GradientTransformation],
-                                                               list[optax.GradientTransformation]]:
+def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.GradientTransformation], ...]:
     """Transformations to chain before and after an optimiser; empty lists if nothing is frozen or decayed.
 
     Args:

@@ -59,11 +59,7 @@ class Profiler:
     def __init__(self, text: str, workdir: pathlib.Path, steps: range, goodput: Goodput, log: Callable[[str], None]):
         """Traces nothing yet. Every process of a run must create one.
 
-        Args:
-          text: `config.profile`.
-          steps: the remaining updates of the run.
-          goodput: counts the time of starting and writing traces.
-          log: called with the place of each trace, or the reason why there is none.
+        Args: text: `config.profile`; steps: the remaining updates of the run; log: gets the place of each trace.
         """
         self._chosen, self._goodput, self._log = parse_steps(text), goodput, log
         self._workdir, self._temporary = workdir, workdir / f".profile.{jax.process_index()}"

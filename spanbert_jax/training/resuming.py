@@ -33,7 +33,6 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
     """The changes since a checkpoint, as "field: before -> now".
 
     Args:
-      step: of the checkpoint.
       before, now: metadata as `describe` returns it. Field names in `before` may be old ones.
       force: allow changes of fields that are not in `CHANGEABLE`.
       defaults: default config, for fields that an older checkpoint lacks.
@@ -68,11 +67,8 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
 def require_same_everywhere(now: Mapping[str, Any], force: bool) -> None:
     """Checks that all processes have the same settings, before they compute together. Every process must call it.
 
-    Args:
-      now: metadata as `describe` returns it; the location of the data may differ.
-
-    Raises:
-      UserError: on all processes, if one differs from process 0; the message there names the fields.
+    `now` is metadata as `describe` returns it; the location of the data may differ. Raises UserError on all processes
+    if one differs from process 0; the message there names the fields.
     """
     given = {"config": {**now["config"], "data": None}, "corpus": now["corpus"], "force": force}
     differences = list(_differences(_flat(broadcast_from_zero(given)), _flat(given)).values())

@@ -34,28 +34,18 @@ class Objective:
 
 
 class Workload(Protocol):
-    """Rows to train on, an objective over them, and an evaluation.
-
-    Attributes:
-      objective: what the train step minimises.
-      rows_per_step: B, over all devices.
-      padding_rows: padding rows that each batch has besides, so that it divides over the devices.
-      length: S, positions in a row.
-      flops: model floating-point operations of a step.
-      identity: fingerprint of data and tokenizer, stored in checkpoints; the tokenizer's is under "tokenizer".
-      metric: name of the evaluation metric by which the best state is chosen, higher is better; "" for none.
-      can_evaluate: whether there are held-out rows.
-    """
-    objective: Objective
-    rows_per_step: int
-    padding_rows: int
-    length: int
-    flops: float
-    metric: str
-    can_evaluate: bool
+    """Rows to train on, an objective over them, and an evaluation."""
+    objective: Objective  # what the train step minimises
+    rows_per_step: int  # B, over all devices
+    padding_rows: int  # padding rows that each batch has besides, so that it divides over the devices
+    length: int  # S, positions in a row
+    flops: float  # model floating-point operations of a step
+    metric: str  # name of the evaluation metric by which the best state is chosen, higher is better; "" for none
+    can_evaluate: bool  # whether there are held-out rows
 
     @property
-    def identity(self) -> dict[str, Any]: ...
+    def identity(self) -> dict[str, Any]:
+        """Fingerprint of data and tokenizer, stored in checkpoints; the tokenizer's is under "tokenizer"."""
 
     def open_rows(self) -> Rows:
         """The rows to train on."""

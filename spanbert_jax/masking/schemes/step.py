@@ -29,14 +29,9 @@ Propose = Callable[[MaskingStep], Bool[Array, " S"]]
 
 
 class Scheme(NamedTuple):
-    """A masking scheme.
-
-    Attributes:
-      make: makes `propose` from the `MaskingSettings`.
-      forms_spans: False for a scheme whose tokens are replaced one by one and have no boundary targets.
-    """
-    make: Callable[[Any], Propose]
-    forms_spans: bool = True
+    """A masking scheme."""
+    make: Callable[[Any], Propose]  # makes `propose` from the `MaskingSettings`
+    forms_spans: bool = True  # False for a scheme whose tokens are replaced one by one and have no boundary targets
 
 
 def first(priority: Int[Array, " S"], among: Bool[Array, " S"]) -> Int[Array, ""]:

@@ -1,33 +1,24 @@
 """TensorBoard event files."""
-import contextlib
 import pathlib
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.trackers.record_file import Metrics, RecordFile
 
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hides torch from tensorboardX, whose import of it would take as long as all other imports together."""
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-
-
-with _without_torch():
+# Hide torch from tensorboardX, whose import of it would take as long as all other imports together.
+_hidden = "torch" not in sys.modules
+if _hidden:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+try:
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.record_writer import masked_crc32c
+finally:
+    if _hidden:
+        del sys.modules["torch"]
 
 TENSORBOARD_FOLDER = "tensorboard"
 

@@ -49,7 +49,6 @@ class MetricsWriter:
         """Opens the trackers. `evaluations` are the evaluations so far by step, those of earlier attempts included.
 
         Args:
-          workdir: an existing directory.
           first_step: updates done before; metrics of later steps are dropped.
           trackers: names in `TRACKERS`, used besides "json_lines".
           log: called once when metrics cannot be written, and once when they can again.
