@@ -45,7 +45,8 @@ class TextClassificationSettings(TaskSettings):
     group: str = setting("", "Column by which parts are held out; '' if examples are independent.")
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.")
     regression: bool = setting(False, "Labels are numbers.")
-    metric: str = setting("accuracy", "Metric that compares two models.",
+    metric: str = setting("accuracy", "Metric that chooses the best checkpoint. 'f1' counts the second class; "
+                          "'accuracy_f1' and 'pearson_spearman' are means of two metrics.",
                           choices=(*metrics.CLASSIFICATION, *metrics.REGRESSION))
     glue: str = setting("", "A task of GLUE, read from its official files; it determines all fields above but group.",
                         choices=("", *glue.TASKS))
