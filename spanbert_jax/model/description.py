@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+
 from spanbert_jax.model.architectures import ARCHITECTURES
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
@@ -16,10 +18,11 @@ _HEAD_FIELDS = {"boundary": "boundary_head", "boundary_positions": "boundary_pos
 _IGNORED = ("dtype", "attention", "layers", "remat", "gradient_dtype", "pooler")
 
 
-def describe_model(config: ModelConfig, heads: PretrainingHeads | None = None) -> dict[str, Any]:
-    """A JSON object that describes an encoder and its pretraining heads."""
-    heads = heads or PretrainingHeads(boundary=False)
-    return {"architecture": config.architecture, **dataclasses.asdict(config),
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """A JSON object that describes the encoder of a model, with `model.config`, and its pretraining heads."""
+    head = getattr(model, "head", None)
+    heads = head if isinstance(head, PretrainingHeads) else PretrainingHeads(boundary=False)
+    return {"architecture": model.config.architecture, **dataclasses.asdict(model.config),
             **{name: getattr(heads, field) for field, name in _HEAD_FIELDS.items()}}
 
 

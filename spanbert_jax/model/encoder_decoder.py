@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.decoder import Decoder
-from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.layers import Dense, position_ids
 
 
@@ -35,11 +34,6 @@ class EncoderDecoder(nn.Module):
         """The smallest inputs, for `init`."""
         one = jnp.ones((1, 1), jnp.int32)
         return dict(tokens=one, segments=one, targets=one, target_segments=one)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The encoder as checkpoints remember it."""
-        return describe_model(self.config)
 
     @property
     def has_bridge(self) -> bool:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.dropout import seed_from
 from spanbert_jax.model.heads import POOLED, EncoderOnly, Head, gather, pool
 from spanbert_jax.model.layers import Dense, position_ids
@@ -51,11 +50,6 @@ class EncoderModel(nn.Module):
     def dummy_inputs(self) -> dict[str, Any]:
         """The smallest inputs, for `init`."""
         return {"input_ids": jnp.ones((1, 1), jnp.int32)}
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The encoder as checkpoints remember it."""
-        return describe_model(self.config)
 
     def setup(self) -> None:
         self.encoder = self.config.make_encoder(self.compute)

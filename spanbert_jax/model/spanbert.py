@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Integer
 
-from spanbert_jax.model.description import describe_model
 from spanbert_jax.model.encoder_model import EncoderModel
 from spanbert_jax.model.heads import gather, pool
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
@@ -33,11 +32,6 @@ class SpanBert(EncoderModel):
     def dummy_inputs(self) -> dict[str, Any]:
         one, zero = jnp.ones((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
         return dict(tokens=one, segments=one, token_types=zero, positions=zero, left=zero, right=zero, place=zero)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The model as checkpoints remember it; `description.read_description` reads it."""
-        return describe_model(self.config, self.head)
 
     def __call__(self, tokens: Integer[Array, "B S"],  # type: ignore[override]  # other inputs and outputs
                  segments: Integer[Array, "B S"], token_types: Integer[Array, "B S"], *,

@@ -14,6 +14,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.corpus import open_corpus
+from spanbert_jax.model import describe_model
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
 from spanbert_jax.pretraining.workload import build, find_corpus
 from spanbert_jax.training.config import load_values
@@ -81,7 +82,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
         raise UserError(f"{workload.corpus.path} has no validation rows; prepare it from more than one document")
     with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
-        metadata = describe(config, workload.identity, experiment.model.description)
+        metadata = describe(config, workload.identity, describe_model(experiment.model))
         check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True,
                       defaults=to_dict(PretrainingConfig()))
         params = checkpointer.restore_params(chosen, experiment.abstract_state.params)

@@ -183,9 +183,9 @@ class Task(abc.ABC, Generic[E]):
     def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> Model:
         """The Flax module that is trained.
 
-        A module of another kind needs the attributes `config` (the encoder's), `dummy_inputs` (keyword arguments to
-        initialize it with) and `description` (`model.describe_model(config)`), and the encoder as its submodule
-        `encoder`; its other parameters are initialized at random and stored next to the encoder.
+        A module of another kind needs the attributes `config` (the encoder's) and `dummy_inputs` (keyword arguments to
+        initialize it with), and the encoder as its submodule `encoder`; its other parameters are initialized at random
+        and stored next to the encoder.
         """
         return encoder_tasks.build_model(encoder, compute, self.head, self.labels)
 

@@ -16,6 +16,7 @@ from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import to_dict
+from spanbert_jax.model import describe_model
 from spanbert_jax.training import display
 from spanbert_jax.training.config import save_config
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
@@ -74,7 +75,7 @@ class Run:
           UserError: the checkpoints do not fit the config, or the workdir cannot be written.
         """
         config, checkpoint, console = experiment.config, experiment.config.checkpoint, _console()
-        metadata = describe(config, experiment.workload.identity, experiment.model.description)
+        metadata = describe(config, experiment.workload.identity, describe_model(experiment.model))
         require_same_everywhere(metadata, self.force)
         with (jax.set_mesh(experiment.mesh),
               Checkpointer(self.workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),

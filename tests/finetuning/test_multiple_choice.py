@@ -12,7 +12,7 @@ import spanbert_jax
 from spanbert_jax.corpus.blocks import best_fit
 from spanbert_jax.finetuning.run import finetune
 from spanbert_jax.inference.scoring import score_files
-from spanbert_jax.model import ComputeConfig, ModelConfig, describe_model
+from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.encoder_tasks import select_inputs
@@ -51,10 +51,6 @@ class ChoiceScorer(nn.Module):
     def dummy_inputs(self):
         ones = jnp.ones((1, 1), jnp.int32)
         return {"tokens": ones, "segments": ones, "token_types": 0 * ones, "first": 0 * ones}
-
-    @property
-    def description(self):
-        return describe_model(self.config)
 
     def __call__(self, tokens, segments, token_types, first, deterministic=True):
         """[R, S] tokens, segments and token types and [R, K] first positions -> [R, K] scores."""

@@ -15,6 +15,7 @@ from spanbert_jax.model import (
     EncoderModel,
     ModelConfig,
     PretrainingHeads,
+    SpanBert,
     describe_model,
     head_names,
     make_head,
@@ -132,5 +133,6 @@ def test_every_head(config, name):
 
 
 def test_checkpoints_describe_the_architecture(config):
-    assert read_description(describe_model(config, heads := PretrainingHeads(next_sentence=True))) == (config, heads)
+    heads = PretrainingHeads(next_sentence=True)
+    assert read_description(describe_model(SpanBert(config, heads))) == (config, heads)
     assert train_step_flops(config, 1, 16) == 3 * 2.0 * 2 * 16 * 4 * 32 ** 2

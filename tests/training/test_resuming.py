@@ -4,7 +4,7 @@ import copy
 import pytest
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.model import BertConfig, ComputeConfig, SpanBert
+from spanbert_jax.model import BertConfig, ComputeConfig, SpanBert, describe_model
 from spanbert_jax.pretraining.config import PretrainingConfig, default_config
 from spanbert_jax.training.resuming import check_changes, describe
 
@@ -102,5 +102,5 @@ def test_a_field_that_did_not_exist_had_its_default():
 def test_the_stored_model_does_not_depend_on_compute_options():
     plain, other = SpanBert(config := BertConfig(vocab_size=100)), SpanBert(config, compute=ComputeConfig(
         attention="splash", gradient_dtype="bfloat16"))
-    assert describe(PretrainingConfig(), CORPUS, other.description) == describe(
-        PretrainingConfig(), CORPUS, plain.description)
+    assert describe(PretrainingConfig(), CORPUS, describe_model(other)) == describe(
+        PretrainingConfig(), CORPUS, describe_model(plain))

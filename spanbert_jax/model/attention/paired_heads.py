@@ -42,23 +42,19 @@ def join(parts: Sequence[jax.Array]) -> jax.Array:
     return jnp.stack(pairs, axis=-2).reshape(*parts[0].shape[:-1], -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     """The context [B, S, D], equal to `plain.attend` to rounding, with the same dropout.
 
     Padding attends to padding, not to every token, which saves a twentieth of the time; its outputs are never used.
     """
-    return _attend(inputs, spec)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     return _run(_forward, inputs, spec, [])
 
 
 def _attend_forward(inputs: AttentionInputs,
                     spec: AttentionSpec) -> tuple[jax.Array, tuple[AttentionInputs, jax.Array]]:
     # Named inside the rule, so that recomputation keeps this residual and does not run the kernel again.
-    context = checkpoint_name(_attend(inputs, spec), "context")
+    context = checkpoint_name(attend(inputs, spec), "context")
     return context, (inputs, context)
 
 
@@ -69,7 +65,7 @@ def _attend_backward(spec: AttentionSpec, kept: tuple[AttentionInputs, jax.Array
     return AttentionInputs((_run(_backward, inputs, spec, [context, gradient]),), nothing, None),
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
+attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _run(kernel: Callable[..., None], inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:
