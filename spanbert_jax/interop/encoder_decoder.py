@@ -152,8 +152,6 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
     """Writes an encoder-decoder model as a directory of transformers' EncoderDecoderModel.
 
     Args:
-      model: the model.
-      params: its parameters.
       directory: directory to create.
       settings: generation settings, which become the defaults of transformers' `generate`.
       tokenizer: tokenizer of the sources.

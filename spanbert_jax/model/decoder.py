@@ -152,7 +152,7 @@ class Decoder(nn.Module):
                     deterministic=True)
 
     def setup(self) -> None:
-        self.embeddings = Embeddings(self.config, self.compute, normalized=not self.config.norm_first)
+        self.embeddings = Embeddings(self.config, self.compute)
         self.layers = stack(DecoderLayer, self.config, self.compute)
         if self.config.norm_first:
             self.norm = LayerNorm(self.config, self.compute)
@@ -164,11 +164,8 @@ class Decoder(nn.Module):
         """The last hidden states of whole texts; each position attends to those up to itself.
 
         Args:
-          tokens: token ids.
           segments: 0 for padding; a text attends to the source with its own number, and has its own positions.
-          memory: hidden states of the encoder.
-          memory_segments: segments of the encoder's rows.
-          deterministic: without dropout.
+          memory: hidden states of the encoder, in rows of `memory_segments`.
         """
         seed, seeds = layer_seeds(self.config, None if deterministic else self.make_rng("dropout"))
         # Padding may exceed the last position.

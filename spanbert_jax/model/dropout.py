@@ -73,9 +73,6 @@ def keep_mask(seeds: UInt32[Array, "*matrices 2"], rows: int, columns: int,
     Args:
       seeds: of the matrices, as from `split_seed`. A first word larger by 1 gives the same mask, shifted by one
         position.
-      rows: T.
-      columns: J.
-      rate: dropout rate.
     """
     seeds = seeds[..., None, None, :]
     quarter = -(-columns // ELEMENTS_PER_WORD)

@@ -62,7 +62,6 @@ class EncoderDecoder(nn.Module):
           segments: number of each token's text in its row, 0 for padding.
           targets: token ids of the targets, each with its start token.
           target_segments: number of each target token's text.
-          deterministic: without dropout.
         """
         memory = self.encode(tokens, segments, deterministic=deterministic)
         hidden = self.decoder(targets, target_segments, memory, segments, deterministic=deterministic)

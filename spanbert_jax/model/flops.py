@@ -13,7 +13,6 @@ def train_step_flops(config: ModelConfig, rows: int, length: int, masked: int = 
     embedding look-ups and elementwise work count nothing, as is customary for model FLOP/s.
 
     Args:
-      config: of the architecture.
       rows: rows in the global batch, B.
       length: tokens in a row, S.
       masked: positions in a row at which the heads run, M.
@@ -25,14 +24,7 @@ def train_step_flops(config: ModelConfig, rows: int, length: int, masked: int = 
 
 
 def decoder_step_flops(config: ModelConfig, rows: int, length: int, memory_length: int) -> float:
-    """The same for a decoder, with logits at every position.
-
-    Args:
-      config: of the decoder.
-      rows: rows in the global batch, B.
-      length: positions in a row of the target, T.
-      memory_length: positions in a row of the encoder, S.
-    """
+    """The same for a decoder with rows of T = `length` and S = `memory_length` positions, with logits at all T."""
     width = config.width
     cross_attention = 2 * (length + memory_length) * width * width + 2 * length * memory_length * width
     layer = config.layer_multiply_adds(length) + cross_attention

@@ -85,14 +85,9 @@ class LayerNorm(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """The sum of token, position and token type embeddings, with dropout.
-
-    Attributes:
-      normalized: whether a layer norm follows the sum.
-    """
+    """The sum of token, position and token type embeddings, with layer norm unless `norm_first`, and dropout."""
     config: ModelConfig
     compute: ComputeConfig
-    normalized: bool = True
 
     def setup(self) -> None:
         config, compute = self.config, self.compute
@@ -100,7 +95,7 @@ class Embeddings(nn.Module):
         self.position = Embed(config, compute, config.max_positions, config.width, (None, "embed"))
         if config.token_types:
             self.token_type = Embed(config, compute, config.token_types, config.width, (None, "embed"))
-        if self.normalized:
+        if not config.norm_first:
             self.norm = LayerNorm(config, compute)
 
     def __call__(self, tokens: Integer[Array, "B S"], positions: Integer[Array, "B S"],
@@ -109,7 +104,7 @@ class Embeddings(nn.Module):
         x = self.token(tokens) + self.position(positions)
         if self.config.token_types:
             x += self.token_type(token_types)
-        if self.normalized:
+        if not self.config.norm_first:
             x = self.norm(x)
         return nn.with_logical_constraint(drop(x, seed, self.config.dropout), ("batch", "sequence", "width"))
 

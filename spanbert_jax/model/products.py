@@ -21,11 +21,7 @@ from jaxtyping import Array, Float, Float32, Integer
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(x: Float[Array, "B *rest width"], kernel: Float[Array, "width features"],
             gradient_dtype: jnp.dtype) -> Float[Array, "B *rest features"]:
-    """A product with a float32 kernel, in the dtype of x.
-
-    Args:
-      gradient_dtype: dtype in which the kernel's gradient is summed over devices.
-    """
+    """A product with a float32 kernel, in the dtype of x; its gradient is summed over devices in `gradient_dtype`."""
     return _project(x, kernel, gradient_dtype)[0]
 
 
@@ -64,8 +60,7 @@ def look_up(embedding: Float[Array, "V D"], group_gradients: Float32[Array, "G V
             dtype: jnp.dtype) -> Float[Array, "*shape D"]:
     """Rows of a float32 embedding in another dtype; NaN for ids out of bounds.
 
-    Args:
-      group_gradients: of the embedding, from `per_group_gradients`; takes its gradient.
+    `group_gradients`, from `per_group_gradients`, takes the embedding's gradient.
     """
     return jnp.take(embedding.astype(dtype), ids, axis=0)
 
@@ -91,8 +86,7 @@ def tied_logits(x: Float[Array, "B M D"], embedding: Float[Array, "V D"],
                 group_gradients: Float32[Array, "G V D"]) -> Float32[Array, "B M V"]:
     """Dot products of hidden states with every row of a float32 embedding, in the dtype of x with float32 sums.
 
-    Args:
-      group_gradients: of the embedding, from `per_group_gradients`; takes its gradient.
+    `group_gradients`, from `per_group_gradients`, takes the embedding's gradient.
     """
     return _tied_logits(x, embedding, group_gradients)[0]
 

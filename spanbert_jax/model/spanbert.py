@@ -47,7 +47,6 @@ class SpanBert(EncoderModel):
           left: position of the token before the span of each masked position.
           right: position of the token after it.
           place: index in the span.
-          deterministic: without dropout.
         """
         hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)
         embedding = self.encoder.token_embedding()

@@ -89,12 +89,9 @@ class Conversion:
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
 
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
-        """Checks that a config.json describes the architecture.
+        """Checks that a config.json describes the architecture; fields that are missing or null are accepted.
 
-        Args:
-          values: its fields; those that are missing or null are accepted.
-          file: its path.
-          decoder: whether it is a decoder with attention to an encoder.
+        With `decoder`, it may be a decoder with attention to an encoder.
 
         Raises:
           UserError: naming the field.

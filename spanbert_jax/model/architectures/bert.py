@@ -77,11 +77,9 @@ class BertEncoder(nn.Module):
         """Hidden states of the last layer, in the activation dtype.
 
         Args:
-          tokens: token ids.
           segments: 0 for padding; attention and positions stay inside a segment. With one text in a row this is the
             attention mask.
           token_types: below `config.token_types`.
-          deterministic: without dropout.
           positions: of the tokens; counted from the start of each segment if not given.
         """
         positions = position_ids(segments) if positions is None else positions

@@ -69,15 +69,7 @@ class AttentionBackend(NamedTuple):
         return (self.join(parts),) if self.join else tuple(parts)
 
     def unsupported_reason(self, platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
-        """Why this backend cannot compute an attention; "" if it can.
-
-        Args:
-          platform: of the devices, as JAX names it.
-          length: positions in a row, S.
-          heads: heads on one device.
-          spec: settings of the attention.
-          dtype: of the activations.
-        """
+        """Why this backend cannot compute rows of S = `length` with so many heads on one device; "" if it can."""
         if self.platform and platform != self.platform:
             return f"it is for {self.platform.upper()}s, and these devices are {platform.upper()}s"
         if self.dtypes and dtype not in self.dtypes:

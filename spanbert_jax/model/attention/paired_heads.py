@@ -71,14 +71,8 @@ attend.defvjp(_attend_forward, _attend_backward)
 def _run(kernel: Callable[..., None], inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:
     """Runs a kernel over the grid (row, pair of heads).
 
-    Args:
-      kernel: `_forward` or `_backward`.
-      inputs: with one joined projection [B, S, 3 D].
-      spec: settings of the attention.
-      more: further inputs [B, S, D] of the backward pass.
-
-    Returns:
-      The context [B, S, D], or the gradient of the projections [B, S, 3 D] where `more` is given.
+    `_forward` returns the context [B, S, D]; `_backward`, which has `more` inputs [B, S, D], the gradient of the joined
+    projections [B, S, 3 D].
     """
     projections, = inputs.projections
     rows, length, width = projections.shape

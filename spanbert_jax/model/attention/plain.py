@@ -21,12 +21,7 @@ def attention_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
     No token attends to padding (segment 0). Padding attends to every token, as in the reference, so that no softmax is
     empty; its outputs are never used.
 
-    Args:
-      queries: segments of the queries, [B, T] integers, 0 for padding.
-      keys: segments of the keys, [B, S].
-
-    Returns:
-      [B, 1, T, S] booleans, True where the query attends to the key.
+    Returns booleans [B, 1, T, S] from the segments of queries [B, T] and keys [B, S], 0 for padding.
     """
     query, key = queries[:, None, :, None], keys[:, None, None, :]
     return (key != 0) & ((query == key) | (query == 0))

@@ -133,14 +133,10 @@ def head_names() -> tuple[str | None, ...]:
 
 
 def make_head(name: str | None, labels: Sequence[str] | None = None) -> Head:
-    """A head by name with its defaults; None gives the encoder alone.
-
-    Args:
-      name: one of `head_names()`.
-      labels: names of the classes, for a head that classifies; `DEFAULT_LABELS` if not given.
+    """A head by name; a head that classifies has these classes, or `DEFAULT_LABELS` if none are given.
 
     Raises:
-      UserError: there is no such head.
+      UserError: `name` is none of `head_names()`.
     """
     head = EncoderOnly() if name is None else HEADS.get(name)()
     if labels and isinstance(head, ClassificationHead):
@@ -175,13 +171,7 @@ def pool(layer: Dense, hidden: Float[Array, "B S D"],
          first: Integer[Array, "B K"] | None = None) -> Float[Array, "B *K D"]:
     """BERT's pooler: one vector for each row, from its first position, or one for each text, from the text's start.
 
-    Args:
-      layer: the pooler's projection, [..., D] -> [..., D].
-      hidden: hidden states.
-      first: positions where the K texts of a row start.
-
-    Returns:
-      [B, D], or [B, K, D] with `first`.
+    Returns [B, D], or [B, K, D] with `first`, the positions where the K texts of a row start. `layer` projects.
     """
     return jnp.tanh(layer(hidden[:, 0] if first is None else gather(hidden, first)))
 
