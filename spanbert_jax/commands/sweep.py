@@ -22,6 +22,7 @@ from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands import train
 from spanbert_jax.commands.configs import load_config
 from spanbert_jax.common.console import make_console, make_table
+from spanbert_jax.training.renames import new_name
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.sweep import Row
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if "task" not in loaded:
         raise UserError(f"--config={args.config}: configures pretraining; only tasks can be swept")
     config = as_finetuning_config(loaded)
-    fields = [field for field, _ in args.grid]
+    fields = [new_name(field) for field, _ in args.grid]
     if len(set(fields)) < len(fields) or "seed" in fields:
         raise UserError(f"--grid: fields {', '.join(fields)}: give each field once, and seeds by --seeds")
     if args.seeds < 1:

@@ -113,6 +113,7 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> 
     Raises:
       UserError: a field does not exist, or a value has another type.
     """
+    require(isinstance(values, Mapping), path, values, "is a section; set its fields")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     found: dict[str, Any] = {}
@@ -126,7 +127,6 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> 
 
 def _converted(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
-        require(isinstance(value, Mapping), name, value, "is a section; set its fields")
         return from_dict(hint, value, name)
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):

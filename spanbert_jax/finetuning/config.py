@@ -117,7 +117,9 @@ def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     load_plugins(values.get("plugins", ()))
     task = values.get("task")
     require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME)")
-    section = from_dict(task_section(task.get("name", "")), task, "config.task")
+    name = task.get("name", "")
+    require(isinstance(name, str), "config.task.name", name, "must be of type str")
+    section = from_dict(task_section(name), task, "config.task")
     config = from_dict(FinetuningConfig, {name: value for name, value in values.items() if name != "task"})
     return config.replace(task=section)
 

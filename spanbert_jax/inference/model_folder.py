@@ -119,5 +119,7 @@ def _read_task(file: pathlib.Path) -> tuple[str, Task, tuple[str, ...]]:
     except FileNotFoundError:
         raise UserError(f"{file.parent}: contains no fine-tuned model ({TASK_FILE} is missing); give the directory "
                         f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not a task file as fine-tuning writes it ({error}); fetch it again") from None

@@ -56,6 +56,7 @@ def test_integers_become_floats_and_lists_tuples_at_any_depth():
     ({"inner": {"names": ["p", 1]}}, "config.inner.names=('p', 1): must be of type tuple[str, ...]"),
     ({"inner": {"pairs": [["p"]]}}, "config.inner.pairs=(('p',),): must be of type tuple[tuple[str, typing.Any], ...]"),
     ({"inner": {"pairs": ["p"]}}, "config.inner.pairs=('p',): must be of type tuple[tuple[str, typing.Any], ...]"),
+    ([], "config=[]: is a section; set its fields"), (None, "config=None: is a section; set its fields"),
     ({"inner": 5}, "config.inner=5: is a section; set its fields")])
 def test_unknown_fields_and_wrong_types_are_refused(values, message):
     with pytest.raises(UserError) as error:

@@ -100,7 +100,8 @@ def test_a_failed_setting_does_not_stop_the_others(config_file, tmp_path, capsys
     assert rows[1]["scores"] == {"dev": [], "test": []}
 
 
-@pytest.mark.parametrize("grid", [["optimizer.learning_rate=1e-3", "optimizer.learning_rate=1e-4"], ["seed=1,2"]])
+@pytest.mark.parametrize("grid", [["optimizer.learning_rate=1e-3", "optimizer.learning_rate=1e-4"], ["seed=1,2"],
+                                  ["optimizer.warmup=1 steps", "schedule.warmup=2 steps"]])
 def test_fields_occur_once_and_seeds_have_their_own_flag(grid, config_file, tmp_path, capsys):
     flags = [word for one in grid for word in ("--grid", one)]
     assert main(["sweep", "--config", config_file, "--workdir", str(tmp_path), *flags]) == 2
