@@ -115,7 +115,7 @@ def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -
 def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     """The typed config of nested dictionaries with today's field names. Raises as `as_finetuning_config`."""
     load_plugins(values.get("plugins", ()))
-    task = values.get("task")
+    task: Any = values.get("task")
     require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME)")
     name = task.get("name", "")
     require(isinstance(name, str), "config.task.name", name, "must be of type str")
