@@ -1,4 +1,4 @@
-"""Meshes over several TPU slices; other tests cover meshes of one slice."""
+"""Meshes: rules that pair logical with mesh axes, and several TPU slices; other tests cover meshes of one slice."""
 import dataclasses
 import importlib.util
 import json
@@ -15,7 +15,7 @@ from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.pretraining.config import default_config
 from spanbert_jax.training.batches import local_batch_indices
-from spanbert_jax.training.mesh import batch_sharding, make_mesh
+from spanbert_jax.training.mesh import MeshSettings, batch_sharding, make_mesh
 
 TWO_SLICES = parse_topology("2*v5e:2x2")
 # Prints the slice of every device of a mesh over those of two v5e slices.
@@ -92,3 +92,14 @@ def test_slices_of_tpus():
     output = subprocess.run([sys.executable, "-c", ON_TPU], env=environment(TWO_SLICES), check=True,
                             capture_output=True, text=True, timeout=120).stdout
     assert json.loads(output.splitlines()[-1]) == [[[0], [0]], [[0], [0]], [[1], [1]], [[1], [1]]]
+
+
+@pytest.mark.parametrize("rules", [(("batch", 3),), (("batch", (3,)),), (("batch", "dat"),), (("batch",),),
+                                   (("batch", None),), (("vocab", "tensor"),)])
+def test_rules_pair_logical_axes_with_mesh_axes(rules):
+    with pytest.raises(UserError, match="config.mesh.rules=.*: write pairs of a logical axis and one or several of"):
+        make_mesh(MeshSettings(rules=rules))
+
+
+def test_a_logical_axis_may_have_one_several_or_no_mesh_axes():
+    make_mesh(MeshSettings(rules=(("batch", "data"), ("vocab", ("fsdp", "tensor")), ("embed", None))))
