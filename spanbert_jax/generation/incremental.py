@@ -11,14 +11,9 @@ from spanbert_jax.model.decoder import Attention, Decoder, DecoderLayer, LayerCa
 
 
 class DecodeState(NamedTuple):
-    """Cached keys and values of the positions so far, for K hypotheses of each of B sources.
-
-    Attributes:
-      layers: a cache per layer, of B * K hypotheses.
-      memory_mask: booleans [B, 1, 1, S], whether a source position is a token.
-    """
-    layers: tuple[LayerCache, ...]
-    memory_mask: jax.Array
+    """Cached keys and values of the positions so far, for K hypotheses of each of B sources."""
+    layers: tuple[LayerCache, ...]  # a cache per layer, of B * K hypotheses
+    memory_mask: jax.Array  # booleans [B, 1, 1, S], whether a source position is a token
 
 
 def unstack_layers(params: Any) -> Any:

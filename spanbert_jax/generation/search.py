@@ -75,25 +75,16 @@ def _argmax(logits: jax.Array) -> jax.Array:
 
 
 class _BeamState(NamedTuple):
-    """State of beam search.
-
-    Attributes:
-      step: position of the last token.
-      texts, scores: [B, K, T] and [B, K] running hypotheses and their log-probabilities, the best first.
-      decoder: caches of the running hypotheses.
-      ended_texts, ended_scores, ended: ended hypotheses and their scores, the best first; whether each exists.
-      open: [B] whether a source's result can still improve.
-      running: whether any candidate of the last step did not end.
-    """
-    step: jax.Array
-    texts: jax.Array
-    scores: jax.Array
-    decoder: DecodeState
-    ended_texts: jax.Array
-    ended_scores: jax.Array
-    ended: jax.Array
-    open: jax.Array
-    running: jax.Array
+    """State of beam search; hypotheses are sorted, the best first."""
+    step: jax.Array  # position of the last token
+    texts: jax.Array  # [B, K, T] running hypotheses
+    scores: jax.Array  # [B, K] their log-probabilities
+    decoder: DecodeState  # caches of the running hypotheses
+    ended_texts: jax.Array  # [B, K, T] ended hypotheses
+    ended_scores: jax.Array  # [B, K] their scores
+    ended: jax.Array  # [B, K] whether each of them exists
+    open: jax.Array  # [B] whether a source's result can still improve
+    running: jax.Array  # whether any candidate of the last step did not end
 
 
 def _beam_search(model: IncrementalDecoder, decoder: DecodeState, real: jax.Array, settings: GenerationSettings,

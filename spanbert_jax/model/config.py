@@ -53,40 +53,25 @@ class ComputeConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Base of the configs of all architectures; the defaults are BERT-base's values.
-
-    Attributes:
-      architecture: name of the architecture, in `architectures.ARCHITECTURES`.
-      sizes: named sizes, with the fields that they set; none if there is no encoder to train.
-      norm_first: whether layers of the decoder normalize their input, and a last norm precedes the output. Otherwise
-        they normalize their output, and the masked-token head's transform precedes the output.
-      vocab_size: tokens in the vocabulary, V before padding.
-      num_layers: L.
-      width: D.
-      num_heads: N; a head is H = D / N wide.
-      feed_forward: F.
-      max_positions: number of learned positions, the longest segment.
-      token_types: number of token types, such as first and second sentence; 0 without.
-      dropout: rate on embeddings and on both outputs of a layer.
-      attention_dropout: rate on the attention probabilities.
-      layer_norm_epsilon: added to the variance under the root.
-      initializer_range: standard deviation of initial kernels and embeddings.
-    """
-    architecture: ClassVar[str]
+    """Base of the configs of all architectures; the defaults are BERT-base's values."""
+    architecture: ClassVar[str]  # name of the architecture, in `architectures.ARCHITECTURES`
+    # Named sizes, with the fields that they set; none if there is no encoder to train.
     sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+    # Whether layers of the decoder normalize their input, and a last norm precedes the output. Otherwise they normalize
+    # their output, and the masked-token head's transform precedes the output.
     norm_first: ClassVar[bool] = False
 
-    vocab_size: int
-    num_layers: int = 12
-    width: int = 768
-    num_heads: int = 12
-    feed_forward: int = 3072
-    max_positions: int = 512
-    token_types: int = 0
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    layer_norm_epsilon: float = 1e-12
-    initializer_range: float = 0.02
+    vocab_size: int  # tokens in the vocabulary, V before padding
+    num_layers: int = 12  # L
+    width: int = 768  # D
+    num_heads: int = 12  # N; a head is H = D / N wide
+    feed_forward: int = 3072  # F
+    max_positions: int = 512  # number of learned positions, the longest segment
+    token_types: int = 0  # number of token types, such as first and second sentence; 0 without
+    dropout: float = 0.1  # rate on embeddings and on both outputs of a layer
+    attention_dropout: float = 0.1  # rate on the attention probabilities
+    layer_norm_epsilon: float = 1e-12  # added to the variance under the root
+    initializer_range: float = 0.02  # standard deviation of initial kernels and embeddings
 
     @classmethod
     def named(cls: type[C], size: str, *, vocab_size: int, **fields: Any) -> C:

@@ -19,18 +19,11 @@ from spanbert_jax.model.layers import Dense, Embeddings, LayerNorm, feed_forward
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of a layer, [batch, N, positions, H] as `heads_first` makes them.
-
-    Attributes:
-      key: keys of the decoder's own positions, for each of R hypotheses.
-      value: values of them.
-      memory_key: keys of the encoder's positions; each of B sources has R / B hypotheses.
-      memory_value: values of them.
-    """
-    key: jax.Array
-    value: jax.Array
-    memory_key: jax.Array
-    memory_value: jax.Array
+    """Keys and values of a layer, [batch, N, positions, H] as `heads_first` makes them."""
+    key: jax.Array  # keys of the decoder's own positions, for each of R hypotheses
+    value: jax.Array  # values of them
+    memory_key: jax.Array  # keys of the encoder's positions; each of B sources has R / B hypotheses
+    memory_value: jax.Array  # values of them
 
 
 def heads_first(x: Float[Array, "B S N H"]) -> Float[Array, "B N S H"]:
@@ -39,20 +32,14 @@ def heads_first(x: Float[Array, "B S N H"]) -> Float[Array, "B N S H"]:
 
 
 class LayerInputs(NamedTuple):
-    """Inputs of a decoder layer besides hidden states [B, T, D].
-
-    Attributes:
-      mask: booleans that broadcast to [R, N, T, T], which of the decoder's positions attend to which.
-      memory_mask: booleans that broadcast to [B, N, T, S].
-      memory: hidden states of the encoder; None with a cache.
-      cache: of the positions so far; hidden states are then those of position `step` of T hypotheses for each source.
-      step: the position, a scalar.
-    """
+    """Inputs of a decoder layer besides hidden states [B, T, D]."""
+    # Booleans that broadcast to [R, N, T, T], which of the decoder's positions attend to which.
     mask: Bool[Array, "..."]
-    memory_mask: Bool[Array, "..."]
-    memory: Float[Array, "B S D"] | None = None
+    memory_mask: Bool[Array, "..."]  # booleans that broadcast to [B, N, T, S]
+    memory: Float[Array, "B S D"] | None = None  # hidden states of the encoder; None with a cache
+    # Of the positions so far; hidden states are then those of position `step` of T hypotheses for each source.
     cache: LayerCache | None = None
-    step: jax.Array | None = None
+    step: jax.Array | None = None  # the position, a scalar
 
 
 class Attention(nn.Module):

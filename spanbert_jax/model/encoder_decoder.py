@@ -14,20 +14,14 @@ from spanbert_jax.model.layers import Dense, position_ids
 
 
 class EncoderDecoder(nn.Module):
-    """Reads a source and predicts the next tokens of a target.
-
-    Attributes:
-      config: of the encoder.
-      decoder_config: of the decoder.
-      shared: whether the decoder shares the encoder's embeddings and layers, with its own attention to the encoder and
-        its own output (Rothe et al., 2020: BERTShare). Shared parameters are stored once, with the encoder;
-        `merge_tied_params` makes the tree that `apply` takes.
-      compute: how both are computed; the decoder's attention is always plain.
-    """
-    config: ModelConfig
-    decoder_config: ModelConfig
+    """Reads a source and predicts the next tokens of a target."""
+    config: ModelConfig  # of the encoder
+    decoder_config: ModelConfig  # of the decoder
+    # Whether the decoder shares the encoder's embeddings and layers, with its own attention to the encoder and its own
+    # output (Rothe et al., 2020: BERTShare). Shared parameters are stored once, with the encoder; `merge_tied_params`
+    # makes the tree that `apply` takes.
     shared: bool = False
-    compute: ComputeConfig = ComputeConfig()
+    compute: ComputeConfig = ComputeConfig()  # how both are computed; the decoder's attention is always plain
 
     @property
     def dummy_inputs(self) -> dict[str, jax.Array]:

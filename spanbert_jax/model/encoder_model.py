@@ -15,36 +15,22 @@ from spanbert_jax.model.layers import Dense, position_ids
 
 
 class Outputs(NamedTuple):
-    """The outputs of a model; None for those that its head does not have. Logits are float32.
-
-    Attributes:
-      last_hidden_state: [B, S, D] in the activation dtype.
-      pooler_output: [B, D] of a model with a pooler; [B, K, D] for rows of K texts.
-      logits: [B, S, V] of masked tokens, [B, T, V] of a decoder, [B, labels] of sequence classification
-        ([B, K, labels] for rows of K texts), [B, S, labels] of token classification.
-      next_sentence_logits: [B, 2]; class 0 means that the second text continues the first.
-      start_logits: [B, S] of question answering.
-      end_logits: [B, S] of question answering.
-    """
-    last_hidden_state: jax.Array | None = None
-    pooler_output: jax.Array | None = None
+    """The outputs of a model; None for those that its head does not have. Logits are float32."""
+    last_hidden_state: jax.Array | None = None  # [B, S, D] in the activation dtype
+    pooler_output: jax.Array | None = None  # [B, D] of a model with a pooler; [B, K, D] for rows of K texts
+    # [B, S, V] of masked tokens, [B, T, V] of a decoder, [B, labels] of sequence classification ([B, K, labels] for
+    # rows of K texts), [B, S, labels] of token classification.
     logits: jax.Array | None = None
-    next_sentence_logits: jax.Array | None = None
-    start_logits: jax.Array | None = None
-    end_logits: jax.Array | None = None
+    next_sentence_logits: jax.Array | None = None  # [B, 2]; class 0 means that the second text continues the first
+    start_logits: jax.Array | None = None  # [B, S] of question answering
+    end_logits: jax.Array | None = None  # [B, S] of question answering
 
 
 class EncoderModel(nn.Module):
-    """An encoder with a head; parameters that `SpanBert` has too have the same names.
-
-    Attributes:
-      config: of the architecture.
-      head: what it predicts; only hidden states by default.
-      compute: how it is computed.
-    """
-    config: ModelConfig
-    head: Head = EncoderOnly()
-    compute: ComputeConfig = ComputeConfig()
+    """An encoder with a head; parameters that `SpanBert` has too have the same names."""
+    config: ModelConfig  # of the architecture
+    head: Head = EncoderOnly()  # what it predicts; only hidden states by default
+    compute: ComputeConfig = ComputeConfig()  # how it is computed
 
     @property
     def dummy_inputs(self) -> dict[str, Any]:

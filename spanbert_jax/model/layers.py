@@ -38,16 +38,12 @@ class Embed(nn.Module):
 
 
 class Dense(nn.Module):
-    """A projection with bias; kernel [in, features] from N(0, initializer_range), with logical axis names `axes`.
-
-    Attributes:
-      activated: whether an activation follows; see `functions.add_bias`.
-    """
+    """A projection with bias; kernel [in, features] from N(0, initializer_range), with logical axis names `axes`."""
     config: ModelConfig
     compute: ComputeConfig
     features: int
     axes: tuple[str | None, str | None]
-    activated: bool = False
+    activated: bool = False  # whether an activation follows; see `functions.add_bias`
 
     @nn.compact
     def parameters(self, width: int) -> tuple[Float[Array, "width features"], Float[Array, " features"]]:

@@ -9,15 +9,10 @@ from jaxtyping import Array, Float, Float32, Integer
 
 
 class LossSums(NamedTuple):
-    """Sums of one objective over its targets: float32 scalars that add up over devices and microbatches.
-
-    Attributes:
-      loss: in nats.
-      correct: number of correct predictions; None in regression.
-      count: number of targets.
-    """
-    loss: Float32[Array, "..."]
-    correct: Float32[Array, "..."] | None
+    """Sums of one objective over its targets: float32 scalars that add up over devices and microbatches."""
+    loss: Float32[Array, "..."]  # in nats
+    correct: Float32[Array, "..."] | None  # number of correct predictions; None in regression
+    # Number of targets.
     count: Float32[Array, "..."]  # type: ignore[assignment]  # hides tuple.count
 
 

@@ -12,16 +12,10 @@ from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
 
 class PretrainingLogits(NamedTuple):
-    """Logits of the pretraining heads; None for a head that the model lacks. V is the padded vocabulary.
-
-    Attributes:
-      masked: of the masked-token head.
-      boundary: of the boundary head, for the same tokens.
-      next_sentence: class 0 means that the second text continues the first.
-    """
-    masked: Float32[Array, "B M V"]
-    boundary: Float32[Array, "B M V"] | None
-    next_sentence: Float32[Array, "B 2"] | None
+    """Logits of the pretraining heads; None for a head that the model lacks. V is the padded vocabulary."""
+    masked: Float32[Array, "B M V"]  # of the masked-token head
+    boundary: Float32[Array, "B M V"] | None  # of the boundary head, for the same tokens
+    next_sentence: Float32[Array, "B 2"] | None  # class 0 means that the second text continues the first
 
 
 class SpanBert(EncoderModel):

@@ -24,20 +24,14 @@ _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias":
 
 @dataclasses.dataclass(frozen=True)
 class TensorNames:
-    """Names of an architecture's tensors.
-
-    Attributes:
-      modules: path of a module of ours -> name of its tensors without ".weight" and ".bias"; {} is the layer's number.
-      prefix: of the names of encoder and pooler in a model with a head.
-      ties: output layers that repeat the token embedding.
-      twins: name -> another tensor that repeats it, and is read where it is missing.
-      ignored: tensors that are no parameters, as older versions of transformers store them.
-    """
+    """Names of an architecture's tensors."""
+    # Path of a module of ours -> name of its tensors without ".weight" and ".bias"; {} is the layer's number.
     modules: Mapping[str, str]
-    prefix: str
-    ties: tuple[str, ...] = ()
+    prefix: str  # of the names of encoder and pooler in a model with a head
+    ties: tuple[str, ...] = ()  # output layers that repeat the token embedding
+    # Name -> another tensor that repeats it, and is read where it is missing.
     twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()  # tensors that are no parameters, as older versions of transformers store them
 
     @property
     def embedding(self) -> str:
@@ -65,27 +59,19 @@ class StoredParts:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """How an architecture is stored in Hugging Face's formats.
-
-    Attributes:
-      names: of its tensors; every tensor has such a name once `rename` has been applied.
-      required: fields of a config.json and the only values that can be read, where it has them; "model_type" is one.
-      encoder_only: the same, but not for a decoder with attention to an encoder.
-      described: the architecture in words, for errors.
-      rename: from the path of the files and their tensors to the tensors by name.
-      read: from (tensors, config.json, its file) to what they hold; raises UserError if they contradict each other.
-      to_values: from a config to the fields of a config.json.
-      classes: class of transformers by the name of the head; "decoder" is that of a decoder.
-      export: from tensors by the architecture's names to the names and layouts of files.
-    """
-    names: TensorNames
+    """How an architecture is stored in Hugging Face's formats."""
+    names: TensorNames  # of its tensors; every tensor has such a name once `rename` has been applied
+    # Fields of a config.json and the only values that can be read, where it has them; "model_type" is one.
     required: Mapping[str, Any]
-    encoder_only: Mapping[str, Any]
-    described: str
+    encoder_only: Mapping[str, Any]  # the same, but not for a decoder with attention to an encoder
+    described: str  # the architecture in words, for errors
+    # From the path of the files and their tensors to the tensors by name.
     rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]]
+    # From (tensors, config.json, its file) to what they hold; raises UserError if they contradict each other.
     read: Callable[[NamedTensors, Mapping[str, Any], pathlib.Path | None], StoredParts]
-    to_values: Callable[[Any], dict[str, Any]]
-    classes: Mapping[str | None, str]
+    to_values: Callable[[Any], dict[str, Any]]  # from a config to the fields of a config.json
+    classes: Mapping[str | None, str]  # class of transformers by the name of the head; "decoder" is that of a decoder
+    # From tensors by the architecture's names to the names and layouts of files.
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
 
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:

@@ -18,11 +18,7 @@ from spanbert_jax.model.layers import Embed, Embeddings, LayerNorm, feed_forward
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig(ModelConfig):
-    """A BERT.
-
-    Attributes:
-      clamp_attention: clip attention scores to +-10,000 before masking, as the reference does for its large model.
-    """
+    """A BERT."""
     architecture = "bert"
     # Heads are 64 wide and the feed-forward width is 4 D, as in BERT.
     sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {
@@ -31,6 +27,7 @@ class BertConfig(ModelConfig):
                                     ("base", 12, 12), ("large", 24, 16))}
 
     token_types: int = 2
+    # Clip attention scores to +-10,000 before masking, as the reference does for its large model.
     clamp_attention: bool = False
 
     @property

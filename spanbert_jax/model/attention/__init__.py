@@ -13,17 +13,12 @@ from spanbert_jax.common.registry import Registry
 
 
 class AttentionInputs(NamedTuple):
-    """Arrays of one attention: B rows, S positions, N heads of width H, D = N H.
-
-    Attributes:
-      projections: queries, keys and values [B, S, D], heads side by side; or one array [B, S, 3 D] made by the
-        backend's `join`, if it has one.
-      segments: [B, S] integers, 0 for padding.
-      seeds: dropout seeds, uint32 [B, N, 2]; None without dropout.
-    """
+    """Arrays of one attention: B rows, S positions, N heads of width H, D = N H."""
+    # Queries, keys and values [B, S, D], heads side by side; or one array [B, S, 3 D] made by the backend's `join`, if
+    # it has one.
     projections: tuple[jax.Array, ...]
-    segments: jax.Array
-    seeds: jax.Array | None
+    segments: jax.Array  # [B, S] integers, 0 for padding
+    seeds: jax.Array | None  # dropout seeds, uint32 [B, N, 2]; None without dropout
 
     def split_heads(self, head_width: int) -> list[jax.Array]:
         """Queries, keys and values [B, S, N, H], from three arrays [B, S, D]."""
@@ -31,37 +26,23 @@ class AttentionInputs(NamedTuple):
 
 
 class AttentionSpec(NamedTuple):
-    """Settings of an attention that are the same in every call.
-
-    Attributes:
-      head_width: H.
-      dropout: rate on the attention probabilities.
-      clamp: clip scores to +-10,000 before masking.
-    """
-    head_width: int
-    dropout: float = 0.0
-    clamp: bool = False
+    """Settings of an attention that are the same in every call."""
+    head_width: int  # H
+    dropout: float = 0.0  # rate on the attention probabilities
+    clamp: bool = False  # clip scores to +-10,000 before masking
 
 
 class AttentionBackend(NamedTuple):
-    """One implementation of attention. All compute the same function, to rounding.
-
-    Attributes:
-      name: in `BACKENDS`.
-      attend: computes the context [B, S, D].
-      platform: the only platform it runs on, as JAX names it; "" for all.
-      needs_shard_map: whether it runs on each device's rows and heads inside `shard_map`, since the compiler cannot
-        partition it.
-      dtypes: the activation dtypes it supports; () for all.
-      limits: from (length of rows, heads on one device, spec) to the reason why it does not support them, or "".
-      join: makes one array of queries, keys and values, or of their parameters, if `attend` takes one.
-    """
-    name: str
-    attend: Callable[[AttentionInputs, AttentionSpec], jax.Array]
-    platform: str = ""
+    """One implementation of attention. All compute the same function, to rounding."""
+    name: str  # in `BACKENDS`
+    attend: Callable[[AttentionInputs, AttentionSpec], jax.Array]  # computes the context [B, S, D]
+    platform: str = ""  # the only platform it runs on, as JAX names it; "" for all
+    # Whether it runs on each device's rows and heads inside `shard_map`, since the compiler cannot partition it.
     needs_shard_map: bool = False
-    dtypes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()  # the activation dtypes it supports; () for all
+    # From (length of rows, heads on one device, spec) to the reason why it does not support them, or "".
     limits: Callable[[int, int, AttentionSpec], str] = lambda length, heads, spec: ""
+    # Makes one array of queries, keys and values, or of their parameters, if `attend` takes one.
     join: Callable[[Sequence[jax.Array]], jax.Array] | None = None
 
     def arrange(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, ...]:

@@ -30,15 +30,10 @@ class Head:
 
     A head is a value, so that models which have it can be compared and hashed. Its modules are attributes of the model
     under the names that `modules` gives them, and so are their parameters.
-
-    Attributes:
-      name: in `HEADS`; None for the encoder alone.
-      description: of a model with this head, for model cards.
-      per_text: whether its outputs have one entry for each text, not one for each position.
     """
-    name: ClassVar[str | None]
-    description: ClassVar[str]
-    per_text: ClassVar[bool] = False
+    name: ClassVar[str | None]  # in `HEADS`; None for the encoder alone
+    description: ClassVar[str]  # of a model with this head, for model cards
+    per_text: ClassVar[bool] = False  # whether its outputs have one entry for each text, not one for each position
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -84,15 +79,11 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderOnly(Head):
-    """No head.
-
-    Attributes:
-      pooler: whether the model has BERT's pooler.
-    """
+    """No head."""
     name = None
     description = "An encoder"
 
-    pooler: bool = False
+    pooler: bool = False  # whether the model has BERT's pooler
 
     @property
     def inputs(self) -> tuple[str, ...]:

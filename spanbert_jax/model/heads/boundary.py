@@ -12,16 +12,11 @@ from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 
 class BoundaryHead(nn.Module):
-    """Two layers with GELU and layer norm over [left; right; place], and an output that shares the token embedding.
-
-    Attributes:
-      places: places in a span that can be predicted.
-      features: width of the place embedding.
-    """
+    """Two layers with GELU and layer norm over [left; right; place], and an output that shares the token embedding."""
     config: ModelConfig
     compute: ComputeConfig
-    places: int
-    features: int
+    places: int  # places in a span that can be predicted
+    features: int  # width of the place embedding
 
     @nn.compact
     def __call__(self, left: Float[Array, "B M D"], right: Float[Array, "B M D"], place: Integer[Array, "B M"],

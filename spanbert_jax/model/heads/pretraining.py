@@ -15,21 +15,14 @@ from spanbert_jax.model.heads.masked_tokens import MaskedLm
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingHeads(Head):
-    """The masked-token head with further heads of pretraining.
-
-    Attributes:
-      boundary: whether there is a span boundary head.
-      boundary_positions: places in a span that the boundary head can predict.
-      boundary_features: width of its place embedding; 200 in the paper (section 3.2) and the reference.
-      next_sentence: whether there are a pooler and a next-sentence head.
-    """
+    """The masked-token head with further heads of pretraining."""
     name = "pretraining"
     description = "An encoder with its pretraining heads"
 
-    boundary: bool = True
-    boundary_positions: int = 15
-    boundary_features: int = 200
-    next_sentence: bool = False
+    boundary: bool = True  # whether there is a span boundary head
+    boundary_positions: int = 15  # places in a span that the boundary head can predict
+    boundary_features: int = 200  # width of its place embedding; 200 in the paper (section 3.2) and the reference
+    next_sentence: bool = False  # whether there are a pooler and a next-sentence head
 
     @property
     def inputs(self) -> tuple[str, ...]:
