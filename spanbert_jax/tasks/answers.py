@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.protocol import NOT_FINITE
@@ -81,13 +81,14 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
     odds = null["score"] - (texts[0]["score"] if texts else 0.0)
     given = null if not texts or (limits.null_answers and odds > limits.null_threshold) else texts[0]
     listed = texts + [null] if limits.null_answers or not texts else texts
-    for entry, probability in zip(listed, _softmax([entry["score"] for entry in listed])):
+    for entry, probability in zip(listed, softmax([entry["score"] for entry in listed]).tolist()):
         entry["probability"] = probability
     answer = {"answer": given["text"], "start": given["start"], "end": given["end"], "score": given["probability"],
               "null_odds": odds, "best_answer": texts[0]["text"] if texts else "",
               "n_best": sorted(listed, key=lambda entry: -entry["score"])}
-    if notes := _notes(texts, logits.finite[features.starts[windows.start]:features.starts[windows.stop]]):
-        answer["note"] = notes
+    finite = logits.finite[features.starts[windows.start]:features.starts[windows.stop]].all()
+    if not (texts and finite):
+        answer["note"] = "; ".join([NO_TEXT] * (not texts) + [NOT_FINITE] * (not finite))
     return answer
 
 
@@ -132,12 +133,3 @@ def _distinct(context: str, spans: np.ndarray, count: int) -> list[dict[str, Any
 def _entry(text: str, start: int, end: int, start_logit: float, end_logit: float) -> dict[str, Any]:
     return {"text": text, "start": start, "end": end, "probability": 0.0, "score": start_logit + end_logit,
             "start_logit": start_logit, "end_logit": end_logit}
-
-
-def _softmax(scores: Sequence[float]) -> list[float]:
-    weights = np.exp(np.array(scores) - max(scores))
-    return (weights / weights.sum()).tolist()
-
-
-def _notes(texts: Sequence[Any], finite: np.ndarray) -> str:
-    return "; ".join(([] if texts else [NO_TEXT]) + ([] if finite.all() else [NOT_FINITE]))

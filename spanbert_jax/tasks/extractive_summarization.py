@@ -16,17 +16,10 @@ from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_metrics
-from spanbert_jax.tasks.protocol import (
-    NOT_FINITE,
-    FittedState,
-    Prediction,
-    Task,
-    TaskSettings,
-    describe_location,
-)
-from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
+from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.tokenizing import encode_texts
+from spanbert_jax.text import SpecialIds, special_ids
 
-_BATCH = 256  # documents tokenized at once
 _SHORTEST = 3  # [CLS], one token, [SEP]
 
 
@@ -94,16 +87,13 @@ class ExtractiveSummarization(Task[Document]):
         "label", int32, 1 there for sentences of `metrics.rouge.greedy_oracle`; "label_weight", float32, 1 / (number of
         the sentence's tokens) there and 0 elsewhere.
         """
-        special, plain, builder = special_ids(tokenizer), special_tokens_as_text(tokenizer), FeatureBuilder()
-        for start in range(0, len(examples), _BATCH):
-            batch = examples[start:start + _BATCH]
-            texts = [example.sentence_texts for example in batch]
-            encodings = iter(plain.encode_batch([sentence for sentences in texts for sentence in sentences],
-                                                add_special_tokens=False))
-            for number, (example, sentences) in enumerate(zip(batch, texts, strict=True), start):
-                tokens = [next(encodings).ids for _ in sentences]
-                labels = self._labels(example, sentences, issues) if with_labels else None
-                self._add_windows(builder, number, describe_location(example), tokens, labels, special, issues)
+        special, builder = special_ids(tokenizer), FeatureBuilder()
+        texts = [example.sentence_texts for example in examples]
+        encodings = encode_texts((sentence for sentences in texts for sentence in sentences), tokenizer)
+        for number, (example, sentences) in enumerate(zip(examples, texts, strict=True)):
+            tokens = [next(encodings).ids for _ in sentences]
+            labels = self._labels(example, sentences, issues) if with_labels else None
+            self._add_windows(builder, number, describe_location(example), tokens, labels, special, issues)
         dtypes = {"label": np.int32, "label_weight": np.float32} if with_labels else {}
         return builder.build(token_columns={"sentence": np.int32, **dtypes})
 

@@ -11,8 +11,9 @@ import numpy as np
 from spanbert_jax.model.losses import LossSums
 
 
-def _unchanged(value: Any) -> Any:
-    return value
+def select_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of packed rows that an encoder reads."""
+    return {name: batch[name] for name in ("tokens", "segments", "token_types", "first")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Program:
     inputs: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
     per_text: bool
     prepare_params: Callable[[Any], Any] | None = None
-    finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = _unchanged
+    finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = dict
     local: bool = False
 
 

@@ -12,50 +12,37 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+import flax.linen as nn
+import flax.traverse_util
 import jax
 import numpy as np
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import Settings, setting, to_dict
+from spanbert_jax.interop import continuation
+from spanbert_jax.interop.exporting import save_pretrained
+from spanbert_jax.interop.pretrained import load_params, open_pretrained
+from spanbert_jax.model import ComputeConfig, EncoderModel, ModelConfig, make_head, train_step_flops
 from spanbert_jax.model.losses import LossSums
-from spanbert_jax.tasks import encoder_tasks
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.files.reading import resolve_files
+from spanbert_jax.tasks.files.reading import Example, resolve_files
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
-from spanbert_jax.tasks.programs import LossEvaluation, Program
-
-if TYPE_CHECKING:
-    from spanbert_jax.model import ComputeConfig, ModelConfig
+from spanbert_jax.tasks.programs import LossEvaluation, Program, select_inputs
 
 Prediction = dict[str, Any]
 Model = Any  # a Flax module; see `Task.build_model`
-E = TypeVar("E", bound="Example")
+E = TypeVar("E", bound=Example)
 T = TypeVar("T", bound="Task")
 # "note" of a prediction that cannot be trusted.
 NOT_FINITE = "the model's scores are not finite"
+# Parameters outside the encoder of a task's own module, by their paths.
+_OWN_WEIGHTS_FILE = "task_head.safetensors"
 _TOKENS_PER_TEXT = 8  # a packed row for prediction holds at most one text per so many positions
-
-
-class Example(Protocol):
-    """The input of one prediction; each task has its own frozen dataclass.
-
-    Attributes:
-      id: its name in prediction files.
-      location: file and line, or file and record number, for messages.
-      group: document or article it comes from: held-out parts share no group with the training examples.
-    """
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def location(self) -> str: ...
-
-    @property
-    def group(self) -> str: ...
 
 
 def describe_location(example: Example) -> str:
@@ -187,16 +174,22 @@ class Task(abc.ABC, Generic[E]):
         initialize it with), and the encoder as its submodule `encoder`; its other parameters are initialized at random
         and stored next to the encoder.
         """
-        return encoder_tasks.build_model(encoder, compute, self.head, self.labels)
+        return EncoderModel(encoder, make_head(self.head, self.labels), compute)
 
     def initial_params(self, model: Model, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
         """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""
-        return encoder_tasks.initial_params(model, init_from, tokenizer, seed)
+        pretrained = open_pretrained(init_from)
+        if isinstance(model, EncoderModel):
+            return continuation.initial_params(pretrained, model, tokenizer, seed)
+        encoder = continuation.initial_params(pretrained, EncoderModel(model.config), tokenizer, seed)["encoder"]
+        params = jax.jit(model.init)(jax.random.key(seed), **model.dummy_inputs)["params"]
+        return jax.device_get(nn.unbox(params)) | {"encoder": encoder}
 
     def apply(self, model: Model, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
         """The model's outputs for packed rows; without dropout if there is no key."""
-        return encoder_tasks.apply(model, params, batch, dropout_key)
+        return model.apply({"params": params}, **select_inputs(batch), deterministic=dropout_key is None,
+                           rngs={} if dropout_key is None else {"dropout": dropout_key})
 
     @abc.abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
@@ -212,7 +205,7 @@ class Task(abc.ABC, Generic[E]):
 
     def step_flops(self, model: Model, rows: PackedRows, count: int) -> float:
         """Model FLOPs of a training step on `count` rows."""
-        return encoder_tasks.step_flops(model, rows, count)
+        return train_step_flops(model.config, count, rows.length)
 
     @property
     def loss_evaluation(self) -> LossEvaluation | None:
@@ -223,7 +216,11 @@ class Task(abc.ABC, Generic[E]):
 
     def program(self, model: Model, tokenizer: Tokenizer) -> Program:
         """What prediction computes from parameters and rows."""
-        return encoder_tasks.head_program(self, model)
+        def compute(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            outputs = self.apply(model, params, batch)
+            return {name: getattr(outputs, name) for name in model.head.outputs}
+
+        return Program(compute, select_inputs, per_text=model.head.per_text)
 
     def prediction_rows(self, features: Features, pad: int) -> list[PackedRows]:
         """Rows for prediction, without labels; several sets may have rows of different lengths."""
@@ -254,8 +251,14 @@ class Task(abc.ABC, Generic[E]):
     # Storage.
 
     def save_weights(self, folder: pathlib.Path, model: Model, params: Any, tokenizer: Tokenizer) -> None:
-        """Writes model, weights and tokenizer into a new folder."""
-        encoder_tasks.save_weights(folder, model, params, tokenizer)
+        """Writes model, weights and tokenizer into a new folder: a transformers directory."""
+        if isinstance(model, EncoderModel):
+            save_pretrained(model, params, folder, tokenizer)
+            return
+        save_pretrained(EncoderModel(model.config), {"encoder": params["encoder"]}, folder, tokenizer)
+        own = {name: value for name, value in params.items() if name != "encoder"}
+        flat = flax.traverse_util.flatten_dict(jax.device_get(own), sep="/")
+        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, folder / _OWN_WEIGHTS_FILE)
 
     def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[Model, Any]:
         """Model and parameters from a folder of `save_weights`.
@@ -263,7 +266,16 @@ class Task(abc.ABC, Generic[E]):
         Raises:
           UserError: the files do not belong to this task.
         """
-        return encoder_tasks.load_weights(self, folder, dtype, tokenizer)
+        pretrained = open_pretrained(folder)
+        model = self.build_model(pretrained.config, ComputeConfig(dtype=dtype), tokenizer)
+        if isinstance(model, EncoderModel):
+            model = pretrained.model(self.head, dtype=dtype)
+            if pretrained.head.name != self.head or tuple(self.labels) != model.head.labels:
+                raise UserError(f"{folder}: the weights do not belong to the task in task.json; fetch both again")
+            return model, load_params(pretrained, model)
+        encoder = load_params(pretrained, EncoderModel(model.config))["encoder"]
+        own = jax.device_put(flax.traverse_util.unflatten_dict(load_file(folder / _OWN_WEIGHTS_FILE), sep="/"))
+        return model, own | {"encoder": encoder}
 
     @classmethod
     def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> tuple[Task, Model, Any, Tokenizer]:

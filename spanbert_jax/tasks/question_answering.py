@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,8 @@ from spanbert_jax.tasks.question_windows import (
     other_occurrences,
     window_starts,
 )
-from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
+from spanbert_jax.tasks.tokenizing import encode_texts
+from spanbert_jax.text import SpecialIds, special_ids
 
 TRUNCATED = "questions truncated to config.task.question_length tokens"
 NO_QUESTION = "questions without text"
@@ -39,10 +40,8 @@ WIDENED = "answers that do not fall on token boundaries, extended to whole token
 TOO_LONG = "answers longer than config.task.max_answer_length tokens, never predicted"
 NULL_NOT_ALLOWED = "unanswerable questions, predicted an answer all the same: config.task.null_answers is off"
 
-_BATCH_CHARACTERS = 1_000_000  # tokenized at once
 _SPECIAL_TOKENS = 3  # [CLS] question [SEP] context [SEP]
 _MAX_ANSWER_LENGTH, _COVERED = 30, 0.999
-EncodedText = tuple[np.ndarray, np.ndarray]  # ids [n]; first character and end of each token [n, 2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +101,7 @@ class QuestionAnswering(Task[Question]):
     def fit(self, examples: Sequence[Question], tokenizer: Tokenizer) -> QuestionAnswering:
         """Finds the maximum answer length."""
         answers = [text for example in examples for text, _ in example.answers[:1]]
-        lengths = [len(ids) for ids, _ in _encode(special_tokens_as_text(tokenizer), answers)]
+        lengths = list(map(len, encode_texts(answers, tokenizer)))
         needed = np.quantile(lengths, _COVERED, method="higher") if lengths else 0
         return self.with_fitted(max_answer_length=max(_MAX_ANSWER_LENGTH, int(needed)))
 
@@ -122,12 +121,14 @@ class QuestionAnswering(Task[Question]):
         Token columns: "char_start" and "char_end", characters of the original context, 0 and 0 outside the window;
         "max_context", whether no other window has more context for the token.
         """
-        plain, special = special_tokens_as_text(tokenizer), special_ids(tokenizer)
+        special, builder = special_ids(tokenizer), FeatureBuilder()
         contexts = dict.fromkeys(example.context for example in examples)
-        encoded = dict(zip(contexts, _encode(plain, contexts)))
-        builder = FeatureBuilder()
-        for index, (example, (question, _)) in enumerate(zip(examples, _encode(plain, (e.question for e in examples)))):
-            ids, characters = encoded[example.context]
+        # Token ids [n], and first character and end of each token [n, 2].
+        encoded = {context: (np.array(encoding.ids, np.int32), np.array(encoding.offsets, np.int32).reshape(-1, 2))
+                   for context, encoding in zip(contexts, encode_texts(contexts, tokenizer))}
+        questions = encode_texts((example.question for example in examples), tokenizer)
+        for index, (example, encoding) in enumerate(zip(examples, questions)):
+            question, (ids, characters) = np.array(encoding.ids, np.int32), encoded[example.context]
             self._count_issues(example, question, ids, issues)
             target = self._target(example, question, characters, issues) if with_labels else None
             self._add_windows(builder, index, question[:self.settings.question_length], ids, characters, special,
@@ -260,19 +261,3 @@ class QuestionAnswering(Task[Question]):
         if self.settings.null_answers:
             contents["null_odds.json"] = {prediction["id"]: prediction["null_odds"] for prediction in predictions}
         return {name: json.dumps(content, indent=4) + "\n" for name, content in contents.items()}
-
-
-def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[EncodedText]:
-    """Yields the tokens of texts one by one."""
-    def encoded() -> Iterator[EncodedText]:
-        for encoding in tokenizer.encode_batch(batch, add_special_tokens=False):
-            yield np.array(encoding.ids, np.int32), np.array(encoding.offsets, np.int32).reshape(-1, 2)
-
-    batch, size = [], 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARACTERS:
-            yield from encoded()
-            batch, size = [], 0
-    yield from encoded()

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
@@ -21,7 +22,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, describe_location
-from spanbert_jax.tasks.word_tokens import tokenize_words
+from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
 SCORINGS = {"micro": metrics.micro_metrics, "semeval": metrics.semeval_metrics}
@@ -157,14 +158,11 @@ class RelationExtraction(Task[Relation]):
     def decode(self, examples: Sequence[Relation], features: Features,
                outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the
-        five
-        most likely ones, and text and characters of the entities, as from `Relation.entities`."""
+        five most likely ones, and text and characters of the entities, as from `Relation.entities`."""
         logits = np.asarray(outputs["logits"], np.float64)
-        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities = odds / odds.sum(axis=-1, keepdims=True)
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :_N_BEST]
         predictions = []
-        for example, order, row in zip(examples, best.tolist(), probabilities, strict=True):
+        for example, order, row in zip(examples, best.tolist(), softmax(logits, axis=-1), strict=True):
             scores = {self.labels[index]: float(row[index]) for index in order}
             predictions.append({"id": example.id, "relation": self.labels[order[0]], "score": float(row[order[0]]),
                                 "scores": scores, **example.entities()})

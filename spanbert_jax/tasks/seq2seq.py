@@ -7,7 +7,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,43 +31,23 @@ from spanbert_jax.model import (
     merge_tied_params,
 )
 from spanbert_jax.model.losses import LossSums, weighted_sums
-from spanbert_jax.tasks import encoder_tasks, seq2seq_import, seq2seq_model
+from spanbert_jax.tasks import seq2seq_import, seq2seq_model
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.programs import LossEvaluation, Program
-from spanbert_jax.tasks.protocol import (
-    NOT_FINITE,
-    Example,
-    FittedState,
-    Prediction,
-    Task,
-    TaskSettings,
-    describe_location,
-)
-from spanbert_jax.text import special_ids, special_tokens_as_text
+from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.tokenizing import encode_texts
+from spanbert_jax.text import special_ids
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
-_BATCH = 1024  # texts tokenized at once
+# An `Example` with `source`, the input text, and `targets`, correct outputs, of which training uses the first; empty if
+# unknown.
+Pair = Any
 _SHORTEST = 3  # tokens of a source: [CLS], one token, [SEP]
 # Settings of `GenerationSettings` with the same names.
 _SEARCH = ("min_length", "beams", "length_penalty", "early_stopping", "no_repeat_ngram", "sample", "temperature",
            "top_k", "top_p")
-
-
-class Pair(Example, Protocol):
-    """Attributes:
-      source: the input text.
-      targets: correct outputs; training uses the first. Empty if unknown.
-    """
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def targets(self) -> tuple[str, ...]: ...
-
-
-P = TypeVar("P", bound=Pair)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +98,7 @@ class Seq2SeqState(FittedState):
     target_tokenizer: str = ""
 
 
-class Seq2SeqTask(Task[P]):
+class Seq2SeqTask(Task[Pair]):
     """Reads a text and generates another.
 
     Checkpoints are compared by the likelihood of the dev targets: generating texts takes many times as long and is done
@@ -131,7 +111,7 @@ class Seq2SeqTask(Task[P]):
     label_fields = ()
     field: str
 
-    def fit(self, examples: Sequence[P], tokenizer: Tokenizer) -> Seq2SeqTask[P]:
+    def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Seq2SeqTask:
         """Finds or trains the tokenizer of the targets.
 
         Raises:
@@ -171,7 +151,7 @@ class Seq2SeqTask(Task[P]):
         return GenerationSettings(ids.start, ids.end, ids.pad, self.settings.target_length,
                                   **{name: getattr(self.settings, name) for name in _SEARCH})
 
-    def features(self, examples: Sequence[P], tokenizer: Tokenizer, issues: DataIssues,
+    def features(self, examples: Sequence[Pair], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
         """One feature per example: [CLS] source [SEP]; its labels are the first target between start and end token.
 
@@ -179,19 +159,16 @@ class Seq2SeqTask(Task[P]):
         """
         special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
-        source_tokenizer, plain_target = special_tokens_as_text(tokenizer), special_tokens_as_text(target)
-        for start in range(0, len(examples), _BATCH):
-            batch = examples[start:start + _BATCH]
-            sources = _encode(source_tokenizer, [example.source for example in batch])
-            targets = [example.targets[0] for example in batch] if with_labels else []
-            encoded = _encode(plain_target, targets) if with_labels else [[]] * len(batch)
-            decoded = target.decode_batch(encoded, skip_special_tokens=False)
-            for number, (example, source, labels, text) in enumerate(zip(batch, sources, encoded, decoded), start):
-                self._count_source(example, source, special.unk, issues)
-                tokens = [special.cls, *source[:room], special.sep]
-                if with_labels:
-                    labels = [ids.start, *self._label(example, labels, text, ids.unknown, issues), ids.end]
-                builder.add(number, tokens, [0] * len(tokens), labels=labels if with_labels else None)
+        sources = encode_texts([example.source for example in examples], tokenizer)
+        if with_labels:
+            targets = encode_texts([example.targets[0] for example in examples], target)
+        for number, (example, encoding) in enumerate(zip(examples, sources, strict=True)):
+            source, labels = encoding.ids, None
+            self._count_source(example, source, special.unk, issues)
+            if with_labels:
+                labels = [ids.start, *self._label(example, next(targets).ids, target, ids.unknown, issues), ids.end]
+            tokens = [special.cls, *source[:room], special.sep]
+            builder.add(number, tokens, [0] * len(tokens), labels=labels)
         return builder.build()
 
     def _count_source(self, example: Pair, tokens: list[int], unknown: int, issues: DataIssues) -> None:
@@ -202,9 +179,9 @@ class Seq2SeqTask(Task[P]):
         if unknown in tokens:
             issues.add("sources with words outside the vocabulary, read as [UNK]", describe_location(example))
 
-    def _label(self, example: Pair, tokens: list[int], text: str, unknown: int | None,
+    def _label(self, example: Pair, tokens: list[int], tokenizer: Tokenizer, unknown: int | None,
                issues: DataIssues) -> list[int]:
-        """The tokens of a target that training uses; `text` is what they decode to."""
+        """The tokens of a target that training uses."""
         room = self.settings.target_length - 1
         if len(tokens) > room:
             issues.add("targets longer than config.task.target_length, truncated at the end",
@@ -214,7 +191,7 @@ class Seq2SeqTask(Task[P]):
                        describe_location(example))
         elif not tokens:
             issues.add("targets that the target tokenizer maps to no token", describe_location(example))
-        elif text.strip() != example.targets[0].strip():
+        elif tokenizer.decode(tokens, skip_special_tokens=False).strip() != example.targets[0].strip():
             issues.add("targets whose capitals, accents or spaces the target vocabulary loses; "
                        "config.task.target_vocabulary=8000 keeps them", describe_location(example))
         return tokens[:room]
@@ -257,7 +234,7 @@ class Seq2SeqTask(Task[P]):
 
     def step_flops(self, model: EncoderDecoder, rows: Any, count: int) -> float:
         """Model FLOPs of encoder and decoder."""
-        return (encoder_tasks.step_flops(model, rows, count)
+        return (super().step_flops(model, rows, count)
                 + decoder_step_flops(model.decoder_config, count, rows.label_length, rows.length))
 
     def program(self, model: EncoderDecoder, tokenizer: Tokenizer) -> Program:
@@ -288,7 +265,7 @@ class Seq2SeqTask(Task[P]):
         return [PackedRows(features, [[number] for number in np.flatnonzero(lengths == length).tolist()], length, pad)
                 for length in np.unique(lengths).tolist()]
 
-    def decode(self, examples: Sequence[P], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", `field`, "score"}: the generated text and its score in the search.
 
         The text for a source without tokens is empty; "note" says so, or that the scores are not finite.
@@ -305,7 +282,7 @@ class Seq2SeqTask(Task[P]):
             predictions.append({"id": example.id, self.field: "" if empty else text, **rest})
         return predictions
 
-    def files(self, examples: Sequence[P], predictions: Sequence[Prediction]) -> dict[str, str]:
+    def files(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The generated texts, one per line, as `FIELD.txt`."""
         lines = [" ".join(prediction[self.field].split()) + "\n" for prediction in predictions]
         return {f"{self.field}.txt": "".join(lines)}
@@ -334,7 +311,3 @@ def _smoothed_loss(outputs: Any, batch: Mapping[str, jax.Array], smoothing: floa
     losses = -(1 - smoothing) * target - smoothing * jnp.mean(log_probabilities, axis=-1)
     correct = (target >= jnp.max(log_probabilities, axis=-1)).astype(jnp.float32)
     return weighted_sums(losses, correct, weights)
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]

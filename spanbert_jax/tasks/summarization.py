@@ -33,7 +33,7 @@ class SummarizationSettings(Seq2SeqSettings):
         require(bool(self.source), f"{path}.source", "", "give the name of a field")
 
 
-class Summarization(Seq2SeqTask[Document]):
+class Summarization(Seq2SeqTask):
     """Generates the summary of a document."""
     Settings = SummarizationSettings
     field = "summary"

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
@@ -19,17 +20,13 @@ from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.files.labels import LabelReader
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings
-from spanbert_jax.text import SpecialIds, special_ids, special_tokens_as_text
-
-_BATCH = 1024  # texts tokenized at once: an encoding takes about a hundred bytes per token
+from spanbert_jax.tasks.tokenizing import encode_texts
+from spanbert_jax.text import SpecialIds, special_ids
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """A text or a pair of texts, and its class or number if known; see `protocol.Example`."""
-    id: str
-    location: str
-    group: str
+class Text(reading.Example):
+    """A text or a pair of texts, and its class or number if known."""
     text: str
     second: str | None
     label: Any  # str, float or None
@@ -154,19 +151,15 @@ class TextClassification(Task[Text]):
         Columns: "label", int32 index of the class, or float32 number; "weight" float32, 0 for unknown classes.
         """
         special, length, builder = special_ids(tokenizer), self.settings.length, FeatureBuilder()
-        tokenizer = special_tokens_as_text(tokenizer)
         indices = {label: index for index, label in enumerate(self.labels)}
-        for start in range(0, len(examples), _BATCH):
-            batch = examples[start:start + _BATCH]
-            firsts = _encode(tokenizer, [example.text for example in batch])
-            seconds = iter(_encode(tokenizer, [example.second for example in batch if example.second is not None]))
-            for offset, (example, first) in enumerate(zip(batch, firsts, strict=True)):
-                second = None if example.second is None else next(seconds)
-                tokens, types, truncated = _assemble(first, second, special, length)
-                if truncated:
-                    issues.add("texts longer than config.task.length, truncated at the end", example.location)
-                builder.add(start + offset, tokens, types,
-                            self._target(example, indices, issues) if with_labels else None)
+        firsts = encode_texts([example.text for example in examples], tokenizer)
+        seconds = encode_texts([example.second for example in examples if example.second is not None], tokenizer)
+        for number, (example, first) in enumerate(zip(examples, firsts, strict=True)):
+            second = None if example.second is None else next(seconds).ids
+            tokens, types, truncated = _assemble(first.ids, second, special, length)
+            if truncated:
+                issues.add("texts longer than config.task.length, truncated at the end", example.location)
+            builder.add(number, tokens, types, self._target(example, indices, issues) if with_labels else None)
         dtypes = {"label": np.float32 if self._regression else np.int32, "weight": np.float32}
         return builder.build(dtypes if with_labels else None)
 
@@ -192,9 +185,7 @@ class TextClassification(Task[Text]):
         if self._regression:
             return [{"id": example.id, "value": value}
                     for example, value in zip(examples, logits[:, 0].tolist(), strict=True)]
-        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities = odds / odds.sum(axis=-1, keepdims=True)
-        labels, likeliest = self.labels, logits.argmax(axis=-1).tolist()
+        labels, likeliest, probabilities = self.labels, logits.argmax(axis=-1).tolist(), softmax(logits, axis=-1)
         return [{"id": example.id, "label": labels[best], "score": row[best], "scores": dict(zip(labels, row))}
                 for example, best, row in zip(examples, likeliest, probabilities.tolist(), strict=True)]
 
@@ -231,10 +222,6 @@ def _truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:
     shared = excess - of_longer
     first -= (of_longer if first > second else 0) + shared // 2
     return first, min(first + second, room) - first
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _text(record: Mapping[str, Any], column: str, location: str, issues: DataIssues) -> str:

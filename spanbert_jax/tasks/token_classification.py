@@ -18,7 +18,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, parse_sentence, read_sentences
 from spanbert_jax.tasks.metrics.tagging import Entity, entities, tagging_metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
-from spanbert_jax.tasks.word_tokens import tokenize_words
+from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
 _PREFIXES = {"BIO": "BI", "BIOES": "BIES"}
@@ -89,8 +89,7 @@ class TokenClassification(Task[Sentence]):
 
         A sentence that is too long becomes several features of `length` tokens, each `length` // 2 after the one
         before. Each word is predicted in the feature in which its first token has the largest min(left context, right
-        context).
-        A word that the tokenizer maps to no token is an [UNK].
+        context). A word that the tokenizer maps to no token is an [UNK].
 
         Token columns: "word", int32, the number of the word at the first token where it is predicted, else -1; "tag",
         int32; "tag_weight", float32, 1 at these tokens and 0 elsewhere and for unknown tags.

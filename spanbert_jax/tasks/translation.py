@@ -34,7 +34,7 @@ class TranslationSettings(Seq2SeqSettings):
                 f"give each column a name of its own, as in \"({self.source!r},{self.target!r})\"")
 
 
-class TranslationTask(Seq2SeqTask[Translation]):
+class TranslationTask(Seq2SeqTask):
     """Translates texts into another language."""
     Settings = TranslationSettings
     field = "translation"

@@ -15,11 +15,10 @@ from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks import TASKS
-from spanbert_jax.tasks.encoder_tasks import select_inputs
 from spanbert_jax.tasks.features import FeatureBuilder
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.packing import PackedRows, row_length
-from spanbert_jax.tasks.programs import Program
+from spanbert_jax.tasks.programs import Program, select_inputs
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.text import special_ids, special_tokens_as_text
 from tests.tasks.small import COLOURS, make_start, small_config, texts, write

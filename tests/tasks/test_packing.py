@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, make_head
-from spanbert_jax.tasks.encoder_tasks import head_program
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.packing import FULL, PackedRows, UnpackedOutputs, pack, row_length, shortest_full, split_rows
 from spanbert_jax.tasks.question_answering import QuestionAnswering
@@ -92,7 +91,7 @@ def test_packed_outputs_equal_those_of_single_texts(head):
     model = EncoderModel(config, make_head(head, HEADS[head]), ComputeConfig(dtype="float32"))
     params = nn.unbox(jax.jit(lambda key: model.init(key, **model.dummy_inputs))(jax.random.key(0)))["params"]
     features = make_features(np.random.default_rng(4).integers(2, 24, 40))
-    program, outputs = head_program(TASKS[head](TASKS[head].Settings(length=512)), model), {}
+    program, outputs = TASKS[head](TASKS[head].Settings(length=512)).program(model, None), {}
     for name, rows in (("alone", PackedRows(features, [[number] for number in range(40)], 24, 0)),
                        ("packed", pack(features, 64, 0, seed=1))):  # a row is longer than the table of positions
         unpacked, compute = UnpackedOutputs(features, program.per_text), jax.jit(program.compute)

@@ -26,8 +26,8 @@ _SPLITTER = pre_tokenizers.Sequence([
 
 
 @dataclasses.dataclass(frozen=True)
-class Sentence:
-    """Words and their tags; see `protocol.Example`.
+class Sentence(reading.Example):
+    """Words and their tags.
 
     Attributes:
       words: at least one.
@@ -36,9 +36,6 @@ class Sentence:
       text: the text that contains the words; None if only words are known.
       offsets: characters [start, end) of each word in the text; None without one.
     """
-    id: str
-    location: str
-    group: str
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
     line: int | None = None
@@ -167,7 +164,7 @@ def _tag(tag: Any, location: str, with_labels: bool) -> str | None:
 
 def parse_sentence(record: Mapping[str, Any], location: str, with_labels: bool = False) -> Sentence:
     """The sentence of a JSON object, in the format of `read_sentences`; it may have no words."""
-    id = str(reading.field(record, "id", location, (str, int))) if "id" in record else location.rpartition(":")[2]
+    id = reading.name_field(record, "id", location) if "id" in record else location.rpartition(":")[2]
     text, offsets, tags = None, None, None
     if "tokens" not in record and "text" in record and not with_labels:
         text = reading.field(record, "text", location)

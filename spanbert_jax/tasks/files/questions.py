@@ -8,7 +8,16 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
+from spanbert_jax.tasks.files.reading import (
+    BEGINS_ARRAY,
+    BEGINS_OBJECT,
+    Example,
+    field,
+    is_json_lines,
+    json_lines,
+    json_parts,
+    name_field,
+)
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
@@ -22,12 +31,11 @@ CONTRADICTORY = "impossible questions with answers; the answers are left out"
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class Question(Example):
     """A question about a text.
 
     Attributes:
-      id: its name in files of predictions.
-      where: file and line, or file and numbers of article, paragraph and question.
+      location: file and line, or file and numbers of article, paragraph and question.
       group: title or number of the context's article, or a hash of the context if neither is known.
       question: the question.
       context: the text that contains the answer.
@@ -35,9 +43,6 @@ class Question:
       gold: all correct texts, also those not in the context; empty if the question is impossible or unlabeled.
       impossible: whether the context contains no answer.
     """
-    id: str
-    location: str
-    group: str
     question: str
     context: str
     answers: tuple[tuple[str, int], ...] = ()
@@ -101,7 +106,7 @@ def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Ques
         at = f"{path}: article {place[1] + 1}, paragraph {place[3] + 1}"
         context = field(_object(value, at), "context", at)
         for here, record in _objects(value, "qas", at, "question"):
-            name = str(field(record, "id", here, (str, int)))
+            name = name_field(record, "id", here)
             yield _question(record, name, here, group, context, issues, with_labels)
 
 
@@ -138,7 +143,7 @@ def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Questio
         elif "context" in record or "header" not in record:
             context = field(record, "context", location)
             given = record.get("id") is not None
-            name = str(field(record, "id", location, (str, int))) if given else location.rpartition(":")[2]
+            name = name_field(record, "id", location) if given else location.rpartition(":")[2]
             yield _question(record, name, location, str(record.get("title") or _hash(context)), context, issues,
                             with_labels)
 
@@ -175,7 +180,7 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
     """
     context = field(record, "context", location)
     for here, listed in _objects(record, "qas", location, "question"):
-        name = str(field(listed, "qid" if "qid" in listed else "id", here, (str, int)))
+        name = name_field(listed, "qid" if "qid" in listed else "id", here)
         place = f"{here} (id {name!r})"
         gold = _strings(listed, "answers", place) if with_labels or "answers" in listed else ()
         known = gold and (with_labels or "detected_answers" in listed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -23,6 +24,20 @@ from spanbert_jax.corpus.sources.python_prose import PYTHON
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MOST_CHARACTERS = 1 << 27  # per field of a table
 _MAX_DEPTH = 64  # of nested JSON
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """The input of one prediction; each task has its own subclass.
+
+    Attributes:
+      id: its name in prediction files.
+      location: file and line, or file and record number, for messages.
+      group: document or article it comes from: held-out parts share no group with the training examples.
+    """
+    id: str
+    location: str
+    group: str
 
 
 def is_json_lines(path: str) -> bool:

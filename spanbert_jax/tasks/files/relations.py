@@ -21,8 +21,8 @@ Span = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Relation:
-    """A sentence with two entities; see `protocol.Example`.
+class Relation(reading.Example):
+    """A sentence with two entities.
 
     Attributes:
       tokens: the words of the sentence.
@@ -32,9 +32,6 @@ class Relation:
       text: the sentence; None if the file has words only.
       characters: characters [start, end) of subject and object in the text.
     """
-    id: str
-    location: str
-    group: str
     tokens: tuple[str, ...]
     subject: Span
     object: Span
@@ -105,12 +102,12 @@ def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
     """The relation of a record of TACRED."""
     if not isinstance(record, dict):
         raise UserError(f"{location}: {record!r:.80} must be an object with 'id', 'token' and so on, as in TACRED")
-    id = str(reading.field(record, "id", location, (str, int)))
+    id = reading.name_field(record, "id", location)
     place = f"{location}: id {id!r}"
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{place}: field 'token' must be a nonempty list of words; it is {words!r:.80}")
-    group = location if record.get("docid") is None else str(reading.field(record, "docid", place, (str, int)))
+    group = location if record.get("docid") is None else reading.name_field(record, "docid", place)
     words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
     relation = record.get("relation")
     if with_labels or relation is not None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,30 +13,20 @@ from spanbert_jax.text import sentence_spans
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-    """A text and its summaries; see `protocol.Example`.
+class Document(reading.Example):
+    """A text and its summaries.
 
     Attributes:
       sentences: as in the file; None if the file has one text.
       text: as in the file, or the sentences joined by single spaces.
       summaries: all correct summaries; empty if unknown.
     """
-    id: str
-    location: str
-    group: str
     sentences: tuple[str, ...] | None
     text: str
     summaries: tuple[str, ...]
 
-    @property
-    def source(self) -> str:
-        """The text: the source of a `seq2seq.Pair`."""
-        return self.text
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The summaries: the targets of a `seq2seq.Pair`."""
-        return self.summaries
+    source = property(operator.attrgetter("text"), doc="The text: the source of a `seq2seq.Pair`.")
+    targets = property(operator.attrgetter("summaries"), doc="The summaries: the targets of a `seq2seq.Pair`.")
 
     @property
     def spans(self) -> list[tuple[int, int]]:

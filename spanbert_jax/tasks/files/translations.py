@@ -14,16 +14,13 @@ from spanbert_jax.tasks.files import reading
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation:
-    """A text and its translations; see `protocol.Example`.
+class Translation(reading.Example):
+    """A text and its translations.
 
     Attributes:
       group: the source's words, so that a repeated sentence is never in two parts.
       targets: empty if unknown.
     """
-    id: str
-    location: str
-    group: str
     source: str
     targets: tuple[str, ...]
 
