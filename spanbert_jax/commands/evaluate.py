@@ -70,7 +70,7 @@ def _print_results(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     """Scores a fine-tuned model on labelled files."""
-    from spanbert_jax.inference.scoring import score_files
+    from spanbert_jax.inference.files import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
     metrics, issues = score_files(args.workdir, args.input, args.out, settings=dict(args.set))

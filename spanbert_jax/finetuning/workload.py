@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
@@ -14,11 +16,12 @@ from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.evaluation import Predicted, StopRequested, TaskEvaluator
-from spanbert_jax.finetuning.objective import task_objective
 from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
+from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.packing import PackedRows
+from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.mesh import batch_ways
-from spanbert_jax.training.workload import Call, ShouldStop
+from spanbert_jax.training.workload import Batch, Call, Objective, ShouldStop
 
 # Relative difference between requested and actual examples per step that is not reported.
 _TOLERANCE = 0.15
@@ -105,3 +108,22 @@ class TaskWorkload:
 def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:
     """Rows that contain `config.train.batch_size` examples on average, whatever the devices."""
     return max(1, round(config.train.batch_size * len(dataset.rows["train"]) / len(dataset.examples["train"])))
+
+
+def task_objective(model: nn.Module, task: Task) -> Objective:
+    """The task's loss, divided by the number of targets in the whole batch."""
+    def terms(params: Any, batch: Batch, key: jax.Array | None) -> dict[str, LossSums]:
+        return {"task": task.loss(task.apply(model, params, batch, key), batch)}
+
+    def counts(batch: Batch) -> dict[str, jax.Array]:
+        # The number of targets does not depend on the outputs, so the model is not computed for it.
+        def outputs(key: jax.Array) -> Any:
+            return task.apply(model, nn.unbox(model.init(key, **model.dummy_inputs))["params"], batch)
+
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(outputs, jax.random.key(0)))
+        return {"task": task.loss(zeros, batch).count}
+
+    def loss(terms: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
+        return terms["task"].loss / jnp.maximum(counts["task"], 1.0)
+
+    return Objective(lambda key, batch: batch, counts, terms, loss)

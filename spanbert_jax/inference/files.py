@@ -1,4 +1,4 @@
-"""Predictions for files of any size, in constant memory; a stopped or killed call can be continued."""
+"""Predictions and scores of files."""
 from __future__ import annotations
 
 import contextlib
@@ -28,7 +28,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
                   dtype: str = "float32", settings: Mapping[str, Any] | None = None,
                   official: str | os.PathLike | None = None,
                   on_examples: Callable[[int], None] = lambda count: None) -> DataIssues:
-    """Writes the predictions for the examples of files as JSON lines, in order.
+    """Writes the predictions for the examples of files as JSON lines, in order and in constant memory.
 
     Until it is complete, the output is in OUTPUT.partial. The same call continues it; the result is the same as without
     an interruption.
@@ -76,6 +76,38 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         with _disk_errors(partial):
             _finish(partial, output)
     return issues
+
+
+def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | None = None, *,
+                batch_size: int = 32, settings: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], DataIssues]:
+    """Predicts and scores files with labels.
+
+    Args:
+      model: the directory that fine-tuning wrote, or the workdir that contains it.
+      inputs: files, folders or globs, separated by commas.
+      out: a new directory for the predictions, as JSON lines and in the task's official formats.
+      batch_size: rows sent to each device at once.
+      settings: as for `load_model`.
+
+    Returns:
+      The task's metrics, and what was repaired or left out.
+
+    Raises:
+      UserError: naming file, line and id of an error.
+    """
+    if out is not None:
+        require_absent_or_empty(os.fspath(out))
+    fine_tuned, issues = load_model(model, settings=settings), DataIssues()
+    predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    examples, predictions, group = read_all(task, inputs, issues), [], examples_per_group()
+    for first in range(0, len(examples), group):
+        predictions += predictor(examples[first:first + group], issues, with_labels=True)
+    if out is not None:
+        lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+        with new_directory(pathlib.Path(out)) as folder:
+            for name, text in {"predictions.jsonl": lines, **task.files(examples, predictions)}.items():
+                (folder / name).write_text(text, encoding="utf-8")
+    return task.score(examples, predictions), issues
 
 
 @contextlib.contextmanager

@@ -20,18 +20,25 @@ from spanbert_jax.common.settings import require, setting
 from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_layers
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
-from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, save_encoder_decoder
+from spanbert_jax.interop import weights
+from spanbert_jax.interop.continuation import initial_params as adapted_params
+from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
+from spanbert_jax.interop.layout import build
+from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.interop.sources.location import locate
 from spanbert_jax.model import (
     ComputeConfig,
+    Decoder,
     EncoderDecoder,
+    EncoderModel,
     ModelConfig,
     Outputs,
     decoder_step_flops,
     merge_tied_params,
+    split_tied_params,
 )
 from spanbert_jax.model.losses import LossSums, weighted_sums
-from spanbert_jax.tasks import seq2seq_import, seq2seq_model
+from spanbert_jax.tasks import seq2seq_import
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
@@ -41,6 +48,8 @@ from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import special_ids
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
+# Initial decoders besides directories of decoders.
+DECODERS = ("encoder", "shared", "random")
 # An `Example` with `source`, the input text, and `targets`, correct outputs, of which training uses the first; empty if
 # unknown.
 Pair = Any
@@ -84,7 +93,7 @@ class Seq2SeqSettings(TaskSettings):
         require(self.beams == 1 or not self.sample, f"{path}.beams", self.beams, "must be 1 with sample=True")
         require(not wanted.isdigit() or int(wanted) >= MIN_TARGET_VOCAB_SIZE, f"{path}.target_vocabulary", wanted,
                 f"must be at least {MIN_TARGET_VOCAB_SIZE} if it is a number")
-        require(not wanted or self.decoder in seq2seq_model.DECODERS, f"{path}.target_vocabulary", wanted,
+        require(not wanted or self.decoder in DECODERS, f"{path}.target_vocabulary", wanted,
                 "must be empty with a decoder from a directory, which has its own tokenizer")
         require(not wanted or self.decoder != "shared", f"{path}.target_vocabulary", wanted,
                 "must be empty with decoder='shared'")
@@ -118,11 +127,11 @@ class Seq2SeqTask(Task[Pair]):
           UserError: it does not exist.
         """
         wanted, decoder = self.settings.target_vocabulary, self.settings.decoder
-        if decoder not in seq2seq_model.DECODERS:
+        if decoder not in DECODERS:
             try:
                 found = load_target_tokenizer(locate(decoder))
             except UserError as error:
-                raise UserError(f"config.task.decoder={decoder!r}: neither {', '.join(seq2seq_model.DECODERS)} nor the "
+                raise UserError(f"config.task.decoder={decoder!r}: neither {', '.join(DECODERS)} nor the "
                                 f"directory of a decoder with its tokenizer ({error})") from None
         elif wanted.isdigit():
             found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
@@ -202,13 +211,51 @@ class Seq2SeqTask(Task[Pair]):
         return {name: pack_pairs(part, *lengths, pad, seed) for name, part in features.items()}
 
     def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> EncoderDecoder:
-        """The encoder with the decoder of the settings."""
-        return seq2seq_model.build_model(encoder, compute, self.settings, self.target_tokenizer(tokenizer))
+        """The encoder with the decoder that the settings ask for.
+
+        Raises:
+          UserError: the decoder has too few positions or layers, or another vocabulary than its tokenizer.
+        """
+        kind, wanted = self.settings.decoder, self.settings.decoder_layers
+        size = self.target_tokenizer(tokenizer).get_vocab_size()
+        if kind in DECODERS:
+            decoder = dataclasses.replace(encoder, vocab_size=size)
+        else:
+            decoder, *_ = open_decoder(kind, encoder.width)
+            if size > decoder.vocab_size:
+                raise UserError(f"config.task.decoder={kind!r}: its tokenizer has {size:,} tokens and its model "
+                                f"{decoder.vocab_size:,}; they do not belong together")
+            decoder = dataclasses.replace(decoder, dropout=encoder.dropout, attention_dropout=encoder.attention_dropout)
+        if wanted > decoder.num_layers or (wanted and kind == "shared"):
+            raise UserError(f"config.task.decoder_layers={wanted}: the decoder has {decoder.num_layers}; use fewer, or "
+                            f"0 for all{', as required with decoder=shared' * (kind == 'shared')}")
+        if self.settings.target_length > decoder.max_positions:
+            raise UserError(f"config.task.target_length={self.settings.target_length}: the decoder has "
+                            f"{decoder.max_positions} positions; use at most that many")
+        decoder = dataclasses.replace(decoder, num_layers=wanted or decoder.num_layers)
+        return EncoderDecoder(encoder, decoder, kind == "shared", compute)
 
     def initial_params(self, model: EncoderDecoder, init_from: str, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
-        """Pretrained weights for the encoder, and for the decoder as the settings ask."""
-        return seq2seq_model.initial_params(model, self.settings.decoder, init_from, tokenizer,
-                                            self.target_tokenizer(tokenizer), seed)
+        """Initial float32 parameters on the host; new ones are logged.
+
+        As in Rothe et al. (2020), parameters that encoder and decoder have in common come from the encoder, and the
+        cross-attention is new.
+        """
+        kind, pretrained, decoder = self.settings.decoder, open_pretrained(init_from), Decoder(model.decoder_config)
+        encoder = adapted_params(pretrained, EncoderModel(model.config), tokenizer, seed)["encoder"]
+        bridge: Mapping[str, Any] | None = None
+        if kind in ("encoder", "shared"):
+            own = adapted_params(pretrained, decoder, self.target_tokenizer(tokenizer), seed)
+        elif kind == "random":
+            random = np.random.default_rng(seed)
+            own = build(decoder, lambda leaf: weights.fresh(leaf, decoder.config.initializer_range, random))
+        else:
+            _, tensors, bridge = open_decoder(kind, model.config.width)
+            own = weights.load(decoder, tensors, seed)
+        params = {"encoder": encoder, "decoder": own}
+        if model.config.width != model.decoder_config.width:
+            params["bridge"] = bridge or _random_bridge(model.config.width, model.decoder_config, seed)
+        return split_tied_params(params) if model.shared else params
 
     def apply(self, model: EncoderDecoder, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Outputs:
@@ -311,3 +358,9 @@ def _smoothed_loss(outputs: Any, batch: Mapping[str, jax.Array], smoothing: floa
     losses = -(1 - smoothing) * target - smoothing * jnp.mean(log_probabilities, axis=-1)
     correct = (target >= jnp.max(log_probabilities, axis=-1)).astype(jnp.float32)
     return weighted_sums(losses, correct, weights)
+
+
+def _random_bridge(width: int, decoder: ModelConfig, seed: int) -> Mapping[str, np.ndarray]:
+    """The projection from the encoder's width to the decoder's."""
+    kernel = np.random.default_rng(seed).standard_normal((width, decoder.width), np.float32)
+    return {"kernel": kernel * np.float32(decoder.initializer_range), "bias": np.zeros(decoder.width, np.float32)}

@@ -17,7 +17,6 @@ from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
-from spanbert_jax.tasks.files.labels import LabelReader
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
@@ -99,7 +98,7 @@ class TextClassification(Task[Text]):
         rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
         text, second, label = self._columns
         ids = reading.IdReader(task.id if task else settings.id, bool(task), with_labels)
-        labels = LabelReader(label, self._regression, task.labels if task else None)
+        labels = reading.LabelReader(label, self._regression, task.labels if task else None)
         for location, record in rows:
             id = ids(record, location)
             group = reading.name_field(record, settings.group, location) if settings.group else location

@@ -11,7 +11,7 @@ import pytest
 import spanbert_jax
 from spanbert_jax.corpus.blocks import best_fit
 from spanbert_jax.finetuning.run import finetune
-from spanbert_jax.inference.scoring import score_files
+from spanbert_jax.inference.files import score_files
 from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks import TASKS

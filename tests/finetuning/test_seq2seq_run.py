@@ -13,9 +13,8 @@ from spanbert_jax.commands.train import format_result
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import build, finetune
-from spanbert_jax.inference.files import predict_files
+from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.model_folder import load_model
-from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics

@@ -6,7 +6,7 @@ import pytest
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.config import as_finetuning_config, task_of
-from spanbert_jax.finetuning.splits import hold_out, read_splits
+from spanbert_jax.finetuning.dataset import hold_out, read_splits
 from tests.tasks.small import small_config, texts, write
 
 

@@ -14,9 +14,8 @@ from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference import executors
-from spanbert_jax.inference.files import predict_files
+from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.model_folder import FineTuned, load_model, save_model
-from spanbert_jax.inference.scoring import score_files
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.tasks import make_task

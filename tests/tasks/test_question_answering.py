@@ -18,7 +18,7 @@ from spanbert_jax.tasks import question_answering as module
 from spanbert_jax.tasks.files.questions import Question
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 from spanbert_jax.tasks.protocol import fitted_values
-from spanbert_jax.tasks.question_windows import best_windows, covering_tokens, window_starts
+from spanbert_jax.tasks.question_answering import best_windows, covering_tokens, window_starts
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
