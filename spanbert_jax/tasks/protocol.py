@@ -188,7 +188,8 @@ class Task(abc.ABC, Generic[E]):
     def apply(self, model: Model, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
         """The model's outputs for packed rows; without dropout if there is no key."""
-        return model.apply({"params": params}, **select_inputs(batch), deterministic=dropout_key is None,
+        return model.apply({"params": params}, batch["tokens"], batch["segments"], batch["token_types"],
+                           first=batch["first"], deterministic=dropout_key is None,
                            rngs={} if dropout_key is None else {"dropout": dropout_key})
 
     @abc.abstractmethod
