@@ -1,10 +1,9 @@
 """Evaluation of a task during and after training, on the devices of the run."""
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,8 +24,7 @@ class StopRequested(Exception):
     """Evaluation was stopped between two batches."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Predicted:
+class Predicted(NamedTuple):
     """Predictions of a part.
 
     Attributes:

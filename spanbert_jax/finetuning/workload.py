@@ -1,7 +1,6 @@
 """The fine-tuning workload: a task's rows, objective and evaluation, as the training loop takes them."""
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.evaluation import Predicted, StopRequested, TaskEvaluator
-from spanbert_jax.inference.model_folder import TASK_FILE, describe_task
+from spanbert_jax.inference.model_folder import TASK_FILE, task_json
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Task
@@ -101,8 +100,7 @@ class TaskWorkload:
     def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Writes the files that export and predict need."""
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
-        description = describe_task(self._config.task.name, self.dataset.task, self._config.plugins)
-        write_text(workdir / TASK_FILE, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        write_text(workdir / TASK_FILE, task_json(self._config.task.name, self.dataset.task, self._config.plugins))
 
 
 def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -22,25 +23,27 @@ _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
 _DEVICES = "devices"
 
+E = TypeVar("E")
 Compute = Callable[[Any, Mapping[str, Any]], Any]
 Inputs = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-Outputs = Iterator[tuple[np.ndarray, Any]]
+Outputs = Iterator[tuple[np.ndarray, Any]]  # row numbers, ascending and -1 for padding at the end, and their outputs
+Executor = Callable[[PackedRows], Outputs]
 
 
 def examples_per_group() -> int:
-    """How many examples a caller with many of them should predict at a time."""
+    """How many examples are predicted at a time if there are many."""
     return _sizes()[1]
+
+
+def example_groups(examples: Iterable[E]) -> Iterator[list[E]]:
+    """Yields examples in groups of `examples_per_group`."""
+    examples = iter(examples)
+    while group := list(itertools.islice(examples, examples_per_group())):
+        yield group
 
 
 def _sizes() -> tuple[int, int]:
     return _SIZES.get(jax.default_backend(), _SIZES_ELSEWHERE)
-
-
-class Executor(Protocol):
-    """Runs a program over rows."""
-
-    def __call__(self, rows: PackedRows) -> Outputs:
-        """Yields row numbers, ascending and -1 for padding at the end, and the program's outputs for these rows."""
 
 
 class ChunkedExecutor:
@@ -67,7 +70,7 @@ class ChunkedExecutor:
         self._compute = _in_chunks(compute, self._mesh)
 
     def __call__(self, rows: PackedRows) -> Outputs:
-        """See `Executor`."""
+        """The outputs for rows."""
         chunk = max(1, _sizes()[0] // rows.length) if len(rows) > 1 else 1
         chunks = max(1, self._batch_size // chunk)  # per device
         at_once = self._devices * chunks * chunk
@@ -118,7 +121,7 @@ class MeshExecutor:
                                 out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def __call__(self, rows: PackedRows, params: Any, call: Callable[..., Any]) -> Outputs:
-        """As `Executor`, for given parameters; `call` calls a jitted function, compiling it first if necessary."""
+        """The outputs for rows with given parameters; `call` calls a jitted function, compiled first if necessary."""
         numbers = split_rows(rows, self._batch_size)
         feed = device_batches(_InputRows(rows, self._inputs), numbers.__getitem__, range(len(numbers)), self._mesh,
                               self._rules)

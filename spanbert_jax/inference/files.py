@@ -15,11 +15,11 @@ from spanbert_jax.common.directories import new_directory, require_absent_or_emp
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.locks import LockHeld, exclusive_lock
-from spanbert_jax.inference.executors import examples_per_group
+from spanbert_jax.inference.executors import example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.predictor import Predictor
 from spanbert_jax.tasks.files.reading import file_fingerprints, resolve_files
-from spanbert_jax.tasks.protocol import Example, Task, read_all
+from spanbert_jax.tasks.protocol import Task, read_all
 
 logger = logging.getLogger("spanbert_jax")
 
@@ -65,7 +65,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)
         examples = (example for file in files for example in task.read(file, issues, with_labels=False))
-        for group in _groups(itertools.islice(examples, done, None)):
+        for group in example_groups(itertools.islice(examples, done, None)):
             lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, issues)]
             with _disk_errors(partial), open(partial, "ab") as out:
                 out.write("".join(f"{line}\n" for line in lines).encode())
@@ -99,9 +99,9 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
         require_absent_or_empty(os.fspath(out))
     fine_tuned, issues = load_model(model, settings=settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
-    examples, predictions, group = read_all(task, inputs, issues), [], examples_per_group()
-    for first in range(0, len(examples), group):
-        predictions += predictor(examples[first:first + group], issues, with_labels=True)
+    examples, predictions = read_all(task, inputs, issues), []
+    for group in example_groups(examples):
+        predictions += predictor(group, issues, with_labels=True)
     if out is not None:
         lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
         with new_directory(pathlib.Path(out)) as folder:
@@ -146,12 +146,6 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
     with new_directory(official) as folder:
         for name, text in task.files(examples, predictions).items():
             (folder / name).write_text(text, encoding="utf-8")
-
-
-def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    size = examples_per_group()
-    while group := list(itertools.islice(examples, size)):
-        yield group
 
 
 def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None) -> str:

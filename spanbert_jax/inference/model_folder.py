@@ -41,10 +41,11 @@ class FineTuned:
     plugins: tuple[str, ...] = ()
 
 
-def describe_task(name: str, task: Task, plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+def task_json(name: str, task: Task, plugins: tuple[str, ...] = ()) -> str:
     """The contents of task.json."""
     description = {"task": name, "settings": to_dict(task.settings), "fitted": fitted_values(task)}
-    return description | ({"plugins": list(plugins)} if plugins else {})
+    description |= {"plugins": list(plugins)} if plugins else {}
+    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
 
 
 def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
@@ -53,13 +54,12 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     Raises:
       UserError: the directory cannot be written; what was there before is kept.
     """
-    new, _old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
+    new = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
         fine_tuned.task.save_weights(new, fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer)
-        description = describe_task(fine_tuned.name, fine_tuned.task, fine_tuned.plugins)
-        text = json.dumps(description, indent=2, ensure_ascii=False)
-        (new / TASK_FILE).write_text(text + "\n", encoding="utf-8")
+        text = task_json(fine_tuned.name, fine_tuned.task, fine_tuned.plugins)
+        (new / TASK_FILE).write_text(text, encoding="utf-8")
         replace_directory(new, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); free some space, and run the same command "

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.inference.executors import examples_per_group
+from spanbert_jax.common.issues import DataIssues, format_issues
+from spanbert_jax.inference.executors import example_groups
 from spanbert_jax.inference.model_folder import FineTuned, load_model
 from spanbert_jax.inference.predictor import Predictor
 from spanbert_jax.tasks.files.reading import replace_lone_surrogates
@@ -41,18 +41,17 @@ class Pipeline:
             raise UserError("give either an input or its fields by name")
         single = inputs is None or isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Sequence)
         items: list[Any] = [fields if inputs is None else inputs] if single else list(inputs or ())
-        issues = DataIssues()
-        examples = []
+        issues, examples = DataIssues(), []
         for number, item in enumerate(items, 1):
             location = f"input {number}"
             if not isinstance(item, (str, Mapping)):
                 raise UserError(f"{location}: {item!r:.80} is neither a text nor fields by name")
             examples.append(self.task.example(replace_lone_surrogates(item, location, issues), location, issues))
         predictions = []
-        for first in range(0, len(examples), group := examples_per_group()):
-            predictions += self._predictor(examples[first:first + group], issues)
-        for issue, count in issues.counts.items():
-            warnings.warn(f"{count:,} {issue}: {', '.join(issues.places[issue])}", stacklevel=2)
+        for group in example_groups(examples):
+            predictions += self._predictor(group, issues)
+        for line in format_issues(issues):
+            warnings.warn(line, stacklevel=2)
         for prediction in predictions:
             del prediction["id"]
         return predictions[0] if single else predictions

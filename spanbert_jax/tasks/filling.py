@@ -176,7 +176,7 @@ def _find_runs(tokens: list[int], mask: int) -> list[tuple[int, int]]:
 
 def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
     """Why the boundary head cannot fill a run; empty if it can. The rules are those of masking."""
-    if not _has_boundary_head(network):
+    if BOUNDARIES not in network.head.inputs:
         return "the weights have no boundary head"
     head: Any = network.head
     places = head.boundary_positions
@@ -185,10 +185,6 @@ def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, lengt
     if {tokens[start - 1], tokens[start + length]} & {special.cls, special.sep, special.pad}:
         return "the run touches the edge of the text, where the boundary head was never trained"
     return ""
-
-
-def _has_boundary_head(network: EncoderModel) -> bool:
-    return BOUNDARIES in network.head.inputs
 
 
 def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positions: int) -> np.ndarray:
@@ -215,7 +211,7 @@ def _predict(network: EncoderModel, params: Any, tokens: jax.Array, attention_ma
       left, right, place: [1, S], positions before and after the run that contains a position, and its index in the run.
     """
     outputs: Any = network.apply({"params": params}, tokens, attention_mask)
-    if not _has_boundary_head(network):
+    if BOUNDARIES not in network.head.inputs:
         return outputs.logits[0], None
     boundary: Any = network.apply({"params": params}, outputs.last_hidden_state, left, right, place,
                              method="boundary_logits")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -102,30 +103,23 @@ def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels:
 def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bool) -> Iterator[Sentence]:
     words: list[str] = []
     tags: list[str | None] = []
-    count, document, line = 0, "", ""
-    for number, line in _and_a_blank_line(path, issues):
+    count, document, first = 0, "", 0
+    for number, line in itertools.chain(reading.lines(path, issues), [(0, "")]):  # a blank line ends a sentence
         location, line = f"{path}:{number}", line.rstrip(_BLANKS)
         new_document = line.startswith(_DOCUMENT)
         if words and (not line or new_document):
-            first, count = number - len(words), count + 1
-            complete = _all_known(tags)
-            yield Sentence(str(count), f"{path}:{first}", document or f"{path}:{first}", tuple(words), complete, first)
+            count, place = count + 1, f"{path}:{first}"
+            yield Sentence(str(count), place, document or place, tuple(words), _all_known(tags), first)
             words, tags = [], []
         if new_document:
             document = location
         elif line and not words and line.startswith(_COMMENT) and not _TAG.fullmatch(line.split()[-1]):
             issues.add("comment lines, skipped", location)
         elif line:
+            first = first if words else number
             word, tag = _fields(line, columns, location, with_labels)
             words.append(word)
             tags.append(tag)
-
-
-def _and_a_blank_line(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
-    number = 0
-    for number, line in reading.lines(path, issues):
-        yield number, line
-    yield number + 1, ""
 
 
 def _fields(line: str, columns: Columns, location: str, with_labels: bool) -> tuple[str, str | None]:

@@ -104,11 +104,7 @@ def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequenc
     files: dict[str, list[str]] = {}
     for example, prediction in zip(examples, predictions, strict=True):
         value = f"{prediction['value']:.3f}" if task.regression else prediction["label"]
-        name = f"{_submitted_as(task, example.location)}.tsv"
-        files.setdefault(name, ["index\tprediction"]).append(f"{example.id}\t{value}")
+        file = pathlib.PurePath(example.location.rpartition(":")[0]).name
+        name = next(name for part, name in task.submissions.items() if part in file)
+        files.setdefault(f"{name}.tsv", ["index\tprediction"]).append(f"{example.id}\t{value}")
     return {name: "\n".join([*lines, ""]) for name, lines in files.items()}
-
-
-def _submitted_as(task: GlueTask, location: str) -> str:
-    file = pathlib.PurePath(location.rpartition(":")[0]).name
-    return next(name for part, name in task.submissions.items() if part in file)

@@ -62,18 +62,12 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> I
     Raises:
       UserError: the file cannot be read, a field is missing or of another type, or, with labels, an id occurs twice.
     """
-    if not with_labels:  # files to predict may be too large to remember all ids
-        yield from _questions(path, issues, with_labels)
-        return
-    seen = set()  # 8-byte hashes; a repeated one is checked by reading the file again
-    for question in _questions(path, issues, with_labels):
-        key = hash(question.id)
-        if key in seen:
-            first = next(other for other in _questions(path, DataIssues(), with_labels) if other.id == question.id)
-            if first.location != question.location:
-                raise UserError(f"{question.location}: id {question.id!r} occurs also at {first.location}; "
-                                "predictions are stored by id, so give each question its own")
-        seen.add(key)
+    locations: dict[str, str] = {}
+    for question in (_lines if is_json_lines(path) else _articles)(path, issues, with_labels):
+        # Without labels, the file may be too large to remember all ids.
+        if with_labels and (first := locations.setdefault(question.id, question.location)) != question.location:
+            raise UserError(f"{question.location}: id {question.id!r} occurs also at {first}; predictions are stored "
+                            "by id, so give each question its own")
         yield question
 
 
@@ -87,10 +81,6 @@ def parse_question(inputs: str | Mapping[str, Any], location: str) -> Question:
         raise UserError(f"{location}: {inputs!r:.80} is only a text; give 'question' and 'context' by name")
     question, context = (field(dict(inputs), name, location) for name in ("question", "context"))
     return Question(location, location, location, question, context)
-
-
-def _questions(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    return (_lines if is_json_lines(path) else _articles)(path, issues, with_labels)
 
 
 def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:

@@ -25,6 +25,7 @@ from spanbert_jax.corpus.sources.python_prose import PYTHON
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MOST_CHARACTERS = 1 << 27  # per field of a table
 _MAX_DEPTH = 64  # of nested JSON
+_KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}  # of labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,9 +355,9 @@ class LabelReader:
             raise UserError(f"{place} has no label: column {self._column!r} is "
                             f"{'empty' if self._column in record else 'missing'}; fill it in, or name "
                             "the right column in config.task.label")
-        kind = _kind(value)
+        kind = _KINDS.get(type(value), type(value).__name__)
         if kind != self._kind and self._kind:
-            raise UserError(f"{place}: label {_short(value)} is a {kind}, but the label at {self._first} is a "
+            raise UserError(f"{place}: label {value!r:.80} is a {kind}, but the label at {self._first} is a "
                             f"{self._kind}; write all labels of a file in the same way")
         self._kind, self._first = kind, self._first or location
         return self._number(value, place) if self._regression else self._class(value, place)
@@ -367,27 +368,17 @@ class LabelReader:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise UserError(f"{place}: label {_short(value)} is not a number, as config.task.regression requires")
+            raise UserError(f"{place}: label {value!r:.80} is not a number, as config.task.regression requires")
         return number
 
     def _class(self, value: Any, place: str) -> str:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, (str, int)):
-            raise UserError(f"{place}: label {_short(value)} is not the name or number of a class; write a text or an "
+            raise UserError(f"{place}: label {value!r:.80} is not the name or number of a class; write a text or an "
                             "integer, or set config.task.regression")
         name = value if isinstance(value, str) else json.dumps(value)
         if self._allowed is not None and name not in self._allowed:
-            raise UserError(f"{place}: label {_short(name)} in column {self._column!r}: allowed are "
+            raise UserError(f"{place}: label {name!r:.80} in column {self._column!r}: allowed are "
                             f"{', '.join(self._allowed)}")
         return name
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    return "number" if isinstance(value, (int, float)) else "text" if isinstance(value, str) else type(value).__name__
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]

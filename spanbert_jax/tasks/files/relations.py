@@ -112,9 +112,11 @@ def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
     relation = record.get("relation")
     if with_labels or relation is not None:
         relation = reading.field(record, "relation", place)
+        if not relation.strip():
+            raise UserError(f"{place}: the name of the relation is empty; fill it in")
     return Relation(id, location, group, words, _span(record, "subj", len(words), place),
                     _span(record, "obj", len(words), place), reading.field(record, "subj_type", place),
-                    reading.field(record, "obj_type", place), _named(relation, place))
+                    reading.field(record, "obj_type", place), relation)
 
 
 def _span(record: dict[str, Any], name: str, count: int, place: str) -> Span:
@@ -123,12 +125,6 @@ def _span(record: dict[str, Any], name: str, count: int, place: str) -> Span:
         raise UserError(f"{place}: {name}_start is {first} and {name}_end {last}: they must be word numbers from 0 to "
                         f"{count - 1}, the first not after the last; fix the record")
     return first, last
-
-
-def _named(relation: str | None, place: str) -> str | None:
-    if relation is not None and not relation.strip():
-        raise UserError(f"{place}: the name of the relation is empty; fill it in")
-    return relation
 
 
 def tagged(text: str, id: str, location: str, relation: str | None = None) -> Relation:

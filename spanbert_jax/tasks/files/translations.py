@@ -32,8 +32,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
     which is skipped when it is read itself: a folder or glob may contain both. Other files are tables or JSON lines,
     see `reading.table`. Pairs with an empty side are left out and counted; without labels, an empty source gives an
-    empty
-    translation.
+    empty translation.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
@@ -79,9 +78,8 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
         if source not in record:
             there = ", ".join(map(repr, record)) or "none"
             raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and "
-                            "target, "
-                            f"or config.task.columns=\"({source!r},{target!r})\" where the first line of a table does "
-                            "not name its columns")
+                            f"target, or config.task.columns=\"({source!r},{target!r})\" where the first line of a "
+                            "table does not name its columns")
         text = reading.field(record, source, location)
         yield location, ids(record, location), text, reading.field(record, target, location) if with_labels else None
 

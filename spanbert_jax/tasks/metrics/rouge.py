@@ -27,8 +27,7 @@ def rouge_words(text: str) -> list[str]:
     For ASCII text these are the words of rouge-score with its stemmer. Its tokenizer drops all characters but a-z and
     0-9, so that texts in other scripts score 0 and words with accents are split. Here a word is a run of letters,
     digits and combining marks of any script, or a single character in scripts without spaces, after NFKC normalization.
-    Only
-    ASCII words are stemmed.
+    Only ASCII words are stemmed.
     """
     text = unicodedata.normalize("NFKC", text).lower()
     return [stem for word, _ in _SPLITTER.pre_tokenize_str(text) if (stem := _stem(word))]
