@@ -1,7 +1,6 @@
 """Evaluation of a task during and after training, on the devices of the run."""
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.finetuning.dataset import Dataset
-from spanbert_jax.inference.executors import ChunkedExecutor, MeshExecutor
+from spanbert_jax.inference.executors import ChunkedExecutor, Compute, Inputs, MeshExecutor
 from spanbert_jax.inference.predictor import collect_outputs
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Prediction, Task
@@ -47,9 +46,18 @@ class TaskEvaluator:
           local_model: the same model, computable on one device.
           batch_size: rows per batch over all devices.
         """
-        self._dataset, self._model, self._local_model = dataset, model, local_model
-        self._loss = dataset.task.loss_evaluation
-        self._mesh, self._rules, self._batch_size = mesh, rules, batch_size
+        task, self._dataset, self._mesh, self._batch_size = dataset.task, dataset, mesh, batch_size
+
+        def executor(compute: Compute, inputs: Inputs) -> MeshExecutor:
+            return MeshExecutor(compute, inputs, mesh, rules, batch_size)
+
+        program = task.program(model, dataset.tokenizer)
+        self._program = task.program(local_model, dataset.tokenizer) if program.local else program
+        self._executor = executor(self._program.compute, self._program.inputs)
+        if loss := task.loss_evaluation:
+            self._loss_metrics = loss.metrics
+            self._loss_executor = executor(lambda params, batch: loss.loss(task.apply(model, params, batch), batch),
+                                           lambda batch: batch)
 
     def mean_loss(self, part: str, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, float]:
         """Metrics of the task's `loss_evaluation` on a part.
@@ -60,8 +68,7 @@ class TaskEvaluator:
         sums = np.zeros(3)
         for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, should_stop):
             sums += [float(value) for value in batch_sums]
-        assert self._loss is not None
-        return self._loss.metrics(*sums.tolist())
+        return self._loss_metrics(*sums.tolist())
 
     def predict(self, part: str, task: Task, params: Any, call: Call,
                 should_stop: ShouldStop = lambda: None) -> Predicted:
@@ -97,20 +104,3 @@ class TaskEvaluator:
             yield numbers, outputs
             if should_stop():
                 raise StopRequested
-
-    @functools.cached_property
-    def _program(self) -> Any:
-        program = self._dataset.task.program(self._model, self._dataset.tokenizer)
-        return self._dataset.task.program(self._local_model, self._dataset.tokenizer) if program.local else program
-
-    @functools.cached_property
-    def _executor(self) -> MeshExecutor:
-        program = self._program
-        return MeshExecutor(program.compute, program.inputs, self._mesh, self._rules, self._batch_size)
-
-    @functools.cached_property
-    def _loss_executor(self) -> MeshExecutor:
-        assert self._loss is not None
-        task, loss = self._dataset.task, self._loss.loss
-        return MeshExecutor(lambda params, batch: loss(task.apply(self._model, params, batch), batch),
-                            lambda batch: batch, self._mesh, self._rules, self._batch_size)

@@ -1,6 +1,7 @@
 """A cache of features on disk, next to the data they are made from."""
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -69,26 +70,20 @@ def _code(task: type) -> str:
 def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
     stored = json.loads((folder / _ISSUES).read_text(encoding="utf-8"))
 
-    def array(*parts: str) -> np.ndarray:
-        return np.load(folder / f"{'.'.join(parts)}.npy", mmap_mode="r", allow_pickle=False)
+    def array(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
-    def columns(kind: str) -> dict[str, np.ndarray]:
-        return {name: array(kind, name) for name in stored[kind]}
-
-    def checked(starts: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sequences(prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
+        starts, tokens = array(f"{prefix}starts"), array(f"{prefix}tokens")
         if len(tokens) != starts[-1]:
             raise ValueError("truncated")
         return starts, tokens
 
-    labels = None
-    if stored["labels"]:
-        labels = TokenSequences(*checked(array("labels", "starts"), array("labels", "tokens")))
-    features = Features(array("example"), *checked(array("starts"), array("tokens")), array("token_types"),
-                        columns("columns"), columns("token_columns"), labels)
-    for issue, count in stored["counts"].items():
-        for place in stored["places"][issue]:
-            issues.add(issue, place, 0)
-        issues.counts[issue] += count
+    labels = TokenSequences(*sequences("labels.")) if stored["labels"] else None
+    columns, token_columns = ({name: array(f"{kind}.{name}") for name in stored[kind]}
+                              for kind in ("columns", "token_columns"))
+    features = Features(array("example"), *sequences(), array("token_types"), columns, token_columns, labels)
+    issues.merge(DataIssues(collections.Counter(stored["counts"]), stored["places"]))
     return features
 
 

@@ -91,8 +91,7 @@ def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pa
     return own if started else config.task.tokenizer or config.init_from
 
 
-def export_results(name: str, experiment: Experiment[TaskWorkload], loop: TrainingLoop,
-                   workdir: pathlib.Path) -> None:
+def export_results(name: str, experiment: Experiment[TaskWorkload], loop: TrainingLoop, workdir: pathlib.Path) -> None:
     """Writes the model of a finished run with its task, of a given name, and scores and predictions."""
     workload, config = experiment.workload, experiment.config
     step, params = _best_params(experiment, loop, workdir)

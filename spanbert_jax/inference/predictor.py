@@ -9,8 +9,7 @@ from spanbert_jax.inference.executors import ChunkedExecutor, Executor
 from spanbert_jax.inference.model_folder import FineTuned
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.packing import PackedRows, UnpackedOutputs
-from spanbert_jax.tasks.programs import Program
-from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, describe_location
+from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Program, describe_location
 from spanbert_jax.text import special_ids
 
 
@@ -50,5 +49,4 @@ class Predictor:
 
     def outputs(self, features: Features) -> dict[str, Any]:
         """The program's outputs for features, as `Task.decode` takes them."""
-        return collect_outputs(self._program, self._executor, features,
-                               self.task.prediction_rows(features, self._pad))
+        return collect_outputs(self._program, self._executor, features, self.task.prediction_rows(features, self._pad))

@@ -20,13 +20,10 @@ from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Tas
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
-_SHORTEST = 3  # [CLS], one token, [SEP]
-
 
 @dataclasses.dataclass(frozen=True)
 class ExtractiveSummarizationSettings(TaskSettings):
     """Settings of extractive summarization."""
-    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=_SHORTEST)
     source: str = setting("document", "Field of the document.")
     target: str = setting("summary", "Field of the summary.")
     id: str = setting("", "Field of the document's id; '' for line numbers.")
@@ -132,8 +129,7 @@ class ExtractiveSummarization(Task[Document]):
         """Cross-entropy of choosing each sentence or not, averaged over its tokens where it is predicted."""
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), batch["label_weight"])
 
-    def decode(self, examples: Sequence[Document], features: Features,
-               outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[Document], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", "summary", "sentences", "scores"}: the most likely sentences joined by spaces, in the document's
         order.
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,29 +73,19 @@ class FeatureBuilder:
     """Collects features one by one."""
 
     def __init__(self) -> None:
-        self._examples: list[int] = []
-        self._tokens: list[np.ndarray] = []
-        self._token_types: list[np.ndarray] = []
-        self._columns: dict[str, list[Any]] = {}
-        self._token_columns: dict[str, list[np.ndarray]] = {}
-        self._labels: list[np.ndarray] = []
+        self._added: list[tuple[Any, ...]] = []
 
     def add(self, example: int, tokens: ArrayLike, token_types: ArrayLike,
             columns: Mapping[str, Any] | None = None, token_columns: Mapping[str, ArrayLike] | None = None,
             labels: ArrayLike | None = None) -> None:
         """Adds a feature. All features have the same columns and token columns, and all or none have labels."""
-        self._examples.append(example)
-        self._tokens.append(np.asarray(tokens, np.int32))
-        self._token_types.append(np.asarray(token_types, np.uint8))
-        for name, value in (columns or {}).items():
-            self._columns.setdefault(name, []).append(value)
-        for name, values in (token_columns or {}).items():
-            array = np.asarray(values)
-            if len(array) != len(self._tokens[-1]):
-                raise ValueError(f"{name}: {len(array)} entries for {len(self._tokens[-1])} tokens")
-            self._token_columns.setdefault(name, []).append(array)
-        if labels is not None:
-            self._labels.append(np.asarray(labels, np.int32))
+        arrays = np.asarray(tokens, np.int32), np.asarray(token_types, np.uint8)
+        by_token = {name: np.asarray(values) for name, values in (token_columns or {}).items()}
+        for name, values in by_token.items():
+            if len(values) != len(arrays[0]):
+                raise ValueError(f"{name}: {len(values)} entries for {len(arrays[0])} tokens")
+        labels = None if labels is None else np.asarray(labels, np.int32)
+        self._added.append((example, *arrays, columns or {}, by_token, labels))
 
     def build(self, columns: Mapping[str, Any] | None = None,
               token_columns: Mapping[str, Any] | None = None) -> Features:
@@ -104,16 +94,15 @@ class FeatureBuilder:
         Args:
           columns, token_columns: dtypes by name, also if no feature was added.
         """
-        def flat(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
+        def flat(arrays: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
             return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
 
-        def starts(arrays: list[np.ndarray]) -> np.ndarray:
+        def starts(arrays: Sequence[np.ndarray]) -> np.ndarray:
             return np.cumsum([0, *map(len, arrays)], dtype=np.int64)
 
-        labels = TokenSequences(starts(self._labels), flat(self._labels, np.int32)) if self._labels else None
+        examples, tokens, types, by_feature, by_token, labels = zip(*self._added) if self._added else ((),) * 6
         return Features(
-            np.asarray(self._examples, np.int32), starts(self._tokens),
-            flat(self._tokens, np.int32), flat(self._token_types, np.uint8),
-            {name: np.asarray(self._columns.get(name, []), dtype) for name, dtype in (columns or {}).items()},
-            {name: flat(self._token_columns.get(name, []), dtype) for name, dtype in (token_columns or {}).items()},
-            labels)
+            np.asarray(examples, np.int32), starts(tokens), flat(tokens, np.int32), flat(types, np.uint8),
+            {name: np.asarray([one[name] for one in by_feature], dtype) for name, dtype in (columns or {}).items()},
+            {name: flat([one[name] for one in by_token], dtype) for name, dtype in (token_columns or {}).items()},
+            TokenSequences(starts(labels), flat(labels, np.int32)) if labels and labels[0] is not None else None)

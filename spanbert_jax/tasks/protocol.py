@@ -11,7 +11,7 @@ import abc
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import flax.linen as nn
@@ -32,7 +32,6 @@ from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import Example, resolve_files
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
-from spanbert_jax.tasks.programs import LossEvaluation, Program, select_inputs
 
 Prediction = dict[str, Any]
 Model = Any  # a Flax module; see `Task.build_model`
@@ -50,10 +49,50 @@ def describe_location(example: Example) -> str:
     return f"{example.location} (id {example.id!r})"
 
 
+def select_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of packed rows that an encoder reads."""
+    return {name: batch[name] for name in ("tokens", "segments", "token_types", "first")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What prediction computes from parameters and rows.
+
+    Attributes:
+      compute: from parameters and a batch [R, ...] to outputs by name; traced by jit.
+      inputs: the arrays of a batch of packed rows that `compute` reads.
+      per_text: whether outputs are [R, K, ...], an entry for each text of a row, or [R, S, ...], one for each position.
+      prepare_params: changes parameters to the layout that `compute` reads; jitted and called once.
+      finish: outputs of all features, on the host, as `Task.decode` takes them.
+      local: compute on the devices of each process with a whole copy of the parameters, also during training, where
+        the mesh may split them.
+    """
+    compute: Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
+    inputs: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    per_text: bool
+    prepare_params: Callable[[Any], Any] | None = None
+    finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = dict
+    local: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LossEvaluation:
+    """Evaluation by held-out loss.
+
+    Attributes:
+      metric: name of the metric that compares checkpoints; higher is better.
+      loss: as `Task.loss`.
+      metrics: from the sums of loss, correct targets and targets to all metrics.
+    """
+    metric: str
+    loss: Callable[[Any, Mapping[str, jax.Array]], LossSums]
+    metrics: Callable[[float, float, float], dict[str, float]]
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskSettings(Settings):
     """Settings of every task: the part of `config.task` that a trained model stores."""
-    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=1)
+    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=3)
 
 
 @dataclasses.dataclass(frozen=True)

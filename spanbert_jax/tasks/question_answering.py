@@ -202,8 +202,7 @@ class QuestionAnswering(Task[Question]):
         return LossSums(jnp.sum(weights * (losses[0] + losses[1]) / 2), jnp.sum(weights * hits[0] * hits[1]),
                         jnp.sum(weights))
 
-    def decode(self, examples: Sequence[Question], features: Features,
-               outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[Question], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The result of `answers.best_answer` with "id"."""
         limits = AnswerLimits(self.settings.n_best, self.max_answer_length, self.settings.null_answers,
                               self.fitted.null_threshold or 0.0)

@@ -39,8 +39,7 @@ class RelationExtractionSettings(TaskSettings):
     format: str = setting("auto", "File format; 'auto' detects it from the beginning of a file.", choices=FORMATS)
     marking: str = setting("ner", "How entities are marked (see entity_marking.mark); 'text' for entities without "
                            "types.", choices=MARKINGS)
-    markers: str = setting("unused", "Marker tokens: [unused] entries of the vocabulary, or words.",
-                           choices=MARKERS)
+    markers: str = setting("unused", "Marker tokens: [unused] entries of the vocabulary, or words.", choices=MARKERS)
     negative: str = setting(_AUTO, "Name of the relation 'none', which f1 does not count; '' if there is none; 'auto' "
                             "for the first of no_relation, NA and Other that occurs in training.")
     scoring: str = setting("micro", "F1 of TACRED ('micro') or of SemEval-2010 Task 8 ('semeval').",
@@ -155,8 +154,7 @@ class RelationExtraction(Task[Relation]):
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), weights)
 
-    def decode(self, examples: Sequence[Relation], features: Features,
-               outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[Relation], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the
         five most likely ones, and text and characters of the entities, as from `Relation.entities`."""
         logits = np.asarray(outputs["logits"], np.float64)

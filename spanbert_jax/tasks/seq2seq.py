@@ -42,8 +42,16 @@ from spanbert_jax.tasks import seq2seq_import
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
-from spanbert_jax.tasks.programs import LossEvaluation, Program
-from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.protocol import (
+    NOT_FINITE,
+    FittedState,
+    LossEvaluation,
+    Prediction,
+    Program,
+    Task,
+    TaskSettings,
+    describe_location,
+)
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import special_ids
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
@@ -196,8 +204,7 @@ class Seq2SeqTask(Task[Pair]):
             issues.add("targets longer than config.task.target_length, truncated at the end",
                        describe_location(example))
         if unknown is not None and unknown in tokens:
-            issues.add("targets with words outside the target vocabulary, learned as [UNK]",
-                       describe_location(example))
+            issues.add("targets with words outside the target vocabulary, learned as [UNK]", describe_location(example))
         elif not tokens:
             issues.add("targets that the target tokenizer maps to no token", describe_location(example))
         elif tokenizer.decode(tokens, skip_special_tokens=False).strip() != example.targets[0].strip():

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,20 +17,18 @@ from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, parse_sentence, read_sentences
-from spanbert_jax.tasks.metrics.tagging import Entity, entities, tagging_metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
 _PREFIXES = {"BIO": "BI", "BIOES": "BIES"}
 _OUTSIDE = "O"
-_SHORTEST = 3  # [CLS], one token, [SEP]
+Entity = tuple[str, int, int]  # type, first and last word
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenClassificationSettings(TaskSettings):
     """Settings of token classification."""
-    length: int = setting(128, "Maximum number of tokens per feature, special tokens included.", minimum=_SHORTEST)
     word_column: int = setting(0, "Column of the words in CoNLL files, from 0, or from the end with -1.")
     tag_column: int = setting(-1, "Column of the tags, likewise.")
     strip_word_index: bool = setting(False, "Words end in an index to remove; see files.columns.Columns.")
@@ -133,8 +132,7 @@ class TokenClassification(Task[Sentence]):
         """Cross-entropy over the tags."""
         return weighted_sums(*cross_entropy(outputs.logits, batch["tag"]), batch["tag_weight"])
 
-    def decode(self, examples: Sequence[Sentence], features: Features,
-               outputs: Mapping[str, Any]) -> list[Prediction]:
+    def decode(self, examples: Sequence[Sentence], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", "tags", "scores", "entities"}: the most likely tag of each word, its probability, and the entities.
 
         An entity is {"type", "start", "end", "text", "score"}: characters [start, end) of the text, and the mean
@@ -155,7 +153,7 @@ class TokenClassification(Task[Sentence]):
         return predictions
 
     def score(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Metrics of `metrics.tagging`, in percent; entities of types without training examples count as missed."""
+        """See `tagging_metrics`; entities of types without training examples count as missed."""
         return tagging_metrics([example.tags or () for example in examples],
                                [prediction["tags"] for prediction in predictions])
 
@@ -177,9 +175,8 @@ def find_scheme(examples: Sequence[Sentence]) -> str:
     Raises:
       UserError: there are such tags, but an entity does not end with one.
     """
-    closing = next((f"{example.word_location(word)}: {tag}" for example in examples for word,
-                    tag in enumerate(example.tags or ())
-                    if tag[0] in "ES"), None)
+    closing = next((f"{example.word_location(word)}: {tag}" for example in examples
+                    for word, tag in enumerate(example.tags or ()) if tag[0] in "ES"), None)
     if closing is None:
         return "BIO"
     for example in examples:
@@ -230,3 +227,33 @@ def _located(example: Sentence, found: Sequence[Entity], scores: Sequence[float]
         located.append({"type": kind, "start": start, "end": end, "text": text[start:end],
                         "score": sum(scores[first:last + 1]) / (last + 1 - first)})
     return located
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """Type, first and last word of each entity, by the lenient definition: an I- after O also starts an entity."""
+    from seqeval.metrics.sequence_labeling import get_entities  # takes a second to import
+
+    return [tuple(entity) for entity in get_entities(list(tags))]
+
+
+def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Metrics in percent: an entity is correct if its type and both ends are.
+
+    Args:
+      answers, predicted: tags of each sentence.
+
+    Returns:
+      "precision", "recall" and "f1" over all entities, 0 if undefined; "f1/TYPE" of each type in answers and
+      predictions; "accuracy" of single tags.
+    """
+    from seqeval.metrics import accuracy_score, classification_report
+
+    answers, predicted = ([list(tags) for tags in part] for part in (answers, predicted))  # seqeval takes no tuples
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # about means over no type if there is no entity
+        report = classification_report(answers, predicted, output_dict=True, zero_division=0)
+    averages = {name: report.pop(f"{name} avg") for name in ("micro", "macro", "weighted")}
+    metrics = {"precision": averages["micro"]["precision"], "recall": averages["micro"]["recall"],
+               "f1": averages["micro"]["f1-score"], "accuracy": accuracy_score(answers, predicted)}
+    metrics |= {f"f1/{kind}": row["f1-score"] for kind, row in report.items()}
+    return {name: 100 * float(value) for name, value in metrics.items()}

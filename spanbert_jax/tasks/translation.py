@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
 from spanbert_jax.tasks.files.translations import Translation, parse_translation, read_translations
-from spanbert_jax.tasks.metrics.translation import TOKENIZERS, translation_metrics
 from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 
@@ -22,7 +22,7 @@ class TranslationSettings(Seq2SeqSettings):
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.", overridable=True)
     id: str = setting("", "Column of the pairs' ids; '' for line numbers.", overridable=True)
     bleu_tokenizer: str = setting("auto", "Tokenizer of BLEU; 'auto': zh for Chinese, char for Japanese, else 13a.",
-                                  choices=TOKENIZERS)
+                                  choices=("auto", "13a", "zh", "char", "intl"))
 
     def validate(self, path: str) -> None:
         """Checks fields and that names differ."""
@@ -56,3 +56,32 @@ class TranslationTask(Seq2SeqTask):
         scores = translation_metrics([prediction[self.field] for prediction in predictions], references, tokenizer)
         copied = translation_metrics([example.source for example in examples], references, tokenizer)
         return scores | {f"copy/{name}": copied[name] for name in ("bleu", "chrf")}
+
+
+def translation_metrics(texts: Sequence[str], references: Sequence[Sequence[str]],
+                        tokenizer: str = "auto") -> dict[str, float | str]:
+    """Corpus BLEU and chrF, and their signatures.
+
+    Args:
+      references: one or more per text; the minimum number over all texts is used.
+      tokenizer: of BLEU; "auto" is "zh" for Chinese references, "char" for Japanese, else "13a".
+
+    Returns:
+      "bleu" and "chrf" in percent, and sacrebleu's "bleu_signature" and "chrf_signature" for reports.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    count = min(map(len, references))
+    columns = [[of_text[number] for of_text in references] for number in range(count)]
+    bleu, chrf = BLEU(tokenize=_choose(columns[0]) if tokenizer == "auto" else tokenizer), CHRF()
+    metrics = {"bleu": bleu.corpus_score(list(texts), columns).score,
+               "chrf": chrf.corpus_score(list(texts), columns).score}
+    return metrics | {"bleu_signature": str(bleu.get_signature()), "chrf_signature": str(chrf.get_signature())}
+
+
+def _choose(references: Sequence[str]) -> str:
+    letters = [unicodedata.name(letter, "") for text in references[:1000] for letter in text if letter.isalpha()]
+    kana = sum(name.startswith(("HIRAGANA", "KATAKANA")) for name in letters)
+    if kana > 0.05 * len(letters):
+        return "char"
+    return "zh" if sum(name.startswith("CJK") for name in letters) > 0.3 * len(letters) else "13a"

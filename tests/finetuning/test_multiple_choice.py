@@ -18,8 +18,7 @@ from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.features import FeatureBuilder
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.packing import PackedRows, row_length
-from spanbert_jax.tasks.programs import Program, select_inputs
-from spanbert_jax.tasks.protocol import Task
+from spanbert_jax.tasks.protocol import Program, Task, select_inputs
 from spanbert_jax.text import special_ids, special_tokens_as_text
 from tests.tasks.small import COLOURS, make_start, small_config, texts, write
 

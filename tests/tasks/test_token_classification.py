@@ -15,9 +15,8 @@ from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
-from spanbert_jax.tasks.metrics.tagging import tagging_metrics
 from spanbert_jax.tasks.protocol import fitted_values
-from spanbert_jax.tasks.token_classification import windows
+from spanbert_jax.tasks.token_classification import tagging_metrics, windows
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 

@@ -11,8 +11,7 @@ OF_TWO_CLASSES = ("f1", "accuracy_f1")
 REGRESSION = ("pearson_spearman",)
 
 
-def classification_metrics(answers: Sequence[str], predicted: Sequence[str],
-                           labels: Sequence[str]) -> dict[str, float]:
+def classification_metrics(answers: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     """Accuracy, F1 scores and the Matthews correlation, from 0 to 100 (Matthews from -100).
 
     Args:

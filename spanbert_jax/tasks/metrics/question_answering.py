@@ -50,8 +50,7 @@ def answer_scores(gold: Sequence[str], predicted: str, null_answers: bool, unspa
         right = list(filter(None, right))
     null_answers = null_answers or not right
     right = right or [[]]
-    return (max(float(tokens == found) for tokens in right),
-            max(_f1(tokens, found, null_answers) for tokens in right))
+    return (max(float(tokens == found) for tokens in right), max(_f1(tokens, found, null_answers) for tokens in right))
 
 
 def _f1(gold: list[str], predicted: list[str], null_answers: bool) -> float:

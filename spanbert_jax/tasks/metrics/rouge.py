@@ -66,8 +66,7 @@ def rouge_metrics(references: Sequence[Sequence[str]], summaries: Sequence[str],
       summaries: one per document.
       prefix: of the names of the metrics.
     """
-    scores = [_scorer().score_multi(list(texts), summary)
-              for texts, summary in zip(references, summaries, strict=True)]
+    scores = [_scorer().score_multi(list(texts), summary) for texts, summary in zip(references, summaries, strict=True)]
     return {f"{prefix}{name}": 100.0 * sum(score[kind].fmeasure for score in scores) / len(scores)
             for name, kind in _KINDS.items()}
 
