@@ -1,5 +1,4 @@
 """The data of a run: the examples of each part, and their features packed into rows."""
-from __future__ import annotations
 
 import dataclasses
 import hashlib

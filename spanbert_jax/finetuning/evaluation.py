@@ -1,5 +1,4 @@
 """Evaluation of a task during and after training, on the devices of the run."""
-from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,5 +1,4 @@
 """A cache of features on disk, next to the data they are made from."""
-from __future__ import annotations
 
 import collections
 import contextlib

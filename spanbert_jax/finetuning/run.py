@@ -1,5 +1,4 @@
 """A fine-tuning run: training, then the best model with its task, predictions and scores."""
-from __future__ import annotations
 
 import json
 import logging

@@ -1,5 +1,4 @@
 """The fine-tuning workload: a task's rows, objective and evaluation, as the training loop takes them."""
-from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping

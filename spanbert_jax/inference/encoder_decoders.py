@@ -1,5 +1,4 @@
 """Encoder-decoder models of transformers, imported and exported with their task and compared with transformers."""
-from __future__ import annotations
 
 import pathlib
 from typing import Any

@@ -1,5 +1,4 @@
 """Predictions and scores of files."""
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -74,7 +73,10 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         if official is not None and not (pathlib.Path(official).is_dir() and any(pathlib.Path(official).iterdir())):
             _write_official(task, inputs, partial, pathlib.Path(official))
         with _disk_errors(partial):
-            _finish(partial, output)
+            with open(partial, "rb") as out:
+                os.fsync(out.fileno())
+            partial.rename(output)
+            _fingerprint_file(partial).unlink(missing_ok=True)
     return issues
 
 
@@ -83,11 +85,8 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     """Predicts and scores files with labels.
 
     Args:
-      model: the directory that fine-tuning wrote, or the workdir that contains it.
-      inputs: files, folders or globs, separated by commas.
+      model, inputs, batch_size, settings: as for `predict_files`.
       out: a new directory for the predictions, as JSON lines and in the task's official formats.
-      batch_size: rows sent to each device at once.
-      settings: as for `load_model`.
 
     Returns:
       The task's metrics, and what was repaired or left out.
@@ -130,13 +129,6 @@ def _locked(partial: pathlib.Path) -> Iterator[None]:
         except LockHeld:
             raise UserError(f"{partial}: another call is writing it; wait for that, or give another output") from None
         yield
-
-
-def _finish(partial: pathlib.Path, output: pathlib.Path) -> None:
-    with open(partial, "rb") as out:
-        os.fsync(out.fileno())
-    partial.rename(output)
-    _fingerprint_file(partial).unlink(missing_ok=True)
 
 
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:

@@ -1,5 +1,4 @@
 """Fine-tuned models as functions of texts."""
-from __future__ import annotations
 
 import os
 import warnings

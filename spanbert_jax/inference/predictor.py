@@ -1,5 +1,4 @@
 """The prediction engine: features through a task's program, outputs put back in order, decoded."""
-from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,8 +7,9 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference.executors import ChunkedExecutor, Executor
 from spanbert_jax.inference.model_folder import FineTuned
 from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.files.reading import Example, describe_location
 from spanbert_jax.tasks.packing import PackedRows, UnpackedOutputs
-from spanbert_jax.tasks.protocol import NOT_FINITE, Example, Prediction, Program, describe_location
+from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Program
 from spanbert_jax.text import special_ids
 
 
@@ -41,12 +41,10 @@ class Predictor:
           with_labels: the examples have labels; labels that the model does not know are counted.
         """
         features = self.task.features(examples, self._tokenizer, issues, with_labels)
-        predictions = self.task.decode(examples, features, self.outputs(features))
+        outputs = collect_outputs(self._program, self._executor, features,
+                                  self.task.prediction_rows(features, self._pad))
+        predictions = self.task.decode(examples, features, outputs)
         for example, prediction in zip(examples, predictions, strict=True):
             if NOT_FINITE in prediction.get("note", ""):
                 issues.add(f"predictions where {NOT_FINITE}", describe_location(example))
         return predictions
-
-    def outputs(self, features: Features) -> dict[str, Any]:
-        """The program's outputs for features, as `Task.decode` takes them."""
-        return collect_outputs(self._program, self._executor, features, self.task.prediction_rows(features, self._pad))

@@ -1,5 +1,4 @@
 """Marks the two entities of a relation in a sentence, in four ways, and chooses the marker tokens."""
-from __future__ import annotations
 
 import dataclasses
 import re

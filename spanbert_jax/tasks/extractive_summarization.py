@@ -14,9 +14,10 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
 from spanbert_jax.tasks.metrics.rouge import greedy_oracle, rouge_metrics
-from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
@@ -153,11 +154,9 @@ class ExtractiveSummarization(Task[Document]):
         by_sentence = np.zeros(len(spans))
         by_sentence[read] = np.nan_to_num(probabilities)
         scores = by_sentence.tolist()
-        sentences: list[dict[str, Any]] = []
-        for number in best_sentences(scores, self.sentences):
-            start, end = spans[number]
-            sentences.append({"sentence": number, "start": start, "end": end, "text": example.text[start:end],
-                              "score": scores[number]})
+        sentences: list[dict[str, Any]] = [
+            {"sentence": number, "start": start, "end": end, "text": example.text[start:end], "score": scores[number]}
+            for number in best_sentences(scores, self.sentences) for start, end in [spans[number]]]
         prediction = {"id": example.id, "summary": " ".join(sentence["text"] for sentence in sentences),
                       "sentences": sentences, "scores": scores}
         if not len(read):

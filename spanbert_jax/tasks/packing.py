@@ -1,5 +1,4 @@
 """Packs features into rows, several per row, so that almost nothing is computed on padding."""
-from __future__ import annotations
 
 import functools
 import math
@@ -40,7 +39,6 @@ class PackedRows:
 
         Args:
           bins: the features of each row.
-          length: S.
           pad: id of [PAD].
           label_fields: names of the columns and token columns to include.
           texts: K; by default the number of texts in the fullest row.

@@ -1,5 +1,4 @@
 """Packs sources and their targets into rows of two lengths."""
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence

@@ -44,11 +44,6 @@ _OWN_WEIGHTS_FILE = "task_head.safetensors"
 _TOKENS_PER_TEXT = 8  # a packed row for prediction holds at most one text per so many positions
 
 
-def describe_location(example: Example) -> str:
-    """Location and id of an example, for counts of data issues."""
-    return f"{example.location} (id {example.id!r})"
-
-
 def select_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of packed rows that an encoder reads."""
     return {name: batch[name] for name in ("tokens", "segments", "token_types", "first")}

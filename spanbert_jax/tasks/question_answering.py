@@ -20,8 +20,9 @@ from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.questions import Question, parse_question, read_questions
+from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.metrics import question_answering as metrics
-from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
@@ -132,15 +133,12 @@ class QuestionAnswering(Task[Question]):
         return builder.build(columns, {"char_start": np.int32, "char_end": np.int32, "max_context": np.bool_})
 
     def _count_issues(self, example: Question, question: np.ndarray, context: np.ndarray, issues: DataIssues) -> None:
-        location = describe_location(example)
-        if len(question) > self.settings.question_length:
-            issues.add(TRUNCATED, location)
-        if not len(question):
-            issues.add(NO_QUESTION, location)
-        if not len(context):
-            issues.add(NO_CONTEXT, location)
-        if example.impossible and not self.settings.null_answers:
-            issues.add(NULL_NOT_ALLOWED, location)
+        for issue, holds in (
+                (TRUNCATED, len(question) > self.settings.question_length), (NO_QUESTION, not len(question)),
+                (NO_CONTEXT, not len(context)),
+                (NULL_NOT_ALLOWED, example.impossible and not self.settings.null_answers)):
+            if holds:
+                issues.add(issue, describe_location(example))
 
     def _target(self, example: Question, question: np.ndarray, characters: np.ndarray,
                 issues: DataIssues) -> tuple[TokenSpan | None, float]:

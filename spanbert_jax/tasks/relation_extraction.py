@@ -19,9 +19,10 @@ from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.entity_marking import MARKERS, MARKINGS
 from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
-from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, describe_location
+from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 

@@ -40,18 +40,10 @@ from spanbert_jax.model import (
 from spanbert_jax.model.losses import LossSums, weighted_sums
 from spanbert_jax.tasks import seq2seq_import
 from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
-from spanbert_jax.tasks.protocol import (
-    NOT_FINITE,
-    FittedState,
-    LossEvaluation,
-    Prediction,
-    Program,
-    Task,
-    TaskSettings,
-    describe_location,
-)
+from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, LossEvaluation, Prediction, Program, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import special_ids
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer

@@ -1,5 +1,4 @@
 """Abstractive summarization: generates summaries of documents."""
-from __future__ import annotations
 
 import dataclasses
 import itertools
@@ -8,9 +7,10 @@ from typing import Any
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require, setting
+from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.files.summaries import Document, parse_document, read_documents
 from spanbert_jax.tasks.metrics.rouge import principal_sentence, rouge_metrics, rouge_words
-from spanbert_jax.tasks.protocol import Prediction, describe_location
+from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 
 _TOKENS_PER_WORD = 1.5  # about

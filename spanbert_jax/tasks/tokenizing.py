@@ -1,5 +1,4 @@
 """Tokenizes many texts. A text that spells a special token is ordinary text."""
-from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,4 @@
 """Translation into another language."""
-from __future__ import annotations
 
 import dataclasses
 import unicodedata

@@ -1,5 +1,4 @@
 """The tasks of GLUE: columns of the official TSV files, metrics, and submission files."""
-from __future__ import annotations
 
 import dataclasses
 import pathlib

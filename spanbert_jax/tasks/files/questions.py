@@ -1,5 +1,4 @@
 """Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain JSON lines."""
-from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -8,16 +7,8 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.tasks.files.reading import (
-    BEGINS_ARRAY,
-    BEGINS_OBJECT,
-    Example,
-    field,
-    is_json_lines,
-    json_lines,
-    json_parts,
-    name_field,
-)
+from spanbert_jax.tasks.files import reading
+from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
@@ -31,7 +22,7 @@ CONTRADICTORY = "impossible questions with answers; the answers are left out"
 
 
 @dataclasses.dataclass(frozen=True)
-class Question(Example):
+class Question(reading.Example):
     """A question about a text.
 
     Attributes:
@@ -96,7 +87,7 @@ def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Ques
         at = f"{path}: article {place[1] + 1}, paragraph {place[3] + 1}"
         context = field(_object(value, at), "context", at)
         for here, record in _objects(value, "qas", at, "question"):
-            name = name_field(record, "id", here)
+            name = reading.name_field(record, "id", here)
             yield _question(record, name, here, group, context, issues, with_labels)
 
 
@@ -133,7 +124,7 @@ def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Questio
         elif "context" in record or "header" not in record:
             context = field(record, "context", location)
             given = record.get("id") is not None
-            name = name_field(record, "id", location) if given else location.rpartition(":")[2]
+            name = reading.name_field(record, "id", location) if given else location.rpartition(":")[2]
             yield _question(record, name, location, str(record.get("title") or _hash(context)), context, issues,
                             with_labels)
 
@@ -143,14 +134,14 @@ def _question(record: dict[str, Any], name: str, location: str, group: str, cont
     """A question whose answers have a text and a start position."""
     place = f"{location} (id {name!r})"
     impossible = _marked(record, place)
-    listed = _listed(record, place, issues) if "answers" in record or (with_labels and not impossible) else []
+    listed = _listed(record, place) if "answers" in record or (with_labels and not impossible) else []
     placed = [_place(text, start, context, place, issues) for text, start in listed]
     question = Question(name, location, group, field(record, "question", place), context,
                         tuple(filter(None, placed)), tuple(text for text, _ in listed), impossible)
     return _resolve(question, place, issues, with_labels)
 
 
-def _listed(record: dict[str, Any], place: str, issues: DataIssues) -> list[tuple[str, int]]:
+def _listed(record: dict[str, Any], place: str) -> list[tuple[str, int]]:
     """Texts and starts, from [{"text", "answer_start"}, ...] or from {"text": [...], "answer_start": [...]}."""
     answers = field(record, "answers", place, (list, dict))
     if isinstance(answers, dict):
@@ -170,7 +161,7 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
     """
     context = field(record, "context", location)
     for here, listed in _objects(record, "qas", location, "question"):
-        name = name_field(listed, "qid" if "qid" in listed else "id", here)
+        name = reading.name_field(listed, "qid" if "qid" in listed else "id", here)
         place = f"{here} (id {name!r})"
         gold = _strings(listed, "answers", place) if with_labels or "answers" in listed else ()
         known = gold and (with_labels or "detected_answers" in listed)

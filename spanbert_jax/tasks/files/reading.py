@@ -1,5 +1,4 @@
 """Reads tables, JSON lines and JSON documents, gzipped or not, one record at a time."""
-from __future__ import annotations
 
 import contextlib
 import csv
@@ -40,6 +39,11 @@ class Example:
     id: str
     location: str
     group: str
+
+
+def describe_location(example: Example) -> str:
+    """Location and id of an example, for counts of data issues."""
+    return f"{example.location} (id {example.id!r})"
 
 
 def is_json_lines(path: str) -> bool:

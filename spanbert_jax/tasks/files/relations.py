@@ -1,5 +1,4 @@
 """Files of relations between two entities of a sentence: TACRED's JSON and SemEval-2010 Task 8's text format."""
-from __future__ import annotations
 
 import dataclasses
 import itertools

@@ -1,5 +1,4 @@
 """Files of documents with summaries: CSV, TSV, JSON lines and JSON arrays."""
-from __future__ import annotations
 
 import dataclasses
 import operator

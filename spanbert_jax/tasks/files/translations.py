@@ -1,5 +1,4 @@
 """Files of texts with translations: tables, JSON lines, and parallel plain files in two languages."""
-from __future__ import annotations
 
 import dataclasses
 import itertools

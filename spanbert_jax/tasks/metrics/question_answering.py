@@ -1,5 +1,4 @@
 """SQuAD's official exact match and F1, and thresholds for "no answer"."""
-from __future__ import annotations
 
 import collections
 import re
@@ -70,11 +69,7 @@ def mean_metrics(scores: Sequence[Scores], prefix: str = "") -> dict[str, float]
 
 
 def null_metrics(scores: Sequence[Scores], possible: Sequence[bool]) -> dict[str, float]:
-    """Means over the questions with answers, "HasAns_...", and without, "NoAns_...", if there are any.
-
-    Args:
-      possible: whether a question has answers.
-    """
+    """Means over the questions with answers (`possible`), "HasAns_...", and without, "NoAns_...", if there are any."""
     pairs = list(zip(scores, possible, strict=True))
     return (mean_metrics([score for score, has_answer in pairs if has_answer], "HasAns_")
             | mean_metrics([score for score, has_answer in pairs if not has_answer], "NoAns_"))

@@ -1,8 +1,8 @@
 """ROUGE of summaries in any script with the package `rouge-score`, and the sentences that maximize it."""
-from __future__ import annotations
 
 import functools
 import itertools
+import types
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -45,16 +45,11 @@ def _tokenizer() -> Any:
     return DefaultTokenizer(use_stemmer=True)
 
 
-class _Words:
-    """`rouge_words` with the interface of the package's tokenizers."""
-    tokenize = staticmethod(rouge_words)
-
-
 @functools.cache
 def _scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(list(_KINDS.values()), tokenizer=_Words())
+    return RougeScorer(list(_KINDS.values()), tokenizer=types.SimpleNamespace(tokenize=rouge_words))
 
 
 def rouge_metrics(references: Sequence[Sequence[str]], summaries: Sequence[str], prefix: str = "") -> dict[str, float]:
