@@ -1,5 +1,4 @@
 """The data of a run: the examples of each part, and their features packed into rows."""
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence

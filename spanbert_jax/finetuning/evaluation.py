@@ -1,5 +1,4 @@
 """Evaluation of a task during and after training, on the devices of the run."""
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

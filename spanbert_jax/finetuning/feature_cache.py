@@ -1,5 +1,4 @@
 """A cache of features on disk, next to the data they are made from."""
-
 import collections
 import contextlib
 import dataclasses

@@ -1,5 +1,4 @@
 """A fine-tuning run: training, then the best model with its task, predictions and scores."""
-
 import json
 import logging
 import os
@@ -59,11 +58,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
 
 
 def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWorkload]:
-    """The parts of a fine-tuning run.
-
-    Raises:
-      UserError: data, config and devices do not fit together.
-    """
+    """The parts of a fine-tuning run. Raises UserError if data, config and devices do not fit together."""
     mesh, rules = make_mesh(config.mesh), config.mesh.rules
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
     if (length := task_of(config).settings.length) > config.model.max_positions:

@@ -1,5 +1,4 @@
 """The fine-tuning workload: a task's rows, objective and evaluation, as the training loop takes them."""
-
 import pathlib
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,4 @@
 """Encoder-decoder models of transformers, imported and exported with their task and compared with transformers."""
-
 import pathlib
 from typing import Any
 

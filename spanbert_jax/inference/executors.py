@@ -1,5 +1,4 @@
 """Runs a program over packed rows: in chunks of a fixed shape on local devices, or on the mesh of a training run."""
-
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,5 +1,4 @@
 """Predictions and scores of files."""
-
 import contextlib
 import hashlib
 import itertools

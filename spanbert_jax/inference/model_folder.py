@@ -1,5 +1,4 @@
 """A fine-tuned model stored with its task: a transformers directory with a task.json in it."""
-
 import dataclasses
 import json
 import os

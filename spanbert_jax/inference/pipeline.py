@@ -1,5 +1,4 @@
 """Fine-tuned models as functions of texts."""
-
 import os
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,4 @@
 """The prediction engine: features through a task's program, outputs put back in order, decoded."""
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,5 +1,4 @@
 """Answers from logits: the best spans over all windows of a question, as text of the context."""
-
 import dataclasses
 from typing import Any
 

@@ -1,5 +1,4 @@
 """Marks the two entities of a relation in a sentence, in four ways, and chooses the marker tokens."""
-
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
@@ -85,11 +84,7 @@ def _spell(name: str) -> str:
 
 
 def marker_ids(markers: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """The token ids of each marker.
-
-    Raises:
-      UserError: the vocabulary lacks an unused entry.
-    """
+    """The token ids of each marker. Raises UserError if the vocabulary lacks an unused entry."""
     ids = {}
     for name, text in markers.items():
         unused = bool(_UNUSED.fullmatch(text))

@@ -1,9 +1,7 @@
 """Extractive summarization: a summary of the document's own most likely summary sentences."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -33,7 +31,6 @@ class ExtractiveSummarizationSettings(TaskSettings):
                              minimum=1)
 
     def validate(self, path: str) -> None:
-        """Checks fields."""
         super().validate(path)
         for name in ("source", "target"):
             require(bool(getattr(self, name)), f"{path}.{name}", "", "give the name of a field")
@@ -65,12 +62,10 @@ class ExtractiveSummarization(Task[Document]):
         return self.fitted.sentences or self.settings.sentences
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Document]:
-        """See `files.summaries.read_documents`."""
         settings = self.settings
         return read_documents(path, settings.source, settings.target, settings.id, settings.group, issues, with_labels)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Document:
-        """See `files.summaries.parse_document`."""
         return parse_document(inputs, self.settings.source, location, issues)
 
     def features(self, examples: Sequence[Document], tokenizer: Tokenizer, issues: DataIssues,
@@ -165,7 +160,7 @@ class ExtractiveSummarization(Task[Document]):
             prediction["note"] = NOT_FINITE
         return prediction
 
-    def tune(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> ExtractiveSummarization:
+    def tune(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> Self:
         """Chooses the number of sentences, up to the setting, with the best metric; the smallest of several."""
         references = [example.summaries for example in examples]
         scores = {}

@@ -1,5 +1,4 @@
 """Features: model inputs made from examples, as flat arrays that can be stored on disk as they are."""
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,4 @@
 """Fills runs of [MASK] tokens with the masked-token head, the span boundary head, and both combined."""
-
 import dataclasses
 import functools
 import itertools

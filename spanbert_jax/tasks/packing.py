@@ -1,5 +1,4 @@
 """Packs features into rows, several per row, so that almost nothing is computed on padding."""
-
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,5 +1,4 @@
 """Packs sources and their targets into rows of two lengths."""
-
 import math
 from collections.abc import Iterator, Sequence
 

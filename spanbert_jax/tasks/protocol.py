@@ -5,14 +5,12 @@ read examples, turn them into features, compute the loss, decode outputs and sco
 defaults for an encoder with one head; a task of another kind overrides those that differ: its model, its initial
 parameters, how features are packed into rows, or what prediction computes.
 """
-from __future__ import annotations
-
 import abc
 import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import flax.linen as nn
 import flax.traverse_util
@@ -36,7 +34,6 @@ from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
 Prediction = dict[str, Any]
 Model = Any  # a Flax module; see `Task.build_model`
 E = TypeVar("E", bound=Example)
-T = TypeVar("T", bound="Task")
 # "note" of a prediction that cannot be trusted.
 NOT_FINITE = "the model's scores are not finite"
 # Parameters outside the encoder of a task's own module, by their paths.
@@ -138,7 +135,7 @@ class Task(abc.ABC, Generic[E]):
         """Class names of a classification head; empty before `fit`."""
         return self.fitted.labels
 
-    def with_fitted(self: T, **values: Any) -> T:
+    def with_fitted(self, **values: Any) -> Self:
         """A copy with other fitted values."""
         return dataclasses.replace(self, fitted=dataclasses.replace(self.fitted, **values))
 
@@ -170,7 +167,7 @@ class Task(abc.ABC, Generic[E]):
     def check(self, examples: Sequence[E]) -> None:
         """Raises UserError if examples of several files conflict, for example by their ids."""
 
-    def fit(self: T, examples: Sequence[E], tokenizer: Tokenizer) -> T:
+    def fit(self, examples: Sequence[E], tokenizer: Tokenizer) -> Self:
         """The task fitted to the training examples, for example with the names of all classes."""
         return self
 
@@ -271,7 +268,7 @@ class Task(abc.ABC, Generic[E]):
           outputs: of the program as NumPy arrays: [n, ...] per feature, or [T, ...] per token as in `features.tokens`.
         """
 
-    def tune(self: T, examples: Sequence[E], predictions: Sequence[Prediction]) -> T:
+    def tune(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Self:
         """The task with decoding thresholds and the like chosen on dev examples."""
         return self
 
@@ -313,7 +310,7 @@ class Task(abc.ABC, Generic[E]):
         return model, own | {"encoder": encoder}
 
     @classmethod
-    def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> tuple[Task, Model, Any, Tokenizer]:
+    def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> "tuple[Task, Model, Any, Tokenizer]":
         """Task, model, parameters and tokenizer from a transformers directory that was fine-tuned elsewhere.
 
         Raises:

@@ -1,12 +1,10 @@
 """Extractive question answering: the answer is a span of the context, found in overlapping windows of it."""
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +49,6 @@ class QuestionAnsweringSettings(TaskSettings):
     null_answers: bool = setting(False, "Allow 'no answer', as in SQuAD 2.0.")
 
     def validate(self, path: str) -> None:
-        """Checks fields and that windows overlap."""
         super().validate(path)
         room = self.length - self.question_length - _SPECIAL_TOKENS
         if self.stride >= room:
@@ -79,11 +76,9 @@ class QuestionAnswering(Task[Question]):
     label_fields = ("start", "end", "weight")
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:
-        """See `files.questions.read_questions`."""
         return read_questions(path, issues, with_labels)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Question:
-        """See `files.questions.parse_question`."""
         return parse_question(inputs, location)
 
     def check(self, examples: Sequence[Question]) -> None:
@@ -94,7 +89,7 @@ class QuestionAnswering(Task[Question]):
                 raise UserError(f"{example.location}: id {example.id!r} occurs also at {first}; predictions are stored "
                                 "by id, so give each question its own id, or give one file at a time")
 
-    def fit(self, examples: Sequence[Question], tokenizer: Tokenizer) -> QuestionAnswering:
+    def fit(self, examples: Sequence[Question], tokenizer: Tokenizer) -> Self:
         """Finds the maximum answer length."""
         answers = [text for example in examples for text, _ in example.answers[:1]]
         lengths = list(map(len, encode_texts(answers, tokenizer)))
@@ -208,7 +203,7 @@ class QuestionAnswering(Task[Question]):
         return [{"id": example.id, **best_answer(example.context, features, windows, logits, limits)}
                 for example, windows in zip(examples, features.by_example(len(examples)), strict=True)]
 
-    def tune(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> QuestionAnswering:
+    def tune(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> Self:
         """With null answers: finds the threshold of null_odds that gives the best F1."""
         if not self.settings.null_answers or not examples:
             return self

@@ -1,10 +1,8 @@
 """Relation extraction: the relation between two entities of a sentence, as in TACRED and SemEval-2010 Task 8."""
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +64,6 @@ class RelationExtraction(Task[Relation]):
     label_fields = ("label", "weight")
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Relation]:
-        """See `files.relations.read_relations`."""
         return read_relations(path, self.settings.format, issues, with_labels)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Relation:
@@ -77,7 +74,7 @@ class RelationExtraction(Task[Relation]):
         return parse_relation({**inputs, "id": location}, location, False) if "token" in inputs else located(inputs,
                                                                                                              location)
 
-    def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> RelationExtraction:
+    def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> Self:
         """Finds the relations and chooses the markers.
 
         Raises:

@@ -1,13 +1,11 @@
 """Tasks whose output is a text that a decoder generates."""
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +83,6 @@ class Seq2SeqSettings(TaskSettings):
     seed: int = setting(0, "Seed of sampling.", minimum=0, below=1 << 32, overridable=True)
 
     def validate(self, path: str) -> None:
-        """Checks fields and combinations of them."""
         super().validate(path)
         wanted = self.target_vocabulary
         require(self.min_length < self.target_length, f"{path}.min_length", self.min_length,
@@ -120,12 +117,8 @@ class Seq2SeqTask(Task[Pair]):
     label_fields = ()
     field: str
 
-    def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Seq2SeqTask:
-        """Finds or trains the tokenizer of the targets.
-
-        Raises:
-          UserError: it does not exist.
-        """
+    def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Self:
+        """Finds or trains the tokenizer of the targets. Raises UserError if it does not exist."""
         wanted, decoder = self.settings.target_vocabulary, self.settings.decoder
         if decoder not in DECODERS:
             try:

@@ -1,5 +1,4 @@
 """Abstractive summarization: generates summaries of documents."""
-
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ class SummarizationSettings(Seq2SeqSettings):
     group: str = setting("", "Field by which parts are held out; '' if documents are independent.", overridable=True)
 
     def validate(self, path: str) -> None:
-        """Checks fields."""
         super().validate(path)
         require(bool(self.source), f"{path}.source", "", "give the name of a field")
 
@@ -40,7 +38,6 @@ class Summarization(Seq2SeqTask):
     metric = "rouge_l"
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Document]:
-        """See `files.summaries.read_documents`."""
         settings = self.settings
         documents = read_documents(path, settings.source, settings.target, settings.id, settings.group, issues,
                                    with_labels)

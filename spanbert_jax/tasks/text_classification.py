@@ -1,9 +1,7 @@
 """Classification of texts and text pairs, and regression, from tables, JSON lines and the files of GLUE."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +46,6 @@ class TextClassificationSettings(TaskSettings):
                         choices=("", *glue.TASKS))
 
     def validate(self, path: str) -> None:
-        """Checks fields and combinations of them."""
         super().validate(path)
         if self.glue:
             for field in dataclasses.fields(TextClassificationSettings):
@@ -119,7 +116,7 @@ class TextClassification(Task[Text]):
         source = self._glue or self.settings
         return source.text, source.second, source.label
 
-    def fit(self, examples: Sequence[Text], tokenizer: Tokenizer) -> TextClassification:
+    def fit(self, examples: Sequence[Text], tokenizer: Tokenizer) -> Self:
         """Collects the class names, sorted, or in the fixed order of GLUE.
 
         Raises:

@@ -1,11 +1,9 @@
 """Token classification: BIO or BIOES tags of words, from CoNLL columns or JSON lines."""
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -34,7 +32,6 @@ class TokenClassificationSettings(TaskSettings):
     strip_word_index: bool = setting(False, "Words end in an index to remove; see files.columns.Columns.")
 
     def validate(self, path: str) -> None:
-        """Checks fields and that the columns differ."""
         super().validate(path)
         require(self.word_column != self.tag_column, f"{path}.tag_column", self.tag_column,
                 f"must differ from {path}.word_column")
@@ -57,7 +54,6 @@ class TokenClassification(Task[Sentence]):
     label_fields = ("tag", "tag_weight")
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Sentence]:
-        """See `files.columns.read_sentences`."""
         settings = self.settings
         columns = Columns(settings.word_column, settings.tag_column, settings.strip_word_index)
         return read_sentences(path, columns, issues, with_labels)
@@ -67,7 +63,7 @@ class TokenClassification(Task[Sentence]):
         record = {"text": inputs} if isinstance(inputs, str) else inputs
         return parse_sentence({**record, "id": location}, location)
 
-    def fit(self, examples: Sequence[Sentence], tokenizer: Tokenizer) -> TokenClassification:
+    def fit(self, examples: Sequence[Sentence], tokenizer: Tokenizer) -> Self:
         """Finds the tags and their scheme.
 
         Raises:

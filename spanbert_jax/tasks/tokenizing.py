@@ -1,5 +1,4 @@
 """Tokenizes many texts. A text that spells a special token is ordinary text."""
-
 import itertools
 from collections.abc import Iterable, Iterator
 

@@ -1,5 +1,4 @@
 """Translation into another language."""
-
 import dataclasses
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,6 @@ class TranslationSettings(Seq2SeqSettings):
                                   choices=("auto", "13a", "zh", "char", "intl"))
 
     def validate(self, path: str) -> None:
-        """Checks fields and that names differ."""
         super().validate(path)
         require(bool(self.source and self.target) and self.source != self.target, f"{path}.target", self.target,
                 f"{path}.source={self.source!r} and {path}.target must be two different names")
@@ -40,7 +38,6 @@ class TranslationTask(Seq2SeqTask):
     metric = "bleu"
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Translation]:
-        """See `files.translations.read_translations`."""
         settings = self.settings
         return read_translations(path, settings.source, settings.target, settings.columns, settings.id, issues,
                                  with_labels)

@@ -1,5 +1,4 @@
 """Files of tagged words: CoNLL columns and JSON lines; also JSON lines of plain text to predict tags for."""
-
 import dataclasses
 import itertools
 import re

@@ -1,5 +1,4 @@
 """The tasks of GLUE: columns of the official TSV files, metrics, and submission files."""
-
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,5 +1,4 @@
 """Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain JSON lines."""
-
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,5 +1,4 @@
 """Reads tables, JSON lines and JSON documents, gzipped or not, one record at a time."""
-
 import contextlib
 import csv
 import dataclasses
@@ -63,11 +62,7 @@ def _readable_errors(path: str) -> Iterator[None]:
 
 
 def resolve_files(paths: str) -> list[str]:
-    """The files of a comma-separated list of files, folders and globs.
-
-    Raises:
-      UserError: there is none.
-    """
+    """The files of a comma-separated list of files, folders and globs. Raises UserError if there is none."""
     named = [path.strip() for path in paths.split(",") if path.strip()]
     for name in named:
         if name == PYTHON or name.startswith("tfds:"):
@@ -291,11 +286,7 @@ def first_character(path: str) -> str:
 
 
 def field(record: Mapping[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:
-    """A field of a record.
-
-    Raises:
-      UserError: it is missing or of another type.
-    """
+    """A field of a record. Raises UserError if it is missing or of another type."""
     if name not in record:
         raise UserError(f"{location}: no field {name!r}; there are {', '.join(map(repr, record)) or 'none':.300}")
     value = record[name]
@@ -306,11 +297,7 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
 
 
 def name_field(record: Mapping[str, Any], column: str, location: str) -> str:
-    """A field with a name: a text or an integer.
-
-    Raises:
-      UserError: it is missing or of another type.
-    """
+    """A field with a name: a text or an integer. Raises UserError if it is missing or of another type."""
     return str(field(record, column, location, (str, int)))
 
 
@@ -349,11 +336,7 @@ class LabelReader:
         self._kind, self._first = "", ""
 
     def __call__(self, record: Mapping[str, Any], location: str, id: str) -> str | float:
-        """The label of a record: a class name or a number.
-
-        Raises:
-          UserError: the label is missing or wrong.
-        """
+        """The label of a record: a class name or a number. Raises UserError if the label is missing or wrong."""
         value, place = record.get(self._column), f"{location}: id {id!r}"
         if value is None or (isinstance(value, str) and not value.strip()):
             raise UserError(f"{place} has no label: column {self._column!r} is "

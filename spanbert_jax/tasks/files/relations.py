@@ -1,5 +1,4 @@
 """Files of relations between two entities of a sentence: TACRED's JSON and SemEval-2010 Task 8's text format."""
-
 import dataclasses
 import itertools
 import re

@@ -1,5 +1,4 @@
 """Files of documents with summaries: CSV, TSV, JSON lines and JSON arrays."""
-
 import dataclasses
 import operator
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,4 @@
 """Files of texts with translations: tables, JSON lines, and parallel plain files in two languages."""
-
 import dataclasses
 import itertools
 import os

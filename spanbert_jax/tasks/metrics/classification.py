@@ -1,5 +1,4 @@
 """Metrics of classification and regression, all times 100, as on the GLUE leaderboard."""
-
 import warnings
 from collections.abc import Callable, Sequence
 

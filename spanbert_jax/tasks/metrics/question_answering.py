@@ -1,5 +1,4 @@
 """SQuAD's official exact match and F1, and thresholds for "no answer"."""
-
 import collections
 import re
 import string

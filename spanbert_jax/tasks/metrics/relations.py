@@ -1,5 +1,4 @@
 """Metrics of relations between entities, in percent, as the scorers of TACRED and SemEval-2010 Task 8."""
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
 """ROUGE of summaries in any script with the package `rouge-score`, and the sentences that maximize it."""
-
 import functools
 import itertools
 import types
