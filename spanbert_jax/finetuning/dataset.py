@@ -79,10 +79,7 @@ def hold_out(examples: Sequence[Example], fractions: Mapping[str, float], seed: 
     """Splits examples so that no group is in two parts; "train" gets the rest.
 
     Whole groups are taken in an order that depends only on the seed and their names, until a part has its share of the
-    examples. An example without a group is a group of its own.
-
-    Args:
-      fractions: share of the examples by part.
+    examples by `fractions`. An example without a group is a group of its own.
     """
     by_group: dict[str, list[int]] = {}
     for number, example in enumerate(examples):

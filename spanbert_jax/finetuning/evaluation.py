@@ -37,13 +37,7 @@ class TaskEvaluator:
 
     def __init__(self, dataset: Dataset, model: nn.Module, local_model: nn.Module, mesh: Mesh, rules: Rules,
                  batch_size: int):
-        """Compiles nothing yet.
-
-        Args:
-          model: as trained on the mesh.
-          local_model: the same model, computable on one device.
-          batch_size: rows per batch over all devices.
-        """
+        """Compiles nothing yet; `local_model`: the same one, for one device; `batch_size`: rows over all devices."""
         task, self._dataset, self._mesh, self._batch_size = dataset.task, dataset, mesh, batch_size
 
         def executor(compute: Compute, inputs: Inputs) -> MeshExecutor:
@@ -58,11 +52,7 @@ class TaskEvaluator:
                                            lambda batch: batch)
 
     def mean_loss(self, part: str, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, float]:
-        """Metrics of the task's `loss_evaluation` on a part.
-
-        Raises:
-          StopRequested: `should_stop` returned true after a batch.
-        """
+        """Metrics of the task's `loss_evaluation` on a part. Raises StopRequested if `should_stop` returns true."""
         sums = np.zeros(3)
         for _, batch_sums in self._run(self._loss_executor, self._dataset.rows[part], params, call, should_stop):
             sums += [float(value) for value in batch_sums]
@@ -72,8 +62,7 @@ class TaskEvaluator:
                 should_stop: ShouldStop = lambda: None) -> Predicted:
         """Predictions of a part; those of "dev" tune the task, and are decoded again if that changes it.
 
-        Raises:
-          StopRequested: `should_stop` returned true after a batch.
+        Raises StopRequested if `should_stop`, called after each batch, returns true.
         """
         examples, rows = self._dataset.examples[part], self._dataset.rows[part]
         outputs = self._outputs(rows, params, call, should_stop)

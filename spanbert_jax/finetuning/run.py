@@ -14,8 +14,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
-from spanbert_jax.finetuning.evaluation import Predicted
 from spanbert_jax.finetuning.workload import TaskWorkload
+from spanbert_jax.inference.files import prediction_files
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.training.config import CONFIG_FILE, load_values
@@ -98,7 +98,11 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
             task = predicted.task
             results[part] = task.score(workload.dataset.examples[part], predicted.predictions)
             if is_process_zero():
-                _write_predictions(workload, part, predicted, workdir / PREDICTIONS_FOLDER / part)
+                folder = workdir / PREDICTIONS_FOLDER / part
+                folder.mkdir(parents=True, exist_ok=True)
+                for file, text in prediction_files(task, workload.dataset.examples[part],
+                                                   predicted.predictions).items():
+                    write_text(folder / file, text)
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
@@ -120,12 +124,3 @@ def _best_params(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Pa
         logger.warning("the best checkpoint, of step %s, could not be saved: the one of step %s is used",
                        f"{loop.best.steps[-1]:,}", f"{step:,}")
     return step, params
-
-
-def _write_predictions(workload: TaskWorkload, part: str, predicted: Predicted, folder: pathlib.Path) -> None:
-    """Writes the predictions of a part as JSON lines and in the task's official formats."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predicted.predictions)
-    files = predicted.task.files(workload.dataset.examples[part], predicted.predictions)
-    for name, text in {"predictions.jsonl": lines, **files}.items():
-        write_text(folder / name, text)

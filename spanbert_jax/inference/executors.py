@@ -52,13 +52,10 @@ class ChunkedExecutor:
 
     def __init__(self, compute: Compute, inputs: Inputs, params: Any, batch_size: int,
                  prepare_params: Callable[[Any], Any] | None = None):
-        """Copies the parameters to the devices.
+        """Copies the parameters to the devices; other arguments as in `Program`.
 
         Args:
-          compute: from parameters and a batch to outputs by name.
-          inputs: the arrays of packed rows that `compute` reads.
           batch_size: rows sent to each device at once, at least a chunk; it changes speed and memory only.
-          prepare_params: changes the layout of the parameters.
         """
         devices = np.array(jax.local_devices())
         self._devices, self._mesh = len(devices), Mesh(devices, _DEVICES)

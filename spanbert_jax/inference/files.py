@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
@@ -16,8 +16,8 @@ from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.inference.executors import example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.predictor import Predictor
-from spanbert_jax.tasks.files.reading import file_fingerprints, resolve_files
-from spanbert_jax.tasks.protocol import Task, read_all
+from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
+from spanbert_jax.tasks.protocol import Prediction, Task, read_all
 
 logger = logging.getLogger("spanbert_jax")
 
@@ -101,11 +101,16 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     for group in example_groups(examples):
         predictions += predictor(group, issues, with_labels=True)
     if out is not None:
-        lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
         with new_directory(pathlib.Path(out)) as folder:
-            for name, text in {"predictions.jsonl": lines, **task.files(examples, predictions)}.items():
+            for name, text in prediction_files(task, examples, predictions).items():
                 (folder / name).write_text(text, encoding="utf-8")
     return task.score(examples, predictions), issues
+
+
+def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """Predictions as JSON lines and in the task's official formats: file name -> text."""
+    lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+    return {"predictions.jsonl": lines, **task.files(examples, predictions)}
 
 
 @contextlib.contextmanager

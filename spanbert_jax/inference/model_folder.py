@@ -47,11 +47,7 @@ def task_json(name: str, task: Task, plugins: tuple[str, ...] = ()) -> str:
 
 
 def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
-    """Writes a model and its task, replacing what is there.
-
-    Raises:
-      UserError: the directory cannot be written; what was there before is kept.
-    """
+    """Writes a model and its task over what is there. Raises UserError, and keeps that, if it cannot be written."""
     new = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -91,11 +87,7 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
 
 
 def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:
-    """The task with other values of its overridable settings.
-
-    Raises:
-      UserError: a setting is unknown, fixed by training, or has a wrong value.
-    """
+    """The task with other overridable settings. Raises UserError if one is unknown, fixed by training, or wrong."""
     allowed = [field.name for field in dataclasses.fields(task.settings) if field.metadata.get("overridable")]
     for name in settings:
         if name not in allowed:

@@ -22,10 +22,6 @@ TASKS: Registry[type[Task]] = Registry("task", "tasks", {
 
 
 def make_task(name: str, settings: Mapping[str, Any], fitted: Mapping[str, Any] | None = None) -> Task:
-    """The task of a name with given settings and fitted state, both as JSON holds them.
-
-    Raises:
-      UserError: there is no such task, or a setting is unknown or not allowed.
-    """
+    """A task by name, settings and fitted state as in JSON. Raises UserError if a name or value is not allowed."""
     cls = TASKS.get(name)
     return cls(from_dict(cls.Settings, settings, "config.task"), from_dict(cls.Fitted, fitted or {}, "fitted"))

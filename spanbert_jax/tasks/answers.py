@@ -51,15 +51,12 @@ def finite_logits(start: np.ndarray, end: np.ndarray) -> AnswerLogits:
 
 def best_answer(context: str, features: Features, windows: range, logits: AnswerLogits,
                 limits: AnswerLimits) -> dict[str, Any]:
-    """The answer to a question and the n best alternatives.
+    """The answer to a question, whose features are `windows`, and the n best alternatives.
 
     Candidates are all spans of a window that start at a token with "max_context" there and are not too long; a span's
     score is the sum of its start and end logits. The reference combines the n_best starts with the n_best ends of all
     positions; changed on purpose, because few or none of these form a valid span, and the best span may not be among
     them.
-
-    Args:
-      windows: the question's features.
 
     Returns:
       "answer", "start", "end": the text and its characters in the context; "" and -1, -1 for no answer.

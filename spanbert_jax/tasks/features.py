@@ -87,11 +87,7 @@ class FeatureBuilder:
 
     def build(self, columns: Mapping[str, Any] | None = None,
               token_columns: Mapping[str, Any] | None = None) -> Features:
-        """All features added so far.
-
-        Args:
-          columns, token_columns: dtypes by name, also if no feature was added.
-        """
+        """All features added so far; `columns` and `token_columns`: their dtypes by name."""
         def flat(arrays: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
             return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
 

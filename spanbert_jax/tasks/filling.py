@@ -93,7 +93,9 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
     config, special = network.config, special_ids(tokenizer)
     proposable = _proposable(tokenizer, config.vocab_size)
     tokens = _encode(text, tokenizer, special, config.max_positions)
-    runs = _find_runs(tokens, special.mask)
+    # Start and length of each run of [MASK]s.
+    groups = itertools.groupby(range(len(tokens)), key=lambda position: tokens[position] == special.mask)
+    runs = [((positions := list(group))[0], len(positions)) for is_mask, group in groups if is_mask]
     logits, boundary_logits = _predict(network, params, *_inputs(tokens, runs, special.pad, config.max_positions))
     filled = []
     for start, length in runs:
@@ -108,11 +110,7 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
 
 
 def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[str, Any]]:
-    """A model with pretraining heads, and its parameters.
-
-    Raises:
-      UserError: the weights cannot be read, or have no masked-token head.
-    """
+    """A model with pretraining heads and its parameters. Raises UserError if there is no masked-token head."""
     pretrained = open_pretrained(name_or_path)
     if TOKEN_EMBEDDING not in pretrained.head.inputs:
         raise UserError(f"{pretrained.path}: {_NO_HEAD}")
@@ -163,13 +161,6 @@ def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions:
         raise UserError(f"the text has {len(tokens):,} tokens with [CLS] and [SEP], and the model takes at most "
                         f"{max_positions:,}; shorten it")
     return tokens
-
-
-def _find_runs(tokens: list[int], mask: int) -> list[tuple[int, int]]:
-    """Start and length of each run of [MASK]s."""
-    groups = itertools.groupby(range(len(tokens)), key=lambda position: tokens[position] == mask)
-    positions = [list(group) for is_mask, group in groups if is_mask]
-    return [(group[0], len(group)) for group in positions]
 
 
 def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:

@@ -64,11 +64,7 @@ def labels_of(features: Features) -> TokenSequences:
 
 
 def row_lengths(parts: Sequence[Features]) -> tuple[int, int]:
-    """The `shortest_full` lengths S and T.
-
-    Args:
-      parts: all features that are packed into rows of these lengths.
-    """
+    """The `shortest_full` lengths S and T of rows that all features of several parts are packed into."""
     sources, labels = (np.concatenate([lengths(features) for features in parts])
                        for lengths in (lambda features: features.lengths, label_lengths))
 

@@ -293,11 +293,7 @@ class Task(abc.ABC, Generic[E]):
         save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, folder / _OWN_WEIGHTS_FILE)
 
     def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[Model, Any]:
-        """Model and parameters from a folder of `save_weights`.
-
-        Raises:
-          UserError: the files do not belong to this task.
-        """
+        """Model and parameters from a folder of `save_weights`. Raises UserError if it is not of this task."""
         pretrained = open_pretrained(folder)
         model = self.build_model(pretrained.config, ComputeConfig(dtype=dtype), tokenizer)
         if isinstance(model, EncoderModel):
@@ -311,11 +307,7 @@ class Task(abc.ABC, Generic[E]):
 
     @classmethod
     def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> "tuple[Task, Model, Any, Tokenizer]":
-        """Task, model, parameters and tokenizer from a transformers directory that was fine-tuned elsewhere.
-
-        Raises:
-          UserError: this task cannot use it.
-        """
+        """Task, model, parameters, tokenizer of a transformers directory; UserError if this task cannot use it."""
         raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
 
 
@@ -327,11 +319,7 @@ def fitted_values(task: Task) -> dict[str, Any]:
 
 
 def read_all(task: Task[E], paths: str, issues: DataIssues, with_labels: bool = True) -> list[E]:
-    """All examples of a comma-separated list of files, folders and globs.
-
-    Raises:
-      UserError: a file is wrong, there is no example, or examples conflict.
-    """
+    """All examples of comma-separated files, folders and globs. Raises UserError if none, or if examples conflict."""
     examples = [example for file in resolve_files(paths) for example in task.read(file, issues, with_labels)]
     if not examples:
         counted = "".join(f"; {count:,} {issue}" for issue, count in issues.counts.items())

@@ -120,22 +120,19 @@ class Seq2SeqTask(Task[Pair]):
     def fit(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> Self:
         """Finds or trains the tokenizer of the targets. Raises UserError if it does not exist."""
         wanted, decoder = self.settings.target_vocabulary, self.settings.decoder
-        if decoder not in DECODERS:
-            try:
+        try:
+            if decoder not in DECODERS:
+                expected = (f"decoder={decoder!r}: neither {', '.join(DECODERS)} nor the directory of a decoder with "
+                            "its tokenizer")
                 found = load_target_tokenizer(locate(decoder))
-            except UserError as error:
-                raise UserError(f"config.task.decoder={decoder!r}: neither {', '.join(DECODERS)} nor the "
-                                f"directory of a decoder with its tokenizer ({error})") from None
-        elif wanted.isdigit():
-            found = train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
-        elif wanted:
-            try:
-                found = load_target_tokenizer(wanted)
-            except UserError as error:
-                raise UserError(f"config.task.target_vocabulary={wanted!r}: neither a number nor a tokenizer's file or "
-                                f"directory ({error})") from None
-        else:
-            return self
+            elif not wanted:
+                return self
+            else:
+                expected = f"target_vocabulary={wanted!r}: neither a number nor a tokenizer's file or directory"
+                found = (train_target_tokenizer([example.targets[0] for example in examples], int(wanted))
+                         if wanted.isdigit() else load_target_tokenizer(wanted))
+        except UserError as error:
+            raise UserError(f"config.task.{expected} ({error})") from None
         return self.with_fitted(target_tokenizer=found.to_str())
 
     def target_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
@@ -307,10 +304,8 @@ class Seq2SeqTask(Task[Pair]):
     def decode(self, examples: Sequence[Pair], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """{"id", `field`, "score"}: the generated text and its score in the search.
 
-        The text for a source without tokens is empty; "note" says so, or that the scores are not finite.
-
-        Args:
-          outputs: "texts" and "scores", one per example.
+        The text for a source without tokens is empty; "note" says so, or that the scores are not finite. `outputs` has
+        "texts" and "scores", one per example.
         """
         predictions = []
         for example, text, score, length in zip(examples, outputs["texts"], outputs["scores"], features.lengths,

@@ -64,11 +64,7 @@ class TokenClassification(Task[Sentence]):
         return parse_sentence({**record, "id": location}, location)
 
     def fit(self, examples: Sequence[Sentence], tokenizer: Tokenizer) -> Self:
-        """Finds the tags and their scheme.
-
-        Raises:
-          UserError: there is no entity, or entities are tagged in both schemes.
-        """
+        """Finds the tags and their scheme. Raises UserError if there is no entity, or entities in both schemes."""
         scheme = find_scheme(examples)
         counts = Counter(kind for example in examples for kind, _, _ in entities(example.tags or ()))
         if not counts:
@@ -166,11 +162,7 @@ class TokenClassification(Task[Sentence]):
 
 
 def find_scheme(examples: Sequence[Sentence]) -> str:
-    """"BIOES" if a tag starts with E- or S-, else "BIO".
-
-    Raises:
-      UserError: there are such tags, but an entity does not end with one.
-    """
+    """"BIOES" if a tag starts with E- or S-, else "BIO". Raises UserError if entities are tagged in both schemes."""
     closing = next((f"{example.word_location(word)}: {tag}" for example in examples
                     for word, tag in enumerate(example.tags or ()) if tag[0] in "ES"), None)
     if closing is None:
@@ -233,10 +225,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 
 
 def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Metrics in percent: an entity is correct if its type and both ends are.
-
-    Args:
-      answers, predicted: tags of each sentence.
+    """Metrics in percent, from the tags of each sentence: an entity is correct if its type and both ends are.
 
     Returns:
       "precision", "recall" and "f1" over all entities, 0 if undefined; "f1/TYPE" of each type in answers and

@@ -62,11 +62,7 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> I
 
 
 def parse_question(inputs: str | Mapping[str, Any], location: str) -> Question:
-    """A question without answers, from "question" and "context".
-
-    Raises:
-      UserError: either is missing or not a text.
-    """
+    """A question without answers. Raises UserError if "question" or "context" is missing or not a text."""
     if isinstance(inputs, str):
         raise UserError(f"{location}: {inputs!r:.80} is only a text; give 'question' and 'context' by name")
     question, context = (field(dict(inputs), name, location) for name in ("question", "context"))

@@ -76,11 +76,7 @@ def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
 
 
 def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
-    """Yields line numbers, from 1, and lines of a text file, without line ends.
-
-    Raises:
-      UserError: it cannot be read.
-    """
+    """Yields line numbers, from 1, and lines of a text file without line ends. Raises UserError if it is unreadable."""
     with _readable_errors(path), open_file(path, issues) as stream:
         for number, line in enumerate(_decoded(stream, path, issues), 1):
             yield number, line.rstrip("\n")
@@ -325,13 +321,7 @@ class LabelReader:
     """Reads the labels of a file, which must all be written in the same way."""
 
     def __init__(self, column: str, regression: bool, allowed: Sequence[str] | None):
-        """Reads from a column.
-
-        Args:
-          column: name of the column.
-          regression: labels are numbers.
-          allowed: all class names; None if any name is allowed.
-        """
+        """Reads numbers for regression, else class names: those `allowed`, or any if it is None."""
         self._column, self._regression, self._allowed = column, regression, allowed
         self._kind, self._first = "", ""
 
