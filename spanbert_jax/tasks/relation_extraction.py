@@ -87,7 +87,13 @@ class RelationExtraction(Task[Relation]):
                             f"{len(counts)}{''.join(f' ({name})' for name in counts)}; give more examples")
         negative = self._negative(counts)
         names = sorted(counts, key=lambda name: (name != negative, -counts[name], name))
-        return self.with_fitted(labels=tuple(names), negative=negative, markers=self._markers(examples, tokenizer))
+        scheme = self.settings.marking
+        untyped = next((one for one in examples if not (one.subject_type and one.object_type)), None)
+        if marking.uses_types(scheme) and untyped:
+            raise UserError(f"{untyped.location}: id {untyped.id!r} has entities without types, but "
+                            f"config.task.marking={scheme!r} shows types; set it to 'text'")
+        markers = marking.assign_markers(marking.marker_names(examples, scheme), tokenizer, self.settings.markers)
+        return self.with_fitted(labels=tuple(names), negative=negative, markers=markers)
 
     def _negative(self, counts: Counter[str]) -> str:
         wanted = self.settings.negative
@@ -97,14 +103,6 @@ class RelationExtraction(Task[Relation]):
             raise UserError(f"config.task.negative={wanted!r}: no training example has this relation; there are "
                             f"{', '.join(sorted(counts))}"[:280] + "; give one of them, or ''")
         return wanted
-
-    def _markers(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> dict[str, str]:
-        scheme = self.settings.marking
-        untyped = next((one for one in examples if not (one.subject_type and one.object_type)), None)
-        if marking.uses_types(scheme) and untyped:
-            raise UserError(f"{untyped.location}: id {untyped.id!r} has entities without types, but "
-                            f"config.task.marking={scheme!r} shows types; set it to 'text'")
-        return marking.assign_markers(marking.marker_names(examples, scheme), tokenizer, self.settings.markers)
 
     def features(self, examples: Sequence[Relation], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:

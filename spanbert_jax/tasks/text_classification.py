@@ -81,40 +81,38 @@ class TextClassification(Task[Text]):
         return glue.TASKS.get(self.settings.glue)
 
     @property
-    def _regression(self) -> bool:
-        return self._glue.regression if self._glue else self.settings.regression
+    def _source(self) -> Any:
+        """The GLUE task or the settings: columns, metric, and whether labels are numbers."""
+        return self._glue or self.settings
 
     @property
     def metric(self) -> str:
         """The metric of the settings, or of the GLUE task."""
-        return self._glue.metric if self._glue else self.settings.metric
+        return self._source.metric
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Text]:
         """Yields the examples of a file; labels are not checked without `with_labels`."""
-        settings, task = self.settings, self._glue
+        settings, task, source = self.settings, self._glue, self._source
         rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
-        text, second, label = self._columns
-        ids = reading.IdReader(task.id if task else settings.id, bool(task), with_labels)
-        labels = reading.LabelReader(label, self._regression, task.labels if task else None)
+        ids = reading.IdReader(source.id, bool(task), with_labels)
+        labels = reading.LabelReader(source.label, source.regression, task.labels if task else None)
         for location, record in rows:
             id = ids(record, location)
             group = reading.name_field(record, settings.group, location) if settings.group else location
-            yield Text(id, location, group, _text(record, text, location, issues),
-                       _text(record, second, location, issues) if second else None,
+            yield Text(id, location, group, *self._texts(record, location, issues),
                        labels(record, location, id) if with_labels else None)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Text:
         """From a text, or from texts by the names of their columns."""
-        text, second, _ = self._columns
-        record = {text: inputs} if isinstance(inputs, str) else inputs
-        return Text(location, location, location, _text(record, text, location, issues),
-                    _text(record, second, location, issues) if second else None, None)
+        record = {self._source.text: inputs} if isinstance(inputs, str) else inputs
+        return Text(location, location, location, *self._texts(record, location, issues), None)
 
-    @property
-    def _columns(self) -> tuple[str, str, str]:
-        """Names of the columns of texts and label."""
-        source = self._glue or self.settings
-        return source.text, source.second, source.label
+    def _texts(self, record: Mapping[str, Any], location: str, issues: DataIssues) -> tuple[str, str | None]:
+        texts = [reading.field(record, name, location) for name in (self._source.text, self._source.second) if name]
+        for text in texts:
+            if not text.strip():
+                issues.add("empty texts", location)
+        return texts[0], texts[1] if len(texts) > 1 else None
 
     def fit(self, examples: Sequence[Text], tokenizer: Tokenizer) -> Self:
         """Collects the class names, sorted, or in the fixed order of GLUE.
@@ -122,7 +120,7 @@ class TextClassification(Task[Text]):
         Raises:
           UserError: there are fewer than two classes, or more than the metric is defined for.
         """
-        if self._regression:
+        if self._source.regression:
             return self.with_fitted(labels=("score",))
         if self._glue:
             return self.with_fitted(labels=tuple(self._glue.labels))
@@ -156,12 +154,12 @@ class TextClassification(Task[Text]):
             if truncated:
                 issues.add("texts longer than config.task.length, truncated at the end", example.location)
             builder.add(number, tokens, types, self._target(example, indices, issues) if with_labels else None)
-        dtypes = {"label": np.float32 if self._regression else np.int32, "weight": np.float32}
+        dtypes = {"label": np.float32 if self._source.regression else np.int32, "weight": np.float32}
         return builder.build(dtypes if with_labels else None)
 
     def _target(self, example: Text, indices: Mapping[str, int], issues: DataIssues) -> dict[str, float]:
-        if self._regression or example.label in indices:
-            return {"label": example.label if self._regression else indices[example.label], "weight": 1.0}
+        if self._source.regression or example.label in indices:
+            return {"label": example.label if self._source.regression else indices[example.label], "weight": 1.0}
         issues.add("examples of classes without training examples, left out of the loss and counted as wrong",
                    f"{example.location} (id {example.id}, class {example.label})")
         return {"label": 0, "weight": 0.0}
@@ -169,7 +167,7 @@ class TextClassification(Task[Text]):
     def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
         """Cross-entropy over the classes, or squared error, for which `correct` is None."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
-        if self._regression:
+        if self._source.regression:
             losses, correct = jnp.square(outputs.logits[..., 0] - batch["label"]), None
         else:
             losses, correct = cross_entropy(outputs.logits, batch["label"])
@@ -178,7 +176,7 @@ class TextClassification(Task[Text]):
     def decode(self, examples: Sequence[Text], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """"label", the most likely class, "score", its probability, and "scores" of all classes; or "value"."""
         logits = np.asarray(outputs["logits"], np.float64)
-        if self._regression:
+        if self._source.regression:
             return [{"id": example.id, "value": value}
                     for example, value in zip(examples, logits[:, 0].tolist(), strict=True)]
         labels, likeliest, probabilities = self.labels, logits.argmax(axis=-1).tolist(), softmax(logits, axis=-1)
@@ -188,7 +186,7 @@ class TextClassification(Task[Text]):
     def score(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Metrics of `metrics.classification`, times 100; classes without training examples count as wrong."""
         answers = [example.label for example in examples]
-        if self._regression:
+        if self._source.regression:
             return metrics.regression_metrics(answers, [prediction["value"] for prediction in predictions])
         return metrics.classification_metrics(answers, [prediction["label"] for prediction in predictions], self.labels)
 
@@ -218,10 +216,3 @@ def _truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:
     shared = excess - of_longer
     first -= (of_longer if first > second else 0) + shared // 2
     return first, min(first + second, room) - first
-
-
-def _text(record: Mapping[str, Any], column: str, location: str, issues: DataIssues) -> str:
-    text = reading.field(record, column, location)
-    if not text.strip():
-        issues.add("empty texts", location)
-    return text
