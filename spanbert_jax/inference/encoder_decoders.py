@@ -50,11 +50,7 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
 
 
 def compare(path: pathlib.Path, model: Model, params: Any) -> Comparison:
-    """Compares logits for the same texts with transformers' on a directory, in float32 on the CPU.
-
-    Raises:
-      RunFailed: they differ by more than the tolerance.
-    """
+    """Compares logits with transformers' in float32 on the CPU. Raises RunFailed if they differ beyond tolerance."""
     random = np.random.default_rng(0)
     lengths = [min(length, config.max_positions) for length, config in ((24, model.config), (16, model.decoder_config))]
     tokens, targets = (random.integers(0, config.vocab_size, (3, length)) for length, config in

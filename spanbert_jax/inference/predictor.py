@@ -34,10 +34,9 @@ class Predictor:
                                          program.prepare_params)
 
     def __call__(self, examples: Sequence[Example], issues: DataIssues, with_labels: bool = False) -> list[Prediction]:
-        """The predictions of examples; the last bits of scores depend on which examples are in the same call.
+        """The predictions of examples, whose last bits depend on which are in the same call.
 
-        Args:
-          with_labels: the examples have labels; labels that the model does not know are counted.
+        `with_labels`: the examples have labels; labels that the model does not know are counted.
         """
         features = self.task.features(examples, self._tokenizer, issues, with_labels)
         outputs = collect_outputs(self._program, self._executor, features,

@@ -88,10 +88,9 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
 
 
 def _spans(features: Features, window: int, logits: AnswerLogits, limits: AnswerLimits) -> np.ndarray:
-    """The n_best squared best spans of a window, as many as the reference considers.
+    """The n_best squared best spans of a window, as many as the reference considers, unordered.
 
-    Returns:
-      [n, 4] float64, unordered: first character, end, start logit, end logit.
+    Returns [n, 4] float64: first character, end, start logit, end logit.
     """
     at = features.token_slice(window)
     begin, end = at.start + np.count_nonzero(features.token_types[at] == 0), at.stop - 1  # without the last [SEP]

@@ -195,9 +195,7 @@ def _predict(network: EncoderModel, params: Any, tokens: jax.Array, attention_ma
              right: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """Logits [S, V] of both heads; the boundary head's are defined only inside runs, and None without that head.
 
-    Args:
-      tokens, attention_mask: [1, S].
-      left, right, place: [1, S], positions before and after the run that contains a position, and its index in the run.
+    All arrays are [1, S]; `left`, `right`, `place`: positions before and after a position's run, and its index in it.
     """
     outputs: Any = network.apply({"params": params}, tokens, attention_mask)
     if BOUNDARIES not in network.head.inputs:

@@ -147,10 +147,8 @@ def row_length(lengths: np.ndarray) -> int:
 def shortest_full(candidates: Iterable[tuple[float, _Lengths]]) -> _Lengths:
     """The first candidate whose rows are `FULL`, else the first that is almost as full as the fullest.
 
-    Attention costs more in longer rows.
-
-    Args:
-      candidates: share of filled positions and row length(s), the shortest first.
+    Candidates are pairs of the share of filled positions and the row length(s), the shortest first, because attention
+    costs more in longer rows.
     """
     seen: list[tuple[float, _Lengths]] = []
     for filled, lengths in candidates:

@@ -18,13 +18,10 @@ class PackedPairs(PackedRows):
 
     In addition to those of `PackedRows`, a row has "labels", "previous" and "label_segments" [T]: the target tokens,
     the token before each, and the number of its text as in "segments", 0 for padding.
-
-    Attributes:
-      label_length: T.
     """
 
     def __init__(self, features: Features, bins: Sequence[Sequence[int]], length: int, label_length: int, pad: int):
-        """As for `PackedRows`; `label_length`: T."""
+        """As for `PackedRows`; `length` is S and `label_length` is T."""
         super().__init__(features, bins, length, pad)
         self.label_length = label_length
 

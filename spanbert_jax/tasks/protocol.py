@@ -91,10 +91,7 @@ class TaskSettings(Settings):
 class FittedState(Settings):
     """What a task derives from its examples and a trained model stores. All values are JSON-able.
 
-    A value equal to its default is not stored.
-
-    Attributes:
-      labels: names of the classes of a classification head.
+    A value equal to its default is not stored. `labels` are the names of the classes of a classification head.
     """
     labels: tuple[str, ...] = ()
 

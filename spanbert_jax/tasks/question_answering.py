@@ -251,13 +251,7 @@ class QuestionAnswering(Task[Question]):
 
 
 def window_starts(count: int, room: int, stride: int) -> range:
-    """The first token of each window, until one reaches the end; one window for an empty context.
-
-    Args:
-      count: tokens of the context.
-      room: maximum number of context tokens per window.
-      stride: tokens from the start of one window to the start of the next.
-    """
+    """The first token of each window of at most `room` of a context's `count` tokens; one for an empty context."""
     return range(0, 1 + max(0, math.ceil((count - room) / stride)) * stride, stride)
 
 
@@ -283,9 +277,7 @@ def best_windows(count: int, room: int, stride: int) -> np.ndarray:
 def covering_tokens(characters: np.ndarray, start: int, end: int) -> TokenSpan | None:
     """The first and last token that overlap characters [start, end); None if none does.
 
-    Args:
-      characters: [n, 2] first character and end of each token, both non-decreasing. Characters that the tokenizer drops
-        belong to no token.
+    `characters` [n, 2] are first character and end of each token, both non-decreasing; some may belong to no token.
     """
     first = int(np.searchsorted(characters[:, 1], start, "right"))
     last = int(np.searchsorted(characters[:, 0], end, "left")) - 1

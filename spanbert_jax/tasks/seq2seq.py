@@ -108,10 +108,7 @@ class Seq2SeqTask(Task[Pair]):
     """Reads a text and generates another.
 
     Checkpoints are compared by the likelihood of the dev targets: generating texts takes many times as long and is done
-    once, at the end.
-
-    Attributes:
-      field: name of the generated text in predictions.
+    once, at the end. `field` is the name of the generated text in predictions.
     """
     Settings, Fitted = Seq2SeqSettings, Seq2SeqState
     label_fields = ()

@@ -94,11 +94,7 @@ def _decoded(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator
 
 
 def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file:line" and the object of each line; blank lines are skipped.
-
-    Raises:
-      UserError: the file cannot be read, or a line is not a JSON object.
-    """
+    """Yields "file:line" and the object of each line but blank ones. Raises UserError if a line is not an object."""
     for number, line in lines(path, issues):
         if line.strip():
             location = f"{path}:{number}"

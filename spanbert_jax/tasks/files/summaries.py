@@ -74,11 +74,7 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
 
 
 def parse_document(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Document:
-    """A document without summary, from a text, or from a text or list of sentences by the name of its field.
-
-    Raises:
-      UserError: the field is missing or of another type.
-    """
+    """A document without summary, from a text or a field. Raises UserError if it is missing or of another type."""
     sentences, text = _source({source: inputs} if isinstance(inputs, str) else inputs, source, location)
     if not text.strip():
         issues.add("documents without text", location)

@@ -9,11 +9,8 @@ _DIRECTION = re.compile(r"\(e[12],e[12]\)$")
 def micro_metrics(answers: Sequence[str], predicted: Sequence[str], negative: str) -> dict[str, float]:
     """Micro-averaged "precision", "recall" and "f1" over all relations but the negative one, and "accuracy" over all.
 
-    As in the scorer of TACRED; values with a denominator of 0 are 0, as in the reference.
-
-    Args:
-      answers, predicted: names of relations.
-      negative: name of the negative relation; "" if there is none.
+    As in the scorer of TACRED; values with a denominator of 0 are 0, as in the reference. `negative` is "" if there is
+    no negative relation.
     """
     pairs = list(zip(answers, predicted, strict=True))
     correct = sum(answer == guess != negative for answer, guess in pairs)

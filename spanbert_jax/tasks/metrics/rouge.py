@@ -53,12 +53,7 @@ def _scorer() -> Any:
 
 def rouge_metrics(references: Sequence[Sequence[str]], summaries: Sequence[str], prefix: str = "") -> dict[str, float]:
     """Mean F1 over documents in percent: "rouge_1" of words, "rouge_2" of word pairs, "rouge_l" of the longest common
-    subsequence.
-
-    Args:
-      references: at least one per document; the best of several counts.
-      summaries: one per document.
-      prefix: of the names of the metrics.
+    subsequence. The best of several references counts; `prefix` is put before the names.
     """
     scores = [_scorer().score_multi(list(texts), summary) for texts, summary in zip(references, summaries, strict=True)]
     return {f"{prefix}{name}": 100.0 * sum(score[kind].fmeasure for score in scores) / len(scores)
@@ -98,10 +93,8 @@ def greedy_oracle(sentences: Sequence[str], references: Sequence[str], most: int
 def principal_sentence(sentences: Sequence[Sequence[str]]) -> int:
     """The number of the sentence with the highest ROUGE-1 against the rest of the document, the first of several.
 
-    Zhang et al. (2020, PEGASUS, section 3.1, "Ind-Orig") choose the gap sentences of pretraining in this way.
-
-    Args:
-      sentences: the words of each; at least one sentence.
+    Zhang et al. (2020, PEGASUS, section 3.1, "Ind-Orig") choose the gap sentences of pretraining in this way. At least
+    one sentence is given, by its words.
     """
     counts = [Counter(words) for words in sentences]
     everything = Counter(itertools.chain.from_iterable(sentences))
