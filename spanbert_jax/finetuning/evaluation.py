@@ -8,8 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.finetuning.dataset import Dataset
-from spanbert_jax.inference.executors import ChunkedExecutor, Compute, Inputs, MeshExecutor
-from spanbert_jax.inference.predictor import collect_outputs
+from spanbert_jax.inference.executors import ChunkedExecutor, Compute, Inputs, MeshExecutor, collect_outputs
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Prediction, Task
 from spanbert_jax.text import special_ids

@@ -13,9 +13,8 @@ from spanbert_jax.common.directories import new_directory, require_absent_or_emp
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.locks import LockHeld, exclusive_lock
-from spanbert_jax.inference.executors import example_groups, examples_per_group
+from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
-from spanbert_jax.inference.predictor import Predictor
 from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
 from spanbert_jax.tasks.protocol import Prediction, Task, read_all
 

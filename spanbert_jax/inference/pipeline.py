@@ -6,9 +6,8 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues, format_issues
-from spanbert_jax.inference.executors import example_groups
+from spanbert_jax.inference.executors import Predictor, example_groups
 from spanbert_jax.inference.model_folder import FineTuned, load_model
-from spanbert_jax.inference.predictor import Predictor
 from spanbert_jax.tasks.files.reading import replace_lone_surrogates
 from spanbert_jax.tasks.protocol import Prediction
 
