@@ -1,4 +1,4 @@
-"""The prediction engine: runs programs over packed rows, on local devices or the mesh of a training run, and decodes."""
+"""The prediction engine: runs programs over packed rows, on local devices or on a training mesh, and decodes."""
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
