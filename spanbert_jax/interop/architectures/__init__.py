@@ -75,9 +75,7 @@ class Conversion:
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
 
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
-        """Checks that a config.json describes the architecture; fields that are missing or null are accepted.
-
-        With `decoder`, it may be a decoder with attention to an encoder.
+        """Checks a config.json, as of a `decoder` with attention to an encoder or of an encoder. Fields may be missing.
 
         Raises:
           UserError: naming the field.
