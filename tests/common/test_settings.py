@@ -22,12 +22,12 @@ class Outer(Settings):
     count: int = setting(3, "A count.", above=0, maximum=9)
     kind: str = setting("a", "A kind.", choices=lambda: ("a", "b"))
     flag: bool = setting(False, "A flag.")
-    optional: Optional[str] = setting(None, "A text or None.")
+    optional: Optional[str] = setting(None, "A text or None.")  # noqa: UP045 (a plugin may write it so)
     inner: Inner = setting(Inner(), "A section.")
 
 
 def test_dictionaries_are_read_and_written():
-    values = {"count": 4, "kind": "b", "flag": True, "optional": "x", 
+    values = {"count": 4, "kind": "b", "flag": True, "optional": "x",
               "inner": {"rate": 0.25, "names": ("p", "q"), "pairs": (("r", 1),)}}
     settings = from_dict(Outer, values)
     assert settings == Outer(4, "b", True, "x", Inner(0.25, ("p", "q"), (("r", 1),)))
