@@ -40,11 +40,7 @@ class Dataset:
 
 
 def make_dataset(config: FinetuningConfig, tokenizer: Tokenizer) -> Dataset:
-    """Reads and splits the examples, fits the task and packs features into rows; deterministic.
-
-    Raises:
-      UserError: naming file, line and id of an error.
-    """
+    """Reads and splits examples, fits the task, packs features; deterministic. Raises UserError with file and line."""
     task, issues = task_of(config), DataIssues()
     examples = read_splits(config, task, issues)
     task = task.fit(examples["train"], tokenizer)
@@ -56,11 +52,7 @@ def make_dataset(config: FinetuningConfig, tokenizer: Tokenizer) -> Dataset:
 
 
 def read_splits(config: FinetuningConfig, task: Task, issues: DataIssues) -> dict[str, list[Example]]:
-    """The examples of each part, as the config's files and fractions define it; parts without either are absent.
-
-    Raises:
-      UserError: a file is wrong, or a part would be empty.
-    """
+    """The examples of each part that has files or a fraction. Raises UserError if a file is wrong, or a part empty."""
     settings = config.task
     fractions = {"dev": settings.dev_fraction, "test": settings.test_fraction}
     fractions = {part: fraction for part, fraction in fractions.items() if fraction}

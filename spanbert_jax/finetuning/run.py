@@ -100,8 +100,8 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
             if is_process_zero():
                 folder = workdir / PREDICTIONS_FOLDER / part
                 folder.mkdir(parents=True, exist_ok=True)
-                for file, text in prediction_files(task, workload.dataset.examples[part],
-                                                   predicted.predictions).items():
+                files = prediction_files(task, workload.dataset.examples[part], predicted.predictions)
+                for file, text in files.items():
                     write_text(folder / file, text)
     if jax.process_count() > 1:
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(

@@ -154,11 +154,7 @@ class Task(abc.ABC, Generic[E]):
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> E:
         """The example for an input given in Python: fields by name, or one text if that is enough.
 
-        Args:
-          location: used as id and location in messages.
-
-        Raises:
-          UserError: a field is missing or wrong.
+        `location` is its id, and names it in messages. Raises UserError if a field is missing or wrong.
         """
 
     def check(self, examples: Sequence[E]) -> None:
@@ -173,11 +169,8 @@ class Task(abc.ABC, Generic[E]):
                  with_labels: bool = True) -> Features:
         """The model's inputs: one or several features per example, in order; deterministic.
 
-        Args:
-          with_labels: add the columns and token columns of `label_fields`.
-
-        Raises:
-          UserError: location and id of an example that cannot be used.
+        They have the columns and token columns of `label_fields` if `with_labels`. Raises UserError with location and
+        id of an example that cannot be used.
         """
 
     def pack(self, features: Mapping[str, Features], pad: int, seed: int) -> dict[str, PackedRows]:

@@ -197,11 +197,7 @@ class Seq2SeqTask(Task[Pair]):
         return {name: pack_pairs(part, *lengths, pad, seed) for name, part in features.items()}
 
     def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> EncoderDecoder:
-        """The encoder with the decoder that the settings ask for.
-
-        Raises:
-          UserError: the decoder has too few positions or layers, or another vocabulary than its tokenizer.
-        """
+        """The encoder with the decoder of the settings. Raises UserError if it is too small or not of its tokenizer."""
         kind, wanted = self.settings.decoder, self.settings.decoder_layers
         size = self.target_tokenizer(tokenizer).get_vocab_size()
         if kind in DECODERS:

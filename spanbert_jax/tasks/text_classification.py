@@ -115,11 +115,7 @@ class TextClassification(Task[Text]):
         return texts[0], texts[1] if len(texts) > 1 else None
 
     def fit(self, examples: Sequence[Text], tokenizer: Tokenizer) -> Self:
-        """Collects the class names, sorted, or in the fixed order of GLUE.
-
-        Raises:
-          UserError: there are fewer than two classes, or more than the metric is defined for.
-        """
+        """Collects the class names, sorted or as in GLUE. Raises UserError if too few, or too many for the metric."""
         if self._source.regression:
             return self.with_fitted(labels=("score",))
         if self._glue:
