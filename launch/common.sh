@@ -3,12 +3,7 @@
 
 # Whether the same command may be run again after exit status $1. The statuses are those of
 # spanbert_jax/cluster/exit_codes.py, which explains them; a test compares both.
-retryable() {
-  case $1 in
-    70 | 75 | 129 | 134 | 137 | 143) return 0 ;;
-    *) return 1 ;;
-  esac
-}
+retryable() { [[ $1 =~ ^(70|75|129|134|137|143)$ ]]; }
 
 # The exit status of a run of several processes. The file $1 has those of its processes in the order of their ends, one
 # per line; 70 and 134 are consequences of another process's end. If there are no others, it is $2.

@@ -25,20 +25,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { echo "tpu_vm.sh: $*" >&2; }
-
-mistake() {
-  say "$*"
-  exit 2
-}
-
-fail() {
-  say "$*"
-  exit 1
-}
-
-number() {
-  [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || mistake "$1 $2: must be a whole number, $3 or more"
-}
+mistake() { say "$*"; exit 2; }
+fail() { say "$*"; exit 1; }
+number() { [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || mistake "$1 $2: must be a whole number, $3 or more"; }
 
 read_flags() {
   verb=${1:-}
@@ -142,9 +131,7 @@ check() {
 describe() { call compute tpus queued-resources describe "$name" "${where[@]}" "--format=value($1)"; }
 
 # The state of the request; NONE if there is no request, empty if gcloud fails.
-state() {
-  describe state.state || { [[ $(complaint) == *NOT_FOUND* ]] && echo NONE; } || true
-}
+state() { describe state.state || { [[ $(complaint) == *NOT_FOUND* ]] && echo NONE; } || true; }
 
 request() {
   local flags=(--accelerator-type="$type" --runtime-version="$runtime")
@@ -215,9 +202,7 @@ follow() {
   tail -n +2 "$report" | tee -a "$log"
 }
 
-fetch_logs() {
-  call compute tpus tpu-vm scp "${nodes[0]}:$logs/*" "$folder/" "${where[@]}" --worker=0 --quiet
-}
+fetch_logs() { call compute tpus tpu-vm scp "${nodes[0]}:$logs/*" "$folder/" "${where[@]}" --worker=0 --quiet; }
 
 finish() {
   fetch_logs || say "the logs of the other workers could not be fetched: $(complaint)"

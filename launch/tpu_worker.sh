@@ -36,9 +36,7 @@ start() {
 }
 
 # Checks the command too: after a restart of the machine, another process may have the same number.
-supervised() {
-  [[ -f $pid_file ]] && grep -qs tpu_worker.sh "/proc/$(cat "$pid_file")/cmdline"
-}
+supervised() { [[ -f $pid_file ]] && grep -qs tpu_worker.sh "/proc/$(cat "$pid_file")/cmdline"; }
 
 # Runs the command, and restarts it while its status permits that. The first worker that ends for good writes its status
 # to LOGS/status; the others, which then lose it, do not restart.
@@ -90,8 +88,6 @@ report() {
 }
 
 # Deletes the status of an earlier run, before a new one starts.
-forget() {
-  rm -f "$1/status"
-}
+forget() { rm -f "$1/status"; }
 
 "$@"

@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
     def make_config(overrides: Sequence[str]) -> ml_collections.ConfigDict:
         return load_config(args.config, [*args.overrides, *overrides])
 
-    rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds),
-                 pathlib.Path(args.workdir))
+    rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds), pathlib.Path(args.workdir))
     if rows is None:
         print("Stopped and saved. Run the same command again to continue.")
         return STOPPED

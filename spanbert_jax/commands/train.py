@@ -36,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "config.data.sources")
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and stop after this time, such as 3h50m or 90m")
-    parser.add_argument("--force", action="store_true",
-                        help="resume although the config changed what the run computes")
+    parser.add_argument("--force", action="store_true", help="resume although the config changed what the run computes")
     add_process_arguments(parser)
 
 

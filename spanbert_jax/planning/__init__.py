@@ -1,2 +1,1 @@
-"""Planning: memory and speed of a run on hardware that is not there, from compiling its train step for that
-hardware."""
+"""Memory and speed of a run on hardware that is not there, from compiling its train step for that hardware."""

@@ -32,7 +32,6 @@ class StepTime:
       others_roofline: the same, limited by memory traffic.
       kernels: attention kernels.
       exposed: collectives that nothing overlaps.
-      overlapped: collectives that overlap with other work.
     """
     peak: float
     products: float
@@ -40,7 +39,6 @@ class StepTime:
     others_roofline: float
     kernels: float
     exposed: float
-    overlapped: float
 
     def computation(self, raw: bool) -> float:
         """Seconds without communication, by the raw or the roofline estimate."""
@@ -65,11 +63,10 @@ def estimate_step_time(step: CompiledStep, topology: Topology, kernel_cycles: di
     if step.product_cycles is None:
         return None
     kernels = sum(runs * step.rows * step.heads * kernel_cycles.get(name, 0.0) for name, runs in step.kernels.items())
-    exposed, overlapped = (sum(collective.runs * collective_seconds(collective, topology)
-                               for collective in step.collectives if collective.overlapped == overlap)
-                           for overlap in (False, True))
+    exposed = sum(collective.runs * collective_seconds(collective, topology)
+                  for collective in step.collectives if not collective.overlapped)
     return StepTime(step.flops / chip.flops, step.product_cycles / chip.clock, step.other_cycles / chip.clock,
-                    step.other_roofline_cycles / chip.clock, kernels / chip.clock, exposed, overlapped)
+                    step.other_roofline_cycles / chip.clock, kernels / chip.clock, exposed)
 
 
 def collective_seconds(collective: Collective, topology: Topology) -> float:

@@ -22,8 +22,7 @@ class Chip:
       link: bytes per second that a ring of chips in one slice, or of GPUs in one host, moves from each chip to the
         next. Data sheets do not state this figure: it is an assumption, on the low side.
       network: the same figure between slices or hosts, per chip.
-      dimensions: of a slice's torus.
-      max_chips: chips in the largest slice.
+      dimensions, max_chips: dimensions of a slice's torus, and chips in the largest slice.
       chips_per_host: chips attached to one host.
     """
     platform: str
@@ -100,19 +99,19 @@ def parse_topology(text: str) -> Topology:
     if topology.kind not in CHIPS:
         raise UserError(f"topology {text!r}: unknown chip {topology.kind!r}; {suggestion(topology.kind, CHIPS)}"
                         f"allowed: {', '.join(CHIPS)}")
-    if problem := _size_problem(topology) or _slice_problem(topology):
+    if problem := _problem(topology):
         raise UserError(f"topology {text!r}: {problem}")
     return topology
 
 
-def _size_problem(topology: Topology) -> str:
-    """Why no topology has this number of chips, slices or dimensions; "" if one has."""
-    kind, chip, size = topology.kind, topology.chip, math.prod(topology.shape)
+def _problem(topology: Topology) -> str:
+    """Why no topology has this number of chips, slices or dimensions, or no slice this shape; "" if one has."""
+    kind, chip, shape, size = topology.kind, topology.chip, topology.shape, math.prod(topology.shape)
     if not topology.chips:
         return f"it has no chips; write it as {_EXAMPLES}"
     if topology.slices > 1 and chip.platform != "tpu":
         return f"only TPUs have slices; write {kind}:{topology.chips}"
-    if len(topology.shape) != chip.dimensions:
+    if len(shape) != chip.dimensions:
         example = {1: f"{kind}:{size}", 2: f"{kind}:4x4", 3: f"{kind}:2x2x1 or {kind}:4x4x4"}[chip.dimensions]
         dimensions = "1 dimension" if chip.dimensions == 1 else f"{chip.dimensions} dimensions"
         return f"{kind} slices have {dimensions}; write it as {example}"
@@ -120,12 +119,6 @@ def _size_problem(topology: Topology) -> str:
         several = f"; use several slices, such as {-(-size // chip.max_chips)}*{kind}:16x16"
         return (f"a slice of {kind} has at most {chip.max_chips:,} chips, not {size:,}"
                 f"{several if chip.dimensions == 2 else ''}")
-    return ""
-
-
-def _slice_problem(topology: Topology) -> str:
-    """Why no slice, or no set of GPU hosts, has this shape; "" if one has."""
-    kind, chip, shape = topology.kind, topology.chip, topology.shape
     if chip.dimensions == 2 and shape not in _SLICES_2D:
         return f"{kind} has no such slice; allowed: {', '.join(map(_shape_text, _SLICES_2D))}"
     if chip.dimensions == 3 and shape not in _SMALL_SLICES_3D and any(side % 4 for side in shape):

@@ -11,15 +11,13 @@ from spanbert_jax.pretraining.config import PretrainingConfig
 
 # Values of `config.compute.remat` to try, from the fastest to the one that needs least memory.
 _REMAT = ("none", "names", "full")
-# Devices over which parameters are sharded if they do not fit otherwise: with more, the shards are too small to be
-# fast.
+# Devices over which parameters are sharded if they do not fit otherwise. With more, the shards are too small.
 _FSDP = 16
 
 Overrides = dict[str, str | int | bool]
 
 
-def search(config: PretrainingConfig, topology: Topology, log: Callable[[str], None],
-           ) -> list[tuple[Overrides, Plan]]:
+def search(config: PretrainingConfig, topology: Topology, log: Callable[[str], None]) -> list[tuple[Overrides, Plan]]:
     """Tries settings that compute the same batch, and returns those that fit, the fastest first.
 
     The batch size, and so the result of training, stays the same. For each sharding of the state and each remat policy

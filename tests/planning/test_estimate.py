@@ -34,7 +34,7 @@ def test_times_are_cycles_over_the_clock_and_kernels_times_their_grid():
     assert time.computation(raw=True) == pytest.approx(0.06 + 0.02 + kernels)
     assert time.computation(raw=False) == pytest.approx(0.07 + kernels)
     # A ring of 256 over 100 GB/s: 2 x 255/256 of the bytes leave each chip.
-    assert time.exposed == pytest.approx(2 * 2 * 255 / 256 * 200e6 / 100e9, rel=1e-4) and time.overlapped == 0
+    assert time.exposed == pytest.approx(2 * 2 * 255 / 256 * 200e6 / 100e9, rel=1e-4)
     assert time.utilization(raw=True) == pytest.approx(9.85e12 / 197e12 / time.computation(True))
     assert time.utilization(True, True) == pytest.approx(9.85e12 / 197e12 / (time.computation(True) + time.exposed))
 
@@ -52,7 +52,7 @@ def test_collectives_are_priced_as_rings(kind, passes):
 def test_overlapped_collectives_cost_no_time():
     overlapped = dataclasses.replace(STEP, collectives=(OVERLAPPED,))
     time = estimate_step_time(overlapped, SLICES, {})
-    assert time.exposed == 0 and time.overlapped == pytest.approx(collective_seconds(OVERLAPPED, SLICES))
+    assert time.exposed == 0 < collective_seconds(OVERLAPPED, SLICES)
 
 
 def test_the_report_adds_up_and_states_that_it_is_an_estimate():
