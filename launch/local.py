@@ -30,7 +30,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import BinaryIO
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED, retryable
@@ -78,7 +77,7 @@ class Launcher:
     def run(self, restarts: int) -> int:
         """Runs the command, and restarts it up to `restarts` times while its exit status permits it."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, lambda number, frame: self.events.put((None, number)))
         status = self._attempt()
         for restart in range(1, restarts + 1):
             if self.stopping or not retryable(status):
@@ -178,7 +177,8 @@ class Launcher:
             statuses.append(PEER_LOST if killed else value)
             agreed = value in (DONE, STOPPED)
             if not (agreed or killed):
-                self._log(f"process {index} ended with {describe(value)}")
+                self._log(f"process {index} ended with "
+                          f"{f'status {value}' if value >= 0 else signal.Signals(-value).name}")
             deadline = min(deadline, time.monotonic() + (AGREED_SECONDS if agreed else DEATH_SECONDS))
         return run_status(statuses)
 
@@ -190,9 +190,6 @@ class Launcher:
         self.stopping = True
         for child in children:
             child.send_signal(number)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.events.put((None, number))
 
     def _log(self, text: str) -> None:
         self._put(sys.stderr.buffer, b"launch: ", [text.encode()])
@@ -210,11 +207,6 @@ def run_status(statuses: Sequence[int]) -> int:
         if status not in (PEER_LOST, -signal.SIGABRT):
             return status if status > 0 else PEER_LOST if retryable(status) else FAILED
     return PEER_LOST if failures else DONE
-
-
-def describe(status: int) -> str:
-    """An exit status, or the name of a signal."""
-    return f"status {status}" if status >= 0 else signal.Signals(-status).name
 
 
 def free_port() -> int:

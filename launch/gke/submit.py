@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cluster = Cluster(args)
         if args.verb == "down":
             cluster.delete()
-            return DONE
-        if args.verb == "logs":
+        elif args.verb == "logs":
             cluster.bring_logs()
-            return DONE
-        return cluster.run(yaml.safe_dump(render(args), sort_keys=False, width=1000))
+        else:
+            return cluster.run(yaml.safe_dump(render(args), sort_keys=False, width=1000))
+        return DONE
     except (ArgumentError, ClusterError) as error:
         _log(str(error))
         return MISTAKE if isinstance(error, ArgumentError) else FAILED

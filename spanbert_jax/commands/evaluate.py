@@ -46,14 +46,12 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
     from spanbert_jax.pretraining.run import evaluate
     metrics = evaluate(args.workdir, args.step)
-    if not is_process_zero():
-        return 0
-    if args.json:
+    if is_process_zero() and args.json:
         print(json.dumps(metrics))
-        return 0
-    print(f"step {metrics['step']:,}: {metrics['masked_tokens']:,} masked tokens of validation documents: "
-          f"{format_metrics(metrics)}")
-    make_console().print(accuracy_table(metrics))
+    elif is_process_zero():
+        print(f"step {metrics['step']:,}: {metrics['masked_tokens']:,} masked tokens of validation documents: "
+              f"{format_metrics(metrics)}")
+        make_console().print(accuracy_table(metrics))
     return 0
 
 

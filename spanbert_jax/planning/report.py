@@ -84,24 +84,20 @@ def _memory_rows(step: CompiledStep) -> list[tuple[str, str]]:
     return [(name, format_gib(size)) for name, size in sizes.items()]
 
 
-def _time_rows(plan: Plan, time: StepTime) -> list[tuple[str, str, str]]:
-    raw, roofline = time.total(raw=True), time.total(raw=False)
-
-    def milliseconds(name: str, first: float, second: float) -> tuple[str, str, str]:
-        return f"{name}, ms", f"{1e3 * first:.1f}", f"{1e3 * second:.1f}"
-
-    return [
-        milliseconds("matrix products", time.products, time.products),
-        milliseconds("kernels", time.kernels, time.kernels),
-        milliseconds("other operations", time.others, time.others_roofline),
-        milliseconds("communication that nothing overlaps", time.exposed, time.exposed),
-        milliseconds("step", raw, roofline),
-        ("MFU without communication", f"{time.utilization(True):.1%}", f"{time.utilization(False):.1%}"),
-        ("MFU with communication", f"{time.utilization(True, True):.1%}", f"{time.utilization(False, True):.1%}"),
-        ("tokens/s", f"{plan.tokens_per_step / raw:,.0f}", f"{plan.tokens_per_step / roofline:,.0f}"),
-        (f"run of {plan.steps:,} steps, {format_count(plan.steps * plan.tokens_per_step)} tokens",
-         format_duration(plan.steps * raw), format_duration(plan.steps * roofline)),
-        ("chip-hours", f"{_chip_hours(plan, raw):,.0f}", f"{_chip_hours(plan, roofline):,.0f}")]
+def _time_rows(plan: Plan, time: StepTime) -> list[tuple[str, ...]]:
+    """Names of the estimated figures, with their values by the raw and the roofline estimate."""
+    names = ["matrix products, ms", "kernels, ms", "other operations, ms", "communication that nothing overlaps, ms",
+             "step, ms", "MFU without communication", "MFU with communication", "tokens/s",
+             f"run of {plan.steps:,} steps, {format_count(plan.steps * plan.tokens_per_step)} tokens", "chip-hours"]
+    columns = []
+    for raw in (True, False):
+        step = time.total(raw)
+        parts = time.products, time.kernels, time.others if raw else time.others_roofline, time.exposed, step
+        columns.append([*(f"{1e3 * seconds:.1f}" for seconds in parts),
+                        *(f"{time.utilization(raw, communication):.1%}" for communication in (False, True)),
+                        f"{plan.tokens_per_step / step:,.0f}", format_duration(plan.steps * step),
+                        f"{_chip_hours(plan, step):,.0f}"])
+    return list(zip(names, *columns))
 
 
 def _chip_hours(plan: Plan, step_seconds: float) -> float:
