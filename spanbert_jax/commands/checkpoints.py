@@ -47,12 +47,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(step["unsound"] for step in found["steps"]) else 0
 
 
-def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], None] | None = None) -> dict[str, Any]:
+def survey(folder: pathlib.Path, on_bytes: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Lists the checkpoints in a folder.
 
     Args:
-      full: verify every byte.
-      on_bytes: called with the number of bytes after each read.
+      on_bytes: if given, every byte is verified, and it is called with the number of bytes after each read.
 
     Returns:
       "steps", each with "step", "bytes", "saved_at" in seconds since 1970, "unsound" (why it is corrupt, or None) and
@@ -65,7 +64,8 @@ def survey(folder: pathlib.Path, full: bool = False, on_bytes: Callable[[int], N
     reasons = retained_steps(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
     listed = []
     for step, manifest in manifests.items():
-        corrupt = verify(folder / str(step), names.manifest_path(folder, step), step, full=full, on_bytes=on_bytes)
+        corrupt = verify(folder / str(step), names.manifest_path(folder, step), step, full=on_bytes is not None,
+                         on_bytes=on_bytes)
         if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
             continue
         listed.append({"step": step, "bytes": _size(folder / str(step)),
@@ -83,7 +83,7 @@ def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
             *rich.progress.Progress.get_default_columns(), rich.progress.TransferSpeedColumn(), console=console,
             transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("verifying", total=total)
-        found = survey(folder, full=True, on_bytes=lambda count: bar.advance(task, count))
+        found = survey(folder, on_bytes=lambda count: bar.advance(task, count))
         done = bar.tasks[0].completed
     seconds = max(time.monotonic() - began, 1e-9)
     console.print(f"read {format_bytes(done)} at {format_bytes(done / seconds)}/s")

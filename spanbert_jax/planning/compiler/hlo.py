@@ -13,9 +13,9 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "b
          "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-# Name and body of a computation. A kernel's attributes may span several lines of an instruction.
+# Name and body of a computation, and the beginning of an instruction, which may have several lines.
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) [^\n]*-> [^\n]*\{\n(.*?)^\}$", re.MULTILINE | re.DOTALL)
-_INSTRUCTION = r"\s+(?:ROOT )?%?([\w.\-]+) = "
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ", re.MULTILINE)
 # The opcode is the first word before a parenthesis outside of the type, whose layouts are in braces.
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\](\{[^{}]*\})?")
@@ -79,7 +79,7 @@ class Program:
         self.entry = ""
         for entry, name, body in _COMPUTATION.findall(text):
             # Alternately the name of an instruction and the rest of it.
-            parts = re.split(rf"^{_INSTRUCTION}", body, flags=re.MULTILINE)[1:]
+            parts = _INSTRUCTION.split(body)[1:]
             lines = map(_parse, parts[::2], parts[1::2])
             self.computations[name] = {line.name: line for line in lines if line}
             if entry:
