@@ -50,13 +50,9 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
     return {"out_of_memory" if isinstance(step, OutOfMemory) else "compiled": dataclasses.asdict(step)}
 
 
-def main(request: str, result: str) -> None:
-    """Reads the request from one file and writes the result to another."""
+if __name__ == "__main__":
     # A program compiled for an absent device cannot be loaded from JAX's own cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    handled = handle(json.loads(pathlib.Path(request).read_text(encoding="utf-8")))
-    pathlib.Path(result).write_text(json.dumps(handled), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    request_file, result_file = map(pathlib.Path, sys.argv[1:])
+    result = handle(json.loads(request_file.read_text(encoding="utf-8")))
+    result_file.write_text(json.dumps(result), encoding="utf-8")
