@@ -13,8 +13,6 @@ it. If the status permits it, the command is run again, up to --restarts times, 
 
 --dry-run prints the command and the environment variables of each process, and starts none.
 """
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

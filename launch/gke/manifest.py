@@ -1,6 +1,4 @@
 """The JobSet of a run, from a YAML file in this folder with the run's arguments filled in."""
-from __future__ import annotations
-
 import argparse
 import math
 import pathlib

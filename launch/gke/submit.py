@@ -11,8 +11,6 @@ the end writes the logs of all pods to logs/NAME, deletes the JobSet and ends wi
 interrupted, the run continues, and the same command attaches to it again. --dry-run prints the manifest and all
 commands, and runs none.
 """
-from __future__ import annotations
-
 import argparse
 import json
 import pathlib

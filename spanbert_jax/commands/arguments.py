@@ -1,6 +1,4 @@
 """Arguments that several commands have."""
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

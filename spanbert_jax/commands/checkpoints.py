@@ -6,8 +6,6 @@
 By default only the sizes of files are compared with those that were saved; --verify compares every byte. Nothing is
 changed, and the run may save meanwhile. The exit status is 1 if a checkpoint is corrupt, quarantined ones not counted.
 """
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

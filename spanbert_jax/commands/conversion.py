@@ -1,6 +1,4 @@
 """Writing models in other formats, for `import` and `export`."""
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 

@@ -5,8 +5,6 @@
 
 On a terminal a page opens in a pager ($PAGER, or `less`); elsewhere it is printed.
 """
-from __future__ import annotations
-
 import argparse
 import os
 

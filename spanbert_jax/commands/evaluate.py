@@ -5,8 +5,6 @@ one on labelled files.
   spanbert-jax evaluate --workdir runs/quickstart --step 1000 --json
   spanbert-jax evaluate --workdir runs/squad --input dev-v1.1.json --out predictions/squad
 """
-from __future__ import annotations
-
 import argparse
 import json
 import pathlib

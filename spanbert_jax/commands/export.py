@@ -12,8 +12,6 @@
 At the end the exported model, run by the other library if that is installed, and the original are compared on the same
 inputs; if their outputs differ, the export is deleted.
 """
-from __future__ import annotations
-
 import argparse
 import pathlib
 

@@ -10,8 +10,6 @@ archives, fairseq checkpoints of BERT models, Google's TensorFlow checkpoints, s
 EncoderDecoderModel (BERT with BERT or with GPT-2), and names on the Hugging Face hub. If transformers is installed, the
 imported model and that of transformers are compared on the same inputs; if their outputs differ, the import is deleted.
 """
-from __future__ import annotations
-
 import argparse
 
 from spanbert_jax.commands.arguments import add_tokenizer

@@ -1,6 +1,4 @@
 """`spanbert-jax COMMAND ...`: imports the command, runs it, and prints a user's mistake as one line."""
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib

@@ -8,8 +8,6 @@ The input has any format that the task trains on; labels may be missing. The out
 the input's order, with scores; positions are character offsets in the input's text. Until it is complete, it is called
 OUTPUT.partial.
 """
-from __future__ import annotations
-
 import argparse
 import sys
 import time

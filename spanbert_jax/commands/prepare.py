@@ -6,8 +6,6 @@ Example:
 The directory holds a TFDS dataset in ArrayRecord with its tokenizer.json and report.json. Running the command again on
 unchanged input does nothing; a changed source, tokenizer or setting is an error that names the change.
 """
-from __future__ import annotations
-
 import argparse
 import dataclasses
 

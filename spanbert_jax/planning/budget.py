@@ -1,6 +1,4 @@
 """Which named size to train with a given number of chips, time and tokens: arithmetic, without compiling anything."""
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence

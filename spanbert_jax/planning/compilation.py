@@ -1,6 +1,4 @@
 """Compiles in a subprocess, and caches the results on disk."""
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -12,8 +12,6 @@ Both include the attention kernels, for which the program states no cycles: the 
 the steps of their grid. Collectives are rings over links of an assumed speed; those that overlap with other work cost
 nothing. Sorting, gathering and scattering, a thousandth of the work, and the host's work are not counted.
 """
-from __future__ import annotations
-
 import dataclasses
 
 from spanbert_jax.planning.compiler.hlo import Collective

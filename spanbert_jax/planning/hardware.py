@@ -1,6 +1,4 @@
 """Accelerators that runs can be planned for, and topologies such as "4*v5e:16x16"."""
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

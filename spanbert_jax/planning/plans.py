@@ -1,6 +1,4 @@
 """Plans: the compiled train step of a run on a topology, with its memory and estimated time."""
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,6 +1,4 @@
 """Plans as text and tables."""
-from __future__ import annotations
-
 import collections
 from collections.abc import Sequence
 

@@ -1,6 +1,4 @@
 """Searches for the settings with which a run is fastest on a topology, among those that fit."""
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

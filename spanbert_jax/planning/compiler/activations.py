@@ -1,6 +1,4 @@
 """Bytes of activations that a compiled program keeps from the forward pass for the backward pass."""
-from __future__ import annotations
-
 import re
 
 from spanbert_jax.planning.compiler.hlo import BODY, Instruction, Program, array_bytes, search

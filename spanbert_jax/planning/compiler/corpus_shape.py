@@ -1,6 +1,4 @@
 """The properties of a corpus that a compiled train step depends on, and abstract inputs of the step."""
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from typing import Any

@@ -1,6 +1,4 @@
 """The devices of a topology, which compilers describe without the hardware."""
-from __future__ import annotations
-
 import os
 from typing import Any
 

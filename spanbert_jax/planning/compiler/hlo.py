@@ -1,6 +1,4 @@
 """Parses the text of a program that XLA compiled: its instructions, how often each runs, and its collectives."""
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

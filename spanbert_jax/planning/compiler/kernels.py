@@ -3,8 +3,6 @@
 A small program with one attention layer is compiled with flags that make the compiler dump the schedule. A kernel is
 straight-line code that runs once for each step of its grid, and an instruction bundle takes one cycle.
 """
-from __future__ import annotations
-
 import pathlib
 import re
 from typing import Any

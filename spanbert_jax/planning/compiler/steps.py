@@ -1,6 +1,4 @@
 """Compiles the train step of a run for a topology, and reads memory, cycles and collectives from the program."""
-from __future__ import annotations
-
 import collections
 import dataclasses
 import math

@@ -3,8 +3,6 @@
 A compiler may end the process that it runs in, and it reads its settings once, when it is loaded. So each request gets
 a new process.
 """
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib
