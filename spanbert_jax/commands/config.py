@@ -7,6 +7,8 @@
 Without FILE it lists all fields with their defaults. A * marks a field that differs from its default. If `train` would
 refuse the config, the last line says why.
 """
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
