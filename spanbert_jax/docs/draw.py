@@ -30,7 +30,8 @@ PACKAGES = (
     (("tasks", "one file per task; readers and metrics"),),
     (("interop", "weights in and out"),),
     (("corpus", "text to rows"), ("checkpoints", "save, verify"), ("generation", "search")),
-    (("masking", "spans"), ("model", "encoder, heads"), ("text", "tokenizers")),
+    (("masking", "span masking on the device"), ("model", "encoder, heads, losses")),
+    (("text", "tokenizers and sentence boundaries"),),
     (("cluster", "processes of a run: join, agree, stop, lock"),),
     (("common", "errors, settings, files, registries, console"),),
 )
