@@ -73,11 +73,7 @@ class Checkpointer:
         return names.list_steps(self._folder)
 
     def check_space(self, abstract: Any) -> None:
-        """Checks before a run that the disk has room for `keep` + 1 states. States stored already count.
-
-        Raises:
-          UserError: the room is missing, or the folder cannot be written.
-        """
+        """Raises UserError unless the folder is writable and has room for `keep` + 1 states, with those in it."""
         size, missing = _bytes(abstract), max(1, self._keep + 1 - len(self.steps()))
         if reason := broadcast_from_zero(self._find_obstacle(missing * size) if is_process_zero() else None):
             raise UserError(
@@ -118,11 +114,7 @@ class Checkpointer:
             raise SavesFailed(self._last_failure)
 
     def save_and_wait(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Saves a state and waits until it is on disk. A failed save is repeated, because space may become free.
-
-        Raises:
-          SavesFailed: `tries` consecutive saves have failed.
-        """
+        """Saves a state and waits until it is on disk. Repeats a failed save; raises SavesFailed after `tries`."""
         while True:
             self.save(step, state, metadata)
             self._finish_pending()
@@ -164,11 +156,7 @@ class Checkpointer:
         return None
 
     def latest_valid(self, step: int | None = None) -> int:
-        """Returns the latest step whose files are valid, or `step` if its files are. Changes nothing on disk.
-
-        Raises:
-          UserError: there is none; for a given `step`, the message names the invalid file.
-        """
+        """Returns the latest step with valid files, or `step` if its files are valid. Raises UserError if not."""
         chosen, problem = broadcast_from_zero(self._find_valid(step) if is_process_zero() else None)
         if problem:
             raise UserError(f"{self._folder}: {problem}")

@@ -26,10 +26,7 @@ def fingerprint(tree: Any) -> dict[str, int]:
 
 
 def difference(stored: Any, computed: Mapping[str, int]) -> str | None:
-    """Returns a message about the first array whose checksum differs from the stored one, or None.
-
-    `stored`, from the metadata of a checkpoint, may have more arrays than were restored and `computed`.
-    """
+    """Returns a message about the first computed checksum that differs from the stored ones, or None."""
     if not isinstance(stored, dict):
         return "no checksums of its arrays are stored"
     for name, value in sorted(computed.items()):

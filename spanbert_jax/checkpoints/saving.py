@@ -113,10 +113,6 @@ class _PeerFailed(Exception):
     """Another process reported a failure."""
 
 
-def _client() -> Any:
-    return distributed.global_state.client
-
-
 class _Barrier:
     """The barrier at which processes wait for each other, in the background, between the phases of a commit.
 
@@ -126,16 +122,17 @@ class _Barrier:
 
     def __init__(self) -> None:
         self._number, self._phase, self._reported = next(_numbers), 0, False
-        if jax.process_count() > 1 and jax.process_index() == 0:
+        self._client: Any = distributed.global_state.client  # None in a run of one process
+        if self._client and jax.process_count() > 1 and jax.process_index() == 0:
             # All processes have finished the save before the previous one.
-            _client().key_value_delete(f"spanbert_jax/saves/{self._number - 2}/")
+            self._client.key_value_delete(f"spanbert_jax/saves/{self._number - 2}/")
 
     def __call__(self, *, key: str, timeout_ms: int) -> None:
         if jax.process_count() == 1:
             return
         deadline = time.monotonic() + timeout_ms / 1000
         self._report(_REACHED)
-        reports = [_client().blocking_key_value_get(
+        reports = [self._client.blocking_key_value_get(
             self._key(process), max(1, int(1000 * (deadline - time.monotonic()))))
             for process in range(jax.process_count())]
         for process, report in enumerate(reports):
@@ -150,7 +147,7 @@ class _Barrier:
 
     def _report(self, text: str) -> None:
         self._reported = True
-        _client().key_value_set(self._key(jax.process_index()), text)
+        self._client.key_value_set(self._key(jax.process_index()), text)
 
     def _key(self, process: int) -> str:
         return f"spanbert_jax/saves/{self._number}/{self._phase}/{process}"

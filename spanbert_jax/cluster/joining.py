@@ -58,7 +58,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
     os.environ["no_grpc_proxy"] = ",".join(filter(None, (cluster.host, direct)))  # noqa: SIM112  # gRPC reads this spelling
     global _joined
     _joined = True
-    seconds = LOCAL_JOIN_SECONDS if _is_local(cluster) else JOIN_SECONDS
+    seconds = LOCAL_JOIN_SECONDS if cluster.host in _LOCAL else JOIN_SECONDS
     done = threading.Event()
     threading.Thread(target=_watch, args=(done, cluster, seconds), daemon=True).start()
     try:
@@ -118,10 +118,6 @@ def is_lost_peer(error: BaseException | None) -> bool:
     return False
 
 
-def _is_local(cluster: Cluster) -> bool:
-    return cluster.host in _LOCAL
-
-
 def _initialize(cluster: Cluster, seconds: int) -> None:
     import jax
     jax.distributed.initialize(
@@ -129,12 +125,12 @@ def _initialize(cluster: Cluster, seconds: int) -> None:
         cluster_detection_method=cluster.method, initialization_timeout=seconds,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=AGREED_SECONDS + 5,
         # Otherwise the port is open to the whole network.
-        coordinator_bind_address=cluster.address if _is_local(cluster) else None)
+        coordinator_bind_address=cluster.address if cluster.host in _LOCAL else None)
 
 
 def _check_port(cluster: Cluster) -> None:
     """Raises UserError if the coordinator's port is in use, which would crash JAX's runtime."""
-    host, port = cluster.host if _is_local(cluster) else "", (cluster.address or "").rpartition(":")[2]
+    host, port = cluster.host if cluster.host in _LOCAL else "", (cluster.address or "").rpartition(":")[2]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

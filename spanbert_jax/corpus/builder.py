@@ -20,16 +20,13 @@ _ROWS_PER_SHARD = 200_000
 
 
 def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], length: int, vocab_size: int) -> None:
-    """Writes a TFDS dataset into an existing directory, for `tfds.builder_from_directory`.
+    """Writes a TFDS dataset, for `tfds.builder_from_directory`, into a directory. Raises OSError if that fails.
 
     Args:
       directory: the directory.
       splits: batches of rows of each split, read one split after the other.
       length: S, positions per row.
       vocab_size: V, which determines the dtype of tokens on disk.
-
-    Raises:
-      OSError: the disk cannot be written.
     """
     dtype = token_dtype(vocab_size)
     identity = DatasetIdentity(

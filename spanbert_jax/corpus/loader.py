@@ -80,7 +80,11 @@ class RowSource:
             rows = self._layout.split(records)
         except ValueError:
             for shard, record in zip(shard_of, records):
-                self._check(shard, record)
+                try:
+                    self._layout.starts(record)
+                except ValueError as error:
+                    raise corrupt_corpus(self._path, self._files[shard].name,
+                                         f"cut short or replaced since it was opened ({error})") from None
             raise
         rows["tokens"] = rows["tokens"].view(self._token_dtype).astype(np.int32)
         rows["next_sentence"] = rows["next_sentence"].view(np.int32)[:, 0]
@@ -102,14 +106,6 @@ class RowSource:
             reason = str(error).splitlines()[0].split(" (")[0].split(";")[0]
             raise corrupt_corpus(self._path, self._files[shard].name, f"cannot be read ({reason})") from None
 
-    def _check(self, shard: int, record: bytes) -> None:
-        """Raises UserError unless the record is a row, which a file that was cut short or replaced does not give."""
-        try:
-            self._layout.starts(record)
-        except ValueError as error:
-            raise corrupt_corpus(self._path, self._files[shard].name,
-                                 f"cut short or replaced since it was opened ({error})") from None
-
 
 class RowOrder:
     """Row numbers of each batch: a seeded permutation per epoch. A batch may continue into the next epoch."""
@@ -130,19 +126,15 @@ class RowOrder:
 
 def batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range,
             positions: np.ndarray | None = None) -> Iterator[NumberedBatch]:
-    """Yields batches (number, row numbers [B], rows), reading ahead.
+    """Yields batches (number, row numbers [B], rows), reading ahead. Raises UserError like `RowSource.rows`.
 
     Args:
       source: the rows.
       indices: from the number of a batch to its row numbers [B], such as `RowOrder.indices`.
       numbers: the batches to yield; no other is read.
       positions: [R] positions in a batch, ascending, of the rows to read and yield; None for all.
-
-    Raises:
-      UserError: as `RowSource.rows` does.
     """
     import grain
-
     options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
     read = functools.partial(_read, source, indices, slice(None) if positions is None else positions)
     yield from grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)

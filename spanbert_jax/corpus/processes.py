@@ -32,7 +32,7 @@ def map_in_order(make_function: Callable[[], Callable[[Any], Any]], items: Itera
 
 def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
                      workers: int) -> Generator[tuple[Any, Any]]:
-    """Yields (item, result) for every item, in order.
+    """Yields (item, result) for every item, in order. Raises UserError if a worker process dies.
 
     When the generator is closed or an exception leaves it, its processes end at once. A process whose start was
     interrupted ends by itself when its pipes close.
@@ -41,9 +41,6 @@ def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: I
       make_function: called once in each process; returns the function. It and the items must be picklable.
       items: read ahead of the results by one item per worker.
       workers: number of processes.
-
-    Raises:
-      UserError: a worker process died.
     """
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TOKENIZERS_PARALLELISM": "false"}

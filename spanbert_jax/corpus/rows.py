@@ -65,20 +65,13 @@ def make_chunks(documents: Iterable[Document], split: int, blocks: str) -> Itera
 
 @dataclasses.dataclass(frozen=True)
 class TokenPlacements:
-    """Where ranges of tokens go in the rows. Every array has one entry per range.
-
-    Attributes:
-      start, length: the range in the tokens of the chunk.
-      row, column: position of its first token.
-      segment: segment of the range, from 1.
-      token_type: 0, or 1 for a second text, which has no [CLS] before it.
-    """
-    start: np.ndarray
-    length: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-    segment: np.ndarray
-    token_type: np.ndarray
+    """Where ranges of tokens go in the rows. Every array has one entry per range."""
+    start: np.ndarray  # of the range in the tokens of the chunk
+    length: np.ndarray  # number of tokens
+    row: np.ndarray  # row of the range
+    column: np.ndarray  # position of its first token in the row
+    segment: np.ndarray  # from 1
+    token_type: np.ndarray  # 0, or 1 for a second text, which has no [CLS] before it
 
 
 class RowBuilder:

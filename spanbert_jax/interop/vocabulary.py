@@ -9,17 +9,10 @@ from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS
 
 @dataclasses.dataclass(frozen=True)
 class Transplant:
-    """The plan for the rows of a new vocabulary.
-
-    Attributes:
-      sources: for each new token, in the order of ids, the old ids whose mean its row is: one if the old vocabulary has
-        the token, none if its row is drawn at random.
-      kept: number of tokens that keep their row.
-      composed: number of tokens whose row is the mean of others.
-    """
-    sources: tuple[tuple[int, ...], ...]
-    kept: int
-    composed: int
+    """The plan for the rows of a new vocabulary."""
+    sources: tuple[tuple[int, ...], ...]  # old ids whose mean is a new id's row; none if it is drawn at random
+    kept: int  # number of tokens that keep their row
+    composed: int  # number of tokens whose row is the mean of others
 
     @property
     def drawn(self) -> int:

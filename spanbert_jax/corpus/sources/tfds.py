@@ -56,7 +56,6 @@ def _open(file: SourceFile) -> Sequence[dict[str, Any]]:
     """
     import tensorflow_datasets as tfds  # slow to import, and most corpora need no TFDS source
     from tensorflow_datasets.core import read_only_builder
-
     directory = file.path if os.path.isdir(file.path) else read_only_builder._find_builder_dir(file.path)
     if directory is None:
         raise UserError(f"source tfds:{file.path}: neither a directory nor prepared in {tfds.core.constants.DATA_DIR}; "

@@ -74,7 +74,6 @@ def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
 def quiet() -> Iterator[None]:
     """Silences transformers, except for errors."""
     import transformers
-
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -89,7 +88,6 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     """Returns the outputs of transformers, in float32 on the CPU. Raises ValueError if it misses a tensor."""
     import torch
     import transformers
-
     architecture = getattr(transformers, transformers_class(model))
     with quiet():
         network, loading = architecture.from_pretrained(

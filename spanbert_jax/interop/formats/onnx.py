@@ -30,7 +30,6 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the outputs of onnxruntime on the CPU."""
     import onnxruntime
-
     session = onnxruntime.InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {name: value.astype(np.int64) for name, value in inputs.items()})))

@@ -51,6 +51,5 @@ def _name(name: str) -> str:
 def run(folder: pathlib.Path, model: EncoderModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns our outputs with the weights that PyTorch reads, since the original can no longer be installed."""
     import torch  # noqa: F401  without it our own reader would read the file
-
     again, params = from_pretrained(folder, model.head.name, labels=model.head.labels or None)
     return outputs_of(again, params, inputs)

@@ -26,7 +26,6 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     """Writes the directory. Raises UserError if TensorFlow is not installed."""
     tensorflow = import_tensorflow()
     from jax.experimental import jax2tf
-
     module = tensorflow.Module()
     with tensorflow.device("CPU"):  # JAX uses the other devices
         # Variables, since constants would be part of the graph, which is limited to 2 GB.
@@ -46,7 +45,6 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the outputs of TensorFlow on the CPU. Raises UserError if it is too old for this JAX's StableHLO."""
     import tensorflow
-
     with tensorflow.device("CPU"):
         saved = tensorflow.saved_model.load(folder)
         tokens = {name: tensorflow.constant(inputs[name], tensorflow.int32) for name in stablehlo.INPUTS}

@@ -44,7 +44,7 @@ class TensorFlowCheckpoint:
         if not self._stored_name:
             raise UserError(f"{path}: none of its {len(stored)} variables is one of Google's BERT, such as "
                             f"bert/embeddings/word_embeddings; there are {', '.join(sorted(stored)[:3]) or 'none'}")
-        self.shapes = {name: tuple(stored[variable][::-1] if _is_kernel(variable) else stored[variable])
+        self.shapes = {name: tuple(stored[variable][::-1] if variable.endswith("/kernel") else stored[variable])
                        for name, variable in self._stored_name.items()}
         self._lock = threading.Lock()  # TensorFlow asks for one around its reader
 
@@ -57,7 +57,7 @@ class TensorFlowCheckpoint:
         except Exception as error:  # as above
             raise UserError(f"{self.path}: {variable} cannot be read from {', '.join(self._data)} ({_line(error)}); "
                             "fetch the checkpoint again") from None
-        return value.T if _is_kernel(variable) else value
+        return value.T if variable.endswith("/kernel") else value  # kernels are stored [in, out]
 
 
 def import_tensorflow() -> ModuleType:
@@ -79,11 +79,6 @@ def _hugging_face_name(variable: str) -> str | None:
         return _FINE_TUNED.get(variable)
     module = re.sub("/layer_([0-9]+)/", r"/layer/\1/", scope).replace("/", ".")
     return f"{module}.{_LEAVES[leaf]}"
-
-
-def _is_kernel(variable: str) -> bool:
-    """Whether it is stored [in, out], the transpose of Hugging Face's layout."""
-    return variable.endswith("/kernel")
 
 
 def _line(error: Exception) -> str:

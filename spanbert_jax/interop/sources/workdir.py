@@ -29,14 +29,13 @@ class _Checkpoint:
         """One tensor."""
         with self._lock:
             if not self._values:
-                self._values = dict(layout.tensors(self._model, self._restore()))
+                sharding = _one_device_a_process()
+                abstract = layout.build(
+                    self._model, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=sharding))
+                with Checkpointer(self.path, read_only=True) as checkpointer:
+                    params = checkpointer.restore_params(self._step, abstract)
+                self._values = dict(layout.tensors(self._model, params))
         return self._values[name]
-
-    def _restore(self) -> Any:
-        sharding = _one_device_a_process()
-        with Checkpointer(self.path, read_only=True) as checkpointer:
-            return checkpointer.restore_params(self._step, layout.build(
-                self._model, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=sharding)))
 
 
 def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, StoredParts, dict[str, Any]]:
