@@ -164,7 +164,8 @@ def test_new_heads_are_logged(tmp_path, caplog):
 def test_a_token_classifier_is_not_read_as_a_sequence_classifier(tmp_path, caplog):
     save("token_classification", tmp_path)
     model, params = spanbert_jax.from_pretrained(tmp_path, "sequence_classification")
-    assert "no classification head: it is initialized at random" in caplog.text and model.head.labels == ("LABEL_0", "LABEL_1")
+    assert "no classification head: it is initialized at random" in caplog.text
+    assert model.head.labels == ("LABEL_0", "LABEL_1")
     assert params["classification_head"]["kernel"].shape == (32, 2)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMultipleChoice"]}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -82,7 +82,7 @@ def test_weights_are_adapted_to_another_vocabulary_longer_rows_and_new_heads(fil
     (tmp_path / "bert/vocab.txt").write_text("\n".join(tokens))
     output = run(files, tmp_path / "run", *SHORT, STILL, f"--config.init_from={tmp_path / 'bert'}")
     assert "positions: 40 in " in output and "64 here; further ones repeat the old" in output
-    assert "vocabulary: 125 entries kept, " in output and "no boundary head: it is new" in output
+    assert "vocabulary: 125 entries kept, " in output and "no boundary head: it is initialized at random" in output
     model, params = spanbert_jax.from_pretrained(tmp_path / "run", "pretraining")
     table = np.asarray(params["encoder"]["embeddings"]["token"]["embedding"])
     theirs = bert.state_dict()["embeddings.word_embeddings.weight"].numpy()
