@@ -1,6 +1,4 @@
 """Pages of documentation in Markdown, with their images and the script that draws them."""
-from __future__ import annotations
-
 import pathlib
 
 FOLDER = pathlib.Path(__file__).parent

@@ -4,8 +4,6 @@
 
 The curve is drawn from loss.json, which says where its numbers come from.
 """
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Callable, Sequence

@@ -1,6 +1,4 @@
 """Incremental decoding: an encoder-decoder model computed one position at a time, with cached keys and values."""
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

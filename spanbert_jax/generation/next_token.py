@@ -1,6 +1,4 @@
 """The next token: rules on minimum length and repeated n-grams, and sampling."""
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,6 +1,4 @@
 """Greedy search, sampling and beam search."""
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

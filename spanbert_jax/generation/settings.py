@@ -1,6 +1,4 @@
 """Settings of generation."""
-from __future__ import annotations
-
 import dataclasses
 
 

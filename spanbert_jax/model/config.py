@@ -1,6 +1,4 @@
 """The fields that every architecture has, and how a model is computed. What it predicts is in `heads`."""
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

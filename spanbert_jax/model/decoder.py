@@ -1,6 +1,4 @@
 """The decoder: causal layers with attention to an encoder, for all positions at once or one at a time."""
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

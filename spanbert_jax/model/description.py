@@ -1,6 +1,4 @@
 """A model as a checkpoint remembers it, so that its parameters can be read without the run's config and corpus."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

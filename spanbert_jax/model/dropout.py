@@ -4,8 +4,6 @@ The index is hashed with a few integer operations, which take almost no time bes
 threefry more than doubles the time. No mask is kept: the backward pass draws it again. Any part of a mask can be drawn
 alone, so a kernel that never holds the whole array drops the same elements as plain code, and so does every mesh.
 """
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

@@ -1,6 +1,4 @@
 """An encoder and a decoder that attends to it."""
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

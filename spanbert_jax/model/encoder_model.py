@@ -1,6 +1,4 @@
 """An encoder with one head, called as Hugging Face's models are."""
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import flax.linen as nn

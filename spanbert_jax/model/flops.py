@@ -1,6 +1,4 @@
 """Model FLOPs: the arithmetic that a model needs, whatever the compiler makes of it."""
-from __future__ import annotations
-
 from spanbert_jax.model.config import ModelConfig
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 

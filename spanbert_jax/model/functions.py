@@ -3,8 +3,6 @@
 By default JAX keeps every intermediate value for the backward pass, several of the size of the result. Each function
 here keeps at most one array of that size.
 """
-from __future__ import annotations
-
 import functools
 import math
 

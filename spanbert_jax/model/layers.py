@@ -1,6 +1,4 @@
 """Modules that every architecture is made of, with BERT's initialization and logical names on every parameter axis."""
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -1,6 +1,4 @@
 """Cross-entropy with accuracy, and sums of losses that add up over devices and microbatches."""
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

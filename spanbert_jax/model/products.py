@@ -5,8 +5,6 @@ the output of a product over devices, in whatever dtype and at whatever point it
 device give a gradient of their own in float32 first; it is rounded to the requested dtype and then summed over devices
 in that dtype, once for each parameter.
 """
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

@@ -1,6 +1,4 @@
 """The model of pretraining: an encoder with the pretraining heads at masked positions."""
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp

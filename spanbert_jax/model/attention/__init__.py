@@ -2,8 +2,6 @@
 
 Each backend names its output "context" (`checkpoint_name`), so that recomputation may keep it.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

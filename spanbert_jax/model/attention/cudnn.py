@@ -1,6 +1,4 @@
 """cuDNN's fused attention on GPUs, through `jax.nn.dot_product_attention`; without dropout."""
-from __future__ import annotations
-
 import jax
 from jax.ad_checkpoint import checkpoint_name
 

@@ -6,8 +6,6 @@ is transposed or padded. A head is selected from its pair by zeroing the other h
 the matrix unit works on 128 lanes at a time. The backward pass recomputes the scores; besides the projections it needs
 only the context, which the output projection keeps anyway. Dropout draws the same mask as `dropout.keep_mask`.
 """
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

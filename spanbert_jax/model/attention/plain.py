@@ -1,6 +1,4 @@
 """Attention by its formula, on every platform. It defines the result of the other backends."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -1,6 +1,4 @@
 """Multi-head self-attention."""
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

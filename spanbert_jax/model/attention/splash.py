@@ -1,6 +1,4 @@
 """Splash attention, JAX's Pallas kernel for TPUs: blockwise, for long rows, without dropout."""
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels

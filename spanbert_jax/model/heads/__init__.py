@@ -2,8 +2,6 @@
 
 A further head is one file with a `Head` and a name in `HEADS`.
 """
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -1,6 +1,4 @@
 """The span boundary head: predicts a token of a span from the hidden states around the span (SpanBERT, section 3.2)."""
-from __future__ import annotations
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Integer

@@ -1,6 +1,4 @@
 """The masked-token head: predicts a token from the hidden state at its own position."""
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Float32

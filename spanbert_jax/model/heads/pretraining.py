@@ -1,6 +1,4 @@
 """The heads of pretraining together: masked tokens, span boundaries, next sentence."""
-from __future__ import annotations
-
 import dataclasses
 
 import flax.linen as nn

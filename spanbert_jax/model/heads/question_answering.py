@@ -1,6 +1,4 @@
 """The question answering head: logits of the start and the end of an answer at every position."""
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 
