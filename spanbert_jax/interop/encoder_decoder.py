@@ -48,7 +48,7 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     if values.get(_TIED):
         files = _with_both_names(files)
     conversion = conversion_for(values["encoder"])
-    tensors = NamedTensors(path, files, conversion, prefix="encoder.")
+    tensors = conversion.tensors(path, files, prefix="encoder.")
     encoder = conversion.read(tensors, values["encoder"], file).config
     decoder, decoder_tensors = _decoder(path, files, values["decoder"], file)
     decoder_tensors.check_ties()
@@ -105,7 +105,7 @@ def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
              file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
     conversion = conversion_for(values)
     conversion.check(values, file, decoder=True)
-    tensors = NamedTensors(path, files, conversion, prefix="decoder.")
+    tensors = conversion.tensors(path, files, prefix="decoder.")
     return conversion.read(tensors, values, file).config, tensors
 
 
@@ -125,7 +125,7 @@ def open_decoder(name_or_path: str | pathlib.Path,
     files, bridge = [open_file(name, bert.NAMES) for name in weight_files(path)], None
     if values["model_type"] != PAIR:
         gpt2.GPT2.check(values, file)
-        tensors = NamedTensors(path, files, gpt2.GPT2)
+        tensors = gpt2.GPT2.tensors(path, files)
         config = gpt2.read(tensors, values, file).config
     else:
         config, tensors = _decoder(path, files, values["decoder"], file)

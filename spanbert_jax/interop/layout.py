@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from spanbert_jax.interop.architectures import TensorNames, conversion_of
+from spanbert_jax.interop.architectures import conversion_of
+from spanbert_jax.interop.naming import TensorNames
 from spanbert_jax.model import Decoder, EncoderModel
 
 

@@ -3,14 +3,42 @@ import copy
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.architectures import Conversion
 from spanbert_jax.interop.sources.tensors import Tensors
+
+_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorNames:
+    """Names of an architecture's tensors."""
+    # Path of a module of ours -> name of its tensors without ".weight" and ".bias"; {} is the layer's number.
+    modules: Mapping[str, str]
+    prefix: str  # of the names of encoder and pooler in a model with a head
+    ties: tuple[str, ...] = ()  # output layers that repeat the token embedding
+    # Name -> another tensor that repeats it, and is read where it is missing.
+    twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()  # tensors that are no parameters, as older versions of transformers store them
+
+    @property
+    def embedding(self) -> str:
+        """The token embedding."""
+        return self.tensor("encoder/embeddings/token", "embedding")
+
+    def tensor(self, module: str, leaf: str) -> str:
+        """Returns the tensor's name of a parameter, by module and leaf ("kernel", ...). Raises KeyError for others."""
+        return f"{self.modules[module]}.{_LEAVES[leaf]}"
+
+    def is_known(self, name: str) -> bool:
+        """Whether a tensor of this name is a parameter of some model of ours."""
+        module, _, leaf = re.sub(r"\.\d+\.", ".{}.", name, count=1).rpartition(".")
+        return module in self.modules.values() and leaf in _LEAVES.values()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +72,19 @@ class Stored:
         return value if self.part is None else np.split(value, self.part[1])[self.part[0]]
 
 
+# From the path of the files and their tensors to the tensors by the architecture's names.
+Rename = Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]]
+
+
 class NamedTensors:
     """Tensors of one or more files, at `path`, under the `names` of an architecture."""
 
-    def __init__(self, path: pathlib.Path, files: Sequence[Tensors], conversion: Conversion, prefix: str = ""):
+    def __init__(self, path: pathlib.Path, files: Sequence[Tensors], names: TensorNames, rename: Rename,
+                 prefix: str = ""):
         """Names the tensors with `prefix`. Raises UserError for another architecture, or for two of the same name."""
-        self.path, self.names = path, conversion.names
+        self.path, self.names = path, names
         stored = [Stored(file, name) for file in files for name in file.shapes if name.startswith(prefix)]
-        self._entries = conversion.rename(path, stored)
+        self._entries = rename(path, stored)
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from spanbert_jax import text
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, weights
-from spanbert_jax.interop.architectures import StoredParts, TensorNames, conversion_for, conversion_of
-from spanbert_jax.interop.naming import NamedTensors
+from spanbert_jax.interop.architectures import StoredParts, conversion_for, conversion_of
+from spanbert_jax.interop.naming import NamedTensors, TensorNames
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files
 from spanbert_jax.interop.sources.safetensors_file import OwnFile, SafetensorsFile
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -84,7 +84,7 @@ def open_pretrained(name_or_path: str | pathlib.Path, step: int | None = None) -
 def _open(path: pathlib.Path, step: int | None) -> Pretrained:
     if is_workdir(path):
         tensors, stored, facts = read_workdir(path, step)
-        return Pretrained(path, NamedTensors(path, [tensors], conversion_of(stored.config)), stored, facts)
+        return Pretrained(path, conversion_of(stored.config).tensors(path, [tensors]), stored, facts)
     if step is not None:
         raise UserError(f"{path}: step {step} is asked for, but this is not the workdir of a run, with checkpoints")
     files = weight_files(path)
@@ -93,8 +93,9 @@ def _open(path: pathlib.Path, step: int | None) -> Pretrained:
     values, file = configuration.read_values(directory_of(path))
     conversion = conversion_for(values)
     conversion.check(values, file)
-    tensors = NamedTensors(files[0] if len(files) == 1 else path, [open_file(file, conversion.names) for file in files],
-                           conversion, values.get(configuration.PREFIX, ""))
+    tensors = conversion.tensors(files[0] if len(files) == 1 else path,
+                                 [open_file(file, conversion.names) for file in files],
+                                 values.get(configuration.PREFIX, ""))
     stored = conversion.read(tensors, values, file)
     if configuration.PREFIX in values:
         logger.warning("%s: an encoder with a decoder; the encoder is taken", path)

@@ -1,12 +1,10 @@
 """Encoder-decoder models that were fine-tuned with transformers, as tasks: their settings of generation and
 tokenizers."""
-from __future__ import annotations
-
 import json
 import logging
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -16,9 +14,6 @@ from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import EncoderDecoder
 from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, load_target_tokenizer
-
-if TYPE_CHECKING:
-    from spanbert_jax.tasks.seq2seq import Seq2SeqTask
 
 logger = logging.getLogger("spanbert_jax")
 # Fields of transformers' generation config -> ours.
@@ -36,12 +31,12 @@ _UNSUPPORTED = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "e
 _LENGTH, _TOP_K = 20, 50  # defaults of transformers
 
 
-def import_model(cls: type[Seq2SeqTask], folder: pathlib.Path,
-                 source_tokenizer: str | pathlib.Path) -> tuple[Seq2SeqTask, EncoderDecoder, Any, Tokenizer]:
+def import_model(cls: type[Any], folder: pathlib.Path,
+                 source_tokenizer: str | pathlib.Path) -> tuple[Any, EncoderDecoder, Any, Tokenizer]:
     """Task, model, parameters and source tokenizer from the directory of an EncoderDecoderModel.
 
     Args:
-      cls: the task to make.
+      cls: the task to make, a `Seq2SeqTask`.
       source_tokenizer: file or directory with the tokenizer of the sources.
 
     Raises:
@@ -77,7 +72,7 @@ def _generation_values(folder: pathlib.Path) -> tuple[dict[str, Any], pathlib.Pa
         raise UserError(f"{file}: not a JSON object ({error}); fetch it again") from None
 
 
-def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Seq2SeqTask, model: EncoderDecoder,
+def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Any, model: EncoderDecoder,
                       tokenizer: Tokenizer) -> None:
     """Raises UserError if the tokenizers do not belong to the model."""
     target, generation = task.target_tokenizer(tokenizer), task.generation(tokenizer)

@@ -7,7 +7,6 @@ import pytest
 
 from spanbert_jax.interop import weights
 from spanbert_jax.interop.architectures.bert import BERT
-from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
 from spanbert_jax.model.heads import POOLED
 
@@ -191,7 +190,7 @@ def test_clamps_attention(tmp_path):
     free = run(saved(tmp_path / "free.onnx", model, CONFIG, EncoderOnly()), inputs)["last_hidden_state"]
     clamped = run(saved(tmp_path / "clamped.onnx", model, config, EncoderOnly()), inputs)["last_hidden_state"]
     ours = EncoderModel(config, compute=ComputeConfig(dtype="float32"))
-    params = weights.load(ours, NamedTensors(Given.path, [Given(tensors(model))], BERT))
+    params = weights.load(ours, BERT.tensors(Given.path, [Given(tensors(model))]))
     wanted = ours.apply({"params": params}, **inputs).last_hidden_state
     np.testing.assert_allclose(clamped, wanted, atol=1e-5, rtol=1e-5)
     assert np.abs(clamped - free).max() > 0.1

@@ -2,50 +2,18 @@
 
 A further architecture is one file with a `Conversion` and a name in `CONVERSIONS`, that of `model.ARCHITECTURES`.
 """
-from __future__ import annotations
-
 import dataclasses
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.registry import Registry
+from spanbert_jax.interop.naming import NamedTensors, Rename, TensorNames
+from spanbert_jax.interop.sources.tensors import Tensors
 from spanbert_jax.model import Head, ModelConfig, PretrainingHeads
-
-if TYPE_CHECKING:
-    from spanbert_jax.interop.naming import NamedTensors, Stored
-
-_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorNames:
-    """Names of an architecture's tensors."""
-    # Path of a module of ours -> name of its tensors without ".weight" and ".bias"; {} is the layer's number.
-    modules: Mapping[str, str]
-    prefix: str  # of the names of encoder and pooler in a model with a head
-    ties: tuple[str, ...] = ()  # output layers that repeat the token embedding
-    # Name -> another tensor that repeats it, and is read where it is missing.
-    twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ignored: tuple[str, ...] = ()  # tensors that are no parameters, as older versions of transformers store them
-
-    @property
-    def embedding(self) -> str:
-        """The token embedding."""
-        return self.tensor("encoder/embeddings/token", "embedding")
-
-    def tensor(self, module: str, leaf: str) -> str:
-        """Returns the tensor's name of a parameter, by module and leaf ("kernel", ...). Raises KeyError for others."""
-        return f"{self.modules[module]}.{_LEAVES[leaf]}"
-
-    def is_known(self, name: str) -> bool:
-        """Whether a tensor of this name is a parameter of some model of ours."""
-        module, _, leaf = re.sub(r"\.\d+\.", ".{}.", name, count=1).rpartition(".")
-        return module in self.modules.values() and leaf in _LEAVES.values()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +33,17 @@ class Conversion:
     required: Mapping[str, Any]
     encoder_only: Mapping[str, Any]  # the same, but not for a decoder with attention to an encoder
     described: str  # the architecture in words, for errors
-    # From the path of the files and their tensors to the tensors by name.
-    rename: Callable[[pathlib.Path, Sequence[Stored]], dict[str, Stored]]
+    rename: Rename
     # From (tensors, config.json, its file) to what they hold; raises UserError if they contradict each other.
     read: Callable[[NamedTensors, Mapping[str, Any], pathlib.Path | None], StoredParts]
     to_values: Callable[[Any], dict[str, Any]]  # from a config to the fields of a config.json
     classes: Mapping[str | None, str]  # class of transformers by the name of the head; "decoder" is that of a decoder
     # From tensors by the architecture's names to the names and layouts of files.
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
+
+    def tensors(self, path: pathlib.Path, files: Sequence[Tensors], prefix: str = "") -> NamedTensors:
+        """Tensors of files by name; see `NamedTensors`."""
+        return NamedTensors(path, files, self.names, self.rename, prefix)
 
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
         """Checks a config.json, as of a `decoder` with attention to an encoder or of an encoder. Fields may be missing.

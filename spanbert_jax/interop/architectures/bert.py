@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.architectures import Conversion, StoredParts, TensorNames
+from spanbert_jax.interop.architectures import Conversion, StoredParts
 from spanbert_jax.interop.configuration import check_value, stored_labels
-from spanbert_jax.interop.naming import NamedTensors, Stored
+from spanbert_jax.interop.naming import NamedTensors, Stored, TensorNames
 from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
 
 _LAYER = "bert.encoder.layer.{}."

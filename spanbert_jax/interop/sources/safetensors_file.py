@@ -9,8 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.architectures import TensorNames
 from spanbert_jax.interop.layout import leaf_of
+from spanbert_jax.interop.naming import TensorNames
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
