@@ -20,11 +20,7 @@ class ArgumentError(ValueError):
 
 
 def render(args: argparse.Namespace) -> dict[str, Any]:
-    """The JobSet for the arguments of `submit`.
-
-    Raises:
-      ArgumentError: the type has no such topology, or the workdir is not on the share.
-    """
+    """The JobSet for the arguments of `submit`. Raises ArgumentError if one of them is not allowed."""
     _check(args)
     jobset = yaml.safe_load((pathlib.Path(__file__).parent / f"jobset-{args.accelerator}.yaml").read_text())
     jobset["metadata"]["name"] = args.name
@@ -51,11 +47,7 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def hosts_and_chips(kind: str, topology: str) -> tuple[int, int]:
-    """Number of hosts of a TPU slice, and of chips per host.
-
-    Raises:
-      ArgumentError: the type has no such topology.
-    """
+    """Number of hosts of a TPU slice, and of chips per host. Raises ArgumentError if the type has no such topology."""
     dimensions = TPU_TYPES[kind][1]
     if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), topology):
         raise ArgumentError(f"--topology {topology}: {kind} needs {dimensions} numbers, such as "

@@ -202,12 +202,7 @@ class Cluster:
             print("".join(text for _, text in new), end="", flush=True)
 
     def _call(self, *arguments: str, text: str | None = None) -> str:
-        """Runs kubectl and returns its output.
-
-        Raises:
-          ArgumentError: kubectl is not installed.
-          ClusterError: it failed.
-        """
+        """Runs kubectl and returns its output. Raises ArgumentError if it is missing, ClusterError if it fails."""
         command = ["kubectl", *arguments, *([f"--namespace={self.args.namespace}"] if self.args.namespace else [])]
         if self.args.dry_run:
             print(shlex.join(command))

@@ -49,7 +49,6 @@ def find_cluster(environ: Environment, flags: Flags = Flags(),
 
     Args:
       environ: environment after `import jax`, which records in it whether it sees TPU chips.
-      flags: flags of the command line.
       tpu_metadata: returns an attribute of this TPU VM; empty if there is none.
       kubernetes_api: whether the package is installed with which JAX queries Kubernetes.
 

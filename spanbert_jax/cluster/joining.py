@@ -83,7 +83,6 @@ def leave(status: int, agreed: bool) -> int:
     Exit handlers do not run, because JAX's would wait in a barrier for processes that may be lost.
 
     Args:
-      status: exit status.
       agreed: whether every process ends here and waits for the others. If not, they get a short time to end as well:
         an earlier end of process 0 would abort them.
     """

@@ -32,7 +32,6 @@ def lock_workdir(workdir: str | os.PathLike[str],
     so that the next one need not wait.
 
     Args:
-      workdir: workdir of the run.
       log: called with one line when a lock is watched and when it is taken over.
       touch_seconds: time between touches.
       watch_seconds: how long a lock of another machine must stay untouched.

@@ -8,20 +8,15 @@ from spanbert_jax.cluster.detection import Flags
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--coordinator`, `--processes` and `--process`, which `join_processes` reads."""
-    group = parser.add_argument_group(
-        "runs of several processes", "detected under Slurm, Open MPI, Cloud TPU and Kubernetes; elsewhere give all "
-        "three arguments")
+    group = parser.add_argument_group("runs of several processes", "detected under Slurm, Open MPI, Cloud TPU and "
+                                      "Kubernetes; elsewhere give all three arguments")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, with a free port")
     group.add_argument("--processes", type=int, metavar="N", help="number of processes")
     group.add_argument("--process", type=int, metavar="I", help="index of this process, from 0")
 
 
 def join_processes(args: argparse.Namespace) -> None:
-    """Joins the other processes of the run, if there are any. Call it before using a device.
-
-    Raises:
-      UserError: arguments or environment variables are incomplete or contradict each other.
-    """
+    """Joins the other processes of the run, if any; see `cluster.joining.join`. Call it before using a device."""
     from spanbert_jax.cluster.joining import join
     join(Flags(args.coordinator, args.processes, args.process))
 

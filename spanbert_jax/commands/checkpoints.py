@@ -66,11 +66,10 @@ def survey(folder: pathlib.Path, on_bytes: Callable[[int], None] | None = None) 
                          on_bytes=on_bytes)
         if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
             continue
-        listed.append({"step": step, "bytes": _size(folder / str(step)),
-                       "saved_at": manifest.saved_at if manifest else None, "unsound": corrupt,
-                       "kept": reasons.get(step, "")})
+        listed.append({"step": step, "bytes": _size(folder / str(step)), "saved_at": manifest and manifest.saved_at,
+                       "unsound": corrupt, "kept": reasons.get(step, "")})
     quarantined = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
-             for name in names.list_quarantined(folder)]
+                   for name in names.list_quarantined(folder)]
     return {"steps": listed, "set_aside": quarantined, "saving": names.list_saving(folder)}
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from spanbert_jax.cluster.exit_codes import DONE
 from spanbert_jax.commands.configs import as_run_config, load_config
-from spanbert_jax.commands.train import parse as parse_with_overrides
+from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, allowed_values
 
@@ -65,9 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the fields as JSON")
     output.add_argument("--markdown", action="store_true", help="print the reference page of all fields")
-
-
-parse = parse_with_overrides
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,11 +30,7 @@ def convert_encoder(pretrained: Pretrained, out: str, format: str, tokenizer: st
 
 
 def convert_encoder_decoder(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:
-    """Writes an encoder-decoder model for transformers, and prints its size and the files.
-
-    Args:
-      task, tokenizer: see `inference.encoder_decoders.convert`.
-    """
+    """Writes an encoder-decoder model by `inference.encoder_decoders.convert`, and prints its size and the files."""
     fine_tuned, comparison = convert(path, out, task, tokenizer)
     encoder, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
     print(f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "

@@ -22,9 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="directory, file, archive, TensorFlow checkpoint, or name on the Hugging Face hub")
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     add_tokenizer(parser)
-    parser.add_argument("--task", metavar="TASK",
-                        help="the task of an EncoderDecoderModel, such as summarization or translation, for predict, "
-                             "evaluate and pipeline")
+    parser.add_argument("--task", metavar="TASK", help="the task of an EncoderDecoderModel, such as summarization or "
+                        "translation, for predict, evaluate and pipeline")
 
 
 def run(args: argparse.Namespace) -> int:

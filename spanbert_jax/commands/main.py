@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with StopRequest():  # before the imports of the command, which take most of the time until it runs
             # A module cannot have the name of a keyword, such as import.
             command = importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
-            parser = argparse.ArgumentParser(
-                prog=f"spanbert-jax {name}", description=command.__doc__, allow_abbrev=False,
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+            parser = argparse.ArgumentParser(f"spanbert-jax {name}", description=command.__doc__, allow_abbrev=False,
+                                             formatter_class=argparse.RawDescriptionHelpFormatter)
             command.add_arguments(parser)
             args = command.parse(parser, argv[1:]) if hasattr(command, "parse") else parser.parse_args(argv[1:])
             if own:

@@ -21,9 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="workdir of a finished fine-tuning run, or its directory `model`")
     parser.add_argument("--input", required=True, metavar="FILES", help="files, folders or globs, separated by commas")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to create")
-    parser.add_argument("--official", metavar="DIR",
-                        help="directory to create with the predictions in the task's official formats too, such as "
-                             "those of SQuAD and GLUE, or plain lines of generated texts")
+    parser.add_argument("--official", metavar="DIR", help="directory to create with the predictions in the task's "
+                        "official formats too, such as those of SQuAD and GLUE, or plain lines of generated texts")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
                         help="rows per device and batch; does not change the predictions (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",

@@ -19,8 +19,8 @@ import ml_collections
 import rich.table
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
-from spanbert_jax.commands import train
 from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.training.renames import new_name
 
@@ -44,9 +44,6 @@ def axis(text: str) -> tuple[str, list[str]]:
     if not field or not all(values.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r}: write it as optimizer.learning_rate=1e-5,2e-5")
     return field.removeprefix("config."), values.split(",")
-
-
-parse = train.parse
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
-    parser.add_argument("--workdir", required=True, metavar="DIR",
-                        help="directory of checkpoints, metrics and the corpus, if it is prepared from "
-                             "config.data.sources")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="directory of checkpoints, metrics and the "
+                        "corpus, if it is prepared from config.data.sources")
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and stop after this time, such as 3h50m or 90m")
     parser.add_argument("--force", action="store_true", help="resume although the config changed what the run computes")
@@ -112,8 +111,7 @@ def format_result(config: RunConfig, result: RunResult) -> str:
         "      the curves of this run (pip install tensorboard)",
         "  spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000",
         "  spanbert-jax train --config configs/base.py --config.data.path=corpora/mine --workdir runs/base",
-        "      the published model on your own text",
-    ]
+        "      the published model on your own text"]
     return "\n".join(lines)
 
 

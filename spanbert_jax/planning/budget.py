@@ -32,38 +32,22 @@ _AMOUNTS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1.0}
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Available resources.
-
-    Attributes:
-      chips: number of chips.
-      kind: of the chips, a key of `CHIPS`.
-      seconds: for which the chips are available; 0 for no limit.
-      tokens: to train on; 0 for as many as the time allows.
-    """
-    chips: int
-    kind: str
-    seconds: float
-    tokens: float
+    """Available resources."""
+    chips: int  # number of chips
+    kind: str  # of the chips, a key of `CHIPS`
+    seconds: float  # for which the chips are available; 0 for no limit
+    tokens: float  # to train on; 0 for as many as the time allows
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeEstimate:
-    """What a named size reaches with a budget.
-
-    Attributes:
-      size: its name.
-      parameters: number of parameters, heads included.
-      tokens_per_second: on all chips.
-      fits: whether parameters and optimizer state fit unsharded on one chip, activations aside.
-      tokens: trained on in the time; None if the time is not limited.
-      seconds: for the tokens; None if the budget has no number of tokens.
-    """
-    size: str
-    parameters: int
-    tokens_per_second: float
-    fits: bool
-    tokens: float | None
-    seconds: float | None
+    """What a named size reaches with a budget."""
+    size: str  # its name
+    parameters: int  # number of parameters, heads included
+    tokens_per_second: float  # on all chips
+    fits: bool  # whether parameters and optimizer state fit unsharded on one chip, activations aside
+    tokens: float | None  # trained on in the time; None if the time is not limited
+    seconds: float | None  # for the tokens; None if the budget has no number of tokens
 
 
 def parse_budget(text: str) -> Budget:

@@ -21,22 +21,13 @@ from spanbert_jax.planning.hardware import Topology
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Estimated seconds of a step on one chip.
-
-    Attributes:
-      peak: the model's FLOPs at the chip's peak.
-      products: matrix products, and operations fused with them.
-      others: other operations besides kernels, by raw cycles.
-      others_roofline: the same, limited by memory traffic.
-      kernels: attention kernels.
-      exposed: collectives that nothing overlaps.
-    """
-    peak: float
-    products: float
-    others: float
-    others_roofline: float
-    kernels: float
-    exposed: float
+    """Estimated seconds of a step on one chip."""
+    peak: float  # the model's FLOPs at the chip's peak
+    products: float  # matrix products, and operations fused with them
+    others: float  # other operations besides kernels, by raw cycles
+    others_roofline: float  # the same, limited by memory traffic
+    kernels: float  # attention kernels
+    exposed: float  # collectives that nothing overlaps
 
     def computation(self, raw: bool) -> float:
         """Seconds without communication, by the raw or the roofline estimate."""
@@ -52,11 +43,7 @@ class StepTime:
 
 
 def estimate_step_time(step: CompiledStep, topology: Topology, kernel_cycles: dict[str, float]) -> StepTime | None:
-    """The time of a step; None if the compiler counts no cycles.
-
-    Args:
-      kernel_cycles: cycles of one run of each kernel for one row and head, from `kernels.kernel_cycles`.
-    """
+    """The time of a step, with the result of `kernels.kernel_cycles`; None if the compiler counts no cycles."""
     chip = topology.chip
     if step.product_cycles is None:
         return None

@@ -9,30 +9,19 @@ from spanbert_jax.common.errors import UserError, suggestion
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Specification of an accelerator. JAX sees each chip as one device.
-
-    Attributes:
-      platform: JAX's name of the platform.
-      flops: peak bfloat16 operations per second.
-      memory: bytes that a program may use: the compiler's own limit; on a GPU the share that JAX preallocates.
-      bandwidth: of the memory, in bytes per second.
-      clock: in Hz, at the peak; converts the compiler's cycles to seconds. 0 where the compiler counts none.
-      link: bytes per second that a ring of chips in one slice, or of GPUs in one host, moves from each chip to the
-        next. Data sheets do not state this figure: it is an assumption, on the low side.
-      network: the same figure between slices or hosts, per chip.
-      dimensions, max_chips: dimensions of a slice's torus, and chips in the largest slice.
-      chips_per_host: chips attached to one host.
-    """
-    platform: str
-    flops: float
-    memory: float
-    bandwidth: float
-    clock: float
+    """Specification of an accelerator. JAX sees each chip as one device."""
+    platform: str  # JAX's name of the platform
+    flops: float  # peak bfloat16 operations per second
+    memory: float  # bytes that a program may use: the compiler's own limit; on a GPU the share that JAX preallocates
+    bandwidth: float  # of the memory, in bytes per second
+    clock: float  # in Hz, at the peak; converts the compiler's cycles to seconds. 0 where the compiler counts none
+    # Bytes per second that a ring of chips in one slice, or of GPUs in one host, moves from each chip to the next.
+    # Data sheets do not state this figure: it is an assumption, on the low side.
     link: float
-    network: float
-    dimensions: int
-    max_chips: int
-    chips_per_host: int
+    network: float  # the same figure between slices or hosts, per chip
+    dimensions: int  # of a slice's torus
+    max_chips: int  # chips in the largest slice
+    chips_per_host: int  # chips attached to one host
 
 
 # Peaks and bandwidths: data sheets of Google and NVIDIA. Clocks: those at which the matrix units reach the peaks.
@@ -53,16 +42,10 @@ _EXAMPLES = "v5e:16x16, 4*v5e:16x16 (four slices), v5p:8x8x16, v6e:8x8, v4:4x4x4
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips that run one program together.
-
-    Attributes:
-      kind: a key of `CHIPS`.
-      shape: of one slice; (N,) for GPUs and CPUs, which have no slices.
-      slices: number of slices, connected by the data center's network.
-    """
-    kind: str
-    shape: tuple[int, ...]
-    slices: int = 1
+    """Chips that run one program together."""
+    kind: str  # a key of `CHIPS`
+    shape: tuple[int, ...]  # of one slice; (N,) for GPUs and CPUs, which have no slices
+    slices: int = 1  # number of slices, connected by the data center's network
 
     @property
     def chip(self) -> Chip:
@@ -85,11 +68,7 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology of a text such as "v5e:16x16", "4*v5e:16x16", "h100:128" or "cpu:8".
-
-    Raises:
-      UserError: no such topology exists.
-    """
+    """The topology of a text such as "4*v5e:16x16", "h100:128" or "cpu:8". Raises UserError if none exists."""
     match = re.fullmatch(r"(?:([0-9]+)\*)?([a-z0-9]+):([0-9]+(?:x[0-9]+)*)", text.strip())
     if not match:
         raise UserError(f"topology {text!r}: write it as {_EXAMPLES}")

@@ -20,21 +20,13 @@ _IRRELEVANT_FIELDS = ("data", "evaluation", "checkpoint", "profile", "init_from"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run on a topology.
-
-    Attributes:
-      batch_size: rows in a step, over all devices.
-      length: tokens in a row, S.
-      steps: of the whole run.
-      step: the compiled step, or why it does not compile.
-      time: estimated time of a step; None if it does not fit, or the compiler counts no cycles.
-    """
+    """A run on a topology."""
     topology: Topology
-    batch_size: int
-    length: int
-    steps: int
-    step: CompiledStep | OutOfMemory
-    time: StepTime | None
+    batch_size: int  # rows in a step, over all devices
+    length: int  # tokens in a row, S
+    steps: int  # of the whole run
+    step: CompiledStep | OutOfMemory  # the compiled step, or why it does not compile
+    time: StepTime | None  # estimated time of a step; None if it does not fit, or the compiler counts no cycles
 
     @property
     def tokens_per_step(self) -> int:

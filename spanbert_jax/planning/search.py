@@ -21,10 +21,7 @@ def search(config: PretrainingConfig, topology: Topology, log: Callable[[str], N
     The batch size, and so the result of training, stays the same. For each sharding of the state and each remat policy
     the search takes the fewest microbatches that fit; a remat policy is tried only where it needs fewer microbatches
     than the ones before it. Parameters are sharded only if nothing else fits, because gathering them costs more than
-    it saves.
-
-    Args:
-      log: called with a line of text for each trial.
+    it saves. `log` is called with a line of text for each trial.
 
     Raises:
       UserError: nothing fits, or the batch does not divide over the chips.

@@ -25,24 +25,15 @@ _PLACEHOLDER = "(a corpus that is not prepared yet)"
 
 @dataclasses.dataclass(frozen=True)
 class CorpusShape:
-    """Sizes of a corpus.
-
-    Attributes:
-      length: tokens in a row, S.
-      vocab_size: V.
-      max_blocks: blocks in the fullest row.
-      rows: rows in an epoch; 0 if the corpus is not prepared yet.
-    """
-    length: int
-    vocab_size: int
-    max_blocks: int
-    rows: int
+    """Sizes of a corpus."""
+    length: int  # tokens in a row, S
+    vocab_size: int  # V
+    max_blocks: int  # blocks in the fullest row
+    rows: int  # rows in an epoch; 0 if the corpus is not prepared yet
 
 
 def resolve_config(config: PretrainingConfig) -> tuple[PretrainingConfig, CorpusShape]:
-    """A copy of a config with the fields of its model filled in, and the shape of its corpus.
-
-    The corpus need not be prepared yet.
+    """A copy of a config with its model's fields filled in, and the shape of its corpus, which need not exist yet.
 
     Raises:
       UserError: the config is not valid, or the run's length is in epochs of a corpus that is not prepared yet.

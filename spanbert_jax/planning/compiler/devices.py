@@ -25,19 +25,14 @@ def environment(topology: Topology) -> dict[str, str]:
 
 
 def get_devices(topology: Topology) -> list[jax.Device]:
-    """The devices of a topology. Call it in the subprocess whose environment `environment` made.
-
-    Raises:
-      UserError: the compiler does not support the topology.
-    """
+    """The devices of a topology, in a subprocess with its `environment`. Raises UserError if it is not supported."""
     if topology.chip.platform == "cpu":
         return jax.devices()
     try:
         return topologies.get_topology_desc(**_description(topology)).devices
     except Exception as error:  # compilers raise many types
-        raise UserError(f"topology {topology}: the compiler does not support it "
-                        f"({' '.join(str(error).split())[:200]}); "
-                        f"use one in which {topology.kind} is offered") from None
+        raise UserError(f"topology {topology}: the compiler does not support it ({' '.join(str(error).split())[:200]})"
+                        f"; use one in which {topology.kind} is offered") from None
 
 
 def _description(topology: Topology) -> dict[str, Any]:

@@ -30,42 +30,25 @@ _GROUP_LIST = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation.
-
-    Attributes:
-      type: of the result, as written in the program.
-      operands: their names.
-      cycles: the compiler's estimate for one run; None if it states none.
-      called: names of the computations that the instruction runs.
-      text: the whole line.
-    """
+    """One line of a computation."""
     name: str
-    type: str
+    type: str  # of the result, as written in the program
     opcode: str
-    operands: tuple[str, ...]
-    cycles: int | None
-    called: tuple[str, ...]
-    text: str
+    operands: tuple[str, ...]  # their names
+    cycles: int | None  # the compiler's estimate for one run; None if it states none
+    called: tuple[str, ...]  # names of the computations that the instruction runs
+    text: str  # the whole line
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """A collective operation.
-
-    Attributes:
-      kind: one of `COLLECTIVES`.
-      bytes: of its result on one device; of its operand for a reduce-scatter.
-      group: number of devices that communicate with each other.
-      crosses_slices: whether these belong to several slices, or to several hosts of GPUs.
-      overlapped: whether other work runs at the same time.
-      runs: runs in a step.
-    """
-    kind: str
-    bytes: int
-    group: int
-    crosses_slices: bool
-    overlapped: bool
-    runs: float
+    """A collective operation."""
+    kind: str  # one of `COLLECTIVES`
+    bytes: int  # of its result on one device; of its operand for a reduce-scatter
+    group: int  # number of devices that communicate with each other
+    crosses_slices: bool  # whether these belong to several slices, or to several hosts of GPUs
+    overlapped: bool  # whether other work runs at the same time
+    runs: float  # in a step
 
 
 class Program:

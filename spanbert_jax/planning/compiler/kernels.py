@@ -48,11 +48,7 @@ def compile_attention(name: str, length: int, spec: AttentionSpec, device: jax.D
 
 
 def kernel_cycles(dump: pathlib.Path) -> dict[str, float]:
-    """Cycles of each kernel for one row and head, from the compiler's dump of `compile_attention`.
-
-    Args:
-      dump: the folder of the flag --xla_jf_dump_to, set together with --xla_jf_dump_llo_text.
-    """
+    """Cycles of each kernel for one row and head, from the folder that `compile_attention` dumped its schedule to."""
     cycles: dict[str, float] = {}
     for analysis in dump.glob(f"*{_ANALYSIS}*"):
         text = analysis.read_text(encoding="utf-8", errors="replace")

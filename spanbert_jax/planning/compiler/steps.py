@@ -29,44 +29,26 @@ SUSTAINED_BANDWIDTH, MIN_CYCLES = 0.85, 0.25
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A compiled train step. Figures are for one device unless stated otherwise.
-
-    Attributes:
-      rows, length: of one microbatch, [rows, S].
-      parameters: of the whole model.
-      attention, heads: name of the attention backend, and number of attention heads.
-      accumulation: microbatches in a step.
-      flops: model FLOPs of a step.
-      seconds: time that the compilation took.
-      parameter_bytes, optimizer_bytes, batch_bytes: arguments of the step, as sharded.
-      activation_bytes: arrays that the forward pass keeps for the backward pass.
-      temporary_bytes: everything besides arguments and program, activations included.
-      program_bytes: the code.
-      product_cycles: cycles of matrix products and of operations fused with them; None if the compiler counts none.
-      other_cycles: cycles of all other operations besides kernels.
-      other_roofline_cycles: the same, with memory-bound operations limited by their memory traffic.
-      kernels: runs of each Pallas kernel.
-      uncounted: runs of operations for which the compiler states no cycles, by opcode.
-    """
-    rows: int
-    length: int
-    parameters: int
-    attention: str
-    heads: int
-    accumulation: int
-    flops: float
-    seconds: float
-    parameter_bytes: int
-    optimizer_bytes: int
-    batch_bytes: int
-    activation_bytes: int
-    temporary_bytes: int
-    program_bytes: int
-    product_cycles: float | None
-    other_cycles: float
-    other_roofline_cycles: float
-    kernels: dict[str, float]
-    uncounted: dict[str, float]
+    """A compiled train step. Figures are for one device unless stated otherwise."""
+    rows: int  # of one microbatch
+    length: int  # tokens in a row, S
+    parameters: int  # of the whole model
+    attention: str  # name of the attention backend
+    heads: int  # number of attention heads
+    accumulation: int  # microbatches in a step
+    flops: float  # model FLOPs of a step
+    seconds: float  # time that the compilation took
+    parameter_bytes: int  # parameters, as sharded
+    optimizer_bytes: int  # optimizer state, as sharded
+    batch_bytes: int  # the step's batch, as sharded
+    activation_bytes: int  # arrays that the forward pass keeps for the backward pass
+    temporary_bytes: int  # everything besides arguments and program, activations included
+    program_bytes: int  # the code
+    product_cycles: float | None  # of matrix products and what is fused with them; None if the compiler counts none
+    other_cycles: float  # of all other operations besides kernels
+    other_roofline_cycles: float  # the same, with memory-bound operations limited by their memory traffic
+    kernels: dict[str, float]  # runs of each Pallas kernel
+    uncounted: dict[str, float]  # runs of operations for which the compiler states no cycles, by opcode
     collectives: tuple[Collective, ...]
 
     @property
@@ -78,23 +60,14 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class OutOfMemory:
-    """A train step that the compiler refused because it does not fit in a device's memory.
-
-    Attributes:
-      needed: bytes; 0 if the compiler does not state them.
-      available: bytes.
-    """
-    needed: float
-    available: float
+    """A train step that the compiler refused because it does not fit in a device's memory."""
+    needed: float  # bytes; 0 if the compiler does not state them
+    available: float  # bytes
 
 
 def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topology,
                  devices: list[jax.Device]) -> CompiledStep | OutOfMemory:
-    """Compiles the train step of a run for devices that may be absent.
-
-    Raises:
-      UserError: the config does not fit the devices, as in a run.
-    """
+    """Compiles the train step of a run for devices that may be absent. Raises UserError if they do not suit the run."""
     check_devices(config, devices)
     placeholder = placeholder_corpus(corpus, config)
     experiment = build(config, placeholder, devices)

@@ -1,7 +1,6 @@
 """The subprocess that compiles: `python -m spanbert_jax.planning.compiler.worker REQUEST RESULT`, two JSON files.
 
-A compiler may end the process that it runs in, and it reads its settings once, when it is loaded. So each request gets
-a new process.
+Each request gets a new process: a compiler may end its process, and it reads its settings only when it is loaded.
 """
 import dataclasses
 import json
