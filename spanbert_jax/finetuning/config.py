@@ -69,13 +69,9 @@ def task_section(name: str) -> type[TaskDataSettings]:
 
 
 def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
-    """The config of a task with its defaults.
+    """The config of a task with its defaults, but for the fields of `config.task` in `settings`.
 
-    Args:
-      **settings: fields of `config.task` that differ from the defaults.
-
-    Raises:
-      UserError: there is no such task, or it has no such field.
+    Raises UserError if there is no such task, or it has no such field.
     """
     section = from_dict(task_section(name), {"name": name, **settings}, f"default_task_config({name!r}): config.task")
     return ml_collections.ConfigDict(to_dict(FinetuningConfig(task=section)))
@@ -106,8 +102,7 @@ def small_start(config: ml_collections.ConfigDict, train: str) -> None:
 def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -> FinetuningConfig:
     """The typed config of a ConfigDict; a typed one as it is.
 
-    Raises:
-      UserError: there is no such task, a field does not exist, or its value has another type.
+    Raises UserError if there is no such task, a field does not exist, or its value has another type.
     """
     return config if isinstance(config, FinetuningConfig) else from_values(values_of(config))
 

@@ -23,20 +23,13 @@ _LONG = 1000  # characters of a fitted value; checkpoints store only a hash of l
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The data that a task is trained and evaluated on.
-
-    Attributes:
-      task: fitted to the training examples.
-      examples, rows: by part: "train", and "dev" and "test" if there are any.
-      issues: what was repaired or left out.
-      identity: fingerprint of data and tokenizer, stored in checkpoints.
-    """
-    task: Task
+    """The data that a task is trained and evaluated on."""
+    task: Task  # fitted to the training examples
     tokenizer: Tokenizer
-    examples: dict[str, list[Example]]
-    rows: dict[str, PackedRows]
-    issues: DataIssues
-    identity: dict[str, Any]
+    examples: dict[str, list[Example]]  # by part: "train", and "dev" and "test" if there are any
+    rows: dict[str, PackedRows]  # by part
+    issues: DataIssues  # what was repaired or left out
+    identity: dict[str, Any]  # fingerprint of data and tokenizer, stored in checkpoints
 
 
 def make_dataset(config: FinetuningConfig, tokenizer: Tokenizer) -> Dataset:

@@ -21,14 +21,9 @@ class StopRequested(Exception):
 
 
 class Predicted(NamedTuple):
-    """Predictions of a part.
-
-    Attributes:
-      task: the task that decoded them, tuned if the part is "dev".
-      predictions: one per example.
-    """
-    task: Task
-    predictions: list[Prediction]
+    """Predictions of a part."""
+    task: Task  # the task that decoded them, tuned if the part is "dev"
+    predictions: list[Prediction]  # one per example
 
 
 class TaskEvaluator:

@@ -25,19 +25,11 @@ _TOLERANCE = 0.15
 
 
 class TaskWorkload:
-    """A `training.workload.Workload`; see there.
-
-    Attributes:
-      dataset: the run's data.
-      model: as trained on the mesh.
-      local_model: the same model with attention that any device computes.
-      evaluator: predicts and evaluates parts of the dataset.
-      latest: the dev predictions of the last evaluation; None without one.
-    """
+    """A `training.workload.Workload`; see there."""
 
     def __init__(self, config: FinetuningConfig, dataset: Dataset, model: nn.Module, local_model: nn.Module,
                  mesh: Mesh):
-        """Compiles nothing yet."""
+        """Compiles nothing yet; `local_model`: the same model with attention that any device computes."""
         task, rows = dataset.task, dataset.rows["train"]
         self.dataset, self.model, self.local_model = dataset, model, local_model
         self.metric = task.loss_evaluation.metric if task.loss_evaluation else task.metric
@@ -47,7 +39,7 @@ class TaskWorkload:
         self.flops = task.step_flops(model, rows, self.rows_per_step)
         self.identity = dataset.identity
         self.can_evaluate = "dev" in dataset.rows
-        self.latest: Predicted | None = None
+        self.latest: Predicted | None = None  # the dev predictions of the last evaluation
         self.evaluator = TaskEvaluator(dataset, model, local_model, mesh, config.mesh.rules,
                                        config.evaluation.batch_size)
         self._config = config

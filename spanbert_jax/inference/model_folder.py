@@ -25,18 +25,13 @@ MODEL_FOLDER = "model"
 
 @dataclasses.dataclass(frozen=True)
 class FineTuned:
-    """A model that performs a task.
-
-    Attributes:
-      name: registered name of the task.
-      plugins: modules to import before the task is looked up.
-    """
-    name: str
+    """A model that performs a task."""
+    name: str  # registered name of the task
     task: Task
     model: nn.Module
     params: Any
     tokenizer: Tokenizer
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()  # modules to import before the task is looked up
 
 
 def task_json(name: str, task: Task, plugins: tuple[str, ...] = ()) -> str:

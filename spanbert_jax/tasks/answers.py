@@ -15,31 +15,19 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclasses.dataclass(frozen=True)
 class AnswerLimits:
-    """Limits on answers.
-
-    Attributes:
-      n_best: maximum number of texts to list.
-      length: maximum number of tokens per answer.
-      null_answers: whether "no answer" is allowed.
-      null_threshold: null_odds above which "no answer" is predicted.
-    """
-    n_best: int
-    length: int
-    null_answers: bool
-    null_threshold: float
+    """Limits on answers."""
+    n_best: int  # maximum number of texts to list
+    length: int  # maximum number of tokens per answer
+    null_answers: bool  # whether "no answer" is allowed
+    null_threshold: float  # null_odds above which "no answer" is predicted
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerLogits:
-    """Logits of every token.
-
-    Attributes:
-      start, end: [T] float64, finite: NaN is replaced by the lowest float32.
-      finite: [T] whether both were finite.
-    """
-    start: np.ndarray
-    end: np.ndarray
-    finite: np.ndarray
+    """Logits of every token."""
+    start: np.ndarray  # [T] float64, finite: NaN is replaced by the lowest float32
+    end: np.ndarray  # [T] likewise
+    finite: np.ndarray  # [T] whether both were finite
 
 
 def finite_logits(start: np.ndarray, end: np.ndarray) -> AnswerLogits:

@@ -23,16 +23,10 @@ _UNUSED = re.compile(r"\[unused([1-9][0-9]*)\]")  # the reference starts at 1, t
 
 @dataclasses.dataclass(frozen=True)
 class MarkedSentence:
-    """Tokens of a marked sentence, without [CLS].
-
-    Attributes:
-      body: tokens of the sentence and its markers.
-      entity: whether each of them belongs to an entity or is a marker.
-      tail: [SEP], and the segments after the sentence, each with a [SEP].
-    """
-    body: list[int]
-    entity: list[bool]
-    tail: list[int]
+    """Tokens of a marked sentence, without [CLS]."""
+    body: list[int]  # tokens of the sentence and its markers
+    entity: list[bool]  # whether each of them belongs to an entity or is a marker
+    tail: list[int]  # [SEP], and the segments after the sentence, each with a [SEP]
 
 
 def uses_types(marking: str) -> bool:

@@ -38,10 +38,8 @@ class ExtractiveSummarizationSettings(TaskSettings):
 
 @dataclasses.dataclass(frozen=True)
 class ExtractiveSummarizationState(FittedState):
-    """Attributes:
-      sentences: number of sentences chosen by `tune`; None before.
-    """
-    sentences: int | None = None
+    """Fitted state of extractive summarization."""
+    sentences: int | None = None  # number of sentences chosen by `tune`; None before
 
 
 class ExtractiveSummarization(Task[Document]):

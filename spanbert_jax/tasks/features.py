@@ -9,14 +9,9 @@ from numpy.typing import ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class TokenSequences:
-    """Tokens of n sequences, one after the other, T in total.
-
-    Attributes:
-      starts: [n + 1] int64, where each sequence starts, and T.
-      tokens: [T] int32 token ids.
-    """
-    starts: np.ndarray
-    tokens: np.ndarray
+    """Tokens of n sequences, one after the other, T in total."""
+    starts: np.ndarray  # [n + 1] int64, where each sequence starts, and T
+    tokens: np.ndarray  # [T] int32 token ids
 
     @property
     def lengths(self) -> np.ndarray:
@@ -30,24 +25,14 @@ class TokenSequences:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Model inputs: n features one after the other, T tokens in total.
-
-    Attributes:
-      example: [n] int32, ascending, the number of the example that each feature belongs to.
-      starts: [n + 1] int64, where each feature starts, and T.
-      tokens: [T] int32 token ids, special tokens included.
-      token_types: [T] uint8.
-      columns: arrays [n, ...] by name, an entry per feature.
-      token_columns: arrays [T, ...] by name, an entry per token.
-      labels: target sequences of a decoder, from the start token to the end token; None if there are none.
-    """
-    example: np.ndarray
-    starts: np.ndarray
-    tokens: np.ndarray
-    token_types: np.ndarray
-    columns: dict[str, np.ndarray]
-    token_columns: dict[str, np.ndarray]
-    labels: TokenSequences | None = None
+    """Model inputs: n features one after the other, T tokens in total."""
+    example: np.ndarray  # [n] int32, ascending, the number of the example that each feature belongs to
+    starts: np.ndarray  # [n + 1] int64, where each feature starts, and T
+    tokens: np.ndarray  # [T] int32 token ids, special tokens included
+    token_types: np.ndarray  # [T] uint8
+    columns: dict[str, np.ndarray]  # arrays [n, ...] by name, an entry per feature
+    token_columns: dict[str, np.ndarray]  # arrays [T, ...] by name, an entry per token
+    labels: TokenSequences | None = None  # target sequences of a decoder, from the start token to the end token
 
     def __len__(self) -> int:
         return len(self.example)

@@ -24,16 +24,10 @@ _NO_HEAD = ("these weights have no masked-token head, so they cannot fill; the r
 
 @dataclasses.dataclass(frozen=True)
 class Filling:
-    """Tokens for a run of [MASK]s.
-
-    Attributes:
-      pieces: one token per [MASK]; the key in the output of `fill --json`.
-      text: the tokens joined; a '##' token continues the one before, and keeps its '##' if it comes first.
-      log_probability: natural logarithm, summed over the tokens, which are predicted independently.
-    """
-    pieces: tuple[str, ...]
-    text: str
-    log_probability: float
+    """Tokens for a run of [MASK]s."""
+    pieces: tuple[str, ...]  # one token per [MASK]; the key in the output of `fill --json`
+    text: str  # the tokens joined; a '##' token continues the one before, and keeps its '##' if it comes first
+    log_probability: float  # natural logarithm, summed over the tokens, which are predicted independently
 
     @property
     def probability(self) -> float:
@@ -43,22 +37,13 @@ class Filling:
 
 @dataclasses.dataclass(frozen=True)
 class MaskRun:
-    """A run of adjacent [MASK]s and its best fillings, the best first.
-
-    Attributes:
-      start: position of its first [MASK] in the text's tokens; [CLS] has position 0.
-      length: number of [MASK]s.
-      masked_token: by the masked-token head.
-      boundary: by the boundary head; None if it cannot be used.
-      both: by the normalized product of the two distributions at each [MASK]; None likewise.
-      why_no_boundary: why the boundary head cannot be used; else empty.
-    """
-    start: int
-    length: int
-    masked_token: tuple[Filling, ...]
-    boundary: tuple[Filling, ...] | None = None
-    both: tuple[Filling, ...] | None = None
-    why_no_boundary: str = ""
+    """A run of adjacent [MASK]s and its best fillings, the best first."""
+    start: int  # position of its first [MASK] in the text's tokens; [CLS] has position 0
+    length: int  # number of [MASK]s
+    masked_token: tuple[Filling, ...]  # by the masked-token head
+    boundary: tuple[Filling, ...] | None = None  # by the boundary head; None if it cannot be used
+    both: tuple[Filling, ...] | None = None  # by the normalized product of both heads at each [MASK]; None likewise
+    why_no_boundary: str = ""  # why the boundary head cannot be used; else empty
 
 
 def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int = 5,

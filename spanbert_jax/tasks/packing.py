@@ -24,12 +24,6 @@ class PackedRows:
 
     A row has "tokens", "segments" and "token_types" [S]; "first" [K], where each of its texts starts; "weights" [K], 1
     for a text and 0 for none; and the label fields: columns [K, ...] and token columns [S, ...].
-
-    Attributes:
-      features: the packed features.
-      length: S.
-      texts: K, the maximum number of texts per row.
-      row, slot, column: [n] the row of each feature (-1 if in none), its number in the row and its first position.
     """
 
     def __init__(self, features: Features, bins: Sequence[Sequence[int]], length: int, pad: int,
@@ -38,13 +32,15 @@ class PackedRows:
 
         Args:
           bins: the features of each row.
+          length: S.
           pad: id of [PAD].
           label_fields: names of the columns and token columns to include.
-          texts: K; by default the number of texts in the fullest row.
+          texts: K, the maximum number of texts per row; by default the number of texts in the fullest row.
         """
         self.features, self.length, self._pad, self._label_fields = features, length, pad, tuple(label_fields)
         self._bins = [np.asarray(items, np.int64) for items in bins]
         self.texts = texts or max((len(items) for items in bins), default=1)
+        # [n] The row of each feature (-1 if in none), its number in the row and its first position.
         self.row = np.full(len(features), -1, np.int64)
         self.slot, self.column = np.zeros(len(features), np.int64), np.zeros(len(features), np.int64)
         lengths = features.lengths
@@ -167,15 +163,11 @@ def split_rows(rows: PackedRows, batch: int) -> list[np.ndarray]:
 
 
 class UnpackedOutputs:
-    """Outputs of rows, put back in the order of the features.
-
-    Attributes:
-      outputs: by name, [n, ...] or [T, ...].
-    """
+    """Outputs of rows, put back in the order of the features."""
 
     def __init__(self, features: Features, per_text: bool):
         """Starts without outputs; `per_text`: outputs have an entry per text of a row instead of per position."""
-        self.outputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}  # by name, [n, ...] or [T, ...]
         self._features, self._per_text = features, per_text
 
     def add(self, rows: PackedRows, numbers: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:

@@ -48,37 +48,27 @@ def select_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What prediction computes from parameters and rows.
-
-    Attributes:
-      compute: from parameters and a batch [R, ...] to outputs by name; traced by jit.
-      inputs: the arrays of a batch of packed rows that `compute` reads.
-      per_text: whether outputs are [R, K, ...], an entry for each text of a row, or [R, S, ...], one for each position.
-      prepare_params: changes parameters to the layout that `compute` reads; jitted and called once.
-      finish: outputs of all features, on the host, as `Task.decode` takes them.
-      local: compute on the devices of each process with a whole copy of the parameters, also during training, where
-        the mesh may split them.
-    """
+    """What prediction computes from parameters and rows."""
+    # From parameters and a batch [R, ...] to outputs by name; traced by jit.
     compute: Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
+    # The arrays of a batch of packed rows that `compute` reads.
     inputs: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-    per_text: bool
+    per_text: bool  # whether outputs are [R, K, ...], an entry per text of a row, or [R, S, ...], one per position
+    # Changes parameters to the layout that `compute` reads; jitted and called once.
     prepare_params: Callable[[Any], Any] | None = None
+    # Outputs of all features, on the host, as `Task.decode` takes them.
     finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = dict
+    # Compute on the devices of each process with a whole copy of the parameters, also during training, where the mesh
+    # may split them.
     local: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class LossEvaluation:
-    """Evaluation by held-out loss.
-
-    Attributes:
-      metric: name of the metric that compares checkpoints; higher is better.
-      loss: as `Task.loss`.
-      metrics: from the sums of loss, correct targets and targets to all metrics.
-    """
-    metric: str
-    loss: Callable[[Any, Mapping[str, jax.Array]], LossSums]
-    metrics: Callable[[float, float, float], dict[str, float]]
+    """Evaluation by held-out loss."""
+    metric: str  # name of the metric that compares checkpoints; higher is better
+    loss: Callable[[Any, Mapping[str, jax.Array]], LossSums]  # as `Task.loss`
+    metrics: Callable[[float, float, float], dict[str, float]]  # of the sums of loss, correct targets and targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,22 +88,15 @@ class FittedState(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC, Generic[E]):
-    """Reads examples of a type E, makes features, computes the loss, decodes and scores.
+    """Reads examples of a type E, makes features, computes the loss, decodes and scores."""
+    settings: Any = None  # an instance of `Settings`
+    fitted: Any = None  # an instance of `Fitted`; empty until `fit` is called
 
-    Attributes:
-      settings: an instance of `Settings`.
-      fitted: an instance of `Fitted`; empty until `fit` is called.
-      Settings, Fitted: the classes of both; a task with more fields has subclasses of its own.
-      head: name of the model's head, for the default `build_model`.
-      label_fields: names of the feature columns and token columns that `loss` reads.
-    """
-    settings: Any = None
-    fitted: Any = None
-
+    # The classes of both; a task with more fields has subclasses of its own.
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     Fitted: ClassVar[type[FittedState]] = FittedState
-    head: ClassVar[str]
-    label_fields: ClassVar[tuple[str, ...]]
+    head: ClassVar[str]  # name of the model's head, for the default `build_model`
+    label_fields: ClassVar[tuple[str, ...]]  # names of the feature columns and token columns that `loss` reads
 
     def __post_init__(self) -> None:
         if self.settings is None:

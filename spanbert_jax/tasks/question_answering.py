@@ -60,12 +60,9 @@ class QuestionAnsweringSettings(TaskSettings):
 
 @dataclasses.dataclass(frozen=True)
 class QuestionAnsweringState(FittedState):
-    """Attributes:
-      max_answer_length: maximum number of answer tokens by the training answers; None before `fit`.
-      null_threshold: null_odds above which "no answer" is predicted; None before `tune`.
-    """
-    max_answer_length: int | None = None
-    null_threshold: float | None = None
+    """Fitted state of question answering."""
+    max_answer_length: int | None = None  # maximum number of answer tokens by the training answers; None before `fit`
+    null_threshold: float | None = None  # null_odds above which "no answer" is predicted; None before `tune`
 
 
 class QuestionAnswering(Task[Question]):

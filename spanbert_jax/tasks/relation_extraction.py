@@ -47,12 +47,9 @@ class RelationExtractionSettings(TaskSettings):
 
 @dataclasses.dataclass(frozen=True)
 class RelationExtractionState(FittedState):
-    """Attributes:
-      labels: names of the relations, the negative one first, the others by frequency.
-      negative: name of the negative relation, "" if there is none; None before `fit`.
-      markers: the marker tokens or words by name. The reference loses its markers when training ends.
-    """
-    negative: str | None = None
+    """Fitted state; `labels` are the names of the relations, the negative one first, the others by frequency."""
+    negative: str | None = None  # name of the negative relation, "" if there is none; None before `fit`
+    # The marker tokens or words by name. The reference loses its markers when training ends.
     markers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

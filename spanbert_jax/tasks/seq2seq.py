@@ -98,10 +98,8 @@ class Seq2SeqSettings(TaskSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqState(FittedState):
-    """Attributes:
-      target_tokenizer: tokenizer of the targets as JSON; empty if it is the source's.
-    """
-    target_tokenizer: str = ""
+    """Fitted state of tasks that generate text."""
+    target_tokenizer: str = ""  # tokenizer of the targets as JSON; empty if it is the source's
 
 
 class Seq2SeqTask(Task[Pair]):

@@ -39,11 +39,8 @@ class TokenClassificationSettings(TaskSettings):
 
 @dataclasses.dataclass(frozen=True)
 class TokenClassificationState(FittedState):
-    """Attributes:
-      labels: the tags: O, then those of each entity type, the most frequent type first.
-      scheme: "BIO" or "BIOES".
-    """
-    scheme: str = ""
+    """Fitted state; `labels` are the tags: O, then those of each entity type, the most frequent type first."""
+    scheme: str = ""  # "BIO" or "BIOES"
 
 
 class TokenClassification(Task[Sentence]):

@@ -26,20 +26,12 @@ _SPLITTER = pre_tokenizers.Sequence([
 
 @dataclasses.dataclass(frozen=True)
 class Sentence(reading.Example):
-    """Words and their tags.
-
-    Attributes:
-      words: at least one.
-      tags: one per word, as in the file; None if unknown.
-      line: of the first word, if each word is on a line of its own; else None.
-      text: the text that contains the words; None if only words are known.
-      offsets: characters [start, end) of each word in the text; None without one.
-    """
-    words: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    line: int | None = None
-    text: str | None = None
-    offsets: tuple[Span, ...] | None = None
+    """Words and their tags."""
+    words: tuple[str, ...]  # at least one
+    tags: tuple[str, ...] | None  # one per word, as in the file; None if unknown
+    line: int | None = None  # of the first word, if each word is on a line of its own; else None
+    text: str | None = None  # the text that contains the words; None if only words are known
+    offsets: tuple[Span, ...] | None = None  # characters [start, end) of each word in the text; None without one
 
     def word_location(self, word: int) -> str:
         """Location of a word, for messages."""
@@ -60,14 +52,10 @@ class Sentence(reading.Example):
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Columns of word and tag; 0 is the first, -1 the last.
-
-    Attributes:
-      strip_index: words end in their index in a longer word, to be removed, as in Weibo's files, where each character
-        is a word.
-    """
+    """Columns of word and tag; 0 is the first, -1 the last."""
     word: int = 0
     tag: int = -1
+    # Words end in their index in a longer word, to be removed, as in Weibo's files, where each character is a word.
     strip_index: bool = False
 
 

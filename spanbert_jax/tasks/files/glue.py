@@ -16,31 +16,20 @@ _INFERENCE = ("contradiction", "entailment", "neutral")
 
 @dataclasses.dataclass(frozen=True)
 class GlueTask:
-    """One task.
-
-    Attributes:
-      submissions: name of the submission file without ".tsv", by a part of the input file's name; the first match is
-        used, and "" matches all.
-      text, second, label: names of the columns; `second` is "" for single texts.
-      labels: the classes in the reference's order; empty for regression.
-      metric: compares two models.
-      id: column of the example's number; files without it use line numbers.
-      headerless: columns of files without a header line.
-      test_header: header line of those files that have one, if others do not.
-      broken: whether the official files have lines with a wrong number of fields, which are skipped.
-      undecided: the label of examples on which the annotators disagree.
-    """
+    """One task."""
+    # Name of the submission file without ".tsv", by a part of the input file's name; the first match is used, and ""
+    # matches all.
     submissions: Mapping[str, str]
-    text: str
-    second: str
-    label: str
-    labels: tuple[str, ...]
-    metric: str
-    id: str = "index"
-    headerless: tuple[str, ...] = ()
-    test_header: tuple[str, ...] = ()
-    broken: bool = False
-    undecided: str | None = None
+    text: str  # name of the column
+    second: str  # name of the second text's column; "" for single texts
+    label: str  # name of the column
+    labels: tuple[str, ...]  # the classes in the reference's order; empty for regression
+    metric: str  # compares two models
+    id: str = "index"  # column of the example's number; files without it use line numbers
+    headerless: tuple[str, ...] = ()  # columns of files without a header line
+    test_header: tuple[str, ...] = ()  # header line of those files that have one, if others do not
+    broken: bool = False  # whether the official files have lines with a wrong number of fields, which are skipped
+    undecided: str | None = None  # the label of examples on which the annotators disagree
 
     @property
     def regression(self) -> bool:

@@ -24,20 +24,14 @@ CONTRADICTORY = "impossible questions with answers; the answers are left out"
 class Question(reading.Example):
     """A question about a text.
 
-    Attributes:
-      location: file and line, or file and numbers of article, paragraph and question.
-      group: title or number of the context's article, or a hash of the context if neither is known.
-      question: the question.
-      context: the text that contains the answer.
-      answers: (text, start character) of each answer in the context; training uses the first.
-      gold: all correct texts, also those not in the context; empty if the question is impossible or unlabeled.
-      impossible: whether the context contains no answer.
+    `location` is file and line, or file and numbers of article, paragraph and question; `group` is title or number of
+    the context's article, or a hash of the context if neither is known.
     """
     question: str
-    context: str
-    answers: tuple[tuple[str, int], ...] = ()
-    gold: tuple[str, ...] = ()
-    impossible: bool = False
+    context: str  # the text that contains the answer
+    answers: tuple[tuple[str, int], ...] = ()  # text and start character in the context; training uses the first
+    gold: tuple[str, ...] = ()  # all correct texts, in the context or not; empty if impossible or unlabeled
+    impossible: bool = False  # whether the context contains no answer
 
 
 def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:

@@ -28,16 +28,10 @@ _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """The input of one prediction; each task has its own subclass.
-
-    Attributes:
-      id: its name in prediction files.
-      location: file and line, or file and record number, for messages.
-      group: document or article it comes from: held-out parts share no group with the training examples.
-    """
-    id: str
-    location: str
-    group: str
+    """The input of one prediction; each task has its own subclass."""
+    id: str  # its name in prediction files
+    location: str  # file and line, or file and record number, for messages
+    group: str  # document or article it comes from: held-out parts share no group with the training examples
 
 
 def describe_location(example: Example) -> str:

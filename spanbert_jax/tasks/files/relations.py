@@ -20,24 +20,15 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Relation(reading.Example):
-    """A sentence with two entities.
-
-    Attributes:
-      tokens: the words of the sentence.
-      subject, object: numbers of the first and last word of each.
-      subject_type, object_type: empty if the file has no types.
-      relation: its name; None if unknown.
-      text: the sentence; None if the file has words only.
-      characters: characters [start, end) of subject and object in the text.
-    """
-    tokens: tuple[str, ...]
-    subject: Span
-    object: Span
-    subject_type: str
-    object_type: str
-    relation: str | None
-    text: str | None = None
-    characters: tuple[Span, Span] | None = None
+    """A sentence with two entities."""
+    tokens: tuple[str, ...]  # the words of the sentence
+    subject: Span  # numbers of its first and last word
+    object: Span  # likewise
+    subject_type: str  # empty if the file has no types
+    object_type: str  # likewise
+    relation: str | None  # its name; None if unknown
+    text: str | None = None  # the sentence; None if the file has words only
+    characters: tuple[Span, Span] | None = None  # characters [start, end) of subject and object in the text
 
     def entities(self) -> dict[str, dict[str, Any]]:
         """"subject" and "object" as {"text", "start", "end"}: characters of the text, or of the words joined by single

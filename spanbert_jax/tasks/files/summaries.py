@@ -12,16 +12,10 @@ from spanbert_jax.text import sentence_spans
 
 @dataclasses.dataclass(frozen=True)
 class Document(reading.Example):
-    """A text and its summaries.
-
-    Attributes:
-      sentences: as in the file; None if the file has one text.
-      text: as in the file, or the sentences joined by single spaces.
-      summaries: all correct summaries; empty if unknown.
-    """
-    sentences: tuple[str, ...] | None
-    text: str
-    summaries: tuple[str, ...]
+    """A text and its summaries."""
+    sentences: tuple[str, ...] | None  # as in the file; None if the file has one text
+    text: str  # as in the file, or the sentences joined by single spaces
+    summaries: tuple[str, ...]  # all correct summaries; empty if unknown
 
     source = property(operator.attrgetter("text"), doc="The text: the source of a `seq2seq.Pair`.")
     targets = property(operator.attrgetter("summaries"), doc="The summaries: the targets of a `seq2seq.Pair`.")

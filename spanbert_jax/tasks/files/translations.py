@@ -13,14 +13,9 @@ from spanbert_jax.tasks.files import reading
 
 @dataclasses.dataclass(frozen=True)
 class Translation(reading.Example):
-    """A text and its translations.
-
-    Attributes:
-      group: the source's words, so that a repeated sentence is never in two parts.
-      targets: empty if unknown.
-    """
+    """A text and its translations; `group` is the source's words: a repeated sentence is never in two parts."""
     source: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...]  # empty if unknown
 
 
 def read_translations(path: str, source: str, target: str, columns: Sequence[str], id_field: str, issues: DataIssues,
