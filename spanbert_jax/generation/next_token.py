@@ -14,7 +14,6 @@ def apply_rules(scores: jax.Array, texts: jax.Array, step: jax.Array, settings: 
       scores: [B, K, V] of the token after position `step`.
       texts: [B, K, T] tokens up to that position; later ones are ignored.
       step: position of the last token.
-      settings: the rules.
     """
     if settings.min_length:
         is_end = jnp.arange(scores.shape[-1]) == settings.end

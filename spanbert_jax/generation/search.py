@@ -26,7 +26,6 @@ def generate(model: IncrementalDecoder, tokens: jax.Array, segments: jax.Array, 
 
     Args:
       tokens, segments: [B, S]; segments are 0 for padding.
-      settings: how texts are generated.
       keys: [B] keys of sampling.
 
     Returns:

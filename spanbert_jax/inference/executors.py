@@ -60,8 +60,7 @@ class ChunkedExecutor:
                  prepare_params: Callable[[Any], Any] | None = None):
         """Copies the parameters to the devices; other arguments as in `Program`.
 
-        Args:
-          batch_size: rows sent to each device at once, at least a chunk; it changes speed and memory only.
+        `batch_size`: rows sent to each device at once, at least a chunk; it changes speed and memory only.
         """
         devices = np.array(jax.local_devices())
         self._devices, self._mesh = len(devices), Mesh(devices, _DEVICES)

@@ -68,15 +68,15 @@ class RelationExtraction(Task[Relation]):
         "subject", "object"}; see `files.relations.located`."""
         if isinstance(inputs, str):
             return tagged(inputs, location, location)
-        return parse_relation({**inputs, "id": location}, location, False) if "token" in inputs else located(inputs,
-                                                                                                             location)
+        if "token" in inputs:
+            return parse_relation({**inputs, "id": location}, location, False)
+        return located(inputs, location)
 
     def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> Self:
         """Finds the relations and chooses the markers.
 
-        Raises:
-          UserError: there are fewer than two relations, the negative one does not occur, entities lack the types that
-            the marking shows, or the vocabulary lacks tokens for the markers.
+        Raises UserError if there are fewer than two relations, the negative one does not occur, entities lack the types
+        that the marking shows, or the vocabulary lacks tokens for the markers.
         """
         counts = Counter(example.relation or "" for example in examples)
         if len(counts) < 2:

@@ -1,5 +1,4 @@
-"""Encoder-decoder models that were fine-tuned with transformers, as tasks: their settings of generation and
-tokenizers."""
+"""Encoder-decoder models fine-tuned with transformers, as tasks: their settings of generation and tokenizers."""
 import json
 import logging
 import pathlib

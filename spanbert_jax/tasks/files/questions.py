@@ -161,8 +161,7 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
 
 
 def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssues) -> tuple[tuple[str, int], ...]:
-    """The spans of all detected answers, ordered by start, with the context's spelling, from which the file's may
-    differ."""
+    """The spans of all detected answers by start, in the context's spelling; the file's may differ."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
         text = field(answer, "text", at)

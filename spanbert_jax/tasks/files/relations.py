@@ -31,8 +31,7 @@ class Relation(reading.Example):
     characters: tuple[Span, Span] | None = None  # characters [start, end) of subject and object in the text
 
     def entities(self) -> dict[str, dict[str, Any]]:
-        """"subject" and "object" as {"text", "start", "end"}: characters of the text, or of the words joined by single
-        spaces."""
+        """"subject" and "object" as {"text", "start", "end"}, in the text or the words joined by single spaces."""
         text, characters = self.text, self.characters
         if text is None or characters is None:
             starts = list(itertools.accumulate((len(word) + 1 for word in self.tokens), initial=0))
