@@ -21,8 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.size = "tiny"
     config.model.max_positions = 128
     config.compute.dtype = "float32"  # faster than bfloat16 on CPUs
-    config.model.dropout = 0.0  # the run is too short to overfit
-    config.model.attention_dropout = 0.0
+    config.model.dropout = config.model.attention_dropout = 0.0  # the run is too short to overfit
 
     config.optimizer.learning_rate = 2e-3
     config.schedule.warmup = "10 percent"

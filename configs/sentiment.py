@@ -9,8 +9,7 @@ reviews:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/sentiment.py:small=true --workdir runs/sentiment
 
-It takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev and 82.3 ± 0.7 on test, 15% of the reviews
-each.
+It takes about four minutes; accuracy over three seeds: 83.0 ± 1.4 on dev, 82.3 ± 0.7 on test, 15% of the reviews each.
 """
 import ml_collections
 

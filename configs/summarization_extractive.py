@@ -14,8 +14,7 @@ summaries of one sentence (SciTLDR's training file):
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/summarization_extractive.py:small=true \\
       --workdir runs/extractive
 
-It takes 18 minutes and reaches ROUGE-1 35.9 and ROUGE-L 29.9 on dev with seed 0; the first sentences reach 27.7 and
-22.1.
+It takes 18 minutes and reaches ROUGE-1 35.9 and ROUGE-L 29.9 on dev with seed 0; first sentences reach 27.7 and 22.1.
 """
 import ml_collections
 

@@ -37,10 +37,7 @@ def make_console(stderr: bool = False, quiet: bool = False) -> rich.console.Cons
 
 def make_table(*columns: str, title: str | None = None, right: Collection[str] = (),
                **options: Any) -> rich.table.Table:
-    """An empty table.
-
-    Args: columns: headings; right: headings of columns aligned at the right; options: of `rich.table.Table`.
-    """
+    """An empty table with these headings, those in `right` aligned at the right; `options` of `rich.table.Table`."""
     table = rich.table.Table(title=title, title_justify="left", **options)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")

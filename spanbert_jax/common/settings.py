@@ -108,11 +108,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> S:
-    """A section from nested dictionaries; fields that are not given have their defaults.
-
-    Raises:
-      UserError: a field does not exist, or a value has another type.
-    """
+    """A section from nested dictionaries and defaults. Raises UserError for unknown fields and values of wrong type."""
     require(isinstance(values, Mapping), path, values, "is a section; set its fields")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)

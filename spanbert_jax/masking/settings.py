@@ -10,11 +10,7 @@ _TERM = re.compile(r"(?:(?P<share>[0-9.eE-]+)\*)?(?P<name>\w+)")
 
 
 def scheme_shares(scheme: str, field: str = "config.masking.scheme") -> tuple[tuple[str, float], ...]:
-    """Reads "a", "a+b" or "0.8*a+0.2*b" as ((name, probability), ...); the probabilities sum to 1.
-
-    Raises:
-      UserError: the text has another form, names no registered scheme, or its probabilities do not sum to 1.
-    """
+    """Reads "a", "a+b" or "0.8*a+0.2*b" as ((name, probability), ...) with sum 1. Raises UserError for other texts."""
     allowed = (f"allowed are {', '.join(SCHEMES.names())}, schemes of modules in config.plugins, and mixtures as a+b "
                "or 0.8*a+0.2*b with shares that sum to 1")
     terms = [match for term in scheme.split("+") if (match := _TERM.fullmatch(term.strip()))]

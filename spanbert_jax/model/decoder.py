@@ -55,8 +55,7 @@ class Attention(nn.Module):
         """Projects queries."""
         return self._heads(self.query(x))
 
-    def keys_and_values(self, source: Float[Array, "B S D"]) -> tuple[Float[Array, "B S N H"],
-                                                                       Float[Array, "B S N H"]]:
+    def keys_and_values(self, source: Float[Array, "B S D"]) -> tuple[Float[Array, "B S N H"], Float[Array, "B S N H"]]:
         """Projects keys and values."""
         return self._heads(self.key(source)), self._heads(self.value(source))
 

@@ -25,11 +25,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 
 def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, PretrainingHeads]:
-    """The config and the heads that `describe_model`, of this version or an older one, has described.
-
-    Raises:
-      KeyError, TypeError: it is not such a description.
-    """
+    """Config and heads of a description, also an older version's. Raises KeyError or TypeError if it is none."""
     fields = {name: value for name, value in values.items() if name not in _IGNORED}
     heads = PretrainingHeads(**{field: fields.pop(name) for field, name in _HEAD_FIELDS.items()})
     return ARCHITECTURES.get(fields.pop("architecture", "bert"))(**fields), heads

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, UInt32
 
-# Elements that one 32-bit word decides, by eight bits each.
-ELEMENTS_PER_WORD = 4
+ELEMENTS_PER_WORD = 4  # elements that one 32-bit word decides, by eight bits each
 Words = UInt32[Array, "..."] | UInt32[np.ndarray, "..."]
 # Odd multipliers from Wellons's search for low-bias 32-bit hashes (hash-prospector, 2018 and later).
 _FIRST, _SECOND = np.uint32(0x21F0AAAD), np.uint32(0x735A2D97)
@@ -68,9 +67,7 @@ def keep_mask(seeds: UInt32[Array, "*matrices 2"], rows: int, columns: int,
     Element (t, j) of a matrix is decided by byte j // Q, from the top, of the word of position t Q + j mod Q; Q is
     J / 4 rounded up. It is kept if that byte, as a signed number, is no less than `rate_threshold` - 128.
 
-    Args:
-      seeds: of the matrices, as from `split_seed`. A first word larger by 1 gives the same mask, shifted by one
-        position.
+    Args: seeds: as from `split_seed`. A first word larger by 1 gives the same mask, shifted by one position.
     """
     seeds = seeds[..., None, None, :]
     quarter = -(-columns // ELEMENTS_PER_WORD)

@@ -50,10 +50,8 @@ class EncoderDecoder(nn.Module):
         """Logits of the token after each token of known targets.
 
         Args:
-          tokens: token ids of the sources.
-          segments: number of each token's text in its row, 0 for padding.
-          targets: token ids of the targets, each with its start token.
-          target_segments: number of each target token's text.
+          tokens, segments: ids of the sources, and the number of each token's text in its row, 0 for padding.
+          targets, target_segments: the same for the targets, each with its start token.
         """
         memory = self.encode(tokens, segments, deterministic=deterministic)
         hidden = self.decoder(targets, target_segments, memory, segments, deterministic=deterministic)

@@ -83,8 +83,7 @@ class EncoderModel(nn.Module):
 
         Args:
           hidden: last hidden states.
-          left: positions of the token before the span of each prediction.
-          right: positions of the token after it.
+          left, right: positions of the tokens before and after the span of each prediction.
           place: index in the span, below `head.boundary_positions`.
         """
         embedding = self.encoder.token_embedding()

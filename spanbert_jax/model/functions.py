@@ -13,11 +13,10 @@ from jaxtyping import Array, Float, Float32
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def add_bias(x: Float[Array, "... D"], bias: Float[Array, " D"], activated: bool) -> Float[Array, "... D"]:
-    """Adds a bias.
+    """Adds a bias; `activated` if an activation follows.
 
-    Args:
-      activated: whether an activation follows. The gradient through an activation is computed at the end of a matrix
-        product, where its rows can be summed too; other gradients have to be read once more.
+    The gradient through an activation is computed at the end of a matrix product, where its rows can be summed too;
+    other gradients have to be read once more.
     """
     return x + bias
 

@@ -10,8 +10,7 @@ class LossSums(NamedTuple):
     """Sums of one objective over its targets: float32 scalars that add up over devices and microbatches."""
     loss: Float32[Array, "..."]  # in nats
     correct: Float32[Array, "..."] | None  # number of correct predictions; None in regression
-    # Number of targets.
-    count: Float32[Array, "..."]  # type: ignore[assignment]  # hides tuple.count
+    count: Float32[Array, "..."]  # type: ignore[assignment]  # number of targets; hides tuple.count
 
 
 def cross_entropy(logits: Float[Array, "*targets V"],

@@ -56,10 +56,7 @@ per_group_gradients.defvjp(lambda embedding, gradient_dtype: (per_group_gradient
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def look_up(embedding: Float[Array, "V D"], group_gradients: Float32[Array, "G V D"], ids: Integer[Array, "*shape"],
             dtype: jnp.dtype) -> Float[Array, "*shape D"]:
-    """Rows of a float32 embedding in another dtype; NaN for ids out of bounds.
-
-    `group_gradients`, from `per_group_gradients`, takes the embedding's gradient.
-    """
+    """Rows of a float32 embedding in another dtype; NaN for ids out of bounds. `group_gradients` take its gradient."""
     return jnp.take(embedding.astype(dtype), ids, axis=0)
 
 
@@ -82,10 +79,7 @@ look_up.defvjp(lambda embedding, group_gradients, ids, dtype: (
 @jax.custom_vjp
 def tied_logits(x: Float[Array, "B M D"], embedding: Float[Array, "V D"],
                 group_gradients: Float32[Array, "G V D"]) -> Float32[Array, "B M V"]:
-    """Dot products of hidden states with every row of a float32 embedding, in the dtype of x with float32 sums.
-
-    `group_gradients`, from `per_group_gradients`, takes the embedding's gradient.
-    """
+    """Products with all rows of a float32 embedding, in x's dtype with float32 sums; `group_gradients`: see `look_up`."""
     return _tied_logits(x, embedding, group_gradients)[0]
 
 

@@ -36,8 +36,7 @@ class SpanBert(EncoderModel):
           segments: 0 for padding; attention and positions stay inside a segment.
           token_types: below `config.token_types`.
           positions: the masked positions.
-          left: position of the token before the span of each masked position.
-          right: position of the token after it.
+          left, right: positions of the tokens before and after the span of each masked position.
           place: index in the span.
         """
         hidden = self.encoder(tokens, segments, token_types, deterministic=deterministic)

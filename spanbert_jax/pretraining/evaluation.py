@@ -22,10 +22,8 @@ from spanbert_jax.training.mesh import Rules, batch_sharding
 from spanbert_jax.training.step import mean_metrics
 from spanbert_jax.training.workload import Batch, ShouldStop
 
-# Longer spans, and later positions in a span, are counted in the last bucket.
-LONGEST = 10
-# Not the seed of the run: all runs over a corpus are evaluated on the same masks.
-_MASK_SEED = 1_234_567
+LONGEST = 10  # longer spans, and later positions in a span, are counted in the last bucket
+_MASK_SEED = 1_234_567  # not the seed of the run: all runs over a corpus are evaluated on the same masks
 
 
 def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray, mesh: Mesh,

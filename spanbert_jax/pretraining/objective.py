@@ -59,7 +59,7 @@ def pretraining_objective(model: SpanBert, masker: Masker, objectives: Objective
 
 
 def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.Array]:
-    """Weights of the targets, 1 or 0, by objective; `next_sentence` [B] is -1 without a label."""
+    """Weights of the targets, 1 or 0, by objective; `next_sentence` [B]: 0 continuation, 1 random, -1 none."""
     return {"masked": rows.weights, "boundary": rows.boundary_weights,
             "next_sentence": (next_sentence >= 0).astype(jnp.float32)}
 
@@ -67,9 +67,7 @@ def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.
 def objective_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
     """Loss sums of every objective that the model has a head for.
 
-    Args:
-      logits: [B, M, V], [B, M, V], [B, 2], computed from `rows`.
-      next_sentence: [B] labels, 0 continuation, 1 random, -1 none.
+    `logits`, [B, M, V], [B, M, V] and [B, 2], are computed from `rows`; `next_sentence` is as in `target_weights`.
     """
     targets = {"masked": rows.targets, "boundary": rows.targets, "next_sentence": jnp.maximum(next_sentence, 0)}
     weights = target_weights(rows, next_sentence)

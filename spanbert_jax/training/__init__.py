@@ -3,8 +3,7 @@ import importlib
 import warnings
 from typing import Any
 
-# Names that config files of the first version import from here.
-_MOVED = ("default_config", "evaluate", "parse_argument", "train")
+_MOVED = ("default_config", "evaluate", "parse_argument", "train")  # old config files import these from here
 
 
 def __getattr__(name: str) -> Any:

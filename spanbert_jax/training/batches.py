@@ -20,14 +20,11 @@ class DeviceBatch(NamedTuple):
 
 def device_batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range, mesh: Mesh,
                    rules: Rules) -> Generator[DeviceBatch, None, None]:
-    """Yields batches on the devices in order; threads read ahead. Close it to end the threads.
+    """Yields batches on the devices in order; threads read ahead until it is closed. A damaged row raises UserError.
 
     Args:
       indices: from the number of a batch to its row numbers [B]; B is the same for all batches.
       numbers: the batches to yield.
-
-    Raises:
-      UserError: a row is damaged.
     """
     if not numbers:
         return
@@ -48,15 +45,12 @@ def local_batch_indices(sharding: NamedSharding, batch_size: int) -> np.ndarray:
 
 
 def global_array(sharding: NamedSharding, rows: np.ndarray, batch_indices: np.ndarray, batch_size: int) -> jax.Array:
-    """One array of a batch over all devices, from the rows that this process has read.
+    """One array [B, ...] of a batch over all devices, from the rows that this process has read.
 
     Args:
       rows: [R, ...] the rows at `batch_indices` of the batch.
       batch_indices: [R] as `local_batch_indices` returns them.
       batch_size: B, rows of the whole batch.
-
-    Returns:
-      [B, ...].
     """
     def shard(index: Any) -> np.ndarray:
         first, end, _ = index[0].indices(batch_size)

@@ -1,7 +1,4 @@
-"""The config of a run: the sections that every run has, and config.json, which keeps them in the workdir.
-
-`pretraining.config` and `finetuning.config` add their sections.
-"""
+"""The config of a run: the sections of every run, to which workloads add theirs, and config.json in the workdir."""
 import ast
 import dataclasses
 import json
@@ -15,8 +12,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
-from spanbert_jax.model import ARCHITECTURES, ModelConfig
-from spanbert_jax.model.config import ComputeConfig
+from spanbert_jax.model import ARCHITECTURES, ComputeConfig, ModelConfig
 from spanbert_jax.training.durations import parse_duration
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.optimizers import OptimizerSettings

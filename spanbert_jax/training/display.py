@@ -34,18 +34,14 @@ def print_summary(console: rich.console.Console, experiment: Experiment) -> None
     console.print(parameter_table(experiment.abstract_state.params))
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    console.print(
-        f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; "
-        f"{first}, {experiment.total_steps:,} steps, {format_quantity(workload.flops, 'FLOP')} a step")
+    console.print(f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; {first}, "
+                  f"{experiment.total_steps:,} steps, {format_quantity(workload.flops, 'FLOP')} a step")
     for line in others:
         console.print(line)
 
 
 class TrainingProgress:
-    """A progress bar with loss, learning rate, speed and remaining time; a context manager.
-
-    Without a terminal it prints a line for each logged step instead.
-    """
+    """A progress bar with loss, learning rate, speed and remaining time; without a terminal, lines of logged steps."""
 
     def __init__(self, console: rich.console.Console, total: int, first_step: int):
         """Args: console: to print to; total: steps of the run; first_step: steps done before."""
@@ -81,7 +77,6 @@ class TrainingProgress:
 def format_goodput(metrics: Mapping[str, float]) -> str:
     """Where the time of a run went, as one line, from `Goodput.metrics`."""
     spent = ", ".join(f"{name} {format_duration(metrics[f'{category}_seconds'])}"
-                      for category, name in _CATEGORIES.items()
-                      if category != "profile" or metrics["profile_seconds"])
+                      for category, name in _CATEGORIES.items() if category != "profile" or metrics["profile_seconds"])
     return (f"Goodput {metrics['goodput']:.1%}: of {format_duration(metrics['total_seconds'])} since the first start, "
             f"{spent} ({format_plural(int(metrics['restarts']), 'restart')})")

@@ -26,11 +26,7 @@ class RunSize:
     total_steps: int | None = None  # of the run, for percentages; None while it is not known
 
     def steps(self, field: str, duration: str) -> int:
-        """Number of steps in a duration, rounded and at least 1; 0 for a duration of zero.
-
-        Raises:
-          UserError: the duration cannot be parsed; the message names `field`.
-        """
+        """Steps in a duration, rounded and at least 1; 0 for zero. Raises UserError, naming `field`, if it is not one."""
         match = _PATTERN.fullmatch(duration)
         if not match:
             raise UserError(f"{field}={duration!r}: not a duration; write a number and a unit, such as "

@@ -53,11 +53,7 @@ class Experiment(Generic[W]):
 
 
 def check_devices(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
-    """Checks a config against all devices, or those given, before a corpus is prepared for it.
-
-    Raises:
-      UserError: the mesh does not fit the devices, or the batches do not divide over them.
-    """
+    """Raises UserError unless mesh and batches fit all devices, or those given. Call it before preparing a corpus."""
     mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(mesh, rules, "config.train.batch_size", config.train.batch_size // config.train.accumulation)
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)

@@ -13,9 +13,7 @@ from spanbert_jax.common.files import write_text
 GOODPUT_FILE = "goodput.json"
 
 CATEGORIES = ("steps", "compile", "data", "checkpoint", "evaluation", "profile", "starting", "lost")
-
-# Far more than a resumed run needs to find the newest valid checkpoint.
-_MOST_SAVED = 100
+_MOST_SAVED = 100  # states: far more than a resumed run needs to find the newest valid checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, require, setting
 
 AXES = ("data", "fsdp", "tensor")
-# A TPU pads the last two axes of a 32-bit array to multiples of these.
-TILE = (8, 128)
+TILE = (8, 128)  # a TPU pads the last two axes of a 32-bit array to multiples of these
 # A parameter of this size must be split if the mesh has an fsdp axis. Splitting smaller ones saves little memory and
 # costs a collective each.
 LARGE = 1 << 20
@@ -106,8 +105,7 @@ def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
 def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
     """The sharding of every parameter, from the logical names on its axes.
 
-    Args:
-      params: abstract parameters boxed with their logical names, as `jax.eval_shape(model.init, ...)` returns them.
+    Args: params: abstract, boxed with their logical names, as `jax.eval_shape(model.init, ...)` returns them.
 
     Raises:
       UserError: an axis does not divide over its mesh axis, two axes claim one mesh axis, or a large parameter is
@@ -150,10 +148,7 @@ def parameter_name(path: tuple[Any, ...]) -> str:
 
 
 def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
-    """Shardings of the optimiser state: those of the parameters; leaves of another shape are replicated.
-
-    Args: params: abstract parameters, unboxed; shardings: those of the parameters.
-    """
+    """Shardings of the optimiser state: those of the abstract, unboxed parameters; other shapes are replicated."""
     replicated = NamedSharding(mesh, PartitionSpec())
     return optax.tree.map_params(
         optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else replicated,
@@ -161,11 +156,9 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, sh
 
 
 def spread_over_data(params: Any, shardings: Any) -> Any:
-    """ZeRO-1 shardings: one axis of each parameter is split over the data axis as well.
+    """ZeRO-1 shardings of abstract, unboxed parameters: one axis of each is split over the data axis as well.
 
     Small parameters (see `LARGE`) and those without an axis that divides further keep their shardings.
-
-    Args: params: abstract parameters, unboxed; shardings: those of the parameters.
     """
     return jax.tree.map(lambda param, sharding: _spread(param.shape, sharding), params, shardings)
 

@@ -63,9 +63,7 @@ def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, w
     The reference has one tensor per layer, so each layer of a stacked parameter is clipped separately. The reference's
     epsilon is 1e-6. Its first update has a learning rate of 0, which is corrected here.
 
-    Args:
-      learning_rate, mask: as for `adamw`.
-      max_norm: of the gradient of each tensor.
+    Args: max_norm: of the gradient of each tensor; the others as for `adamw`.
     """
     def clip(path: Any, gradient: jax.Array) -> jax.Array:
         axes = tuple(range(int(is_stacked(path)), gradient.ndim))

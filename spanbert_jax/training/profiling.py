@@ -15,15 +15,13 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.goodput import Goodput
 from spanbert_jax.training.trackers.tensorboard import TENSORBOARD_FOLDER
 
-# In one trace: it is held in memory until it is written, and a viewer shows the first million events.
-MOST_STEPS = 100
+MOST_STEPS = 100  # in one trace: it is held in memory until it is written, and a viewer shows a million events
 
 
 def parse_steps(text: str) -> tuple[range, ...]:
     """The updates that `config.profile` selects, ascending; adjacent ones are joined into one range.
 
-    Args:
-      text: updates, counted from 1 as in the log, and ranges that include both ends: "100-104,2000"; "" for none.
+    `text` has updates, counted from 1 as in the log, and ranges that include both ends: "100-104,2000"; "" for none.
 
     Raises:
       UserError: the text has another form, or selects more than MOST_STEPS in a row.

@@ -21,9 +21,7 @@ CHANGEABLE = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "tr
 def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of a checkpoint, as JSON gives it back.
 
-    Args:
-      identity: fingerprint of data and tokenizer.
-      model: `model.describe_model`, with which parameters can be read without config and corpus.
+    Args: identity: fingerprint of data and tokenizer; model: from `model.describe_model`.
     """
     return json.loads(json.dumps({"config": to_dict(config), "corpus": identity, "network": model}))
 

@@ -47,9 +47,8 @@ class RunResult:
 def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator["Run"]:
     """Locks a workdir and listens for stop requests until the context is left.
 
-    Args:
-      force: resume although the config changed what the run computes.
-      time_limit: seconds after which to save and stop; 0 for none.
+    With `force` a run resumes although the config changed what it computes. After `time_limit` seconds it saves and
+    stops; 0 is no limit.
     """
     began, goodput = time.monotonic(), Goodput()
     keep_freed_memory()

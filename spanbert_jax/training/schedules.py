@@ -13,7 +13,6 @@ from spanbert_jax.training.durations import parse_duration
 # (step counted from 1, total steps, warm-up steps, decay steps, final fraction) -> share of the peak after warm-up.
 Shape = Callable[[jax.Array, int, int, int, float], jax.Array]
 
-
 SCHEDULES: dict[str, Shape] = {
     # Falls along a line from the peak at step 0, as in the reference: just after warm-up it is below the peak.
     "linear": lambda step, total, warmup, decay, final: final + (1 - final) * (total - step) / total,

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 
 from spanbert_jax.common.settings import Settings, setting
 
-# Updates in the history, and how many of them are needed before any is called an outlier.
-WINDOW, MINIMUM = 128, 16
-# The standard deviation of a normal distribution is this many times its median absolute deviation.
-_DEVIATION = 1.4826
+WINDOW, MINIMUM = 128, 16  # updates in the history, and how many of them are needed before any is called an outlier
+_DEVIATION = 1.4826  # standard deviation of a normal distribution, divided by its median absolute deviation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,7 @@ Network = SpanBert | EncoderModel | EncoderDecoder
 
 @flax.struct.dataclass
 class TrainState:
-    """State of a run after some steps.
-
-    It holds no random key and no data position: both are functions of the seed and the step.
-    """
+    """State of a run after some steps, without random key and data position: seed and step determine both."""
     step: jax.Array  # [] int32, batches seen
     params: Any
     opt_state: Any
@@ -57,10 +54,7 @@ def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> Trai
 
 def abstract_train_state(model: Network, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules,
                          zero1: bool = False) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without arrays, to compile for and to restore into.
-
-    Args: zero1: split the optimiser state over the data axis as well.
-    """
+    """Shapes, dtypes and shardings of a state, to compile for and to restore into; `zero1` as in `MeshSettings`."""
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     params = nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)

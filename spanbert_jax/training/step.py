@@ -15,8 +15,7 @@ from spanbert_jax.training.skipping import is_bad, record_update
 from spanbert_jax.training.state import TrainState, shardings_of
 from spanbert_jax.training.workload import Batch, Objective
 
-# Folded into the key of a step for its two uses of randomness.
-_MASKING, _DROPOUT = 0, 1
+_MASKING, _DROPOUT = 0, 1  # folded into the key of a step for its two uses of randomness
 
 
 def step_key(seed: int, step: jax.Array) -> jax.Array:
@@ -54,9 +53,8 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), inputs)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                          jax.eval_shape(lambda: add_part(0, jax.tree.map(lambda x: x[0], parts))))
-    total, _ = jax.lax.scan(
-        lambda total, item: (jax.tree.map(jnp.add, total, add_part(*item)), None),
-        total, (jnp.arange(accumulation), parts))
+    total, _ = jax.lax.scan(lambda total, item: (jax.tree.map(jnp.add, total, add_part(*item)), None),
+                            total, (jnp.arange(accumulation), parts))
     return total
 
 

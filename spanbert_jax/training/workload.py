@@ -9,27 +9,21 @@ import jax
 from spanbert_jax.corpus import Rows
 from spanbert_jax.model.losses import LossSums
 
-# Calls a jitted function with arguments; `TrainingLoop.call`, or a plain call.
-Call = Callable[..., Any]
-# Asked after each batch of an evaluation; true ends it.
-ShouldStop = Callable[[], bool | None]
+Call = Callable[..., Any]  # calls a jitted function with arguments; `TrainingLoop.call`, or a plain call
+ShouldStop = Callable[[], bool | None]  # asked after each batch of an evaluation; true ends it
 Batch = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The function that a run minimises: pure functions of arrays, traced inside the train step.
-
-    Attributes:
-      prepare_inputs: (key, batch) -> model inputs and targets, a tree of arrays [B, ...], such as masked rows.
-      counts: (inputs of the whole batch) -> number of targets by loss.
-      loss_sums: (params, inputs of some rows, dropout key) -> sums over the targets of these rows, by loss.
-      loss: (loss sums of some rows, counts of the whole batch) -> the scalar to minimise. The values of the parts of a
-        batch add up to the value of the whole batch.
-    """
+    """The function that a run minimises: pure functions of arrays, traced inside the train step."""
+    # (key, batch) -> model inputs and targets, a tree of arrays [B, ...], such as masked rows.
     prepare_inputs: Callable[[jax.Array, Batch], Any]
-    counts: Callable[[Any], dict[str, jax.Array]]
+    counts: Callable[[Any], dict[str, jax.Array]]  # (inputs of the whole batch) -> number of targets by loss
+    # (params, inputs of some rows, dropout key) -> sums over the targets of these rows, by loss.
     loss_sums: Callable[[Any, Any, jax.Array], dict[str, LossSums]]
+    # (loss sums of some rows, counts of the whole batch) -> the scalar to minimise. The values of the parts of a batch
+    # add up to the value of the whole batch.
     loss: Callable[[Mapping[str, LossSums], Mapping[str, jax.Array]], jax.Array]
 
 

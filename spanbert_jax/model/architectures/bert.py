@@ -27,8 +27,7 @@ class BertConfig(ModelConfig):
                                     ("base", 12, 12), ("large", 24, 16))}
 
     token_types: int = 2
-    # Clip attention scores to +-10,000 before masking, as the reference does for its large model.
-    clamp_attention: bool = False
+    clamp_attention: bool = False  # clip scores to +-10,000 before masking, as the reference does for its large model
 
     @property
     def attention_spec(self) -> AttentionSpec:
@@ -54,8 +53,7 @@ class BertLayer(nn.Module):
         x = LayerNorm(config, compute, name="attention_norm")(x + drop(attended, seeds[1], rate))
         x = LayerNorm(config, compute, name="feed_forward_norm")(
             x + drop(feed_forward(config, compute, x), seeds[2], rate))
-        # Kept only if the "intermediates" collection is mutable.
-        self.sow("intermediates", "hidden", x)
+        self.sow("intermediates", "hidden", x)  # kept only if the "intermediates" collection is mutable
         return nn.with_logical_constraint(x, ("batch", "sequence", "width")), None
 
 

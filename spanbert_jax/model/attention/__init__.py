@@ -57,8 +57,7 @@ class AttentionBackend(NamedTuple):
 
 
 _HERE = "spanbert_jax.model.attention"
-# Fastest first.
-BACKENDS: Registry[AttentionBackend] = Registry("attention backend", "attention", {
+BACKENDS: Registry[AttentionBackend] = Registry("attention backend", "attention", {  # fastest first
     "paired_heads": f"{_HERE}.paired_heads:BACKEND", "splash": f"{_HERE}.splash:BACKEND",
     "cudnn": f"{_HERE}.cudnn:BACKEND", "plain": f"{_HERE}.plain:BACKEND"})
 

@@ -22,9 +22,8 @@ def limits(length: int, heads: int, spec: AttentionSpec) -> str:
 def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     """The context [B, S, D], equal to `plain.attend` to rounding."""
     query, key, value = inputs.split_heads(spec.head_width)
-    context = jax.nn.dot_product_attention(
-        query, key, value, mask=attention_mask(inputs.segments, inputs.segments),
-        implementation="cudnn")
+    mask = attention_mask(inputs.segments, inputs.segments)
+    context = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
     return checkpoint_name(context.reshape(*context.shape[:2], -1), "context")
 
 

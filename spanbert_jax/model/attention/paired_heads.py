@@ -21,8 +21,7 @@ from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
 from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, rate_threshold
 
 HEAD_WIDTH, LANES = 64, 128
-# A whole row lies in VMEM, and its scores take the square of this.
-LONGEST = 512
+LONGEST = 512  # a whole row lies in VMEM, and its scores take the square of this
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:

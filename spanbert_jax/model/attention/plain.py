@@ -8,8 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.dropout import drop_matrices
 
-# Low enough that the softmax is exactly zero in float32, as with the reference's added -10,000.
-MASKED_SCORE = -1e9
+MASKED_SCORE = -1e9  # low enough that the softmax is exactly zero in float32, as with the reference's added -10,000
 CLAMP = 1e4
 
 
@@ -33,16 +32,12 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
 
 def dot_product_attention(projections: Sequence[jax.Array], mask: jax.Array, seeds: jax.Array | None,
                           spec: AttentionSpec) -> jax.Array:
-    """Scaled dot-product attention with dropout on the probabilities.
+    """Scaled dot-product attention with dropout on the probabilities. Returns the context [B, T, D].
 
     Args:
       projections: queries [B, T, N, H], keys and values [B, S, N, H].
       mask: booleans that broadcast to [B, N, T, S].
       seeds: dropout seeds, uint32 [B, N, 2]; None without dropout.
-      spec: its settings.
-
-    Returns:
-      The context [B, T, D].
     """
     query, key, value = projections
     scores = jnp.einsum("BTNH,BSNH->BNTS", query * spec.head_width ** -0.5, key).astype(jnp.float32)

@@ -7,8 +7,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 
 LANES = 128
-# Longest side of a block.
-BLOCK = 512
+BLOCK = 512  # longest side of a block
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:

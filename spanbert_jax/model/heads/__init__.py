@@ -1,7 +1,4 @@
-"""Heads, one file each, and the modules that several of them share.
-
-A further head is one file with a `Head` and a name in `HEADS`.
-"""
+"""Heads, one file each with a `Head` and a name in `HEADS`, and the modules that several of them share."""
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,8 +15,7 @@ from spanbert_jax.model.layers import Dense, Embed
 
 POOLED, TOKEN_EMBEDDING, BOUNDARIES = "pooled", "token_embedding", "boundaries"
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
-# The logit of rows that pad the vocabulary: zero probability.
-PADDING_LOGIT = -1e9
+PADDING_LOGIT = -1e9  # the logit of rows that pad the vocabulary: zero probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +118,7 @@ def head_names() -> tuple[str | None, ...]:
 
 
 def make_head(name: str | None, labels: Sequence[str] | None = None) -> Head:
-    """A head by name; a head that classifies has these classes, or `DEFAULT_LABELS` if none are given.
-
-    Raises:
-      UserError: `name` is none of `head_names()`.
-    """
+    """A head by name; one that classifies has these classes, or `DEFAULT_LABELS`. Raises UserError for other names."""
     head = EncoderOnly() if name is None else HEADS.get(name)()
     if labels and isinstance(head, ClassificationHead):
         return dataclasses.replace(head, labels=tuple(labels))
@@ -158,10 +150,7 @@ class TiedOutput(nn.Module):
 
 def pool(layer: Dense, hidden: Float[Array, "B S D"],
          first: Integer[Array, "B K"] | None = None) -> Float[Array, "B *K D"]:
-    """BERT's pooler: one vector for each row, from its first position, or one for each text, from the text's start.
-
-    Returns [B, D], or [B, K, D] with `first`, the positions where the K texts of a row start. `layer` projects.
-    """
+    """BERT's pooler: vectors [B, D] of the first positions, or [B, K, D] of the positions `first` where texts start."""
     return jnp.tanh(layer(hidden[:, 0] if first is None else gather(hidden, first)))
 
 

@@ -22,11 +22,9 @@ class BoundaryHead(nn.Module):
         """Logits over the padded vocabulary.
 
         Args:
-          left: hidden states of the token before the span.
-          right: hidden states of the token after the span.
+          left, right: hidden states of the tokens before and after the span.
           place: index of the token in its span. Larger ones than the last place, which are never targets, are read as
             the last: out of bounds the look-up gives NaN.
-          embedding: the token embedding.
         """
         config, compute = self.config, self.compute
         places = Embed(config, compute, self.places, self.features, (None, None), name="place")

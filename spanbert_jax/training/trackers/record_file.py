@@ -5,8 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Values by name: numbers, texts, None for a number that is not finite, or lists of these.
-Metrics = Mapping[str, Any]
+Metrics = Mapping[str, Any]  # by name: numbers, texts, None for a number that is not finite, or lists of these
 
 
 class RecordFile:

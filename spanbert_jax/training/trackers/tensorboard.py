@@ -29,8 +29,7 @@ class TensorBoard:
     def __init__(self, workdir: pathlib.Path, first_step: int = 0):
         """Writes nothing yet; the first record makes TensorBoard ignore earlier metrics of steps after `first_step`.
 
-        Raises:
-          UserError: WORKDIR/tensorboard is not a directory.
+        Raises UserError if WORKDIR/tensorboard is a file.
         """
         folder = workdir / TENSORBOARD_FOLDER
         if folder.exists() and not folder.is_dir():

@@ -34,10 +34,6 @@ TRACKERS: Registry[Callable[[pathlib.Path, int], Tracker]] = Registry("tracker",
     "tensorboard": "spanbert_jax.training.trackers.tensorboard:TensorBoard"})
 
 
-def _print_error(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 class MetricsWriter:
     """Writes metrics by step; a context manager. Processes other than zero write nothing.
 
@@ -45,7 +41,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: str | pathlib.Path, first_step: int = 0, trackers: Sequence[str] = ("tensorboard",),
-                 log: Callable[[str], None] = _print_error):
+                 log: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)):
         """Opens the trackers. `evaluations` are the evaluations so far by step, those of earlier attempts included.
 
         Args:
