@@ -79,7 +79,7 @@ look_up.defvjp(lambda embedding, group_gradients, ids, dtype: (
 @jax.custom_vjp
 def tied_logits(x: Float[Array, "B M D"], embedding: Float[Array, "V D"],
                 group_gradients: Float32[Array, "G V D"]) -> Float32[Array, "B M V"]:
-    """Products with all rows of a float32 embedding, in x's dtype with float32 sums; `group_gradients`: see `look_up`."""
+    """Dot products with a float32 embedding's rows, in x's dtype with float32 sums; gradients as in `look_up`."""
     return _tied_logits(x, embedding, group_gradients)[0]
 
 

@@ -26,7 +26,7 @@ class RunSize:
     total_steps: int | None = None  # of the run, for percentages; None while it is not known
 
     def steps(self, field: str, duration: str) -> int:
-        """Steps in a duration, rounded and at least 1; 0 for zero. Raises UserError, naming `field`, if it is not one."""
+        """Steps in a duration, rounded, at least 1; 0 for zero. Raises UserError, naming `field`, if it is not one."""
         match = _PATTERN.fullmatch(duration)
         if not match:
             raise UserError(f"{field}={duration!r}: not a duration; write a number and a unit, such as "
