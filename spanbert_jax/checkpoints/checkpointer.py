@@ -28,10 +28,6 @@ class Checkpointer:
 
     A context manager: on exit it waits for the save in progress and raises nothing. In a run of several processes, all
     of them make the same calls in the same order.
-
-    Attributes:
-      failures: number of failed saves since it was opened.
-      best_steps: steps that each scored better than all before. The last of them that is stored is kept.
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 1, keep_every: int = 0, tries: int = 3,
@@ -39,7 +35,6 @@ class Checkpointer:
         """Opens the checkpoints of a run. Creates the folder and removes what a killed run left incomplete.
 
         Args:
-          workdir: workdir of the run.
           keep: number of newest steps to keep.
           keep_every: keeps the first step saved in every interval of this many steps for good; 0 keeps none.
           tries: number of consecutive failed saves after which `save` raises.
@@ -50,7 +45,8 @@ class Checkpointer:
         Raises:
           UserError: the folder cannot be created, or not every process sees it.
         """
-        self.failures, self.best_steps = 0, list[int]()
+        self.failures = 0  # number of failed saves since it was opened
+        self.best_steps = list[int]()  # each scored better than all before; the last of them that is stored is kept
         self._folder = pathlib.Path(workdir).absolute() / names.FOLDER
         self._keep, self._keep_every, self._tries = keep, keep_every, tries
         self._log = log if is_process_zero() else (lambda line: None)
@@ -84,10 +80,8 @@ class Checkpointer:
         """Starts to save a state, which may be donated when this returns. A failed save is logged and counted.
 
         If the step is stored already, a valid checkpoint of the same state stays; any other is set aside. `metadata`
-        are JSON values: the config, and what `resume` checks. "fingerprint" is added.
-
-        Raises:
-          SavesFailed: `tries` consecutive saves have failed.
+        are JSON values: the config, and what `resume` checks. "fingerprint" is added. Raises SavesFailed if `tries`
+        consecutive saves have failed.
         """
         self._finish_pending()
         metadata = metadata | {"fingerprint": fingerprint(state)}
@@ -123,9 +117,7 @@ class Checkpointer:
             time.sleep(_RETRY_SECONDS)
 
     def resume(self, abstract: Any, check: Callable[[int, dict[str, Any]], None]) -> tuple[int, Any] | None:
-        """Restores the latest valid step. Every byte is verified first.
-
-        Corrupt steps are set aside under another name, never deleted.
+        """Restores the latest valid step. Every byte is verified first; corrupt steps are set aside, never deleted.
 
         Args:
           abstract: shapes, dtypes and shardings of the state.

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 def retained_steps(steps: Sequence[int], keep: int, keep_every: int, best: int = 0) -> dict[int, str]:
     """Returns the steps to keep, each with its reasons: {20: "every 10 steps", 35: "newest 1"}.
 
-    Args:
-      steps: all stored steps.
-      keep: number of newest steps to keep.
-      keep_every: keeps the first step saved in every interval of this many steps; 0 keeps none.
-      best: the step with the best score so far; 0 if there is none.
+    These are the `keep` newest of the stored steps, the first step saved in every interval of `keep_every` steps (0
+    keeps none), and `best`, the step with the best score so far (0 if there is none).
     """
     newest = set(sorted(steps)[-keep:] if keep else [])
     reasons, period = {}, 0

@@ -28,10 +28,9 @@ class Save:
     """One save. Every process starts it once; process 0 knows its result."""
 
     def __init__(self, path: str | os.PathLike, finish: Callable[[], None], fail: Callable[[str], None]):
-        """Prepares a save. Nothing is written yet.
+        """Prepares a save into the folder `path`. Nothing is written yet.
 
         Args:
-          path: folder for the step.
           finish: called in the background when everything is written. An exception of it fails the save.
           fail: called with the reason when the save fails, in the background or by `begin`.
         """
@@ -39,9 +38,8 @@ class Save:
         self._barrier = _Barrier()
         # A single process reports at once that a folder cannot be created. Several processes must not wait for each
         # other in a call that one of them has left with an error.
-        options = ocp.options.AsyncOptions(
-            timeout_secs=_TIMEOUT_SECONDS, barrier_sync_fn=self._barrier,
-            create_directories_asynchronously=jax.process_count() > 1)
+        options = ocp.options.AsyncOptions(timeout_secs=_TIMEOUT_SECONDS, barrier_sync_fn=self._barrier,
+                                           create_directories_asynchronously=jax.process_count() > 1)
         # A new one for each save, so that no state of a failed save remains.
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(async_options=options)), async_options=options)

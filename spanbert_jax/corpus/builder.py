@@ -23,7 +23,6 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
     """Writes a TFDS dataset, for `tfds.builder_from_directory`, into a directory. Raises OSError if that fails.
 
     Args:
-      directory: the directory.
       splits: batches of rows of each split, read one split after the other.
       length: S, positions per row.
       vocab_size: V, which determines the dtype of tokens on disk.

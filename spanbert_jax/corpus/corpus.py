@@ -48,9 +48,8 @@ class Corpus:
 def open_corpus(path: str | pathlib.Path) -> Corpus:
     """Opens and verifies a corpus. Reads its small files completely and the first 64 KiB of each shard.
 
-    Raises:
-      UserError: the directory does not exist, holds no finished corpus or one of another format version, or a file in
-        it is missing or differs from the one that `prepare` wrote.
+    Raises UserError if the directory does not exist, holds no finished corpus or one of another format version, or a
+    file in it is missing or differs from the one that `prepare` wrote.
     """
     path = pathlib.Path(path)
     if not path.is_dir():

@@ -23,8 +23,7 @@ class Rows(Protocol):
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns arrays [B, ...] by name, among them "segments" [B, S] with 0 for padding.
 
-        Args:
-          indices: [B] row numbers; -1, where a source allows it, is a row of padding.
+        `indices` [B] are row numbers; -1, where a source allows it, is a row of padding.
         """
 
 
@@ -64,12 +63,9 @@ class RowSource:
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the rows `indices` [B], which may repeat, in this order.
 
-        Returns:
-          tokens [B, S] int32; word_starts, segments, token_types, annotations [B, S] uint8; next_sentence [B] int32.
-
-        Raises:
-          IndexError: a row number is outside 0..len-1.
-          UserError: a file is damaged, or was cut short or replaced after it was opened.
+        They are tokens [B, S] int32; word_starts, segments, token_types, annotations [B, S] uint8; next_sentence [B]
+        int32. Raises IndexError if a row number is outside 0..len-1, and UserError if a file is damaged, or was cut
+        short or replaced after it was opened.
         """
         indices = np.asarray(indices, np.int64)
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
@@ -129,7 +125,6 @@ def batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range,
     """Yields batches (number, row numbers [B], rows), reading ahead. Raises UserError like `RowSource.rows`.
 
     Args:
-      source: the rows.
       indices: from the number of a batch to its row numbers [B], such as `RowOrder.indices`.
       numbers: the batches to yield; no other is read.
       positions: [R] positions in a batch, ascending, of the rows to read and yield; None for all.

@@ -26,7 +26,6 @@ def pair_blocks(documents: Sequence[Sequence[int]], budget: int, short_probabili
       documents: sentence bounds of each document: token offsets of its start, then of the end of each sentence.
       budget: maximum number of tokens in both texts together.
       short_probability: probability that a document uses a uniformly drawn shorter target length.
-      rng: random generator.
 
     Returns:
       The pairs, and the number of tokens that truncation dropped.

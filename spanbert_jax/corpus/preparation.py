@@ -45,7 +45,6 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase:
 
     Args:
       sources: files, directories, globs, "python" (the prose in this Python installation) or "tfds:NAME[:SPLIT]".
-      out: directory of the corpus.
       lowercase: lower-case the text; None follows the vocabulary, and keeps case if one is trained.
       seed: seed of the random choices in pairs.
       workers: number of processes; None for one per core. It does not change the rows.

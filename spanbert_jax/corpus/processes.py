@@ -1,8 +1,7 @@
 """Maps a function over items in worker processes: results in order, bounded memory, dead workers detected.
 
 `multiprocessing` imports the caller's script in every worker, which breaks scripts without a main guard, and its pool
-can wait forever for a dead worker. Here a worker is a plain Python process connected by two pipes, which close when
-either side ends.
+can wait forever for a dead worker. A worker here is a Python process with two pipes, which close when a side ends.
 """
 import collections
 import contextlib
@@ -40,7 +39,6 @@ def map_in_processes(make_function: Callable[[], Callable[[Any], Any]], items: I
     Args:
       make_function: called once in each process; returns the function. It and the items must be picklable.
       items: read ahead of the results by one item per worker.
-      workers: number of processes.
     """
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TOKENIZERS_PARALLELISM": "false"}

@@ -18,15 +18,13 @@ class CorpusSettings(Settings):
         "lines between documents; sentences: one per line, blank lines between documents; auto: jsonl or documents by "
         "the file's name.", choices=file_formats)
     text_field: str = setting("text", "JSON field or TFDS feature with the text.")
-    annotation_field: str = setting(
-        "", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
+    annotation_field: str = setting("", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
     length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=65_536)
     blocks: str = setting(
         "sentences", "Blocks of text. sentences: whole sentences up to the length; contiguous: windows; pairs: two "
         "texts with a next-sentence label.", choices=("sentences", "contiguous", "pairs"))
     pack: bool = setting(False, "Put several blocks in a row.")
-    validation_fraction: float = setting(0.01, "Share of the characters held out, by document.", minimum=0,
-                                         maximum=0.9)
+    validation_fraction: float = setting(0.01, "Share of the characters held out, by document.", minimum=0, maximum=0.9)
     short_sequence_probability: float = setting(
         0.0, "Probability of a shorter target length for a document; only for pairs.", minimum=0, maximum=1)
 

@@ -21,16 +21,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclasses.dataclass
 class CorpusStats:
-    """Statistics of one chunk, or of all chunks so far.
-
-    Attributes:
-      counts: number of documents, sentences, tokens and so on, by name.
-      issues: what was cut or left out, with places.
-      unknown_words: word -> number of times that it became [UNK].
-      first_places: word -> `file:line` where it first became [UNK].
-    """
+    """Statistics of one chunk, or of all chunks so far."""
+    # Numbers of documents, sentences, tokens and so on, by name.
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    issues: DataIssues = dataclasses.field(default_factory=DataIssues)
+    issues: DataIssues = dataclasses.field(default_factory=DataIssues)  # what was cut or left out, with places
+    # Word -> number of times that it became [UNK], and `file:line` where it first did.
     unknown_words: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     first_places: dict[str, str] = dataclasses.field(default_factory=dict)
 

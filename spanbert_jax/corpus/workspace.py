@@ -19,8 +19,7 @@ _FILES = {REPORT, f"{REPORT}.tmp", f"{REPORT}.new", TOKENIZER, UNIGRAM, DATASET_
 def workspace(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty, locked directory beside `out`. It is removed at the end unless it was renamed.
 
-    Raises:
-      UserError: `out` holds something other than a corpus, another process prepares it, or the disk cannot be written.
+    Raises UserError if `out` is something other than a corpus, another process prepares it, or it cannot be written.
     """
     _check_replaceable(out)
     work = out.absolute().with_name(f".{out.absolute().name}.partial")

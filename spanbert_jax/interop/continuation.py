@@ -41,14 +41,8 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
     boundary head beyond the stored ones repeat the last. Rows of new vocabulary entries are the mean of the rows of the
     tokens that the stored vocabulary splits them into. The log reports each of these.
 
-    Args:
-      pretrained: the stored weights.
-      model: a model of the same shape, or with fewer layers.
-      tokenizer: the model's tokenizer.
-      seed: seed of new heads and new rows.
-
-    Raises:
-      UserError: the stored vocabulary is unknown, or a tensor does not fit.
+    The model has the same shape, or fewer layers; `tokenizer` is the model's; `seed` is for new heads and new rows.
+    Raises UserError if the stored vocabulary is unknown, or a tensor does not fit.
     """
     pretrained.tensors.check_ties()
     config, old, tensors = model.config, pretrained.config, pretrained.tensors

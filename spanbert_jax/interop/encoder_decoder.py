@@ -31,14 +31,10 @@ _TIED = "tie_encoder_decoder"
 
 def load_encoder_decoder(name_or_path: str | pathlib.Path,
                          dtype: str = "float32") -> tuple[EncoderDecoder, dict[str, Any]]:
-    """Returns an encoder-decoder model and its parameters.
+    """Returns an encoder-decoder model, with activations of `dtype`, and its parameters.
 
-    Args:
-      name_or_path: a directory of an EncoderDecoderModel, or its name on the Hugging Face hub.
-      dtype: of the activations.
-
-    Raises:
-      UserError: a file or tensor, which the message names, is missing or invalid.
+    `name_or_path` is a directory of an EncoderDecoderModel, or its name on the Hugging Face hub. Raises UserError if a
+    file or tensor, which the message names, is missing or invalid.
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "an EncoderDecoderModel")
@@ -113,12 +109,8 @@ def open_decoder(name_or_path: str | pathlib.Path,
                  memory_width: int) -> tuple[ModelConfig, NamedTensors, dict[str, Any] | None]:
     """Returns config and tensors of a stored decoder, and the projection from the encoder's width if it differs.
 
-    Args:
-      name_or_path: a GPT-2, which has no attention to an encoder yet, or an EncoderDecoderModel.
-      memory_width: width of the encoder.
-
-    Raises:
-      UserError: a file or tensor, which the message names, is missing or invalid.
+    `name_or_path` is a GPT-2, which has no attention to an encoder yet, or an EncoderDecoderModel; `memory_width` is
+    the encoder's. Raises UserError if a file or tensor, which the message names, is missing or invalid.
     """
     path = locate(name_or_path)
     values, file = _read_config(path, "a GPT-2 or an EncoderDecoderModel")
@@ -149,10 +141,9 @@ def _bridge(path: pathlib.Path, files: list[Tensors], width: int, decoder_width:
 def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pathlib.Path,
                          settings: GenerationSettings, tokenizer: Tokenizer | None = None,
                          target_tokenizer: Tokenizer | None = None) -> None:
-    """Writes an encoder-decoder model as a directory of transformers' EncoderDecoderModel.
+    """Writes an encoder-decoder model as a new directory of transformers' EncoderDecoderModel.
 
     Args:
-      directory: directory to create.
       settings: generation settings, which become the defaults of transformers' `generate`.
       tokenizer: tokenizer of the sources.
       target_tokenizer: another tokenizer of the targets; written to `TARGET_TOKENIZER_FOLDER` in the directory.

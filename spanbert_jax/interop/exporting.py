@@ -38,14 +38,8 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
                     tokenizer: Tokenizer | None = None) -> None:
     """Writes a model as a directory of transformers, which `from_pretrained` reads back bit for bit.
 
-    Args:
-      model: the model.
-      params: its parameters.
-      directory: a new or empty directory.
-      tokenizer: tokenizer to write with the model.
-
-    Raises:
-      UserError: `directory` is not empty, or cannot be written; nothing is left of it then.
+    A `tokenizer` is written with it. Raises UserError if `directory` is not empty, or cannot be written; nothing is
+    left of it then.
     """
     export(model, params, directory, "huggingface", tokenizer, compare=False)
 
@@ -53,20 +47,14 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
 def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: str, tokenizer: Tokenizer | None = None,
            facts: dict[str, Any] | None = None, compare: bool = True,
            original: pathlib.Path | None = None) -> Comparison | None:
-    """Exports a model in a format, with a model card. The exported model computes in float32.
+    """Exports a model into a new directory, with a model card. Returns the comparison, with `compare`.
 
     Args:
-      model: the model.
-      params: its parameters.
-      out: directory to create.
-      format: one of `FORMATS`.
+      format: one of `FORMATS`; the exported model computes in float32.
       tokenizer: written with it.
       facts: about its training run, for the card, as in `Pretrained`.
       compare: run the exported model with the library that it is for, if that is installed.
       original: directory that the model was read from; compared with instead if the library can read it.
-
-    Returns:
-      The comparison, with `compare`.
 
     Raises:
       UserError: `out` is not empty, a package is missing, or the disk is full.
@@ -155,15 +143,10 @@ def outputs_of(model: EncoderModel, params: Any, inputs: dict[str, np.ndarray]) 
 
 
 def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], real: np.ndarray) -> float:
-    """Returns the largest difference of any output, relative to its largest value or to 1 if that is more.
+    """Returns the largest difference of any output of an export, relative to its largest value or to 1 if more.
 
-    Args:
-      ours: outputs of the model.
-      theirs: outputs of the exported model.
-      real: [B, S] booleans, False at padding, whose outputs are unused and can have a hundred times the rounding error.
-
-    Raises:
-      RunFailed: outputs differ in name or shape; transformers may lack the pooler's.
+    `real` [B, S] is False at padding, whose outputs are unused and can have a hundred times the rounding error. Raises
+    RunFailed if outputs differ in name or shape; transformers may lack the pooler's.
     """
     shapes = [{name: value.shape for name, value in outputs.items()} for outputs in (ours, theirs)]
     if not shapes[1].items() <= shapes[0].items() or shapes[0].keys() - shapes[1].keys() - {"pooler_output"}:

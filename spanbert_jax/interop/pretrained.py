@@ -70,12 +70,8 @@ class Pretrained:
 def open_pretrained(name_or_path: str | pathlib.Path, step: int | None = None) -> Pretrained:
     """Locates weights and reads their names, config and heads. Each tensor is read when it is needed.
 
-    Args:
-      name_or_path: as for `from_pretrained`.
-      step: step of the checkpoint in a workdir; None for the newest valid one.
-
-    Raises:
-      UserError: a file is missing, incomplete, or of another architecture.
+    `name_or_path` is as for `from_pretrained`, and `step` a checkpoint in a workdir, None for the newest valid one.
+    Raises UserError if a file is missing, incomplete, or of another architecture.
     """
     with readable(name_or_path):
         return _open(locate(name_or_path), step)
@@ -121,8 +117,7 @@ def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
 def load_params(pretrained: Pretrained, model: EncoderModel, seed: int = 0) -> dict[str, Any]:
     """Returns parameters, as JAX arrays, for a model from `Pretrained.model`. `seed` is for heads that are not stored.
 
-    Raises:
-      UserError: a tensor, which the message names, is missing or invalid.
+    Raises UserError if a tensor, which the message names, is missing or invalid.
     """
     tensors = pretrained.tensors
     if TOKEN_EMBEDDING in model.head.inputs:
@@ -161,14 +156,10 @@ def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *
 
 
 def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
-    """Returns the tokenizer of a model, or of a file (vocab.txt, tokenizer.json).
+    """Returns the tokenizer of a model, given as for `from_pretrained`, or of a file (vocab.txt, tokenizer.json).
 
-    Args:
-      name_or_path: a model as for `from_pretrained`, or a file.
-      lowercase: as in `text.load_tokenizer`.
-
-    Raises:
-      NoTokenizer: there is none; for the released SpanBERT archives the message names theirs.
+    `lowercase` is as in `text.load_tokenizer`. Raises NoTokenizer if there is none; for the released SpanBERT archives
+    the message names theirs.
     """
     path = locate(name_or_path)
     if path.is_file() and path.name.endswith((".txt", ".json")) and not path.name.endswith(".index.json"):
@@ -183,8 +174,7 @@ def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = No
 def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[Tokenizer | None, str]:
     """Returns the tokenizer of a model, or the `given` path's; or None and the reason why there is none.
 
-    Raises:
-      UserError: it has more entries than the model's vocabulary, so it is another model's.
+    Raises UserError if it has more entries than the model's vocabulary, so it is another model's.
     """
     path = given or pretrained.path
     try:

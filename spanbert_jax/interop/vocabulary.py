@@ -20,10 +20,7 @@ class Transplant:
         return sum(not ids for ids in self.sources)
 
     def apply(self, rows: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-        """Returns new float32 rows from old ones [V, ...].
-
-        Rows are drawn at random with a standard `deviation`; biases [V] of such tokens are zero.
-        """
+        """Returns new float32 rows from old ones [V, ...]. `deviation` is of drawn rows; drawn biases [V] are zero."""
         rows = rows.astype(np.float32)
         new = rows[[ids[0] if ids else 0 for ids in self.sources]]
         for token, ids in enumerate(self.sources):

@@ -24,14 +24,9 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
          finish: Callable[[np.ndarray], Any] = lambda array: array) -> dict[str, Any]:
     """Returns the parameters of a model from tensors; heads that are missing are initialized, with a warning.
 
-    Args:
-      model: the model.
-      tensors: tensors under the names of its architecture.
-      seed: seed of new heads.
-      finish: called with each complete float32 parameter; the tree holds its results.
-
-    Raises:
-      UserError: a tensor is missing, has another shape, or has numbers that are not finite.
+    The `tensors` have the names of the model's architecture; `seed` is of new heads; `finish` is called with each
+    complete float32 parameter, and the tree holds its results. Raises UserError if a tensor is missing, has another
+    shape, or has numbers that are not finite.
     """
     there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
     new = {leaf.module for leaf in leaves(model)} - there
@@ -102,10 +97,7 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_checked(tensors: LocatedTensors, name: str, leaf: Leaf) -> np.ndarray:
-    """Reads a tensor. Raises UserError if its shape or dtype is wrong, or a number is not finite.
-
-    A vocabulary may have more rows.
-    """
+    """Reads a tensor; a vocabulary may have more rows. Raises UserError for a wrong shape or dtype, infinity or NaN."""
     wanted, found, where = leaf.tensor_shape, tensors.shapes[name], tensors.where(name)
     padded = leaf.rows is not None and found[:1] >= wanted[:1] and found[1:] == wanted[1:]
     if found != wanted and not padded:

@@ -16,8 +16,7 @@ _ABBREVIATIONS = frozenset(
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Returns the half-open character spans of sentences, without surrounding white space.
 
-    A blank line ends a sentence; a single line end does not, because prose may be hard-wrapped. Every character outside
-    the spans is white space.
+    A blank line ends a sentence; a line end does not: prose may be hard-wrapped. All outside the spans is white space.
     """
     spans, start = list[tuple[int, int]](), 0
     for match in _END.finditer(text):

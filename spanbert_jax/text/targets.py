@@ -49,9 +49,8 @@ def train_target_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     """Loads a target tokenizer. Raises UserError if there is none.
 
-    Args:
-      path: a tokenizer.json, a BERT vocab.txt, or a directory with one of them or with GPT-2's vocab.json and
-        merges.txt. In the directory of a model with a target tokenizer of its own, that one is loaded.
+    `path` is a tokenizer.json, a BERT vocab.txt, or a directory with one of them or with GPT-2's vocab.json and
+    merges.txt. In the directory of a model with a target tokenizer of its own, that one is loaded.
     """
     folder = pathlib.Path(path).expanduser()
     if (folder / TARGET_TOKENIZER_FOLDER).is_dir():

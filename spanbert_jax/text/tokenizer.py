@@ -62,15 +62,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     """Trains a WordPiece vocabulary. The same texts always give the same vocabulary.
 
     The library numbers the characters inside words in hash order and breaks ties between merges by these numbers, so
-    two runs would differ. Passing the alphabet in a fixed order avoids that.
+    two runs would differ. Passing the alphabet in a fixed order avoids that. Raises UserError if vocab_size is below
+    64, or there is no text.
 
     Args:
       texts: read twice; an iterator is first collected into a list.
       vocab_size: maximum size, special tokens included. Special tokens come first, and [PAD] is 0.
       lowercase: lower-case the text and strip its accents.
-
-    Raises:
-      UserError: vocab_size is below 64, or there is no text.
     """
     if vocab_size < MIN_VOCAB_SIZE:
         raise UserError(f"vocab_size is {vocab_size}: it must be at least {MIN_VOCAB_SIZE}")

@@ -1,8 +1,4 @@
-"""Sources to documents: one module per corpus format, registered by name in `FORMATS`.
-
-A new format is one module with a `CorpusFormat` and one name in `FORMATS` (or in the entry point group
-`spanbert_jax.corpus_formats`).
-"""
+"""Sources to documents. A format is one module with a `CorpusFormat`, and a name in `FORMATS` or an entry point."""
 import glob
 import gzip
 import os
@@ -60,8 +56,7 @@ def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path
 def read_documents(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
     """Yields the documents of one source in order and counts in `issues` what was repaired.
 
-    Raises:
-      UserError: the file cannot be read, its gzip data is broken, or a record is invalid or lacks the text field.
+    Raises UserError if the file cannot be read, its gzip data is broken, or a record is invalid or lacks the text.
     """
     try:
         yield from FORMATS.get(file.format).read(file, fields, issues)

@@ -34,16 +34,11 @@ class FieldNames:
 
 @dataclasses.dataclass(frozen=True)
 class CorpusFormat:
-    """How the sources of one format are found and read.
-
-    Attributes:
-      read: yields the documents of a source in order and counts what it repaired or left out. It may raise OSError and
-        the errors of gzip; `read_documents` turns them into a UserError.
-      suffixes: lower-case file name suffixes, without ".gz", that select this format if the format is "auto".
-      find: for sources that are not files: returns the SourceFile if a source is of this format, else None. Its
-        arguments are the source, such as "tfds:NAME", and the directory for files that prepare generates. None for
-        formats of files.
-    """
+    """How the sources of one format are found and read."""
+    # Yields the documents of a source in order and counts what it repaired or left out. It may raise OSError and the
+    # errors of gzip; `read_documents` turns them into a UserError.
     read: Callable[[SourceFile, FieldNames, DataIssues], Iterator[Document]]
-    suffixes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()  # of file names, lower-case, without ".gz", that select this format for "auto"
+    # For sources that are not files; None for formats of files. From a source, such as "tfds:NAME", and the directory
+    # for files that prepare generates, to the SourceFile if the source is of this format, else None.
     find: Callable[[str, pathlib.Path | None], SourceFile | None] | None = None

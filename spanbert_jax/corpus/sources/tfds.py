@@ -51,8 +51,7 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
 def _open(file: SourceFile) -> Sequence[dict[str, Any]]:
     """Opens a TFDS dataset, given by directory or by name, without running code of the dataset.
 
-    TFDS imports the modules that features.json names, which could be any module Python finds. Only those of TFDS itself
-    are allowed.
+    TFDS imports the modules that features.json names, which could be any. Only those of TFDS itself are allowed.
     """
     import tensorflow_datasets as tfds  # slow to import, and most corpora need no TFDS source
     from tensorflow_datasets.core import read_only_builder

@@ -46,11 +46,7 @@ class Conversion:
         return NamedTensors(path, files, self.names, self.rename, prefix)
 
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
-        """Checks a config.json, as of a `decoder` with attention to an encoder or of an encoder. Fields may be missing.
-
-        Raises:
-          UserError: naming the field.
-        """
+        """Raises UserError if a config.json has an unreadable value; a `decoder` may have attention to an encoder."""
         for field, allowed in {**self.required, **({} if decoder else self.encoder_only)}.items():
             if values.get(field, allowed) not in (allowed, None):
                 raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {self.described}")

@@ -61,16 +61,14 @@ _FIELDS = {
     "num_heads": "num_attention_heads", "feed_forward": "intermediate_size",
     "max_positions": "max_position_embeddings", "token_types": "type_vocab_size", "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob", "layer_norm_epsilon": "layer_norm_eps",
-    "initializer_range": "initializer_range", "clamp_attention": "clamp_attention",
-}
+    "initializer_range": "initializer_range", "clamp_attention": "clamp_attention"}
 # The only values that can be read, where config.json has the field.
 _REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 _ENCODER = {"is_decoder": False, "add_cross_attention": False}
 _CLASSES = {
     None: "BertModel", "masked_lm": "BertForMaskedLM", "pretraining": "BertForPreTraining",
     "question_answering": "BertForQuestionAnswering", "sequence_classification": "BertForSequenceClassification",
-    "token_classification": "BertForTokenClassification", "decoder": "BertLMHeadModel",
-}
+    "token_classification": "BertForTokenClassification", "decoder": "BertLMHeadModel"}
 # The width of a head where no config says how many there are, that of every published BERT.
 _HEAD_WIDTH = 64
 
@@ -85,8 +83,7 @@ _FUSED_PARTS = ("query", "key", "value")
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> StoredParts:
     """Returns config and heads of stored tensors. Values that config.json lacks are read from the shapes.
 
-    Raises:
-      UserError: config and tensors contradict each other, or neither gives the number of attention heads.
+    Raises UserError if config and tensors contradict each other, or neither gives the number of attention heads.
     """
     has, shapes = tensors.shapes.__contains__, tensors.shapes
     pretraining = PretrainingHeads(boundary=has(place := NAMES.tensor("boundary_head/place", "embedding")),

@@ -39,12 +39,10 @@ _KERNELS = ("c_attn", "c_proj", "c_fc", "q_attn")
 _BUFFERS = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")
 _TIE = "lm_head.weight"
 # Fields of our config -> fields of config.json.
-_FIELDS = {
-    "vocab_size": "vocab_size", "num_layers": "n_layer", "width": "n_embd", "num_heads": "n_head",
-    "feed_forward": "n_inner", "max_positions": "n_positions", "dropout": "resid_pdrop",
-    "attention_dropout": "attn_pdrop", "layer_norm_epsilon": "layer_norm_epsilon",
-    "initializer_range": "initializer_range",
-}
+_FIELDS = {"vocab_size": "vocab_size", "num_layers": "n_layer", "width": "n_embd", "num_heads": "n_head",
+           "feed_forward": "n_inner", "max_positions": "n_positions", "dropout": "resid_pdrop",
+           "attention_dropout": "attn_pdrop", "layer_norm_epsilon": "layer_norm_epsilon",
+           "initializer_range": "initializer_range"}
 _DEFAULTS = {"resid_pdrop": 0.1, "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02}
 # The only values that can be read, where config.json has the field.
 _REQUIRED = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_attn_weights": True,

@@ -56,8 +56,7 @@ def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, 
     config, facts = model.config, facts or {}
     parts = [
         "---", "library_name: transformers" if format == "huggingface" else f"tags: [{format}]",
-        "license: other  # to be filled in", "---", "",
-        f"# {name}", "",
+        "license: other  # to be filled in", "---", "", f"# {name}", "",
         f"{model.head.description} of the architecture {config.architecture!r}, exported by spanbert-jax.", "",
         f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
         f"{config.vocab_size:,} vocabulary entries, texts of up to {config.max_positions} tokens.", "", "## Use", ""]

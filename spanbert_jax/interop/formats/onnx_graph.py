@@ -31,10 +31,8 @@ def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) ->
     Inputs are input_ids, attention_mask and token_type_ids, all [B, S] int64. Positions are counted from the start of
     the row; no token attends to a position whose attention_mask is 0. The outputs are named and shaped as in
     `spanbert_jax.model.encoder_model.Outputs`. Of the `tensors`, float32 in Hugging Face's names and layouts, those
-    that the model has become the graph's initializers.
-
-    Raises:
-      UserError: there is no ONNX graph for the architecture or the head.
+    that the model has become the graph's initializers. Raises UserError if there is no ONNX graph for the architecture
+    or the head.
     """
     for name, known, what in ((config.architecture, _ENCODERS, "architecture"), (head.name, _HEADS, "head")):
         if name not in known:

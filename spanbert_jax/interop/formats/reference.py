@@ -1,7 +1,6 @@
 """The layout of the released SpanBERT: config.json, vocab.txt and a pytorch_model.bin that PyTorch 1.2 reads.
 
-Parameters of layer norms are called gamma and beta, output layers repeat the token embedding, and the boundary head has
-the original's names.
+Layer norms have gamma and beta, output layers repeat the token embedding, the boundary head has the original's names.
 """
 import pathlib
 from typing import Any

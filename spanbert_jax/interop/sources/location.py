@@ -29,10 +29,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
     """Returns the file or directory of a path, or of a name on the Hugging Face hub, which is downloaded.
 
-    An existing path takes precedence. Archives are unpacked into the user's cache folder.
-
-    Raises:
-      UserError: there is neither such a path nor such a name.
+    An existing path takes precedence. Archives are unpacked into the user's cache folder. Raises UserError if there is
+    neither such a path nor such a name.
     """
     path = pathlib.Path(name_or_path).expanduser()
     if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files

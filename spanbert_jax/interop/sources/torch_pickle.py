@@ -73,8 +73,7 @@ def locate(name: str, tensor: StoredTensor, storages: dict[str, tuple[int, int]]
     dtype = _DTYPES[storage.kind]
     if all(type(number) is int and number >= 0 for number in (storage.count, offset, *shape, *strides)):
         count = 0 if 0 in shape else 1 + sum((length - 1) * stride for length, stride in zip(shape, strides))
-        if (len(shape) == len(strides) and offset + count <= storage.count
-                and storage.count * dtype.itemsize <= size):
+        if len(shape) == len(strides) and offset + count <= storage.count and storage.count * dtype.itemsize <= size:
             return Place(start + offset * dtype.itemsize, count, dtype, shape, strides)
     raise Unreadable(f"tensor {name!r} does not fit its storage; the file is damaged, fetch it again")
 

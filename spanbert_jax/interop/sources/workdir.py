@@ -41,15 +41,8 @@ class _Checkpoint:
 def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, StoredParts, dict[str, Any]]:
     """Reads the parameters in a checkpoint of a run, verified against their checksums. Every process must call it.
 
-    Args:
-      path: the workdir.
-      step: step of the checkpoint; None for the newest valid one.
-
-    Returns:
-      The parameters as tensors; their model; "step", "config" and "corpus" as the run remembers them.
-
-    Raises:
-      UserError: there is no valid checkpoint.
+    Returns the parameters as tensors; their model; and "step", "config" and "corpus" as the run remembers them. The
+    newest valid checkpoint is read if `step` is None. Raises UserError if there is no valid one.
     """
     with Checkpointer(path, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
