@@ -264,7 +264,7 @@ def test_another_task_and_a_missing_model_are_rejected(models, tmp_path):
 
 @pytest.mark.parametrize("damage,message", [
     (lambda stored: {**stored, "task": "guessing"}, "task.json: unknown task 'guessing'; allowed: "),
-    (lambda stored: {**stored, "settings": {"length": 0}}, "task.json: config.task.length=0: must be at least 1"),
+    (lambda stored: {**stored, "settings": {"length": 0}}, "task.json: config.task.length=0: must be at least 3"),
     (lambda stored: {**stored, "settings": None}, "task.json: config.task=None: is a section"),
     (lambda stored: [stored], "not a task file as fine-tuning writes it"),
     (lambda stored: {**stored, "fitted": {"labels": ["a", "b"]}}, "the weights do not belong to the task"),
