@@ -3,10 +3,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.protocol import NOT_FINITE
+from spanbert_jax.tasks.protocol import NOT_FINITE, softmax
 
 NO_TEXT = "the context has no text that could contain an answer"
 
@@ -64,7 +63,7 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
     odds = null["score"] - (texts[0]["score"] if texts else 0.0)
     given = null if not texts or (limits.null_answers and odds > limits.null_threshold) else texts[0]
     listed = texts + [null] if limits.null_answers or not texts else texts
-    for entry, probability in zip(listed, softmax([entry["score"] for entry in listed]).tolist()):
+    for entry, probability in zip(listed, softmax(np.array([entry["score"] for entry in listed])).tolist()):
         entry["probability"] = probability
     answer = {"answer": given["text"], "start": given["start"], "end": given["end"], "score": given["probability"],
               "null_odds": odds, "best_answer": texts[0]["text"] if texts else "",

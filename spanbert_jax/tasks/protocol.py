@@ -291,6 +291,12 @@ def fitted_values(task: Task) -> dict[str, Any]:
                                   if value != defaults[name]}))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis. SciPy's takes a sixth of a second to import."""
+    exponentials = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
 def read_all(task: Task[E], paths: str, issues: DataIssues, with_labels: bool = True) -> list[E]:
     """All examples of comma-separated files, folders and globs. Raises UserError if none, or if examples conflict."""
     examples = [example for file in resolve_files(paths) for example in task.read(file, issues, with_labels)]

@@ -7,7 +7,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
@@ -20,7 +19,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
-from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
+from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
@@ -153,7 +152,7 @@ class RelationExtraction(Task[Relation]):
         logits = np.asarray(outputs["logits"], np.float64)
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :_N_BEST]
         predictions = []
-        for example, order, row in zip(examples, best.tolist(), softmax(logits, axis=-1), strict=True):
+        for example, order, row in zip(examples, best.tolist(), softmax(logits), strict=True):
             scores = {self.labels[index]: float(row[index]) for index in order}
             predictions.append({"id": example.id, "relation": self.labels[order[0]], "score": float(row[order[0]]),
                                 "scores": scores, **example.entities()})

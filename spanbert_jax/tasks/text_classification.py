@@ -6,7 +6,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
@@ -16,7 +15,7 @@ from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
-from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings
+from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
@@ -175,7 +174,7 @@ class TextClassification(Task[Text]):
         if self._source.regression:
             return [{"id": example.id, "value": value}
                     for example, value in zip(examples, logits[:, 0].tolist(), strict=True)]
-        labels, likeliest, probabilities = self.labels, logits.argmax(axis=-1).tolist(), softmax(logits, axis=-1)
+        labels, likeliest, probabilities = self.labels, logits.argmax(axis=-1).tolist(), softmax(logits)
         return [{"id": example.id, "label": labels[best], "score": row[best], "scores": dict(zip(labels, row))}
                 for example, best, row in zip(examples, likeliest, probabilities.tolist(), strict=True)]
 
