@@ -30,11 +30,11 @@ fail() { say "$*"; exit 1; }
 number() { [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || mistake "$1 $2: must be a whole number, $3 or more"; }
 
 read_flags() {
-  verb=${1:-}
-  case $verb in
+  action=${1:-}
+  case $action in
     run | status | logs | down) shift ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
-    *) mistake "${verb:-no command}: the commands are run, status, logs and down; --help shows how" ;;
+    *) mistake "${action:-no command}: the commands are run, status, logs and down; --help shows how" ;;
   esac
   name='' zone='' type='' share='' project='' runtime='' network='' slices=1 restarts=100 poll=30
   spot=true keep=false dry_run=false
@@ -64,7 +64,7 @@ check_flags() {
   number --slices "$slices" 1
   number --restarts "$restarts" 0
   number --poll "$poll" 0
-  [[ $verb == run ]] || return 0
+  [[ $action == run ]] || return 0
   [[ -n $type ]] || mistake "--type: must be given, such as v5litepod-16; the table in launch/tpu_vm.md has more"
   [[ $share == *:/* ]] ||
     mistake "--share '$share': must be given as HOST:/DIR, an NFS share such as Filestore's, for checkpoints and logs"
@@ -282,7 +282,7 @@ if ! $dry_run; then
     mistake "gcloud is not on PATH; install it from https://cloud.google.com/sdk/docs/install, then run: gcloud init"
   mkdir -p "$folder"
 fi
-case $verb in
+case $action in
   run) if $dry_run; then dry_run; else run; fi ;;
   status)
     now=$(state)

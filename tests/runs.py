@@ -98,7 +98,7 @@ class Process:
     """
 
     def __init__(self, files: Files, workdir: pathlib.Path, *overrides: str, processes: int = 1, devices: int = 1,
-                 launcher: tuple[str, ...] = (), cache: pathlib.Path | None = None, verb: str = "train"):
+                 launcher: tuple[str, ...] = (), cache: pathlib.Path | None = None, command: str = "train"):
         """Starts the command.
 
         Args:
@@ -107,11 +107,11 @@ class Process:
           devices: number of simulated devices of each process.
           launcher: further arguments of launch/local.py, which then starts a single process too.
           cache: folder of compiled programs; None for the one that all runs share.
-          verb: the command.
+          command: the command of spanbert-jax.
         """
         config = [f"--config={files.folder / 'config.py'}", f"--config.data.path={files.corpus}"]
-        argv = [sys.executable, "-m", "spanbert_jax", verb, "--workdir", str(workdir),
-                *(config if verb == "train" else []), *overrides]
+        argv = [sys.executable, "-m", "spanbert_jax", command, "--workdir", str(workdir),
+                *(config if command == "train" else []), *overrides]
         if processes > 1 or launcher:
             argv = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={processes}",
                     f"--devices={devices}", *launcher, "--", *argv]

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = read_flags(argv)
     try:
         cluster = Cluster(args)
-        if args.verb == "down":
+        if args.action == "down":
             cluster.delete()
-        elif args.verb == "logs":
+        elif args.action == "logs":
             cluster.bring_logs()
         else:
             return cluster.run(yaml.safe_dump(render(args), sort_keys=False, width=1000))
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the arguments; `command` is the command to run, and `accelerator` the kind of nodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="tpu|gpu|logs|down")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="tpu|gpu|logs|down")
     every = argparse.ArgumentParser(add_help=False)
     every.add_argument("--name", required=True, help="name of the JobSet")
     every.add_argument("--namespace", default="", help="(default: kubectl's)")
@@ -76,21 +76,21 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     runs.add_argument("--keep", action="store_true", help="do not delete the JobSet when the run has ended")
     runs.add_argument("--poll", type=float, default=15, metavar="SECONDS", help="(default: %(default)s)")
     runs.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
-    tpu = verbs.add_parser("tpu", parents=[every, runs], help="on TPU slices")
+    tpu = actions.add_parser("tpu", parents=[every, runs], help="on TPU slices")
     tpu.add_argument("--type", required=True, choices=sorted(TPU_TYPES))
     tpu.add_argument("--topology", required=True, metavar="AxB",
                      help="topology of a slice, such as 4x4, or 2x2x4 for v4 and v5p")
     tpu.add_argument("--slices", type=int, default=1, metavar="N", help="(default: %(default)s)")
-    gpu = verbs.add_parser("gpu", parents=[every, runs], help="on GPU nodes")
+    gpu = actions.add_parser("gpu", parents=[every, runs], help="on GPU nodes")
     gpu.add_argument("--type", default="nvidia-h100-80gb", help="GKE's name of the GPU (default: %(default)s)")
     gpu.add_argument("--nodes", type=int, default=1, metavar="N", help="(default: %(default)s)")
     gpu.add_argument("--gpus", type=int, default=8, metavar="N",
                      help="number of GPUs of a node; all are used (default: %(default)s)")
-    for verb, help_text in (("logs", "fetch the logs"), ("down", "delete the JobSet, running or not")):
-        verbs.add_parser(verb, parents=[every], help=help_text)
+    for action, help_text in (("logs", "fetch the logs"), ("down", "delete the JobSet, running or not")):
+        actions.add_parser(action, parents=[every], help=help_text)
     args = parser.parse_args(argv)
-    if args.verb in ("tpu", "gpu"):
-        args.accelerator = args.verb
+    if args.action in ("tpu", "gpu"):
+        args.accelerator = args.action
         args.command = args.command[1:] if args.command[:1] == ["--"] else args.command
     return args
 

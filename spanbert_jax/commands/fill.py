@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fills the [MASK]s and prints the fillings."""
     from spanbert_jax.interop.pretrained import load_tokenizer
-    from spanbert_jax.tasks.filling import fill, load_network
-    tokenizer, network = load_tokenizer(args.tokenizer or args.model), load_network(args.model)
-    filled = [(text, fill(network, text, args.k, tokenizer)) for text in args.texts]
+    from spanbert_jax.tasks.filling import fill, load_filling_model
+    tokenizer, model = load_tokenizer(args.tokenizer or args.model), load_filling_model(args.model)
+    filled = [(text, fill(model, text, args.k, tokenizer)) for text in args.texts]
     if args.json:
         print(json.dumps([{"text": text, "runs": list(map(dataclasses.asdict, runs))} for text, runs in filled]))
         return 0

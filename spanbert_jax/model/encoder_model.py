@@ -67,7 +67,7 @@ class EncoderModel(nn.Module):
             segments, last = attention_mask, self.config.max_positions - 1
             positions = jnp.minimum(position_ids(segments), last)
         elif input_ids.shape[1] > self.config.max_positions:
-            raise ValueError(f"rows of {input_ids.shape[1]} positions: the network has {self.config.max_positions}")
+            raise ValueError(f"rows of {input_ids.shape[1]} positions: the model has {self.config.max_positions}")
         else:
             segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
             positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)

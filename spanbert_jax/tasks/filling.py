@@ -54,7 +54,7 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
     edge of a text have no boundary targets in training, here as in the reference. Special tokens are never predicted.
 
     Args:
-      model: a name or path as for `from_pretrained`, or a model and its parameters as from `load_network`.
+      model: a name or path as for `from_pretrained`, or a model and its parameters as from `load_filling_model`.
       text: contains at least one [MASK].
       k: number of fillings; fewer are returned if there are no more.
       tokenizer: the one that the model was trained with; by default the one at the name or path.
@@ -69,22 +69,22 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
         raise UserError(f"k={k}: must be at least 1")
     if isinstance(model, (str, pathlib.Path)):
         tokenizer = tokenizer or load_tokenizer(model)
-        model = load_network(model)
-    network, params = model
-    if TOKEN_EMBEDDING not in network.head.inputs:
+        model = load_filling_model(model)
+    encoder, params = model
+    if TOKEN_EMBEDDING not in encoder.head.inputs:
         raise UserError(_NO_HEAD)
     if tokenizer is None:
         raise UserError("no tokenizer: give the one that the model was trained with (spanbert_jax.load_tokenizer)")
-    config, special = network.config, special_ids(tokenizer)
+    config, special = encoder.config, special_ids(tokenizer)
     proposable = _proposable(tokenizer, config.vocab_size)
     tokens = _encode(text, tokenizer, special, config.max_positions)
     # Start and length of each run of [MASK]s.
     groups = itertools.groupby(range(len(tokens)), key=lambda position: tokens[position] == special.mask)
     runs = [((positions := list(group))[0], len(positions)) for is_mask, group in groups if is_mask]
-    logits, boundary_logits = _predict(network, params, *_inputs(tokens, runs, special.pad, config.max_positions))
+    logits, boundary_logits = _predict(encoder, params, *_inputs(tokens, runs, special.pad, config.max_positions))
     filled = []
     for start, length in runs:
-        at, why_not = slice(start, start + length), _why_no_boundary(network, tokens, start, length, special)
+        at, why_not = slice(start, start + length), _why_no_boundary(encoder, tokens, start, length, special)
         scores = {"masked_token": _log_probabilities(np.asarray(logits)[at], proposable)}
         if not why_not:
             scores["boundary"] = _log_probabilities(np.asarray(boundary_logits)[at], proposable)
@@ -94,13 +94,13 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
     return filled
 
 
-def load_network(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[str, Any]]:
+def load_filling_model(name_or_path: str | pathlib.Path) -> tuple[EncoderModel, dict[str, Any]]:
     """A model with pretraining heads and its parameters. Raises UserError if there is no masked-token head."""
     pretrained = open_pretrained(name_or_path)
     if TOKEN_EMBEDDING not in pretrained.head.inputs:
         raise UserError(f"{pretrained.path}: {_NO_HEAD}")
-    network = pretrained.model(pretrained.head.name)
-    return network, load_params(pretrained, network)
+    encoder = pretrained.model(pretrained.head.name)
+    return encoder, load_params(pretrained, encoder)
 
 
 def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,11 +148,11 @@ def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions:
     return tokens
 
 
-def _why_no_boundary(network: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
+def _why_no_boundary(encoder: EncoderModel, tokens: list[int], start: int, length: int, special: SpecialIds) -> str:
     """Why the boundary head cannot fill a run; empty if it can. The rules are those of masking."""
-    if BOUNDARIES not in network.head.inputs:
+    if BOUNDARIES not in encoder.head.inputs:
         return "the weights have no boundary head"
-    head: Any = network.head
+    head: Any = encoder.head
     places = head.boundary_positions
     if length > places:
         return f"the run has {length} tokens, and the boundary head predicts at most {places}"
@@ -175,17 +175,17 @@ def _inputs(tokens: list[int], runs: list[tuple[int, int]], pad: int, max_positi
     return inputs
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _predict(network: EncoderModel, params: Any, tokens: jax.Array, attention_mask: jax.Array, left: jax.Array,
+@functools.partial(jax.jit, static_argnames="encoder")
+def _predict(encoder: EncoderModel, params: Any, tokens: jax.Array, attention_mask: jax.Array, left: jax.Array,
              right: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """Logits [S, V] of both heads; the boundary head's are defined only inside runs, and None without that head.
 
     All arrays are [1, S]; `left`, `right`, `place`: positions before and after a position's run, and its index in it.
     """
-    outputs: Any = network.apply({"params": params}, tokens, attention_mask)
-    if BOUNDARIES not in network.head.inputs:
+    outputs: Any = encoder.apply({"params": params}, tokens, attention_mask)
+    if BOUNDARIES not in encoder.head.inputs:
         return outputs.logits[0], None
-    boundary: Any = network.apply({"params": params}, outputs.last_hidden_state, left, right, place,
+    boundary: Any = encoder.apply({"params": params}, outputs.last_hidden_state, left, right, place,
                              method="boundary_logits")
     return outputs.logits[0], boundary[0]
 

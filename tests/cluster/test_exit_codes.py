@@ -22,9 +22,9 @@ def test_retryable_statuses():
 
 
 @pytest.fixture
-def verb(monkeypatch):
-    """The verb `train` without a `run` function, which a test sets."""
-    module = types.ModuleType("spanbert_jax.commands.train", "A verb.")
+def command(monkeypatch):
+    """The command `train` without a `run` function, which a test sets."""
+    module = types.ModuleType("spanbert_jax.commands.train", "A command.")
     module.add_arguments = lambda parser: None
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
@@ -34,24 +34,24 @@ def verb(monkeypatch):
     (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
     (SavesFailed("disk full"), SAVES_FAILED, "disk full"),
     (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; run the same command again to continue")])
-def test_errors_are_one_line_messages(verb, capsys, error, status, line):
+def test_errors_are_one_line_messages(command, capsys, error, status, line):
     def run(args):
         raise error
-    verb.run = run
+    command.run = run
     assert main(["train"]) == status
     assert capsys.readouterr().err == f"spanbert-jax train: {line}\n"
 
 
-def test_a_bug_keeps_its_traceback(verb):
+def test_a_bug_keeps_its_traceback(command):
     def run(args):
         raise ValueError("Gloo failed: connection reset by peer")  # a run of one process has no peer
-    verb.run = run
+    command.run = run
     with pytest.raises(ValueError, match="Gloo"):
         main(["train"])
 
 
-def test_the_status_of_a_verb_is_returned(verb):
-    verb.run = lambda args: STOPPED
+def test_the_status_of_a_command_is_returned(command):
+    command.run = lambda args: STOPPED
     assert main(["train"]) == STOPPED
 
 
@@ -69,9 +69,9 @@ def run(args):
     with StopRequest() as stop:
         stop.interruptible(compile)
 
-verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
-verb.add_arguments, verb.run = lambda parser: None, run
-sys.modules[verb.__name__] = verb
+command = types.ModuleType("spanbert_jax.commands.train", "A command.")
+command.add_arguments, command.run = lambda parser: None, run
+sys.modules[command.__name__] = command
 # Not a daemon thread, as in some libraries: a normal exit of Python would wait for it.
 threading.Thread(target=threading.Event().wait).start()
 print("printed before")

@@ -152,8 +152,8 @@ def test_inconsistent_or_incomplete_settings_are_one_line_errors(environ, flags,
     assert "\n" not in str(error.value)
 
 
-# A verb of the command line whose processes join, communicate once, and then run the code of a test.
-VERB = """
+# A command whose processes join, communicate once, and then run the code of a test.
+COMMAND = """
 import sys, types
 import spanbert_jax.cluster.joining
 from spanbert_jax.commands import arguments, main
@@ -170,18 +170,18 @@ def run(args):
     {body}
     return 0
 
-verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
-verb.add_arguments, verb.run = arguments.add_process_arguments, run
-sys.modules[verb.__name__] = verb
+command = types.ModuleType("spanbert_jax.commands.train", "A command.")
+command.add_arguments, command.run = arguments.add_process_arguments, run
+sys.modules[command.__name__] = command
 {before}
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
 def start(*flags, body="", before="", environ=None):
-    """Starts a process that runs the verb and joins the others by flags or environment."""
+    """Starts a process that runs the command and joins the others by flags or environment."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", VERB.format(body=body, before=before), *map(str, flags)], text=True,
+        [sys.executable, "-u", "-c", COMMAND.format(body=body, before=before), *map(str, flags)], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=pathlib.Path(__file__).resolve().parents[2],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **(environ or {})})
 

@@ -1,4 +1,4 @@
-"""The verb `config`: fields with values, help and what differs from the defaults; the reference page of all fields."""
+"""The command `config`: fields, values, help, what differs from the defaults; the reference page of all fields."""
 import json
 import pathlib
 import subprocess

@@ -155,12 +155,12 @@ def test_wrong_values_and_combinations_are_refused_before_any_work(override, mes
         validate(load("quickstart.py", override))
 
 
-@pytest.mark.parametrize("verb", ["config", "plan", "prepare", "train", "evaluate", "predict", "sweep"])
-def test_help_of_each_verb_has_an_example(verb, capsys):
+@pytest.mark.parametrize("command", ["config", "plan", "prepare", "train", "evaluate", "predict", "sweep"])
+def test_help_of_each_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([command, "--help"])
     assert stop.value.code == 0
-    examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"  spanbert-jax {verb} ")]
+    examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"  spanbert-jax {command} ")]
     assert any("--" in line for line in examples)
 
 

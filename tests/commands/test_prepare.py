@@ -1,4 +1,4 @@
-"""The verb `prepare`: flags reach the settings, and mistakes are one line with exit code 2."""
+"""The command `prepare`: flags reach the settings, and mistakes are one line with exit code 2."""
 import argparse
 import subprocess
 import sys

@@ -39,9 +39,9 @@ def run(args):
         print("met in", os.getpid(), flush=True)
 
 import os
-verb = types.ModuleType("spanbert_jax.commands.train", "A verb.")
-verb.add_arguments, verb.run = arguments.add_process_arguments, run
-sys.modules[verb.__name__] = verb
+command = types.ModuleType("spanbert_jax.commands.train", "A command.")
+command.add_arguments, command.run = arguments.add_process_arguments, run
+sys.modules[command.__name__] = command
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 

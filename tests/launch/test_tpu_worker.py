@@ -13,7 +13,7 @@ class Worker:
     """A checkout as it lies on a worker, with a program in the place of spanbert-jax."""
 
     def __init__(self, folder, program, host="t1v-n-1234abcd-w-0"):
-        """Args: program: shell that is given the verb and its arguments; `attempt` is how often it was started."""
+        """Args: program: shell that is given the command and its arguments; `attempt` is how often it was started."""
         self.checkout = folder / "spanbert-jax"
         shutil.copytree(ROOT / "launch", self.checkout / "launch")
         self.logs = folder.parent / "logs"

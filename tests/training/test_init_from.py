@@ -71,7 +71,7 @@ def test_a_run_resumes_without_its_initial_weights(files, trained, tmp_path):
     shutil.rmtree(source)
     run(files, tmp_path / "run", *arguments)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
-    run(files, tmp_path / "run", verb="evaluate")
+    run(files, tmp_path / "run", command="evaluate")
 
 
 def test_weights_are_adapted_to_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):

@@ -56,7 +56,7 @@ def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files,
     assert [got[step] for step in range(1, 6)] == [expected[step] for step in range(1, 6)]
     for step in range(6, 13):
         np.testing.assert_allclose(got[step], expected[step], rtol=1e-5)
-    assert json.loads(run(files, tmp_path, "--json", verb="evaluate").splitlines()[-1])["step"] == 12
+    assert json.loads(run(files, tmp_path, "--json", command="evaluate").splitlines()[-1])["step"] == 12
 
 
 def test_a_finished_run_is_not_changed(files, unbroken):
@@ -68,7 +68,7 @@ def test_a_finished_run_is_not_changed(files, unbroken):
 
 def test_evaluate_agrees_with_training_for_any_batch_size(files, unbroken):
     workdir = unbroken[0]
-    metrics = json.loads(run(files, workdir, "--json", verb="evaluate").splitlines()[-1])
+    metrics = json.loads(run(files, workdir, "--json", command="evaluate").splitlines()[-1])
     assert metrics["step"] == 12
     in_flight = workdir / "checkpoints" / "13.saving"
     in_flight.mkdir()

@@ -90,13 +90,13 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     import transformers
     architecture = getattr(transformers, transformers_class(model))
     with quiet():
-        network, loading = architecture.from_pretrained(
+        torch_model, loading = architecture.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32,
             **{"add_pooling_layer": POOLED in model.head.inputs} if model.head.name is None else {})
     if loading["missing_keys"]:
         raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
     with torch.no_grad():
-        outputs = network.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items()},
+        outputs = torch_model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items()},
                                  output_hidden_states=True)
     values = {_OUTPUTS.get(name, name): value.numpy() for name, value in outputs.items()
               if name != "hidden_states" and value is not None}

@@ -52,7 +52,7 @@ class MetricsWriter:
         Raises:
           UserError: a tracker is unknown, or its files cannot be opened.
         """
-        self._workdir, self._log, self._failing = pathlib.Path(workdir), log, False
+        self._workdir, self._log, self._failure = pathlib.Path(workdir), log, ""
         self._trackers: dict[str, Tracker] = {}
         self.evaluations: Mapping[int, Metrics] = {}
         if is_process_zero():
@@ -76,9 +76,9 @@ class MetricsWriter:
 
     def __exit__(self, *exception: Any) -> None:
         self._call_trackers(lambda tracker: tracker.close())
-        if self._failing:
+        if self._failure:
             with contextlib.suppress(OSError):
-                self._log(f"METRICS LOST: {self._workdir} could not be written until the end of the run")
+                self._log(f"METRICS LOST: until the end of the run they could not be written ({self._failure})")
 
     def write(self, step: int, kind: str, metrics: Metrics) -> None:
         """Writes metrics after `step` updates; `kind` is "train", "evaluation" or "goodput"."""
@@ -90,14 +90,14 @@ class MetricsWriter:
             try:
                 call(tracker)
             except Exception as error:  # a tracker of another package may raise anything
-                reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+                reason = (f"{error.filename or self._workdir}: {error.strerror}" if isinstance(error, OSError)
+                          else f"{type(error).__name__}: {error}")
                 failure = failure or f"{name}: {' '.join(reason.split())}"
-        if bool(failure) == self._failing:
+        if bool(failure) == bool(self._failure):
             return
-        self._failing = bool(failure)
+        self._failure = failure
         with contextlib.suppress(OSError):  # the log may go to the same disk
             if failure:
-                self._log(f"METRICS CANNOT BE WRITTEN to {self._workdir} ({failure}): training continues, and they are "
-                          "kept until they can")
+                self._log(f"METRICS CANNOT BE WRITTEN ({failure}): training continues, and they are kept until then")
             else:
-                self._log(f"Metrics are written to {self._workdir} again, with those kept meanwhile.")
+                self._log("Metrics are written again, with those kept meanwhile.")
