@@ -58,7 +58,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
             done = _begin(partial, _fingerprint(model, inputs, dtype, settings))
         if official is not None and not done:
             require_absent_or_empty(os.fspath(official))
-            if not task.files([], []):
+            if not task.has_official_format:
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)
         examples = (example for file in files for example in task.read(file, issues, with_labels=False))

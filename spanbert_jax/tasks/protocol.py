@@ -253,6 +253,11 @@ class Task(abc.ABC, Generic[E]):
         """Predictions in the task's official formats: file name -> text."""
         return {}
 
+    @property
+    def has_official_format(self) -> bool:
+        """Whether `files` returns anything."""
+        return type(self).files is not Task.files
+
     # Storage.
 
     def save_weights(self, folder: pathlib.Path, model: Model, params: Any, tokenizer: Tokenizer) -> None:

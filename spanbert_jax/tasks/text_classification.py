@@ -189,6 +189,10 @@ class TextClassification(Task[Text]):
         """The submission files of GLUE; none for other tasks."""
         return glue.submission(self._glue, examples, predictions) if self._glue else {}
 
+    @property
+    def has_official_format(self) -> bool:
+        return self._glue is not None
+
 
 def _assemble(first: list[int], second: list[int] | None, special: SpecialIds,
               length: int) -> tuple[list[int], list[int], bool]:

@@ -28,21 +28,27 @@ SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def start(tmp_path_factory):
+    """A small random encoder."""
+    return make_start(tmp_path_factory.mktemp("models") / "start")
+
+
+def save_random_model(folder, start, name, task):
+    """Stores a fitted task with random parameters."""
+    model, tokenizer = open_pretrained(start).model(task.head, task.labels), load_tokenizer(start)
+    params = nn.unbox(model.init(jax.random.key(1), **model.dummy_inputs))["params"]
+    save_model(folder, FineTuned(name, task, model, params, tokenizer))
+
+
+@pytest.fixture(scope="module")
+def models(start, tmp_path_factory):
     """A stored random model for each task."""
     folder = tmp_path_factory.mktemp("models")
-    start = make_start(folder / "start")
-    found = {}
     for name in SETTINGS:
         task = make_task(name, SETTINGS[name])
         examples = list(task.read(write(folder / f"{name}.jsonl", MAKERS[name](50)), DataIssues()))
-        tokenizer = load_tokenizer(start)
-        task = task.fit(examples, tokenizer)
-        model = open_pretrained(start).model(task.head, task.labels)
-        params = nn.unbox(model.init(jax.random.key(1), **model.dummy_inputs))["params"]
-        save_model(folder / name / "model", FineTuned(name, task, model, params, tokenizer))
-        found[name] = folder / name
-    return found
+        save_random_model(folder / name / "model", start, name, task.fit(examples, load_tokenizer(start)))
+    return {name: folder / name for name in SETTINGS}
 
 
 @pytest.fixture
@@ -133,6 +139,19 @@ def test_scores_of_files_and_official_formats(models, tmp_path):
     answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
     assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
+
+
+def test_glue_submissions_of_test_files(start, tmp_path):
+    task = make_task("text_classification", {"glue": "mnli", "length": 32})
+    save_random_model(tmp_path / "model", start, "text_classification", task.fit([], load_tokenizer(start)))
+    files = tmp_path / "test_matched.tsv", tmp_path / "test_mismatched.tsv"
+    for file, index in zip(files, (0, 40)):  # without labels
+        file.write_text(f"index\tsentence1\tsentence2\n{index}\tred cat\told tree\n{index + 1}\tred\tblue\n")
+    predict_files(tmp_path / "model", ",".join(map(str, files)), tmp_path / "out.jsonl", official=tmp_path / "sub")
+    labels = [json.loads(line)["label"] for line in (tmp_path / "out.jsonl").open()]
+    assert {path.name: path.read_text() for path in (tmp_path / "sub").iterdir()} == {
+        "MNLI-m.tsv": f"index\tprediction\n0\t{labels[0]}\n1\t{labels[1]}\n",
+        "MNLI-mm.tsv": f"index\tprediction\n40\t{labels[2]}\n41\t{labels[3]}\n"}
 
 
 def test_the_commands(models, tmp_path, capsys):
