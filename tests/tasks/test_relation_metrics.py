@@ -64,6 +64,12 @@ def test_the_mean_f1_is_the_mean_of_f1s():
     assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((75, 75, 200 / 3))
 
 
+def test_predicted_relations_that_no_answer_has_are_left_out():
+    """As in the official scorer; the F1 of all predictions would be 66.67."""
+    found = semeval_metrics(["Cause-Effect(e1,e2)", "Other"], ["Cause-Effect(e1,e2)", "Message-Topic(e1,e2)"], "Other")
+    assert found == {"precision": 100, "recall": 100, "f1": 100, "micro_f1": 100, "accuracy": 50}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_semeval_metrics_from_a_confusion_matrix(seed):
     answers, predicted = random_names(seed)

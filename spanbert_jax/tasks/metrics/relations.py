@@ -24,7 +24,8 @@ def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: 
 
     For each relation without its direction, a prediction in the wrong direction counts as a wrong prediction and as a
     missed answer. "precision", "recall" and "f1" are means over the relations in `answers` except the negative one; the
-    mean F1 is not computed from mean precision and recall. Also "micro_f1" and "accuracy".
+    mean F1 is not computed from mean precision and recall. "micro_f1" is from the sums over these relations: predicted
+    relations that are not in `answers` are left out. Also "accuracy".
 
     Args:
       answers, predicted: names of relations, with (e1,e2) or (e2,e1) at the end, or the negative one.
@@ -36,11 +37,12 @@ def semeval_metrics(answers: Sequence[str], predicted: Sequence[str], negative: 
         correct[_undirected(answer)] += answer == guess
         guessed[_undirected(guess)] += 1
         expected[_undirected(answer)] += 1
-    each = [_metrics(correct[name], guessed[name], expected[name]) for name in expected if name != negative]
+    names, counts = [name for name in expected if name != negative], (correct, guessed, expected)
+    each = [_metrics(*(count[name] for count in counts)) for name in names]
     means = {metric: sum(values[metric] for values in each) / max(len(each), 1)
              for metric in ("precision", "recall", "f1")}
-    micro = micro_metrics(answers, predicted, negative)
-    return {**means, "micro_f1": micro["f1"], "accuracy": micro["accuracy"]}
+    micro = _metrics(*(sum(count[name] for name in names) for count in counts))
+    return {**means, "micro_f1": micro["f1"], "accuracy": micro_metrics(answers, predicted, negative)["accuracy"]}
 
 
 def _undirected(relation: str) -> str:
