@@ -144,7 +144,7 @@ class TokenClassification(Task[Sentence]):
     def score(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, float]:
         """See `tagging_metrics`; entities of types without training examples count as missed."""
         return tagging_metrics([example.tags or () for example in examples],
-                               [prediction["tags"] for prediction in predictions])
+                               [prediction["tags"] for prediction in predictions], self.fitted.scheme)
 
     def files(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, str]:
         """"predictions.conll": word, tag ("-" if unknown) and predicted tag, separated by tabs."""
@@ -221,12 +221,13 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     return [tuple(entity) for entity in get_entities(list(tags))]
 
 
-def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]],
+                    scheme: str) -> dict[str, float]:
     """Metrics in percent, from the tags of each sentence: an entity is correct if its type and both ends are.
 
     Returns:
       "precision", "recall" and "f1" over all entities, 0 if undefined; "f1/TYPE" of each type in answers and
-      predictions; "accuracy" of single tags.
+      predictions; "accuracy" of single tags, those of the entities in `scheme`, whatever scheme they are given in.
     """
     from seqeval.metrics import accuracy_score, classification_report
 
@@ -235,7 +236,8 @@ def tagging_metrics(answers: Sequence[Sequence[str]], predicted: Sequence[Sequen
         warnings.simplefilter("ignore", RuntimeWarning)  # about means over no type if there is no entity
         report = classification_report(answers, predicted, output_dict=True, zero_division=0)
     averages = {name: report.pop(f"{name} avg") for name in ("micro", "macro", "weighted")}
+    parsed = ([encode(entities(tags), len(tags), scheme) for tags in part] for part in (answers, predicted))
     metrics = {"precision": averages["micro"]["precision"], "recall": averages["micro"]["recall"],
-               "f1": averages["micro"]["f1-score"], "accuracy": accuracy_score(answers, predicted)}
+               "f1": averages["micro"]["f1-score"], "accuracy": accuracy_score(*parsed)}
     metrics |= {f"f1/{kind}": row["f1-score"] for kind, row in report.items()}
     return {name: 100 * float(value) for name, value in metrics.items()}

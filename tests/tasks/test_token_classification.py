@@ -77,12 +77,17 @@ def test_metrics_equal_the_definition(prefixes, seed):
                       for sentences in (answers, predicted))
     right = asked & guessed
     assert 0 < len(right) < len(asked)
+    # What a tag says of a word in any scheme: its entity's type, and whether the word begins it and ends it.
+    words = [{(number, word): (kind, word == first, word == last and prefixes == "BIES")
+              for number, kind, first, last in found for word in range(first, last + 1)} for found in (asked, guessed)]
+    same = [words[0].get((number, word)) == words[1].get((number, word))
+            for number, tags in enumerate(answers) for word in range(len(tags))]
     expected = {"precision": 100 * len(right) / len(guessed), "recall": 100 * len(right) / len(asked),
-                "f1": f1(len(right), len(guessed), len(asked)),
-                "accuracy": 100 * np.mean([a == b for one, two in zip(answers, predicted) for a, b in zip(one, two)])}
+                "f1": f1(len(right), len(guessed), len(asked)), "accuracy": 100 * np.mean(same)}
     for kind in ("PER", "LOC", "work-of-art"):
         expected[f"f1/{kind}"] = f1(*(sum(entity[1] == kind for entity in found) for found in (right, guessed, asked)))
-    assert tagging_metrics([tuple(tags) for tags in answers], predicted) == pytest.approx(expected)
+    scheme = {"BI": "BIO", "BIES": "BIOES"}[prefixes]
+    assert tagging_metrics([tuple(tags) for tags in answers], predicted, scheme) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("answer, guess, expected", [
@@ -97,7 +102,13 @@ def test_metrics_equal_the_definition(prefixes, seed):
     ("B-A", "O", 0),
 ])
 def test_metrics_by_hand(answer, guess, expected):
-    assert tagging_metrics([answer.split()], [guess.split()])["f1"] == expected
+    assert tagging_metrics([answer.split()], [guess.split()], "BIO")["f1"] == expected
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+def test_tags_of_another_scheme_are_compared_by_what_they_say(scheme):
+    found = tagging_metrics([["S-A", "O", "B-B", "E-B"]], [["B-A", "O", "B-B", "I-B"]], scheme)
+    assert (found["f1"], found["accuracy"]) == (100, 100)
 
 
 @pytest.mark.parametrize("scheme, prefixes", [("BIO", "BI"), ("BIOES", "BIES")])
@@ -270,7 +281,7 @@ def test_scores_and_files(tokenizer):
     predictions = [{"id": "1", "tags": ["I-PER", "I-PER"]}, {"id": "2", "tags": ["B-LOC"]},
                    {"id": "3", "tags": ["O", "O"]}]
     metrics = task.score(examples[:2], predictions[:2])
-    assert metrics == pytest.approx({"precision": 50, "recall": 50, "f1": 50, "accuracy": 100 / 3, "f1/PER": 100,
+    assert metrics == pytest.approx({"precision": 50, "recall": 50, "f1": 50, "accuracy": 200 / 3, "f1/PER": 100,
                                      "f1/LOC": 0, "f1/ORG": 0})
     assert task.files(examples, predictions) == {"predictions.conll": (
         "Ann\tB-PER\tI-PER\nLee\tI-PER\tI-PER\n\nYork\tB-ORG\tB-LOC\n\n_\t-\tO\na b\t-\tO\n\n")}
