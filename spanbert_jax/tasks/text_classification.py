@@ -43,12 +43,14 @@ class TextClassificationSettings(TaskSettings):
                           choices=(*metrics.CLASSIFICATION, *metrics.REGRESSION))
     glue: str = setting("", "A task of GLUE, read from its official files; it determines all fields above but group.",
                         choices=("", *glue.TASKS))
+    unlabelled: str = setting("-1", "Label of examples without a label, which are left out; '' if every label is a "
+                              "class.")
 
     def validate(self, path: str) -> None:
         super().validate(path)
         if self.glue:
             for field in dataclasses.fields(TextClassificationSettings):
-                if field.name not in ("glue", "group", "length"):
+                if field.name not in ("glue", "group", "length", "unlabelled"):
                     value = getattr(self, field.name)
                     require(value == field.default, f"{path}.{field.name}", value,
                             f"{path}.glue={self.glue!r} determines it; leave it at {field.default!r}")
@@ -94,12 +96,16 @@ class TextClassification(Task[Text]):
         settings, task, source = self.settings, self._glue, self._source
         rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
         ids = reading.IdReader(source.id, bool(task), with_labels)
-        labels = reading.LabelReader(source.label, source.regression, task.labels if task else None)
+        unlabelled = "" if settings.unlabelled in self.labels else settings.unlabelled
+        labels = reading.LabelReader(source.label, source.regression, task.labels if task else None, unlabelled)
         for location, record in rows:
             id = ids(record, location)
+            label = labels(record, location, id) if with_labels else None
+            if with_labels and label is None:
+                issues.add(f"examples without a label (config.task.unlabelled={unlabelled!r}), left out", location)
+                continue
             group = reading.name_field(record, settings.group, location) if settings.group else location
-            yield Text(id, location, group, *self._texts(record, location, issues),
-                       labels(record, location, id) if with_labels else None)
+            yield Text(id, location, group, *self._texts(record, location, issues), label)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Text:
         """From a text, or from texts by the names of their columns."""

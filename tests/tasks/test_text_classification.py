@@ -232,7 +232,7 @@ def test_files_without_labels(tmp_path):
 
 
 @pytest.mark.parametrize("labels, names", [
-    ([0, 1], ["0", "1"]), ([1.0, 0, -1], ["1", "0", "-1"]), ([True, False], ["true", "false"]),
+    ([0, 1], ["0", "1"]), ([1.0, 0, -2], ["1", "0", "-2"]), ([True, False], ["true", "false"]),
     (["1", "true", " x"], ["1", "true", " x"])])
 def test_labels_of_json(labels, names, tmp_path):
     examples, _ = read(tmp_path / "a.jsonl", json_lines(*({"text": "a", "label": label} for label in labels)))
@@ -253,6 +253,22 @@ def test_labels_that_are_rejected(labels, message, tmp_path):
     with pytest.raises(UserError, match=f"a.jsonl{message}") as raised:
         read(tmp_path / "a.jsonl", json_lines(*({"text": "a", "label": label} for label in labels)))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name, content", [
+    ("a.csv", "text,label\na,0\nb,-1\nc,1\n"),
+    ("a.jsonl", json_lines(*({"text": text, "label": label} for text, label in zip("abc", (0, -1.0, 1)))))])
+def test_the_label_minus_one_is_no_class(name, content, tmp_path):
+    """Hugging Face's datasets store -1 for examples without a label."""
+    examples, issues = read(tmp_path / name, content)
+    assert [example.text for example in examples] == ["a", "c"] and make().fit(examples, None).labels == ("0", "1")
+    where = f"{tmp_path}/{name}:{3 if name == 'a.csv' else 2}"
+    assert issues.places == {"examples without a label (config.task.unlabelled='-1'), left out": [where]}
+    assert len(read(tmp_path / name, content, with_labels=False)[0]) == 3
+    for task in (make(unlabelled=""), make({"labels": ["-1", "0", "1"]})):  # of a model that has learned the class
+        assert [example.label for example in task.read(str(tmp_path / name), DataIssues())] == ["0", "-1", "1"]
+    numbers = read(tmp_path / name, content, regression=True, metric="pearson_spearman")[0]
+    assert [example.label for example in numbers] == [0.0, -1.0, 1.0]
 
 
 def test_numbers(tmp_path):

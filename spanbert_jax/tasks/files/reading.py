@@ -310,13 +310,19 @@ class IdReader:
 class LabelReader:
     """Reads the labels of a file, which must all be written in the same way."""
 
-    def __init__(self, column: str, regression: bool, allowed: Sequence[str] | None):
-        """Reads numbers for regression, else class names: those `allowed`, or any if it is None."""
-        self._column, self._regression, self._allowed = column, regression, allowed
+    def __init__(self, column: str, regression: bool, allowed: Sequence[str] | None, unlabelled: str):
+        """Reads numbers for regression, else class names: those `allowed`, or any if it is None.
+
+        `unlabelled` is the class name that stands for no label; "" if none does.
+        """
+        self._column, self._regression, self._allowed, self._unlabelled = column, regression, allowed, unlabelled
         self._kind, self._first = "", ""
 
-    def __call__(self, record: Mapping[str, Any], location: str, id: str) -> str | float:
-        """The label of a record: a class name or a number. Raises UserError if the label is missing or wrong."""
+    def __call__(self, record: Mapping[str, Any], location: str, id: str) -> str | float | None:
+        """The label of a record: a class name or a number; None for `unlabelled`.
+
+        Raises UserError if the label is missing or wrong.
+        """
         value, place = record.get(self._column), f"{location}: id {id!r}"
         if value is None or (isinstance(value, str) and not value.strip()):
             raise UserError(f"{place} has no label: column {self._column!r} is "
@@ -338,13 +344,15 @@ class LabelReader:
             raise UserError(f"{place}: label {value!r:.80} is not a number, as config.task.regression requires")
         return number
 
-    def _class(self, value: Any, place: str) -> str:
+    def _class(self, value: Any, place: str) -> str | None:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, (str, int)):
             raise UserError(f"{place}: label {value!r:.80} is not the name or number of a class; write a text or an "
                             "integer, or set config.task.regression")
         name = value if isinstance(value, str) else json.dumps(value)
+        if name == self._unlabelled:
+            return None
         if self._allowed is not None and name not in self._allowed:
             raise UserError(f"{place}: label {name!r:.80} in column {self._column!r}: allowed are "
                             f"{', '.join(self._allowed)}")
