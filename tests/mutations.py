@@ -114,8 +114,8 @@ MUTATIONS = (
              "training/test_optimizers.py"),
     Mutation("first_moment_uncorrected", "training/optimizers.py", "/ (1 - b1 ** count)", "/ (1 - b1)",
              "training/test_optimizers.py"),
-    Mutation("layers_clipped_together", "training/optimizers.py", "range(int(is_stacked(path)), gradient.ndim)",
-             "range(gradient.ndim)", "training/test_optimizers.py"),
+    Mutation("layers_clipped_together", "training/stacked_layers.py", "_first_keys(path) == stack, params",
+             "False, params", "training/test_optimizers.py"),
     Mutation("first_update_at_rate_zero", "training/schedules.py", "jnp.asarray(count, jnp.float32) + 1",
              "jnp.asarray(count, jnp.float32)", "training/test_schedules.py"),
     # Rows and loader.

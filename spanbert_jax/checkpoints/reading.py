@@ -69,5 +69,5 @@ def _require_same_arrays(step: str, stored: dict[str, str], wanted: dict[str, st
         if stored.get(name) != wanted.get(name):
             raise UserError(
                 f"checkpoint of step {step}: {name} is {stored.get(name, 'not in it')} there and "
-                f"{wanted.get(name, 'not in it')} in this config; use the config that the run began with, or another "
-                "workdir")
+                f"{wanted.get(name, 'not in it')} in this config; use the config and the version of spanbert-jax that "
+                "the run began with, or another workdir")

@@ -12,10 +12,13 @@ import optax
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, setting
-from spanbert_jax.training.parameter_scales import is_stacked, parameter_scales
+from spanbert_jax.training.parameter_scales import parameter_scales
+from spanbert_jax.training.stacked_layers import per_layer
 
 # These need a constant learning rate or search for one, so they cannot follow a schedule.
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
+# It adds noise to each element; mapped over the layers it would add the same noise to all of them.
+_RANDOM = ("noisy_sgd",)
 
 
 class AdamWState(NamedTuple):
@@ -60,17 +63,14 @@ def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, w
               mask: Callable[[optax.Params], Any] | None = None, max_norm: float = 1.0) -> optax.GradientTransformation:
     """The reference's optimiser in fine-tuning: Adam without bias correction; each gradient tensor is clipped by norm.
 
-    The reference has one tensor per layer, so each layer of a stacked parameter is clipped separately. The reference's
-    epsilon is 1e-6. Its first update has a learning rate of 0, which is corrected here.
+    The reference's epsilon is 1e-6. Its first update has a learning rate of 0, which is corrected here.
 
     Args: max_norm: of the gradient of each tensor; the others as for `adamw`.
     """
-    def clip(path: Any, gradient: jax.Array) -> jax.Array:
-        axes = tuple(range(int(is_stacked(path)), gradient.ndim))
-        norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axes, keepdims=True))
-        return gradient * jnp.minimum(1.0, max_norm / (norm + 1e-6))
+    def clip(gradient: jax.Array) -> jax.Array:
+        return gradient * jnp.minimum(1.0, max_norm / (jnp.sqrt(jnp.sum(jnp.square(gradient))) + 1e-6))
 
-    clipped = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(clip, updates))
+    clipped = optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
     return optax.chain(clipped, adamw(learning_rate, b1, b2, eps, weight_decay, mask, bias_correction=False))
 
 
@@ -109,6 +109,7 @@ class OptimizerSettings(Settings):
 def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Global-norm clipping and the optimiser of a config's `optimizer` section, both without frozen parameters.
 
+    The optimiser treats each layer of stacked parameters by itself.
     b1, b2, eps and weight_decay are passed to optimisers that take them; `options` holds further arguments.
 
     Raises:
@@ -133,7 +134,8 @@ def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax
         defaults |= {name: getattr(config, name) for name in ("b1", "b2", "eps") if name in takes}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     before, after = parameter_scales(config.freeze, config.layer_decay)
-    return optax.chain(*before, *clip, factory(schedule, **(defaults | options)), *after)
+    optimizer = factory(schedule, **(defaults | options))
+    return optax.chain(*before, *clip, optimizer if config.name in _RANDOM else per_layer(optimizer), *after)
 
 
 def _options(text: str) -> dict[str, Any]:

@@ -9,23 +9,7 @@ import numpy as np
 import optax
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.training.mesh import parameter_name
-
-_STACKS = (("encoder", "layers"), ("decoder", "layers"))
-
-
-def is_stacked(path: Any) -> bool:
-    """Whether a parameter holds all layers, stacked on its first axis."""
-    return tuple(key.key for key in path[:2]) in _STACKS
-
-
-def layer_names(path: Any, count: int) -> list[str]:
-    """Names of a parameter: one for each layer if stacked, such as encoder/layers/0/attention_norm/scale."""
-    name = parameter_name(path)
-    if not is_stacked(path):
-        return [name]
-    prefix = parameter_name(path[:2])
-    return [f"{prefix}/{layer}{name.removeprefix(prefix)}" for layer in range(count)]
+from spanbert_jax.training.stacked_layers import is_stacked, layer_names
 
 
 def parameter_scales(freeze: str, layer_decay: float) -> tuple[list[optax.GradientTransformation], ...]:

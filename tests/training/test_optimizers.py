@@ -63,6 +63,76 @@ def test_every_named_optimizer_steps_along_a_schedule(name):
     assert all(jax.tree.leaves(changed))
 
 
+def stacked(random, layers: int):
+    """Parameters of some layers, each layer ten times smaller than the one before."""
+    scale = 10.0 ** -np.arange(layers)
+    return {"dense": {"kernel": (random.normal(size=(layers, 2, 140, 130)) * scale[:, None, None, None])},
+            "norm": {"bias": random.normal(size=(layers, 7)) * scale[:, None]}}
+
+
+def unstacked(tree):
+    """The same parameters with an entry for each layer, under names that no model has."""
+    def layers(stack):
+        return [jax.tree.map(lambda leaf: leaf[layer], stack) for layer in range(len(jax.tree.leaves(stack)[0]))]
+
+    return {"head": tree["head"], **{part: layers(tree[part]["layers"]) for part in ("encoder", "decoder")}}
+
+
+@pytest.mark.parametrize("name", [name for name in optimizer_names() if name != "noisy_sgd"])
+def test_each_layer_of_a_stack_is_updated_like_a_parameter_of_its_own(name):
+    random = np.random.default_rng(0)
+    trees = [{"encoder": {"layers": stacked(random, 3)}, "decoder": {"layers": stacked(random, 2)},
+              "head": {"kernel": random.normal(size=(3, 5))}} for _ in range(3)]
+    start, *gradients = jax.tree.map(np.float32, trees)
+    config = default_config().optimizer
+    config.name, config.weight_decay, config.clip_norm = name, 0.0, 0.0
+    optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+
+    @jax.jit
+    def trained(params, gradients):
+        def step(carry, gradient):
+            updates, state = optimizer.update(gradient, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        gradients = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
+        return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0][0]
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+                 unstacked(trained(start, gradients)), trained(unstacked(start), [*map(unstacked, gradients)]))
+
+
+def test_the_trust_ratio_of_lamb_is_that_of_the_layer():
+    random = np.random.default_rng(0)
+    kernel, gradients = (random.normal(size=(3, 8, 8)).astype(np.float32) for _ in range(2))
+    kernel *= np.array([10, 1, 0.1], np.float32)[:, None, None]
+    params, gradients = ({"encoder": {"layers": {"kernel": value}}} for value in (kernel, gradients))
+    config = default_config().optimizer
+    config.name, config.weight_decay, config.clip_norm = "lamb", 0.0, 0.0
+    optimizer = make_optimizer(config, optax.constant_schedule(1.0))
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    norms = np.linalg.norm(updates["encoder"]["layers"]["kernel"], axis=(1, 2))
+    # At rate 1 the ratio makes every update as long as its parameter.
+    np.testing.assert_allclose(norms, np.linalg.norm(kernel, axis=(1, 2)), rtol=1e-5)
+
+
+def test_noise_differs_from_layer_to_layer():
+    params = {"encoder": {"layers": {"kernel": np.zeros((2, 8, 8), np.float32)}}}
+    config = default_config().optimizer
+    config.name, config.weight_decay = "noisy_sgd", 0.0
+    optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+    first, second = optimizer.update(params, optimizer.init(params), params)[0]["encoder"]["layers"]["kernel"]
+    assert np.all(first != second)
+
+
+@pytest.mark.parametrize("name", ["adamw", "bert_adam", "adam", "sgd", "lion", "lamb"])
+def test_the_state_has_one_array_for_a_stack_and_one_count(name):
+    config = default_config().optimizer
+    config.name, config.weight_decay, config.decay_mask = name, 0.0, "all"
+    shapes = {leaf.shape for leaf in jax.tree.leaves(
+        make_optimizer(config, optax.constant_schedule(0.1)).init({"encoder": LAYERS["encoder"]}))}
+    assert shapes <= {(), (3, 2), (4, 2)}
+
+
 def test_gradients_are_clipped_by_the_global_norm():
     config = default_config().optimizer
     config.name, config.weight_decay, config.clip_norm = "sgd", 0.0, 0.5
