@@ -21,7 +21,7 @@ from spanbert_jax.tasks.files.questions import Question, parse_question, read_qu
 from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.metrics import question_answering as metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
-from spanbert_jax.tasks.tokenizing import encode_texts
+from spanbert_jax.tasks.tokenizing import encode_texts, token_characters
 from spanbert_jax.text import SpecialIds, special_ids
 
 TRUNCATED = "questions truncated to config.task.question_length tokens"
@@ -112,7 +112,7 @@ class QuestionAnswering(Task[Question]):
         special, builder = special_ids(tokenizer), FeatureBuilder()
         contexts = dict.fromkeys(example.context for example in examples)
         # Token ids [n], and first character and end of each token [n, 2].
-        encoded = {context: (np.array(encoding.ids, np.int32), np.array(encoding.offsets, np.int32).reshape(-1, 2))
+        encoded = {context: (np.array(encoding.ids, np.int32), token_characters(context, encoding))
                    for context, encoding in zip(contexts, encode_texts(contexts, tokenizer))}
         questions = encode_texts((example.question for example in examples), tokenizer)
         for index, (example, encoding) in enumerate(zip(examples, questions)):

@@ -1,11 +1,14 @@
 """Tokenizes many texts. A text that spells a special token is ordinary text."""
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from spanbert_jax.text import special_tokens_as_text
 
+_JOINERS = "\u200c\u200d"  # invisible; after a mark they determine the form of the letter
 _BATCH = 1024  # texts tokenized at once: an encoding takes a kilobyte, and about a hundred bytes per token
 
 
@@ -14,6 +17,31 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encodin
     plain, texts = special_tokens_as_text(tokenizer), iter(texts)
     while batch := list(itertools.islice(texts, _BATCH)):
         yield from plain.encode_batch(batch, add_special_tokens=False)
+
+
+def token_characters(text: str, encoding: Encoding) -> np.ndarray:
+    """[n, 2] int32: first character and end of each token of a text.
+
+    A lower-casing tokenizer drops combining marks, such as accents of decomposed text and vowel signs of Hindi, and its
+    offsets leave them out at the end of a token. Here a token extends to the end of its marks.
+    """
+    characters = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    if not text.isascii():
+        ends, nexts = characters[:, 1], np.append(characters[1:, 0], len(text))
+        for token in np.flatnonzero(ends < nexts).tolist():
+            ends[token] = _end_of_marks(text, int(ends[token]), int(nexts[token]))
+    return characters
+
+
+def _end_of_marks(text: str, end: int, stop: int) -> int:
+    """The end of the marks of a token's last letter, from the `end` that the tokenizer gives; at most `stop`."""
+    while end < stop and (_is_mark(text[end]) or (text[end] in _JOINERS and _is_mark(text[end - 1]))):
+        end += 1
+    return end
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[int]]:

@@ -312,6 +312,19 @@ def test_answers_keep_the_original_spelling():
     assert len(missed) <= sum(issues.counts.values()) <= 0.005 * len(examples) < len(examples) < len(features) / 3
 
 
+@pytest.mark.parametrize("context, answer", [
+    ("un cafe\u0301 est bon", "cafe\u0301"), ("the resume\u0301", "resume\u0301"), ("ran cafe\u0301s .", "cafe\u0301s"),
+    ("राम विष्णु और", "विष्णु"), ("a ไม่ดี", "ไม่ดี"), ("a ര\u0d4d\u200d b", "ര\u0d4d\u200d"),
+    ("the cafe\u200b ran", "cafe"), ("caf\u00e9 ran", "caf\u00e9"), ("서울은 the", "서울은")])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_answers_keep_the_marks_that_the_tokenizer_drops(tmp_path, lowercase, context, answer):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS, *"abcdef", *(f"##{c}" for c in "abcdef")]))
+    examples = [question((answer, context.index(answer)), context=context)]
+    features, issues = make(task(), examples, load_tokenizer(tmp_path, lowercase))
+    prediction, = task().decode(examples, features, gold_logits(features))
+    assert prediction["answer"] == answer and not issues.counts
+
+
 @needs_data
 def test_a_tuned_threshold_reaches_the_best_f1():
     the_task = task(length=384, null_answers=True)

@@ -19,9 +19,9 @@ _COMMENT = "# "
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
 _TAG_FIELDS = ("tags", "ner_tags")
-# Splits text as BERT's tokenizer: at white space and around punctuation and Chinese characters.
+# Splits text as BERT's tokenizer: at white space and around punctuation and Chinese characters with their marks.
 _SPLITTER = pre_tokenizers.Sequence([
-    pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")])
+    pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}\p{M}*"), "isolated")])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,11 +123,12 @@ def test_json_lines(write):
 
 
 def test_words_of_plain_text(write):
-    texts = ["Ann's U.S. trip\n(2x): très bon", "我在 IBM工作。", " ", "a\ud800b"]
+    texts = ["Ann's U.S. trip\n(2x): très bon", "我在 IBM工作。", " ", "a\ud800b", "葛\U000e0100城か\u3099"]
     sentences, issues = read(write("test.jsonl", lines(*({"text": text} for text in texts))), with_labels=False)
     assert [one.words for one in sentences] == [
         ("Ann", "'", "s", "U", ".", "S", ".", "trip", "(", "2x", ")", ":", "très", "bon"),
-        ("我", "在", "IBM", "工", "作", "。"), (), ("a\ufffdb",)]  # each text has its prediction
+        ("我", "在", "IBM", "工", "作", "。"), (), ("a\ufffdb",),  # each text has its prediction
+        ("葛\U000e0100", "城", "か\u3099")]  # marks stay with their characters
     for one in sentences:
         text, offsets = one.located()
         assert text == one.text and tuple(text[start:end] for start, end in offsets) == one.words
