@@ -18,7 +18,7 @@ from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.files import prediction_files
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
-from spanbert_jax.training.config import CONFIG_FILE, load_values
+from spanbert_jax.training.config import CONFIG_FILE, check_kind, load_values
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
@@ -46,6 +46,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
     """
     config, workdir = as_finetuning_config(config), pathlib.Path(workdir)
     config.validate("config")
+    check_kind(workdir, config)
     config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)
     make_mesh(config.mesh)  # fails before the data is read
     with open_run(workdir, force, time_limit) as run:

@@ -17,7 +17,7 @@ from spanbert_jax.corpus import open_corpus
 from spanbert_jax.model import describe_model
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
 from spanbert_jax.pretraining.workload import build, find_corpus
-from spanbert_jax.training.config import load_values
+from spanbert_jax.training.config import check_kind, load_values
 from spanbert_jax.training.experiment import check_devices, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.init_from import with_architecture
@@ -46,6 +46,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
     """
     config, workdir = as_pretraining_config(config), pathlib.Path(workdir)
     config.validate("config")
+    check_kind(workdir, config)
     config = with_architecture(config, workdir)
     check_devices(config)
     with open_run(workdir, force, time_limit) as run:

@@ -1,5 +1,6 @@
 """The config of a run: the sections of every run, to which workloads add theirs, and config.json in the workdir."""
 import ast
+import contextlib
 import dataclasses
 import json
 import os
@@ -205,6 +206,17 @@ def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
                         "it") from None
     load_plugins(values.get("plugins", ()))
     return values
+
+
+def check_kind(workdir: pathlib.Path, config: RunConfig) -> None:
+    """Raises UserError if the workdir holds fine-tuning where `config` pretrains, or the reverse."""
+    stored: Any = {}
+    with contextlib.suppress(OSError, ValueError):  # no run yet, or a damaged config, which the run writes again
+        stored = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
+    if isinstance(stored, dict) and "train" in stored and ("task" in stored) != ("task" in to_dict(config)):
+        kinds = ("fine-tuning", "pretraining") if "task" in stored else ("pretraining", "fine-tuning")
+        raise UserError(f"{workdir}: holds a run of {kinds[0]}, and this config is one of {kinds[1]}; give another "
+                        "workdir")
 
 
 def save_config(workdir: pathlib.Path, config: RunConfig) -> None:

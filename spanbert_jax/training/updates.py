@@ -15,6 +15,8 @@ from spanbert_jax.training.goodput import Goodput
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.trackers import MetricsWriter
 
+_ROWS_SHOWN = 10  # of a batch, in messages
+
 
 @dataclasses.dataclass(frozen=True)
 class Services:
@@ -92,7 +94,7 @@ class UpdateReporter:
         return stop
 
     def _check(self, step: int, indices: np.ndarray, metrics: dict[str, float]) -> None:
-        details = f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g}; rows {indices.tolist()}"
+        details = f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g}; rows {_shown(indices)}"
         skips, failure = metrics.get("consecutive_skips", 0), ""
         if skips:
             self._services.progress.log(
@@ -103,4 +105,12 @@ class UpdateReporter:
             failure = "not finite: " + ", ".join(
                 f"{name} {value:g}" for name, value in metrics.items() if not math.isfinite(value))
         if failure:
-            raise RunFailed(f"step {step}: {failure}; {details}; the checkpoints are of earlier steps")
+            remedy = ("lower config.optimizer.learning_rate or lengthen config.schedule.warmup"
+                      + ("" if skips else ", or skip such updates with config.skip.stop_after=10"))
+            raise RunFailed(f"step {step}: {failure}; {details}; the checkpoints are of earlier steps; {remedy}")
+
+
+def _shown(rows: np.ndarray) -> str:
+    """Row numbers, the first ten of many."""
+    more = f" and {len(rows) - _ROWS_SHOWN:,} more" if len(rows) > _ROWS_SHOWN else ""
+    return f"{rows[:_ROWS_SHOWN].tolist()}{more}"

@@ -12,6 +12,9 @@ from spanbert_jax.finetuning.config import as_finetuning_config, default_task_co
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.pretraining.config import as_pretraining_config, default_config
+from spanbert_jax.pretraining.run import train
+from spanbert_jax.training.config import save_config
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
@@ -174,6 +177,19 @@ def test_wrong_fields_are_rejected_before_any_work(fields, message):
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         as_finetuning_config(config).validate("config")
+
+
+def test_a_workdir_of_the_other_kind_is_refused_at_once(tmp_path):
+    task = small_config("text_classification", "nowhere", "nothing.jsonl", dev="dev.jsonl")
+    pretraining = default_config()
+    pretraining.data.path = "nowhere"
+    for name, config in (("task", as_finetuning_config(task)), ("pretraining", as_pretraining_config(pretraining))):
+        (tmp_path / name).mkdir()
+        save_config(tmp_path / name, config)
+    with pytest.raises(UserError, match="holds a run of pretraining, and this config is one of fine-tuning; give"):
+        finetune(task, tmp_path / "pretraining")
+    with pytest.raises(UserError, match="holds a run of fine-tuning, and this config is one of pretraining; give"):
+        train(pretraining, tmp_path / "task")
 
 
 def test_a_finished_run_is_a_source_of_weights_and_not_a_pretraining_run(start, tmp_path):
