@@ -1,11 +1,32 @@
 """Packaging of spanbert-jax: `pip install -e .`, or `pip install -e '.[dev]'` to run the tests."""
+import glob
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ into the package of a wheel. An editable installation finds it beside the package."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = f"{self.build_lib}/spanbert_jax/configs"
+            self.mkpath(folder)
+            for file in glob.glob("configs/*.py"):
+                self.copy_file(file, folder)
+
+    def get_source_files(self):
+        """Also the configs, so that a source distribution has them."""
+        return super().get_source_files() + sorted(glob.glob("configs/*.py"))
+
 
 setup(
     name="spanbert-jax",
     version="0.1.0",
     description="Span pretraining of BERT-like encoders in JAX and Flax, from a laptop to a pod",
     packages=find_packages(include=["spanbert_jax", "spanbert_jax.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     package_data={"spanbert_jax": ["py.typed"], "spanbert_jax.docs": ["*.md", "*.json", "images/*.svg"]},
     # jax 0.10 is the last one for Python 3.11; from 3.12 on pip picks a newer one.
     python_requires=">=3.11",

@@ -13,7 +13,7 @@ _PUBLIC = {
     "prepare": "spanbert_jax.corpus", "train": "spanbert_jax.pretraining.run",
     "evaluate": "spanbert_jax.pretraining.run", "default_config": "spanbert_jax.pretraining.config",
     "default_task_config": "spanbert_jax.finetuning.config", "small_start": "spanbert_jax.finetuning.config",
-    "parse_argument": "spanbert_jax.training.config", "load_config": "spanbert_jax.commands.configs",
+    "parse_argument": "spanbert_jax.training.config", "load_config": "spanbert_jax.commands.config_files",
     "UserError": "spanbert_jax.common.errors", "from_pretrained": "spanbert_jax.interop",
     "load_tokenizer": "spanbert_jax.interop", "save_pretrained": "spanbert_jax.interop",
     "fill": "spanbert_jax.tasks.filling", "finetune": "spanbert_jax.finetuning.run",
@@ -22,7 +22,7 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 if TYPE_CHECKING:  # the same names, for type checkers and completion
-    from spanbert_jax.commands.configs import load_config
+    from spanbert_jax.commands.config_files import load_config
     from spanbert_jax.common.errors import UserError
     from spanbert_jax.corpus import prepare
     from spanbert_jax.finetuning.config import default_task_config, small_start

@@ -30,7 +30,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 TESTS = pathlib.Path(__file__).parent
 # `pytest -m fast` runs these files and single tests, in less than 90 seconds on two cores.
 FAST = """
-checkpoints/test_fingerprint.py checkpoints/test_manifest.py checkpoints/test_retention.py commands/test_configs.py
+checkpoints/test_fingerprint.py checkpoints/test_manifest.py checkpoints/test_retention.py
+commands/test_config_files.py commands/test_configs.py
 corpus/test_blocks.py corpus/test_loader.py corpus/test_pairs.py corpus/test_rows.py interop/test_location.py
 interop/test_torch_file.py interop/test_vocabulary.py masking/test_budgets.py masking/test_masking.py
 masking/test_replacement.py masking/test_spans.py model/test_functions.py pretraining/test_objective.py

@@ -18,7 +18,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from spanbert_jax.cluster.exit_codes import DONE
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, allowed_values

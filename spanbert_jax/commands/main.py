@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "import weights: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
     "export": "export a model: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
     "fill": "fill in the [MASK]s of a text",
+    "configs": "list the configs that come with the package",
     "docs": "show a page of the documentation",
 }
 # Exit statuses of errors whose message explains what happened; the first matching class counts.

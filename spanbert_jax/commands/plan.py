@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.config_files import load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.common.console import table_text
 from spanbert_jax.common.errors import UserError

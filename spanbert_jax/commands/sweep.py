@@ -19,7 +19,7 @@ import ml_collections
 import rich.table
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.config_files import load_config
 from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.training.renames import new_name

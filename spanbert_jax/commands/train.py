@@ -1,17 +1,20 @@
 """Pretrain or fine-tune as a config describes. After a stop, the same command continues the run.
 
   spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart
+  spanbert-jax train --workdir runs/quickstart
   spanbert-jax train --config configs/base.py:scheme=whole_word,sbo=false --workdir runs/whole_word \\
       --config.data.path=corpora/wiki --config.optimizer.learning_rate=2e-4
 
 In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below), all start with the same command.
---config.FIELD=VALUE overrides any field of the config; the argument of a config file follows its name.
+--config.FIELD=VALUE overrides any field of the config; the argument of a config file follows its name. Without
+--config, the run in the workdir continues with the config that it has stored.
 """
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import pathlib
 import re
 import time
 from collections.abc import Sequence
@@ -19,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands.arguments import add_process_arguments, join_processes
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file, such as configs/base.py")
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="config file, such as configs/base.py, or the name of "
+                        "one that `spanbert-jax configs` lists (default: the config stored in the workdir)")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="directory of checkpoints, metrics and the "
                         "corpus, if it is prepared from config.data.sources")
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
@@ -61,7 +66,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Trains, and prints the result."""
     began = time.monotonic()  # the time limit includes waiting for the other processes
-    config = as_run_config(load_config(args.config, args.overrides))
+    config = as_run_config(load_config(args.config or _stored_config(args.workdir), args.overrides))
     join_processes(args)
     from spanbert_jax.cluster.agreement import is_process_zero
     from spanbert_jax.finetuning.config import FinetuningConfig
@@ -76,6 +81,15 @@ def run(args: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):  # output to a full disk; the run itself is saved
             print(format_result(config, result), flush=True)
     return DONE if result.finished else STOPPED
+
+
+def _stored_config(workdir: str) -> str:
+    """The stored config of the run in a workdir. Raises UserError if there is none."""
+    from spanbert_jax.training.config import CONFIG_FILE
+    file = pathlib.Path(workdir) / CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"--workdir={workdir}: holds no run to continue; give --config too, to start one")
+    return str(file)
 
 
 def format_result(config: RunConfig, result: RunResult) -> str:

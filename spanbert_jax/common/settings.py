@@ -107,8 +107,11 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     return {name: to_dict(value) if isinstance(value, Settings) else value for name, value in values}
 
 
-def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> S:
-    """A section from nested dictionaries and defaults. Raises UserError for unknown fields and values of wrong type."""
+def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config", defaults: S | None = None) -> S:
+    """A section from nested dictionaries, and `defaults` for other fields, by default those of the class.
+
+    Raises UserError for unknown fields and values of wrong type.
+    """
     require(isinstance(values, Mapping), path, values, "is a section; set its fields")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
@@ -117,13 +120,13 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config") -> 
         if name not in fields:
             raise UserError(f"{path} has no field {name!r}; {suggestion(name, fields)}it has "
                             f"{', '.join(fields) or 'none'}")
-        found[name] = _converted(hints[name], value, f"{path}.{name}")
-    return cls(**found)
+        found[name] = _converted(hints[name], value, f"{path}.{name}", fields[name].default)
+    return (defaults or cls()).replace(**found)
 
 
-def _converted(hint: Any, value: Any, name: str) -> Any:
+def _converted(hint: Any, value: Any, name: str, default: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
-        return from_dict(hint, value, name)
+        return from_dict(hint, value, name, default)
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -104,7 +104,7 @@ def as_finetuning_config(config: ml_collections.ConfigDict | FinetuningConfig) -
 
     Raises UserError if there is no such task, a field does not exist, or its value has another type.
     """
-    return config if isinstance(config, FinetuningConfig) else from_values(values_of(config))
+    return config if isinstance(config, FinetuningConfig) else from_values(values_of(config, FinetuningConfig))
 
 
 def from_values(values: Mapping[str, Any]) -> FinetuningConfig:

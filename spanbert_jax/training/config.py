@@ -132,13 +132,13 @@ def _check_trackers(path: str, names: tuple[str, ...]) -> None:
 C = TypeVar("C", bound=RunConfig)
 
 
-def values_of(config: ml_collections.ConfigDict | RunConfig) -> dict[str, Any]:
-    """Nested dictionaries of a config, with today's field names. Raises UserError for another type."""
+def values_of(config: ml_collections.ConfigDict | RunConfig, cls: type[RunConfig]) -> dict[str, Any]:
+    """Nested dictionaries of a config of a class, with today's field names. Raises UserError for another type."""
     if isinstance(config, RunConfig):
         return to_dict(config)
     require(isinstance(config, ml_collections.ConfigDict), "config", config,
             "must be a config as load_config, default_config or default_task_config returns it")
-    return rename_fields(config.to_dict())
+    return rename_fields(config.to_dict(), to_dict(cls()))
 
 
 def as_typed(config: ml_collections.ConfigDict | C, cls: type[C]) -> C:
@@ -147,7 +147,7 @@ def as_typed(config: ml_collections.ConfigDict | C, cls: type[C]) -> C:
     Raises:
       UserError: a plugin cannot be imported, a field does not exist, or its value has another type.
     """
-    values = values_of(config)
+    values = values_of(config, cls)
     load_plugins(values.get("plugins", ()))
     return config if isinstance(config, cls) else from_dict(cls, values)
 

@@ -29,13 +29,25 @@ def new_name(field: str, warn: bool = True) -> str:
     return RENAMED[field]
 
 
-def rename_fields(values: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
-    """Nested dictionaries of a config, with every renamed field moved to its new place; `warn` as in `new_name`."""
+def rename_fields(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None,
+                  warn: bool = True) -> dict[str, Any]:
+    """Nested dictionaries of a config, with every renamed field moved to its new place.
+
+    Where both names of a field are set, the new one counts.
+
+    Args:
+      values: the config.
+      defaults: those of all fields, if `values` has fields that are not set: the new name is set if its value differs.
+      warn: as for `new_name`.
+    """
     renamed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for old in RENAMED:
         section, field = old.split(".")
         if isinstance(renamed.get(section), dict) and field in renamed[section]:
             new_section, new_field = new_name(old, warn).split(".")
-            if isinstance(renamed.setdefault(new_section, {}), dict):
-                renamed[new_section][new_field] = renamed[section].pop(field)
+            place = renamed.setdefault(new_section, {})
+            if isinstance(place, dict):
+                value = renamed[section].pop(field)
+                if new_field not in place or (defaults and place[new_field] == defaults[new_section][new_field]):
+                    place[new_field] = value
     return renamed

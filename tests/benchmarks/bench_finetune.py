@@ -46,7 +46,7 @@ import rich.console
 import rich.table
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.config_files import load_config
 from spanbert_jax.commands.train import parse
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.settings import require, to_dict

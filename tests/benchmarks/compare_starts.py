@@ -14,7 +14,7 @@ import pathlib
 import rich.console
 import rich.table
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.config_files import load_config
 from spanbert_jax.commands.train import parse
 from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import finetune

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.planning.plans import make_plan
 from spanbert_jax.planning.report import compare, describe

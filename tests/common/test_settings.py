@@ -38,6 +38,14 @@ def test_missing_fields_have_their_defaults():
     assert from_dict(Outer, {"inner": {"names": ["p"]}}) == Outer(inner=Inner(names=("p",)))
 
 
+def test_missing_fields_of_a_section_have_the_defaults_of_that_section():
+    @dataclasses.dataclass(frozen=True)
+    class Other(Outer):
+        inner: Inner = setting(Inner(0.25, ("p",)), "A section with other defaults.")
+
+    assert from_dict(Other, {"inner": {"names": ["q"]}}).inner == Inner(0.25, ("q",))
+
+
 def test_integers_become_floats_and_lists_tuples_at_any_depth():
     inner = from_dict(Inner, {"rate": 0, "names": ["c"], "pairs": [["a", ["b"]]]})
     assert isinstance(inner.rate, float) and inner.names == ("c",) and inner.pairs == (("a", ("b",)),)

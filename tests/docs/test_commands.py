@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.commands.main import COMMANDS
 from tests.docs.markdown import PAGES, blocks, docstring_block
 from tests.runs import ROOT

@@ -58,7 +58,7 @@ def test_a_grid_with_seeds_runs_once_and_prints_a_table(config_file, tmp_path, c
 
 
 def test_a_stopped_sweep_continues(config_file, tmp_path, monkeypatch):
-    from spanbert_jax.commands.configs import load_config
+    from spanbert_jax.commands.config_files import load_config
     real, done = module.finetune, []
 
     def stopping(config, workdir):

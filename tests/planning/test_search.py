@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import search as searching
 from spanbert_jax.planning.compiler.steps import OutOfMemory

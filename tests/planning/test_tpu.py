@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.commands.main import main
 from spanbert_jax.model import BertConfig, SpanBert
 from spanbert_jax.planning.compiler.steps import OutOfMemory

@@ -9,7 +9,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.special import log_softmax, softmax
 
-from spanbert_jax.commands.configs import load_config
+from spanbert_jax.commands.config_files import load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.config import as_finetuning_config

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from spanbert_jax import default_config
-from spanbert_jax.commands.configs import as_run_config, load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.config import load_values
 from spanbert_jax.training.renames import RENAMED, rename_fields
@@ -51,6 +51,21 @@ def test_config_files_may_set_old_names(tmp_path, caplog):
     config = as_run_config(loaded)
     assert {new: value_of(config, new) for new, _ in OLD.values()} == {**dict(OLD.values()),
                                                                        "schedule.warmup": "8 steps"}
+
+
+@pytest.mark.parametrize("lines", [["optimizer.warmup = '5 steps'", "schedule.warmup = '7 steps'"],
+                                   ["schedule.warmup = '7 steps'", "optimizer.warmup = '5 steps'"]])
+@pytest.mark.parametrize("start", ["default_config()", "default_task_config('text_classification')"])
+def test_the_new_name_counts_where_a_file_sets_both(lines, start, tmp_path):
+    body = "".join(f"    config.{line}\n" for line in lines)
+    (tmp_path / "both.py").write_text("from spanbert_jax import default_config, default_task_config\n\n"
+                                      f"def get_config():\n    config = {start}\n{body}    return config\n")
+    assert as_run_config(load_config(str(tmp_path / "both.py"))).schedule.warmup == "7 steps"
+
+
+def test_the_new_name_counts_where_a_stored_config_has_both():
+    both = {"optimizer": {"warmup": "5 steps"}, "schedule": {"warmup": "10k steps"}}
+    assert rename_fields(both, warn=False) == {"optimizer": {}, "schedule": {"warmup": "10k steps"}}
 
 
 def test_configs_made_in_python_may_have_old_names(caplog):
