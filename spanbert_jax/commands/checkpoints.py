@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -18,11 +19,46 @@ from typing import Any
 import rich.progress
 
 from spanbert_jax.checkpoints import folder as names
-from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest, verify
+from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest
+from spanbert_jax.checkpoints.manifest import verify as verify_step
 from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
+
+
+def checkpoints(workdir: str | os.PathLike, *, verify: bool = False,
+                on_bytes: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
+    """Lists the checkpoints of a run.
+
+    Args:
+      verify: compare every byte with what was saved, not only the sizes of files.
+      on_bytes: called with the number of bytes after each read.
+
+    Returns:
+      "steps", each with "step", "bytes", "saved_at" in seconds since 1970, "unsound" (why it is corrupt, or None) and
+      "kept" (why retention keeps it); "set_aside", the quarantined ones, each with "name", "bytes" and "unsound";
+      "saving", the steps being written.
+
+    Raises:
+      UserError: there are no checkpoints.
+    """
+    folder = _folder(workdir)
+    steps = names.list_steps(folder)
+    manifests = {step: _manifest(folder, step) for step in steps}
+    newest = next((manifest for manifest in reversed(manifests.values()) if manifest), None)
+    reasons = retained_steps(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
+    listed = []
+    for step, manifest in manifests.items():
+        corrupt = verify_step(folder / str(step), names.manifest_path(folder, step), step, full=verify,
+                              on_bytes=on_bytes)
+        if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
+            continue
+        listed.append({"step": step, "bytes": _size(folder / str(step)), "saved_at": manifest and manifest.saved_at,
+                       "unsound": corrupt, "kept": reasons.get(step, "")})
+    quarantined = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
+                   for name in names.list_quarantined(folder)]
+    return {"steps": listed, "set_aside": quarantined, "saving": names.list_saving(folder)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,53 +70,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists the checkpoints, and verifies them with `--verify`."""
-    folder = pathlib.Path(args.workdir) / names.FOLDER
-    if not folder.is_dir():
-        raise UserError(f"{args.workdir}: no checkpoints here; give the workdir of a training run that has saved some")
-    found = _verify_with_progress(folder) if args.verify else survey(folder)
+    found = _verify_with_progress(args.workdir) if args.verify else checkpoints(args.workdir)
     if args.json:
         print(json.dumps(found))
     else:
-        _print(found, folder, "yes" if args.verify else "sizes match")
+        _print(found, _folder(args.workdir), "yes" if args.verify else "sizes match")
     return 1 if any(step["unsound"] for step in found["steps"]) else 0
 
 
-def survey(folder: pathlib.Path, on_bytes: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Lists the checkpoints in a folder.
-
-    Args:
-      on_bytes: if given, every byte is verified, and it is called with the number of bytes after each read.
-
-    Returns:
-      "steps", each with "step", "bytes", "saved_at" in seconds since 1970, "unsound" (why it is corrupt, or None) and
-      "kept" (why retention keeps it); "set_aside", the quarantined ones, each with "name", "bytes" and "unsound";
-      "saving", the steps being written.
-    """
-    steps = names.list_steps(folder)
-    manifests = {step: _manifest(folder, step) for step in steps}
-    newest = next((manifest for manifest in reversed(manifests.values()) if manifest), None)
-    reasons = retained_steps(steps, newest.keep, newest.keep_every, newest.best) if newest else {}
-    listed = []
-    for step, manifest in manifests.items():
-        corrupt = verify(folder / str(step), names.manifest_path(folder, step), step, full=on_bytes is not None,
-                         on_bytes=on_bytes)
-        if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
-            continue
-        listed.append({"step": step, "bytes": _size(folder / str(step)), "saved_at": manifest and manifest.saved_at,
-                       "unsound": corrupt, "kept": reasons.get(step, "")})
-    quarantined = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
-                   for name in names.list_quarantined(folder)]
-    return {"steps": listed, "set_aside": quarantined, "saving": names.list_saving(folder)}
+def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+    folder = pathlib.Path(workdir) / names.FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{workdir}: no checkpoints here; give the workdir of a training run that has saved some")
+    return folder
 
 
-def _verify_with_progress(folder: pathlib.Path) -> dict[str, Any]:
+def _verify_with_progress(workdir: str) -> dict[str, Any]:
+    folder = _folder(workdir)
     total = sum(_size(folder / str(step)) for step in names.list_steps(folder))
     console, began = make_console(stderr=True), time.monotonic()
     with rich.progress.Progress(
             *rich.progress.Progress.get_default_columns(), rich.progress.TransferSpeedColumn(), console=console,
             transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("verifying", total=total)
-        found = survey(folder, on_bytes=lambda count: bar.advance(task, count))
+        found = checkpoints(workdir, verify=True, on_bytes=lambda count: bar.advance(task, count))
         done = bar.tasks[0].completed
     seconds = max(time.monotonic() - began, 1e-9)
     console.print(f"read {format_bytes(done)} at {format_bytes(done / seconds)}/s")

@@ -1,6 +1,5 @@
 """Finds and reads a config file, and overrides its fields from the command line."""
-from __future__ import annotations
-
+import copy
 import inspect
 import pathlib
 import runpy
@@ -15,6 +14,7 @@ from ml_collections import config_flags
 import spanbert_jax
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.registry import load_plugins
+from spanbert_jax.common.settings import Settings
 from spanbert_jax.training.renames import RENAMED, new_name
 
 if TYPE_CHECKING:
@@ -39,15 +39,20 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       UserError: the file does not exist or fails, a field does not exist, or a value has another type.
     """
-    config = _read_file(path)
-    for override in overrides:
-        _override(config, override)
-    config.lock()
+    config = with_overrides(_read_file(path), overrides)
     load_plugins(config.get("plugins", ()))
     return config
 
 
-def as_run_config(config: ml_collections.ConfigDict) -> RunConfig:
+def with_overrides(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    """A locked copy of a config with the overrides of `load_config`. Raises UserError as `load_config`."""
+    config = copy.deepcopy(ml_collections.ConfigDict(config))  # a FrozenConfigDict becomes writable
+    for override in overrides:
+        _override(config, override)
+    return config.lock()
+
+
+def as_run_config(config: ml_collections.ConfigDict | Settings) -> "RunConfig":
     """The typed config of a ConfigDict: of fine-tuning if it has a section `task`, else of pretraining.
 
     Raises:
@@ -55,7 +60,11 @@ def as_run_config(config: ml_collections.ConfigDict) -> RunConfig:
     """
     from spanbert_jax.finetuning.config import as_finetuning_config
     from spanbert_jax.pretraining.config import as_pretraining_config
-    return as_finetuning_config(config) if "task" in config else as_pretraining_config(config)
+    from spanbert_jax.training.config import RunConfig
+    if isinstance(config, RunConfig):
+        return config
+    of_task = isinstance(config, ml_collections.ConfigDict) and "task" in config
+    return as_finetuning_config(config) if of_task else as_pretraining_config(config)
 
 
 def _read_file(path: str) -> ml_collections.ConfigDict:

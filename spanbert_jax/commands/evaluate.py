@@ -7,14 +7,46 @@ one on labelled files.
 """
 import argparse
 import json
+import os
 import pathlib
-import sys
+from collections.abc import Mapping
+from typing import Any
 
 from spanbert_jax.commands.arguments import add_process_arguments, add_step, add_task_settings, join_processes
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
-from spanbert_jax.common.issues import format_issues
+from spanbert_jax.common.issues import log_issues
+
+
+def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str | None = None,
+             out: str | os.PathLike | None = None, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Evaluates a model: a pretrained one on the held-out rows of its corpus, a fine-tuned one on labelled files.
+
+    Args:
+      workdir: of the training run; of a fine-tuned model also its directory.
+      step: of the checkpoint of a pretrained model; None takes the newest valid one.
+      inputs: for a fine-tuned model: labelled files, folders or globs, separated by commas. Without them, the scores
+        are those that its run has stored.
+      out: directory to create with the predictions for `inputs` in the official formats.
+      settings: new values of overridable settings of the task, for `inputs`.
+
+    Returns:
+      Of a pretrained model the metrics of `pretraining.evaluation.summarize`, and "step". Of a fine-tuned one the
+      metrics of its task; without `inputs` those of each part, and "step".
+
+    Raises:
+      UserError: one line about the model, file or argument that is wrong.
+    """
+    if inputs is None and (out is not None or settings):
+        name, value = ("out", out) if out is not None else ("settings", settings)
+        raise UserError(f"{name}={value!r}: applies to the predictions for labelled files; give these too")
+    if not _is_fine_tuned(workdir, inputs):
+        from spanbert_jax.pretraining import run
+        return run.evaluate(workdir, step)
+    if step is not None:
+        raise UserError(f"step={step}: a fine-tuned model is always that of its best step; omit it")
+    return _stored_results(workdir) if inputs is None else _score(workdir, inputs, out, settings)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,50 +63,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the metrics."""
-    fine_tuned = (pathlib.Path(args.workdir) / "task.json").is_file() or args.input
-    if fine_tuned and args.step is not None:
-        raise UserError(f"--step {args.step}: a fine-tuned model is always that of its best step; omit --step")
-    for flag, value in (("--out", args.out), ("--set", args.set)):
-        if value and not args.input:
-            raise UserError(f"{flag}: applies to the predictions for --input; give --input too")
-    if fine_tuned:
-        return _score(args) if args.input else _print_results(args)
-    join_processes(args)
-    from spanbert_jax.cluster.agreement import is_process_zero
-    from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
-    from spanbert_jax.pretraining.run import evaluate
-    metrics = evaluate(args.workdir, args.step)
-    if is_process_zero() and args.json:
+    fine_tuned = _is_fine_tuned(args.workdir, args.input)
+    if not fine_tuned:
+        join_processes(args)
+    metrics = evaluate(args.workdir, args.step, inputs=args.input, out=args.out, settings=dict(args.set))
+    if args.json and (fine_tuned or _is_process_zero()):
         print(json.dumps(metrics))
-    elif is_process_zero():
+    elif args.input:
+        for name, value in metrics.items():
+            print(f"{name:24} {format_metric(value)}")
+    elif fine_tuned:
+        print(json.dumps(metrics, indent=2))
+    elif _is_process_zero():
+        from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
         print(f"step {metrics['step']:,}: {metrics['masked_tokens']:,} masked tokens of validation documents: "
               f"{format_metrics(metrics)}")
         make_console().print(accuracy_table(metrics))
     return 0
 
 
-def _print_results(args: argparse.Namespace) -> int:
-    """Prints the results that a finished fine-tuning run has stored."""
+def _is_fine_tuned(workdir: str | os.PathLike, inputs: str | None) -> bool:
+    return inputs is not None or (pathlib.Path(workdir) / "task.json").is_file()
+
+
+def _is_process_zero() -> bool:
+    from spanbert_jax.cluster.agreement import is_process_zero
+    return is_process_zero()
+
+
+def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The results that a finished fine-tuning run has stored."""
     try:
-        results = json.loads((pathlib.Path(args.workdir) / "results.json").read_text(encoding="utf-8"))
+        return json.loads((pathlib.Path(workdir) / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{args.workdir}: this fine-tuning run has not finished; start its command again, or "
-                        "evaluate a model with --workdir MODEL and --input LABELLED_FILES") from None
-    print(json.dumps(results, indent=None if args.json else 2))
-    return 0
+        raise UserError(f"{workdir}: this fine-tuning run has not finished; start its command again, or evaluate a "
+                        "model on labelled files: spanbert-jax evaluate --workdir MODEL --input FILES") from None
 
 
-def _score(args: argparse.Namespace) -> int:
-    """Scores a fine-tuned model on labelled files."""
+def _score(workdir: str | os.PathLike, inputs: str, out: str | os.PathLike | None,
+           settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Scores a fine-tuned model on labelled files, and logs what was repaired or left out."""
     from spanbert_jax.inference.files import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
-    metrics, issues = score_files(args.workdir, args.input, args.out, settings=dict(args.set))
-    for line in format_issues(issues):
-        print(line, file=sys.stderr)
-    if args.json:
-        print(json.dumps(metrics))
-    else:
-        for name, value in metrics.items():
-            print(f"{name:24} {format_metric(value)}")
-    return 0
+    metrics, issues = score_files(workdir, inputs, out, settings=settings)
+    log_issues(issues)
+    return metrics

@@ -9,23 +9,36 @@ Topologies: TPU slices v4:4x4x4, v5e:16x16, v5p:8x8x16, v6e:8x8, several slices 
 corpus need not be prepared. A compilation takes minutes; its result is cached. The TPU compiler comes with
 `pip install 'jax[tpu]'`, on any Linux machine.
 """
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import ml_collections
+
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
-from spanbert_jax.commands.config_files import load_config
+from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.common.console import table_text
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_count, format_duration
+from spanbert_jax.common.settings import Settings
+from spanbert_jax.planning.hardware import Topology, nearest_topology, parse_topology
 
 if TYPE_CHECKING:
-    from spanbert_jax.planning.hardware import Topology
+    from spanbert_jax.planning.plans import Plan
     from spanbert_jax.pretraining.config import PretrainingConfig
+
+
+def plan(config: ml_collections.ConfigDict | Settings, topology: str | Topology) -> "Plan":
+    """Plans a pretraining run on a topology, such as "v5e:16x16", by compiling its train step.
+
+    Raises:
+      UserError: the config is that of a task, or not valid, or does not fit the topology, or there is no such topology
+        or no compiler for it.
+    """
+    from spanbert_jax.planning.plans import make_plan
+    return make_plan(_pretraining_config(config), parse_topology(topology) if isinstance(topology, str) else topology)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,13 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.budget:
         print(budget_text(args.budget))
         return DONE
-    loaded = load_config(args.config, args.overrides)
-    if "task" in loaded:
-        raise UserError(f"--config={args.config}: configures a task; only pretraining can be planned")
-    from spanbert_jax.planning.hardware import parse_topology
-    from spanbert_jax.pretraining.config import as_pretraining_config
-    config = as_pretraining_config(loaded)
-    topologies = [parse_topology(text) for text in args.topology.split(",")]
+    config = _pretraining_config(load_config(args.config, args.overrides))
+    topologies = list(map(parse_topology, args.topology.split(",")))
     if args.search:
         for topology in topologies:
             print(search_text(config, topology), flush=True)
@@ -66,42 +74,48 @@ def run(args: argparse.Namespace) -> int:
     return _print_plans(config, topologies)
 
 
-def _print_plans(config: PretrainingConfig, topologies: Sequence[Topology]) -> int:
-    from spanbert_jax.planning.plans import make_plan
+def _pretraining_config(config: ml_collections.ConfigDict | Settings) -> "PretrainingConfig":
+    from spanbert_jax.pretraining.config import PretrainingConfig
+    typed = as_run_config(config)
+    if not isinstance(typed, PretrainingConfig):
+        raise UserError("config: configures a task; only pretraining can be planned")
+    return typed
+
+
+def _print_plans(config: "PretrainingConfig", topologies: Sequence[Topology]) -> int:
     from spanbert_jax.planning.report import compare, describe
     if len(topologies) == 1:
-        plan = make_plan(config, topologies[0])
-        print(describe(plan))
-        return DONE if plan.fits else FAILED
+        made = plan(config, topologies[0])
+        print(describe(made))
+        return DONE if made.fits else FAILED
     plans, errors = [], []
     for topology in topologies:
         print(f"{topology} ...", flush=True)
         try:
-            plans.append(make_plan(config, topology))
+            plans.append(plan(config, topology))
         except UserError as error:
             errors.append(f"{topology}: {error}")
     if plans:
         print(compare(plans))
     for message in errors:
         print(message)
-    return DONE if any(plan.fits for plan in plans) else FAILED
+    return DONE if any(made.fits for made in plans) else FAILED
 
 
-def search_text(config: PretrainingConfig, topology: Topology) -> str:
+def search_text(config: "PretrainingConfig", topology: Topology) -> str:
     """A table of the settings that fit, the plan of the fastest, and its settings as arguments to paste."""
     from spanbert_jax.planning.report import compare, describe
     from spanbert_jax.planning.search import abbreviate, as_flags, search
     found = search(config, topology, lambda line: print(line, flush=True))
-    overrides, plan = found[0]
-    rank = "Fastest" if plan.time else "First"  # without an estimated time the order is that of the trials
-    return "\n".join(["", compare([plan for _, plan in found], [abbreviate(overrides) for overrides, _ in found]), "",
-                      describe(plan), "", f"{rank} settings that fit on {topology}:", f"  {as_flags(overrides)}"])
+    overrides, best = found[0]
+    rank = "Fastest" if best.time else "First"  # without an estimated time the order is that of the trials
+    return "\n".join(["", compare([made for _, made in found], [abbreviate(overrides) for overrides, _ in found]), "",
+                      describe(best), "", f"{rank} settings that fit on {topology}:", f"  {as_flags(overrides)}"])
 
 
 def budget_text(text: str) -> str:
     """A table of what each named size reaches with a budget, and which one to choose."""
     from spanbert_jax.planning.budget import LENGTH, UTILIZATION, estimate_sizes, largest_feasible, parse_budget
-    from spanbert_jax.planning.hardware import nearest_topology
     budget = parse_budget(text)
     estimates = estimate_sizes(budget)
     rows = [(each.size, format_count(each.parameters), "yes" if each.fits else "if sharded: mesh.fsdp",

@@ -9,10 +9,38 @@ the input's order, with scores; positions are character offsets in the input's t
 OUTPUT.partial.
 """
 import argparse
+import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from spanbert_jax.commands.arguments import add_task_settings
+
+
+def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
+            dtype: str = "float32", settings: Mapping[str, Any] | None = None,
+            official: str | os.PathLike | None = None, on_examples: Callable[[int], None] = lambda count: None) -> int:
+    """Writes the predictions of a fine-tuned model for the examples of files as JSON lines.
+
+    Arguments and errors are those of `inference.files.predict_files`. What is repaired or truncated is logged.
+
+    Returns:
+      The number of predictions.
+    """
+    from spanbert_jax.common.issues import log_issues
+    from spanbert_jax.inference.files import predict_files
+    from spanbert_jax.training.experiment import use_compilation_cache
+    use_compilation_cache()
+    counts = [0]
+
+    def count_examples(count: int) -> None:
+        counts.append(count)
+        on_examples(count)
+
+    log_issues(predict_files(model, inputs, output, batch_size=batch_size, dtype=dtype, settings=settings,
+                             official=official, on_examples=count_examples))
+    return counts[-1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,29 +60,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts, and prints the number of predictions."""
-    from spanbert_jax.common.errors import UserError
-    from spanbert_jax.common.issues import format_issues
-    from spanbert_jax.inference.files import predict_files
-    from spanbert_jax.training.experiment import use_compilation_cache
-    if args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: must be at least 1")
-    use_compilation_cache()
-    counts: list[int] = []
     began = time.monotonic()
+    first: list[int] = []  # examples that were done before this call
 
     def show(count: int) -> None:
-        counts.append(count)
-        if count and len(counts) == 1:
-            print(f"Continuing after {count:,} examples.", file=sys.stderr)
+        if not first:
+            first.append(count)
+            if count:
+                print(f"Continuing after {count:,} examples.", file=sys.stderr)
         elif sys.stderr.isatty():
-            print(f"\r{count:,} examples, {(count - counts[0]) / (time.monotonic() - began):,.1f} per second", end="",
+            print(f"\r{count:,} examples, {(count - first[0]) / (time.monotonic() - began):,.1f} per second", end="",
                   file=sys.stderr, flush=True)
 
-    issues = predict_files(args.model, args.input, args.output, batch_size=args.batch_size, dtype=args.dtype,
-                           settings=dict(args.set), official=args.official, on_examples=show)
+    count = predict(args.model, args.input, args.output, batch_size=args.batch_size, dtype=args.dtype,
+                    settings=dict(args.set), official=args.official, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    for line in format_issues(issues):
-        print(line, file=sys.stderr)
-    print(f"{counts[-1]:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}")
+    print(f"{count:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}")
     return 0

@@ -8,24 +8,54 @@
 Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out
 the same examples. The table shows mean and standard deviation over the seeds, the best dev metric first.
 """
-from __future__ import annotations
-
 import argparse
+import os
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 import rich.table
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
-from spanbert_jax.commands.config_files import load_config
+from spanbert_jax.commands.config_files import load_config, with_overrides
 from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.training.renames import new_name
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.sweep import Row
+
+
+def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, seeds: int = 1,
+          grid: Mapping[str, Sequence[Any]] | None = None) -> "list[Row] | None":
+    """Fine-tunes with several seeds and every combination of settings, one run after the other.
+
+    Args:
+      config: of a task.
+      workdir: parent directory of the runs' workdirs.
+      seeds: number of seeds of each combination, counted from config.seed.
+      grid: config fields, such as "optimizer.learning_rate", each with the values to try.
+
+    Returns:
+      One row per combination, the best dev metric first; None if the sweep was stopped.
+
+    Raises:
+      UserError: a setting is wrong; checked before the first run starts.
+    """
+    from spanbert_jax.finetuning import sweep as runs
+    grid = grid or {}
+    if "task" not in config:
+        raise UserError("config: configures pretraining; only tasks can be swept")
+    fields = list(map(new_name, grid))
+    if len(set(fields)) < len(fields) or "seed" in fields:
+        raise UserError(f"grid: fields {', '.join(fields)}: give each field once, and seeds on their own")
+    if seeds < 1:
+        raise UserError(f"seeds={seeds}: must be at least 1")
+    return runs.sweep(lambda overrides: with_overrides(config, overrides),
+                      {field: list(map(str, values)) for field, values in grid.items()},
+                      range(config.seed, config.seed + seeds), pathlib.Path(workdir))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,31 +78,19 @@ def axis(text: str) -> tuple[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sweep, and prints its table."""
-    from spanbert_jax.common.errors import UserError
     from spanbert_jax.finetuning.config import as_finetuning_config, task_of
-    from spanbert_jax.finetuning.sweep import sweep
-    loaded = load_config(args.config, args.overrides)
-    if "task" not in loaded:
-        raise UserError(f"--config={args.config}: configures pretraining; only tasks can be swept")
-    config = as_finetuning_config(loaded)
-    fields = [new_name(field) for field, _ in args.grid]
-    if len(set(fields)) < len(fields) or "seed" in fields:
-        raise UserError(f"--grid: fields {', '.join(fields)}: give each field once, and seeds by --seeds")
-    if args.seeds < 1:
-        raise UserError(f"--seeds={args.seeds}: must be at least 1")
-
-    def make_config(overrides: Sequence[str]) -> ml_collections.ConfigDict:
-        return load_config(args.config, [*args.overrides, *overrides])
-
-    rows = sweep(make_config, dict(args.grid), range(config.seed, config.seed + args.seeds), pathlib.Path(args.workdir))
+    config = load_config(args.config, args.overrides)
+    if repeated := [field for number, (field, _) in enumerate(args.grid) if field in dict(args.grid[:number])]:
+        raise UserError(f"--grid {repeated[0]}: give each field once")
+    rows = sweep(config, args.workdir, seeds=args.seeds, grid=dict(args.grid))
     if rows is None:
         print("Stopped and saved. Run the same command again to continue.")
         return STOPPED
-    make_console().print(table_of(rows, args.seeds, task_of(config).metric))
+    make_console().print(table_of(rows, args.seeds, task_of(as_finetuning_config(config)).metric))
     return DONE
 
 
-def table_of(rows: Sequence[Row], seeds: int, metric: str) -> rich.table.Table:
+def table_of(rows: "Sequence[Row]", seeds: int, metric: str) -> rich.table.Table:
     """Settings with mean and deviation of each part."""
     parts = list(rows[0].scores)
     table = make_table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds")

@@ -9,27 +9,51 @@ In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below)
 --config.FIELD=VALUE overrides any field of the config; the argument of a config file follows its name. Without
 --config, the run in the workdir continues with the config that it has stored.
 """
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import ml_collections
+
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands.arguments import add_process_arguments, join_processes
 from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.settings import Settings
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.config import FinetuningConfig
     from spanbert_jax.training.config import RunConfig
     from spanbert_jax.training.run import RunResult
+
+
+def train(config: ml_collections.ConfigDict | Settings, workdir: str | os.PathLike, *, force: bool = False,
+          time_limit: float = 0.0) -> "RunResult":
+    """Pretrains or fine-tunes as a config describes, or continues the run in `workdir`.
+
+    Args:
+      config: as `load_config`, `default_config` or `default_task_config` returns it.
+      workdir: created if needed.
+      force: resume although the config changed what the run computes.
+      time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
+
+    Raises:
+      as `pretraining.run.train`.
+    """
+    from spanbert_jax.finetuning.config import FinetuningConfig
+    typed = as_run_config(config)
+    if isinstance(typed, FinetuningConfig):
+        from spanbert_jax.finetuning.run import finetune as run
+    else:
+        from spanbert_jax.pretraining.run import train as run
+    return run(typed, workdir, force=force, time_limit=time_limit)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,14 +93,8 @@ def run(args: argparse.Namespace) -> int:
     config = as_run_config(load_config(args.config or _stored_config(args.workdir), args.overrides))
     join_processes(args)
     from spanbert_jax.cluster.agreement import is_process_zero
-    from spanbert_jax.finetuning.config import FinetuningConfig
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
-    if isinstance(config, FinetuningConfig):
-        from spanbert_jax.finetuning.run import finetune
-        result = finetune(config, args.workdir, force=args.force, time_limit=left)
-    else:
-        from spanbert_jax.pretraining.run import train
-        result = train(config, args.workdir, force=args.force, time_limit=left)
+    result = train(config, args.workdir, force=args.force, time_limit=left)
     if is_process_zero():
         with contextlib.suppress(OSError):  # output to a full disk; the run itself is saved
             print(format_result(config, result), flush=True)
@@ -92,7 +110,7 @@ def _stored_config(workdir: str) -> str:
     return str(file)
 
 
-def format_result(config: RunConfig, result: RunResult) -> str:
+def format_result(config: "RunConfig", result: "RunResult") -> str:
     """Text about the result of a run: the model, its quality, and commands to run next."""
     from spanbert_jax.finetuning.config import FinetuningConfig
     from spanbert_jax.training.config import SHAPE
@@ -129,7 +147,7 @@ def format_result(config: RunConfig, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _format_task_result(config: FinetuningConfig, result: RunResult) -> str:
+def _format_task_result(config: "FinetuningConfig", result: "RunResult") -> str:
     from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
     results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
     lines = [f"Made: a model of {result.parameters:,} parameters for {config.task.name}, starting from "

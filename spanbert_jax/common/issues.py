@@ -1,9 +1,11 @@
 """Counts of what was repaired, cut or left out while data was read."""
 import collections
 import dataclasses
+import logging
 from typing import Self
 
 _PLACES_KEPT = 5
+logger = logging.getLogger("spanbert_jax")
 
 
 @dataclasses.dataclass
@@ -29,3 +31,9 @@ class DataIssues:
 def format_issues(issues: DataIssues) -> list[str]:
     """Returns one line per issue: "2 empty files: a.txt, b.txt"."""
     return [f"{count:,} {issue}: {', '.join(issues.places[issue])}" for issue, count in issues.counts.items()]
+
+
+def log_issues(issues: DataIssues) -> None:
+    """Logs the lines of `format_issues` as warnings."""
+    for line in format_issues(issues):
+        logger.warning("%s", line)

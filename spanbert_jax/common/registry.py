@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from spanbert_jax.common.errors import UserError, suggestion
+from spanbert_jax.common.types import check_arguments
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
+    @check_arguments
     def get(self, name: str) -> T:
         """The implementation of a name. Raises UserError if there is none of that name, or it cannot be imported."""
         if name in self._registered:

@@ -5,12 +5,12 @@ the reference page of all fields come from its fields, so that each is written o
 """
 import dataclasses
 import operator
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from spanbert_jax.common.errors import UserError, suggestion
+from spanbert_jax.common.types import is_of_type, kinds_of, type_words
 
 S = TypeVar("S", bound="Settings")
 Choices = Sequence[Any] | Callable[[], Sequence[Any]]
@@ -127,27 +127,13 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config", def
 def _converted(hint: Any, value: Any, name: str, default: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         return from_dict(hint, value, name, default)
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = kinds_of(hint)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if any(typing.get_origin(kind) is tuple for kind in kinds):
         value = _as_tuple(value)
-    words = (kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind) for kind in kinds)
-    require(any(_is_of_type(kind, value) for kind in kinds), name, value, f"must be of type {' or '.join(words)}")
+    require(is_of_type(hint, value), name, value, f"must be of type {type_words(hint)}")
     return value
-
-
-def _is_of_type(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type and, for a tuple such as tuple[str, ...], its elements are too."""
-    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if kind is Any:
-        return True
-    if isinstance(value, bool) and origin in (int, float):
-        return False
-    if origin is not tuple or not parts or not isinstance(value, tuple):
-        return isinstance(value, (int, float) if origin is float else origin)
-    kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-    return len(kinds) == len(value) and all(map(_is_of_type, kinds, value))
 
 
 def _as_tuple(value: Any) -> Any:

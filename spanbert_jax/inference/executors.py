@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.settings import require
 from spanbert_jax.inference.model_folder import FineTuned
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import Example, describe_location
@@ -157,7 +158,8 @@ class Predictor:
     """A fine-tuned model that predicts on all devices of this process."""
 
     def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
-        """Copies the parameters to the devices; `batch_size` as `ChunkedExecutor` takes it."""
+        """Copies the parameters to the devices; `batch_size` as `ChunkedExecutor` takes it, or UserError."""
+        require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         self.task, self._tokenizer = fine_tuned.task, fine_tuned.tokenizer
         self._pad = special_ids(fine_tuned.tokenizer).pad
         self._program = program = fine_tuned.task.program(fine_tuned.model, fine_tuned.tokenizer)

@@ -16,6 +16,7 @@ from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.interop.sources.location import is_workdir
+from spanbert_jax.model import ComputeConfig
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import Task, fitted_values
 
@@ -66,8 +67,9 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
       settings: new values of the task's overridable settings.
 
     Raises:
-      UserError: a file is missing or wrong, or a setting is not allowed.
+      UserError: a file is missing or wrong, or the dtype or a setting is not allowed.
     """
+    ComputeConfig(dtype=dtype).validate("")
     folder = pathlib.Path(directory).expanduser()
     if (folder / MODEL_FOLDER / TASK_FILE).is_file():
         folder = folder / MODEL_FOLDER

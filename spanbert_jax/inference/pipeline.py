@@ -69,10 +69,6 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
     Raises:
       UserError: there is no such model, it performs another task, or an argument or setting is not allowed.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size}: must be at least 1")
     fine_tuned = load_model(model, dtype, settings)
     if task.replace("-", "_") != fine_tuned.name:
         raise UserError(f"task {task!r}: the model in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")

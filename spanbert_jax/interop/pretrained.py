@@ -148,8 +148,7 @@ def from_pretrained(name_or_path: str | pathlib.Path, head: str | None = None, *
         raise UserError(f"head={head!r}: allowed are {', '.join(map(repr, head_names()))}")
     if labels is not None and (isinstance(labels, str) or not labels):
         raise UserError(f"labels={labels!r}: give the names of the classes, one or more, as a list")
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype={dtype!r}: allowed are 'float32', 'bfloat16'")
+    ComputeConfig(dtype=dtype).validate("")
     pretrained = open_pretrained(name_or_path)
     model = pretrained.model(head, labels, dtype)
     return model, load_params(pretrained, model)

@@ -162,18 +162,19 @@ def test_the_commands(models, tmp_path, capsys):
     assert {"predictions.json", "nbest_predictions.json"} == {path.name for path in (tmp_path / "official").iterdir()}
     assert main(["evaluate", "--workdir", model, "--input", data, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == 20
-    assert main([*command, "--batch-size", "0"]) == 2 and main(command) == 2
-    assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
+    assert main([*command[:-1], str(tmp_path / "other.jsonl"), "--batch-size", "0"]) == 2 and main(command) == 2
+    assert "batch_size=0: must be at least 1" in capsys.readouterr().err
 
 
-def test_unknown_labels_are_counted(models, tmp_path, capsys):
+def test_unknown_labels_are_counted(models, tmp_path, capsys, caplog):
     records = MAKERS["text_classification"](10)
     records[3]["label"] = "pink"
     data = write(tmp_path / "data.jsonl", records)
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
-    printed = capsys.readouterr()
-    assert "1 examples of classes without training examples" in printed.err and "data.jsonl:4" in printed.err
-    assert "accuracy" in printed.out
+    assert "1 examples of classes without training examples" in caplog.text and "data.jsonl:4" in caplog.text
+    printed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert "accuracy" in printed
+    assert spanbert_jax.evaluate(models["text_classification"], inputs=data).keys() == printed
 
 
 def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
@@ -182,9 +183,9 @@ def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "task.json").write_text("{}")
     for command, message in (
-            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "--step 3: a fine-tuned model"),
+            (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "step=3: a fine-tuned model"),
             (["evaluate", "--workdir", model, "--out", tmp_path / "out"],
-             "--out: applies to the predictions for --input"),
+             "out='.*': applies to the predictions for labelled files"),
             (["evaluate", "--workdir", tmp_path / "run"], "this fine-tuning run has not finished"),
             (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],

@@ -1,0 +1,74 @@
+"""The public functions: those of the commands, and the types of their arguments."""
+import inspect
+import typing
+
+import ml_collections
+import numpy as np
+import pytest
+
+import spanbert_jax
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.types import check_arguments
+from spanbert_jax.tasks import TASKS
+
+
+@pytest.mark.parametrize("call,message", [
+    (lambda: spanbert_jax.pipeline("text-classification", "m", batch_size="3"),
+     "pipeline: batch_size='3': must be of type int, not str"),
+    (lambda: spanbert_jax.pipeline(None, "m"), "pipeline: task=None: must be of type str, not NoneType"),
+    (lambda: spanbert_jax.from_pretrained(None), "from_pretrained: name_or_path=None: must be of type str or Path, "
+                                                 "not NoneType"),
+    (lambda: spanbert_jax.load_config(None), "load_config: path=None: must be of type str, not NoneType"),
+    (lambda: spanbert_jax.load_config("base.py", "--config.seed=1"), "load_config: overrides='--config.seed=1': must "
+                                                                     "be of type Sequence[str], not str"),
+    (lambda: spanbert_jax.load_config("base.py", [1]), "load_config: overrides=[1]: must be of type Sequence[str], not "
+                                                       "list"),
+    (lambda: TASKS.get(["x"]), "Registry.get: name=['x']: must be of type str, not list"),
+    (lambda: spanbert_jax.fill("m", "[MASK]", k=True), "fill: k=True: must be of type int, not bool"),
+    (lambda: spanbert_jax.train("base.py", "runs/x"), "train: config='base.py': must be of type ConfigDict or "
+                                                      "Settings, not str"),
+    (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x"),
+     "config: configures pretraining; only tasks can be swept"),
+    (lambda: spanbert_jax.plan(spanbert_jax.default_task_config("translation"), "v5e:2x2"),
+     "config: configures a task; only pretraining can be planned")])
+def test_wrong_arguments_are_one_line_errors(call, message):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_the_hints_of_public_functions_can_be_checked():
+    for name in spanbert_jax.__all__:
+        function = getattr(spanbert_jax, name)
+        if name != "UserError":
+            assert getattr(spanbert_jax, name) is function  # made once
+            hints = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
+            assert not [hint for hint in hints if isinstance(hint, str) or hint is inspect.Parameter.empty], name
+
+
+def test_arguments_of_right_types_are_passed_on():
+    def function(number: int, share: float = 0.5, *words: str, text: typing.Optional[str] = None,  # noqa: UP045
+                 **others: int) -> tuple:
+        return number, share, words, text, others
+
+    checked = check_arguments(function)
+    assert checked(np.int64(2), 1, "a", "b", text=None, x="y") == (2, 1, ("a", "b"), None, {"x": "y"})
+    with pytest.raises(UserError, match=r"function: share='1': must be of type float, not str$"):
+        checked(2, "1")
+    with pytest.raises(TypeError, match=r"function\(\) missing 1 required positional argument: 'number'"):
+        checked()
+
+
+@pytest.mark.parametrize("config", [
+    lambda: spanbert_jax.default_task_config("text_classification", train="none.jsonl"), spanbert_jax.default_config])
+def test_train_takes_configs_of_both_kinds(config, tmp_path, monkeypatch):
+    calls = []
+    for module, name in (("finetuning", "finetune"), ("pretraining", "train")):
+        monkeypatch.setattr(f"spanbert_jax.{module}.run.{name}", lambda *args, name=name, **options: calls.append(
+            (name, args[1], options)))
+    made = config()
+    spanbert_jax.train(made, tmp_path, force=True)
+    spanbert_jax.train(ml_collections.FrozenConfigDict(made), tmp_path, time_limit=3)
+    name = "finetune" if "task" in made else "train"
+    assert calls == [(name, tmp_path, {"force": True, "time_limit": 0.0}),
+                     (name, tmp_path, {"force": False, "time_limit": 3})]
