@@ -9,7 +9,7 @@ import numpy as np
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document
-from spanbert_jax.corpus.sources import FieldNames, SourceFile, read_documents
+from spanbert_jax.corpus.sources import FieldNames, SourceFile, read_documents, require_fields
 
 TRAIN, VALIDATION, SKIPPED = 0, 1, 2
 SPLITS = ("train", "validation")
@@ -50,6 +50,7 @@ def scan_sources(files: Sequence[SourceFile], fields: FieldNames, validation_fra
 
     Holds out `validation_fraction` of the characters, by whole documents. Raises UserError if there is no text at all.
     """
+    require_fields(files, fields)
     issues = DataIssues()
     hashes, characters, numbers = array.array("Q"), array.array("q"), array.array("q")
     content = hashlib.blake2b(digest_size=16)

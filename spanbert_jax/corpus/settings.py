@@ -15,9 +15,9 @@ class CorpusSettings(Settings):
     vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
     format: str = setting(
         "auto", "Format of the files. documents: one per file, blank lines between paragraphs; blank-lines: blank "
-        "lines between documents; sentences: one per line, blank lines between documents; auto: jsonl or documents by "
-        "the file's name.", choices=file_formats)
-    text_field: str = setting("text", "JSON field or TFDS feature with the text.")
+        "lines between documents; sentences: one per line, blank lines between documents; wikiextractor: <doc ...>; "
+        "auto: by the file's name, else by its first characters.", choices=file_formats)
+    text_field: str = setting("text", "JSON field, table column or TFDS feature with the text.")
     annotation_field: str = setting("", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
     length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=65_536)
     blocks: str = setting(

@@ -1,7 +1,14 @@
 """Corpus formats: each format, malformed input that is repaired and counted, and one-line errors."""
+import bz2
 import codecs
 import gzip
+import io
 import json
+import lzma
+import pickle
+import sqlite3
+import tarfile
+import zipfile
 
 import pytest
 
@@ -17,6 +24,7 @@ from spanbert_jax.corpus.sources import (
     file_formats,
     files,
     read_documents,
+    require_fields,
     resolve_sources,
 )
 
@@ -84,17 +92,127 @@ def test_malformed_text_is_repaired_and_counted(tmp_path):
     assert issues.places["invalid UTF-8 sequences replaced"] == [str(path)]
     for format in ("documents", "blank-lines", "sentences", "jsonl"):
         assert read(write(tmp_path, b""), format)[1].counts == {"empty files": 1}
-    with pytest.raises(UserError, match="looks like UTF-16"):
-        read(write(tmp_path, "text".encode("utf-16")), "documents")
 
 
-def test_gzip_is_detected_by_content(tmp_path):
-    path = write(tmp_path, gzip.compress(codecs.BOM_UTF8 + b"A text.\n"), "named.txt")
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compression_is_detected_by_content(compress, tmp_path):
+    path = write(tmp_path, compress(codecs.BOM_UTF8 + b"A text.\n"), "named.txt")
     found, issues = read(path, "documents")
     assert [document.text for document in found] == ["A text.\n"] and issues.counts == {"byte-order marks removed": 1}
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(UserError, match="broken gzip"):
+    with pytest.raises(UserError, match="broken compressed data"):
         read(path, "documents")
+    assert read(write(tmp_path, compress(b"")), "documents")[1].counts == {"empty files": 1}
+
+
+def archive(kind):
+    data = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(data, "w") as file:
+            file.writestr("a.txt", "A text.")
+    else:
+        with tarfile.open(fileobj=data, mode=kind) as file:
+            file.addfile(tarfile.TarInfo("a.txt"))
+    return data.getvalue()
+
+
+def database():
+    connection = sqlite3.connect(":memory:")
+    connection.execute("create table t (text)")
+    return connection.serialize()
+
+
+@pytest.mark.parametrize("make, kind", [
+    (lambda: archive("zip"), "a zip archive"), (lambda: archive("w"), "a tar archive"),
+    (lambda: archive("w:gz"), "a tar archive"), (lambda: archive("w:xz"), "a tar archive"),
+    (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"), (lambda: b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image"),
+    (lambda: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF document"), (lambda: database(), "an SQLite database"),
+    (lambda: b"PAR1\x15\x04\x15" + bytes(range(256)), "a Parquet file"),
+    (lambda: b"\x28\xb5\x2f\xfd\x04\x00A", "zstd data, .* zstd -d"),
+    (lambda: pickle.dumps([0.1 * i for i in range(99)]), "not text in UTF-8"),
+    (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer, .* git lfs pull")])
+def test_files_that_are_not_text_are_refused(make, kind, tmp_path):
+    path = write(tmp_path, make(), "wiki")
+    for read_it in (lambda: read(path, "documents"), lambda: read(path, "jsonl"),
+                    lambda: resolve_sources([str(path)], "auto")):
+        with pytest.raises(UserError, match=f"^{path}: .*{kind}"):
+            read_it()
+
+
+@pytest.mark.parametrize("text, encoding, named", [
+    ("天地玄黄，宇宙洪荒。" * 3, "gb18030", "GB18030"), ("天地玄黃，宇宙洪荒。" * 3, "big5", "BIG5"),
+    ("いろはにほへと ちりぬるを。" * 3, "shift_jis", "SHIFT_JIS"), ("나랏말싸미", "euc-kr", "EUC-KR"),
+    ("Übermut tut selten gut, sagt man im späten März. " * 20, "latin-1", "WINDOWS-1252"),
+    ("A text.\n" * 99, "utf-16", "iconv -f UTF-16 "), ("A text.\n" * 99, "utf-16-le", "iconv -f UTF-16LE "),
+    ("A text.\n" * 99, "utf-16-be", "iconv -f UTF-16BE "), ("天地玄黄，宇宙洪荒。\n" * 9, "utf-16-le", "in UTF-8"),
+    ("A text.\n" * 99, "utf-32", "iconv -f UTF-32 ")])
+def test_other_encodings_are_refused_and_the_remedy_is_named(text, encoding, named, tmp_path):
+    path = write(tmp_path, text.encode(encoding))
+    with pytest.raises(UserError, match=f"^{path}: .*{named}"):
+        read(path, "documents")
+
+
+def test_few_invalid_bytes_in_a_large_file_are_replaced(tmp_path):
+    lines = [f"Line {i} of a café.\n".encode() for i in range(5000)]
+    (document,), issues = read(write(tmp_path, b"".join(lines).replace(b"Line 7", b"Line \xff")), "documents")
+    assert issues.counts == {"invalid UTF-8 sequences replaced": 111}  # numbers that begin with 7
+    assert document.text.count("café") == 5000
+
+
+@pytest.mark.parametrize("text, format, expected", [
+    ('{"id": "12", "url": "u", "title": "A", "text": "B &amp; c."}\n', "jsonl", [("B &amp; c.", 1)]),
+    ('<doc id="12" url="u" title="A">\nA\n\nB &amp; c &lt; d.\n\n</doc>\n<doc id="1" title="E">\nE\n</doc>\n',
+     "wikiextractor", [("A\n\nB & c < d.\n\n", 2), ("E\n", 8)]), ("One.\nTwo.", "documents", [("One.\nTwo.", 1)])])
+def test_files_without_ending_are_recognized_by_their_first_characters(text, format, expected, tmp_path):
+    path = write(tmp_path, text, "wiki_00")
+    file, = resolve_sources([str(path)], "auto")
+    assert file.format == format
+    assert [(document.text, document.line) for document in read(path, format)[0]] == expected
+    for ending, compress in ((".gz", gzip.compress), (".bz2", bz2.compress)):
+        packed = write(tmp_path, compress(text.encode()), f"wiki_00{ending}")
+        assert [file.format for file in resolve_sources([str(packed)], "auto")] == [format]
+
+
+def test_markup_is_refused_unless_asked_for(tmp_path):
+    for text in ("\n<!DOCTYPE html>\n<p>A", '<?xml version="1.0"?>', "<mediawiki xmlns=''>", "<html lang='en'>"):
+        path = write(tmp_path, text)
+        with pytest.raises(UserError, match=f"^{path}: HTML or XML; extract its text"):
+            resolve_sources([str(path)], "auto")
+        assert [document.text for document in read(path, "documents")[0]] == [text]
+    with pytest.raises(UserError, match=":3: 'loose' is outside of <doc ...> and </doc>"):
+        read(write(tmp_path, "<doc id='1'>\n</doc>\nloose\n"), "wikiextractor")
+    with pytest.raises(UserError, match=":1: <doc> without </doc>: the file is cut"):
+        read(write(tmp_path, "<doc id='1'>\nA text"), "wikiextractor")
+
+
+def test_tables(tmp_path):
+    path = write(tmp_path, 'id,text\n1,"One, ""two""\nlines"\n2,\n3,Three\n', "a.csv")
+    file, = resolve_sources([str(path)], "auto")
+    assert file.format == "csv"
+    found, issues = read(path, "csv")
+    assert [(document.text, document.line) for document in found] == [('One, "two"\nlines', 2), ("", 4), ("Three", 5)]
+    assert not issues.counts
+    with pytest.raises(UserError, match=r":2: field 'body' is missing \(fields here: id, text\)"):
+        read(path, "csv", "body")
+    file, = resolve_sources([str(write(tmp_path, 'n\tbody\n1\tSay "x".\n', "b.tsv.gz"))], "auto")
+    assert [document.text for document in read_documents(file, FieldNames("body"), DataIssues())] == ['Say "x".']
+
+
+def test_a_null_text_is_counted(tmp_path):
+    path = write(tmp_path, '{"text": null}\n{"text": "One."}\n')
+    found, issues = read(path, "jsonl")
+    assert [(document.text, document.line) for document in found] == [("One.", 2)]
+    assert issues.counts == {"records whose text is null, left out": 1}
+    assert issues.places["records whose text is null, left out"] == [f"{path}:1"]
+
+
+def test_names_of_fields_need_a_format_with_fields(tmp_path):
+    plain, records = SourceFile("a.txt", "documents"), SourceFile("b", "jsonl")
+    for fields in (FieldNames("body"), FieldNames("text", "names")):
+        require_fields([plain, records], fields)
+        with pytest.raises(UserError, match="no source has any .formats here: 'documents'.; omit them"):
+            require_fields([plain, plain], fields)
+    require_fields([plain], FieldNames())
 
 
 def test_json_lines(tmp_path):
@@ -146,7 +264,7 @@ def test_resolve_sources(tmp_path, monkeypatch):
     assert resolve_sources(["python"], "auto", tmp_path / "p") == [
         SourceFile(str(tmp_path / "p" / "python.jsonl.gz"), "jsonl", name="python")]
     for sources, format, message in [(["none*"], "auto", "no such file"), ([], "auto", "no source"),
-                                     (["d"], "csv", "must be one of auto, documents")]:
+                                     (["d"], "xml", "must be one of auto, documents")]:
         with pytest.raises(UserError, match=message):
             resolve_sources(sources, format)
 

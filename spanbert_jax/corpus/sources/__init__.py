@@ -1,9 +1,8 @@
 """Sources to documents. A format is one module with a `CorpusFormat`, and a name in `FORMATS` or an entry point."""
 import glob
-import gzip
 import os
 import pathlib
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 
 from spanbert_jax.common.errors import UserError
@@ -11,15 +10,19 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
+from spanbert_jax.corpus.sources.files import first_characters, readable_errors, without_compression
 
-__all__ = ["FORMATS", "CorpusFormat", "FieldNames", "SourceFile", "file_formats", "read_documents", "resolve_sources"]
+__all__ = ["FORMATS", "CorpusFormat", "FieldNames", "SourceFile", "file_formats", "read_documents", "require_fields",
+           "resolve_sources"]
 
 AUTO = "auto"
 FORMATS: Registry[CorpusFormat] = Registry("corpus format", "corpus_formats", {
     name: f"spanbert_jax.corpus.sources.{target}" for name, target in {
         "documents": "plain_text:DOCUMENTS", "blank-lines": "blank_lines:BLANK_LINES",
-        "sentences": "blank_lines:SENTENCES", "jsonl": "json_lines:JSON_LINES", "tfds": "tfds:TFDS",
+        "sentences": "blank_lines:SENTENCES", "jsonl": "json_lines:JSON_LINES", "csv": "tables:CSV",
+        "tsv": "tables:TSV", "wikiextractor": "wiki_extractor:WIKI_EXTRACTOR", "tfds": "tfds:TFDS",
         "python": "python_prose:PYTHON_PROSE"}.items()})
+_MARKUP = re.compile(r"<(?:!doctype\s+html|html|\?xml|mediawiki)\b", re.IGNORECASE)
 
 
 def file_formats() -> tuple[str, ...]:
@@ -43,12 +46,11 @@ def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path
         raise UserError(f"format is {format!r}: it must be one of {', '.join(allowed)}")
     if not sources:
         raise UserError("no source given: name a file, a directory, a glob, 'python' or 'tfds:NAME'")
-    by_suffix = {suffix: name for name in allowed[1:] for suffix in FORMATS.get(name).suffixes}
     files: list[SourceFile] = []
     for source in sources:
         found = next(filter(None, (other.find(source, generated) for other in formats if other.find)), None)
         files.extend([found] if found else (
-            SourceFile(path, _detect_format(path, by_suffix) if format == AUTO else format)
+            SourceFile(path, _detect_format(path) if format == AUTO else format)
             for path in _matching_files(source)))
     return files
 
@@ -56,14 +58,18 @@ def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path
 def read_documents(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
     """Yields the documents of one source in order and counts in `issues` what was repaired.
 
-    Raises UserError if the file cannot be read, its gzip data is broken, or a record is invalid or lacks the text.
+    Raises UserError if the file cannot be read, is not text in UTF-8, or a record is invalid or lacks the text.
     """
-    try:
+    with readable_errors(file.path):
         yield from FORMATS.get(file.format).read(file, fields, issues)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"source {file.path}: broken gzip file ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise UserError(f"source {file.path}: cannot be read ({error.strerror or error})") from None
+
+
+def require_fields(files: Sequence[SourceFile], fields: FieldNames) -> None:
+    """Raises UserError if names of fields are given, but no source has fields."""
+    if fields != FieldNames() and not any(FORMATS.get(file.format).has_fields for file in files):
+        formats = ", ".join(sorted({repr(file.format) for file in files}))
+        raise UserError("--text-field and --annotation-field name fields of records, but no source has any (formats "
+                        f"here: {formats}); omit them, or give the right --format")
 
 
 def _matching_files(source: str) -> list[str]:
@@ -81,6 +87,14 @@ def _matching_files(source: str) -> list[str]:
     return matches
 
 
-def _detect_format(path: str, by_suffix: dict[str, str]) -> str:
-    name = path.lower().removesuffix(".gz")
-    return next((format for suffix, format in by_suffix.items() if name.endswith(suffix)), "documents")
+def _detect_format(path: str) -> str:
+    """The format of a file by its name, else by its first characters."""
+    name, formats = without_compression(path).lower(), {name: FORMATS.get(name) for name in file_formats()[1:]}
+    if found := next((other for other, format in formats.items() if name.endswith(format.suffixes)), None):
+        return found
+    start = first_characters(path)
+    if _MARKUP.match(start):
+        raise UserError(f"{path}: HTML or XML; extract its text (of a Wikipedia dump with WikiExtractor), leave it "
+                        "out, or read the markup as text with --format documents")
+    by_start = (other for other, format in formats.items() if format.start and format.start.match(start))
+    return next(by_start, "documents")

@@ -2,9 +2,12 @@
 import dataclasses
 import os
 import pathlib
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document
 
@@ -31,6 +34,17 @@ class FieldNames:
     text: str = "text"
     annotations: str | None = None
 
+    def text_of(self, record: Mapping[str, Any], place: str, issues: DataIssues) -> str | None:
+        """The text of a record; None, which is counted, for a null. Raises UserError if it is missing or no text."""
+        text = record.get(self.text)
+        if text is None and self.text in record:
+            issues.add("records whose text is null, left out", place)
+        elif not isinstance(text, str):
+            have = ", ".join(list(record)[:8])
+            raise UserError(f"{place}: field {self.text!r} is {'missing' if text is None else 'not a text'} "
+                            f"(fields here: {have}); name the text's field with --text-field")
+        return text
+
 
 @dataclasses.dataclass(frozen=True)
 class CorpusFormat:
@@ -39,6 +53,9 @@ class CorpusFormat:
     # errors of gzip; `read_documents` turns them into a UserError.
     read: Callable[[SourceFile, FieldNames, DataIssues], Iterator[Document]]
     suffixes: tuple[str, ...] = ()  # of file names, lower-case, without ".gz", that select this format for "auto"
+    # For files whose names have no suffix of any format: the first characters that select this format for "auto".
+    start: re.Pattern[str] | None = None
+    has_fields: bool = True  # whether `FieldNames` means something in this format
     # For sources that are not files; None for formats of files. From a source, such as "tfds:NAME", and the directory
     # for files that prepare generates, to the SourceFile if the source is of this format, else None.
     find: Callable[[str, pathlib.Path | None], SourceFile | None] | None = None

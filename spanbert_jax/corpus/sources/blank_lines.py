@@ -36,4 +36,4 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
         issues.add("empty files", file.path)
 
 
-BLANK_LINES = SENTENCES = CorpusFormat(_read)
+BLANK_LINES = SENTENCES = CorpusFormat(_read, has_fields=False)

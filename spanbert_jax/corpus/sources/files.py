@@ -1,30 +1,108 @@
-"""Text files: gzip, byte-order marks, UTF-8, and blocks of bounded size."""
+"""Text files: compression, kinds and encodings by the first bytes, and blocks of bounded size."""
+import bz2
+import codecs
 import contextlib
 import gzip
-from collections.abc import Iterator
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS
 
+_HEAD_BYTES = 1 << 16  # the start of a file, which tells its kind and encoding
+_COMPRESSED_NAME = re.compile(r"\.(?:gz|bz2|xz)$", re.IGNORECASE)
+_COMPRESSIONS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
+    (re.compile(rb"\x1f\x8b"), gzip.open), (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), bz2.open),
+    (re.compile(rb"\xfd7zXZ\0"), lzma.open))
+_UNPACK, _TO_JSON = "unpack it and give the files in it", "write its rows as JSON lines"
+_EXTRACT, _TO_UTF8 = "extract its text, or leave it out", "convert it: iconv -f {0} -t UTF-8 FILE > NEW"
+# First bytes of files that are not text in UTF-8, what they are, and what to do.
+_OTHER_KINDS = (
+    (b"\xff\xfe\0\0", "text in UTF-32", _TO_UTF8.format("UTF-32")),
+    (codecs.BOM_UTF16_LE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
+    (codecs.BOM_UTF16_BE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
+    (b"\x28\xb5\x2f\xfd", "zstd data", "decompress it: zstd -d FILE"),
+    (b"\x04\x22\x4d\x18", "lz4 data", "decompress it: lz4 -d FILE"),
+    (b"PK\x03\x04", "a zip archive (.zip, .docx, .xlsx, .epub)", _UNPACK), (b"PK\x05\x06", "a zip archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", _UNPACK), (b"Rar!\x1a", "a RAR archive", _UNPACK),
+    (b"PAR1\x15", "a Parquet file", _TO_JSON), (b"ARROW1\0", "an Arrow file", _TO_JSON),
+    (b"SQLite format 3\0", "an SQLite database", _TO_JSON), (b"\x89HDF\r\n", "an HDF5 file", _TO_JSON),
+    (b"\x93NUMPY", "a NumPy file", _TO_JSON), (b"%PDF-", "a PDF document", _EXTRACT),
+    (b"\xd0\xcf\x11\xe0", "an office document", _EXTRACT), (b"{\\rtf", "an RTF document", _EXTRACT),
+    (b"\x89PNG\r\n", "a PNG image", _EXTRACT), (b"\xff\xd8\xff", "a JPEG image", _EXTRACT),
+    (b"GIF8", "a GIF image", _EXTRACT),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "get its file: git lfs pull"))
+
+
+def without_compression(path: str) -> str:
+    """The path of a file without an ending of compression: "a.txt" for "a.txt.gz", "a.txt.bz2" and "a.txt.xz"."""
+    return _COMPRESSED_NAME.sub("", path)
+
+
+@contextlib.contextmanager
+def readable_errors(path: str) -> Iterator[None]:
+    """Turns errors of reading a file into one-line errors."""
+    try:
+        yield
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: broken compressed data ({error}); fetch or write it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
 
 @contextlib.contextmanager
 def open_file(path: str, issues: DataIssues) -> Iterator[IO[bytes]]:
-    """Opens a file, decompresses it if its first bytes are those of gzip, and skips a byte-order mark."""
-    with open(path, "rb") as raw:
-        is_gzip = raw.read(2) == b"\x1f\x8b"
+    """Opens a text file behind its byte-order mark. If its first bytes are those of gzip, bzip2 or xz, decompresses it.
+
+    Raises:
+      UserError: it cannot be read, or is not text in UTF-8: a binary file, or text in another encoding.
+    """
+    with readable_errors(path), open(path, "rb") as raw:
+        start = raw.read(16)
         raw.seek(0)
-        opened: Any = gzip.open(raw) if is_gzip else contextlib.nullcontext(raw)  # noqa: SIM115  # closed below
-        with opened as stream:
-            mark = stream.read(3)
-            if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise UserError(f"source {path}: looks like UTF-16; convert it to UTF-8")
-            if mark == b"\xef\xbb\xbf":
+        opener = next((opener for begins, opener in _COMPRESSIONS if begins.match(start)), contextlib.nullcontext)
+        with opener(raw) as stream:
+            head = stream.read(_HEAD_BYTES)
+            _require_utf8(head, path)
+            mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+            if mark:
                 issues.add("byte-order marks removed", path)
-            else:
-                stream.seek(0)
+            stream.seek(mark)
             yield stream
+
+
+def first_characters(path: str) -> str:
+    """The first 1,024 bytes of a text file, without white space at their start. Raises UserError like `open_file`."""
+    with open_file(path, DataIssues()) as stream:
+        while block := stream.read(1024):
+            if block.strip():
+                return block.decode("utf-8", "ignore").lstrip()
+    return ""
+
+
+def _require_utf8(head: bytes, path: str) -> None:
+    """Raises UserError unless a file that starts with `head` is text in UTF-8, perhaps with a few invalid bytes."""
+    for start, kind, remedy in _OTHER_KINDS:
+        if head.startswith(start):
+            raise UserError(f"{path}: {kind}, which is not read; {remedy}")
+    if head[257:262] == b"ustar":
+        raise UserError(f"{path}: a tar archive, which is not read; {_UNPACK}")
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the last character may be incomplete
+    nuls = head[::2].count(0), head[1::2].count(0)  # at even and at odd positions
+    invalid = text.count("\ufffd") - head.count(b"\xef\xbf\xbd") + sum(nuls)
+    if invalid <= 3 + len(head) / 200:  # a few in a large file, or very few in a small one, are replaced and counted
+        return
+    if max(nuls) > len(head) / 8 and max(nuls) > 20 * min(nuls):
+        encoding = "UTF-16LE" if nuls[1] > nuls[0] else "UTF-16BE"
+        raise UserError(f"{path}: text in UTF-16, which is not read; {_TO_UTF8.format(encoding)}")
+    raise UserError(f"{path}: not text in UTF-8 ({invalid:,} invalid or NUL bytes in the first {len(head):,}); if it "
+                    "is text, find its encoding, such as GB18030, BIG5, SHIFT_JIS, EUC-KR or WINDOWS-1252, and "
+                    f"{_TO_UTF8.format('ENCODING')}")
 
 
 def decode_text(data: bytes, place: str, issues: DataIssues) -> str:
@@ -38,6 +116,17 @@ def decode_text(data: bytes, place: str, issues: DataIssues) -> str:
         issues.add("files with carriage returns", place)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
+
+
+def text_lines(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
+    """Yields the lines of an open file with their line ends as `\\n`; files with carriage returns are counted once."""
+    returns = False
+    for data in stream:
+        returns = returns or b"\r" in data
+        # A line of bytes is several lines if they end with carriage returns only.
+        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
+    if returns:
+        issues.add("files with carriage returns", path)
 
 
 def text_blocks(path: str, issues: DataIssues) -> Iterator[str]:

@@ -21,11 +21,9 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
                 continue
             place = f"{file.name or file.path}:{number}"
             record = parse_json_line(decode_text(data, file.path, issues), place)
-            text = record.get(fields.text)
-            if not isinstance(text, str):
-                have = ", ".join(list(record)[:8])
-                raise UserError(f"{place}: field {fields.text!r} is {'missing' if text is None else 'not a text'} "
-                                f"(fields here: {have}); name the text's field with --text-field")
+            text = fields.text_of(record, place, issues)
+            if text is None:
+                continue
             text = replace_surrogates(text, place, issues)
             units = () if fields.annotations is None else _units(record, fields.annotations, len(text), place)
             yield from split_document(Document(text, file.name or file.path, number, units), issues)
@@ -71,4 +69,4 @@ def _units(record: dict[str, Any], field: str, length: int, place: str) -> tuple
     return tuple(kept)
 
 
-JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"))
+JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"), start=re.compile(r'\{[ \t]*"'))

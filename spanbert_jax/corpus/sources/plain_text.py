@@ -19,4 +19,4 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
         issues.add("empty files", file.path)
 
 
-DOCUMENTS = CorpusFormat(_read)
+DOCUMENTS = CorpusFormat(_read, has_fields=False)

@@ -1,13 +1,8 @@
-"""Reads tables, JSON lines and JSON documents, gzipped or not, one record at a time."""
-import contextlib
-import csv
+"""Reads tables, JSON lines and JSON documents, compressed or not, one record at a time."""
 import dataclasses
-import gzip
-import io
 import json
 import math
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +11,12 @@ import ijson
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.sources import resolve_sources
-from spanbert_jax.corpus.sources.files import decode_text, open_file
+from spanbert_jax.corpus.sources.files import first_characters, open_file, text_lines, without_compression
 from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surrogates
 from spanbert_jax.corpus.sources.python_prose import PYTHON
+from spanbert_jax.corpus.sources.tables import table_rows
 
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
-_MOST_CHARACTERS = 1 << 27  # per field of a table
 _MAX_DEPTH = 64  # of nested JSON
 _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}  # of labels
 
@@ -40,19 +35,9 @@ def describe_location(example: Example) -> str:
 
 
 def is_json_lines(path: str) -> bool:
-    """Whether a file is JSON lines, by its name."""
-    return path.lower().removesuffix(".gz").endswith(_JSON_LINES)
-
-
-@contextlib.contextmanager
-def _readable_errors(path: str) -> Iterator[None]:
-    """Turns errors of reading a file into one-line errors."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: broken gzip file ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    """Whether a file is JSON lines: by its name, or by its first characters if the name has no ending."""
+    ending = os.path.splitext(without_compression(path))[1]
+    return ending.lower() in _JSON_LINES if ending else first_characters(path).startswith("{")
 
 
 def resolve_files(paths: str) -> list[str]:
@@ -71,20 +56,9 @@ def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
 
 def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
     """Yields line numbers, from 1, and lines of a text file without line ends. Raises UserError if it is unreadable."""
-    with _readable_errors(path), open_file(path, issues) as stream:
-        for number, line in enumerate(_decoded(stream, path, issues), 1):
+    with open_file(path, issues) as stream:
+        for number, line in enumerate(text_lines(stream, path, issues), 1):
             yield number, line.rstrip("\n")
-
-
-def _decoded(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
-    """Yields lines; carriage returns are counted once per file."""
-    returns = False
-    for data in stream:
-        returns = returns or b"\r" in data
-        # A line of bytes is several lines if they end with carriage returns only.
-        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
-    if returns:
-        issues.add("files with carriage returns", path)
 
 
 def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,7 +119,7 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
     Raises:
       UserError: the file cannot be read, or is not JSON.
     """
-    with _readable_errors(path), open_file(path, issues) as stream:
+    with open_file(path, issues) as stream:
         try:
             for place, value in _parts(ijson.basic_parse(stream, use_float=True), wanted):
                 yield place, replace_lone_surrogates(value, path, issues)
@@ -219,8 +193,8 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
       UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
         same name.
     """
-    kind = path.lower().removesuffix(".gz")
-    if is_json_lines(path) or (kind.endswith(".json") and first_character(path) != "["):
+    kind = without_compression(path).lower()
+    if is_json_lines(path) or (kind.endswith(".json") and not first_characters(path).startswith("[")):
         yield from json_lines(path, issues)
     elif kind.endswith(".json"):
         for number, record in enumerate(json_items(path, "", issues), 1):
@@ -228,47 +202,8 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
                 raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
             yield f"{path}:{number}", record
     else:
-        yield from _delimited(path, issues, list(names), tabs=kind.endswith((".tsv", ".txt")))
-
-
-def _delimited(path: str, issues: DataIssues, columns: list[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    csv.field_size_limit(_MOST_CHARACTERS)
-    with _readable_errors(path), open_file(path, issues) as stream:
-        rows = csv.reader(_decoded(stream, path, issues), delimiter="\t" if tabs else ",",
-                          quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
-        end = 0
-        try:
-            for row in rows:
-                location, end = f"{path}:{end + 1}", rows.line_num
-                if not row:
-                    issues.add("blank lines skipped", location)
-                elif not columns:
-                    columns = [name.strip() for name in row]
-                    if len(set(columns)) < len(columns):
-                        raise UserError(f"{location}: two columns have the same name ({', '.join(columns)}); rename "
-                                        "one")
-                elif len(row) != len(columns):
-                    raise UserError(f"{location}: {len(row)} fields, but {len(columns)} columns "
-                                    f"({', '.join(columns)}); fix the line")
-                else:
-                    yield location, dict(zip(columns, row))
-        except csv.Error as error:
-            raise UserError(f"{path}:{end + 1}: {error}; fix the line, or write JSON lines") from None
-
-
-def first_character(path: str) -> str:
-    """The first character of a file that is not white space; a line break if there is none or it cannot be read.
-
-    The function that then reads the file reports the error.
-    """
-    try:
-        with open_file(path, DataIssues()) as stream:
-            while block := stream.read(1024):
-                if block.strip():
-                    return block.strip()[:1].decode(errors="replace")
-    except (OSError, EOFError, zlib.error):
-        pass
-    return "\n"
+        for line, row in table_rows(path, kind.endswith((".tsv", ".txt")), issues, list(names)):
+            yield f"{path}:{line}", row
 
 
 def field(record: Mapping[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:

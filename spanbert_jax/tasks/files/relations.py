@@ -56,8 +56,8 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
     Raises:
       UserError: naming file, line or record, and id of an error, or of two relations with one id.
     """
-    first = reading.first_character(path)
-    if format == "semeval" or (format == "auto" and first not in "[{"):
+    first = reading.first_characters(path)[:1]
+    if format == "semeval" or (format == "auto" and first not in ("[", "{")):
         relations = _semeval(path, issues, with_labels)
     elif first == "{":
         relations = (parse_relation(record, location, with_labels)

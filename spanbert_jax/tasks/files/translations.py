@@ -8,6 +8,7 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.sources.files import without_compression
 from spanbert_jax.tasks.files import reading
 
 
@@ -39,7 +40,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     if os.path.exists(_beside(path, target, source)):
         issues.add("files of translations, read together with their sources", path)
         return
-    if path.removesuffix(".gz").endswith(f".{source}"):
+    if without_compression(path).endswith(f".{source}"):
         pairs = _parallel(path, source, target, issues, with_labels)
     else:
         pairs = _table(path, source, target, columns, id_field, issues, with_labels)
@@ -78,9 +79,9 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
 
 
 def _beside(path: str, ending: str, other: str) -> str:
-    """The path of a file *.ENDING or *.ENDING.gz with another ending; "" if it has neither."""
-    stem, zipped = path.removesuffix(".gz"), ".gz" if path.endswith(".gz") else ""
-    return f"{stem.removesuffix(ending)}{other}{zipped}" if stem.endswith(f".{ending}") else ""
+    """The path of a file *.ENDING, perhaps compressed, with another ending; "" if it has another one."""
+    stem = without_compression(path)
+    return f"{stem.removesuffix(ending)}{other}{path[len(stem):]}" if stem.endswith(f".{ending}") else ""
 
 
 def _parallel(path: str, source: str, target: str, issues: DataIssues,

@@ -1,0 +1,61 @@
+"""Formats "csv" and "tsv": tables whose first line has the names of the columns."""
+import csv
+from collections.abc import Iterator, Sequence
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.documents import Document, split_document
+from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
+from spanbert_jax.corpus.sources.files import open_file, text_lines
+
+_MOST_CHARACTERS = 1 << 27  # per field
+
+
+def table_rows(path: str, tabs: bool, issues: DataIssues, names: Sequence[str] = ()) -> Iterator[tuple[int, dict]]:
+    """Yields the line number, from 1, and the fields by name of each row of a table.
+
+    Args:
+      tabs: fields are separated by tabs without quoting, as in GLUE; else by commas with quoting.
+      names: of the columns, for a table without a header line.
+
+    Raises:
+      UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
+        same name.
+    """
+    csv.field_size_limit(_MOST_CHARACTERS)
+    with open_file(path, issues) as stream:
+        rows = csv.reader(text_lines(stream, path, issues), delimiter="\t" if tabs else ",",
+                          quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
+        columns, end = list(names), 0
+        try:
+            for row in rows:
+                line, end = end + 1, rows.line_num
+                if not row:
+                    issues.add("blank lines skipped", f"{path}:{line}")
+                elif not columns:
+                    columns = [name.strip() for name in row]
+                    if len(set(columns)) < len(columns):
+                        raise UserError(f"{path}:{line}: two columns have the same name ({', '.join(columns)}); rename "
+                                        "one")
+                elif len(row) != len(columns):
+                    raise UserError(f"{path}:{line}: {len(row)} fields, but {len(columns)} columns "
+                                    f"({', '.join(columns)}); fix the line")
+                else:
+                    yield line, dict(zip(columns, row))
+        except csv.Error as error:
+            raise UserError(f"{path}:{end + 1}: {error}; fix the line, or write JSON lines") from None
+
+
+def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
+    empty = True
+    for line, row in table_rows(file.path, file.format == "tsv", issues):
+        empty = False
+        text = fields.text_of(row, f"{file.path}:{line}", issues)
+        if text is not None:
+            yield from split_document(Document(text, file.path, line, ()), issues)
+    if empty:
+        issues.add("empty files", file.path)
+
+
+CSV = CorpusFormat(_read, (".csv",))
+TSV = CorpusFormat(_read, (".tsv",))
