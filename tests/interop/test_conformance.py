@@ -27,8 +27,9 @@ def reference():
 
 def test_outputs_equal_those_of_the_reference(reference):
     model, params = reference
-    vectors = np.load(REFERENCE / "vectors.npz")
-    assert model.config.clamp_attention and model.head.boundary_positions == 6
+    vectors, given = np.load(REFERENCE / "vectors.npz"), json.loads((REFERENCE / "config.json").read_text())
+    assert (model.config.clamp_attention, model.head.boundary_positions, model.head.boundary_features) == (
+        given["clamp_attention"], given["max_pair_targets"], given["pair_position_embedding_size"])
     outputs, state = model.apply({"params": params}, vectors["input_ids"], vectors["attention_mask"],
                                  mutable=["intermediates"])
     np.testing.assert_allclose(state["intermediates"]["encoder"]["layers"]["hidden"][0], vectors["hidden"], atol=1e-5)
