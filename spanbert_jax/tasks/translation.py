@@ -10,6 +10,10 @@ from spanbert_jax.tasks.files.translations import Translation, parse_translation
 from spanbert_jax.tasks.protocol import Prediction
 from spanbert_jax.tasks.seq2seq import Seq2SeqSettings, Seq2SeqTask
 
+# Scripts by the first word of their letters' Unicode names.
+_KANA = ("HIRAGANA", "KATAKANA")
+_UNSPACED = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
 
 @dataclasses.dataclass(frozen=True)
 class TranslationSettings(Seq2SeqSettings):
@@ -19,7 +23,9 @@ class TranslationSettings(Seq2SeqSettings):
     target: str = setting("target", "Column of the translation, or ending of its plain file.", overridable=True)
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.", overridable=True)
     id: str = setting("", "Column of the pairs' ids; '' for line numbers.", overridable=True)
-    bleu_tokenizer: str = setting("auto", "Tokenizer of BLEU; 'auto': zh for Chinese, char for Japanese, else 13a.",
+    bleu_tokenizer: str = setting("auto", "Tokenizer of BLEU; 'auto' follows the script of the references: zh for "
+                                  "Chinese, char for Japanese, Thai, Lao, Khmer, Burmese and Tibetan, which have no "
+                                  "spaces between words either, else 13a. The signature of a score names it.",
                                   choices=("auto", "13a", "zh", "char", "intl"))
 
     def validate(self, path: str) -> None:
@@ -60,10 +66,11 @@ def translation_metrics(texts: Sequence[str], references: Sequence[Sequence[str]
 
     Args:
       references: one or more per text; the minimum number over all texts is used.
-      tokenizer: of BLEU; "auto" is "zh" for Chinese references, "char" for Japanese, else "13a".
+      tokenizer: of BLEU; "auto" is "zh" for Chinese references, "char" for other scripts without spaces, else "13a".
 
     Returns:
-      "bleu" and "chrf" in percent, and sacrebleu's "bleu_signature" and "chrf_signature" for reports.
+      "bleu" and "chrf" in percent, and sacrebleu's "bleu_signature", which names the tokenizer, and "chrf_signature"
+      for reports.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
@@ -77,7 +84,11 @@ def translation_metrics(texts: Sequence[str], references: Sequence[Sequence[str]
 
 def _choose(references: Sequence[str]) -> str:
     letters = [unicodedata.name(letter, "") for text in references[:1000] for letter in text if letter.isalpha()]
-    kana = sum(name.startswith(("HIRAGANA", "KATAKANA")) for name in letters)
-    if kana > 0.05 * len(letters):
+    if _share(letters, _KANA) > 0.05 or _share(letters, _UNSPACED) > 0.3:
         return "char"
-    return "zh" if sum(name.startswith("CJK") for name in letters) > 0.3 * len(letters) else "13a"
+    return "zh" if _share(letters, ("CJK",)) > 0.3 else "13a"
+
+
+def _share(letters: Sequence[str], scripts: tuple[str, ...]) -> float:
+    """The share of letters, given by their Unicode names, that are of one of several scripts."""
+    return sum(name.startswith(scripts) for name in letters) / max(len(letters), 1)

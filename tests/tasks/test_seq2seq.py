@@ -186,10 +186,25 @@ def test_metrics_equal_sacrebleu_and_copying_is_the_baseline(tokenizer):
     assert metrics["copy/bleu"] == pytest.approx(sacrebleu.corpus_bleu(["a house", targets[1]], [targets]).score)
 
 
-@pytest.mark.parametrize("text,tokenizer", [("我们在家里", "zh"), ("これは本です", "char"), ("ein Haus", "13a")])
-def test_the_references_determine_the_bleu_tokenizer(text, tokenizer):
-    metrics = translate().score([pair(1, "a", text)], [{"id": "1", "translation": text}])
-    assert f"tok:{tokenizer}" in metrics["bleu_signature"] and metrics["chrf"] == pytest.approx(100)
+@pytest.mark.parametrize("tokenizer,texts", [
+    ("zh", ["我们在家里"]), ("13a", ["ein Haus", "우리는 집에 있다", "हम घर में हैं"]),
+    ("char", ["これは本です", "เราอยู่ที่บ้าน", "ພວກເຮົາຢູ່ເຮືອນ", "យើងនៅផ្ទះ", "ငါတို့အိမ်မှာရှိတယ်", "ང་ཚོ་ཁྱིམ་ལ་ཡོད"])])
+def test_the_references_determine_the_bleu_tokenizer(tokenizer, texts):
+    for text in texts:
+        metrics = translate().score([pair(1, "a", text)], [{"id": "1", "translation": text}])
+        assert f"tok:{tokenizer}" in metrics["bleu_signature"] and metrics["chrf"] == pytest.approx(100)
+
+
+def test_scripts_without_spaces_are_scored_by_characters():
+    """One wrong character of a Thai text; its words would have nothing in common."""
+    import sacrebleu
+
+    reference, guess = "วันนี้อากาศดีมาก", "วันนี้อากาศดีมาด"
+    score = sacrebleu.corpus_bleu([guess], [[reference]], tokenize="char").score
+    metrics = translate().score([pair(1, "a", reference)], [{"id": "1", "translation": guess}])
+    assert metrics["bleu"] == pytest.approx(score) and score > 80
+    words = translate(bleu_tokenizer="13a").score([pair(1, "a", reference)], [{"id": "1", "translation": guess}])
+    assert words["bleu"] == 0
 
 
 @pytest.mark.parametrize("settings,message", [
