@@ -59,7 +59,7 @@ def test_integers_become_floats_and_lists_tuples_at_any_depth():
     ({"count": True}, "config.count=True: must be of type int"),
     ({"count": 4.0}, "config.count=4.0: must be of type int"),
     ({"flag": 1}, "config.flag=1: must be of type bool"),
-    ({"optional": 5}, "config.optional=5: must be of type str or NoneType"),
+    ({"optional": 5}, "config.optional=5: must be of type str or None"),
     ({"inner": {"names": "pq"}}, "config.inner.names='pq': must be of type tuple[str, ...]"),
     ({"inner": {"names": ["p", 1]}}, "config.inner.names=('p', 1): must be of type tuple[str, ...]"),
     ({"inner": {"pairs": [["p"]]}}, "config.inner.pairs=(('p',),): must be of type tuple[tuple[str, typing.Any], ...]"),
