@@ -2,6 +2,7 @@
 import dataclasses
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Relation(reading.Example):
-    """A sentence with two entities."""
+    """A sentence with two entities. `group` is its document or, without one, the id that the file gives it."""
     tokens: tuple[str, ...]  # the words of the sentence
     subject: Span  # numbers of its first and last word
     object: Span  # likewise
@@ -47,43 +48,55 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
 
     TACRED's records are in one JSON array or one per line. PTB brackets (-LRB- and so on) become brackets, as in the
     reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at the tags
-    of the entities, and there are no types. With labels, exact duplicates are left out and counted.
+    of the entities, and there are no types. Scorers go by order and need no ids: a relation without one gets the number
+    of its record and, with labels, one with the id of an earlier one gets a number after it. Both are counted.
 
     Args:
       format: one of FORMATS; "auto" detects JSON by its first character, [ or {.
       with_labels: every relation must have a name.
 
     Raises:
-      UserError: naming file, line or record, and id of an error, or of two relations with one id.
+      UserError: naming file, line or record, and id of an error.
     """
     first = reading.first_characters(path)[:1]
     if format == "semeval" or (format == "auto" and first not in ("[", "{")):
         relations = _semeval(path, issues, with_labels)
-    elif first == "{":
-        relations = (parse_relation(record, location, with_labels)
-                     for location, record in reading.json_lines(path, issues))
     else:
-        records = enumerate(reading.json_items(path, "", issues), 1)
-        relations = (parse_relation(record, f"{path}: record {number}", with_labels) for number, record in records)
-    for relation in _different(relations, issues) if with_labels else relations:
+        records = reading.json_lines(path, issues) if first == "{" else _array(path, issues)
+        relations = (parse_relation(record, location, with_labels) for location, record in _with_ids(records, issues))
+    for relation in _different_ids(relations, issues) if with_labels else relations:
         if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
             issues.add("relations whose entities overlap", f"{relation.location} (id {relation.id})")
         yield relation
 
 
-def _different(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Relation]:
-    """Leaves out exact duplicates; only hashes are kept in memory."""
-    seen: dict[int, tuple[str, int]] = {}
+def _array(path: str, issues: DataIssues) -> Iterator[tuple[str, Any]]:
+    for number, record in enumerate(reading.json_items(path, "", issues), 1):
+        yield f"{path}: record {number}", record
+
+
+def _with_ids(records: Iterable[tuple[str, Any]], issues: DataIssues) -> Iterator[tuple[str, Any]]:
+    """Gives a record without an id its number, which is at the end of its location."""
+    for location, record in records:
+        if isinstance(record, dict) and record.get("id") is None:
+            issues.add("relations without an id, which get the number of their record", location)
+            record = record | {"id": location[len(location.rstrip("0123456789")):]}
+        yield location, record
+
+
+def _different_ids(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Relation]:
+    """Puts a number after ids that occur earlier; only hashes are kept in memory."""
+    counts: Counter[int] = Counter()
     for relation in relations:
-        content = hash(dataclasses.replace(relation, location="", group=""))
-        first, known = seen.setdefault(hash(relation.id), (relation.location, content))
-        if first == relation.location:
-            yield relation
-        elif known == content:
-            issues.add("exact duplicates of other relations, left out", f"{relation.location} (id {relation.id})")
-        else:
-            raise UserError(f"{relation.location}: id {relation.id!r} occurs also at {first}; give each relation its "
-                            "own id")
+        first = id = relation.id
+        while counts[hash(id)]:
+            counts[hash(first)] += 1
+            id = f"{first}-{counts[hash(first)]}"
+        counts[hash(id)] += 1
+        if id != first:
+            issues.add("relations with the id of an earlier one, numbered", f"{relation.location} (id {first} is {id})")
+            relation = dataclasses.replace(relation, id=id)
+        yield relation
 
 
 def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
@@ -95,7 +108,7 @@ def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{place}: field 'token' must be a nonempty list of words; it is {words!r:.80}")
-    group = location if record.get("docid") is None else reading.name_field(record, "docid", place)
+    group = id if record.get("docid") is None else reading.name_field(record, "docid", place)
     words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
     relation = record.get("relation")
     if with_labels or relation is not None:
@@ -119,7 +132,7 @@ def tagged(text: str, id: str, location: str, relation: str | None = None) -> Re
     """The relation of a sentence with <e1>, </e1>, <e2> and </e2> around subject and object, without types."""
     plain, characters = _untagged(text, f"{location}: id {id!r}")
     words, (subject, object) = _words(plain, characters)
-    return Relation(id, location, location, words, subject, object, "", "", relation, plain, characters)
+    return Relation(id, location, id, words, subject, object, "", "", relation, plain, characters)
 
 
 def located(record: Mapping[str, Any], location: str) -> Relation:

@@ -126,14 +126,11 @@ def without(field):
     (changed(token="a b c d e f g"), ["record 2", "'a1'", "'token'", "list"]),
     (changed(relation=None), ["record 2", "'a1'", "'relation'"]),
     (changed(relation=" "), ["record 2", "'a1'", "name of the relation is empty"]),
-    (changed(id="first", relation="other"), ["record 2", "'first'", "record 1"]),
-    (changed(id="first", obj_start=6), ["record 2", "'first'", "record 1"]),
-    (without("id"), ["record 1", "'id'"]),
     *[(without(field), ["record 1", "'a1'", f"'{field}'"])
       for field in ("token", "subj_start", "obj_end", "subj_type", "obj_type", "relation")],
     ([["a"]], ["record 1", "'token'"]),
-    ({"P31": [RECORD]}, [":1", "'id'"]),
-    ({"data": [RECORD]}, [":1", "'id'"]),
+    ({"P31": [RECORD]}, [":1", "'token'"]),
+    ({"data": [RECORD]}, [":1", "'token'"]),
     ("[1, 2]", ["record 1", "'token'"]),
     ('[{"id": "a1", ', ["not JSON"]),
     ('{"id": "a1"', [":1", "JSON"]),
@@ -154,7 +151,6 @@ def test_errors_in_tacred_are_one_line(tmp_path, content, expected_parts):
     ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nComment:\n', [":1", "'7'", "no relation"]),
     ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\nAnother\n', [":3", "'Another'"]),
     ('word\tO\n', [":1", "'word\\tO'", "SemEval"]),
-    ('7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\n\n7\t"A <e1>dog</e1> <e2>mat</e2>"\nOther\n', [":4", "'7'", ":1;"]),
 ])
 def test_errors_in_semeval_are_one_line(tmp_path, text, expected_parts):
     with pytest.raises(UserError) as error:
@@ -179,11 +175,23 @@ def test_files_that_cannot_be_read(tmp_path, content):
         read(tmp_path / "gone.json")
 
 
-def test_repeated_relations_are_left_out_and_counted(tmp_path):
-    relations, issues = read(write(tmp_path / "train.json", [RECORD, {**RECORD, "id": "b"}, RECORD]))
-    assert [relation.id for relation in relations] == ["a1", "b"]
-    assert issues.counts == {"exact duplicates of other relations, left out": 1}
-    assert "record 3 (id a1)" in issues.places["exact duplicates of other relations, left out"][0]
+def test_repeated_and_missing_ids_are_numbered_and_counted(tmp_path):
+    records = [RECORD, {**RECORD, "id": "b"}, RECORD, {**RECORD, "relation": "other"}, {**RECORD, "id": "a1-2"},
+               *without("id"), {**RECORD, "id": None}]
+    for content in (records, "\n".join(map(json.dumps, records))):
+        relations, issues = read(write(tmp_path / "train.json", content))
+        assert [relation.id for relation in relations] == ["a1", "b", "a1-2", "a1-3", "a1-2-2", "6", "7"]
+        assert [relation.relation for relation in relations] == ["born_in"] * 3 + ["other"] + ["born_in"] * 3
+        assert issues.counts == {"relations with the id of an earlier one, numbered": 3,
+                                 "relations without an id, which get the number of their record": 2}
+    assert issues.places["relations with the id of an earlier one, numbered"][0].endswith(":3 (id a1 is a1-2)")
+
+
+def test_repeats_of_a_relation_without_a_document_are_of_one_group(tmp_path):
+    relations, _ = read(write(tmp_path / "train.json", without("docid") * 2))
+    assert relations[0].group == relations[1].group
+    twice, _ = read(write(tmp_path / "train.txt", '7\t"A <e1>cat</e1> <e2>mat</e2>"\nOther\n\n' * 2))
+    assert [relation.id for relation in twice] == ["7", "7-2"] and twice[0].group == twice[1].group
 
 
 def test_overlapping_entities_are_kept_and_counted(tmp_path):
@@ -204,12 +212,11 @@ def test_lone_surrogates_are_replaced_and_counted(tmp_path):
 def test_a_whole_real_file_of_tacred():
     path = DATA / "re" / "redocred-tacred-style-train.json.gz"
     with gzip.open(path) as stream:
-        records = {record["id"]: record for record in json.load(stream)}
+        records = json.load(stream)
     relations, issues = read(path)
-    assert issues.counts == {"exact duplicates of other relations, left out": 90}
-    assert [relation.id for relation in relations] == list(records)
-    for relation in relations:
-        record = records[relation.id]
+    assert issues.counts == {"relations with the id of an earlier one, numbered": 90}
+    assert len({relation.id for relation in relations}) == len(records) == 16_326
+    for relation, record in zip(relations, records, strict=True):
         assert relation.tokens == tuple(record["token"]) and relation.relation == record["relation"]
         assert relation.subject == (record["subj_start"], record["subj_end"])
         assert relation.object_type == record["obj_type"] and relation.group == record["docid"]
@@ -236,5 +243,5 @@ def test_a_whole_real_file_of_semeval():
 
 @needs_data
 def test_a_real_file_in_another_format():
-    with pytest.raises(UserError, match=r"fewrel-val_wiki-16rel.json.gz:1: no field 'id'"):
+    with pytest.raises(UserError, match=r"fewrel-val_wiki-16rel.json.gz:1: .* no field 'token'"):
         read(DATA / "re" / "fewrel-val_wiki-16rel.json.gz")
