@@ -62,8 +62,8 @@ def test_integers_become_floats_and_lists_tuples_at_any_depth():
     ({"optional": 5}, "config.optional=5: must be of type str or None"),
     ({"inner": {"names": "pq"}}, "config.inner.names='pq': must be of type tuple[str, ...]"),
     ({"inner": {"names": ["p", 1]}}, "config.inner.names=('p', 1): must be of type tuple[str, ...]"),
-    ({"inner": {"pairs": [["p"]]}}, "config.inner.pairs=(('p',),): must be of type tuple[tuple[str, typing.Any], ...]"),
-    ({"inner": {"pairs": ["p"]}}, "config.inner.pairs=('p',): must be of type tuple[tuple[str, typing.Any], ...]"),
+    ({"inner": {"pairs": [["p"]]}}, "config.inner.pairs=(('p',),): must be of type tuple[tuple[str, Any], ...]"),
+    ({"inner": {"pairs": ["p"]}}, "config.inner.pairs=('p',): must be of type tuple[tuple[str, Any], ...]"),
     ([], "config=[]: is a section; set its fields"), (None, "config=None: is a section; set its fields"),
     ({"inner": 5}, "config.inner=5: is a section; set its fields")])
 def test_unknown_fields_and_wrong_types_are_refused(values, message):
