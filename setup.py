@@ -1,5 +1,7 @@
 """Packaging of spanbert-jax: `pip install -e .`, or `pip install -e '.[dev]'` to run the tests."""
 import glob
+import pathlib
+import re
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -21,9 +23,11 @@ class BuildWithConfigs(build_py):
         return super().get_source_files() + sorted(glob.glob("configs/*.py"))
 
 
+init = pathlib.Path(__file__).parent / "spanbert_jax" / "__init__.py"
+
 setup(
     name="spanbert-jax",
-    version="0.1.0",
+    version=re.search(r'^__version__ = "(.+)"$', init.read_text(encoding="utf-8"), re.MULTILINE)[1],
     description="Span pretraining of BERT-like encoders in JAX and Flax, from a laptop to a pod",
     packages=find_packages(include=["spanbert_jax", "spanbert_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},

@@ -8,6 +8,8 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 # The module that defines each public name. Imported on first use, so that `import spanbert_jax` and `--help` do not
 # wait for JAX.
 _PUBLIC = {

@@ -1,18 +1,23 @@
 """`spanbert-jax COMMAND ...`: imports the command, runs it, and prints a user's mistake as one line."""
 import argparse
 import contextlib
+import errno
 import importlib
+import itertools
 import keyword
 import logging
+import os
 import signal
 import sys
 import traceback
+import types
 from collections.abc import Sequence
 
+import spanbert_jax
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
-from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError, suggestion
 
 COMMANDS = {
     "config": "show a config as it would run, and what differs from the defaults",
@@ -28,6 +33,7 @@ COMMANDS = {
     "fill": "fill in the [MASK]s of a text",
     "configs": "list the configs that come with the package",
     "docs": "show a page of the documentation",
+    "completion": "print a script that completes commands and flags in bash and zsh",
 }
 # Exit statuses of errors whose message explains what happened; the first matching class counts.
 _STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
@@ -41,26 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     own = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in COMMANDS:
-        return _without_command(argv)
-    name, stopped = argv[0], False
+    name, stopped = argv[0] if argv and argv[0] in COMMANDS else "", False
     try:
-        with StopRequest():  # before the imports of the command, which take most of the time until it runs
-            # A module cannot have the name of a keyword, such as import.
-            command = importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
-            parser = argparse.ArgumentParser(f"spanbert-jax {name}", description=command.__doc__, allow_abbrev=False,
-                                             formatter_class=argparse.RawDescriptionHelpFormatter)
-            command.add_arguments(parser)
-            args = command.parse(parser, argv[1:]) if hasattr(command, "parse") else parser.parse_args(argv[1:])
-            if own:
-                _log_to_stderr()
-            status, agreed = command.run(args), True
+        status, agreed = _run_command(name, argv[1:], own) if name else _run_without_command(argv), True
+        if sys.stdout:  # None if it is closed
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt, Stopped) as error:
         agreed, stopped = False, isinstance(error, Stopped)
         status, line = _explain(error)
         if line:
             with contextlib.suppress(OSError):  # such as a full disk; the status remains
-                print(f"spanbert-jax {name}: {line}", file=sys.stderr, flush=True)
+                print(f"{f'spanbert-jax {name}'.rstrip()}: {line}", file=sys.stderr, flush=True)
         elif is_joined():
             traceback.print_exc()
         else:
@@ -72,6 +69,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own or stopped:
         end_now(status)
     return status
+
+
+def _run_command(name: str, argv: Sequence[str], own: bool) -> int:
+    """Imports and runs a command. Returns its exit status."""
+    with StopRequest():  # before the imports of the command, which take most of the time until it runs
+        command = import_command(name)
+        parser = make_parser(name, command)
+        _check_flags(parser, argv, overrides=hasattr(command, "parse"))
+        args = command.parse(parser, argv) if hasattr(command, "parse") else parser.parse_args(argv)
+        if own:
+            _log_to_stderr()
+        return command.run(args)
+
+
+def import_command(name: str) -> types.ModuleType:
+    """The module of a command. A module cannot have the name of a keyword, such as import."""
+    return importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
+
+
+def make_parser(name: str, command: types.ModuleType) -> argparse.ArgumentParser:
+    """The parser of a command's arguments."""
+    parser = argparse.ArgumentParser(f"spanbert-jax {name}", description=command.__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(parser)
+    return parser
+
+
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """The flags of a parser that begin with two dashes."""
+    return {name: action for action in parser._actions for name in action.option_strings if name.startswith("--")}
+
+
+def _check_flags(parser: argparse.ArgumentParser, argv: Sequence[str], overrides: bool) -> None:
+    """Raises UserError for an unknown flag; with `overrides`, those of config fields are allowed."""
+    flags = flags_of(parser)
+    for word in itertools.takewhile(lambda word: word != "--", argv):
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in flags and not (overrides and name.startswith("--config.")):
+            raise UserError(f"unknown flag {name}; {suggestion(name, flags)}allowed: {', '.join(flags)}"
+                            f"{' and --config.FIELD=VALUE' * overrides}")
 
 
 def _log_to_stderr() -> None:
@@ -95,18 +132,27 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return STOPPED, f"stopped by {str(error) or 'SIGINT'}; run the same command again to continue"
     if isinstance(error, BrokenPipeError):  # such as `| head`
         return FAILED, "the output was not read to its end"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FAILED, f"{error.filename or 'the output'}: cannot be written ({error.strerror})"
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and frames[-1].filename.endswith("xla_bridge.py"):  # JAX found no device
+        platforms, reason = os.environ.get("JAX_PLATFORMS"), " ".join(str(error).split())
+        return FAILED, (f"JAX_PLATFORMS={platforms!r}: JAX cannot use this platform here"
+                        f"{f' ({reason})' if reason else ''}; unset it, or install jax for the accelerator, such as "
+                        "pip install 'jax[cuda12]'")
     return FAILED, ""
 
 
-def _without_command(argv: Sequence[str]) -> int:
+def _run_without_command(argv: Sequence[str]) -> int:
+    """Prints help or version. Raises UserError for other arguments."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     help_text = (f"usage: spanbert-jax COMMAND ...\n\n{commands}\n\n"
                  "`spanbert-jax COMMAND --help` describes a command. To start:\n"
                  "  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart")
-    if argv and argv[0] in ("-h", "--help"):
-        print(help_text)
-        return DONE
-    problem = f"unknown command {argv[0]!r}; allowed: {', '.join(COMMANDS)}" if argv else "no command given"
-    print(f"spanbert-jax: {problem}\n{help_text}", file=sys.stderr)
-    return MISTAKE
+    if not argv:
+        raise UserError(f"no command given\n{help_text}")
+    if argv[0] not in ("-h", "--help", "--version"):
+        raise UserError(f"unknown command {argv[0]!r}; {suggestion(argv[0], COMMANDS)}allowed: {', '.join(COMMANDS)}")
+    print(f"spanbert-jax {spanbert_jax.__version__}" if argv[0] == "--version" else help_text)
+    return DONE

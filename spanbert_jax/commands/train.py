@@ -10,11 +10,11 @@ In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below)
 --config, the run in the workdir continues with the config that it has stored.
 """
 import argparse
-import contextlib
 import json
 import os
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -96,8 +96,10 @@ def run(args: argparse.Namespace) -> int:
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
     result = train(config, args.workdir, force=args.force, time_limit=left)
     if is_process_zero():
-        with contextlib.suppress(OSError):  # output to a full disk; the run itself is saved
+        try:
             print(format_result(config, result), flush=True)
+        except OSError:  # output to a full disk; the run itself is saved
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # later output is lost too
     return DONE if result.finished else STOPPED
 
 

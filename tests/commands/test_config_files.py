@@ -166,12 +166,6 @@ def test_help_of_each_command_has_an_example(command, capsys):
     assert any("--" in line for line in examples)
 
 
-def test_unknown_verbs_are_errors(capsys):
-    assert main(["trian"]) == 2
-    message = "unknown command 'trian'; allowed: config, plan, prepare, train, sweep, evaluate, predict"
-    assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("body,message", [
     ("config.optimizer.learnin_rate = 1.0",
      "config.optimizer has no field 'learnin_rate'; did you mean 'learning_rate'"),

@@ -269,6 +269,17 @@ def test_resolve_sources(tmp_path, monkeypatch):
             resolve_sources(sources, format)
 
 
+def test_an_unknown_tfds_name_is_one_line_with_the_nearest_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path))
+    (tmp_path / "my_own_texts").mkdir()
+    for name, hint in [("imdb_review/plain_text:1.0.0", "did you mean 'imdb_reviews'? "),
+                       ("my_own_text", "did you mean 'my_own_texts'? "), ("imdb_reviews", ""), ("zzzz", "")]:
+        with pytest.raises(UserError) as caught:
+            read(name, "tfds")
+        assert str(caught.value) == (f"source tfds:{name}: neither a directory nor prepared in {tmp_path}; {hint}"
+                                     "prepare it there as array_record")
+
+
 def test_a_new_format_is_one_registered_name(tmp_path, monkeypatch):
     def read(file, fields, issues):
         with open(file.path) as lines:

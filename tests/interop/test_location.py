@@ -52,6 +52,18 @@ def test_hub_names_are_found_in_the_cache_without_a_connection(sound, tmp_path, 
         spanbert_jax.from_pretrained("spanbert-large-cased")
 
 
+def test_messages_of_the_hub_are_shown_in_full(monkeypatch):
+    message = "403 Forbidden: None. Cannot access content. " + "Make sure your token has the correct permissions.\n" * 9
+
+    def refuse(*arguments, **options):
+        raise OSError(message)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(spanbert_jax.UserError) as caught:
+        spanbert_jax.from_pretrained("someone/private")
+    assert " ".join(message.split()) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_paths_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("asked the hub")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
@@ -55,10 +55,15 @@ def _open(file: SourceFile) -> Sequence[dict[str, Any]]:
     """
     import tensorflow_datasets as tfds  # slow to import, and most corpora need no TFDS source
     from tensorflow_datasets.core import read_only_builder
-    directory = file.path if os.path.isdir(file.path) else read_only_builder._find_builder_dir(file.path)
+    try:
+        directory = file.path if os.path.isdir(file.path) else read_only_builder._find_builder_dir(file.path)
+    except AttributeError:  # of TFDS itself, as it reports that there is no such folder
+        directory = None
     if directory is None:
-        raise UserError(f"source tfds:{file.path}: neither a directory nor prepared in {tfds.core.constants.DATA_DIR}; "
-                        "prepare it there as array_record")
+        name, folder = re.split("[/:]", file.path)[0], pathlib.Path(tfds.core.constants.DATA_DIR)
+        known = {*tfds.list_builders(with_community_datasets=False), *(path.name for path in folder.glob("*/"))}
+        raise UserError(f"source tfds:{file.path}: neither a directory nor prepared in {folder}; "
+                        f"{'' if name in known else suggestion(name, known)}prepare it there as array_record")
     features = pathlib.Path(directory, "features.json")
     for name in _feature_classes(json.loads(features.read_text(encoding="utf-8"))):
         if not name.startswith("tensorflow_datasets."):

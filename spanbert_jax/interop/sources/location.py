@@ -5,7 +5,6 @@ import hashlib
 import json
 import pathlib
 import tarfile
-import textwrap
 import zlib
 from collections.abc import Iterator
 
@@ -161,6 +160,6 @@ def _fetch(name: str) -> pathlib.Path:
             directory = fetch("pytorch_model*.bin", "pytorch_model.bin.index.json")
         return directory
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = textwrap.shorten(str(error).partition(". ")[0], 120, placeholder=" ...")
+        reason = " ".join(str(error).split())
         raise UserError(f"{name}: no such file or directory here, and no download from the Hugging Face hub ({reason});"
                         " check the name and the connection, or give a local directory") from None

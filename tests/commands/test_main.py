@@ -1,0 +1,71 @@
+"""The command line: help, version, misspelled commands and flags, completion, and output that cannot be written."""
+import errno
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import spanbert_jax
+from spanbert_jax.commands import main
+from spanbert_jax.commands.main import COMMANDS
+
+
+@pytest.mark.parametrize("argv,message", [
+    (["trian"], "spanbert-jax: unknown command 'trian'; did you mean 'train'? allowed: config, plan, prepare, train, "),
+    (["predict", "--modle=m"], "spanbert-jax predict: unknown flag --modle; did you mean '--model'? allowed: --help, "
+                               "--model, --input, "),
+    (["train", "--confg", "x"], "spanbert-jax train: unknown flag --confg; did you mean '--config'? allowed: "),
+    (["checkpoints", "--workdir", "x", "--config.seed=1"], "spanbert-jax checkpoints: unknown flag --config.seed; ")])
+def test_misspelled_commands_and_flags_are_one_line(argv, message, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+def test_the_version_and_the_commands_are_printed(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"spanbert-jax {spanbert_jax.__version__}\n"
+    assert main(["--help"]) == 0 and all(f"\n  {name} " in capsys.readouterr().out for name in list(COMMANDS)[:1])
+    assert main([]) == 2 and "no command given" in capsys.readouterr().err
+
+
+def test_a_missing_accelerator_is_one_line(monkeypatch, capsys):
+    def run(args):
+        jax.local_devices(backend="rocm")
+
+    monkeypatch.setattr("spanbert_jax.commands.docs.run", run)
+    monkeypatch.setenv("JAX_PLATFORMS", "rocm")
+    assert main(["docs"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("spanbert-jax docs: JAX_PLATFORMS='rocm': JAX cannot use this platform here (")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("code,line", [
+    (errno.ENOSPC, "spanbert-jax docs: the output: cannot be written (No space left on device)\n"),
+    (errno.EPIPE, "spanbert-jax docs: the output was not read to its end\n")])
+def test_output_that_cannot_be_written_is_one_line(code, line, monkeypatch, capsys):
+    class Full:
+        def write(self, text):
+            return len(text)
+
+        def flush(self):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["docs"]) == 1
+    assert capsys.readouterr().err == line
+
+
+def test_commands_flags_and_values_complete_in_bash(capsys):
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out + """
+complete_line() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _spanbert_jax; echo "${COMPREPLY[*]}"; }
+complete_line spanbert-jax ev
+complete_line spanbert-jax predict --model runs/x --in
+complete_line spanbert-jax predict --model ''
+complete_line spanbert-jax export --format o
+"""
+    done = subprocess.run(["bash", "-u"], input=script, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["evaluate", "--input", "", "onnx"], done.stderr
