@@ -10,7 +10,7 @@
   stablehlo     a function exported by jax.export for CPU, GPU and TPU, and its weights
 
 At the end the exported model, run by the other library if that is installed, and the original are compared on the same
-inputs; if their outputs differ, the export is deleted.
+inputs, and the tokenizer is read again; if outputs or ids differ, the export is deleted.
 """
 import argparse
 import pathlib

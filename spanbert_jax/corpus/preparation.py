@@ -25,12 +25,12 @@ from spanbert_jax.corpus.processes import map_in_order, map_in_processes
 from spanbert_jax.corpus.report import ProgressBar, make_report, print_report
 from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings, make_chunks
 from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
-from spanbert_jax.corpus.settings import CorpusSettings
+from spanbert_jax.corpus.settings import ACCENTS, CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
 from spanbert_jax.corpus.sources.python_prose import PYTHON, SNAPSHOT_FILE, write_python_prose
 from spanbert_jax.corpus.tokenization import CorpusStats
 from spanbert_jax.corpus.workspace import GENERATED, workspace
-from spanbert_jax.text import load_tokenizer, special_ids, train_tokenizer, word_start_table
+from spanbert_jax.text import load_tokenizer, special_ids, train_tokenizer, vocabulary_size
 
 _POLL_SECONDS = 0.5
 _SMALL_CORPUS = 3_000_000  # characters; below this, starting processes takes longer than it saves
@@ -95,7 +95,7 @@ def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowerca
             return open_corpus(out)
         if given is None:
             console.print(f"Training a vocabulary of {settings.vocab_size:,} tokens ...")
-            given = _train_tokenizer(scan, settings.vocab_size, bool(lowercase))
+            given = _train_tokenizer(scan, settings, bool(lowercase))
         # Without the fields of a subclass, whose module every worker process would have to import.
         values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusSettings)}
         row_settings = RowSettings(given.to_str(), CorpusSettings(**values), seed)
@@ -116,17 +116,19 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
     return open_corpus(path)
 
 
-def _train_tokenizer(scan: SourceScan, vocab_size: int, lowercase: bool) -> Tokenizer:
+def _train_tokenizer(scan: SourceScan, settings: CorpusSettings, lowercase: bool) -> Tokenizer:
     """Trains a tokenizer in a process of its own, which can be ended: the library does not react to signals."""
-    work = [(scan, vocab_size, lowercase)]
+    options = {"vocab_size": settings.vocab_size, "lowercase": lowercase, "strip_accents": ACCENTS[settings.accents],
+               "character_coverage": settings.character_coverage}
+    work = [(scan, options)]
     with contextlib.closing(map_in_processes(_make_trainer, work, workers=1)) as results:
         (_, trained), = results
     return Tokenizer.from_str(trained)
 
 
-def _make_trainer() -> Callable[[tuple[SourceScan, int, bool]], str]:
+def _make_trainer() -> Callable[[tuple[SourceScan, dict[str, Any]]], str]:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    return lambda work: train_tokenizer(_TrainingTexts(work[0]), *work[1:]).to_str()
+    return lambda work: train_tokenizer(_TrainingTexts(work[0]), **work[1]).to_str()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = cores if characters >= _SMALL_CORPUS else 1
-    vocab_size = len(word_start_table(tokenizer))
+    vocab_size = vocabulary_size(tokenizer)
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as stack:
         stream = _RowStream(scan, settings, vocab_size, workers, bar)
@@ -203,10 +205,18 @@ def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercas
     return {
         "format": settings.format, "text_field": settings.text_field,
         "annotation_field": settings.annotation_field or None,
-        "tokenizer": f"trained, {settings.vocab_size} pieces" if given is None else _hash(given.to_str()),
+        "tokenizer": _describe_training(settings) if given is None else _hash(given.to_str()),
         "lowercase": bool(lowercase) if given is None else None, "length": settings.length, "blocks": settings.blocks,
         "pack": settings.pack, "validation_fraction": settings.validation_fraction,
         "short_sequence_probability": settings.short_sequence_probability, "seed": seed}
+
+
+def _describe_training(settings: CorpusSettings) -> str:
+    """Returns how a vocabulary is trained, with the settings that differ from their defaults."""
+    defaults = CorpusSettings()
+    options = [f"{name}={getattr(settings, name)}" for name in ("character_coverage", "accents")
+               if getattr(settings, name) != getattr(defaults, name)]
+    return ", ".join([f"trained, {settings.vocab_size} pieces", *options])
 
 
 def _require_equal_settings(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.pairs import pair_blocks
 from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, tokenize
-from spanbert_jax.text import special_ids, word_start_table
+from spanbert_jax.text import special_ids, special_tokens_as_text, word_start_table
 
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
 _CHUNK_CHARACTERS = 400_000  # fixed, so that rows do not depend on the number of workers
@@ -79,8 +79,7 @@ class RowBuilder:
 
     def __init__(self, settings: RowSettings):
         self._settings = settings
-        self._tokenizer = Tokenizer.from_str(settings.tokenizer)
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = special_tokens_as_text(Tokenizer.from_str(settings.tokenizer))
         self._special = special_ids(self._tokenizer)
         self._word_starts = word_start_table(self._tokenizer)
 

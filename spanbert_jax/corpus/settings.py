@@ -3,7 +3,10 @@ import dataclasses
 
 from spanbert_jax.common.settings import Settings, qualified, require, setting
 from spanbert_jax.corpus.sources import file_formats
-from spanbert_jax.text import MIN_VOCAB_SIZE
+from spanbert_jax.text import CHARACTER_COVERAGE, MIN_VOCAB_SIZE
+
+# Setting -> `strip_accents` of BERT's normalizer.
+ACCENTS = {"auto": None, "keep": False, "strip": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +16,12 @@ class CorpusSettings(Settings):
         (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:SPLIT]'.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.")
     vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
+    character_coverage: float = setting(
+        CHARACTER_COVERAGE, "Share of the text's characters that get an entry of a trained vocabulary, the most "
+        "frequent first; words with others are [UNK].", above=0, maximum=1)
+    accents: str = setting(
+        "auto", "Accents and other combining marks in the text of a trained vocabulary. auto: stripped if it is "
+        "lower-cased, as in BERT.", choices=tuple(ACCENTS))
     format: str = setting(
         "auto", "Format of the files. documents: one per file, blank lines between paragraphs; blank-lines: blank "
         "lines between documents; sentences: one per line, blank lines between documents; wikiextractor: <doc ...>; "

@@ -58,7 +58,7 @@ class TokenizedChunk:
 def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusStats) -> TokenizedChunk:
     """Tokenizes the sentences of a chunk of documents without adding special tokens, and updates `stats`.
 
-    The tokenizer has `encode_special_tokens` set, so that "[SEP]" in a text is tokenized as text.
+    The tokenizer is one of `special_tokens_as_text`, so that "[SEP]" in a text is tokenized as text.
     """
     spans = []
     for document in documents:

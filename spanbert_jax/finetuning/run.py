@@ -18,6 +18,7 @@ from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.files import prediction_files
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.text import vocabulary_size
 from spanbert_jax.training.config import CONFIG_FILE, check_kind, load_values
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
@@ -68,7 +69,7 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
     tokenizer = load_tokenizer(_tokenizer_path(config, workdir))
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
-    encoder = config.model.config(tokenizer.get_vocab_size())
+    encoder = config.model.config(vocabulary_size(tokenizer))
     compute = with_attention(config.compute, encoder, mesh, rules, rows.length)
     model = dataset.task.build_model(encoder, compute, tokenizer)
     local_model = dataset.task.build_model(encoder, compute.replace(attention="plain"), tokenizer)

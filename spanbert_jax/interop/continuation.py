@@ -12,6 +12,7 @@ from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import Pretrained, find_tokenizer
 from spanbert_jax.interop.vocabulary import Transplant, transplant
 from spanbert_jax.model import Decoder, EncoderModel, PretrainingHeads
+from spanbert_jax.text import vocabulary_size
 
 logger = logging.getLogger("spanbert_jax")
 
@@ -70,9 +71,9 @@ def _plan_vocabulary(pretrained: Pretrained, tokenizer: Tokenizer) -> Transplant
     """Returns the plan from the stored vocabulary to another one; None if they are equal."""
     old, why_none = find_tokenizer(pretrained)
     if old is None:
-        if pretrained.config.vocab_size != tokenizer.get_vocab_size():
+        if pretrained.config.vocab_size != vocabulary_size(tokenizer):
             raise UserError(f"{why_none}: without it the {pretrained.config.vocab_size:,} vocabulary entries are "
-                            f"unknown, and the corpus has {tokenizer.get_vocab_size():,}")
+                            f"unknown, and the corpus has {vocabulary_size(tokenizer):,}")
         logger.warning("%s has no tokenizer: its %s vocabulary entries are taken to be those of the corpus",
                        pretrained.path, f"{pretrained.config.vocab_size:,}")
         return None

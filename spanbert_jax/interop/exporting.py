@@ -14,7 +14,9 @@ from spanbert_jax.common.directories import new_directory, require_absent_or_emp
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.interop.formats import FORMATS, load_format
 from spanbert_jax.interop.formats.model_card import model_card
+from spanbert_jax.interop.tokenizer_check import check_tokenizer
 from spanbert_jax.model import EncoderModel
+from spanbert_jax.text import vocabulary_size
 
 logger = logging.getLogger("spanbert_jax")
 
@@ -26,12 +28,14 @@ class Comparison:
     difference: float | None  # the largest, relative to the largest output, or to 1 if that is more; None if not run
     allowed: float  # the largest allowed difference
     why_not: str = ""  # why it was not compared
+    tokenizer: str = ""  # how the tokenizer was compared, if there is one
 
     def __str__(self) -> str:
+        tokenizer = f"; {self.tokenizer}" if self.tokenizer else ""
         if self.difference is None:
-            return f"not compared: {self.why_not}"
+            return f"not compared: {self.why_not}{tokenizer}"
         return (f"compared on the same inputs with {self.with_what}: largest difference {self.difference:.2g} of the "
-                f"largest output, allowed {self.allowed:.2g}")
+                f"largest output, allowed {self.allowed:.2g}{tokenizer}")
 
 
 def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.Path,
@@ -53,12 +57,14 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
       format: one of `FORMATS`; the exported model computes in float32.
       tokenizer: written with it.
       facts: about its training run, for the card, as in `Pretrained`.
-      compare: run the exported model with the library that it is for, if that is installed.
+      compare: run the exported model with the library that it is for, if that is installed, and read the tokenizer
+        again.
       original: directory that the model was read from; compared with instead if the library can read it.
 
     Raises:
       UserError: `out` is not empty, a package is missing, or the disk is full.
-      RunFailed: the exported model computes something else; nothing is left of it then.
+      RunFailed: the exported model computes something else, or its tokenizer gives other ids; nothing is left of it
+        then.
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
@@ -69,14 +75,21 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         raise UserError(f"tokenizer is of type {type(tokenizer).__name__}; give one of spanbert_jax.load_tokenizer, or "
                         "a fast one of transformers")
-    if tokenizer is not None and tokenizer.get_vocab_size() > model.config.vocab_size:
-        raise UserError(f"the tokenizer has {tokenizer.get_vocab_size():,} entries and the model "
+    if tokenizer is not None and vocabulary_size(tokenizer) > model.config.vocab_size:
+        raise UserError(f"the tokenizer has {vocabulary_size(tokenizer):,} entries and the model "
                         f"{model.config.vocab_size:,}; give the tokenizer that it was trained with")
     writer, model = load_format(format), model.clone(compute=model.compute.replace(dtype="float32"))
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
         (folder / "README.md").write_text(model_card(out.name, model, format, facts), encoding="utf-8")
-        return _compare(writer, folder, original, model, params) if compare else None
+        if not compare:
+            return None
+        comparison = _compare(writer, folder, original, model, params)
+        if tokenizer is None:
+            return comparison
+        with_transformers = writer.LIBRARY == "transformers" and comparison.difference is not None
+        return dataclasses.replace(
+            comparison, tokenizer=check_tokenizer(folder, tokenizer, original, with_transformers))
 
 
 def _check_finite(params: Any) -> None:

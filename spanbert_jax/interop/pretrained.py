@@ -180,7 +180,7 @@ def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[To
         tokenizer = load_tokenizer(path)
     except NoTokenizer as error:
         return None, str(error)
-    found, wanted = tokenizer.get_vocab_size(), pretrained.config.vocab_size
+    found, wanted = text.vocabulary_size(tokenizer), pretrained.config.vocab_size
     if found > wanted:
         raise UserError(f"{path}: its tokenizer has {found:,} entries and the model {wanted:,}; give the vocabulary "
                         "that it was trained with")

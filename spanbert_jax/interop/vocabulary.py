@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS
+from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS, vocabulary_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
             ids = [token.id for token in inside.tokenize(body.strip())]
         return () if unknown in ids else tuple(ids)
 
-    sources = tuple(map(split, sorted(vocab, key=vocab.get)))
+    tokens = {number: token for token, number in vocab.items()}
+    sources = tuple(split(tokens[number]) if number in tokens else () for number in range(vocabulary_size(new)))
     kept = sum(len(ids) == 1 for ids in sources) if byte_level else sum(token in known for token in vocab)
     return Transplant(sources, kept, sum(map(bool, sources)) - kept)
 

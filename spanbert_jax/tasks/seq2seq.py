@@ -43,7 +43,7 @@ from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, LossEvaluation, Prediction, Program, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
-from spanbert_jax.text import special_ids
+from spanbert_jax.text import special_ids, vocabulary_size
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 # Initial decoders besides directories of decoders.
@@ -197,7 +197,7 @@ class Seq2SeqTask(Task[Pair]):
     def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> EncoderDecoder:
         """The encoder with the decoder of the settings. Raises UserError if it is too small or not of its tokenizer."""
         kind, wanted = self.settings.decoder, self.settings.decoder_layers
-        size = self.target_tokenizer(tokenizer).get_vocab_size()
+        size = vocabulary_size(self.target_tokenizer(tokenizer))
         if kind in DECODERS:
             decoder = dataclasses.replace(encoder, vocab_size=size)
         else:

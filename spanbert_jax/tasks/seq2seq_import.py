@@ -12,6 +12,7 @@ from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import EncoderDecoder
+from spanbert_jax.text import vocabulary_size
 from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, load_target_tokenizer
 
 logger = logging.getLogger("spanbert_jax")
@@ -76,10 +77,10 @@ def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Any
     """Raises UserError if the tokenizers do not belong to the model."""
     target, generation = task.target_tokenizer(tokenizer), task.generation(tokenizer)
     for part, config, own in (("encoder", model.config, tokenizer), ("decoder", model.decoder_config, target)):
-        if own.get_vocab_size() > config.vocab_size:
+        if vocabulary_size(own) > config.vocab_size:
             own_needed = own is tokenizer is target
             hint = f"; put its own into the folder {TARGET_TOKENIZER_FOLDER} there" if own_needed else ""
-            raise UserError(f"{folder}: the {part}'s tokenizer has {own.get_vocab_size():,} tokens and the {part} "
+            raise UserError(f"{folder}: the {part}'s tokenizer has {vocabulary_size(own):,} tokens and the {part} "
                             f"{config.vocab_size:,}; give the tokenizer it was trained with{hint}")
     for field, ours in (("decoder_start_token_id", generation.start), ("eos_token_id", generation.end)):
         if values.get(field, ours) not in (ours, [ours], None):

@@ -6,7 +6,9 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, load_tokenizer, read_json
+from spanbert_jax.text.tokenizer import SPECIAL_TOKENS
+from spanbert_jax.text.tokenizer_files import load_tokenizer, read_json
+from spanbert_jax.text.tokenizer_training import MIN_VOCAB_SIZE
 
 # Folder of the target tokenizer in the directory of a model whose encoder has another tokenizer.
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"

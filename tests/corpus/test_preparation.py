@@ -170,6 +170,12 @@ def test_trained_vocabulary_and_lowercase(books, tmp_path):
     assert corpus.vocab_size <= 500 and corpus.special.pad == 0 and corpus.report["unknown_share"] < 0.01
     vocab = json.loads(corpus.tokenizer_path.read_text())["model"]["vocab"]
     assert not any(c.isupper() for token in vocab if not token.startswith("[") for c in token)
+    (books / "00.txt").write_text("Überall Übel im Überfluss. " * 9)
+    kept = run(books, tmp_path / "kept", None, vocab_size=500, lowercase=True, accents="keep")
+    assert "ü" in json.loads(kept.tokenizer_path.read_text())["model"]["vocab"] and "ü" not in vocab
+    with pytest.raises(UserError, match="tokenizer: trained, 500 pieces, accents=keep -> trained, 500 pieces, "
+                                        "character_coverage=0.9"):
+        run(books, tmp_path / "kept", None, vocab_size=500, lowercase=True, character_coverage=0.9)
 
 
 def write_tfds(texts, data_dir):

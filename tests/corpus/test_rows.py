@@ -107,6 +107,15 @@ def test_special_tokens_in_a_text_are_tokenized_as_text(vocabulary):
     assert (rows["tokens"] == special.sep).sum() == 1 and special.mask not in rows["tokens"]
 
 
+def test_further_special_tokens_in_a_text_are_tokens(vocabulary, tmp_path):
+    tokenizer = load_tokenizer(vocabulary)
+    tokenizer.add_special_tokens(["[E1]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    rows, _ = make(tmp_path, [Document("Put [E1] before [SEP].", "f", 1)])
+    marker = tokenizer.token_to_id("[E1]")
+    assert (rows["tokens"] == marker).sum() == 1 and rows["word_starts"][rows["tokens"] == marker].all()
+
+
 def test_unknown_words_control_characters_and_long_texts_are_counted(vocabulary, monkeypatch):
     text = "A line.\nThe \u4e2d and \u6587 and \u4e2d.\x07\x00 Then " + "x" * 120 + " ends."
     _, stats = make(vocabulary, [Document("Nothing.", "g", 1), Document(text, "f.txt", 10)])

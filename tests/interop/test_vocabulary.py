@@ -39,6 +39,13 @@ def test_rows_of_shared_and_new_wordpieces(tokenizer):
     assert bias[new.token_to_id("Ω")] == 0 and bias[new.token_to_id("walk")] == table[ids["walk"], 0]
 
 
+def test_ids_without_an_entry_keep_the_rows_in_place(tokenizer):
+    old = tokenizer("old", "a", "b", "c")
+    new = tokenizer("new", "b", "c", "b")  # of the repeated entry the last line counts: id 5 has none
+    sources = (), (old.token_to_id("c"),), (old.token_to_id("b"),)
+    assert transplant(old, new).sources == tuple((i,) for i in range(5)) + sources
+
+
 @needs_data
 def test_real_vocabularies():
     cased, uncased, chinese = (load_tokenizer(DATA / "vocab" / f"bert-base-{name}-vocab.txt")

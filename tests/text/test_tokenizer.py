@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, train_tokenizer, word_start_table
+from spanbert_jax.text import (
+    SPECIAL_TOKENS,
+    load_tokenizer,
+    special_ids,
+    special_tokens_as_text,
+    train_tokenizer,
+    vocabulary_size,
+    word_start_table,
+)
 from tests.paths import DATA, needs_data
 
 VOCABULARY = [*SPECIAL_TOKENS, "the", "un", "##able", "##s", "cat", "#", "A", "##a"]
@@ -77,6 +85,98 @@ def test_json_and_directory_load_the_same(vocab, tmp_path):
         load_tokenizer(tmp_path / "saved", lowercase=True)
 
 
+def write(folder, pieces, **files):
+    """A vocab.txt with JSON files beside it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *pieces]))
+    for name, values in {"config": {"model_type": "bert"}, **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_marks_are_kept_if_the_vocabulary_has_them(tmp_path):
+    words = "한국어 서울은 が か हिन्दी tiếng ё й"
+    unstated = write(tmp_path / "unstated", words.split())
+    assert load_tokenizer(unstated).encode(words.upper(), add_special_tokens=False).tokens == words.split()
+    stated = write(tmp_path / "stated", words.split(), tokenizer_config={"do_lower_case": True})
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    theirs = transformers.AutoTokenizer.from_pretrained(stated)(words)["input_ids"]
+    assert load_tokenizer(stated).encode(words).ids == theirs and 1 in theirs  # a config is followed
+
+
+MARKER = {"content": "[E1]", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+          "special": True}
+
+
+@pytest.mark.parametrize("files", [
+    {"added_tokens": {"[E1]": 11}},
+    {"special_tokens_map": {"additional_special_tokens": ["[E1]"]}},
+    {"special_tokens_map": {"bos_token": MARKER}, "added_tokens": {"[E1]": 11}},
+    {"tokenizer_config": {"extra_special_tokens": {"marker_token": "[E1]"}, "do_lower_case": True}},
+    {"tokenizer_config": {"added_tokens_decoder": {"11": MARKER}, "do_lower_case": True}},
+])
+def test_added_tokens_are_those_of_transformers(files, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = write(tmp_path, ["e", "##1", "[", "]", "a", "b"], **files)
+    ours, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    for text in ("a [E1] b", "a[E1]b", "a[e1]b [SEP] a"):
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+    assert theirs.convert_tokens_to_ids("[E1]") == 11 and vocabulary_size(ours) == 12
+    # Only BERT's own special tokens are ordinary text in a text.
+    (tmp_path / "json").mkdir()
+    ours.save(str(tmp_path / "json/tokenizer.json"))
+    for tokenizer in (ours, load_tokenizer(tmp_path / "json")):
+        plain = special_tokens_as_text(tokenizer).encode("a [E1] [SEP]", add_special_tokens=False)
+        assert plain.ids == [9, 11, 7, 1, 8]  # a [E1] [ [UNK] ]
+
+
+def test_added_tokens_of_another_vocabulary_are_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"id 5 is 'e' there and '\[E1\]' among the added tokens"):
+        load_tokenizer(write(tmp_path, ["e"], added_tokens={"[E1]": 5}))
+    with pytest.raises(UserError, match="not token names with their ids"):
+        load_tokenizer(write(tmp_path, ["e"], added_tokens={"[E1]": "x"}))
+
+
+def test_the_config_takes_precedence_over_tokenizer_json(tmp_path, caplog):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    load_tokenizer(write(tmp_path, ["el", "él", "中", "##国", "国", "ab"])).save(str(tmp_path / "tokenizer.json"))
+    for stated in ({"do_lower_case": False}, {"do_lower_case": True, "strip_accents": True},
+                   {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": False}):
+        write(tmp_path, [], tokenizer_config={"tokenizer_class": "BertTokenizer", **stated})
+        ours, theirs = load_tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for text in ("Él él el AB", "中国"):
+            assert ours.encode(text).ids == theirs(text)["input_ids"], (stated, text)
+    assert "handle_chinese_chars is True in it and False in tokenizer_config.json" in caplog.text
+    write(tmp_path, [], tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False})
+    assert load_tokenizer(tmp_path).encode("AB").tokens[1] == "ab"
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config", "config"])
+def test_other_classes_are_refused(name, tmp_path):
+    with pytest.raises(UserError, match="its tokenizer_class is BertJapaneseTokenizer, which splits"):
+        load_tokenizer(write(tmp_path, ["東", "京"], **{name: {"tokenizer_class": "BertJapaneseTokenizer"}}))
+    load_tokenizer(write(tmp_path, ["東", "京"], **{name: {"tokenizer_class": "BertTokenizerFast"}}))
+
+
+@pytest.mark.parametrize("pieces, note", [
+    (["hello", "a", "hello", "world"], "1 lines repeat an entry, such as 'hello' in lines 6 and 8"),
+    (["hello", "", "", "world", ""], "2 lines repeat an entry, such as '' in lines 7 and 10"),
+])
+def test_of_a_repeated_entry_the_last_line_counts(pieces, note, tmp_path, caplog):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = write(tmp_path, [*pieces, ""])
+    ours, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    assert ours.encode("hello world").ids == theirs("hello world")["input_ids"]
+    assert vocabulary_size(ours) == len(word_start_table(ours)) == len(SPECIAL_TOKENS) + len(pieces)
+    assert note in caplog.text
+
+
+def test_a_byte_order_mark_is_no_part_of_the_vocabulary(vocab, caplog):
+    expected = load_tokenizer(vocab).get_vocab()
+    vocab.write_bytes(b"\xef\xbb\xbf" + vocab.read_bytes())
+    assert load_tokenizer(vocab).get_vocab() == expected and "byte-order mark" in caplog.text
+
+
 def test_word_starts(vocab):
     tokenizer = load_tokenizer(vocab)
     expected = [0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0]  # PAD UNK CLS SEP MASK the un ##able ##s cat # A ##a
@@ -87,7 +187,6 @@ def test_word_starts(vocab):
 
 @pytest.mark.parametrize("content, message", [
     ("[PAD]\n[UNK]\n[CLS]\nx\n", r"special tokens missing: \[SEP\], \[MASK\]"),
-    ("\n".join([*SPECIAL_TOKENS, "x", "y", "x"]), "line 8 repeats token 'x' of line 6"),
     ("\xff", "not UTF-8"),
 ])
 def test_bad_vocabularies_are_one_line_errors(content, message, tmp_path):
@@ -136,3 +235,27 @@ def test_trained_vocabulary():
         train_tokenizer(texts, 10)
     with pytest.raises(UserError, match="no text"):
         train_tokenizer([" \n"], 100)
+
+
+def test_every_ideograph_has_one_entry():
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 2000)))
+    tokenizer = train_tokenizer([text] * 3, 21_128)
+    assert tokenizer.get_vocab_size() == 2005
+    assert tokenizer.encode(text, add_special_tokens=False).tokens == list(text)
+    assert train_tokenizer([text] * 3, 1_000).get_vocab_size() == 1_000  # also beyond half of the vocabulary
+
+
+def test_character_coverage_limits_the_alphabet():
+    characters = [chr(0xAC00 + i) for i in range(1_500)]
+    texts = [" ".join(characters[:1_200])] * 9 + [" ".join(characters)]  # the last 300 are 300 of 12,300
+    half, full = (train_tokenizer(texts, 30_000, character_coverage=share).get_vocab() for share in (0.9, 1.0))
+    assert set(characters[:1_200]) == half.keys() & set(characters) and set(characters) <= full.keys()
+    assert "##" + characters[0] in half
+
+
+def test_accents_are_kept_or_stripped_as_asked():
+    texts = ["Élan der Bären"] * 5
+    characters = {strip: set("".join(train_tokenizer(texts, 100, True, strip_accents=strip).get_vocab()))
+                  for strip in (None, True, False)}
+    assert "é" in characters[False] and "É" not in characters[False]
+    assert "é" not in characters[None] and characters[None] == characters[True]

@@ -19,7 +19,7 @@ from spanbert_jax.interop.configuration import to_values, transformers_class
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import POOLED
-from spanbert_jax.text import SPECIAL_TOKENS, is_lowercasing
+from spanbert_jax.text import ADDED_TOKEN_FLAGS, SPECIAL_TOKENS, is_lowercasing, special_ids, vocabulary_size
 
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
@@ -41,28 +41,43 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokenizer: Tokenizer | None) -> None:
     """Writes config.json, and the files of the tokenizer if there is one."""
-    write_json(folder / "config.json", to_values(model))
+    write_json(folder / "config.json", to_values(model) | padding_values(tokenizer))
     if tokenizer is not None:
         write_tokenizer(folder, tokenizer, model.config.max_positions)
+
+
+def padding_values(tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Returns the field of config.json whose row of the embedding transformers does not train."""
+    return {} if tokenizer is None else {"pad_token_id": special_ids(tokenizer).pad}
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
     """Writes a tokenizer for transformers and for the reference."""
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_vocabulary(folder, tokenizer)
-    names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    _write_vocabulary(folder, tokenizer)
+    added = tokenizer.get_added_tokens_decoder()
+    names: dict[str, Any] = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    if own := [token.content for token in added.values() if token.special and token.content not in SPECIAL_TOKENS]:
+        names["additional_special_tokens"] = own
     write_json(folder / "special_tokens_map.json", names)
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": is_lowercasing(tokenizer)}
     if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would replace it by its own
         values = {"tokenizer_class": "BertTokenizer", "do_lower_case": normalizer.lowercase,
                   "strip_accents": normalizer.strip_accents, "tokenize_chinese_chars": normalizer.handle_chinese_chars}
-    write_json(folder / "tokenizer_config.json", values | {"model_max_length": length, **names})
+    tokens = {str(number): {name: getattr(token, name) for name in ("content", *ADDED_TOKEN_FLAGS)}
+              for number, token in added.items()}
+    write_json(folder / "tokenizer_config.json", values | {"model_max_length": length, "added_tokens_decoder": tokens,
+                                                           **names})
 
 
-def write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """Writes vocab.txt, one token a line in the order of the ids."""
-    entries = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in entries), encoding="utf-8")
+def _write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """Writes vocab.txt, one token a line, on the line of its id.
+
+    An id without a token gets the last token, as if it were repeated: of repeated tokens the last line counts.
+    """
+    tokens = {number: token for token, number in tokenizer.get_vocab(with_added_tokens=True).items()}
+    lines = [tokens.get(number, tokens[max(tokens)]) for number in range(vocabulary_size(tokenizer))]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in lines), encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

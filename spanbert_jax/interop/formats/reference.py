@@ -11,9 +11,8 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import conversion_of
-from spanbert_jax.interop.configuration import to_values
 from spanbert_jax.interop.exporting import outputs_of
-from spanbert_jax.interop.formats.huggingface import write_json, write_vocabulary
+from spanbert_jax.interop.formats.huggingface import write_config_and_tokenizer
 from spanbert_jax.interop.pretrained import from_pretrained
 from spanbert_jax.model import EncoderModel
 
@@ -35,9 +34,7 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
             tensors[f"{head}.decoder.weight"] = embedding
     # The original runs on versions of PyTorch that cannot read the newer kind of file.
     torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    write_json(folder / "config.json", to_values(model))
-    if tokenizer is not None:
-        write_vocabulary(folder, tokenizer)
+    write_config_and_tokenizer(folder, model, tokenizer)
 
 
 def _name(name: str) -> str:

@@ -22,7 +22,8 @@ _TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "p
 _WEIGHTS = (*_TRANSFORMERS_WEIGHTS, "weights.safetensors", "model.pt", "bert_model.ckpt.index")
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".index.json")
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
+                    "special_tokens_map.json")
 
 
 def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:

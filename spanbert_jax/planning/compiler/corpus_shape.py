@@ -12,7 +12,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.rows import UINT8_FEATURES
 from spanbert_jax.pretraining.config import PretrainingConfig
-from spanbert_jax.text import SpecialIds, load_tokenizer
+from spanbert_jax.text import SpecialIds, load_tokenizer, vocabulary_size
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.mesh import AXES, batch_sharding
@@ -45,7 +45,7 @@ def resolve_config(config: PretrainingConfig) -> tuple[PretrainingConfig, Corpus
     else:
         vocab_size = data.vocab_size or _VOCAB_SIZE
         if data.tokenizer and pathlib.Path(data.tokenizer).exists():
-            vocab_size = load_tokenizer(data.tokenizer).get_vocab_size()
+            vocab_size = vocabulary_size(load_tokenizer(data.tokenizer))
         blocks = 2 if data.blocks == "pairs" else _BLOCKS_PER_PACKED_ROW if data.pack else 1
         shape = CorpusShape(data.length, vocab_size, blocks, 0)
         if "epoch" in config.train.duration:

@@ -1,0 +1,235 @@
+"""BERT tokenizers from files: vocab.txt or tokenizer.json, with the files that transformers writes beside them."""
+import codecs
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, models, normalizers
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.text.tokenizer import (
+    CONTINUATION_PREFIX,
+    SPECIAL_TOKENS,
+    bert_normalizer,
+    build_tokenizer,
+    is_lowercasing,
+)
+
+logger = logging.getLogger("spanbert_jax")
+CONFIG_FILE = "tokenizer_config.json"
+_CASED_SHARE = 0.01
+# Classes of transformers, without "Fast", that tokenize as BERT's does.
+_BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
+# Field of tokenizer_config.json -> field of BERT's normalizer.
+_NORMALIZER_FIELDS = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
+                      "tokenize_chinese_chars": "handle_chinese_chars"}
+ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
+    """Loads a BERT WordPiece tokenizer. Its ids equal those of Hugging Face's BertTokenizerFast.
+
+    Args:
+      path: a vocab.txt, a tokenizer.json, or a directory with one of them (tokenizer.json is preferred). A
+        tokenizer_config.json beside it is followed as in transformers, where its `do_lower_case`, `strip_accents` and
+        `tokenize_chinese_chars` take precedence over tokenizer.json. Beside a vocab.txt, the tokens of
+        added_tokens.json, special_tokens_map.json and tokenizer_config.json are added to the vocabulary.
+      lowercase: whether the tokenizer of a vocab.txt lower-cases. None uses `do_lower_case` of tokenizer_config.json;
+        without that, it lower-cases if no token except those in brackets has a capital letter, and keeps accents and
+        other marks if tokens have them. A tokenizer.json defines it itself. If either file asks for lower-casing but
+        the vocabulary has capital letters, case is kept and a warning is logged: such files come with models derived
+        from SpanBERT, and lower-casing would make half of their vocabulary unreachable.
+
+    Raises:
+      UserError: the file does not exist, is no BERT WordPiece tokenizer, lacks a special token, or a tokenizer.json
+        contradicts `lowercase`.
+    """
+    file = _tokenizer_file(pathlib.Path(path))
+    config = _read_object(file.with_name(CONFIG_FILE))
+    _check_class(file, config)
+    if file.suffix == ".json":
+        return _load_json(file, config, lowercase)
+    vocab = _read_vocab(file)
+    if lowercase is None:
+        lowercase = _decide_lowercase(file, config.get("do_lower_case"), vocab)
+    normalizer = bert_normalizer(lowercase, config.get("strip_accents"))
+    if lowercase and not {"do_lower_case", "strip_accents"} & config.keys() and _has_marks(vocab):
+        normalizer.strip_accents = False
+    normalizer.handle_chinese_chars = config.get("tokenize_chinese_chars") is not False
+    added = _added_tokens(file, config, vocab)
+    tokenizer = build_tokenizer(vocab, normalizer)
+    tokenizer.add_special_tokens([token for token in added if token.special])
+    tokenizer.add_tokens([token for token in added if not token.special])
+    return tokenizer
+
+
+def read_json(file: pathlib.Path) -> Tokenizer:
+    """Reads a tokenizer.json of any kind, without padding and truncation. Raises UserError if it is not one."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"tokenizer {file}: not a tokenizer.json ({error})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _tokenizer_file(path: pathlib.Path) -> pathlib.Path:
+    if path.is_dir():
+        for name in ("tokenizer.json", "vocab.txt"):
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"tokenizer {path}: the directory holds neither tokenizer.json nor vocab.txt")
+    if not path.is_file():
+        raise UserError(f"tokenizer {path}: no such file; give a vocab.txt, a tokenizer.json or a directory with one")
+    return path
+
+
+def _read_object(file: pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; {} if there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"tokenizer {file}: not a JSON object; fix or remove it") from None
+
+
+def _check_class(file: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError if a tokenizer of another kind than BERT's is stated beside a file."""
+    stated = config.get("tokenizer_class")
+    if stated is None and file.with_name("config.json").is_file():
+        stated = _read_object(file.with_name("config.json")).get("tokenizer_class")
+    if stated is None or (file.suffix == ".json" and str(stated).endswith("Fast")):
+        return  # the fast classes are defined by tokenizer.json
+    if str(stated).removesuffix("Fast") not in _BERT_CLASSES:
+        raise UserError(f"tokenizer {file}: its tokenizer_class is {stated}, which splits words in another way; only "
+                        f"{', '.join(_BERT_CLASSES[:-1])} can be read")
+
+
+def _load_json(file: pathlib.Path, config: Mapping[str, Any], lowercase: bool | None) -> Tokenizer:
+    tokenizer = read_json(file)
+    model, normalizer = tokenizer.model, tokenizer.normalizer
+    if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION_PREFIX:
+        raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
+    _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
+    is_bert = isinstance(normalizer, normalizers.BertNormalizer)
+    if is_bert and config.get("tokenizer_class") != "PreTrainedTokenizerFast":  # that class has no such arguments
+        _follow_config(file, config, normalizer)
+    own = getattr(normalizer, "lowercase", None)
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    if lowercase is None and is_lowercasing(tokenizer) and _is_cased(vocab):
+        _warn_case_is_kept(file, vocab)
+        if is_bert:
+            normalizer.lowercase = False
+        else:
+            tokenizer.normalizer = bert_normalizer(lowercase=False)
+    if lowercase is not None and own is not None and own != lowercase:
+        raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
+    return tokenizer
+
+
+def _follow_config(file: pathlib.Path, config: Mapping[str, Any], normalizer: normalizers.BertNormalizer) -> None:
+    """Sets a normalizer as tokenizer_config.json states it, and logs the differences, as transformers does not."""
+    for field, name in _NORMALIZER_FIELDS.items():
+        before, stated = getattr(normalizer, name), config.get(field)
+        if field in config and stated != before and (stated is not None or name == "strip_accents"):
+            setattr(normalizer, name, stated)
+            logger.warning("tokenizer %s: %s is %s in it and %s in %s, which is followed as in transformers", file,
+                           name, before, stated, CONFIG_FILE)
+
+
+def _read_vocab(file: pathlib.Path) -> dict[str, int]:
+    """Returns the ids of the entries. Of an entry that occurs more than once, the last id counts as in transformers."""
+    try:
+        with open(file, encoding="utf-8-sig") as lines:
+            tokens = [line.rstrip("\n") for line in lines]
+        if file.read_bytes().startswith(codecs.BOM_UTF8):
+            logger.warning("tokenizer %s: the byte-order mark at its start is ignored", file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"tokenizer {file}: not UTF-8 (byte {error.start}); a vocab.txt has one token per "
+                        "line") from None
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if repeated := [i for i, token in enumerate(tokens) if vocab[token] != i]:
+        first = repeated[0]
+        logger.warning("tokenizer %s: %s lines repeat an entry, such as %r in lines %d and %d: its last line counts, "
+                       "as in transformers", file, f"{len(repeated):,}", tokens[first], first + 1,
+                       vocab[tokens[first]] + 1)
+    _check_special(file, vocab)
+    return vocab
+
+
+def _check_special(file: pathlib.Path, vocab: Mapping[str, int]) -> None:
+    missing = [token for token in SPECIAL_TOKENS if token not in vocab]
+    if missing:
+        raise UserError(f"tokenizer {file}: special tokens missing: {', '.join(missing)}; BERT's five are needed")
+
+
+def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
+    """Returns the tokens that the files beside a vocab.txt add, and gives those that it lacks their ids in `vocab`.
+
+    Strings become tokens as in transformers: special ones are found in the text as it is, others in the normalized one.
+    """
+    special_map, with_ids = (_read_object(file.with_name(name)) for name in ("special_tokens_map.json",
+                                                                             "added_tokens.json"))
+    special = _named_tokens(special_map) | _named_tokens(config)
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for number, flags in (config.get("added_tokens_decoder") or {}).items():
+            found[flags["content"]] = {**flags, "id": int(number)}
+        for token, number in with_ids.items():
+            found.setdefault(token, {"normalized": True, **special.get(token, {}), "id": int(number)})
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise UserError(f"tokenizer {file}: the added tokens beside it are not token names with their ids; fix "
+                        f"added_tokens.json and {CONFIG_FILE}, or remove them") from None
+    found = special | found
+    names = {number: token for token, number in vocab.items()}
+    for token in sorted(found, key=lambda token: found[token].get("id", math.inf)):
+        number = vocab.get(token, found[token].get("id", max(vocab.values()) + 1))
+        if names.setdefault(number, token) != token:
+            raise UserError(f"tokenizer {file}: id {number} is {names[number]!r} there and {token!r} among the added "
+                            "tokens beside it; they do not belong together")
+        vocab[token] = number
+    return [AddedToken(token, **{name: bool(flags.get(name)) for name in ADDED_TOKEN_FLAGS})
+            for token, flags in found.items() if token not in SPECIAL_TOKENS]
+
+
+def _named_tokens(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the special tokens that special_tokens_map.json or tokenizer_config.json name, with their flags."""
+    extra = values.get("extra_special_tokens") or []
+    named = [*(value for name, value in values.items() if name.endswith("_token")),
+             *(values.get("additional_special_tokens") or []), *(extra.values() if isinstance(extra, dict) else extra)]
+    flags = [value if isinstance(value, dict) else {"content": value} for value in named]
+    return {value["content"]: {**value, "special": True} for value in flags if isinstance(value.get("content"), str)}
+
+
+def _decide_lowercase(file: pathlib.Path, stated: bool | None, vocab: Mapping[str, int]) -> bool:
+    if stated and _is_cased(vocab):
+        _warn_case_is_kept(file, vocab)
+        return False
+    return not _capitals(vocab) if stated is None else bool(stated)
+
+
+def _capitals(tokens: Iterable[str]) -> int:
+    """Returns the number of tokens with a capital letter, except those in brackets."""
+    return sum(token != token.lower() and token[:1] + token[-1:] not in ("[]", "<>") for token in tokens)
+
+
+def _is_cased(tokens: Collection[str]) -> bool:
+    """Returns whether a vocabulary is cased. An uncased one may have a few added tokens with capital letters."""
+    return _capitals(tokens) >= _CASED_SHARE * len(tokens)
+
+
+def _has_marks(tokens: Iterable[str]) -> bool:
+    """Returns whether stripping accents would change a token, which could then never occur: such as é, が, й, 한."""
+    strip = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
+    return any(strip.normalize_str(token) != token for token in tokens)
+
+
+def _warn_case_is_kept(file: pathlib.Path, tokens: Collection[str]) -> None:
+    logger.warning("tokenizer %s lower-cases, but %s of its %s tokens have capital letters: case is kept", file,
+                   f"{_capitals(tokens):,}", f"{len(tokens):,}")

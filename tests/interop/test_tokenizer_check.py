@@ -1,0 +1,66 @@
+"""Exported tokenizers: equal ids in transformers and from vocab.txt alone, padding, and the self-check."""
+import json
+
+import pytest
+import transformers
+from tokenizers import AddedToken
+
+import spanbert_jax
+from spanbert_jax.common.errors import RunFailed
+from spanbert_jax.interop.exporting import export
+from spanbert_jax.interop.formats import huggingface
+from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer
+from tests.interop.networks import save
+
+# [PAD] is not the first entry, and no entry has the id 7.
+VOCAB = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "hello": 5, "##s": 6, "world": 8, "한국어": 9,
+         "a": 10, "the": 11, "[E1]": 12}
+TEXT = "hellos world [E1] 한국어 the THE"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    save(None, folder)
+    return spanbert_jax.from_pretrained(folder)
+
+
+@pytest.fixture
+def tokenizer():
+    made = build_tokenizer(VOCAB, bert_normalizer(lowercase=True, strip_accents=False))
+    made.add_special_tokens([AddedToken("[E1]", special=True, normalized=False)])
+    return made
+
+
+@pytest.mark.parametrize("format", ["huggingface", "reference"])
+def test_exports_keep_every_id(format, network, tokenizer, tmp_path):
+    comparison = export(*network, tmp_path / "out", format, tokenizer)
+    assert "tokenizer: equal ids of " in str(comparison)
+    assert ("read by this package and transformers" in str(comparison)) == (format == "huggingface")
+    expected = [2, 5, 6, 8, 12, 9, 11, 11, 3]
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT)["input_ids"] == expected
+    (tmp_path / "out/tokenizer.json").unlink()  # vocab.txt and tokenizer_config.json remain
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs(TEXT)["input_ids"] == expected and "[E1]" in theirs.all_special_tokens
+    assert spanbert_jax.load_tokenizer(tmp_path / "out").encode(TEXT).ids == expected
+    assert json.loads((tmp_path / "out/config.json").read_text())["pad_token_id"] == 1
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    assert model.embeddings.word_embeddings.padding_idx == 1
+
+
+def test_exports_of_another_tokenizer_are_removed(network, tokenizer, tmp_path, monkeypatch):
+    cased = build_tokenizer(VOCAB, bert_normalizer(lowercase=False))
+    write = huggingface.write
+    monkeypatch.setattr(huggingface, "write", lambda folder, model, params, _: write(folder, model, params, cased))
+    with pytest.raises(RunFailed, match="the exported tokenizer, read by this package, differs: .The President"):
+        export(*network, tmp_path / "out", "huggingface", tokenizer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_reading_of_the_original_by_transformers_is_logged(network, tmp_path, caplog):
+    original = tmp_path / "original"
+    save(None, original)
+    (original / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the"]))
+    tokenizer = spanbert_jax.load_tokenizer(original)  # cased, while transformers lower-cases by default
+    export(*network, tmp_path / "out", "huggingface", tokenizer, original=original)
+    assert "original: transformers tokenizes in another way than this package:" in caplog.text
