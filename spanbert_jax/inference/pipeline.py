@@ -64,7 +64,8 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
       model: the directory that fine-tuning wrote, or the workdir that contains it.
       batch_size: rows sent to each device at once; it changes no result.
       dtype: of the computation.
-      **settings: new values of overridable settings of the task, such as beams=1 for tasks that generate text.
+      **settings: new values of overridable settings of the task, such as beams=1 for tasks that generate text, or
+        n_best=3 to list three answers to a question.
 
     Raises:
       UserError: there is no such model, it performs another task, or an argument or setting is not allowed.

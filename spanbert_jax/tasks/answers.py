@@ -1,11 +1,12 @@
 """Answers from logits: the best spans over all windows of a question, as text of the context."""
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.protocol import NOT_FINITE, softmax
+from spanbert_jax.tasks.protocol import NOT_FINITE
 
 NO_TEXT = "the context has no text that could contain an answer"
 
@@ -47,24 +48,26 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
 
     Returns:
       "answer", "start", "end": the text and its characters in the context; "" and -1, -1 for no answer.
-      "score": its probability.
+      "score": its probability among all pairs of a start and an end, listed or not.
       "null_odds": the score of no answer, the lowest over the windows' [CLS] tokens, minus that of the best text.
       "best_answer": the best text.
-      "n_best": answers with their logits, the best first, no text twice; probabilities add up to 1. Includes no answer
-        if null answers are allowed.
+      "n_best": answers with their logits, the best first, no text twice. Includes no answer if null answers are
+        allowed.
       "note": what is wrong, if anything is.
     """
     texts = _distinct(context, np.concatenate([_spans(features, window, logits, limits) for window in windows]),
                       limits.n_best)
-    first = features.starts[windows.start:windows.stop]
-    first = first[np.argmin(logits.start[first] + logits.end[first])]
+    firsts = features.starts[windows.start:windows.stop]
+    null_window = windows[int(np.argmin(logits.start[firsts] + logits.end[firsts]))]
+    first = features.starts[null_window]
     null = _entry("", -1, -1, float(logits.start[first]), float(logits.end[first]))
     # Without any text, the score of the best is 0, as in the reference.
     odds = null["score"] - (texts[0]["score"] if texts else 0.0)
     given = null if not texts or (limits.null_answers and odds > limits.null_threshold) else texts[0]
     listed = texts + [null] if limits.null_answers or not texts else texts
-    for entry, probability in zip(listed, softmax(np.array([entry["score"] for entry in listed])).tolist()):
-        entry["probability"] = probability
+    total = _log_total(features, windows, null_window, logits)
+    for entry in listed:
+        entry["probability"] = math.exp(entry["score"] - total)
     answer = {"answer": given["text"], "start": given["start"], "end": given["end"], "score": given["probability"],
               "null_odds": odds, "best_answer": texts[0]["text"] if texts else "",
               "n_best": sorted(listed, key=lambda entry: -entry["score"])}
@@ -74,13 +77,37 @@ def best_answer(context: str, features: Features, windows: range, logits: Answer
     return answer
 
 
+def _log_total(features: Features, windows: range, null_window: int, logits: AnswerLogits) -> float:
+    """The logarithm of the sum of exp(score) over all pairs of a start and an end in the same window.
+
+    A probability is then that of the start times that of the end, as in transformers' pipeline, whose [CLS] counts
+    as a start and an end too. It normalizes each window on its own, so that scores of different windows cannot be
+    compared; here [CLS] counts in the window of "no answer" only, and a start where its token has "max_context".
+    """
+    totals = []
+    for window in windows:
+        inside = _context(features, window)
+        ends = np.arange(inside.start, inside.stop)
+        starts = ends[features.token_columns["max_context"][inside]]
+        if window == null_window:
+            starts, ends = (np.append(places, features.starts[window]) for places in (starts, ends))
+        totals.append(np.logaddexp.reduce(logits.start[starts]) + np.logaddexp.reduce(logits.end[ends]))
+    return float(np.logaddexp.reduce(totals))
+
+
+def _context(features: Features, window: int) -> slice:
+    """The tokens of a window's part of the context."""
+    at = features.token_slice(window)
+    return slice(at.start + np.count_nonzero(features.token_types[at] == 0), at.stop - 1)  # without the last [SEP]
+
+
 def _spans(features: Features, window: int, logits: AnswerLogits, limits: AnswerLimits) -> np.ndarray:
     """The n_best squared best spans of a window, as many as the reference considers, unordered.
 
     Returns [n, 4] float64: first character, end, start logit, end logit.
     """
-    at = features.token_slice(window)
-    begin, end = at.start + np.count_nonzero(features.token_types[at] == 0), at.stop - 1  # without the last [SEP]
+    inside = _context(features, window)
+    begin, end = inside.start, inside.stop
     starts = np.flatnonzero(features.token_columns["max_context"][begin:end])
     if not len(starts):
         return np.zeros((0, 4))

@@ -45,7 +45,7 @@ class QuestionAnsweringSettings(TaskSettings):
     question_length: int = setting(64, "Maximum number of question tokens; longer questions are truncated.", minimum=1)
     max_answer_length: int = setting(0, "Maximum number of answer tokens; 0: 30 as in the reference, or as many as "
                                      "99.9% of the training answers need if that is more, as in Chinese.", minimum=0)
-    n_best: int = setting(20, "Number of answers to list.", minimum=1, overridable=True)
+    n_best: int = setting(1, "Number of answers to list; the reference's files list 20.", minimum=1, overridable=True)
     null_answers: bool = setting(False, "Allow 'no answer', as in SQuAD 2.0.")
 
     def validate(self, path: str) -> None:

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import logsumexp
+from transformers.pipelines.question_answering import select_starts_ends
 
 from spanbert_jax.tasks import answers
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
@@ -68,6 +69,25 @@ def every_span(logits, longest):
     return list(best.values())
 
 
+def probabilities(logits, scores, null_window):
+    """The share of answers with given scores among all pairs of a start and an end in one window.
+
+    A start counts in the window that owns it, and [CLS] in one window only.
+    """
+    pairs, base = [], 0
+    for number, (a, b) in enumerate(WINDOWS):
+        cls = [base] if number == null_window else []
+        starts = cls + [base + FIRST + i - a for i in range(a, b) if OWNER[i] == number]
+        ends = cls + [base + FIRST + i - a for i in range(a, b)]
+        pairs += [float(logits[0][i]) + float(logits[1][j]) for i in starts for j in ends]
+        base += FIRST + b - a + 1
+    return np.exp(np.array(scores) - logsumexp(pairs))
+
+
+def least_null(logits):
+    return int(np.argmin(logits.astype(np.float64).sum(axis=0)[FEATURES.starts[:-1]]))
+
+
 def test_the_window_of_a_word_is_the_one_with_most_context():
     for i, owner in enumerate(OWNER):
         scores = [min(i - a, b - 1 - i) + 0.01 * (b - a) if a <= i < b else -1 for a, b in WINDOWS]
@@ -84,7 +104,8 @@ def test_all_spans_in_order(seed, longest):
         span[1:] for span in expected]
     scores = [span[0] for span in expected]
     np.testing.assert_allclose([entry["score"] for entry in found["n_best"]], scores)
-    np.testing.assert_allclose([entry["probability"] for entry in found["n_best"]], softmax(scores))
+    np.testing.assert_allclose([entry["probability"] for entry in found["n_best"]],
+                               probabilities(logits, scores, least_null(logits)))
     assert (found["answer"], found["start"], found["end"]) == expected[0][1:] and found["best_answer"] == expected[0][1]
     assert found["score"] == found["n_best"][0]["probability"] and "note" not in found
     for entry in found["n_best"]:
@@ -100,7 +121,27 @@ def test_n_best_limits_the_number_of_answers(seed, n_best):
     expected = every_span(logits, 30)[:n_best]
     assert found["answer"] == expected[0][1]
     assert [entry["text"] for entry in found["n_best"]] == [span[1] for span in expected][:len(found["n_best"])]
-    np.testing.assert_allclose(sum(entry["probability"] for entry in found["n_best"]), 1)
+    assert found["score"] == answer(logits)["score"] < 1  # whatever is listed
+
+
+@pytest.mark.parametrize("null_answers", [True, False])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 5.0])
+def test_probabilities_equal_those_of_transformers(scale, null_answers):
+    """Those of its pipeline for a text of one window. A model that knows nothing is sure of no answer."""
+    words = [f"w{number}" for number in range(20)]
+    features = make([(0, 20)], [0] * 20, words)
+    logits = scale * random_logits(7, features)
+    outside = np.ones((1, len(features.tokens)), int)
+    outside[0, [0, *range(FIRST, FIRST + 20)]] = 0  # [CLS] and the context
+    starts, ends, scores, null = select_starts_ends(
+        *logits[:, None].astype(np.float64), outside, None, top_k=400, handle_impossible_answer=True, max_answer_len=5)
+    expected = {" ".join(words[start - FIRST:end + 1 - FIRST]): score
+                for start, end, score in zip(starts, ends, scores) if start >= FIRST} | {"": null}
+    found = answer(logits, dataclasses.replace(LIMITS, n_best=400, length=5, null_answers=null_answers), features,
+                   " ".join(words))
+    listed = {entry["text"]: entry["probability"] for entry in found["n_best"]}
+    assert len(listed) == 90 + null_answers  # 20 + 19 + 18 + 17 + 16 spans
+    assert listed == pytest.approx({text: expected[text] for text in listed})
 
 
 def test_the_best_starts_and_ends_may_not_form_a_span():
@@ -134,7 +175,7 @@ def test_no_answer():
         listed = sorted([(1.5, ""), *(span[:2] for span in texts)], key=lambda pair: -pair[0])
         assert [entry["text"] for entry in found["n_best"]] == [text for _, text in listed]
         np.testing.assert_allclose([entry["probability"] for entry in found["n_best"]],
-                                   softmax([score for score, _ in listed]))
+                                   probabilities(logits, [score for score, _ in listed], 2))
         null = found["n_best"][[text for _, text in listed].index("")]
         assert (null["start_logit"], null["end_logit"]) == (2.5, -1.0)
         assert found["score"] == (null if given == "" else found["n_best"][0])["probability"]
@@ -168,7 +209,7 @@ def test_logits_that_are_not_finite(value, null_answers):
     found = answer(logits, dataclasses.replace(LIMITS, null_answers=null_answers))
     assert found["note"] == NOT_FINITE and "note" not in finite
     assert found["answer"] in CONTEXT and np.isfinite(found["null_odds"])
-    assert sum(entry["probability"] for entry in found["n_best"]) == pytest.approx(1)
+    assert sum(entry["probability"] for entry in found["n_best"]) <= 1.000001
     everywhere = answer(np.full_like(logits, value), dataclasses.replace(LIMITS, null_answers=null_answers))
     assert everywhere["note"] == NOT_FINITE
 

@@ -374,7 +374,7 @@ def test_files_in_the_official_formats(tokenizer, null_answers):
     assert nbest.keys() == {"a", "b", "c"} and nbest["a"][0]["text"] == "cat"
     for entries in nbest.values():
         assert all(entry.keys() == {"text", "probability", "start_logit", "end_logit"} for entry in entries)
-        assert sum(entry["probability"] for entry in entries) == pytest.approx(1)
+        assert 0 < sum(entry["probability"] for entry in entries) <= 1
         assert len({entry["text"] for entry in entries}) == len(entries) <= 3 + null_answers
 
 
