@@ -70,16 +70,25 @@ def run(args: argparse.Namespace) -> int:
     if args.json and (fine_tuned or _is_process_zero()):
         print(json.dumps(metrics))
     elif args.input:
-        for name, value in metrics.items():
-            print(f"{name:24} {format_metric(value)}")
+        _print_scores(metrics)
     elif fine_tuned:
         print(json.dumps(metrics, indent=2))
     elif _is_process_zero():
         from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
-        print(f"step {metrics['step']:,}: {metrics['masked_tokens']:,} masked tokens of validation documents: "
-              f"{format_metrics(metrics)}")
+        print(f"step {metrics['step']:,}: validation documents: {format_metrics(metrics)}")
         make_console().print(accuracy_table(metrics))
     return 0
+
+
+def _print_scores(metrics: Mapping[str, Any]) -> None:
+    """Prints the scores of a task, and tables of its classes."""
+    for name, value in metrics.items():
+        if name != "classes":
+            print(f"{name:24} {format_metric(value)}")
+    if classes := metrics.get("classes"):
+        from spanbert_jax.tasks.metrics.classes import class_table, confusion_table
+        make_console().print(class_table(classes["unit"], classes["scores"]))
+        make_console().print(confusion_table(classes["unit"], classes["confusion"]))
 
 
 def _is_fine_tuned(workdir: str | os.PathLike, inputs: str | None) -> bool:

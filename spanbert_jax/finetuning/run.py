@@ -98,7 +98,7 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
             latest = workload.latest if part == "dev" and step == loop.step else None
             predicted = latest or workload.evaluator.predict(part, task, params, loop.call)
             task = predicted.task
-            results[part] = task.score(workload.dataset.examples[part], predicted.predictions)
+            results[part] = predicted.metrics
             if is_process_zero():
                 folder = workdir / PREDICTIONS_FOLDER / part
                 folder.mkdir(parents=True, exist_ok=True)

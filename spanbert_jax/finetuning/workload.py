@@ -63,12 +63,13 @@ class TaskWorkload:
         except StopRequested:
             self.latest = None
             return None
-        return self.latest.task.score(self.dataset.examples["dev"], self.latest.predictions)
+        return self.latest.metrics
 
     def format_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Metrics in one line, without those by type, of which there may be many."""
-        return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()
+        text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()
                          if isinstance(value, float) and "/" not in name)
+        return f"{text} ({metrics['examples']:,} examples)" if "examples" in metrics else text
 
     def summary(self) -> list[str]:
         """Descriptions of the data, one line each; the first is shown with the parameters and the mesh."""

@@ -16,7 +16,8 @@ from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
-from spanbert_jax.tasks.protocol import Prediction, Task, read_all
+from spanbert_jax.tasks.metrics.classes import class_scores, confusion
+from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions, read_all
 
 logger = logging.getLogger("spanbert_jax")
 
@@ -87,7 +88,9 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       out: a new directory for the predictions, as JSON lines and in the task's official formats.
 
     Returns:
-      The task's metrics, and what was repaired or left out.
+      The task's metrics and the number of examples; for a task with classes also "classes": the "unit" that
+      has a class, "scores" of each class, and "confusion", {answer: {prediction: count}}. And what was repaired or left
+      out.
 
     Raises:
       UserError: naming file, line and id of an error.
@@ -103,7 +106,11 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
         with new_directory(pathlib.Path(out)) as folder:
             for name, text in prediction_files(task, examples, predictions).items():
                 (folder / name).write_text(text, encoding="utf-8")
-    return task.score(examples, predictions), issues
+    metrics = evaluate_predictions(task, examples, predictions)
+    if classes := task.classes(examples, predictions):
+        metrics["classes"] = {"unit": classes.unit, "scores": class_scores(classes.answers, classes.predicted),
+                              "confusion": confusion(classes.answers, classes.predicted)}
+    return metrics, issues
 
 
 def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:

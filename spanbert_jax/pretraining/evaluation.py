@@ -114,38 +114,46 @@ def summarize(total: dict[str, LossSums]) -> dict[str, Any]:
 
     Returns:
       "masked_loss" (nats) and "masked_accuracy"; the same for "boundary" and "next_sentence" if the model has these
-      heads; "perplexity" of the masked tokens; "unigram_loss" on the same tokens; "masked_tokens", their number;
-      "accuracy_by_length" and "accuracy_by_place", lists of the masked-token accuracy for spans of 1, 2, ... tokens and
-      for the 1st, 2nd, ... token of a span. Their last entry is for that many and more; None where there are no tokens.
+      heads and there are targets, with their number "boundary_targets" and "next_sentence_targets"; "perplexity" of the
+      masked tokens; "unigram_loss" on the same tokens; "masked_tokens", their number; "accuracy_by_length" and
+      "accuracy_by_place", lists of the masked-token accuracy for spans of 1, 2, ... tokens and for the 1st, 2nd, ...
+      token of a span, with the numbers of tokens "tokens_by_length" and "tokens_by_place". Their last entry is for that
+      many and more; an accuracy is None where there are no tokens.
     """
     buckets = {"by_length": total.pop("by_length"), "by_place": total.pop("by_place")}
-    unigram = total.pop("unigram")
-    metrics: dict[str, Any] = {name: float(value) for name, value in mean_metrics(total).items()}
+    unigram, masked = total.pop("unigram"), total.pop("masked")
+    others = {name: sums for name, sums in total.items() if sums.count}
+    metrics: dict[str, Any] = {name: float(value) for name, value in mean_metrics({"masked": masked} | others).items()}
+    metrics |= {f"{name}_targets": int(sums.count) for name, sums in others.items()}
     metrics["perplexity"] = math.exp(min(metrics["masked_loss"], 700))
     metrics["unigram_loss"] = float(unigram.loss) / max(float(unigram.count), 1)
     metrics["masked_tokens"] = int(unigram.count)
     for name, sums in buckets.items():
-        counts = zip(np.asarray(sums.correct), np.asarray(sums.count))
-        metrics[f"accuracy_{name}"] = [float(correct / count) if count else None for correct, count in counts]
+        correct, count = np.asarray(sums.correct).tolist(), np.asarray(sums.count).tolist()
+        metrics[f"accuracy_{name}"] = [hits / tokens if tokens else None for hits, tokens in zip(correct, count)]
+        metrics[f"tokens_{name}"] = [int(tokens) for tokens in count]
     return metrics
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
     """An evaluation as one line."""
     text = (f"masked-token loss {metrics['masked_loss']:.3f} nats (unigram {metrics['unigram_loss']:.3f}), "
-            f"perplexity {metrics['perplexity']:,.1f}, accuracy {metrics['masked_accuracy']:.1%}")
+            f"perplexity {metrics['perplexity']:,.1f}, accuracy {metrics['masked_accuracy']:.1%} of "
+            f"{metrics['masked_tokens']:,}")
     if "boundary_loss" in metrics:
-        text += f"; boundary loss {metrics['boundary_loss']:.3f}, accuracy {metrics['boundary_accuracy']:.1%}"
+        text += (f"; boundary loss {metrics['boundary_loss']:.3f}, accuracy {metrics['boundary_accuracy']:.1%} of "
+                 f"{metrics['boundary_targets']:,}")
     if "next_sentence_loss" in metrics:
-        text += f"; next-sentence accuracy {metrics['next_sentence_accuracy']:.1%}"
+        text += (f"; next-sentence accuracy {metrics['next_sentence_accuracy']:.1%} of "
+                 f"{metrics['next_sentence_targets']:,}")
     return text
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> rich.table.Table:
-    """Masked-token accuracy by span length and by position in the span."""
+    """Masked-token accuracy and number of tokens by span length and by position in the span."""
     table = make_table("tokens", "in spans of this length", "at this place in a span", title="Masked-token accuracy")
-    rows = list(zip(metrics["accuracy_by_length"], metrics["accuracy_by_place"]))
-    for number, pair in enumerate(rows, 1):
-        label = f"{number} and more" if number == len(rows) else str(number)
-        table.add_row(label, *("-" if value is None else f"{value:.1%}" for value in pair))
+    columns = [[f"{accuracy:.1%} of {tokens:,}" if tokens else "-" for accuracy, tokens in
+                zip(metrics[f"accuracy_{name}"], metrics[f"tokens_{name}"])] for name in ("by_length", "by_place")]
+    for number, cells in enumerate(zip(*columns), 1):
+        table.add_row(f"{number} and more" if number == LONGEST else str(number), *cells)
     return table

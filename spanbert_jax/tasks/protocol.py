@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import flax.linen as nn
 import flax.traverse_util
@@ -58,6 +58,8 @@ class Program:
     prepare_params: Callable[[Any], Any] | None = None
     # Outputs of all features, on the host, as `Task.decode` takes them.
     finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = dict
+    # These outputs, and the loss sums of a batch with labels; None if prediction does not compute what training does.
+    compute_with_loss: Callable[[Any, Mapping[str, jax.Array]], tuple[dict[str, jax.Array], LossSums]] | None = None
     # Compute on the devices of each process with a whole copy of the parameters, also during training, where the mesh
     # may split them.
     local: bool = False
@@ -69,6 +71,13 @@ class LossEvaluation:
     metric: str  # name of the metric that compares checkpoints; higher is better
     loss: Callable[[Any, Mapping[str, jax.Array]], LossSums]  # as `Task.loss`
     metrics: Callable[[float, float, float], dict[str, float]]  # of the sums of loss, correct targets and targets
+
+
+class Classes(NamedTuple):
+    """Names of true and predicted classes, in the same order."""
+    unit: str  # what is classified: "example" or "word"
+    answers: list[str]
+    predicted: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,11 +230,15 @@ class Task(abc.ABC, Generic[E]):
 
     def program(self, model: Model, tokenizer: Tokenizer) -> Program:
         """What prediction computes from parameters and rows."""
-        def compute(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            outputs = self.apply(model, params, batch)
+        def by_name(outputs: Any) -> dict[str, jax.Array]:
             return {name: getattr(outputs, name) for name in model.head.outputs}
 
-        return Program(compute, select_inputs, per_text=model.head.per_text)
+        def compute_with_loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], LossSums]:
+            outputs = self.apply(model, params, batch)
+            return by_name(outputs), self.loss(outputs, batch)
+
+        return Program(lambda params, batch: by_name(self.apply(model, params, batch)), select_inputs,
+                       per_text=model.head.per_text, compute_with_loss=compute_with_loss)
 
     def prediction_rows(self, features: Features, pad: int) -> list[PackedRows]:
         """Rows for prediction, without labels; several sets may have rows of different lengths."""
@@ -248,6 +261,10 @@ class Task(abc.ABC, Generic[E]):
     @abc.abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Metrics of predictions, `metric` among them."""
+
+    def classes(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Classes | None:
+        """True and predicted classes, for scores of each class; None if the task has no classes."""
+        return None
 
     def files(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, str]:
         """Predictions in the task's official formats: file name -> text."""
@@ -287,6 +304,11 @@ class Task(abc.ABC, Generic[E]):
     def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> "tuple[Task, Model, Any, Tokenizer]":
         """Task, model, parameters, tokenizer of a transformers directory; UserError if this task cannot use it."""
         raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
+
+
+def evaluate_predictions(task: Task[E], examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Number of examples, and the task's metrics of their predictions."""
+    return {"examples": len(examples), **task.score(examples, predictions)}
 
 
 def fitted_values(task: Task) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
-from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings, softmax
+from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
@@ -163,6 +163,11 @@ class RelationExtraction(Task[Relation]):
         return SCORINGS[self.settings.scoring](
             [example.relation or "" for example in examples], [prediction["relation"] for prediction in predictions],
             self.fitted.negative)
+
+    def classes(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> Classes:
+        """The relation of each example."""
+        return Classes("example", [example.relation or "" for example in examples],
+                       [prediction["relation"] for prediction in predictions])
 
     def files(self, examples: Sequence[Relation], predictions: Sequence[Prediction]) -> dict[str, str]:
         """"predictions.txt": id and relation per line, as the reference writes and SemEval's scorer reads."""

@@ -252,10 +252,11 @@ class Seq2SeqTask(Task[Pair]):
 
     @property
     def loss_evaluation(self) -> LossEvaluation:
-        """Log-likelihood, perplexity and accuracy of the dev targets' tokens, without label smoothing."""
+        """Loss, log-likelihood, perplexity and accuracy of the dev targets' tokens, without label smoothing."""
         def metrics(loss: float, correct: float, count: float) -> dict[str, float]:
-            return {"log_likelihood": -loss / count, "perplexity": math.exp(min(loss / count, 700.0)),
-                    "accuracy": 100.0 * correct / count}
+            return {"loss": loss / count, "log_likelihood": -loss / count,
+                    "perplexity": math.exp(min(loss / count, 700.0)), "accuracy": 100.0 * correct / count,
+                    "tokens": int(count)}
 
         return LossEvaluation("log_likelihood", lambda outputs, batch: _smoothed_loss(outputs, batch, 0.0), metrics)
 

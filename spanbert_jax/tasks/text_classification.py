@@ -15,7 +15,7 @@ from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
-from spanbert_jax.tasks.protocol import Prediction, Task, TaskSettings, softmax
+from spanbert_jax.tasks.protocol import Classes, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
@@ -190,6 +190,13 @@ class TextClassification(Task[Text]):
         if self._source.regression:
             return metrics.regression_metrics(answers, [prediction["value"] for prediction in predictions])
         return metrics.classification_metrics(answers, [prediction["label"] for prediction in predictions], self.labels)
+
+    def classes(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> Classes | None:
+        """The class of each example; none in regression."""
+        if self._source.regression:
+            return None
+        return Classes("example", [str(example.label) for example in examples],
+                       [prediction["label"] for prediction in predictions])
 
     def files(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The submission files of GLUE; none for other tasks."""

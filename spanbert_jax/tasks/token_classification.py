@@ -2,7 +2,7 @@
 import dataclasses
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -15,7 +15,7 @@ from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, parse_sentence, read_sentences
-from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
+from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
@@ -145,6 +145,14 @@ class TokenClassification(Task[Sentence]):
         """See `tagging_metrics`; entities of types without training examples count as missed."""
         return tagging_metrics([example.tags or () for example in examples],
                                [prediction["tags"] for prediction in predictions], self.fitted.scheme)
+
+    def classes(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> Classes:
+        """The entity type of each word, or O."""
+        def types(tags: Iterable[Sequence[str]]) -> list[str]:
+            return [tag[2:] or tag for sentence in tags for tag in sentence]
+
+        return Classes("word", types(example.tags or () for example in examples),
+                       types(prediction["tags"] for prediction in predictions))
 
     def files(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, str]:
         """"predictions.conll": word, tag ("-" if unknown) and predicted tag, separated by tabs."""

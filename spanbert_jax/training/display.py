@@ -1,4 +1,5 @@
-"""What the user sees of a run: the table of parameters, the progress bar, where the time went."""
+"""What the user sees of a run: the table of parameters, lines of steps, where the time went."""
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ from spanbert_jax.training.mesh import parameter_name
 # Categories of `Goodput` as the user reads them.
 _CATEGORIES = {"steps": "steps", "compile": "compiling", "data": "data", "checkpoint": "checkpoints",
                "evaluation": "evaluation", "profile": "profiling", "starting": "starting", "lost": "lost to restarts"}
+
+_SECONDS = 30.0  # the longest time between two lines, as far as steps end
 
 
 def parameter_table(params: Any) -> rich.table.Table:
@@ -41,11 +44,11 @@ def print_summary(console: rich.console.Console, experiment: Experiment) -> None
 
 
 class TrainingProgress:
-    """A progress bar with loss, learning rate, speed and remaining time; without a terminal, lines of logged steps."""
+    """Lines with loss, learning rate, speed and remaining time; on a terminal also a progress bar below them."""
 
     def __init__(self, console: rich.console.Console, total: int, first_step: int):
         """Args: console: to print to; total: steps of the run; first_step: steps done before."""
-        self._console, self._total = console, total
+        self._console, self._total, self._shown = console, total, time.monotonic()
         text = rich.progress.TextColumn
         self._bar = rich.progress.Progress(
             text("step {task.completed:,}/{task.total:,}"), rich.progress.BarColumn(),
@@ -60,13 +63,14 @@ class TrainingProgress:
         self._bar.stop()
 
     def show(self, step: int, metrics: Mapping[str, float], log: bool) -> None:
-        """Shows the metrics of a step; without a terminal only if `log`."""
+        """Shows the metrics of a step: as a line if `log`, or if the last line is `_SECONDS` ago."""
         left = (self._total - step) * metrics["seconds_per_step"]
         text = (f"loss {metrics['loss']:.3f}  lr {metrics['learning_rate']:.2e}  "
                 f"{format_quantity(metrics['tokens_per_second'], 'tokens/s')}  "
                 f"{format_quantity(metrics['model_flops_per_second'], 'FLOP/s')}  {format_clock(left)} left")
         self._bar.update(self._task, completed=step, metrics=text)
-        if log and not self._console.is_terminal:
+        if log or time.monotonic() - self._shown >= _SECONDS:
+            self._shown = time.monotonic()
             self._console.print(f"step {step:,}/{self._total:,}  {text}")
 
     def log(self, line: str) -> None:

@@ -1,7 +1,7 @@
 """Reads the metrics of each update, checks that training may continue, and logs them."""
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.trackers import MetricsWriter
 
 _ROWS_SHOWN = 10  # of a batch, in messages
+_AVERAGED = ("loss", "accuracy")  # ends of the names of metrics that a line holds the means of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Services:
     profiler: Profiler
 
 
-class Timer:
-    """Measures updates, tokens and time since the last reset."""
+class Interval:
+    """The updates since the last line of metrics: speeds, and means of losses and accuracies."""
 
     def __init__(self, spent: Callable[[], float]):
         """Args: spent: returns the seconds spent in updates so far."""
@@ -38,19 +39,27 @@ class Timer:
         self.reset()
 
     def reset(self) -> None:
-        """Starts a new measurement."""
-        self._since, self._laps, self._tokens = self._spent(), 0, 0.0
+        """Starts a new interval."""
+        self._since, self._updates, self._tokens = self._spent(), 0, 0.0
+        self._values: dict[str, list[float]] = {}
 
-    def lap(self, tokens: float) -> None:
-        """Counts an update with its number of tokens."""
-        self._laps += 1
-        self._tokens += tokens
+    def add(self, metrics: Mapping[str, float], skipped: bool = False) -> None:
+        """Counts an update with its metrics; the means leave out a skipped one."""
+        self._updates += 1
+        self._tokens += metrics["tokens"]
+        for name, value in metrics.items():
+            if name.endswith(_AVERAGED) and not skipped:
+                self._values.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each loss and accuracy over the updates of the interval."""
+        return {name: math.fsum(values) / len(values) for name, values in self._values.items()}
 
     def speeds(self, flops: float) -> dict[str, float]:
-        """Speeds over the counted updates of `flops` operations each."""
+        """Speeds over the updates of the interval, of `flops` operations each."""
         seconds = max(self._spent() - self._since, 1e-9)
-        return {"seconds_per_step": seconds / self._laps, "tokens_per_second": self._tokens / seconds,
-                "model_flops_per_second": flops * self._laps / seconds}
+        return {"seconds_per_step": seconds / self._updates, "tokens_per_second": self._tokens / seconds,
+                "model_flops_per_second": flops * self._updates / seconds}
 
 
 class UpdateReporter:
@@ -59,7 +68,7 @@ class UpdateReporter:
     def __init__(self, experiment: Experiment, services: Services):
         self._config, self._flops = experiment.config, experiment.workload.flops
         self._total, self._services = experiment.total_steps, services
-        self._timer = Timer(lambda: services.goodput.spent("steps", "data"))
+        self._interval = Interval(lambda: services.goodput.spent("steps", "data"))
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
 
     def submit(self, step: int, indices: np.ndarray, metrics: dict[str, jax.Array]) -> None:
@@ -81,8 +90,9 @@ class UpdateReporter:
         metrics = {name: float(value) for name, value in jax.device_get(arrays).items()}
         stop = metrics.pop("stop") > 0
         self._check(step, indices, metrics)
-        self._timer.lap(metrics["tokens"])
-        metrics |= self._timer.speeds(self._flops)
+        # The metrics of every update are read anyway, so their means cost no further wait for the devices.
+        self._interval.add(metrics, skipped=metrics.get("consecutive_skips", 0) > 0)
+        metrics |= self._interval.means() | self._interval.speeds(self._flops)
         log = step % self._config.train.log_every == 0 or step == self._total
         self._services.progress.show(step, metrics, log)
         if log:
@@ -90,7 +100,7 @@ class UpdateReporter:
                 metrics["failed_saves"] = failures
             self._services.metrics.write(
                 step, "train", {name: value if math.isfinite(value) else None for name, value in metrics.items()})
-            self._timer.reset()
+            self._interval.reset()
         return stop
 
     def _check(self, step: int, indices: np.ndarray, metrics: dict[str, float]) -> None:

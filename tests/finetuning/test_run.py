@@ -59,9 +59,17 @@ def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path):
     config.train.duration, config.checkpoint.every = "40 steps", "1000 steps"
     config.evaluation.every = "5 steps"
     finetune(config, tmp_path / "run")
-    scores = {line["step"]: line["accuracy"] for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"}
+    lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
+    scores, losses = ({line["step"]: line[name] for line in lines} for name in ("accuracy", "loss"))
     best = max(scores, key=lambda step: (scores[step], -step))
-    assert best < 40 and json.loads((tmp_path / "run" / "results.json").read_text())["step"] == best
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert best < 40 and results["step"] == best and results["dev"]["examples"] == 40
+    # The loss is that of the stored probabilities, and was measured at that step.
+    stored, records = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+                       for name in ("run/predictions/dev/predictions.jsonl", "dev.jsonl"))
+    loss = -np.mean([np.log(prediction["scores"][record["label"]]) for prediction, record in zip(stored, records)])
+    assert results["dev"]["loss"] == pytest.approx(loss, rel=1e-4)
+    assert losses[best] == pytest.approx(loss, rel=1e-4)
     assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir()} == {best, 40}
 
 

@@ -141,6 +141,14 @@ def test_scores_of_files_and_official_formats(models, tmp_path):
     assert answers == {line["id"]: line["answer"] for line in lines} and len(answers) == 30
 
 
+def test_the_evaluate_command_shows_the_classes(models, tmp_path, capsys):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](20))
+    assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^examples +20$", shown, re.MULTILINE)
+    assert "Scores by class" in shown and "Confusion of examples" in shown and "answer / prediction" in shown
+
+
 def test_glue_submissions_of_test_files(start, tmp_path):
     task = make_task("text_classification", {"glue": "mnli", "length": 32})
     save_random_model(tmp_path / "model", start, "text_classification", task.fit([], load_tokenizer(start)))
@@ -173,8 +181,9 @@ def test_unknown_labels_are_counted(models, tmp_path, capsys, caplog):
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
     assert "1 examples of classes without training examples" in caplog.text and "data.jsonl:4" in caplog.text
     printed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert "accuracy" in printed
-    assert spanbert_jax.evaluate(models["text_classification"], inputs=data).keys() == printed
+    metrics = spanbert_jax.evaluate(models["text_classification"], inputs=data)
+    assert "accuracy" in printed and metrics.keys() - {"classes"} <= printed
+    assert metrics["classes"]["scores"]["pink"] == {"count": 1, "precision": 0, "recall": 0, "f1": 0}
 
 
 def test_meaningless_flags_are_rejected(models, tmp_path, capsys):

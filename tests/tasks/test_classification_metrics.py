@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from spanbert_jax.tasks.metrics.classes import class_scores, class_table, confusion, confusion_table
 from spanbert_jax.tasks.metrics.classification import classification_metrics, regression_metrics
 
 
@@ -106,3 +107,28 @@ def test_correlations_with_a_constant_are_zero_without_warnings(answers, predict
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert set(regression_metrics(answers, predicted).values()) == {0.0}
+
+
+def cells(table):
+    return [list(column.cells) for column in table.columns]
+
+
+def test_scores_of_each_class_and_their_confusion():
+    answers, predicted = ["a", "a", "a", "b", "c"], ["a", "a", "b", "a", "d"]
+    scores = class_scores(answers, predicted)
+    assert list(scores) == ["a", "b", "c", "d"]
+    assert scores["a"] == {"count": 3, **dict.fromkeys(("precision", "recall", "f1"), pytest.approx(200 / 3))}
+    assert scores["b"] == {"count": 1, "precision": 0, "recall": 0, "f1": 0} and scores["d"]["count"] == 0
+    assert confusion(answers, predicted) == {"a": {"a": 2, "b": 1}, "b": {"a": 1}, "c": {"d": 1}}
+    assert cells(class_table("word", scores))[:2] == [["a", "b", "c", "d"], ["3", "1", "1", "0"]]
+    assert cells(confusion_table("word", confusion(answers, predicted))) == [
+        ["a", "b", "c", "d"], ["2", "1", "-", "-"], ["1", "-", "-", "-"], ["-"] * 4, ["-", "-", "1", "-"]]
+
+
+def test_rare_classes_share_a_row_and_a_column_of_the_confusion_table():
+    names = [f"{number:02}" for number in range(20) for _ in range(2 if number < 12 else 1)]
+    table = confusion_table("word", confusion(names, [*names[1:], names[0]]))
+    answer, *columns = cells(table)
+    assert answer == [*(f"{number:02}" for number in range(12)), "others"]
+    counts = np.array([[int(cell.replace("-", "0")) for cell in column] for column in columns]).T
+    assert counts.sum() == len(names) and counts[-1].tolist() == [1, *[0] * 11, 7] and counts[11, 12] == 1

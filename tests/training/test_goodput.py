@@ -3,7 +3,7 @@ import pytest
 
 from spanbert_jax.training.display import format_goodput
 from spanbert_jax.training.goodput import CATEGORIES, Goodput, GoodputRecord, TimeAtSave, read_record, write_record
-from spanbert_jax.training.updates import Timer
+from spanbert_jax.training.updates import Interval
 from tests.disks import fill, small_disk
 
 
@@ -199,14 +199,14 @@ def test_goodput_as_a_line():
 def test_speeds_count_only_the_time_of_updates():
     world = World()
     goodput = world.attempt(0)
-    timer = Timer(lambda: goodput.spent("steps", "data"))
+    interval = Interval(lambda: goodput.spent("steps", "data"))
     world.spend(goodput, compile=50, data=1, steps=2)
-    timer.lap(600)
+    interval.add({"tokens": 600})
     world.spend(goodput, evaluation=30, steps=3)
-    timer.lap(600)
+    interval.add({"tokens": 600})
     speeds = {"seconds_per_step": 3, "tokens_per_second": 200, "model_flops_per_second": 5}
-    assert timer.speeds(15) == pytest.approx(speeds)
-    timer.reset()
+    assert interval.speeds(15) == pytest.approx(speeds)
+    interval.reset()
     world.spend(goodput, steps=1)
-    timer.lap(600)
-    assert timer.speeds(15)["tokens_per_second"] == pytest.approx(600)
+    interval.add({"tokens": 600})
+    assert interval.speeds(15)["tokens_per_second"] == pytest.approx(600)

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import pathlib
+import time
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
@@ -29,10 +30,11 @@ class JsonLines:
             self._file.flush()
 
     def write(self, step: int, kind: str, metrics: Metrics) -> None:
-        """Appends a line; raises OSError if it cannot be written yet."""
+        """Appends a line, with the time in seconds since the epoch. Raises OSError if it cannot be written yet."""
         if kind == "evaluation":
             self.evaluations[step] = metrics
-        self._file.append(json.dumps({"step": step, "kind": kind, **metrics}).encode() + b"\n")
+        line = json.dumps({"step": step, "kind": kind, "time": round(time.time(), 3), **metrics})
+        self._file.append(line.encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
