@@ -27,6 +27,7 @@ from spanbert_jax.corpus.sources import (
     require_fields,
     resolve_sources,
 )
+from spanbert_jax.tasks.files import reading
 
 
 def read(path, format, *names):
@@ -278,6 +279,25 @@ def test_an_unknown_tfds_name_is_one_line_with_the_nearest_name(tmp_path, monkey
             read(name, "tfds")
         assert str(caught.value) == (f"source tfds:{name}: neither a directory nor prepared in {tmp_path}; {hint}"
                                      "prepare it there as array_record")
+
+
+def test_symbolic_links_are_followed(tmp_path):
+    for name in ("d/b.txt", "far/away/c.txt", "far/a.txt", "far/.hidden/x"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    folder = tmp_path / "d"
+    (folder / "link").symlink_to("../far")
+    (folder / "one.txt").symlink_to("b.txt")
+    (tmp_path / "far" / "up").symlink_to(folder)  # a cycle
+    (tmp_path / "far" / "here").symlink_to(".")
+    expected = [f"{folder}/{name}" for name in ("b.txt", "link/a.txt", "link/away/c.txt", "one.txt")]
+    assert [file.path for file in resolve_sources([str(folder)], "auto")] == expected
+    assert reading.resolve_files(str(folder)) == expected
+    (tmp_path / "far" / "gone.txt").symlink_to("nothing")
+    for source in (str(folder), f"{folder}/link/*.txt", f"{folder}/link/gone.txt"):
+        with pytest.raises(UserError, match="link/gone.txt: a symbolic link to nothing, which does not exist"):
+            resolve_sources([source], "auto")
 
 
 def test_a_new_format_is_one_registered_name(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def file_formats() -> tuple[str, ...]:
 
 
 def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path | None = None) -> list[SourceFile]:
-    """Expands files, directories (all files below, except hidden ones), globs, `python` and `tfds:NAME[:SPLIT]`.
+    """Expands files, directories (all files below, except hidden), globs, `python` and `tfds:NAME[:SPLIT]`.
 
     Args:
       sources: as given by the user; the files of a directory or glob are sorted.
@@ -76,15 +76,39 @@ def _matching_files(source: str) -> list[str]:
     if os.path.isfile(source):
         return [source]
     if os.path.isdir(source):
-        found = sorted(p for p in pathlib.Path(source).rglob("*") if p.is_file()
-                       and not any(part.startswith(".") for part in p.relative_to(source).parts))
+        found = list(_files_below(source))
         if not found:
             raise UserError(f"source {source}: the directory holds no files")
-        return [str(path) for path in found]
-    matches = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+        return found
+    matches = sorted(path for path in glob.glob(source, recursive=True) if _is_file(path))
     if not matches:
         raise UserError(f"source {source}: no such file, directory or glob match")
     return matches
+
+
+def _files_below(directory: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yields the files below a directory in order, except hidden ones. Symbolic links are followed, but not to `above`.
+
+    Args:
+      above: real paths of the directories on the way here.
+    """
+    above = (*above, os.path.realpath(directory))
+    with readable_errors(directory):
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    for path in (os.path.join(directory, name) for name in names):
+        if os.path.isdir(path):
+            if os.path.realpath(path) not in above:
+                yield from _files_below(path, above)
+        elif _is_file(path):
+            yield path
+
+
+def _is_file(path: str) -> bool:
+    """Whether a path is a file, perhaps by a symbolic link. Raises UserError for a link to nothing."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f"{path}: a symbolic link to {os.readlink(path)}, which does not exist or links to itself; "
+                        "restore that, or remove the link")
+    return os.path.isfile(path)
 
 
 def _detect_format(path: str) -> str:

@@ -52,7 +52,7 @@ class CorpusFormat:
     # Yields the documents of a source in order and counts what it repaired or left out. It may raise OSError and the
     # errors of gzip; `read_documents` turns them into a UserError.
     read: Callable[[SourceFile, FieldNames, DataIssues], Iterator[Document]]
-    suffixes: tuple[str, ...] = ()  # of file names, lower-case, without ".gz", that select this format for "auto"
+    suffixes: tuple[str, ...] = ()  # of file names, lower-case and not compressed, that select this format for "auto"
     # For files whose names have no suffix of any format: the first characters that select this format for "auto".
     start: re.Pattern[str] | None = None
     has_fields: bool = True  # whether `FieldNames` means something in this format
