@@ -25,6 +25,7 @@ from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.common.paths import user_path
 
 
 def checkpoints(workdir: str | os.PathLike, *, verify: bool = False,
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _folder(workdir: str | os.PathLike) -> pathlib.Path:
-    folder = pathlib.Path(workdir) / names.FOLDER
+    folder = user_path(workdir) / names.FOLDER
     if not folder.is_dir():
         raise UserError(f"{workdir}: no checkpoints here; give the workdir of a training run that has saved some")
     return folder

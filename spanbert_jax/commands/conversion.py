@@ -3,6 +3,7 @@ import pathlib
 from typing import Any
 
 from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.encoder_decoders import convert
 from spanbert_jax.interop.exporting import Comparison, export
 from spanbert_jax.interop.pretrained import Pretrained, find_tokenizer, load_params
@@ -43,7 +44,7 @@ def _print_files(out: str, comparison: Comparison | None) -> int:
     if comparison:
         print(comparison)
     print(f"Written: {out}")
-    for path in sorted(pathlib.Path(out).rglob("*")):
+    for path in sorted(user_path(out).rglob("*")):
         if path.is_file():
-            print(f"  {path.relative_to(out)}  {format_bytes(path.stat().st_size)}")
+            print(f"  {path.relative_to(user_path(out))}  {format_bytes(path.stat().st_size)}")
     return 0

@@ -8,7 +8,6 @@ one on labelled files.
 import argparse
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.issues import log_issues
+from spanbert_jax.common.paths import stored_pipes, user_path
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str | None = None,
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the training run")
     add_step(parser)
     parser.add_argument("--input", metavar="FILES",
-                        help="for a fine-tuned model: labelled files, folders or globs, separated by commas")
+                        help="for a fine-tuned model: labelled files, folders or globs, separated by commas; - for "
+                        "standard input")
     parser.add_argument("--out", metavar="DIR", help="directory to create with its predictions in the official formats")
     add_task_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the metrics as one line of JSON")
@@ -92,7 +93,7 @@ def _print_scores(metrics: Mapping[str, Any]) -> None:
 
 
 def _is_fine_tuned(workdir: str | os.PathLike, inputs: str | None) -> bool:
-    return inputs is not None or (pathlib.Path(workdir) / "task.json").is_file()
+    return inputs is not None or (user_path(workdir) / "task.json").is_file()
 
 
 def _is_process_zero() -> bool:
@@ -103,7 +104,7 @@ def _is_process_zero() -> bool:
 def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
     """The results that a finished fine-tuning run has stored."""
     try:
-        return json.loads((pathlib.Path(workdir) / "results.json").read_text(encoding="utf-8"))
+        return json.loads((user_path(workdir) / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{workdir}: this fine-tuning run has not finished; start its command again, or evaluate a "
                         "model on labelled files: spanbert-jax evaluate --workdir MODEL --input FILES") from None
@@ -115,6 +116,7 @@ def _score(workdir: str | os.PathLike, inputs: str, out: str | os.PathLike | Non
     from spanbert_jax.inference.files import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
-    metrics, issues = score_files(workdir, inputs, out, settings=settings)
+    with stored_pipes(inputs) as stored:
+        metrics, issues = score_files(workdir, stored, out, settings=settings)
     log_issues(issues)
     return metrics

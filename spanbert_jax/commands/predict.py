@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spanbert_jax.commands.arguments import add_task_settings
+from spanbert_jax.common.paths import STANDARD_STREAM, stored_pipes, writable
 
 
 def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
@@ -38,8 +39,9 @@ def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *,
         counts.append(count)
         on_examples(count)
 
-    log_issues(predict_files(model, inputs, output, batch_size=batch_size, dtype=dtype, settings=settings,
-                             official=official, on_examples=count_examples))
+    with stored_pipes(inputs) as stored:
+        log_issues(predict_files(model, stored, output, batch_size=batch_size, dtype=dtype, settings=settings,
+                                 official=official, on_examples=count_examples))
     return counts[-1]
 
 
@@ -47,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this command."""
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="workdir of a finished fine-tuning run, or its directory `model`")
-    parser.add_argument("--input", required=True, metavar="FILES", help="files, folders or globs, separated by commas")
-    parser.add_argument("--output", required=True, metavar="FILE", help="file to create")
+    parser.add_argument("--input", required=True, metavar="FILES",
+                        help="files, folders or globs, separated by commas; - for standard input")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to create; - for standard output")
     parser.add_argument("--official", metavar="DIR", help="directory to create with the predictions in the task's "
                         "official formats too, such as those of SQuAD and GLUE, or plain lines of generated texts")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
@@ -72,9 +75,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"\r{count:,} examples, {(count - first[0]) / (time.monotonic() - began):,.1f} per second", end="",
                   file=sys.stderr, flush=True)
 
-    count = predict(args.model, args.input, args.output, batch_size=args.batch_size, dtype=args.dtype,
-                    settings=dict(args.set), official=args.official, on_examples=show)
+    with writable(args.output) as output:
+        count = predict(args.model, args.input, output, batch_size=args.batch_size, dtype=args.dtype,
+                        settings=dict(args.set), official=args.official, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(f"{count:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}")
+    print(f"{count:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}",
+          file=sys.stderr if args.output == STANDARD_STREAM else sys.stdout)
     return 0

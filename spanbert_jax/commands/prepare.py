@@ -7,8 +7,10 @@ The directory holds a TFDS dataset in ArrayRecord with its tokenizer.json and re
 unchanged input does nothing; a changed source, tokenizer or setting is an error that names the change.
 """
 import argparse
+import contextlib
 import dataclasses
 
+from spanbert_jax.common.paths import stored_pipes
 from spanbert_jax.common.settings import choices_of
 from spanbert_jax.corpus.preparation import prepare_corpus
 from spanbert_jax.corpus.settings import CorpusSettings
@@ -34,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepares the corpus; returns the exit code."""
     settings = CorpusSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(CorpusSettings)})
-    settings = settings.replace(sources=tuple(settings.sources))
-    prepare_corpus(settings, **{name: getattr(args, name) for name in _CALL})
+    with contextlib.ExitStack() as stack:
+        sources = tuple(stack.enter_context(stored_pipes(source)) for source in settings.sources)
+        prepare_corpus(settings.replace(sources=sources), **{name: getattr(args, name) for name in _CALL})
     return 0
 
 
@@ -43,7 +46,7 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> Non
     flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"].replace("%", "%%")
     if field.name == "sources":
         parser.add_argument("--source", dest="sources", action="append", required=True, metavar="SOURCE",
-                            help=f"{text} May be repeated.")
+                            help=f"{text} Several are repeated, or separated by commas; - for standard input.")
     elif isinstance(field.default, bool):
         parser.add_argument(flag, action="store_true", help=text)
     else:

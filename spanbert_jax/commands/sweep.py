@@ -10,7 +10,6 @@ the same examples. The table shows mean and standard deviation over the seeds, t
 """
 import argparse
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from spanbert_jax.commands.config_files import load_config, with_overrides
 from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.training.renames import new_name
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, seed
         raise UserError(f"seeds={seeds}: must be at least 1")
     return runs.sweep(lambda overrides: with_overrides(config, overrides),
                       {field: list(map(str, values)) for field, values in grid.items()},
-                      range(config.seed, config.seed + seeds), pathlib.Path(workdir))
+                      range(config.seed, config.seed + seeds), user_path(workdir))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

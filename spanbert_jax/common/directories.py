@@ -9,11 +9,12 @@ import socket
 from collections.abc import Iterator
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 
 
 def require_absent_or_empty(out: str | os.PathLike) -> None:
     """Raises UserError unless nothing, or an empty directory, is at `out`."""
-    out = pathlib.Path(out).expanduser()
+    out = user_path(out)
     try:
         occupied = out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir())))
     except OSError as error:
@@ -23,7 +24,7 @@ def require_absent_or_empty(out: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
+def new_directory(out: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary directory to fill. It is renamed to `out` at the end, or removed after an error.
 
     Temporary directories that killed processes left for the same `out` are removed. If `out` is an empty directory, it
@@ -32,7 +33,7 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UserError: something is at `out`, or the disk cannot be written.
     """
-    out = out.absolute()
+    out = user_path(out).absolute()
     require_absent_or_empty(out)
     out_exists = out.is_dir()  # perhaps a mount point, which cannot be the target of a rename
     parent = out if out_exists else out.parent

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.text import SpecialIds
 
 FORMAT_VERSION = 2
@@ -51,7 +52,7 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
     Raises UserError if the directory does not exist, holds no finished corpus or one of another format version, or a
     file in it is missing or differs from the one that `prepare` wrote.
     """
-    path = pathlib.Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise UserError(f"corpus {path}: {'a file, not a directory' if path.exists() else 'no such directory'}; make "
                         "one with `spanbert-jax prepare --out DIR`")

@@ -19,6 +19,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.paths import split_paths, user_path
 from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
 from spanbert_jax.corpus.processes import map_in_order, map_in_processes
@@ -67,7 +68,8 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase:
 def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
                    workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
     """`prepare` with all settings in one object. Raises UserError like it."""
-    out = pathlib.Path(out)
+    out = user_path(out)
+    settings = settings.replace(sources=tuple(path for source in settings.sources for path in split_paths(source)))
     settings.validate("")
     require(seed >= 0, "seed", seed, "must be at least 0")
     require(workers is None or workers >= 1, "workers", workers, "must be at least 1")
@@ -111,7 +113,7 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
 
     Waits without limit, until a signal raises: the launcher ends all processes of a run when one of them fails.
     """
-    while not pathlib.Path(path, REPORT).exists():
+    while not (user_path(path) / REPORT).exists():
         time.sleep(_POLL_SECONDS)
     return open_corpus(path)
 

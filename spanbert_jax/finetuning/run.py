@@ -12,6 +12,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.workload import TaskWorkload
@@ -45,7 +46,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
     Raises:
       as `pretraining.train` does.
     """
-    config, workdir = as_finetuning_config(config), pathlib.Path(workdir)
+    config, workdir = as_finetuning_config(config), user_path(workdir)
     config.validate("config")
     check_kind(workdir, config)
     config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)

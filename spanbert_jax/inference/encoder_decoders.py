@@ -7,6 +7,7 @@ import numpy as np
 
 from spanbert_jax.common.directories import require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, load_model, save_model
 from spanbert_jax.interop.exporting import Comparison, on_cpu
 from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
@@ -32,7 +33,7 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
       RunFailed: transformers computes other outputs; nothing is left on disk.
     """
     require_absent_or_empty(out)
-    out = pathlib.Path(out).expanduser()
+    out = user_path(out)
     if (path / TASK_FILE).is_file():
         if tokenizer:
             raise UserError(f"--tokenizer {tokenizer}: the model in {path} has its own; leave it out")

@@ -13,6 +13,7 @@ from spanbert_jax.common.directories import new_directory, require_absent_or_emp
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.locks import LockHeld, exclusive_lock
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
@@ -46,7 +47,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     Raises:
       UserError: naming file, line and id of an error; predictions made before stay in OUTPUT.partial.
     """
-    output = pathlib.Path(output).expanduser()
+    output = user_path(output)
     if output.exists():
         raise UserError(f"{output}: exists already and is not overwritten; give another file, or remove it")
     files, partial = resolve_files(inputs), output.with_name(output.name + ".partial")
@@ -69,8 +70,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
                 out.write("".join(f"{line}\n" for line in lines).encode())
             done += len(group)
             on_examples(done)
-        if official is not None and not (pathlib.Path(official).is_dir() and any(pathlib.Path(official).iterdir())):
-            _write_official(task, inputs, partial, pathlib.Path(official))
+        if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
+            _write_official(task, inputs, partial, user_path(official))
         with _disk_errors(partial):
             with open(partial, "rb") as out:
                 os.fsync(out.fileno())
@@ -103,7 +104,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     for group in example_groups(examples):
         predictions += predictor(group, issues, with_labels=True)
     if out is not None:
-        with new_directory(pathlib.Path(out)) as folder:
+        with new_directory(out) as folder:
             for name, text in prediction_files(task, examples, predictions).items():
                 (folder / name).write_text(text, encoding="utf-8")
     metrics = evaluate_predictions(task, examples, predictions)
@@ -152,7 +153,7 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
 
 def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None) -> str:
     """Fingerprint of model, input and settings; only a call with the same one continues a partial output."""
-    folder = pathlib.Path(model).expanduser()
+    folder = user_path(model)
     folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
     text = json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {})])

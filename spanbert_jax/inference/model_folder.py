@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.pretrained import load_tokenizer
@@ -70,7 +71,7 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
       UserError: a file is missing or wrong, or the dtype or a setting is not allowed.
     """
     ComputeConfig(dtype=dtype).validate("")
-    folder = pathlib.Path(directory).expanduser()
+    folder = user_path(directory)
     if (folder / MODEL_FOLDER / TASK_FILE).is_file():
         folder = folder / MODEL_FOLDER
     name, task, plugins = _read_task(folder / TASK_FILE)

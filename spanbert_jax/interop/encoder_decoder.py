@@ -153,7 +153,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
     """
     params, decoder = merge_tied_params(nn.unbox(params)), model.decoder_config
     conversion = conversion_of(decoder)
-    with new_directory(pathlib.Path(directory).expanduser()) as folder:
+    with new_directory(directory) as folder:
         save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
         decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
                           "is_decoder": True, "add_cross_attention": True, "tie_word_embeddings": True,

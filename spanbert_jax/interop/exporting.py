@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.interop.formats import FORMATS, load_format
 from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.interop.tokenizer_check import check_tokenizer
@@ -68,7 +69,7 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
-    out = pathlib.Path(out).expanduser()
+    out = user_path(out)
     require_absent_or_empty(out)
     _check_finite(params)
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # transformers wraps the library's own

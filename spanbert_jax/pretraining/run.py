@@ -1,6 +1,5 @@
 """Pretraining runs: training, and evaluation of their checkpoints."""
 import os
-import pathlib
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.model import describe_model
@@ -44,7 +44,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
       SavesFailed: checkpoints could not be saved.
       Stopped: a signal or the time limit came before the first step or during compilation; nothing is lost.
     """
-    config, workdir = as_pretraining_config(config), pathlib.Path(workdir)
+    config, workdir = as_pretraining_config(config), user_path(workdir)
     config.validate("config")
     check_kind(workdir, config)
     config = with_architecture(config, workdir)
@@ -67,7 +67,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, A
     Raises:
       UserError: there is no run, no such checkpoint, no valid one or no held-out row.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = user_path(workdir)
     config = from_dict(PretrainingConfig, load_values(workdir))
     keep_freed_memory()
     use_compilation_cache()

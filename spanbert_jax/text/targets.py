@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.tokenizer import SPECIAL_TOKENS
 from spanbert_jax.text.tokenizer_files import load_tokenizer, read_json
 from spanbert_jax.text.tokenizer_training import MIN_VOCAB_SIZE
@@ -54,7 +55,7 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     `path` is a tokenizer.json, a BERT vocab.txt, or a directory with one of them or with GPT-2's vocab.json and
     merges.txt. In the directory of a model with a target tokenizer of its own, that one is loaded.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = user_path(path)
     if (folder / TARGET_TOKENIZER_FOLDER).is_dir():
         folder /= TARGET_TOKENIZER_FOLDER
     file = folder / "tokenizer.json" if folder.is_dir() else folder

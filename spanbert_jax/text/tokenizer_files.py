@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.tokenizer import (
     CONTINUATION_PREFIX,
     SPECIAL_TOKENS,
@@ -47,7 +48,7 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
       UserError: the file does not exist, is no BERT WordPiece tokenizer, lacks a special token, or a tokenizer.json
         contradicts `lowercase`.
     """
-    file = _tokenizer_file(pathlib.Path(path))
+    file = _tokenizer_file(user_path(path))
     config = _read_object(file.with_name(CONFIG_FILE))
     _check_class(file, config)
     if file.suffix == ".json":

@@ -11,6 +11,7 @@ import ml_collections
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
 from spanbert_jax.model import ARCHITECTURES, ComputeConfig, ModelConfig
@@ -196,7 +197,7 @@ def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: `workdir` holds no run, or its config cannot be read.
     """
-    path = pathlib.Path(workdir) / CONFIG_FILE
+    path = user_path(workdir) / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:

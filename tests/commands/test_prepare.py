@@ -1,5 +1,7 @@
 """The command `prepare`: flags reach the settings, and mistakes are one line with exit code 2."""
 import argparse
+import io
+import pathlib
 import subprocess
 import sys
 
@@ -33,6 +35,15 @@ def test_every_flag_reaches_the_corpus(monkeypatch):
                        annotation_field="names", length=64, blocks="pairs", validation_fraction=0.2,
                        short_sequence_probability=0.1),
         {"out": "c", "lowercase": False, "seed": 3, "workers": 2, "overwrite": True})]
+
+
+def test_standard_input_is_a_source(monkeypatch):
+    read = []
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A text.\n")))
+    monkeypatch.setattr(command, "prepare_corpus",
+                        lambda settings, **call: read.append(pathlib.Path(settings.sources[2]).read_text()))
+    command.run(argparse.Namespace(**parse("--source", "-")))
+    assert read == ["A text.\n"]
 
 
 def test_the_verb_prepares_and_refuses(tmp_path):

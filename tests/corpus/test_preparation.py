@@ -49,6 +49,16 @@ def test_every_token_is_in_exactly_one_row(books, tmp_path, vocabulary):
     assert corpus.report["characters"] == total
 
 
+def test_paths_with_home_directory_and_commas(books, tmp_path, vocabulary, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(vocabulary, tmp_path / "tokenizer.json")
+    shutil.move(books / "02.txt", books / "two, the third.txt")
+    corpus = run("~/books/01.txt,~/books/two, the third.txt", "~/out", "~/tokenizer.json", workers=1)
+    assert corpus.report["files"] == 2 and not (tmp_path / "~").exists()
+    assert open_corpus("~/out").path == tmp_path / "out"
+
+
 def test_a_second_call_does_nothing_and_changes_are_refused(books, tmp_path, vocabulary, capsys):
     out = tmp_path / "out"
     run(books, out, vocabulary)

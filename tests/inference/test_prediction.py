@@ -1,8 +1,11 @@
 """Prediction: the same for any batch size and after interruptions, from files and from Python."""
 import contextlib
 import fcntl
+import io
 import json
+import pathlib
 import re
+import sys
 
 import flax.linen as nn
 import jax
@@ -172,6 +175,23 @@ def test_the_commands(models, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["total"] == 20
     assert main([*command[:-1], str(tmp_path / "other.jsonl"), "--batch-size", "0"]) == 2 and main(command) == 2
     assert "batch_size=0: must be at least 1" in capsys.readouterr().err
+
+
+def test_standard_input_and_output(models, tmp_path, capsys, monkeypatch):
+    name = "question_answering"
+    data = write(tmp_path / "data.jsonl", MAKERS[name](3))
+    predict_files(models[name], data, tmp_path / "out.jsonl")
+    for arguments in (["--input", "-", "--output", "-"], ["--input", "-", "--output", str(tmp_path / "other.jsonl")]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pathlib.Path(data).read_bytes())))
+        assert main(["predict", "--model", str(models[name]), *arguments]) == 0
+        printed = capsys.readouterr()
+        found, count = printed.out, printed.err
+        if arguments[-1] != "-":
+            found, count = (tmp_path / "other.jsonl").read_text(), printed.out
+        assert found == (tmp_path / "out.jsonl").read_text() and "3 predictions in " in count
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pathlib.Path(data).read_bytes())))
+    assert main(["evaluate", "--workdir", str(models[name]), "--input", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 3
 
 
 def test_unknown_labels_are_counted(models, tmp_path, capsys, caplog):

@@ -1,8 +1,10 @@
 """Filling: the best combinations against all of them, known answers, the boundary head's rules, one-line errors."""
 import dataclasses
+import io
 import itertools
 import json
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -213,7 +215,7 @@ def test_mistakes_are_explained(network, tokenizer, tmp_path):
         fill((EncoderModel(dataclasses.replace(CONFIG, vocab_size=50), HEADS), {}), TEXT, tokenizer=tokenizer)
 
 
-def test_command_prints_tables_or_json(network, tmp_path, capsys):
+def test_command_prints_tables_or_json(network, tmp_path, capsys, monkeypatch):
     parser = command.argparse.ArgumentParser()
     command.add_arguments(parser)
     flags = ["--model", str(write(tmp_path / "model", *network)), "the [MASK] sat", "[MASK] on", "--k", "2"]
@@ -230,4 +232,7 @@ def test_command_prints_tables_or_json(network, tmp_path, capsys):
     found = json.loads(lines[0])
     assert [item["text"] for item in found] == flags[2:4]
     assert found[1]["runs"][0]["boundary"] is None
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the [MASK] sat\n[MASK] on\n"))
+    assert command.run(parser.parse_args([*flags[:2], "-", *flags[4:], "--json"])) == 0
+    assert capsys.readouterr().out.splitlines() == lines
     assert found[0]["runs"][0]["both"][0]["log_probability"] == pytest.approx(runs[0].both[0].log_probability)

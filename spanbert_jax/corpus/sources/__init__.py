@@ -80,6 +80,8 @@ def _matching_files(source: str) -> list[str]:
         if not found:
             raise UserError(f"source {source}: the directory holds no files")
         return found
+    if os.path.exists(source):
+        raise UserError(f"source {source}: a pipe or a device, which cannot be read twice; write its text to a file")
     matches = sorted(path for path in glob.glob(source, recursive=True) if _is_file(path))
     if not matches:
         raise UserError(f"source {source}: no such file, directory or glob match")

@@ -12,6 +12,7 @@ from spanbert_jax.checkpoints import FOLDER
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.paths import user_path
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
@@ -32,7 +33,7 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
     An existing path takes precedence. Archives are unpacked into the user's cache folder. Raises UserError if there is
     neither such a path nor such a name.
     """
-    path = pathlib.Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files
         return pathlib.Path(f"{path}.index")
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):

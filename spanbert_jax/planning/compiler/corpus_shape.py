@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.corpus import Corpus, open_corpus
 from spanbert_jax.corpus.rows import UINT8_FEATURES
 from spanbert_jax.pretraining.config import PretrainingConfig
@@ -39,12 +40,12 @@ def resolve_config(config: PretrainingConfig) -> tuple[PretrainingConfig, Corpus
       UserError: the config is not valid, or the run's length is in epochs of a corpus that is not prepared yet.
     """
     data = config.data
-    corpus = open_corpus(data.path) if data.path and pathlib.Path(data.path).exists() else None
+    corpus = open_corpus(data.path) if data.path and user_path(data.path).exists() else None
     if corpus:
         shape = CorpusShape(corpus.length, corpus.vocab_size, corpus.max_blocks, corpus.num_rows["train"])
     else:
         vocab_size = data.vocab_size or _VOCAB_SIZE
-        if data.tokenizer and pathlib.Path(data.tokenizer).exists():
+        if data.tokenizer and user_path(data.tokenizer).exists():
             vocab_size = vocabulary_size(load_tokenizer(data.tokenizer))
         blocks = 2 if data.blocks == "pairs" else _BLOCKS_PER_PACKED_ROW if data.pack else 1
         shape = CorpusShape(data.length, vocab_size, blocks, 0)

@@ -10,6 +10,7 @@ import ijson
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.paths import split_paths
 from spanbert_jax.corpus.sources import resolve_sources
 from spanbert_jax.corpus.sources.files import first_characters, open_file, text_lines, without_compression
 from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surrogates
@@ -42,7 +43,7 @@ def is_json_lines(path: str) -> bool:
 
 def resolve_files(paths: str) -> list[str]:
     """The files of a comma-separated list of files, folders and globs. Raises UserError if there is none."""
-    named = [path.strip() for path in paths.split(",") if path.strip()]
+    named = split_paths(paths)
     for name in named:
         if name == PYTHON or name.startswith("tfds:"):
             raise UserError(f"{name}: contains no examples; give files, folders or globs")
@@ -202,8 +203,14 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
                 raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
             yield f"{path}:{number}", record
     else:
-        for line, row in table_rows(path, kind.endswith((".tsv", ".txt")), issues, list(names)):
+        for line, row in table_rows(path, _has_tabs(path), issues, list(names)):
             yield f"{path}:{line}", row
+
+
+def _has_tabs(path: str) -> bool:
+    """Whether a table has tabs between fields: by its name, or by its first line if the name has no ending."""
+    ending = os.path.splitext(without_compression(path))[1].lower()
+    return ending in (".tsv", ".txt") or (not ending and "\t" in first_characters(path).partition("\n")[0])
 
 
 def field(record: Mapping[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:
