@@ -1,38 +1,50 @@
 """Writing models in other formats, for `import` and `export`."""
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from spanbert_jax.common.formatting import format_bytes
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.encoder_decoders import convert
+from spanbert_jax.inference.model_folder import StoredTask, task_files
 from spanbert_jax.interop.exporting import Comparison, export
-from spanbert_jax.interop.pretrained import Pretrained, find_tokenizer, load_params
+from spanbert_jax.interop.pretrained import NoTokenizer, Pretrained, find_tokenizer, load_params
 
 
 def convert_encoder(pretrained: Pretrained, out: str, format: str, tokenizer: str | None, facts: dict[str, Any] | None,
-                    original: pathlib.Path | None = None) -> int:
+                    original: pathlib.Path | None = None, stored: StoredTask | None = None) -> int:
     """Writes an encoder model in a format, and prints its size and the files.
 
     Args:
       tokenizer: file of the tokenizer, if the model comes without one.
       facts: about the model's training, stored next to it.
       original: a directory for transformers to compare the outputs with.
+      stored: the model's task, if it is fine-tuned, which is written too if `predict` reads the format.
     """
-    model = pretrained.model(pretrained.head.name)
-    config, step = model.config, f", step {facts['step']:,}" if facts else ""
+    model, files = pretrained.model(pretrained.head.name), {}
+    if stored:
+        facts = stored.facts
+        if model.head.name == getattr(stored.task, "head", None):
+            model = model.clone(head=stored.task.make_head())  # earlier versions stored no problem type
+        if format == "huggingface":
+            files = task_files(stored, pretrained.path)
+    config, step = model.config, f", step {facts['step']:,}" if facts and "step" in facts else ""
     print(f"{pretrained.path}{step}: {config.num_layers} layers of width {config.width}, {config.num_heads} attention "
           f"heads, {config.vocab_size:,} vocabulary entries, {config.max_positions:,} positions; "
           f"{', '.join(model.head.parts)}")
     found, why_none = find_tokenizer(pretrained, tokenizer)
+    if why_none and stored:
+        raise NoTokenizer(why_none)
     if why_none:
         print(f"without a tokenizer: {why_none}")
     params = load_params(pretrained, model)
-    return _print_files(out, export(model, params, out, format, found, facts, original=original))
+    return _print_files(out, export(model, params, out, format, found, facts, original=original, files=files))
 
 
-def convert_encoder_decoder(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None) -> int:
+def convert_encoder_decoder(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None,
+                            settings: Mapping[str, Any] | None = None) -> int:
     """Writes an encoder-decoder model by `inference.encoder_decoders.convert`, and prints its size and the files."""
-    fine_tuned, comparison = convert(path, out, task, tokenizer)
+    fine_tuned, comparison = convert(path, out, task, tokenizer, settings)
     encoder, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
     print(f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "
           f"{encoder.vocab_size:,} vocabulary entries, decoder of {decoder.num_layers} layers of width {decoder.width} "

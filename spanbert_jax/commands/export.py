@@ -3,7 +3,8 @@
   spanbert-jax export --workdir runs/quickstart --format huggingface --out models/quickstart
   spanbert-jax export --workdir models/spanbert --format onnx --out models/spanbert-onnx
 
-  huggingface   a directory for transformers; the span boundary head is in a file that transformers ignores
+  huggingface   a directory for transformers; the span boundary head is in a file that transformers ignores, as is
+                the task of a fine-tuned model, which `predict` reads
   reference     config.json, vocab.txt and pytorch_model.bin with the original's parameter names (needs torch)
   tensorflow    a SavedModel (needs tensorflow)
   onnx          model.onnx for any batch size and length (needs onnx)
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports, and prints which files were written."""
     from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
     from spanbert_jax.common.directories import require_absent_or_empty
+    from spanbert_jax.inference.model_folder import find_task
     from spanbert_jax.interop.pretrained import open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at
     require_absent_or_empty(args.out)
@@ -48,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     facts = pretrained.facts
     if facts:
         facts |= {"evaluation": _evaluation(pretrained.path, facts["step"])}
-    return convert_encoder(pretrained, args.out, args.format, args.tokenizer, facts)
+    return convert_encoder(pretrained, args.out, args.format, args.tokenizer, facts,
+                           stored=find_task(pretrained.path))
 
 
 def _evaluation(workdir: pathlib.Path, step: int) -> dict | None:

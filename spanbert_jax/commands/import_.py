@@ -4,6 +4,8 @@
   spanbert-jax import --from spanbert_hf_base.tar.gz --tokenizer bert-base-cased-vocab.txt --out models/spanbert
   spanbert-jax import --from uncased_L-12_H-768_A-12/bert_model.ckpt --out models/bert
   spanbert-jax import --from bert2bert-news --task summarization --out models/news
+  spanbert-jax import --from bert-squad --task question_answering --out models/squad
+  spanbert-jax import --from bert-nli --task text_classification --set second=hypothesis --out models/nli
 
 Sources: directories for transformers (safetensors or pytorch_model.bin, sharded or not), the released SpanBERT
 archives, fairseq checkpoints of BERT models, Google's TensorFlow checkpoints, single files, workdirs, directories of an
@@ -12,7 +14,7 @@ imported model and that of transformers are compared on the same inputs; if thei
 """
 import argparse
 
-from spanbert_jax.commands.arguments import add_tokenizer
+from spanbert_jax.commands.arguments import add_task_settings, add_tokenizer
 from spanbert_jax.common.errors import UserError
 
 
@@ -22,22 +24,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="directory, file, archive, TensorFlow checkpoint, or name on the Hugging Face hub")
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     add_tokenizer(parser)
-    parser.add_argument("--task", metavar="TASK", help="the task of an EncoderDecoderModel, such as summarization or "
-                        "translation, for predict, evaluate and pipeline")
+    parser.add_argument("--task", metavar="TASK", help="the task of a model that was fine-tuned elsewhere, such as "
+                        "question_answering or summarization, for predict, evaluate and pipeline")
+    add_task_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Imports, and prints what was imported."""
     from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
     from spanbert_jax.common.directories import require_absent_or_empty
+    from spanbert_jax.inference.model_folder import find_task, import_task
     from spanbert_jax.interop.pretrained import open_pretrained
     from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
     require_absent_or_empty(args.out)
     if path := encoder_decoder_at(args.source):
-        return convert_encoder_decoder(path, args.out, args.task, args.tokenizer)
-    if args.task:
-        raise UserError(f"--task {args.task}: {args.source} is not an EncoderDecoderModel; omit --task, and "
-                        "fine-tune the model")
-    pretrained = open_pretrained(args.source)
+        return convert_encoder_decoder(path, args.out, args.task, args.tokenizer, dict(args.set))
+    pretrained, settings = open_pretrained(args.source), dict(args.set)
+    stored = find_task(pretrained.path, settings)
+    if args.task and stored and stored.name != args.task:
+        raise UserError(f"--task {args.task}: the model in {pretrained.path} was trained for {stored.name}; leave it "
+                        "out")
+    if args.task and not stored:
+        stored = import_task(args.task, pretrained, settings)
+    if settings and not stored:
+        raise UserError("--set: applies to the model's task; give --task too")
     original = pretrained.path if is_transformers(pretrained.path) else None
-    return convert_encoder(pretrained, args.out, "huggingface", args.tokenizer, pretrained.facts, original)
+    return convert_encoder(pretrained, args.out, "huggingface", args.tokenizer, pretrained.facts, original, stored)

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_confi
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.files import prediction_files
-from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, save_model
+from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredTask, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.text import vocabulary_size
 from spanbert_jax.training.config import CONFIG_FILE, check_kind, load_values
@@ -110,9 +111,19 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
         params = jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(
             experiment.mesh, jax.sharding.PartitionSpec()))(params)
     if is_process_zero():
-        save_model(workdir / MODEL_FOLDER, FineTuned(name, task, workload.local_model, params,
-                                                     workload.dataset.tokenizer, config.plugins))
+        stored = StoredTask(name, task, config.plugins, _describe_run(config, workload, results))
+        save_model(workdir / MODEL_FOLDER, FineTuned(stored, workload.local_model, params, workload.dataset.tokenizer))
         write_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+
+
+def _describe_run(config: Any, workload: TaskWorkload, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model card shows of a run."""
+    return {"data": config.task.train, "examples": {part: len(found) for part, found in
+                                                    workload.dataset.examples.items()},
+            "step": results["step"], "batch_size": config.train.batch_size, "init_from": config.init_from,
+            "optimizer": config.optimizer.name, "learning_rate": config.optimizer.learning_rate,
+            "schedule": config.schedule.name,
+            "scores": {part: results[part] for part in workload.dataset.examples if part in results}}
 
 
 def _best_params(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.evaluation import Predicted, StopRequested, TaskEvaluator
-from spanbert_jax.inference.model_folder import TASK_FILE, task_json
+from spanbert_jax.inference.model_folder import TASK_FILE, StoredTask
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Task
@@ -91,7 +91,8 @@ class TaskWorkload:
     def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Writes the files that export and predict need."""
         self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
-        write_text(workdir / TASK_FILE, task_json(self._config.task.name, self.dataset.task, self._config.plugins))
+        stored = StoredTask(self._config.task.name, self.dataset.task, self._config.plugins)
+        write_text(workdir / TASK_FILE, stored.to_json())
 
 
 def rows_per_step(config: FinetuningConfig, dataset: Dataset) -> int:

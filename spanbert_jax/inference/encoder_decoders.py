@@ -1,5 +1,6 @@
 """Encoder-decoder models of transformers, imported and exported with their task and compared with transformers."""
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,15 +9,15 @@ import numpy as np
 from spanbert_jax.common.directories import require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, load_model, save_model
+from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, StoredTask, load_model, save_model, with_overrides
 from spanbert_jax.interop.exporting import Comparison, on_cpu
 from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.protocol import Model
 
 
-def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None,
-            tokenizer: str | None = None) -> tuple[FineTuned, Comparison]:
+def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None, tokenizer: str | None = None,
+            settings: Mapping[str, Any] | None = None) -> tuple[FineTuned, Comparison]:
     """Writes the directory of an EncoderDecoderModel again, together with its task as fine-tuning writes it.
 
     Args:
@@ -24,6 +25,7 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
       out: the new directory.
       name: name of the task, such as "translation"; not needed if the directory has a task.json.
       tokenizer: path of the source tokenizer, if not in the directory.
+      settings: new values of the task's overridable settings.
 
     Returns:
       The fine-tuned model, and the difference between its outputs and transformers' on the directory at `path`.
@@ -37,14 +39,15 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
     if (path / TASK_FILE).is_file():
         if tokenizer:
             raise UserError(f"--tokenizer {tokenizer}: the model in {path} has its own; leave it out")
-        fine_tuned = load_model(path)
+        fine_tuned = load_model(path, settings=settings)
         if name not in (None, fine_tuned.name):
             raise UserError(f"--task {name}: the model in {path} was trained for {fine_tuned.name}; leave it out")
     elif name is None:
         raise UserError(f"{path}: an encoder-decoder model; name its task, as in --task summarization or --task "
                         "translation")
     else:
-        fine_tuned = FineTuned(name, *TASKS.get(name).import_model(path, tokenizer or path))
+        task, *parts = TASKS.get(name).import_model(path, tokenizer or path)
+        fine_tuned = FineTuned(StoredTask(name, with_overrides(task, settings or {})), *parts)
     comparison = compare(path, fine_tuned.model, fine_tuned.params)
     save_model(out, fine_tuned)
     return fine_tuned, comparison

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import replace_directory
@@ -15,32 +14,56 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
-from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.interop.exporting import CARD_FILE
+from spanbert_jax.interop.formats.model_card import model_card
+from spanbert_jax.interop.pretrained import Pretrained, load_tokenizer
 from spanbert_jax.interop.sources.location import is_workdir
 from spanbert_jax.model import ComputeConfig
-from spanbert_jax.tasks import make_task
-from spanbert_jax.tasks.protocol import Task, fitted_values
+from spanbert_jax.tasks import TASKS, make_task
+from spanbert_jax.tasks.protocol import OWN_WEIGHTS_FILE, Model, Task, fitted_values
 
 TASK_FILE = "task.json"
 MODEL_FOLDER = "model"
 
 
 @dataclasses.dataclass(frozen=True)
-class FineTuned:
-    """A model that performs a task."""
+class StoredTask:
+    """What task.json holds."""
     name: str  # registered name of the task
     task: Task
-    model: nn.Module
+    plugins: tuple[str, ...] = ()  # modules to import before the task is looked up
+    run: Mapping[str, Any] | None = None  # about its training, as `formats.model_card` shows it; None if not known
+
+    def to_json(self) -> str:
+        """The contents of task.json."""
+        description = {"task": self.name, "settings": to_dict(self.task.settings), "fitted": fitted_values(self.task)}
+        description |= {"plugins": list(self.plugins)} if self.plugins else {}
+        description |= {"run": dict(self.run)} if self.run else {}
+        return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the card of a model with this task shows."""
+        return {"task": self.name, **(self.run or {})}
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A model that performs a task."""
+    stored: StoredTask
+    model: Model
     params: Any
     tokenizer: Tokenizer
-    plugins: tuple[str, ...] = ()  # modules to import before the task is looked up
 
+    @property
+    def name(self) -> str:
+        """The registered name of the task."""
+        return self.stored.name
 
-def task_json(name: str, task: Task, plugins: tuple[str, ...] = ()) -> str:
-    """The contents of task.json."""
-    description = {"task": name, "settings": to_dict(task.settings), "fitted": fitted_values(task)}
-    description |= {"plugins": list(plugins)} if plugins else {}
-    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.stored.task
 
 
 def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
@@ -49,8 +72,10 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
     shutil.rmtree(new, ignore_errors=True)
     try:
         fine_tuned.task.save_weights(new, fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer)
-        text = task_json(fine_tuned.name, fine_tuned.task, fine_tuned.plugins)
-        (new / TASK_FILE).write_text(text, encoding="utf-8")
+        (new / TASK_FILE).write_text(fine_tuned.stored.to_json(), encoding="utf-8")
+        name = directory.parent.name if directory.name == MODEL_FOLDER else directory.name
+        card = model_card(name, fine_tuned.model, "huggingface", fine_tuned.stored.facts)
+        (new / CARD_FILE).write_text(card, encoding="utf-8")
         replace_directory(new, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); free some space, and run the same command "
@@ -74,14 +99,12 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
     folder = user_path(directory)
     if (folder / MODEL_FOLDER / TASK_FILE).is_file():
         folder = folder / MODEL_FOLDER
-    name, task, plugins = _read_task(folder / TASK_FILE)
-    if settings:
-        task = with_overrides(task, settings)
+    stored = read_task(folder, settings)
     if is_workdir(folder):
         raise UserError(f"{folder}: an unfinished fine-tuning run; run its command again, and the model will be in "
                         f"{folder / MODEL_FOLDER}")
     tokenizer = load_tokenizer(folder)
-    return FineTuned(name, task, *task.load_weights(folder, dtype, tokenizer), tokenizer, plugins)
+    return FineTuned(stored, *stored.task.load_weights(folder, dtype, tokenizer), tokenizer)
 
 
 def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:
@@ -95,18 +118,50 @@ def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:
     return dataclasses.replace(task, settings=changed)
 
 
-def _read_task(file: pathlib.Path) -> tuple[str, Task, tuple[str, ...]]:
-    """Name, task and plugins."""
+def read_task(folder: pathlib.Path, settings: Mapping[str, Any] | None = None) -> StoredTask:
+    """The task.json of a model, with new values of overridable settings. Raises as `load_model`."""
+    stored = _read_task_file(folder / TASK_FILE)
+    return dataclasses.replace(stored, task=with_overrides(stored.task, settings)) if settings else stored
+
+
+def find_task(folder: pathlib.Path, settings: Mapping[str, Any] | None = None) -> StoredTask | None:
+    """The same, or None if the model in a folder is not fine-tuned."""
+    return read_task(folder, settings) if (folder / TASK_FILE).is_file() else None
+
+
+def task_files(stored: StoredTask, folder: pathlib.Path) -> dict[str, bytes]:
+    """The files that make a directory of transformers one that `load_model` reads, given the model's folder."""
+    own = folder / OWN_WEIGHTS_FILE
+    return {TASK_FILE: stored.to_json().encode()} | ({own.name: own.read_bytes()} if own.is_file() else {})
+
+
+def import_task(name: str, pretrained: Pretrained, settings: Mapping[str, Any]) -> StoredTask:
+    """The task of an encoder that was fine-tuned elsewhere, by its head and the given settings.
+
+    Raises UserError if the model is not of this task.
+    """
+    cls, head = TASKS.get(name), pretrained.head
+    try:
+        if head.name != getattr(cls, "head", None):
+            raise UserError(f"the model has a {head.name or 'missing'} head, not that of the task; give the model's "
+                            "task, or fine-tune it")
+        return StoredTask(name, cls.of_head(head, pretrained.config.max_positions, settings))
+    except UserError as error:
+        raise UserError(f"--task {name}: {pretrained.path}: {error}") from None
+
+
+def _read_task_file(file: pathlib.Path) -> StoredTask:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         plugins = tuple(stored.get("plugins", ()))
         load_plugins(plugins)
         settings = stored["settings"]
         fitted = stored["fitted"] if "fitted" in stored else stored["facts"]  # its name in older versions
-        return stored["task"], make_task(stored["task"], settings, fitted), plugins
+        return StoredTask(stored["task"], make_task(stored["task"], settings, fitted), plugins, stored.get("run"))
     except FileNotFoundError:
         raise UserError(f"{file.parent}: contains no fine-tuned model ({TASK_FILE} is missing); give the directory "
-                        f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir") from None
+                        f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir; a model that was "
+                        "fine-tuned elsewhere gets one by `spanbert-jax import --task`") from None
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:

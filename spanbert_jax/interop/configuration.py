@@ -9,6 +9,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.sources.location import PAIR
 from spanbert_jax.model import EncoderModel
+from spanbert_jax.model.heads import PROBLEM_TYPES
 
 CONFIG_FILES = ("config.json", "bert_config.json")
 PREFIX = "prefix"
@@ -60,6 +61,13 @@ def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | No
     return tuple(str(named[number]) for number in numbers)
 
 
+def stored_problem_type(values: Mapping[str, Any], file: pathlib.Path | None) -> str | None:
+    """Returns the problem_type of a config.json, None if it has none. Raises UserError for one of another name."""
+    if (stated := values.get("problem_type")) not in (None, *PROBLEM_TYPES):
+        raise UserError(f"{file}: problem_type is {stated!r}; allowed are {', '.join(PROBLEM_TYPES)}")
+    return stated
+
+
 def transformers_class(model: EncoderModel) -> str:
     """Returns the name of transformers' class for a model. Raises UserError if there is none for its head."""
     classes, name = conversion_of(model.config).classes, model.head.exported_name
@@ -75,4 +83,6 @@ def to_values(model: EncoderModel) -> dict[str, Any]:
     if labels := model.head.labels:
         values["id2label"] = {str(number): label for number, label in enumerate(labels)}
         values["label2id"] = {label: number for number, label in enumerate(labels)}
+    if model.head.problem_type:
+        values["problem_type"] = model.head.problem_type
     return values | {"tie_word_embeddings": True, "torch_dtype": "float32"}

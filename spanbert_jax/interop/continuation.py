@@ -47,7 +47,8 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
     """
     pretrained.tensors.check_ties()
     config, old, tensors = model.config, pretrained.config, pretrained.tensors
-    if isinstance(model, Decoder) or model.head != pretrained.head:
+    stored = pretrained.head
+    if isinstance(model, Decoder) or (model.head.name, model.head.labels) != (stored.name, stored.labels):
         tensors = tensors.without("classification_head")  # of other classes
     names, changes = tensors.names, {}
     positions = np.arange(config.max_positions) % old.max_positions

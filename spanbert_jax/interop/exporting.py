@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from spanbert_jax.interop.tokenizer_check import check_tokenizer
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import vocabulary_size
 
+CARD_FILE = "README.md"
 logger = logging.getLogger("spanbert_jax")
 
 
@@ -50,8 +52,8 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
 
 
 def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: str, tokenizer: Tokenizer | None = None,
-           facts: dict[str, Any] | None = None, compare: bool = True,
-           original: pathlib.Path | None = None) -> Comparison | None:
+           facts: dict[str, Any] | None = None, compare: bool = True, original: pathlib.Path | None = None,
+           files: Mapping[str, bytes] | None = None) -> Comparison | None:
     """Exports a model into a new directory, with a model card. Returns the comparison, with `compare`.
 
     Args:
@@ -61,6 +63,7 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
       compare: run the exported model with the library that it is for, if that is installed, and read the tokenizer
         again.
       original: directory that the model was read from; compared with instead if the library can read it.
+      files: further ones, by name.
 
     Raises:
       UserError: `out` is not empty, a package is missing, or the disk is full.
@@ -82,7 +85,9 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     writer, model = load_format(format), model.clone(compute=model.compute.replace(dtype="float32"))
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
-        (folder / "README.md").write_text(model_card(out.name, model, format, facts), encoding="utf-8")
+        (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
+        for name, contents in (files or {}).items():
+            (folder / name).write_bytes(contents)
         if not compare:
             return None
         comparison = _compare(writer, folder, original, model, params)

@@ -58,7 +58,8 @@ class Pretrained:
           labels: classes of a classification head; the stored ones, or else two, if not given.
           dtype: dtype of the activations.
         """
-        made = make_head(head, labels or (self.head.labels if head == self.head.name else None))
+        stored = self.head if head == self.head.name else make_head(head)
+        made = make_head(head, labels or stored.labels, stored.problem_type)
         if isinstance(made, EncoderOnly):
             made = EncoderOnly(self.stored.pooler)
         elif isinstance(made, PretrainingHeads):

@@ -25,7 +25,7 @@ from spanbert_jax.common.settings import Settings, setting, to_dict
 from spanbert_jax.interop import continuation
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, open_pretrained
-from spanbert_jax.model import ComputeConfig, EncoderModel, ModelConfig, make_head, train_step_flops
+from spanbert_jax.model import ComputeConfig, EncoderModel, Head, ModelConfig, make_head, train_step_flops
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import Example, resolve_files
@@ -37,7 +37,7 @@ E = TypeVar("E", bound=Example)
 # "note" of a prediction that cannot be trusted.
 NOT_FINITE = "the model's scores are not finite"
 # Parameters outside the encoder of a task's own module, by their paths.
-_OWN_WEIGHTS_FILE = "task_head.safetensors"
+OWN_WEIGHTS_FILE = "task_head.safetensors"
 _TOKENS_PER_TEXT = 8  # a packed row for prediction holds at most one text per so many positions
 
 
@@ -187,7 +187,11 @@ class Task(abc.ABC, Generic[E]):
         initialize it with), and the encoder as its submodule `encoder`; its other parameters are initialized at random
         and stored next to the encoder.
         """
-        return EncoderModel(encoder, make_head(self.head, self.labels), compute)
+        return EncoderModel(encoder, self.make_head(), compute)
+
+    def make_head(self) -> Head:
+        """The head of the default `build_model`."""
+        return make_head(self.head, self.labels)
 
     def initial_params(self, model: Model, init_from: str, tokenizer: Tokenizer, seed: int) -> Any:
         """Initial float32 parameters on the host: pretrained weights adapted to the model; new ones are logged."""
@@ -285,24 +289,37 @@ class Task(abc.ABC, Generic[E]):
         save_pretrained(EncoderModel(model.config), {"encoder": params["encoder"]}, folder, tokenizer)
         own = {name: value for name, value in params.items() if name != "encoder"}
         flat = flax.traverse_util.flatten_dict(jax.device_get(own), sep="/")
-        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, folder / _OWN_WEIGHTS_FILE)
+        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, folder / OWN_WEIGHTS_FILE)
 
     def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[Model, Any]:
         """Model and parameters from a folder of `save_weights`. Raises UserError if it is not of this task."""
         pretrained = open_pretrained(folder)
         model = self.build_model(pretrained.config, ComputeConfig(dtype=dtype), tokenizer)
         if isinstance(model, EncoderModel):
-            model = pretrained.model(self.head, dtype=dtype)
-            if pretrained.head.name != self.head or tuple(self.labels) != model.head.labels:
+            if (pretrained.head.name, pretrained.head.labels) != (model.head.name, model.head.labels):
                 raise UserError(f"{folder}: the weights do not belong to the task in task.json; fetch both again")
             return model, load_params(pretrained, model)
         encoder = load_params(pretrained, EncoderModel(model.config))["encoder"]
-        own = jax.device_put(flax.traverse_util.unflatten_dict(load_file(folder / _OWN_WEIGHTS_FILE), sep="/"))
+        own = jax.device_put(flax.traverse_util.unflatten_dict(load_file(folder / OWN_WEIGHTS_FILE), sep="/"))
         return model, own | {"encoder": encoder}
 
     @classmethod
+    def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
+        """The task of an encoder that was fine-tuned elsewhere.
+
+        Args:
+          head: the model's, which is `cls.head`, with the labels of its config.
+          length: the longest text that the model takes.
+          settings: those that the user gives.
+
+        Raises:
+          UserError: head and settings do not say how to predict.
+        """
+        raise UserError("only the run that trained a model of this task knows how it reads texts; fine-tune it here")
+
+    @classmethod
     def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> "tuple[Task, Model, Any, Tokenizer]":
-        """Task, model, parameters, tokenizer of a transformers directory; UserError if this task cannot use it."""
+        """Task, model, parameters, tokenizer of an EncoderDecoderModel; UserError if this task cannot use it."""
         raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
 
 

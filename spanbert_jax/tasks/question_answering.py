@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.common.settings import setting
+from spanbert_jax.common.settings import from_dict, setting
+from spanbert_jax.model import Head
 from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureBuilder, Features
@@ -85,6 +86,14 @@ class QuestionAnswering(Task[Question]):
             if (first := locations.setdefault(example.id, example.location)) != example.location:
                 raise UserError(f"{example.location}: id {example.id!r} occurs also at {first}; predictions are stored "
                                 "by id, so give each question its own id, or give one file at a time")
+
+    @classmethod
+    def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
+        """Short questions and wide overlaps of windows suit models of few positions too."""
+        question = min(cls.Settings.question_length, length // 4)
+        stride = min(cls.Settings.stride, (length - question - _SPECIAL_TOKENS) // 2)
+        given = {"length": length, "question_length": question, "stride": stride, **settings}
+        return cls(from_dict(cls.Settings, given, "config.task"))
 
     def fit(self, examples: Sequence[Question], tokenizer: Tokenizer) -> Self:
         """Finds the maximum answer length."""

@@ -1,4 +1,4 @@
-"""Classification of texts and text pairs, and regression, from tables, JSON lines and the files of GLUE."""
+"""Texts and text pairs to a class, several classes or a number, from tables, JSON lines and the files of GLUE."""
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -6,26 +6,29 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.common.settings import require, setting
+from spanbert_jax.common.settings import from_dict, require, setting
+from spanbert_jax.model import Head, make_head
+from spanbert_jax.model.heads import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
-from spanbert_jax.tasks.protocol import Classes, Prediction, Task, TaskSettings, softmax
+from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(reading.Example):
-    """A text or a pair of texts, and its class or number if known."""
+    """A text or a pair of texts, and its class, classes or number if known."""
     text: str
     second: str | None
-    label: Any  # str, float or None
+    label: Any  # str, tuple[str, ...], float or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +41,12 @@ class TextClassificationSettings(TaskSettings):
     group: str = setting("", "Column by which parts are held out; '' if examples are independent.")
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.")
     regression: bool = setting(False, "Labels are numbers.")
+    multi_label: bool = setting(False, "A label is any number of classes: a list in JSON, else names with commas "
+                                "between them.")
     metric: str = setting("accuracy", "Metric that chooses the best checkpoint. 'f1' counts the second class; "
                           "'accuracy_f1' and 'pearson_spearman' are means of two metrics.",
-                          choices=(*metrics.CLASSIFICATION, *metrics.REGRESSION))
+                          choices=tuple(dict.fromkeys((*metrics.CLASSIFICATION, *metrics.REGRESSION,
+                                                       *metrics.MULTI_LABEL))))
     glue: str = setting("", "A task of GLUE, read from its official files; it determines all fields above but group.",
                         choices=("", *glue.TASKS))
     unlabelled: str = setting("-1", "Label of examples without a label, which are left out; '' if every label is a "
@@ -57,9 +63,13 @@ class TextClassificationSettings(TaskSettings):
             return
         for name in ("text", "label"):
             require(bool(getattr(self, name)), f"{path}.{name}", "", "give the name of a column")
-        allowed = metrics.REGRESSION if self.regression else metrics.CLASSIFICATION
+        require(not (self.regression and self.multi_label), f"{path}.multi_label", self.multi_label,
+                f"labels are numbers with {path}.regression; set one of the two")
+        allowed = (metrics.REGRESSION if self.regression else
+                   metrics.MULTI_LABEL if self.multi_label else metrics.CLASSIFICATION)
         require(self.metric in allowed, f"{path}.metric", self.metric,
-                f"allowed with {path}.regression={self.regression} are {', '.join(allowed)}")
+                f"allowed with {path}.regression={self.regression} and multi_label={self.multi_label} are "
+                f"{', '.join(allowed)}")
         require(len(set(self.columns)) == len(self.columns), f"{path}.columns", self.columns,
                 "a name occurs twice; give each column its own")
         for name in ("text", "second", "id", "group"):
@@ -68,12 +78,16 @@ class TextClassificationSettings(TaskSettings):
                     f"must be one of {path}.columns={self.columns!r}")
 
 
-class TextClassification(Task[Text]):
-    """Classifies texts, or predicts a number for each, from the pooled output at [CLS].
+@dataclasses.dataclass(frozen=True)
+class TextClassificationState(FittedState):
+    """Fitted state; `labels` are the class names, or "score" for regression."""
+    # With `multi_label`, the probability of each class above which it is predicted; empty for 0.5.
+    thresholds: tuple[float, ...] = ()
 
-    The fitted labels are the class names, or "score" for regression.
-    """
-    Settings = TextClassificationSettings
+
+class TextClassification(Task[Text]):
+    """Classifies texts, or predicts a number for each, from the pooled output at [CLS]."""
+    Settings, Fitted = TextClassificationSettings, TextClassificationState
     head = "sequence_classification"
     label_fields = ("label", "weight")
 
@@ -96,8 +110,9 @@ class TextClassification(Task[Text]):
         settings, task, source = self.settings, self._glue, self._source
         rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
         ids = reading.IdReader(source.id, bool(task), with_labels)
-        unlabelled = "" if settings.unlabelled in self.labels else settings.unlabelled
-        labels = reading.LabelReader(source.label, source.regression, task.labels if task else None, unlabelled)
+        unlabelled = "" if settings.unlabelled in self.labels or settings.multi_label else settings.unlabelled
+        labels = reading.LabelReader(source.label, source.regression, settings.multi_label,
+                                     task.labels if task else None, unlabelled)
         for location, record in rows:
             id = ids(record, location)
             label = labels(record, location, id) if with_labels else None
@@ -125,10 +140,13 @@ class TextClassification(Task[Text]):
             return self.with_fitted(labels=("score",))
         if self._glue:
             return self.with_fitted(labels=tuple(self._glue.labels))
-        labels = tuple(sorted({example.label for example in examples}))
+        multi_label = self.settings.multi_label
+        labels = tuple(sorted({label for example in examples for label in
+                               (example.label if multi_label else [example.label])}))
         found = f"{len(examples):,} training examples have {len(labels)}"
-        if len(labels) < 2:
-            raise UserError(f"at least two classes are needed, but {found} ({', '.join(labels) or 'none'}); is "
+        if len(labels) < (1 if multi_label else 2):
+            needed = "one class is" if multi_label else "two classes are"
+            raise UserError(f"at least {needed} needed, but {found} ({', '.join(labels) or 'none'}); is "
                             f"config.task.label={self.settings.label!r} the right column?")
         if self.metric in metrics.OF_TWO_CLASSES and len(labels) > 2:
             raise UserError(f"config.task.metric={self.metric!r} is defined for two classes, but {found}; use another "
@@ -143,7 +161,8 @@ class TextClassification(Task[Text]):
         or of the second if both are equally long, as in the reference. Text that spells a special token is ordinary
         text.
 
-        Columns: "label", int32 index of the class, or float32 number; "weight" float32, 0 for unknown classes.
+        Columns: "label", int32 index of the class, or float32: the number, or 1 for each class that holds and 0 for the
+        others; "weight" float32, 0 for unknown classes.
         """
         special, length, builder = special_ids(tokenizer), self.settings.length, FeatureBuilder()
         indices = {label: index for index, label in enumerate(self.labels)}
@@ -155,45 +174,95 @@ class TextClassification(Task[Text]):
             if truncated:
                 issues.add("texts longer than config.task.length, truncated at the end", example.location)
             builder.add(number, tokens, types, self._target(example, indices, issues) if with_labels else None)
-        dtypes = {"label": np.float32 if self._source.regression else np.int32, "weight": np.float32}
+        dtypes = {"label": np.int32 if self._problem_type == SINGLE_LABEL else np.float32, "weight": np.float32}
         return builder.build(dtypes if with_labels else None)
 
-    def _target(self, example: Text, indices: Mapping[str, int], issues: DataIssues) -> dict[str, float]:
-        if self._source.regression or example.label in indices:
-            return {"label": example.label if self._source.regression else indices[example.label], "weight": 1.0}
-        issues.add("examples of classes without training examples, left out of the loss and counted as wrong",
-                   f"{example.location} (id {example.id}, class {example.label})")
-        return {"label": 0, "weight": 0.0}
+    def _target(self, example: Text, indices: Mapping[str, int], issues: DataIssues) -> dict[str, Any]:
+        if self._source.regression:
+            return {"label": example.label, "weight": 1.0}
+        names = example.label if self.settings.multi_label else [example.label]
+        for unknown in (name for name in names if name not in indices):
+            issues.add("examples of classes without training examples, left out of the loss and counted as wrong",
+                       f"{example.location} (id {example.id}, class {unknown})")
+        known = [indices[name] for name in names if name in indices]
+        if self.settings.multi_label:
+            return {"label": np.isin(np.arange(len(indices)), known), "weight": 1.0}
+        return {"label": known[0], "weight": 1.0} if known else {"label": 0, "weight": 0.0}
+
+    @classmethod
+    def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
+        """What the labels stand for is the problem type of the model's config; without one, as transformers' pipeline
+        takes it: the probability of a single label, or one of several labels."""
+        kind = head.problem_type or (REGRESSION if settings.get("regression") else
+                                     SINGLE_LABEL if len(head.labels) > 1 else MULTI_LABEL)
+        kinds: dict[str, dict[str, Any]] = {REGRESSION: {"regression": True, "metric": "pearson_spearman"},
+                                            MULTI_LABEL: {"multi_label": True}}
+        given = {"length": length, **kinds.get(kind, {}), **settings}
+        task = cls(from_dict(cls.Settings, given, "config.task"), cls.Fitted(labels=head.labels))
+        if task.settings.regression and len(head.labels) > 1:
+            raise UserError(f"a regression of {len(head.labels)} numbers; only one number can be predicted")
+        return task
+
+    def make_head(self) -> Head:
+        """The head, whose problem type tells other libraries what the logits stand for."""
+        return make_head(self.head, self.labels, self._problem_type)
+
+    @property
+    def _problem_type(self) -> str:
+        if self._source.regression:
+            return REGRESSION
+        return MULTI_LABEL if self.settings.multi_label else SINGLE_LABEL
 
     def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
-        """Cross-entropy over the classes, or squared error, for which `correct` is None."""
+        """Cross-entropy over the classes; with several labels the mean of that of each class alone; or squared error,
+        for which `correct` is None."""
         weights = batch["weights"].astype(jnp.float32) * batch["weight"]
         if self._source.regression:
             losses, correct = jnp.square(outputs.logits[..., 0] - batch["label"]), None
+        elif self.settings.multi_label:
+            losses = optax.losses.sigmoid_binary_cross_entropy(outputs.logits, batch["label"]).mean(axis=-1)
+            correct = jnp.all((outputs.logits > 0) == (batch["label"] > 0), axis=-1).astype(jnp.float32)
         else:
             losses, correct = cross_entropy(outputs.logits, batch["label"])
         return weighted_sums(losses, correct, weights)
 
     def decode(self, examples: Sequence[Text], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """"label", the most likely class, "score", its probability, and "scores" of all classes; or "value"."""
+        """"label", the most likely class, "score", its probability, and "scores" of all classes; with several labels
+        "labels", those above their thresholds, and "scores"; for regression "value"."""
         logits = np.asarray(outputs["logits"], np.float64)
         if self._source.regression:
             return [{"id": example.id, "value": value}
                     for example, value in zip(examples, logits[:, 0].tolist(), strict=True)]
+        if self.settings.multi_label:
+            names, scores = np.array(self.labels), np.exp(-np.logaddexp(0, -logits))  # sigmoid
+            above = scores > np.array(self.fitted.thresholds or 0.5)
+            return [{"id": example.id, "labels": names[chosen].tolist(), "scores": dict(zip(self.labels, row.tolist()))}
+                    for example, chosen, row in zip(examples, above, scores, strict=True)]
         labels, likeliest, probabilities = self.labels, logits.argmax(axis=-1).tolist(), softmax(logits)
         return [{"id": example.id, "label": labels[best], "score": row[best], "scores": dict(zip(labels, row))}
                 for example, best, row in zip(examples, likeliest, probabilities.tolist(), strict=True)]
+
+    def tune(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> Self:
+        """With several labels: finds each label's threshold of the best F1."""
+        if not self.settings.multi_label:
+            return self
+        return self.with_fitted(thresholds=tuple(
+            metrics.best_threshold(np.array([label in example.label for example in examples]),
+                                   np.array([prediction["scores"][label] for prediction in predictions]))
+            for label in self.labels))
 
     def score(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Metrics of `metrics.classification`, times 100; classes without training examples count as wrong."""
         answers = [example.label for example in examples]
         if self._source.regression:
             return metrics.regression_metrics(answers, [prediction["value"] for prediction in predictions])
+        if self.settings.multi_label:
+            return metrics.multi_label_metrics(answers, [prediction["labels"] for prediction in predictions])
         return metrics.classification_metrics(answers, [prediction["label"] for prediction in predictions], self.labels)
 
     def classes(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> Classes | None:
-        """The class of each example; none in regression."""
-        if self._source.regression:
+        """The class of each example; none where it has a number or several."""
+        if self._problem_type != SINGLE_LABEL:
             return None
         return Classes("example", [str(example.label) for example in examples],
                        [prediction["label"] for prediction in predictions])

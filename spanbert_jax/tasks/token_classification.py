@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.common.settings import require, setting
+from spanbert_jax.common.settings import from_dict, require, setting
+from spanbert_jax.model import Head
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
-from spanbert_jax.tasks.files.columns import Columns, Sentence, parse_sentence, read_sentences
+from spanbert_jax.tasks.files.columns import Columns, Sentence, is_tag, parse_sentence, read_sentences
 from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
@@ -70,6 +71,15 @@ class TokenClassification(Task[Sentence]):
         kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
         tags = [f"{prefix}-{kind}" for kind in kinds for prefix in _PREFIXES[scheme]]
         return self.with_fitted(labels=(_OUTSIDE, *tags), scheme=scheme)
+
+    @classmethod
+    def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
+        """Labels that are not tags of entities, such as parts of speech, are refused."""
+        if other := next((label for label in head.labels if not is_tag(label)), None):
+            raise UserError(f"its label {other!r} is not a tag of entities, which is O, or a type after B- or I-")
+        scheme = "BIOES" if any(label[0] in "ES" for label in head.labels) else "BIO"
+        return cls(from_dict(cls.Settings, {"length": length, **settings}, "config.task"),
+                   cls.Fitted(labels=head.labels, scheme=scheme))
 
     def features(self, examples: Sequence[Sentence], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:

@@ -18,7 +18,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files, score_files
-from spanbert_jax.inference.model_folder import FineTuned, load_model, save_model
+from spanbert_jax.inference.model_folder import FineTuned, StoredTask, load_model, save_model
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.tasks import make_task
@@ -40,7 +40,7 @@ def save_random_model(folder, start, name, task):
     """Stores a fitted task with random parameters."""
     model, tokenizer = open_pretrained(start).model(task.head, task.labels), load_tokenizer(start)
     params = nn.unbox(model.init(jax.random.key(1), **model.dummy_inputs))["params"]
-    save_model(folder, FineTuned(name, task, model, params, tokenizer))
+    save_model(folder, FineTuned(StoredTask(name, task), model, params, tokenizer))
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,15 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from spanbert_jax.tasks.metrics.classes import class_scores, class_table, confusion, confusion_table
-from spanbert_jax.tasks.metrics.classification import classification_metrics, regression_metrics
+from spanbert_jax.tasks.metrics.classification import (
+    best_threshold,
+    classification_metrics,
+    multi_label_metrics,
+    regression_metrics,
+)
 
 
 def f1(answers, predicted, label):
@@ -132,3 +138,31 @@ def test_rare_classes_share_a_row_and_a_column_of_the_confusion_table():
     assert answer == [*(f"{number:02}" for number in range(12)), "others"]
     counts = np.array([[int(cell.replace("-", "0")) for cell in column] for column in columns]).T
     assert counts.sum() == len(names) and counts[-1].tolist() == [1, *[0] * 11, 7] and counts[11, 12] == 1
+
+
+def test_several_classes_by_another_library():
+    random, names = np.random.default_rng(5), np.array(["a", "b", "c", "d"])
+    answers, predicted = random.random((2, 50, 4)) < [0.5, 0.3, 0.1, 0.0]  # "d" never occurs
+    found = multi_label_metrics([names[row].tolist() for row in answers], [names[row].tolist() for row in predicted])
+    by_class = f1_score(answers[:, :3], predicted[:, :3], average=None)
+    expected = {f"f1/{name}": 100 * value for name, value in zip("abc", by_class)}
+    expected |= {"accuracy": 100 * np.mean((answers == predicted).all(axis=1)), "macro_f1": 100 * by_class.mean(),
+                 "micro_f1": 100 * f1_score(answers, predicted, average="micro")}
+    assert found == pytest.approx(expected) and 0 < found["accuracy"] < found["micro_f1"] < 100
+    assert multi_label_metrics([[]], [[]]) == {"accuracy": 100.0, "micro_f1": 0.0, "macro_f1": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_threshold_by_trying_all(seed):
+    random = np.random.default_rng(seed)
+    scores, holds = random.integers(0, 12, 40) / 12, random.random(40) < 0.3
+    tried = {threshold: f1_score(holds, scores > threshold, zero_division=0) for threshold in np.linspace(0, 1, 200)}
+    found = best_threshold(holds, scores)
+    assert f1_score(holds, scores > found) == pytest.approx(max(tried.values()))
+    assert np.abs(scores - found).min() > 1e-3 or found == 0.5
+
+
+def test_thresholds_stay_in_the_middle_where_nothing_is_better():
+    assert best_threshold(np.array([True, False, True]), np.array([0.9, 0.2, 0.6])) == 0.5
+    assert best_threshold(np.array([False, False]), np.array([0.9, 0.2])) == 0.5
+    assert best_threshold(np.array([True, False, True]), np.array([0.4, 0.2, 0.3])) == pytest.approx(0.25)

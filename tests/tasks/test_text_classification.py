@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from scipy.special import log_softmax, softmax
 from transformers import BertTokenizer, BertTokenizerFast
 
@@ -310,8 +311,10 @@ def test_lone_surrogates_are_replaced(tmp_path, letters):
 
 @pytest.mark.parametrize("settings, message", [
     ({"metric": "bleu"}, "config.task.metric='bleu': allowed are 'accuracy', 'f1'"),
-    ({"metric": "pearson_spearman"}, "config.task.metric='pearson_spearman': .*regression=False are accuracy, f1"),
-    ({"regression": True}, "config.task.metric='accuracy': .*regression=True are pearson_spearman"),
+    ({"metric": "pearson_spearman"}, "config.task.metric='pearson_spearman': .*=False and .* are accuracy, f1"),
+    ({"regression": True}, "config.task.metric='accuracy': .*regression=True and .* are pearson_spearman"),
+    ({"multi_label": True, "metric": "f1"}, "config.task.metric='f1': .* multi_label=True are accuracy, micro_f1"),
+    ({"regression": True, "multi_label": True}, "config.task.multi_label=True: labels are numbers"),
     ({"text": ""}, "config.task.text='': give the name"), ({"label": ""}, "config.task.label='': give the name"),
     ({"columns": ("text", "x", "x")}, "config.task.columns=.*: a name occurs twice"),
     ({"columns": ("body", "label")}, "config.task.text='text': must be one of config.task.columns"),
@@ -398,6 +401,55 @@ def test_predictions_of_classes():
         np.testing.assert_allclose(list(found["scores"].values()), row, rtol=1e-12)
         assert found["label"] == "xyz"[row.argmax()] and found["score"] == found["scores"][found["label"]]
     assert task.files(examples, predictions) == {}
+
+
+def test_several_labels_in_files(tmp_path, letters):
+    lines = json_lines({"text": "a b", "label": ["b", "a"]}, {"text": "a", "label": []})
+    examples = read(tmp_path / "a.jsonl", lines, multi_label=True)[0]
+    assert [example.label for example in examples] == [("b", "a"), ()]
+    cells = 'text,label\na,a\nb,"c, a"\nc,\nd,"[""a, b"", 2]"\ne,"a,a"\n'
+    examples = read(tmp_path / "a.csv", cells, multi_label=True)[0]
+    assert [example.label for example in examples] == [("a",), ("c", "a"), (), ("a, b", "2"), ("a",)]
+    task = make(multi_label=True).fit(examples, letters)
+    assert task.labels == ("2", "a", "a, b", "c")
+    examples[1] = dataclasses.replace(examples[1], label=("c", "new"))
+    issues = DataIssues()
+    features = task.features(examples, letters, issues)
+    assert features.columns["label"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0]]
+    assert features.columns["weight"].all() and issues.counts == {UNKNOWN: 1}
+    rows = task.pack({"train": features}, 0, 0)["train"]
+    labels = rows.rows(np.arange(len(rows)))["label"]
+    assert labels.ndim == 3 and labels.sum(axis=(0, 1)).tolist() == [1, 2, 1, 1]
+    for label, message in ((None, "has no label"), ("[a", "is not a list as in JSON"), ([[1]], "is not the name or")):
+        with pytest.raises(UserError, match=f"b.jsonl:1: id '1'.*{message}"):
+            read(tmp_path / "b.jsonl", json_lines({"text": "a", "label": label}), multi_label=True)
+
+
+def test_cross_entropy_of_several_labels():
+    logits, _, weights, known = packed(3)
+    labels = (np.random.default_rng(1).random((3, 4, 3)) < 0.4).astype(np.float32)
+    found = term(make({"labels": list("abc")}, multi_label=True), logits, labels, weights, known)
+    there = (weights * known) > 0
+    loss = torch.nn.BCEWithLogitsLoss()(torch.from_numpy(logits[there]), torch.from_numpy(labels[there]))
+    assert float(found.loss) == pytest.approx(6 * float(loss), rel=1e-5) and float(found.count) == 6
+    assert float(found.correct) == sum(((logits > 0) == (labels > 0)).all(axis=-1)[there])
+
+
+def test_predictions_of_several_labels():
+    task = make({"labels": ["x", "y"]}, multi_label=True, metric="macro_f1")
+    examples = [text("1", ("x",)), text("2", ("x", "y")), text("3", ())]
+    logits = np.log(np.array([[0.4, 0.6], [0.3, 0.7], [0.2, 0.1]]) / np.array([[0.6, 0.4], [0.7, 0.3], [0.8, 0.9]]))
+    predictions = task.decode(examples, None, {"logits": logits})
+    assert json.loads(json.dumps(predictions)) == predictions
+    assert [found["labels"] for found in predictions] == [["y"], ["y"], []]
+    assert predictions[0]["scores"] == pytest.approx({"x": 0.4, "y": 0.6})
+    tuned = task.tune(examples, predictions)
+    assert tuned.fitted.thresholds == pytest.approx((0.25, 0.65))
+    again = tuned.decode(examples, None, {"logits": logits})
+    assert [found["labels"] for found in again] == [["x"], ["x", "y"], []]
+    assert tuned.score(examples, again) == pytest.approx(dict.fromkeys(
+        ("accuracy", "micro_f1", "macro_f1", "f1/x", "f1/y"), 100))
+    assert make_task("text_classification", {"multi_label": True}, fitted_values(tuned)).fitted == tuned.fitted
 
 
 def test_predictions_of_numbers():

@@ -10,7 +10,7 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.architectures import Conversion, StoredParts
-from spanbert_jax.interop.configuration import check_value, stored_labels
+from spanbert_jax.interop.configuration import check_value, stored_labels, stored_problem_type
 from spanbert_jax.interop.naming import NamedTensors, Stored, TensorNames
 from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
 
@@ -95,7 +95,8 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
     labels: tuple[str, ...] = ()
     if has(classes):
         labels = stored_labels(shapes[classes][0], values, file, f"{classes} of {tensors.path}")
-    return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels),
+    problem_type = stored_problem_type(values, file)
+    return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels, problem_type),
                        has(NAMES.tensor("pooler", "kernel")), pretraining)
 
 
@@ -149,7 +150,7 @@ def _shape(tensors: NamedTensors, name: str) -> tuple[int, ...]:
 
 
 def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: PretrainingHeads,
-          labels: tuple[str, ...]) -> Head:
+          labels: tuple[str, ...], problem_type: str | None) -> Head:
     def has(module: str) -> bool:
         return NAMES.tensor(module, "kernel") in tensors.shapes
 
@@ -159,10 +160,10 @@ def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: Pretrai
         return make_head("question_answering")
     if not labels:
         return EncoderOnly(has("pooler"))
-    by_class = {name: head for head, name in _CLASSES.items()}
+    name: str | None = "sequence_classification" if has("pooler") else "token_classification"
     if stated := values.get("architectures"):
-        return make_head(by_class.get(stated[0]), labels)  # None for a classifier of another kind
-    return make_head("sequence_classification" if has("pooler") else "token_classification", labels)
+        name = {name: head for head, name in _CLASSES.items()}.get(stated[0])  # None for a classifier of another kind
+    return make_head(name, labels, problem_type)
 
 
 def to_values(config: BertConfig) -> dict[str, Any]:

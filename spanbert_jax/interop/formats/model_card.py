@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spanbert_jax.interop.configuration import transformers_class
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import EncoderDecoder, EncoderModel
 
 _USE = {
     "huggingface": """
@@ -45,32 +45,59 @@ _OURS = """
     model, params = spanbert_jax.from_pretrained("DIR", head={head})
     ```
     """
+_PIPELINE = """
+    ```python
+    import spanbert_jax
+    predict = spanbert_jax.pipeline("{task}", "DIR")
+    ```
+    """
 _TO_FILL = "(to be filled in)"
 
 
-def model_card(name: str, model: EncoderModel, format: str, facts: Mapping[str, Any] | None) -> str:
+def model_card(name: str, model: EncoderModel | EncoderDecoder, format: str, facts: Mapping[str, Any] | None) -> str:
     """Returns a description, usage, training, scores, and fields for the author to fill in.
 
-    `facts` of the training run are None, or "step", "config", "corpus" and, after an evaluation, "evaluation".
+    Args:
+      model: a model of another kind is described by its `config`, an encoder's.
+      facts: of pretraining: "step", "config", "corpus" and, after an evaluation, "evaluation". Of a fine-tuned model:
+        "task" and, if known, "data", "examples" (by part), "step", "batch_size", "init_from", "optimizer",
+        "learning_rate", "schedule" and "scores" (by part). None if nothing is known.
     """
     config, facts = model.config, facts or {}
+    description, architecture = _kind(model)
+    ours = _PIPELINE if "task" in facts and format == "huggingface" else _OURS
+    head = f'"{model.head.name}"' if isinstance(model, EncoderModel) and model.head.name else None
     parts = [
         "---", "library_name: transformers" if format == "huggingface" else f"tags: [{format}]",
         "license: other  # to be filled in", "---", "", f"# {name}", "",
-        f"{model.head.description} of the architecture {config.architecture!r}, exported by spanbert-jax.", "",
+        f"{description} of the architecture {config.architecture!r}, "
+        + (f"fine-tuned for {facts['task'].replace('_', ' ')} and " if "task" in facts else "")
+        + "exported by spanbert-jax.", "",
         f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
         f"{config.vocab_size:,} vocabulary entries, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
-    for use in (_USE[format], _OURS if format in ("huggingface", "reference", "stablehlo") else ""):
-        head = f'"{model.head.name}"' if model.head.name else None
-        parts += [textwrap.dedent(use).strip().format(architecture=transformers_class(model), head=head), ""]
+    for use in (_USE[format], ours if format in ("huggingface", "reference", "stablehlo") else ""):
+        task = facts.get("task", "").replace("_", "-")
+        parts += [textwrap.dedent(use).strip().format(architecture=architecture, head=head, task=task), ""]
     return "\n".join([*parts, "## Training", "", *_training(facts), "", "## Scores", "", *_scores(facts), "",
                       "## Licence", "", f"- of these weights: {_TO_FILL}", f"- of the training data: {_TO_FILL}",
                       f"- contact: {_TO_FILL}", ""])
 
 
+def _kind(model: Any) -> tuple[str, str]:
+    """A model in words, and its class in transformers."""
+    if isinstance(model, EncoderDecoder):
+        return "An encoder with a decoder", "EncoderDecoderModel"
+    encoder = model if isinstance(model, EncoderModel) else EncoderModel(model.config)
+    return encoder.head.description, transformers_class(encoder)
+
+
 def _training(facts: Mapping[str, Any]) -> list[str]:
-    if not facts:
+    if "step" not in facts:
         return [f"- data: {_TO_FILL}", f"- steps: {_TO_FILL}"]
+    if "task" in facts:
+        return [f"- data: `{facts['data']}`, {facts['examples']['train']:,} examples",
+                f"- steps: {facts['step']:,} of {facts['batch_size']:,} examples each, initialized from "
+                f"`{facts['init_from']}`", _optimizer(facts["optimizer"], facts["learning_rate"], facts["schedule"])]
     data, corpus, train = facts["config"]["data"], facts["corpus"], facts["config"]["train"]
     sources = ", ".join(f"`{source}`" for source in data["sources"]) or f"`{data['path']}`"
     optimizer = facts["config"]["optimizer"]
@@ -82,10 +109,18 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
         f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
         + (f", initialized from `{initial}`" if initial else ""),
         f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
-        f"- optimiser: {optimizer['name']}, learning rate {optimizer['learning_rate']:g}, schedule {schedule}"]
+        _optimizer(optimizer["name"], optimizer["learning_rate"], schedule)]
+
+
+def _optimizer(name: str, rate: float, schedule: str) -> str:
+    return f"- optimiser: {name}, learning rate {rate:g}, schedule {schedule}"
 
 
 def _scores(facts: Mapping[str, Any]) -> list[str]:
+    if parts := facts.get("scores"):
+        return [f"- {part}, {facts['examples'][part]:,} examples: "
+                + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()
+                            if isinstance(value, float) and "/" not in name) for part, scores in parts.items()]
     figures = facts.get("evaluation")
     if not figures:
         return [f"- {_TO_FILL}"]

@@ -15,6 +15,9 @@ from spanbert_jax.model.layers import Dense, Embed
 
 POOLED, TOKEN_EMBEDDING, BOUNDARIES = "pooled", "token_embedding", "boundaries"
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
+# transformers' names of what logits stand for: numbers; classes of which one holds; classes of which any number hold.
+PROBLEM_TYPES = (REGRESSION, SINGLE_LABEL, MULTI_LABEL) = (
+    "regression", "single_label_classification", "multi_label_classification")
 PADDING_LOGIT = -1e9  # the logit of rows that pad the vocabulary: zero probability
 
 
@@ -48,6 +51,11 @@ class Head:
     def labels(self) -> tuple[str, ...]:
         """Names of its classes, a field of heads that classify; none for others."""
         return ()
+
+    @property
+    def problem_type(self) -> str | None:
+        """What its logits stand for, one of `PROBLEM_TYPES`, a field of heads that classify; None if not known."""
+        return None
 
     @property
     def exported_name(self) -> str | None:
@@ -94,6 +102,7 @@ class ClassificationHead(Head):
     outputs = ("logits",)
 
     labels: tuple[str, ...] = DEFAULT_LABELS
+    problem_type: str | None = None
 
     def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
         return {"classification_head": classifier(config, compute, len(self.labels))}
@@ -117,11 +126,14 @@ def head_names() -> tuple[str | None, ...]:
     return (None, *HEADS.names())
 
 
-def make_head(name: str | None, labels: Sequence[str] | None = None) -> Head:
-    """A head by name; one that classifies has these classes, or `DEFAULT_LABELS`. Raises UserError for other names."""
+def make_head(name: str | None, labels: Sequence[str] | None = None, problem_type: str | None = None) -> Head:
+    """A head by name. One that classifies has these classes, or `DEFAULT_LABELS`, and this problem type.
+
+    Raises UserError for other names.
+    """
     head = EncoderOnly() if name is None else HEADS.get(name)()
-    if labels and isinstance(head, ClassificationHead):
-        return dataclasses.replace(head, labels=tuple(labels))
+    if isinstance(head, ClassificationHead):
+        return dataclasses.replace(head, labels=tuple(labels or head.labels), problem_type=problem_type)
     return head
 
 

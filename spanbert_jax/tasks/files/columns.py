@@ -133,8 +133,13 @@ def _word(word: str, columns: Columns, location: str) -> str:
     return match[1]
 
 
+def is_tag(text: str) -> bool:
+    """Whether a text is a tag of BIO or BIOES."""
+    return bool(_TAG.fullmatch(text))
+
+
 def _tag(tag: Any, location: str, with_labels: bool) -> str | None:
-    if isinstance(tag, str) and _TAG.fullmatch(tag):
+    if isinstance(tag, str) and is_tag(tag):
         return tag
     if with_labels:
         raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and an entity type after B- or I- (in "

@@ -252,21 +252,27 @@ class IdReader:
 class LabelReader:
     """Reads the labels of a file, which must all be written in the same way."""
 
-    def __init__(self, column: str, regression: bool, allowed: Sequence[str] | None, unlabelled: str):
-        """Reads numbers for regression, else class names: those `allowed`, or any if it is None.
+    def __init__(self, column: str, regression: bool = False, multi_label: bool = False,
+                 allowed: Sequence[str] | None = None, unlabelled: str = ""):
+        """Reads class names.
 
-        `unlabelled` is the class name that stands for no label; "" if none does.
+        Args:
+          regression: reads numbers instead.
+          multi_label: reads any number of names: a list, or a text with commas between them.
+          allowed: the names; None for any.
+          unlabelled: the name that stands for no label; "" if none does.
         """
-        self._column, self._regression, self._allowed, self._unlabelled = column, regression, allowed, unlabelled
+        self._column, self._regression, self._multi_label = column, regression, multi_label
+        self._allowed, self._unlabelled = allowed, unlabelled
         self._kind, self._first = "", ""
 
-    def __call__(self, record: Mapping[str, Any], location: str, id: str) -> str | float | None:
-        """The label of a record: a class name or a number; None for `unlabelled`.
+    def __call__(self, record: Mapping[str, Any], location: str, id: str) -> str | float | tuple[str, ...] | None:
+        """The label of a record: a name, a number or the names of several classes; None for `unlabelled`.
 
         Raises UserError if the label is missing or wrong.
         """
         value, place = record.get(self._column), f"{location}: id {id!r}"
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or (isinstance(value, str) and not value.strip() and not self._multi_label):
             raise UserError(f"{place} has no label: column {self._column!r} is "
                             f"{'empty' if self._column in record else 'missing'}; fill it in, or name "
                             "the right column in config.task.label")
@@ -275,6 +281,8 @@ class LabelReader:
             raise UserError(f"{place}: label {value!r:.80} is a {kind}, but the label at {self._first} is a "
                             f"{self._kind}; write all labels of a file in the same way")
         self._kind, self._first = kind, self._first or location
+        if self._multi_label:
+            return self._classes(value, place)
         return self._number(value, place) if self._regression else self._class(value, place)
 
     def _number(self, value: Any, place: str) -> float:
@@ -285,6 +293,17 @@ class LabelReader:
         if not math.isfinite(number):
             raise UserError(f"{place}: label {value!r:.80} is not a number, as config.task.regression requires")
         return number
+
+    def _classes(self, value: Any, place: str) -> tuple[str, ...]:
+        entries = value
+        if isinstance(value, str):
+            try:
+                entries = json.loads(value) if value.startswith("[") else [name.strip() for name in value.split(",")]
+            except ValueError:
+                raise UserError(f"{place}: label {value!r:.80} is not a list as in JSON; write one, or names with "
+                                "commas between them") from None
+        entries = entries if isinstance(entries, list) else [entries]
+        return tuple(dict.fromkeys(str(self._class(entry, place)) for entry in entries if entry != ""))
 
     def _class(self, value: Any, place: str) -> str | None:
         if isinstance(value, float) and value.is_integer():

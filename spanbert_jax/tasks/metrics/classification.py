@@ -1,12 +1,13 @@
 """Metrics of classification and regression, all times 100, as on the GLUE leaderboard."""
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 CLASSIFICATION = ("accuracy", "f1", "accuracy_f1", "macro_f1", "matthews")
 OF_TWO_CLASSES = ("f1", "accuracy_f1")
 REGRESSION = ("pearson_spearman",)
+MULTI_LABEL = ("accuracy", "micro_f1", "macro_f1")
 
 
 def classification_metrics(answers: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
@@ -35,6 +36,47 @@ def classification_metrics(answers: Sequence[str], predicted: Sequence[str], lab
         metrics["f1"] = sklearn.metrics.f1_score(answered, guessed, zero_division=0)
         metrics["accuracy_f1"] = (metrics["accuracy"] + metrics["f1"]) / 2
     return {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def multi_label_metrics(answers: Sequence[Collection[str]], predicted: Sequence[Collection[str]]) -> dict[str, float]:
+    """Metrics from 0 to 100 of the classes of n >= 1 texts, of which each has any number.
+
+    Returns:
+      "accuracy", the share of the texts whose classes are all right; "micro_f1", over all classes together; "f1/CLASS"
+      of each class in answers or predictions, and "macro_f1", their mean.
+    """
+    names = sorted({name for part in (answers, predicted) for classes in part for name in classes})
+    counts = {name: [sum(name in classes for classes in part) for part in (answers, predicted)] for name in names}
+    hits = {name: sum(name in a and name in p for a, p in zip(answers, predicted, strict=True)) for name in names}
+    scores = {f"f1/{name}": 2 * hits[name] / sum(counts[name]) for name in names}
+    total = sum(map(sum, counts.values()))
+    metrics = {"accuracy": sum(set(a) == set(p) for a, p in zip(answers, predicted)) / len(answers),
+               "micro_f1": 2 * sum(hits.values()) / total if total else 0.0,
+               "macro_f1": sum(scores.values()) / len(scores) if scores else 0.0, **scores}
+    return {name: 100 * value for name, value in metrics.items()}
+
+
+def best_threshold(holds: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold between scores from 0 to 1 above which a class has the best F1; 0.5 if the class never holds.
+
+    Args:
+      holds: [n] bool, whether each text is of the class.
+      scores: [n] of the class.
+
+    Returns:
+      0.5 if no other is better, else a number halfway between two scores.
+    """
+    if not holds.any():
+        return 0.5
+    order = np.argsort(-scores)
+    bounds = np.append(scores[order], 0.0)
+    found, count = np.cumsum(holds[order]), np.arange(1, len(order) + 1)
+    # Texts of equal scores are on the same side of every threshold.
+    f1 = np.where(bounds[:-1] > bounds[1:], 2 * found / (count + holds.sum()), 0.0)
+    thresholds = (bounds[:-1] + bounds[1:]) / 2
+    thresholds = np.where((bounds[1:] <= 0.5) & (0.5 < bounds[:-1]), 0.5, thresholds)
+    best = np.flatnonzero(f1 == f1.max())
+    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
 
 
 def regression_metrics(answers: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
