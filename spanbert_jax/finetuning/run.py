@@ -20,6 +20,7 @@ from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.files import prediction_files
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredTask, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
+from spanbert_jax.tasks.features import check_ids
 from spanbert_jax.text import vocabulary_size
 from spanbert_jax.training.config import CONFIG_FILE, check_kind, load_values
 from spanbert_jax.training.durations import RunSize
@@ -74,6 +75,10 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
     encoder = config.model.config(vocabulary_size(tokenizer))
     compute = with_attention(config.compute, encoder, mesh, rules, rows.length)
     model = dataset.task.build_model(encoder, compute, tokenizer)
+    for packed in dataset.rows.values():
+        check_ids(packed.features, model)
+    if encoder.token_types == 1 and rows.features.token_types.any():
+        logger.warning("the model has one token type: both texts of a pair have it, as in RoBERTa")
     local_model = dataset.task.build_model(encoder, compute.replace(attention="plain"), tokenizer)
     workload = TaskWorkload(config, dataset, model, local_model, mesh)
     examples = workload.rows_per_step * len(dataset.examples["train"]) / len(rows)  # per step, on average

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import require
 from spanbert_jax.inference.model_folder import FineTuned
-from spanbert_jax.tasks.features import Features
+from spanbert_jax.tasks.features import Features, check_ids
 from spanbert_jax.tasks.files.reading import Example, describe_location
 from spanbert_jax.tasks.packing import PackedRows, UnpackedOutputs, split_rows
 from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Program
@@ -160,7 +160,7 @@ class Predictor:
     def __init__(self, fine_tuned: FineTuned, batch_size: int = 32):
         """Copies the parameters to the devices; `batch_size` as `ChunkedExecutor` takes it, or UserError."""
         require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
-        self.task, self._tokenizer = fine_tuned.task, fine_tuned.tokenizer
+        self.task, self._tokenizer, self._model = fine_tuned.task, fine_tuned.tokenizer, fine_tuned.model
         self._pad = special_ids(fine_tuned.tokenizer).pad
         self._program = program = fine_tuned.task.program(fine_tuned.model, fine_tuned.tokenizer)
         self._executor = ChunkedExecutor(program.compute, program.inputs, fine_tuned.params, batch_size,
@@ -172,6 +172,7 @@ class Predictor:
         `with_labels`: the examples have labels; labels that the model does not know are counted.
         """
         features = self.task.features(examples, self._tokenizer, issues, with_labels)
+        check_ids(features, self._model)
         outputs = collect_outputs(self._program, self._executor, features,
                                   self.task.prediction_rows(features, self._pad))
         predictions = self.task.decode(examples, features, outputs)

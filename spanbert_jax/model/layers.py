@@ -94,10 +94,13 @@ class Embeddings(nn.Module):
 
     def __call__(self, tokens: Integer[Array, "B S"], positions: Integer[Array, "B S"],
                  token_types: Integer[Array, "B S"], seed: UInt32[Array, " 2"] | None) -> Float[Array, "B S D"]:
-        """Embeds tokens. `seed` is the dropout seed; None without dropout."""
+        """Embeds tokens. `seed` is the dropout seed; None without dropout.
+
+        With one token type all tokens have it, both texts of a pair too, as in RoBERTa.
+        """
         x = self.token(tokens) + self.position(positions)
         if self.config.token_types:
-            x += self.token_type(token_types)
+            x += self.token_type(token_types if self.config.token_types > 1 else 0 * token_types)
         if not self.config.norm_first:
             x = self.norm(x)
         return nn.with_logical_constraint(drop(x, seed, self.config.dropout), ("batch", "sequence", "width"))

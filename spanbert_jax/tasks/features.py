@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spanbert_jax.common.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenSequences:
@@ -50,6 +52,24 @@ class Features:
         """The features of each of `count` examples."""
         bounds = np.searchsorted(self.example, np.arange(count + 1))
         return [range(first, end) for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist())]
+
+
+def check_ids(features: Features, model: Any) -> None:
+    """Raises UserError if an id has no row in an embedding of a model, whose outputs would not be numbers.
+
+    `model` has the `config` of its encoder, and `decoder_config` if it has a decoder.
+    """
+    config, labels = model.config, features.labels
+    tables = [("token id", features.tokens, config.vocab_size)]
+    if config.token_types > 1:  # otherwise they are not looked up
+        tables.append(("token type", features.token_types, config.token_types))
+    if labels is not None:
+        tables.append(("target token id", labels.tokens, model.decoder_config.vocab_size))
+    for name, ids, rows in tables:
+        lowest, highest = int(ids.min(initial=0)), int(ids.max(initial=0))
+        if lowest < 0 or highest >= rows:
+            raise UserError(f"{name} {lowest if lowest < 0 else highest}: the model's embedding has {rows:,} rows; "
+                            "give the tokenizer and the model that belong together")
 
 
 class FeatureBuilder:

@@ -8,6 +8,7 @@ from spanbert_jax.text.tokenizer import (
     special_ids,
     special_tokens_as_text,
     vocabulary_size,
+    with_one_token_type,
     word_start_table,
 )
 from spanbert_jax.text.tokenizer_files import ADDED_TOKEN_FLAGS, load_tokenizer
@@ -15,4 +16,4 @@ from spanbert_jax.text.tokenizer_training import CHARACTER_COVERAGE, MIN_VOCAB_S
 
 __all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "CONTINUATION_PREFIX", "MIN_VOCAB_SIZE", "SPECIAL_TOKENS",
            "SpecialIds", "is_lowercasing", "line_spans", "load_tokenizer", "sentence_spans", "special_ids",
-           "special_tokens_as_text", "train_tokenizer", "vocabulary_size", "word_start_table"]
+           "special_tokens_as_text", "train_tokenizer", "vocabulary_size", "with_one_token_type", "word_start_table"]

@@ -83,7 +83,18 @@ def build_tokenizer(vocab: Mapping[str, int], normalizer: normalizers.Normalizer
     tokenizer = without_special_tokens(model, normalizer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION_PREFIX)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")])
+    tokenizer.post_processor = _template(vocab["[CLS]"], vocab["[SEP]"], second_type=1)
     return tokenizer
+
+
+def with_one_token_type(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns a copy that gives both texts of a pair the token type 0."""
+    copy, ids = Tokenizer.from_str(tokenizer.to_str()), special_ids(tokenizer)
+    copy.post_processor = _template(ids.cls, ids.sep, second_type=0)
+    return copy
+
+
+def _template(cls: int, sep: int, second_type: int) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair=f"[CLS]:0 $A:0 [SEP]:0 $B:{second_type} [SEP]:{second_type}",
+        special_tokens=[("[CLS]", cls), ("[SEP]", sep)])

@@ -48,7 +48,8 @@ class ModelSettings(Settings):
     width: int = setting(0, "Width of the hidden states, D.", minimum=0)
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
     feed_forward: int = setting(0, "Width of the feed-forward layers, F.", minimum=0)
-    token_types: int = setting(2, "Rows of the token type embedding.", minimum=1)
+    token_types: int = setting(2, "Rows of the token type embedding; with one, both texts of a pair have it, as in "
+                               "RoBERTa.", minimum=1)
     max_positions: int = setting(512, "Rows of the position embedding; limits the length of a segment.", minimum=1)
     dropout: float = setting(0.1, "Dropout rate of embeddings and of both outputs of a layer.", minimum=0, below=1)
     attention_dropout: float = setting(0.1, "Dropout rate of attention probabilities.", minimum=0, below=1)

@@ -1,4 +1,5 @@
 """Fine-tuning of small models: they learn, the best one is kept, stops and devices change nothing."""
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.pretraining.run import train
+from spanbert_jax.tasks.text_classification import TextClassification
 from spanbert_jax.training.config import save_config
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
@@ -121,6 +123,19 @@ def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     assert abs(examples - 64) <= 0.5 * 400 / len(rows)
     assert (learning.rows_per_step + learning.padding_rows) % jax.device_count() == 0
     assert experiment.size.total_steps == round(2 * 400 / examples)
+
+
+def test_ids_outside_the_embedding_are_reported_before_training(start, tmp_path, monkeypatch):
+    features = TextClassification.features
+
+    def shifted(*args):
+        made = features(*args)
+        return dataclasses.replace(made, tokens=made.tokens + 1000)
+
+    monkeypatch.setattr(TextClassification, "features", shifted)
+    config = as_finetuning_config(config_of("text_classification", start, tmp_path))
+    with pytest.raises(UserError, match=r"token id 1\d\d\d: the model's embedding has \d+ rows"):
+        build(with_architecture(config, tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
 
 
 def test_a_tokenizer_of_a_failed_run_is_not_reused(start, tmp_path):

@@ -1,7 +1,10 @@
 """Exported tokenizers: equal ids in transformers and from vocab.txt alone, padding, and the self-check."""
 import json
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 import transformers
 from tokenizers import AddedToken
 
@@ -46,6 +49,26 @@ def test_exports_keep_every_id(format, network, tokenizer, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["pad_token_id"] == 1
     model = transformers.AutoModel.from_pretrained(tmp_path / "out")
     assert model.embeddings.word_embeddings.padding_idx == 1
+
+
+def test_with_one_token_type_both_texts_of_a_pair_have_it(tokenizer, tmp_path):
+    network = save(None, tmp_path / "theirs", type_vocab_size=1)
+    model, params = spanbert_jax.from_pretrained(tmp_path / "theirs")
+    pair = tokenizer.encode("hello", "world")
+    assert pair.type_ids == [0, 0, 0, 1, 1]
+    ids, types = np.array([pair.ids]), np.array([pair.type_ids])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(ids)).last_hidden_state  # of type 0; type 1 is an IndexError there
+    got = model.apply({"params": params}, ids, token_type_ids=types).last_hidden_state
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+    export(model, params, tmp_path / "ours", "huggingface", tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")("hello", "world")
+    assert theirs["input_ids"] == pair.ids and theirs["token_type_ids"] == [0] * 5
+    export(model, params, tmp_path / "onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx/model.onnx")
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
+    np.testing.assert_allclose(session.run(["last_hidden_state"], inputs)[0], expected, atol=1e-4)
 
 
 def test_exports_of_another_tokenizer_are_removed(network, tokenizer, tmp_path, monkeypatch):

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, make_head
-from spanbert_jax.tasks.features import FeatureBuilder, Features
+from spanbert_jax.tasks.features import FeatureBuilder, Features, check_ids
 from spanbert_jax.tasks.packing import FULL, PackedRows, UnpackedOutputs, pack, row_length, shortest_full, split_rows
 from spanbert_jax.tasks.question_answering import QuestionAnswering
 from spanbert_jax.tasks.relation_extraction import RelationExtraction
@@ -46,6 +47,19 @@ def test_every_feature_is_in_one_row_with_its_labels(seed):
         np.testing.assert_array_equal(tags, features.token_columns["tag"][place])
     padding = batch["segments"] == 0
     assert not batch["tokens"][padding].any() and not batch["tag"][padding].any()
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"vocab_size": 90}, None), ({"token_types": 1}, None), ({"vocab_size": 50}, r"token id \d\d: .* has 50 rows"),
+    ({"token_types": 2, "wrong": 2}, "token type 2: the model's embedding has 2 rows")])
+def test_ids_without_a_row_in_the_embedding_are_an_error(changes, message):
+    features, wrong = make_features([4, 30, 30]), changes.pop("wrong", 0)
+    features.token_types[5] = wrong or features.token_types[5]
+    model = EncoderModel(BertConfig.named("tiny", **{"vocab_size": 90, **changes}))
+    if message is None:
+        return check_ids(features, model)
+    with pytest.raises(UserError, match=message):
+        check_ids(features, model)
 
 
 def test_the_order_depends_only_on_the_seed():

@@ -19,7 +19,14 @@ from spanbert_jax.interop.configuration import to_values, transformers_class
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import POOLED
-from spanbert_jax.text import ADDED_TOKEN_FLAGS, SPECIAL_TOKENS, is_lowercasing, special_ids, vocabulary_size
+from spanbert_jax.text import (
+    ADDED_TOKEN_FLAGS,
+    SPECIAL_TOKENS,
+    is_lowercasing,
+    special_ids,
+    vocabulary_size,
+    with_one_token_type,
+)
 
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
@@ -43,6 +50,7 @@ def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokeni
     """Writes config.json, and the files of the tokenizer if there is one."""
     write_json(folder / "config.json", to_values(model) | padding_values(tokenizer))
     if tokenizer is not None:
+        tokenizer = with_one_token_type(tokenizer) if model.config.token_types == 1 else tokenizer
         write_tokenizer(folder, tokenizer, model.config.max_positions)
 
 

@@ -132,7 +132,10 @@ def _embeddings(graph: _Graph, config: BertConfig) -> str:
     length = graph.node("Shape", "input_ids", start=1, end=2)
     table = graph.weight("bert.embeddings.position_embeddings.weight")
     positions = graph.node("Slice", table, graph.integers(0), length, graph.integers(0))
-    x = graph.node("Add", look_up("word", "input_ids"), look_up("token_type", "token_type_ids"))
+    types = "token_type_ids"
+    if config.token_types == 1:  # all tokens have it
+        types = graph.node("Mul", types, graph.constant(np.int64(0)))
+    x = graph.node("Add", look_up("word", "input_ids"), look_up("token_type", types))
     return _norm(graph, config, graph.node("Add", x, positions), "bert.embeddings.LayerNorm")
 
 
