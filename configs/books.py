@@ -4,7 +4,7 @@
 
 Reads $SPANBERT_DATA/litbank/original (84 novels), $SPANBERT_DATA/sotu (216 State of the Union addresses) and
 $SPANBERT_DATA/vocab/bert-base-cased-vocab.txt. For another corpus, set --config.data.sources="('texts/*.txt',)", and
---config.data.tokenizer=PATH or --config.data.tokenizer= --config.data.vocab_size=8000.
+--config.data.tokenizer=PATH or --config.data.vocab_size=8000.
 """
 import os
 import pathlib

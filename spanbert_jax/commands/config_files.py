@@ -1,5 +1,6 @@
 """Finds and reads a config file, and overrides its fields from the command line."""
 import copy
+import dataclasses
 import inspect
 import pathlib
 import runpy
@@ -47,9 +48,20 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
 def with_overrides(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """A locked copy of a config with the overrides of `load_config`. Raises UserError as `load_config`."""
     config = copy.deepcopy(ml_collections.ConfigDict(config))  # a FrozenConfigDict becomes writable
-    for override in overrides:
-        _override(config, override)
+    given = {_override(config, override) for override in overrides}
+    _restore_replaced(config, given)
     return config.lock()
+
+
+def _restore_replaced(config: ml_collections.ConfigDict, given: set[str]) -> None:
+    """Restores the defaults of fields that overridden ones replace, such as data.sources where data.path is given."""
+    typed = as_run_config(config)
+    for section, name in (field.split(".") for field in given if "." in field):
+        settings = getattr(typed, section)
+        fields = {field.name: field for field in dataclasses.fields(settings)}
+        for other in fields[name].metadata.get("replaces", ()) if getattr(settings, name) else ():
+            if f"{section}.{other}" not in given:
+                config[section][other] = fields[other].default
 
 
 def as_run_config(config: ml_collections.ConfigDict | Settings) -> "RunConfig":
@@ -140,15 +152,16 @@ def _describe(file: str, error: BaseException) -> str:
     return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _override(config: ml_collections.ConfigDict, override: str) -> None:
-    """Sets a field of a config as an override says."""
+def _override(config: ml_collections.ConfigDict, override: str) -> str:
+    """Sets a field of a config as an override says, and returns the field's name."""
     name, equals, text = override.partition("=")
     prefix, _, field = name.partition(".")
     if prefix != "--config" or not field:
         raise UserError(f"{override}: not an override; write --config.FIELD=VALUE")
-    override = f"--config.{new_name(field)}{equals}{text}"
+    field = new_name(field)
+    override = f"--config.{field}{equals}{text}"
     value, place = config, "config"
-    for key in new_name(field).split("."):
+    for key in field.split("."):
         fields = list(value) if isinstance(value, ml_collections.ConfigDict) else []
         if key not in fields:
             raise UserError(f"{override}: {place} has no field {key!r}; {suggestion(key, fields)}it has "
@@ -156,10 +169,12 @@ def _override(config: ml_collections.ConfigDict, override: str) -> None:
         value, place = value[key], f"{place}.{key}"
     if isinstance(value, ml_collections.ConfigDict):
         raise UserError(f"{override}: {place} is a section; set one of its fields: {', '.join(value)}")
-    values, arguments = flags.FlagValues(), ["spanbert-jax", override]
+    empty = "()" if isinstance(value, tuple) and equals and not text else ""
+    values, arguments = flags.FlagValues(), ["spanbert-jax", override + empty]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
         values(arguments)
     except (flags.Error, TypeError, ValueError):
         raise UserError(f"{override}: must be of type {type(value).__name__}, like {value!r}, and {text!r} is not"
                         ) from None
+    return field

@@ -18,7 +18,8 @@ Choices = Sequence[Any] | Callable[[], Sequence[Any]]
 
 def setting(default: Any, help: str, *, choices: Choices | None = None, minimum: float | None = None,
             maximum: float | None = None, above: float | None = None, below: float | None = None,
-            check: Callable[[str, Any], Any] | None = None, overridable: bool = False) -> Any:
+            check: Callable[[str, Any], Any] | None = None, overridable: bool = False,
+            replaces: Sequence[str] = ()) -> Any:
     """A field of a `Settings` class.
 
     Args:
@@ -29,10 +30,11 @@ def setting(default: Any, help: str, *, choices: Choices | None = None, minimum:
       above, below: allowed range, ends excluded.
       check: function of the field's name and its value that raises UserError for a value that is not allowed.
       overridable: a task's setting that may be changed after training.
+      replaces: fields of the section that get their defaults back where a command line overrides this one.
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above, "below": below,
-        "check": check, "overridable": overridable})
+        "check": check, "overridable": overridable, "replaces": tuple(replaces)})
 
 
 @dataclasses.dataclass(frozen=True)

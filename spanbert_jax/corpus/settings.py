@@ -14,8 +14,9 @@ class CorpusSettings(Settings):
     """Sources of a corpus, and how their text becomes rows."""
     sources: tuple[str, ...] = setting(
         (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:SPLIT]'.")
-    tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.")
-    vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0)
+    tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.", replaces=["vocab_size"])
+    vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0,
+                              replaces=["tokenizer"])
     character_coverage: float = setting(
         CHARACTER_COVERAGE, "Share of the text's characters that get an entry of a trained vocabulary, the most "
         "frequent first; words with others are [UNK].", above=0, maximum=1)

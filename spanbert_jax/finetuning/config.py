@@ -24,11 +24,12 @@ class TaskDataSettings(Settings):
     """The part of the section `task` that every task has; `task_section` adds the task's own settings."""
     name: str = setting("", "Name of the task.")
     train: str = setting("", "Training files, directories or globs, separated by commas.")
-    dev: str = setting("", "Files by which the best checkpoint is chosen.")
-    test: str = setting("", "Files that are scored once, at the end.")
+    dev: str = setting("", "Files by which the best checkpoint is chosen.", replaces=["dev_fraction"])
+    test: str = setting("", "Files that are scored once, at the end.", replaces=["test_fraction"])
     dev_fraction: float = setting(0.0, "Fraction of the training examples held out as dev, by document where examples "
-                                  "name one.", minimum=0, below=1)
-    test_fraction: float = setting(0.0, "Fraction of the training examples held out as test.", minimum=0, below=1)
+                                  "name one.", minimum=0, below=1, replaces=["dev"])
+    test_fraction: float = setting(0.0, "Fraction of the training examples held out as test.", minimum=0, below=1,
+                                   replaces=["test"])
     split_seed: int = setting(0, "Seed of what is held out, which is the same for every config.seed.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one; by default the one of init_from.")
 

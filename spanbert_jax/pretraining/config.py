@@ -13,13 +13,14 @@ from spanbert_jax.training.config import EvaluationSettings, RunConfig, as_typed
 @dataclasses.dataclass(frozen=True)
 class DataSettings(CorpusSettings):
     """The corpus: a prepared one, or text that is prepared into WORKDIR/data."""
-    path: str = setting("", "Directory of a prepared corpus; or leave it empty and give sources.")
+    path: str = setting("", "Directory of a prepared corpus; or leave it empty and give sources.",
+                        replaces=["sources", "tokenizer", "vocab_size"])
 
     def validate(self, path: str) -> None:
         super().validate(path)
         require(bool(self.path) != bool(self.sources), f"{path}.path", self.path,
                 "set either data.path, a prepared corpus, or data.sources; the other must be empty, such as "
-                "--config.data.sources='()'")
+                "--config.data.sources=")
         require(not self.path or not (self.tokenizer or self.vocab_size), f"{path}.path", self.path,
                 "a prepared corpus has its own tokenizer; set data.tokenizer='' and data.vocab_size=0")
         require(bool(self.path) or bool(self.tokenizer) != bool(self.vocab_size), f"{path}.tokenizer", self.tokenizer,

@@ -11,7 +11,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder
 from spanbert_jax.training.batches import DeviceBatch, device_batches
 from spanbert_jax.training.experiment import Experiment
-from spanbert_jax.training.mesh import stop_flags
+from spanbert_jax.training.memory import check_memory
+from spanbert_jax.training.mesh import batch_ways, stop_flags
 from spanbert_jax.training.state import TrainState, to_stored
 from spanbert_jax.training.step import make_train_step
 from spanbert_jax.training.trackers import Metrics
@@ -104,6 +105,7 @@ class TrainingLoop:
 
         Raises:
           Stopped: a stop was requested during compilation, in a run of one process.
+          UserError: the train step does not fit in memory.
         """
         def compile() -> Callable[..., Any]:
             with jax.set_mesh(self._experiment.mesh):  # the setting belongs to the thread
@@ -112,7 +114,11 @@ class TrainingLoop:
         if function not in self._programs:
             with self._services.goodput.during("compile"):
                 alone = jax.process_count() == 1
-                self._programs[function] = self._services.stop.interruptible(compile) if alone else compile()
+                program = self._services.stop.interruptible(compile) if alone else compile()
+            if function is self._train_step and not self._programs:  # later, memory is free that the host does not show
+                check_memory(program, self._experiment.config, batch_ways(self._experiment.mesh,
+                                                                          self._experiment.config.mesh.rules))
+            self._programs[function] = program
         return self._programs[function](*arguments)
 
     def _train(self) -> None:

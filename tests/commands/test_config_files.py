@@ -103,6 +103,19 @@ def test_overrides_reach_nested_fields():
     assert config.data.sources == ("a.txt", "b.txt") and config.data.pack is True
 
 
+def test_an_override_replaces_what_cannot_stand_beside_it():
+    data = load("quickstart.py", "--config.data.path=corpora/mine").data
+    assert (data.path, data.sources, data.tokenizer, data.vocab_size) == ("corpora/mine", (), "", 0)
+    data = load("quickstart.py", "--config.data.tokenizer=vocab.txt").data
+    assert (data.sources, data.tokenizer, data.vocab_size) == (("python",), "vocab.txt", 0)
+    data = load("quickstart.py", "--config.data.path=").data
+    assert (data.path, data.sources, data.vocab_size) == ("", ("python",), 4096)
+    with pytest.raises(UserError, match="set either data.path, a prepared corpus, or data.sources"):
+        validate(load("quickstart.py", "--config.data.path=corpora/mine", "--config.data.sources=('a.txt',)"))
+    task = load("ner.py", "--config.task.train=a", "--config.task.dev_fraction=0.2", "--config.task.test=b").task
+    assert (task.dev, task.dev_fraction, task.test, task.test_fraction) == ("", 0.2, "b", 0.0)
+
+
 @pytest.mark.parametrize("argument,message", [
     ("base.py:sheme=token", "unknown name 'sheme'; allowed: scheme, sbo, segments"),
     ("base.py:sbo=maybe", "sbo=maybe: not a bool"), ("base.py:segments=3", "segments=3: allowed are 1, 2"),
@@ -139,8 +152,8 @@ def test_wrong_overrides_are_one_line_errors(override, message):
     ("--config.train.duration=0 steps", "config.train.duration='0 steps': must be longer than nothing"),
     ("--config.train.accumulation=3", "config.train.batch_size=64.*multiple of train.accumulation=3"),
     ("--config.objectives.next_sentence=true", "config.objectives.next_sentence=True: needs data.blocks='pairs'"),
-    ("--config.data.path=x", "config.data.path='x'.*the other must be empty"),
-    ("--config.data.tokenizer=x", "config.data.tokenizer='x'.*set either data.tokenizer or data.vocab_size"),
+    ("--config.data.sources=", "config.data.path='': set either data.path, a prepared corpus, or data.sources"),
+    ("--config.data.vocab_size=0", "config.data.tokenizer='': set either data.tokenizer or data.vocab_size"),
     ("--config.train.duration=1.2.3 steps", "not a duration"),
     ("--config.seed=-1", "config.seed=-1: must be at least 0"),
     ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and at most 1"),

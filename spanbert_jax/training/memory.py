@@ -1,0 +1,89 @@
+"""Whether a train step fits in the memory of its device: checked before the first step, and reported if it does not."""
+import contextlib
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.training.config import RunConfig
+
+# Limit and use of the container's memory, of the two versions of control groups; and its use by files, which it can
+# drop.
+_CONTAINERS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+               ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                "/sys/fs/cgroup/memory/memory.stat"))
+
+
+def check_memory(program: Any, config: RunConfig, ways: int) -> None:
+    """Checks that a compiled train step fits in the free memory of its device; its arguments are there already.
+
+    Args:
+      program: of `jax.stages.Compiled`.
+      ways: over which the rows of a batch are divided.
+
+    Raises:
+      UserError: it does not fit. The message has the number of microbatches with which it should.
+    """
+    analysis, free = program.memory_analysis(), free_memory()
+    if analysis is None or free is None:
+        return
+    needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    if needed <= free:
+        return
+    train, fixed = config.train, analysis.argument_size_in_bytes  # gradients do not shrink with the microbatch
+    fitting = [parts for parts in range(train.accumulation, train.batch_size + 1, train.accumulation)
+               if train.batch_size % (parts * ways) == 0
+               and fixed + (needed - fixed) * train.accumulation / parts <= free]
+    advice = (f"set train.accumulation={fitting[0]}, which computes the same step in parts, or a smaller "
+              "train.batch_size or model.size" if fitting else
+              "no train.accumulation helps; set a smaller model.size, or compute.remat='full'")
+    raise UserError(f"config.train.batch_size={train.batch_size}: a step needs {format_bytes(needed)} of memory, and "
+                    f"{format_bytes(free)} are free; {advice}")
+
+
+@contextlib.contextmanager
+def explained(config: RunConfig) -> Iterator[None]:
+    """Reports a device that runs out of memory as a UserError that names the fields to change."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        train, reason = config.train, " ".join(str(error).split())[:200]
+        raise UserError(
+            f"config.train.batch_size={train.batch_size}: the device ran out of memory ({reason}); set a larger "
+            f"train.accumulation than {train.accumulation}, which computes the same step in parts, or a smaller "
+            "train.batch_size; in an evaluation, a smaller evaluation.batch_size") from error
+
+
+def free_memory() -> float | None:
+    """Bytes that a program can still allocate on a device of this process; None if they are not known."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":  # all devices are in the host's memory
+        host = _host_memory()
+        return host and host / jax.local_device_count()
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= stats.keys() else None
+
+
+def _host_memory() -> float | None:
+    """Free bytes of the host, or of the container in which the process runs; None where Linux's files are missing."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
+    if not match:
+        return None
+    free = [1024 * float(match[1])]
+    for limit, use, details in _CONTAINERS:
+        if (allowed := _read(limit).strip()).isdigit():  # "max" for no limit
+            files = re.findall(r"^(?:total_)?inactive_file (\d+)", _read(details), re.M)
+            free.append(float(allowed) - float(_read(use)) + max(map(float, files), default=0.0))
+    return min(free)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return pathlib.Path(path).read_text(encoding="ascii")
+    return ""
