@@ -149,8 +149,9 @@ class Task(abc.ABC, Generic[E]):
         `location` is its id, and names it in messages. Raises UserError if a field is missing or wrong.
         """
 
-    def check(self, examples: Sequence[E]) -> None:
-        """Raises UserError if examples of several files conflict, for example by their ids."""
+    def combine(self, examples: list[E], issues: DataIssues) -> list[E]:
+        """The examples of several files as one part. Raises UserError if they conflict."""
+        return examples
 
     def fit(self, examples: Sequence[E], tokenizer: Tokenizer) -> Self:
         """The task fitted to the training examples, for example with the names of all classes."""
@@ -347,5 +348,4 @@ def read_all(task: Task[E], paths: str, issues: DataIssues, with_labels: bool = 
     if not examples:
         counted = "".join(f"; {count:,} {issue}" for issue, count in issues.counts.items())
         raise UserError(f"{paths}: contains no example; is it in another format?{counted}")
-    task.check(examples)
-    return examples
+    return task.combine(examples, issues)

@@ -19,7 +19,7 @@ from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.questions import Question, parse_question, read_questions
-from spanbert_jax.tasks.files.reading import describe_location
+from spanbert_jax.tasks.files.reading import describe_location, number_repeats
 from spanbert_jax.tasks.metrics import question_answering as metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts, token_characters
@@ -79,13 +79,9 @@ class QuestionAnswering(Task[Question]):
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Question:
         return parse_question(inputs, location)
 
-    def check(self, examples: Sequence[Question]) -> None:
-        """Ids must be unique: official prediction files identify questions by them."""
-        locations: dict[str, str] = {}
-        for example in examples:
-            if (first := locations.setdefault(example.id, example.location)) != example.location:
-                raise UserError(f"{example.location}: id {example.id!r} occurs also at {first}; predictions are stored "
-                                "by id, so give each question its own id, or give one file at a time")
+    def combine(self, examples: list[Question], issues: DataIssues) -> list[Question]:
+        """Numbers repeated ids, such as those of XQuAD in several languages: prediction files go by id."""
+        return list(number_repeats(examples, issues))
 
     @classmethod
     def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
@@ -246,13 +242,14 @@ class QuestionAnswering(Task[Question]):
     def files(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, str]:
         """"predictions.json", "nbest_predictions.json" and, with null answers, "null_odds.json"."""
         fields = ("text", "probability", "start_logit", "end_logit")
+        by_id = {example.id: prediction for example, prediction in zip(examples, predictions, strict=True)}
         contents = {
-            "predictions.json": {prediction["id"]: prediction["answer"] for prediction in predictions},
-            "nbest_predictions.json": {prediction["id"]: [{name: entry[name] for name in fields}
-                                                          for entry in prediction["n_best"]]
-                                       for prediction in predictions}}
+            "predictions.json": {name: prediction["answer"] for name, prediction in by_id.items()},
+            "nbest_predictions.json": {name: [{field: entry[field] for field in fields}
+                                              for entry in prediction["n_best"]]
+                                       for name, prediction in by_id.items()}}
         if self.settings.null_answers:
-            contents["null_odds.json"] = {prediction["id"]: prediction["null_odds"] for prediction in predictions}
+            contents["null_odds.json"] = {name: prediction["null_odds"] for name, prediction in by_id.items()}
         return {name: json.dumps(content, indent=4) + "\n" for name, content in contents.items()}
 
 

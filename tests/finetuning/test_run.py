@@ -167,14 +167,6 @@ def test_weights_without_a_tokenizer_use_the_configured_one(start, tmp_path):
     assert finetune(config, tmp_path / "run").finished
 
 
-def test_duplicate_question_ids_are_rejected(start, tmp_path):
-    config = config_of("question_answering", start, tmp_path)
-    config.task.dev = f"{config.task.dev},{config.task.dev}".replace("dev.jsonl", "dev2.jsonl", 1)
-    shutil.copy(tmp_path / "dev.jsonl", tmp_path / "dev2.jsonl")
-    with pytest.raises(UserError, match="dev.jsonl:1: id 'q0' occurs also at .*dev2.jsonl:1"):
-        finetune(config, tmp_path / "run")
-
-
 def test_unknown_task_fields_are_rejected():
     with pytest.raises(UserError, match="config.task has no field 'lenght'; did you mean 'length'"):
         default_task_config("text_classification", lenght=64)

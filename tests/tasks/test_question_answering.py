@@ -17,7 +17,7 @@ from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks import question_answering as module
 from spanbert_jax.tasks.files.questions import Question
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
-from spanbert_jax.tasks.protocol import fitted_values
+from spanbert_jax.tasks.protocol import fitted_values, read_all
 from spanbert_jax.tasks.question_answering import best_windows, covering_tokens, window_starts
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
@@ -376,6 +376,20 @@ def test_files_in_the_official_formats(tokenizer, null_answers):
         assert all(entry.keys() == {"text", "probability", "start_logit", "end_logit"} for entry in entries)
         assert 0 < sum(entry["probability"] for entry in entries) <= 1
         assert len({entry["text"] for entry in entries}) == len(entries) <= 3 + null_answers
+
+
+def test_languages_with_the_same_ids_are_one_part(tmp_path):
+    """As those of XQuAD; each question keeps its own answer in the official files."""
+    for language, text in (("de", "Katze"), ("en", "cat"), ("es", "gato")):
+        record = {"id": "a", "question": "?", "context": text, "answers": {"text": [text], "answer_start": [0]}}
+        (tmp_path / f"xquad.{language}.jsonl").write_text(json.dumps(record))
+    issues = DataIssues()
+    examples = read_all(task(), str(tmp_path), issues)
+    assert [example.id for example in examples] == ["a", "a-2", "a-3"] and list(issues.counts.values()) == [2]
+    predictions = [{"id": "a", "answer": example.context, "n_best": []} for example in examples]
+    assert json.loads(task().files(examples, predictions)["predictions.json"]) == {
+        "a": "Katze", "a-2": "cat", "a-3": "gato"}
+    assert task().score(examples, predictions)["exact"] == 100
 
 
 def test_answers_from_unspaced_texts_are_scored_by_character():

@@ -1,4 +1,4 @@
-"""Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain JSON lines."""
+"""Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain records as JSON lines or in an array."""
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,9 +7,10 @@ from typing import Any
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
-from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, is_json_lines, json_lines, json_parts
+from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, json_parts
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
+_FIELDS = ("context", "question", "qas", "header")  # of a record; an article has none of them
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
 Part = tuple[tuple[Any, ...], Any]  # of a JSON document: path and value
 MOVED = "answers that are not at their start position, moved to the nearest occurrence of their text"
@@ -38,8 +39,8 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> I
     """Yields the questions of a file, with one paragraph or line in memory at a time.
 
     Args:
-      path: JSON lines by its name (.jsonl, .jsonl.gz, ...), each line a context with "qas" as in MRQA, or a question;
-        else a JSON document in SQuAD's format.
+      path: a JSON document in SQuAD's format; or records, each a context with "qas" as in MRQA, or a question, as JSON
+        lines, in an array, or in an array "data" as transformers' examples read them.
       issues: counts answers that are not at their start position, and the like.
       with_labels: every question must have answers or be marked as impossible.
 
@@ -47,7 +48,8 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> I
       UserError: the file cannot be read, a field is missing or of another type, or, with labels, an id occurs twice.
     """
     locations: dict[str, str] = {}
-    for question in (_lines if is_json_lines(path) else _articles)(path, issues, with_labels):
+    records = _records(path, issues)
+    for question in _questions(records, issues, with_labels) if records else _articles(path, issues, with_labels):
         # Without labels, the file may be too large to remember all ids.
         if with_labels and (first := locations.setdefault(question.id, question.location)) != question.location:
             raise UserError(f"{question.location}: id {question.id!r} occurs also at {first}; predictions are stored "
@@ -105,9 +107,21 @@ def _check_format(path: str, parts: Iterable[Part]) -> Iterator[Part]:
                         "format?")
 
 
-def _lines(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    """JSON lines: MRQA's format with its header, or one question per line with an optional id."""
-    for location, record in json_lines(path, issues):
+def _records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]] | None:
+    """Location and fields of each record; None for a file in SQuAD's format."""
+    key = next((key for key in reading.first_keys(path) if key in ("data", *_FIELDS)), "")
+    if key == "data":
+        key = next((key for key in reading.first_keys(path, "data.item") if key in ("paragraphs", *_FIELDS)), "")
+        return reading.numbered_json_items(path, "data", issues) if key in _FIELDS else None
+    if key or reading.is_json_lines(path):
+        return reading.json_lines(path, issues)
+    return reading.numbered_json_items(path, "", issues) if reading.first_characters(path).startswith("[") else None
+
+
+def _questions(records: Iterable[tuple[str, dict[str, Any]]], issues: DataIssues,
+               with_labels: bool) -> Iterator[Question]:
+    """MRQA's format with its header, or one question per record with an optional id."""
+    for location, record in records:
         if "qas" in record:
             yield from _mrqa(record, location, issues, with_labels)
         elif "context" in record or "header" not in record:

@@ -1,10 +1,12 @@
 """Reads tables, JSON lines and JSON documents, compressed or not, one record at a time."""
+import contextlib
 import dataclasses
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ijson
 
@@ -28,6 +30,9 @@ class Example:
     id: str  # its name in prediction files
     location: str  # file and line, or file and record number, for messages
     group: str  # document or article it comes from: held-out parts share no group with the training examples
+
+
+E = TypeVar("E", bound=Example)
 
 
 def describe_location(example: Example) -> str:
@@ -101,6 +106,30 @@ def json_items(path: str, array: str, issues: DataIssues) -> Iterator[Any]:
     if not found:
         shape = f'an object with an array "{array}"' if array else "an array"
         raise UserError(f"{path}: its JSON is not {shape}; is it in another format?")
+
+
+def numbered_json_items(path: str, array: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file:number", from 1, and each entry of an array, as `json_items`; all must be objects."""
+    for number, record in enumerate(json_items(path, array, issues), 1):
+        if not isinstance(record, dict):
+            raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
+        yield f"{path}:{number}", record
+
+
+def first_keys(path: str, place: str = "") -> Iterator[str]:
+    """Yields the keys of the first JSON object in a file, one at a time, to tell its layout.
+
+    Nothing follows an error: the function that then reads the file reports it.
+
+    Args:
+      place: of the object in ijson's notation: "" for the outermost, "data.item" for the first entry of "data".
+    """
+    with contextlib.suppress(UserError, ijson.JSONError, UnicodeDecodeError), open_file(path, DataIssues()) as stream:
+        for prefix, event, value in ijson.parse(stream, multiple_values=True):
+            if prefix == place and event == "end_map":
+                break
+            if prefix == place and event == "map_key":
+                yield value
 
 
 # Values of `json_parts` at the start of an object or array that contains wanted parts.
@@ -198,10 +227,7 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
     if is_json_lines(path) or (kind.endswith(".json") and not first_characters(path).startswith("[")):
         yield from json_lines(path, issues)
     elif kind.endswith(".json"):
-        for number, record in enumerate(json_items(path, "", issues), 1):
-            if not isinstance(record, dict):
-                raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
-            yield f"{path}:{number}", record
+        yield from numbered_json_items(path, "", issues)
     else:
         for line, row in table_rows(path, _has_tabs(path), issues, list(names)):
             yield f"{path}:{line}", row
@@ -227,6 +253,21 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
 def name_field(record: Mapping[str, Any], column: str, location: str) -> str:
     """A field with a name: a text or an integer. Raises UserError if it is missing or of another type."""
     return str(field(record, column, location, (str, int)))
+
+
+def number_repeats(examples: Iterable[E], issues: DataIssues) -> Iterator[E]:
+    """Puts a number after ids that occur earlier and counts them; only hashes are kept in memory."""
+    counts: Counter[int] = Counter()
+    for example in examples:
+        first = id = example.id
+        while counts[hash(id)]:
+            counts[hash(first)] += 1
+            id = f"{first}-{counts[hash(first)]}"
+        counts[hash(id)] += 1
+        if id != first:
+            issues.add("examples with the id of an earlier one, numbered", f"{example.location} (id {first} is {id})")
+            example = dataclasses.replace(example, id=id)
+        yield example
 
 
 class IdReader:

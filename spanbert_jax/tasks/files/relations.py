@@ -2,7 +2,6 @@
 import dataclasses
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -64,7 +63,7 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
     else:
         records = reading.json_lines(path, issues) if first == "{" else _array(path, issues)
         relations = (parse_relation(record, location, with_labels) for location, record in _with_ids(records, issues))
-    for relation in _different_ids(relations, issues) if with_labels else relations:
+    for relation in reading.number_repeats(relations, issues) if with_labels else relations:
         if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
             issues.add("relations whose entities overlap", f"{relation.location} (id {relation.id})")
         yield relation
@@ -82,21 +81,6 @@ def _with_ids(records: Iterable[tuple[str, Any]], issues: DataIssues) -> Iterato
             issues.add("relations without an id, which get the number of their record", location)
             record = record | {"id": location[len(location.rstrip("0123456789")):]}
         yield location, record
-
-
-def _different_ids(relations: Iterable[Relation], issues: DataIssues) -> Iterator[Relation]:
-    """Puts a number after ids that occur earlier; only hashes are kept in memory."""
-    counts: Counter[int] = Counter()
-    for relation in relations:
-        first = id = relation.id
-        while counts[hash(id)]:
-            counts[hash(first)] += 1
-            id = f"{first}-{counts[hash(first)]}"
-        counts[hash(id)] += 1
-        if id != first:
-            issues.add("relations with the id of an earlier one, numbered", f"{relation.location} (id {first} is {id})")
-            relation = dataclasses.replace(relation, id=id)
-        yield relation
 
 
 def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:

@@ -1,6 +1,7 @@
 """Files of questions: formats, positions of answers, and one-line errors."""
 import gzip
 import json
+import pathlib
 import re
 
 import pytest
@@ -156,6 +157,37 @@ def test_json_lines_in_both_forms(tmp_path):
     assert questions[2].impossible and issues.counts == {files.UNANSWERED: 1}
 
 
+FLAT = [{"id": "a", "title": "Cats", "question": "Who?", "context": CONTEXT,
+         "answers": {"text": ["cat"], "answer_start": [4]}},
+        {"id": "b", "context": CONTEXT, "question": "Where?", "answers": [{"text": "mat", "answer_start": 19}]}]
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps({"version": "v2", "data": FLAT}), json.dumps({"data": FLAT}, indent=1), json.dumps(FLAT),
+    "".join(json.dumps(record) + "\n" for record in FLAT)], ids=["data", "indented", "array", "lines"])
+@pytest.mark.parametrize("name", ["flat.json", "flat"])
+def test_plain_records_in_a_json_file(tmp_path, text, name):
+    (tmp_path / name).write_text(text)
+    questions, issues = read(str(tmp_path / name))
+    assert [(one.id, one.question, one.answers) for one in questions] == [
+        ("a", "Who?", (("cat", 4),)), ("b", "Where?", (("mat", 19),))]
+    assert questions[0].group == "Cats" and all(one.context == CONTEXT for one in questions) and not issues.counts
+    assert [one.location for one in questions] == [f"{tmp_path / name}:{number}" for number in (1, 2)]
+
+
+def test_a_single_record_and_lines_of_mrqa_in_a_json_file(tmp_path):
+    (question,), _ = read(lines(tmp_path, FLAT[0], name="one.json"))
+    assert question.id == "a"
+    (question,), _ = read(lines(tmp_path, {"header": {"data": 1}}, mrqa(detected_answers=[]), name="mrqa.json"))
+    assert question.id == "m1"
+
+
+def test_squad_without_an_ending(tmp_path):
+    pathlib.Path(squad(tmp_path, qa("a", ("cat", 4)))).rename(tmp_path / "squad")
+    (question,), _ = read(str(tmp_path / "squad"))
+    assert question.location == f"{tmp_path / 'squad'}: article 1, paragraph 1, question 1"
+
+
 def mrqa(**fields):
     return {"context": CONTEXT, "qas": [{"qid": "m1", "question": "Who?", "answers": ["The Cat", "tomcat"], **fields}]}
 
@@ -251,7 +283,7 @@ def one(paragraphs=None, **article):
     (one([[]]), "article 2, paragraph 1: [] must be an object"),
     ({"data": [7]}, "article 1 is not an object"),
     ({"version": "1.1"}, 'not an object with an array "data"'),
-    ([], 'not an object with an array "data"')])
+    ([7], "record 1 is 7; it must be an object")])
 def test_malformed_articles(tmp_path, content, message):
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(content))

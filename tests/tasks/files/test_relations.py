@@ -182,9 +182,9 @@ def test_repeated_and_missing_ids_are_numbered_and_counted(tmp_path):
         relations, issues = read(write(tmp_path / "train.json", content))
         assert [relation.id for relation in relations] == ["a1", "b", "a1-2", "a1-3", "a1-2-2", "6", "7"]
         assert [relation.relation for relation in relations] == ["born_in"] * 3 + ["other"] + ["born_in"] * 3
-        assert issues.counts == {"relations with the id of an earlier one, numbered": 3,
+        assert issues.counts == {"examples with the id of an earlier one, numbered": 3,
                                  "relations without an id, which get the number of their record": 2}
-    assert issues.places["relations with the id of an earlier one, numbered"][0].endswith(":3 (id a1 is a1-2)")
+    assert issues.places["examples with the id of an earlier one, numbered"][0].endswith(":3 (id a1 is a1-2)")
 
 
 def test_repeats_of_a_relation_without_a_document_are_of_one_group(tmp_path):
@@ -214,7 +214,7 @@ def test_a_whole_real_file_of_tacred():
     with gzip.open(path) as stream:
         records = json.load(stream)
     relations, issues = read(path)
-    assert issues.counts == {"relations with the id of an earlier one, numbered": 90}
+    assert issues.counts == {"examples with the id of an earlier one, numbered": 90}
     assert len({relation.id for relation in relations}) == len(records) == 16_326
     for relation, record in zip(relations, records, strict=True):
         assert relation.tokens == tuple(record["token"]) and relation.relation == record["relation"]
