@@ -207,4 +207,6 @@ def assert_same_run(workdir: pathlib.Path, unbroken: pathlib.Path) -> None:
 
 
 def _metrics(workdir: pathlib.Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """The lines of metrics.jsonl, without the time at which they were written."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def train(config: ml_collections.ConfigDict | Settings, workdir: str | os.PathLike, *, force: bool = False,
-          time_limit: float = 0.0) -> "RunResult":
+          time_limit: float = 0.0, verbose: bool = False) -> "RunResult":
     """Pretrains or fine-tunes as a config describes, or continues the run in `workdir`.
 
     Args:
@@ -43,6 +43,7 @@ def train(config: ml_collections.ConfigDict | Settings, workdir: str | os.PathLi
       workdir: created if needed.
       force: resume although the config changed what the run computes.
       time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
+      verbose: list the parameters of a run that is resumed, too.
 
     Raises:
       as `pretraining.run.train`.
@@ -53,7 +54,7 @@ def train(config: ml_collections.ConfigDict | Settings, workdir: str | os.PathLi
         from spanbert_jax.finetuning.run import finetune as run
     else:
         from spanbert_jax.pretraining.run import train as run
-    return run(typed, workdir, force=force, time_limit=time_limit)
+    return run(typed, workdir, force=force, time_limit=time_limit, verbose=verbose)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and stop after this time, such as 3h50m or 90m")
     parser.add_argument("--force", action="store_true", help="resume although the config changed what the run computes")
+    parser.add_argument("--verbose", action="store_true", help="list the parameters although the run has begun")
     add_process_arguments(parser)
 
 
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     join_processes(args)
     from spanbert_jax.cluster.agreement import is_process_zero
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
-    result = train(config, args.workdir, force=args.force, time_limit=left)
+    result = train(config, args.workdir, force=args.force, time_limit=left, verbose=args.verbose)
     if is_process_zero():
         try:
             print(format_result(config, result), flush=True)

@@ -1,9 +1,14 @@
-"""Numbers, sizes and times as text for people."""
+"""Numbers, sizes, times and changes as text for people."""
 import datetime
+import re
+from collections.abc import Callable
+from typing import Any
 
 _SI_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _COUNT_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _TIME_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+
+_HASH = re.compile("[0-9a-f]{16,}")
 
 
 def format_quantity(value: float, unit: str) -> str:
@@ -37,6 +42,12 @@ def format_metric(value: float | str) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     return value if isinstance(value, str) else f"{value:,}"
+
+
+def format_change(name: str, old: Any, new: Any, show: Callable[[Any], str] = repr) -> str:
+    """A change of a value: "seed: 0 -> 3". Hashes are left out: "content: changed", "test: None -> (content)"."""
+    texts = ["(content)" if isinstance(value, str) and _HASH.fullmatch(value) else show(value) for value in (old, new)]
+    return f"{name}: changed" if texts[0] == texts[1] else f"{name}: {' -> '.join(texts)}"
 
 
 def format_clock(seconds: float) -> str:

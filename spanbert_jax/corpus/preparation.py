@@ -19,6 +19,7 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.formatting import format_change
 from spanbert_jax.common.paths import split_paths, user_path
 from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
@@ -222,7 +223,8 @@ def _describe_training(settings: CorpusSettings) -> str:
 
 
 def _require_equal_settings(out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    if different := [f"{name}: {before.get(name)} -> {new}" for name, new in now.items() if before.get(name) != new]:
+    if different := [format_change(name, before.get(name), new, str) for name, new in now.items()
+                     if before.get(name) != new]:
         raise UserError(f"corpus {out} was made from something else ({'; '.join(different)}): give another --out (in "
                         "training another --workdir), or prepare it with --overwrite to replace it")
 

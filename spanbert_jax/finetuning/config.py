@@ -32,6 +32,7 @@ class TaskDataSettings(Settings):
                                    replaces=["test"])
     split_seed: int = setting(0, "Seed of what is held out, which is the same for every config.seed.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one; by default the one of init_from.")
+    cache: str = setting("", "Folder of cached features; by default one in the user's cache folder.")
 
     def validate(self, path: str) -> None:
         super().validate(path)

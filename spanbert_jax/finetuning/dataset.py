@@ -1,6 +1,7 @@
 """The data of a run: the examples of each part, and their features packed into rows."""
 import dataclasses
 import hashlib
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import cache_folder
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.finetuning.config import FinetuningConfig, task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.files.reading import file_fingerprints, resolve_files
+from spanbert_jax.tasks.files.reading import file_fingerprints
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Example, Task, fitted_values, read_all
 from spanbert_jax.text import special_ids
@@ -88,7 +90,8 @@ def _features(config: FinetuningConfig, part: str, task: Task, examples: list[Ex
     # The locations distinguish different splits of the same files.
     key = [config.task.name, to_dict(task.settings), fitted_values(task), tokenizer.to_str(), file_fingerprints(paths),
            [example.location for example in examples]]
-    return cached_features(resolve_files(paths)[0], key, type(task), issues,
+    folder = pathlib.Path(config.task.cache).expanduser() if config.task.cache else cache_folder() / "features"
+    return cached_features(folder, key, type(task), issues,
                            lambda found: task.features(examples, tokenizer, found))
 
 

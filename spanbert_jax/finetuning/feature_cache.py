@@ -1,4 +1,4 @@
-"""A cache of features on disk, next to the data they are made from."""
+"""A cache of features on disk."""
 import collections
 import contextlib
 import dataclasses
@@ -17,40 +17,32 @@ import tokenizers
 import spanbert_jax.tasks
 import spanbert_jax.text
 from spanbert_jax.common.directories import replace_directory
-from spanbert_jax.common.files import cache_folder
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.features import Features, TokenSequences
 
-_FOLDER = ".spanbert_features"
 _ISSUES = "issues.json"
 
 
-def cached_features(data: str, key: Any, task: type, issues: DataIssues,
+def cached_features(folder: pathlib.Path, key: Any, task: type, issues: DataIssues,
                     make: Callable[[DataIssues], Features]) -> Features:
     """The features for a key from the cache, or from `make`, stored for the next time if the disk allows it.
 
-    The cache is a hidden folder next to the data, or the user's cache folder if that cannot be written.
-
     Args:
-      data: a file that the features are made from.
+      folder: of the cache.
       key: all that determines the features besides code; JSON-able.
       task: class of the task, whose code is part of the key.
       issues: gets the issues of making the features, also if they come from the cache.
       make: makes the features and counts issues.
     """
     name = hashlib.sha256(json.dumps([_code(task), key], sort_keys=True).encode()).hexdigest()[:24]
-    folders = [pathlib.Path(data).absolute().parent / _FOLDER, cache_folder() / "features"]
-    for folder in folders:
-        # Otherwise the entry is missing or damaged.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
-            return _read(folder / name, issues)
+    # Otherwise the entry is missing or damaged.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
+        return _read(folder / name, issues)
     found = DataIssues()
     features = make(found)
     issues.merge(found)
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            _write(folder / name, features, found)
-            break
+    with contextlib.suppress(OSError):
+        _write(folder / name, features, found)
     return features
 
 

@@ -36,14 +36,14 @@ logger = logging.getLogger("spanbert_jax")
 
 
 def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str | os.PathLike, *, force: bool = False,
-             time_limit: float = 0.0) -> RunResult:
+             time_limit: float = 0.0, verbose: bool = False) -> RunResult:
     """Fine-tunes the task of a config, or continues the run in `workdir`.
 
     In addition to the files of every run, the workdir gets `model/` with the best model by the dev metric and its task,
     `results.json` with the scores of dev and test, and `predictions/PART/` in the task's official formats.
 
     Args:
-      force, time_limit: as for `pretraining.train`.
+      force, time_limit, verbose: as for `pretraining.train`.
 
     Raises:
       as `pretraining.train` does.
@@ -53,7 +53,7 @@ def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str 
     check_kind(workdir, config)
     config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)
     make_mesh(config.mesh)  # fails before the data is read
-    with open_run(workdir, force, time_limit) as run:
+    with open_run(workdir, force, time_limit, verbose) as run:
         experiment = build(config, workdir)
         loop = run.train(experiment)
         if loop.finished:

@@ -27,7 +27,7 @@ from spanbert_jax.training.run import RunResult, open_run
 
 
 def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | os.PathLike, *, force: bool = False,
-          time_limit: float = 0.0) -> RunResult:
+          time_limit: float = 0.0, verbose: bool = False) -> RunResult:
     """Pretrains a model as a config describes, or resumes the run in `workdir`.
 
     The workdir gets the config, the tokenizer, checkpoints, metrics.jsonl, goodput.json, the files of other trackers
@@ -37,6 +37,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
       workdir: created if needed.
       force: resume although the config changed what the run computes.
       time_limit: seconds after which to save and stop, as on SIGTERM; 0 for none.
+      verbose: list the parameters of a run that is resumed, too.
 
     Raises:
       UserError: one line about the config field, the data or the checkpoint that is wrong.
@@ -49,7 +50,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
     check_kind(workdir, config)
     config = with_architecture(config, workdir)
     check_devices(config)
-    with open_run(workdir, force, time_limit) as run:
+    with open_run(workdir, force, time_limit, verbose) as run:
         experiment = build(config, find_corpus(config, workdir))
         loop = run.train(experiment)
         return run.result(experiment, loop)

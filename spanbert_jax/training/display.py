@@ -30,11 +30,12 @@ def parameter_table(params: Any) -> rich.table.Table:
     return table
 
 
-def print_summary(console: rich.console.Console, experiment: Experiment) -> None:
-    """Prints parameters, mesh, data and length of a run."""
+def print_summary(console: rich.console.Console, experiment: Experiment, table: bool) -> None:
+    """Prints mesh, data and length of a run, and with `table` every parameter."""
     workload = experiment.workload
     first, *others = workload.summary()
-    console.print(parameter_table(experiment.abstract_state.params))
+    if table:
+        console.print(parameter_table(experiment.abstract_state.params))
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; {first}, "

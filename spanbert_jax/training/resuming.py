@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_change
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.renames import rename_fields
@@ -15,7 +16,8 @@ from spanbert_jax.training.renames import rename_fields
 # Sections and fields that may change: they determine where, how fast and how often something happens, but not what a
 # step computes. `corpus` in the checkpoint's metadata identifies the data, wherever `data` finds it.
 CHANGEABLE = ("data", "mesh", "evaluation", "checkpoint", "skip", "profile", "trackers", "plugins", "train.log_every",
-              "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test")
+              "compute.attention", "compute.layers", "compute.remat", "task.train", "task.dev", "task.test",
+              "task.cache")
 
 
 def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def describe(config: RunConfig, identity: Mapping[str, Any], model: Mapping[str,
 
 def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], force: bool,
                   defaults: Mapping[str, Any]) -> list[str]:
-    """The changes since a checkpoint, as "field: before -> now".
+    """The changes since a checkpoint, each as `format_change` says it.
 
     Args:
       before, now: metadata as `describe` returns it. Field names in `before` may be old ones.
@@ -79,8 +81,8 @@ _flat = functools.partial(flatten_dict, sep=".")  # {"a": {"b": 1}} -> {"a.b": 1
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Every field that differs, with "field: old -> new"."""
-    return {field: f"{field}: {old.get(field)!r} -> {new.get(field)!r}" for field in sorted(old.keys() | new.keys())
+    """Every field that differs, with `format_change` of it."""
+    return {field: format_change(field, old.get(field), new.get(field)) for field in sorted(old.keys() | new.keys())
             if json.dumps(old.get(field)) != json.dumps(new.get(field))}
 
 

@@ -18,7 +18,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import describe_model
 from spanbert_jax.training import display
-from spanbert_jax.training.config import save_config
+from spanbert_jax.training.config import CONFIG_FILE, save_config
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
 from spanbert_jax.training.goodput import Goodput, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
@@ -45,17 +45,17 @@ class RunResult:
 
 
 @contextlib.contextmanager
-def open_run(workdir: pathlib.Path, force: bool, time_limit: float) -> Iterator["Run"]:
+def open_run(workdir: pathlib.Path, force: bool, time_limit: float, verbose: bool) -> Iterator["Run"]:
     """Locks a workdir and listens for stop requests until the context is left.
 
     With `force` a run resumes although the config changed what it computes. After `time_limit` seconds it saves and
-    stops; 0 is no limit.
+    stops; 0 is no limit. With `verbose` a resumed run shows its parameters again.
     """
     began, goodput = time.monotonic(), Goodput()
     keep_freed_memory()
     use_compilation_cache()
     with StopRequest(time_limit) as stop, lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext():
-        yield Run(workdir, force, stop, goodput, began)
+        yield Run(workdir, force, verbose, stop, goodput, began)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Run:
     """An open run; made by `open_run`."""
     workdir: pathlib.Path
     force: bool
+    verbose: bool
     stop: StopRequest
     goodput: Goodput
     began: float
@@ -82,8 +83,9 @@ class Run:
               Checkpointer(self.workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
                            tries=checkpoint.tries, log=console.print) as checkpointer):
             checkpointer.check_space(experiment.abstract_state)
-            display.print_summary(console, experiment)
             step, state = self._load_or_create_state(experiment, checkpointer, metadata)
+            # The first attempt of a run shows its parameters.
+            display.print_summary(console, experiment, self.verbose or not (self.workdir / CONFIG_FILE).exists())
             # Only after the checkpoint was found to fit: a wrong config does not replace the stored one.
             if is_process_zero():
                 _init_workdir(self.workdir, experiment, new=not step)

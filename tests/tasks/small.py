@@ -101,7 +101,7 @@ def write(path: pathlib.Path, records: list[dict]) -> str:
 
 def small_config(name: str, start: str, train: str, **settings):
     """The config of a short run of a task."""
-    defaults = {"length": 64}
+    defaults = {"length": 64, "cache": str(pathlib.Path(train).parent / "features")}
     if name == "question_answering":
         defaults |= {"stride": 8, "question_length": 16}
     if name == "relation_extraction":

@@ -77,7 +77,7 @@ def test_selected_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp
 
 
 def test_every_process_writes_its_own_trace(files, tmp_path):
-    run(files, tmp_path, *SHORT, "--config.profile=2-3", processes=2)
+    assert "[Gloo]" not in run(files, tmp_path, *SHORT, "--config.profile=2-3", processes=2)
     assert traces(tmp_path) == {"steps_2-3": files_of(0, 1)}
     for process in (0, 1):
         assert traced_steps(tmp_path, "steps_2-3", process) == [2, 3]

@@ -50,6 +50,13 @@ def test_other_changes_are_refused_unless_forced(change):
     assert len(check_changes(5, described(), described(**change), force=True, defaults=DEFAULTS)) == 1
 
 
+def test_changes_of_content_are_named_without_hashes():
+    before, after = (described(corpus={"content": character * 32}) for character in "ab")
+    assert check_changes(5, before, after, force=True, defaults=DEFAULTS) == ["corpus.content: changed"]
+    del before["corpus"]["content"]
+    assert check_changes(5, before, after, force=True, defaults=DEFAULTS) == ["corpus.content: None -> (content)"]
+
+
 def test_all_refused_changes_are_named_at_once():
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 3; config\.train\.batch_size: 256 -> 8"):
         check_changes(5, described(), described(seed=3, train__batch_size=8, train__log_every=1), force=False,

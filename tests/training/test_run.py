@@ -47,7 +47,8 @@ def test_a_run_writes_metrics_checkpoints_and_config(unbroken):
 
 def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files, unbroken, tmp_path):
     run(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
-    output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", devices=4)
+    output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", "--verbose", devices=4)
+    assert "encoder/layers/attention/query/kernel" in output
     assert "Resuming from the checkpoint of step 5" in output
     assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
     assert "Changed since then: config.mesh.zero1: False -> True\n" in output
@@ -63,7 +64,7 @@ def test_a_finished_run_is_not_changed(files, unbroken):
     before = (unbroken[0] / "metrics.jsonl").read_bytes()
     output = run(files, unbroken[0], *SHORT)
     assert (unbroken[0] / "metrics.jsonl").read_bytes() == before
-    assert "How good" in output
+    assert "How good" in output and "encoder/layers/attention/query/kernel" not in output
 
 
 def test_evaluate_agrees_with_training_for_any_batch_size(files, unbroken):
@@ -115,7 +116,8 @@ def test_evaluate_does_not_change_a_corrupt_checkpoint(files, unbroken, tmp_path
 def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, message):
     workdir = unbroken[0]
     before = written(workdir)
-    output = run(files, workdir, *SHORT, *changes, status=2)
+    output = run(files, workdir, *SHORT, *changes, "--verbose", status=2)
+    assert "encoder/layers" not in output
     assert re.search(message, output.strip().splitlines()[-1])
     assert written(workdir) == before
 
