@@ -2,11 +2,12 @@
 
   spanbert-jax predict --model runs/squad --input questions.json --output answers.jsonl
   spanbert-jax predict --model runs/sentiment/model --input 'reviews/*.jsonl.gz' --output labels.jsonl
+  spanbert-jax predict --model runs/sentiment --input new.csv --output labelled.csv --keep text,date
   spanbert-jax predict --model runs/en-de --input texts.en --output texts.jsonl --official texts-de --set beams=8
 
 The input has any format that the task trains on; labels may be missing. The output has one JSON line per prediction, in
-the input's order, with scores; positions are character offsets in the input's text. Until it is complete, it is called
-OUTPUT.partial.
+the input's order, with the id, or line number, of the input and scores; positions are character offsets in the input's
+text. If its name ends in .csv or .tsv, it is a table. Until it is complete, it is called OUTPUT.partial.
 """
 import argparse
 import os
@@ -21,8 +22,9 @@ from spanbert_jax.common.paths import STANDARD_STREAM, stored_pipes, writable
 
 def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
             dtype: str = "float32", settings: Mapping[str, Any] | None = None,
-            official: str | os.PathLike | None = None, on_examples: Callable[[int], None] = lambda count: None) -> int:
-    """Writes the predictions of a fine-tuned model for the examples of files as JSON lines.
+            official: str | os.PathLike | None = None, keep: str = "",
+            on_examples: Callable[[int], None] = lambda count: None) -> int:
+    """Writes the predictions of a fine-tuned model for the examples of files as JSON lines, or as a table.
 
     Arguments and errors are those of `inference.files.predict_files`. What is repaired or truncated is logged.
 
@@ -41,7 +43,7 @@ def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *,
 
     with stored_pipes(inputs) as stored:
         log_issues(predict_files(model, stored, output, batch_size=batch_size, dtype=dtype, settings=settings,
-                                 official=official, on_examples=count_examples))
+                                 official=official, keep=keep, on_examples=count_examples))
     return counts[-1]
 
 
@@ -54,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="file to create; - for standard output")
     parser.add_argument("--official", metavar="DIR", help="directory to create with the predictions in the task's "
                         "official formats too, such as those of SQuAD and GLUE, or plain lines of generated texts")
+    parser.add_argument("--keep", metavar="FIELDS", default="", help="fields of the input's table or JSON lines to "
+                        "write as `input` next to each prediction, such as text,label; separated by commas, or all")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
                         help="rows per device and batch; does not change the predictions (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     with writable(args.output) as output:
         count = predict(args.model, args.input, output, batch_size=args.batch_size, dtype=args.dtype,
-                        settings=dict(args.set), official=args.official, on_examples=show)
+                        settings=dict(args.set), official=args.official, keep=args.keep, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{count:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}",

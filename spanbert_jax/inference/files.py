@@ -16,6 +16,7 @@ from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
+from spanbert_jax.inference.outputs import InputFields, is_table, write_table
 from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
 from spanbert_jax.tasks.metrics.classes import class_scores, confusion
 from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions, read_all
@@ -25,9 +26,11 @@ logger = logging.getLogger("spanbert_jax")
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
                   dtype: str = "float32", settings: Mapping[str, Any] | None = None,
-                  official: str | os.PathLike | None = None,
+                  official: str | os.PathLike | None = None, keep: str = "",
                   on_examples: Callable[[int], None] = lambda count: None) -> DataIssues:
     """Writes the predictions for the examples of files as JSON lines, in order and in constant memory.
+
+    If the name of the output ends in .csv or .tsv, they become a table when all are there.
 
     Until it is complete, the output is in OUTPUT.partial. The same call continues it; the result is the same as without
     an interruption.
@@ -39,6 +42,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       batch_size: rows sent to each device at once; it changes no result.
       dtype, settings: as for `load_model`.
       official: a new directory for the predictions in the task's official formats; needs all of them in memory.
+      keep: fields of the input's records, separated by commas, that each prediction gets as "input"; "all" for all.
       on_examples: called with the number of examples done after each group.
 
     Returns:
@@ -57,15 +61,20 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         output.parent.mkdir(parents=True, exist_ok=True)
     with _locked(partial):
         with _disk_errors(partial):
-            done = _begin(partial, _fingerprint(model, inputs, dtype, settings))
+            done = _begin(partial, _fingerprint(model, inputs, dtype, settings, keep))
         if official is not None and not done:
             require_absent_or_empty(os.fspath(official))
             if not task.has_official_format:
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)
         examples = (example for file in files for example in task.read(file, issues, with_labels=False))
+        fields = InputFields(files, getattr(task.settings, "columns", ()), keep) if keep else None
         for group in example_groups(itertools.islice(examples, done, None)):
-            lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictor(group, issues)]
+            predictions = predictor(group, issues)
+            if fields:
+                for example, prediction in zip(group, predictions, strict=True):
+                    prediction["input"] = fields(example)
+            lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictions]
             with _disk_errors(partial), open(partial, "ab") as out:
                 out.write("".join(f"{line}\n" for line in lines).encode())
             done += len(group)
@@ -73,9 +82,13 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
             _write_official(task, inputs, partial, user_path(official))
         with _disk_errors(partial):
-            with open(partial, "rb") as out:
-                os.fsync(out.fileno())
-            partial.rename(output)
+            if is_table(output):
+                write_table(partial, output)
+                partial.unlink()
+            else:
+                with open(partial, "rb") as out:
+                    os.fsync(out.fileno())
+                partial.rename(output)
             _fingerprint_file(partial).unlink(missing_ok=True)
     return issues
 
@@ -151,12 +164,13 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None) -> str:
+def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None,
+                 keep: str) -> str:
     """Fingerprint of model, input and settings; only a call with the same one continues a partial output."""
     folder = user_path(model)
     folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    text = json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {})])
+    text = json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {}), keep])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

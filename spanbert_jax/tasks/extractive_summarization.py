@@ -25,7 +25,7 @@ class ExtractiveSummarizationSettings(TaskSettings):
     """Settings of extractive summarization."""
     source: str = setting("document", "Field of the document.")
     target: str = setting("summary", "Field of the summary.")
-    id: str = setting("", "Field of the document's id; '' for line numbers.")
+    id: str = setting("", "Field of the document's id; '' for 'id', or line numbers without one.")
     group: str = setting("", "Field by which parts are held out; '' if documents are independent.")
     sentences: int = setting(3, "Maximum number of sentences; the best number up to it is chosen on dev examples.",
                              minimum=1)

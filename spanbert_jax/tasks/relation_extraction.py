@@ -40,6 +40,8 @@ class RelationExtractionSettings(TaskSettings):
     markers: str = setting("unused", "Marker tokens: [unused] entries of the vocabulary, or words.", choices=MARKERS)
     negative: str = setting(_AUTO, "Name of the relation 'none', which f1 does not count; '' if there is none; 'auto' "
                             "for the first of no_relation, NA and Other that occurs in training.")
+    probabilities: bool = setting(False, "List the probabilities of all relations, not only of the five most likely.",
+                                  overridable=True)
     scoring: str = setting("micro", "F1 of TACRED ('micro') or of SemEval-2010 Task 8 ('semeval').",
                            choices=tuple(SCORINGS))
 
@@ -147,10 +149,12 @@ class RelationExtraction(Task[Relation]):
         return weighted_sums(*cross_entropy(outputs.logits, batch["label"]), weights)
 
     def decode(self, examples: Sequence[Relation], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, the
-        five most likely ones, and text and characters of the entities, as from `Relation.entities`."""
+        """{"id", "relation", "score", "scores", "subject", "object"}: the most likely relation, its probability, those
+        of the five most likely or, with `settings.probabilities`, of all, and text and characters of the entities, as
+        from `Relation.entities`."""
         logits = np.asarray(outputs["logits"], np.float64)
-        best = np.argsort(-logits, axis=-1, kind="stable")[:, :_N_BEST]
+        best = np.argsort(-logits, axis=-1, kind="stable")
+        best = best if self.settings.probabilities else best[:, :_N_BEST]
         predictions = []
         for example, order, row in zip(examples, best.tolist(), softmax(logits), strict=True):
             scores = {self.labels[index]: float(row[index]) for index in order}

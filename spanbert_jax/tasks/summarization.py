@@ -23,7 +23,7 @@ class SummarizationSettings(Seq2SeqSettings):
     source: str = setting("document", "Field of the document.", overridable=True)
     target: str = setting("summary", "Field of the summary; '' if there is none: the model then learns to generate a "
                           "document's principal sentence, and so to read and copy.", overridable=True)
-    id: str = setting("", "Field of the document's id; '' for line numbers.", overridable=True)
+    id: str = setting("", "Field of the document's id; '' for 'id', or line numbers without one.", overridable=True)
     group: str = setting("", "Field by which parts are held out; '' if documents are independent.", overridable=True)
 
     def validate(self, path: str) -> None:

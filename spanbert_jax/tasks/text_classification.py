@@ -37,7 +37,7 @@ class TextClassificationSettings(TaskSettings):
     text: str = setting("text", "Column of the text.")
     second: str = setting("", "Column of the second text; '' for single texts.")
     label: str = setting("label", "Column of the label.")
-    id: str = setting("", "Column of the examples' ids; '' for line numbers.")
+    id: str = setting("", "Column of the examples' ids; '' for 'id', or line numbers without one.")
     group: str = setting("", "Column by which parts are held out; '' if examples are independent.")
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.")
     regression: bool = setting(False, "Labels are numbers.")

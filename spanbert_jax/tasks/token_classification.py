@@ -16,7 +16,7 @@ from spanbert_jax.model import Head
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.columns import Columns, Sentence, is_tag, parse_sentence, read_sentences
-from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings
+from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
@@ -31,6 +31,7 @@ class TokenClassificationSettings(TaskSettings):
     word_column: int = setting(0, "Column of the words in CoNLL files, from 0, or from the end with -1.")
     tag_column: int = setting(-1, "Column of the tags, likewise.")
     strip_word_index: bool = setting(False, "Words end in an index to remove; see files.columns.Columns.")
+    probabilities: bool = setting(False, "List the probabilities of all tags.", overridable=True)
 
     def validate(self, path: str) -> None:
         super().validate(path)
@@ -132,7 +133,8 @@ class TokenClassification(Task[Sentence]):
         return weighted_sums(*cross_entropy(outputs.logits, batch["tag"]), batch["tag_weight"])
 
     def decode(self, examples: Sequence[Sentence], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
-        """{"id", "tags", "scores", "entities"}: the most likely tag of each word, its probability, and the entities.
+        """{"id", "words", "tags", "scores", "entities"}: the words, the most likely tag of each, its probability, and
+        the entities. With `settings.probabilities` also "probabilities", those of all tags by word.
 
         An entity is {"type", "start", "end", "text", "score"}: characters [start, end) of the text, and the mean
         probability of its tags. Without a text, the text is the words joined by single spaces.
@@ -140,15 +142,18 @@ class TokenClassification(Task[Sentence]):
         at = np.flatnonzero(features.token_columns["word"] >= 0)
         logits = np.asarray(outputs["logits"])[at].astype(np.float64)
         best = logits.argmax(axis=-1)
-        probabilities = 1 / np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1)
+        probabilities = softmax(logits)
         example_of = np.repeat(features.example, features.lengths)[at]
         bounds = np.searchsorted(example_of, np.arange(len(examples) + 1))
         predictions = []
         for example, first, end in zip(examples, bounds[:-1], bounds[1:], strict=True):
             tags = [self.labels[index] for index in best[first:end].tolist()]
-            scores = probabilities[first:end].tolist()
-            predictions.append({"id": example.id, "tags": tags, "scores": scores,
+            scores = probabilities[first:end].max(axis=-1).tolist()
+            predictions.append({"id": example.id, "words": list(example.words), "tags": tags, "scores": scores,
                                 "entities": _located(example, entities(tags), scores)})
+            if self.settings.probabilities:
+                predictions[-1]["probabilities"] = [dict(zip(self.labels, row))
+                                                    for row in probabilities[first:end].tolist()]
         return predictions
 
     def score(self, examples: Sequence[Sentence], predictions: Sequence[Prediction]) -> dict[str, float]:

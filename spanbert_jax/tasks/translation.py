@@ -22,7 +22,7 @@ class TranslationSettings(Seq2SeqSettings):
                           overridable=True)
     target: str = setting("target", "Column of the translation, or ending of its plain file.", overridable=True)
     columns: tuple[str, ...] = setting((), "Column names of a table whose first line is an example.", overridable=True)
-    id: str = setting("", "Column of the pairs' ids; '' for line numbers.", overridable=True)
+    id: str = setting("", "Column of the pairs' ids; '' for 'id', or line numbers without one.", overridable=True)
     bleu_tokenizer: str = setting("auto", "Tokenizer of BLEU; 'auto' follows the script of the references: zh for "
                                   "Chinese, char for Japanese, Thai, Lao, Khmer, Burmese and Tibetan, which have no "
                                   "spaces between words either, else 13a. The signature of a score names it.",

@@ -1,5 +1,6 @@
 """Prediction: the same for any batch size and after interruptions, from files and from Python."""
 import contextlib
+import csv
 import fcntl
 import io
 import json
@@ -204,6 +205,58 @@ def test_unknown_labels_are_counted(models, tmp_path, capsys, caplog):
     metrics = spanbert_jax.evaluate(models["text_classification"], inputs=data)
     assert "accuracy" in printed and metrics.keys() - {"classes"} <= printed
     assert metrics["classes"]["scores"]["pink"] == {"count": 1, "precision": 0, "recall": 0, "f1": 0}
+
+
+def test_predictions_join_the_rows_of_a_table(models, tmp_path, small_groups):
+    rows = [{"id": f"r{number}", "text": record["text"] + ", \tor so", "note": 'say "so"\n' * (number % 2),
+             "label": record["label"]} for number, record in enumerate(MAKERS["text_classification"](20, seed=7))]
+    data = write(tmp_path / "data.jsonl", rows)
+    plain, kept = tmp_path / "plain.jsonl", tmp_path / "kept.jsonl"
+    predict_files(models["text_classification"], data, plain)
+    expected = [json.loads(line) for line in plain.open()]
+    assert [found["id"] for found in expected] == [row["id"] for row in rows]
+    predict_files(models["text_classification"], data, kept, keep="all")
+    assert [json.loads(line) for line in kept.open()] == [
+        {**found, "input": row} for found, row in zip(expected, rows, strict=True)]
+    with open(tmp_path / "data.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "id", "note", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    for name, dialect in (("out.csv", {}), ("out.tsv", {"delimiter": "\t", "quoting": csv.QUOTE_NONE})):
+        assert main(["predict", "--model", str(models["text_classification"]), "--input", str(tmp_path / "data.csv"),
+                     "--output", str(tmp_path / name), "--keep", "note, label"]) == 0
+        with open(tmp_path / name, newline="") as file:
+            found = list(csv.DictReader(file, **dialect))
+        assert list(found[0]) == ["id", "label", "score", "scores.blue", "scores.green", "scores.red", "input.note",
+                                  "input.label"]
+        for cells, prediction, row in zip(found, expected, rows, strict=True):
+            assert [cells["id"], cells["label"], cells["input.label"]] == [row["id"], prediction["label"], row["label"]]
+            assert float(cells["scores.red"]) == pytest.approx(prediction["scores"]["red"])
+            assert cells["input.note"] == (row["note"] if name == "out.csv" else row["note"].strip())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "data.jsonl", "data.csv", "plain.jsonl", "kept.jsonl", "out.csv", "out.tsv"}
+
+
+def test_fields_that_cannot_be_kept(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    with pytest.raises(UserError, match="data.jsonl:1: no field 'date' to keep; there are 'id', 'text', 'label'"):
+        predict_files(models["text_classification"], data, tmp_path / "out.jsonl", keep="text,date")
+    words = tmp_path / "words.conll"
+    words.write_text("Ann O\nis O\n\nred O\n")
+    with pytest.raises(UserError, match="keep='all': only rows of tables and JSON lines have fields, and .*conll:1 is"):
+        predict_files(models["token_classification"], str(words), tmp_path / "out.jsonl", keep="all")
+
+
+def test_words_and_the_probabilities_of_all_classes(models, tmp_path):
+    call = spanbert_jax.pipeline("token-classification", models["token_classification"], probabilities=True)
+    found = call("Ann is, near.")
+    assert found["words"] == ["Ann", "is", ",", "near", "."]
+    for tag, score, row in zip(found["tags"], found["scores"], found["probabilities"], strict=True):
+        assert list(row) == ["O", "B-PER", "I-PER"] and sum(row.values()) == pytest.approx(1)
+        assert row[tag] == score == max(row.values())
+    scores = spanbert_jax.pipeline("relation-extraction", models["relation_extraction"], probabilities=True)(
+        INPUTS["relation-extraction"])["scores"]
+    assert len(scores) == 3 and sum(scores.values()) == pytest.approx(1)
 
 
 def test_meaningless_flags_are_rejected(models, tmp_path, capsys):

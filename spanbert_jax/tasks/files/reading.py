@@ -271,9 +271,10 @@ def number_repeats(examples: Iterable[E], issues: DataIssues) -> Iterator[E]:
 
 
 class IdReader:
-    """Reads the ids of a file's examples; line numbers without an id column.
+    """Reads the ids of a file's examples. If no column is named, they are in "id", or else line numbers.
 
-    Ids are checked for duplicates in files with labels; files to predict may be too large to remember all ids.
+    Ids of a named column are checked for duplicates in files with labels; files to predict may be too large to remember
+    all ids.
     """
 
     def __init__(self, column: str, optional: bool, unique: bool):
@@ -282,7 +283,11 @@ class IdReader:
 
     def __call__(self, record: Mapping[str, Any], location: str) -> str:
         path, _, line = location.rpartition(":")
-        if not self._column or (self._optional and self._column not in record):
+        if not self._column:
+            found = record.get("id")
+            usable = isinstance(found, (str, int)) and not isinstance(found, bool) and str(found).strip()
+            return str(found) if usable else line
+        if self._optional and self._column not in record:
             return line
         id = name_field(record, self._column, location)
         if self._unique and (first := self._lines.setdefault(hash(id), line)) != line:

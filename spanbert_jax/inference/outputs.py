@@ -1,0 +1,84 @@
+"""Predictions joined with the records of their inputs, and written as tables."""
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files.reading import Example, table
+
+ALL_FIELDS = "all"
+
+
+class InputFields:
+    """Fields of the records that examples were read from: rows of tables, or objects of JSON lines."""
+
+    def __init__(self, files: Sequence[str], columns: Sequence[str], keep: str):
+        """Reads nothing yet.
+
+        Args:
+          files: that the examples come from, in their order.
+          columns: names of the columns of tables without a header line.
+          keep: names of the fields, separated by commas, or `ALL_FIELDS`.
+        """
+        self._records = (pair for file in files for pair in table(file, DataIssues(), columns))
+        self._latest: tuple[str, dict[str, Any]] = ("", {})
+        self._names = None if keep == ALL_FIELDS else [name.strip() for name in keep.split(",")]
+        self._keep = keep
+
+    def __call__(self, example: Example) -> dict[str, Any]:
+        """The fields of an example by name; each call is for the same example as the last, or for a later one.
+
+        Raises UserError if a field does not exist, or the example comes from a file of another kind.
+        """
+        try:
+            while self._latest[0] != example.location:
+                self._latest = next(self._records)
+        except (StopIteration, UserError) as error:
+            raise UserError(f"keep={self._keep!r}: only rows of tables and JSON lines have fields, and "
+                            f"{example.location} is neither {str(error) and f'({error})'}".rstrip()) from None
+        location, record = self._latest
+        if missing := [name for name in self._names or () if name not in record]:
+            raise UserError(f"{location}: no field {missing[0]!r} to keep; there are {', '.join(map(repr, record))}")
+        return record if self._names is None else {name: record[name] for name in self._names}
+
+
+def is_table(output: pathlib.Path) -> bool:
+    """Whether predictions are written as a table, by the name of their file."""
+    return output.suffix.lower() in (".csv", ".tsv")
+
+
+def write_table(lines: pathlib.Path, output: pathlib.Path) -> None:
+    """Writes predictions, stored as JSON lines, as CSV, or as tabs without quoting if the name ends in .tsv.
+
+    The columns are the fields of all predictions, in the order of their first appearance. A field within an object has
+    a column such as "scores.red"; a list is written as JSON.
+    """
+    columns = list(dict.fromkeys(name for row in _rows(lines) for name in row))
+    tabs, new = output.suffix.lower() == ".tsv", output.with_name(f"{output.name}.new")
+    with open(new, "w", encoding="utf-8", newline="") as file:
+        writer = (csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None,
+                                 lineterminator="\n") if tabs else csv.DictWriter(file, columns, lineterminator="\n"))
+        writer.writeheader()
+        for row in _rows(lines):
+            writer.writerow({name: " ".join(str(cell).split()) if tabs else cell for name, cell in row.items()})
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(output)
+
+
+def _rows(lines: pathlib.Path) -> Iterator[dict[str, Any]]:
+    with open(lines, encoding="utf-8") as file:
+        for line in file:
+            yield dict(_cells("", json.loads(line)))
+
+
+def _cells(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _cells(f"{name}.{key}" if name else key, entry)
+    else:
+        yield name, json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
