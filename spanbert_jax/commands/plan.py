@@ -5,13 +5,14 @@
   spanbert-jax plan --config configs/large.py --topology v5e:8x8 --search
   spanbert-jax plan --budget "32 v5e chips, 3 days, 20B tokens"
 
-Topologies: TPU slices v4:4x4x4, v5e:16x16, v5p:8x8x16, v6e:8x8, several slices as 4*v5e:16x16, h100:128, cpu:8. The
-corpus need not be prepared. A compilation takes minutes; its result is cached. The TPU compiler comes with
-`pip install 'jax[tpu]'`, on any Linux machine.
+Topologies: TPU slices v4:4x4x4, v5e:16x16, v5p:8x8x16, v6e:8x8, several slices as 4*v5e:16x16; GPUs a100:8, h100:128,
+h200:8, b200:8; the CPU of this machine, cpu:1. The corpus need not be prepared. A compilation takes minutes; its result
+is cached. The TPU compiler comes with `pip install 'jax[tpu]'`, on any Linux machine.
 """
 import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ml_collections
@@ -23,7 +24,7 @@ from spanbert_jax.common.console import table_text
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_count, format_duration
 from spanbert_jax.common.settings import Settings
-from spanbert_jax.planning.hardware import Topology, nearest_topology, parse_topology
+from spanbert_jax.planning.hardware import CHIPS, Topology, nearest_topology, parse_topology
 
 if TYPE_CHECKING:
     from spanbert_jax.planning.plans import Plan
@@ -47,8 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topology", metavar="T[,T...]", help="one or several, such as v5e:16x16,v5p:4x4x4")
     parser.add_argument("--search", action="store_true",
                         help="find the fastest microbatches, rematerialization and sharding that fit")
+    parser.add_argument("--price", type=prices, default={}, metavar="KIND=P[,...]",
+                        help="price of a chip-hour by kind of chip, such as v5e=1.2,h100=3, for the cost of the run")
     parser.add_argument("--budget", metavar="TEXT", help="list what each named size reaches with the given chips, time "
                         "and tokens, such as '32 v5e chips, 3 days, 20B tokens'")
+
+
+def prices(text: str) -> dict[str, float]:
+    """Prices of a chip-hour by kind of chip."""
+    found = {}
+    for part in text.split(","):
+        kind, _, amount = part.partition("=")
+        if kind not in CHIPS or not re.fullmatch(r"\d+(\.\d+)?", amount):
+            raise argparse.ArgumentTypeError(f"{part!r}: write it as v5e=1.2, with one of {', '.join(CHIPS)}")
+        found[kind] = float(amount)
+    return found
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
@@ -63,15 +77,15 @@ def run(args: argparse.Namespace) -> int:
     """Prints the plan; the status is 1 if the run fits on none of the topologies."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # planning needs no accelerator of this machine
     if args.budget:
-        print(budget_text(args.budget))
+        print(budget_text(args.budget, args.price))
         return DONE
     config = _pretraining_config(load_config(args.config, args.overrides))
     topologies = list(map(parse_topology, args.topology.split(",")))
     if args.search:
         for topology in topologies:
-            print(search_text(config, topology), flush=True)
+            print(search_text(config, topology, args.price), flush=True)
         return DONE
-    return _print_plans(config, topologies)
+    return _print_plans(config, topologies, args.price)
 
 
 def _pretraining_config(config: ml_collections.ConfigDict | Settings) -> "PretrainingConfig":
@@ -82,11 +96,11 @@ def _pretraining_config(config: ml_collections.ConfigDict | Settings) -> "Pretra
     return typed
 
 
-def _print_plans(config: "PretrainingConfig", topologies: Sequence[Topology]) -> int:
+def _print_plans(config: "PretrainingConfig", topologies: Sequence[Topology], prices: Mapping[str, float]) -> int:
     from spanbert_jax.planning.report import compare, describe
     if len(topologies) == 1:
         made = plan(config, topologies[0])
-        print(describe(made))
+        print(describe(made, prices.get(made.topology.kind, 0.0)))
         return DONE if made.fits else FAILED
     plans, errors = [], []
     for topology in topologies:
@@ -96,35 +110,38 @@ def _print_plans(config: "PretrainingConfig", topologies: Sequence[Topology]) ->
         except UserError as error:
             errors.append(f"{topology}: {error}")
     if plans:
-        print(compare(plans))
+        print(compare(plans, prices=prices))
     for message in errors:
         print(message)
     return DONE if any(made.fits for made in plans) else FAILED
 
 
-def search_text(config: "PretrainingConfig", topology: Topology) -> str:
+def search_text(config: "PretrainingConfig", topology: Topology, prices: Mapping[str, float]) -> str:
     """A table of the settings that fit, the plan of the fastest, and its settings as arguments to paste."""
     from spanbert_jax.planning.report import compare, describe
     from spanbert_jax.planning.search import abbreviate, as_flags, search
     found = search(config, topology, lambda line: print(line, flush=True))
     overrides, best = found[0]
+    table = compare([made for _, made in found], [abbreviate(overrides) for overrides, _ in found], prices)
     rank = "Fastest" if best.time else "First"  # without an estimated time the order is that of the trials
-    return "\n".join(["", compare([made for _, made in found], [abbreviate(overrides) for overrides, _ in found]), "",
-                      describe(best), "", f"{rank} settings that fit on {topology}:", f"  {as_flags(overrides)}"])
+    return "\n".join(["", table, "", describe(best, prices.get(topology.kind, 0.0)), "",
+                      f"{rank} settings that fit on {topology}:", f"  {as_flags(overrides)}"])
 
 
-def budget_text(text: str) -> str:
+def budget_text(text: str, prices: Mapping[str, float] = {}) -> str:
     """A table of what each named size reaches with a budget, and which one to choose."""
     from spanbert_jax.planning.budget import LENGTH, UTILIZATION, estimate_sizes, largest_feasible, parse_budget
     budget = parse_budget(text)
-    estimates = estimate_sizes(budget)
+    estimates, price = estimate_sizes(budget), prices.get(budget.kind, 0.0)
     rows = [(each.size, format_count(each.parameters), "yes" if each.fits else "if sharded: mesh.fsdp",
              format_count(each.tokens_per_second), format_count(each.tokens) if each.tokens else "-",
              f"{each.tokens / each.parameters:,.0f}" if each.tokens else "-",
-             format_duration(each.seconds) if each.seconds else "-") for each in estimates]
+             format_duration(each.seconds) if each.seconds else "-",
+             f"{price * budget.chips * (each.seconds or budget.seconds) / 3600:,.0f}") for each in estimates]
     columns = ("size", "parameters", "fits a chip", "tokens/s", "tokens in the time", "per parameter",
-               f"time for {format_count(budget.tokens)} tokens" if budget.tokens else "time for the tokens")
-    lines = [table_text(columns, rows), "",
+               f"time for {format_count(budget.tokens)} tokens" if budget.tokens else "time for the tokens",
+               "cost of the tokens" if budget.tokens else "cost of the time")[:None if price else -1]
+    lines = [table_text(columns, [row[:len(columns)] for row in rows]), "",
              f"Assumes rows of {LENGTH} tokens, AdamW, {UTILIZATION[budget.kind]:.0%} MFU on {budget.chips:,} "
              f"{budget.kind}, and less below the width of base.",
              "`plan --config --topology` compiles the train step and is more exact."]

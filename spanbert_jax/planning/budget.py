@@ -8,7 +8,8 @@ from flax import linen as nn
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.model import BertConfig, ComputeConfig, PretrainingHeads, SpanBert, train_step_flops
-from spanbert_jax.planning.hardware import CHIPS
+from spanbert_jax.planning.hardware import CHIPS, Topology
+from spanbert_jax.planning.machine import measure_flops
 from spanbert_jax.training.experiment import parameter_count
 from spanbert_jax.training.state import init_params
 
@@ -16,9 +17,11 @@ from spanbert_jax.training.state import init_params
 LENGTH, MASKED = 512, 77
 VOCAB_SIZE = 28_996
 # Assumed MFU with communication: the lower estimate of `plan` for base and large on whole slices, rounded down. The
-# values of v4 and H100 are guesses.
-UTILIZATION = {"v4": 0.40, "v5e": 0.52, "v5p": 0.48, "v6e": 0.23, "h100": 0.35}
-# Below this width, MFU is assumed to be proportional to the width: the matrix products are too small for the chip.
+# values of v4, GPUs and CPUs are guesses. The peak of a CPU is what this machine reaches in a matrix product.
+UTILIZATION = {"v4": 0.40, "v5e": 0.52, "v5p": 0.48, "v6e": 0.23, "a100": 0.40, "h100": 0.35, "h200": 0.35,
+               "b200": 0.30, "cpu": 0.50}
+# Below this width, MFU is assumed to be proportional to the width, except on CPUs: the matrix products are too small
+# for the chip.
 _FULL_WIDTH = 768
 # AdamW in float32: parameter, two moments and gradient.
 _STATE_BYTES_PER_PARAMETER = 16
@@ -83,15 +86,16 @@ def _number(text: str, digits: str) -> float:
 
 def estimate_sizes(budget: Budget) -> list[SizeEstimate]:
     """What each named size reaches with a budget, the smallest size first."""
-    chip, estimates = CHIPS[budget.kind], []
+    chip, memory, estimates = CHIPS[budget.kind], Topology(budget.kind, (1,)).memory, []
+    flops = chip.flops or measure_flops()
     for size in BertConfig.sizes:
         model = BertConfig.named(size, vocab_size=VOCAB_SIZE)
-        utilization = UTILIZATION[budget.kind] * min(1.0, model.width / _FULL_WIDTH)
-        speed = LENGTH * budget.chips * chip.flops * utilization / train_step_flops(
+        utilization = UTILIZATION[budget.kind] * (min(1.0, model.width / _FULL_WIDTH) if chip.flops else 1.0)
+        speed = LENGTH * budget.chips * flops * utilization / train_step_flops(
             model, 1, LENGTH, MASKED, PretrainingHeads())
         parameters = _count_parameters(model)
         estimates.append(SizeEstimate(
-            size, parameters, speed, _STATE_BYTES_PER_PARAMETER * parameters < chip.memory,
+            size, parameters, speed, _STATE_BYTES_PER_PARAMETER * parameters < memory,
             speed * budget.seconds if budget.seconds else None, budget.tokens / speed if budget.tokens else None))
     return estimates
 

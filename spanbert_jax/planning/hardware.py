@@ -5,6 +5,8 @@ import math
 import re
 
 from spanbert_jax.common.errors import UserError, suggestion
+from spanbert_jax.common.formatting import format_plural
+from spanbert_jax.planning.machine import memory_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +26,25 @@ class Chip:
     chips_per_host: int  # chips attached to one host
 
 
-# Peaks and bandwidths: data sheets of Google and NVIDIA. Clocks: those at which the matrix units reach the peaks.
-# Network: 100 Gbit/s per TPU host, 400 Gbit/s per H100.
+# Peaks and bandwidths: data sheets of Google and NVIDIA (A100 SXM 80 GB, H100 SXM, H200 SXM, HGX B200; without
+# sparsity). Memory of GPUs: as CUDA reports it. Clocks: those at which the matrix units reach the peaks. Links of GPUs:
+# 82% of NVLink's data sheet in one direction. Network: 100 Gbit/s per TPU host; per GPU of NVIDIA's DGX systems
+# 200 Gbit/s with A100, 400 Gbit/s with the others.
 CHIPS: dict[str, Chip] = {
     "v4": Chip("tpu", 275e12, 30.75 * 2**30, 1228e9, 1.05e9, 200e9, 3.1e9, 3, 4096, 4),
     "v5e": Chip("tpu", 197e12, 15.75 * 2**30, 819e9, 1.5e9, 100e9, 3.1e9, 2, 256, 4),
     "v5p": Chip("tpu", 459e12, 95.74 * 2**30, 2765e9, 1.75e9, 200e9, 3.1e9, 3, 8960, 4),
     "v6e": Chip("tpu", 918e12, 31.25 * 2**30, 1640e9, 1.75e9, 200e9, 3.1e9, 2, 256, 4),
+    "a100": Chip("gpu", 312e12, 0.92 * 85_100_068_864, 2039e9, 0.0, 246e9, 25e9, 1, 16384, 8),
     "h100": Chip("gpu", 989e12, 0.92 * 84_979_810_304, 3350e9, 0.0, 370e9, 50e9, 1, 16384, 8),
-    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),
+    "h200": Chip("gpu", 989e12, 0.92 * 151_397_597_184, 4800e9, 0.0, 370e9, 50e9, 1, 16384, 8),
+    "b200": Chip("gpu", 2250e12, 0.92 * 191_514_411_008, 8000e9, 0.0, 740e9, 50e9, 1, 16384, 8),
+    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),  # that of this machine, see `machine`
 }
 _SLICES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 # Besides these, every side of a three-dimensional slice is a multiple of 4.
 _SMALL_SLICES_3D = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
-_EXAMPLES = "v5e:16x16, 4*v5e:16x16 (four slices), v5p:8x8x16, v6e:8x8, v4:4x4x4, h100:128 or cpu:8"
+_EXAMPLES = "v5e:16x16, 4*v5e:16x16 (four slices), v5p:8x8x16, v6e:8x8, v4:4x4x4, h100:128 or cpu:1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +69,11 @@ class Topology:
     def chips(self) -> int:
         """Chips of all slices together."""
         return self.slices * math.prod(self.shape)
+
+    @property
+    def memory(self) -> float:
+        """Bytes that a program may use on each chip; CPU devices share the memory of this machine."""
+        return self.chip.memory or memory_bytes() / self.chips
 
     def __str__(self) -> str:
         return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.kind}:{_shape_text(self.shape)}"
@@ -89,9 +101,8 @@ def _problem(topology: Topology) -> str:
     if topology.slices > 1 and chip.platform != "tpu":
         return f"only TPUs have slices; write {kind}:{topology.chips}"
     if len(shape) != chip.dimensions:
-        example = {1: f"{kind}:{size}", 2: f"{kind}:4x4", 3: f"{kind}:2x2x1 or {kind}:4x4x4"}[chip.dimensions]
-        dimensions = "1 dimension" if chip.dimensions == 1 else f"{chip.dimensions} dimensions"
-        return f"{kind} slices have {dimensions}; write it as {example}"
+        dimensions, nearest = format_plural(chip.dimensions, "dimension"), nearest_topology(kind, topology.chips)
+        return f"{kind} slices have {dimensions}; write {format_plural(nearest.chips, 'chip')} as {nearest}"
     if size > chip.max_chips:
         several = f"; use several slices, such as {-(-size // chip.max_chips)}*{kind}:16x16"
         return (f"a slice of {kind} has at most {chip.max_chips:,} chips, not {size:,}"

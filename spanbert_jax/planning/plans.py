@@ -38,7 +38,7 @@ class Plan:
         """Whether the step fits in the memory of a device."""
         if isinstance(self.step, OutOfMemory):
             return False
-        return not self.topology.chip.memory or self.step.total_bytes <= self.topology.chip.memory
+        return self.step.total_bytes <= self.topology.memory
 
 
 def make_plan(config: PretrainingConfig, topology: Topology) -> Plan:

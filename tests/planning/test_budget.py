@@ -55,6 +55,27 @@ def test_the_largest_feasible_size_is_chosen():
     assert largest("1 v5e chips, 1 minute, 20B tokens") is None
 
 
+def test_prices_give_the_cost_of_the_time_and_of_the_tokens(capsys):
+    assert main(["plan", "--budget", "8 h200 GPUs, 3 days", "--price", "v5e=1,h200=2.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("cost of the time") and lines[2].split()[-1] == "1,440"  # 8 x 72 hours x 2.5
+    assert main(["plan", "--budget", "8 h200, 20B tokens", "--price", "h200=2.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    seconds = estimate_sizes(parse_budget("8 h200, 20B tokens"))[-1].seconds
+    large = next(line for line in lines if "large" in line)
+    assert lines[0].endswith("cost of the tokens") and large.split()[-1] == f"{8 * seconds / 3600 * 2.5:,.0f}"
+    with pytest.raises(SystemExit):
+        main(["plan", "--budget", "8 h200, 3 days", "--price", "2"])
+    assert "'2': write it as v5e=1.2, with one of v4, " in capsys.readouterr().err
+
+
+def test_a_budget_of_this_machine_follows_from_its_speed(monkeypatch):
+    monkeypatch.setattr("spanbert_jax.planning.budget.measure_flops", lambda: 100e9)
+    tiny, *_, large = estimate_sizes(parse_budget("1 cpu, 8 hours"))
+    per_token = train_step_flops(BertConfig.named("tiny", vocab_size=28_996), 1, 512, 77, PretrainingHeads()) / 512
+    assert tiny.tokens_per_second == pytest.approx(100e9 * UTILIZATION["cpu"] / per_token) and large.fits
+
+
 def test_the_command_prints_a_row_for_each_size(capsys):
     assert main(["plan", "--budget", "32 v5e chips, 3 days, 20B tokens"]) == 0
     printed = capsys.readouterr().out

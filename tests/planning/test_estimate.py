@@ -77,5 +77,28 @@ def test_a_step_that_does_not_fit_lists_settings_to_change():
 
 def test_without_cycles_there_are_memory_and_collectives_but_no_time():
     gpu = dataclasses.replace(STEP, product_cycles=None)
-    text = describe(make_plan(gpu, parse_topology("h100:8")))
+    text = describe(make_plan(gpu, parse_topology("h100:8")), price=3.0)
     assert "Fits" in text and "no estimate of the time" in text and "MFU" not in text
+    # 1000 steps of 9.85e12 operations on each of 8 devices with a peak of 989e12 per second.
+    assert text.endswith("a step takes at least 9.96 ms and the run 10 s: 0.0221 chip-hours, which cost 0.0664.")
+
+
+def test_the_cpu_is_that_of_this_machine(monkeypatch):
+    monkeypatch.setattr("spanbert_jax.planning.hardware.memory_bytes", lambda: 16 * 2**30)
+    monkeypatch.setattr("spanbert_jax.planning.report.measure_flops", lambda: 100e9)
+    step = dataclasses.replace(STEP, product_cycles=None)
+    text = describe(make_plan(step, parse_topology("cpu:2")))
+    assert "Fits: 5.75 of 8.00 GiB per chip" in text
+    assert "At 50 GFLOP/s per device, as a matrix product reaches now, a step takes at least 197,000 ms" in text
+    assert "DOES NOT FIT: 5.75 of 4.00 GiB" in describe(make_plan(step, parse_topology("cpu:4")))
+
+
+def test_prices_give_the_cost_of_a_run():
+    plan = make_plan()
+    hours = [1000 * plan.time.total(raw) / 3600 * 256 for raw in (True, False)]
+    row = next(line for line in describe(plan, price=1.5).splitlines() if "cost at 1.5 per chip-hour" in line)
+    assert row.split()[-2:] == [f"{1.5 * each:,.0f}" for each in hours]
+    assert "cost" not in describe(plan) and "cost" not in compare([plan])
+    lines = compare([plan, make_plan(topology=SLICES)], prices={"v5p": 2.0}).splitlines()
+    assert lines[0].endswith("cost") and lines[2].endswith("-")
+    assert compare([plan], prices={"v5e": 1.5}).endswith(f"{1.5 * hours[1]:,.0f}-{1.5 * hours[0]:,.0f}")

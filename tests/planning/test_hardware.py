@@ -8,7 +8,8 @@ from spanbert_jax.planning.hardware import nearest_topology, parse_topology
 
 @pytest.mark.parametrize("text,chips,slices,slice_size", [
     ("v5e:16x16", 256, 1, 256), ("4*v5e:16x16", 1024, 4, 256), ("v5p:8x8x16", 1024, 1, 1024), ("v4:2x2x1", 4, 1, 4),
-    ("v6e:1x1", 1, 1, 1), ("h100:8", 8, 1, 8), ("h100:128", 128, 1, 8), ("h100:3", 3, 1, 3), ("cpu:5", 5, 1, 5)])
+    ("v6e:1x1", 1, 1, 1), ("h100:8", 8, 1, 8), ("h100:128", 128, 1, 8), ("h100:3", 3, 1, 3), ("cpu:5", 5, 1, 5),
+    ("a100:16", 16, 1, 8), ("h200:8", 8, 1, 8), ("b200:1", 1, 1, 1)])
 def test_parsed_topologies_count_their_chips_and_print_as_written(text, chips, slices, slice_size):
     topology = parse_topology(text)
     assert (topology.chips, topology.slices, topology.slice_size) == (chips, slices, slice_size)
@@ -18,7 +19,9 @@ def test_parsed_topologies_count_their_chips_and_print_as_written(text, chips, s
 @pytest.mark.parametrize("text,part", [
     ("v5e", "write it as v5e:16x16"), ("v7:2x2", "unknown chip 'v7'"), ("v5f:2x2", "did you mean 'v5"),
     ("v5e:32x32", "use several slices, such as 4*v5e:16x16"), ("v5e:3x3", "allowed: 1x1, 2x2"),
-    ("v5p:4x4", "3 dimensions"), ("v5p:6x4x4", "multiples of 4"), ("v5p:32x32x32", "at most 8,960"),
+    ("v5p:4x4", "3 dimensions; write 16 chips as v5p:2x2x4"), ("v5e:8", "2 dimensions; write 8 chips as v5e:2x4"),
+    ("v5e:1024", "write 1,024 chips as 4*v5e:16x16"), ("h200:2x4", "1 dimension; write 8 chips as h200:8"),
+    ("v5p:6x4x4", "multiples of 4"), ("v5p:32x32x32", "at most 8,960"),
     ("h100:12", "multiple of 8"), ("4*h100:8", "write h100:32"), ("cpu:0", "it has no chips"), ("", "write it as")])
 def test_topologies_that_do_not_exist_give_a_one_line_error(text, part):
     with pytest.raises(UserError) as error:

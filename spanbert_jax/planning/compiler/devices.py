@@ -1,6 +1,6 @@
 """The devices of a topology, which compilers describe without the hardware."""
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -38,7 +38,7 @@ def get_devices(topology: Topology) -> list[jax.Device]:
 def _description(topology: Topology) -> dict[str, Any]:
     if topology.chip.platform == "gpu":
         hosts = -(-topology.chips // topology.chip.chips_per_host)
-        return {"platform": "cuda", "topology_name": topology.kind, "target_config": _H100,
+        return {"platform": "cuda", "topology_name": topology.kind, "target_config": _target(_GPUS[topology.kind]),
                 "topology": f"1x{hosts}x{topology.chips // hosts}"}
     shape = "x".join(map(str, topology.shape))
     return {"platform": "tpu", "topology_name": f"{topology.kind}:{shape}",
@@ -48,29 +48,48 @@ def _description(topology: Topology) -> dict[str, Any]:
             **({"chips_per_host_bounds": (1, 1, 1)} if topology.chips == topology.slices else {})}
 
 
-# An H100 SXM5 in the compiler's format: figures of NVIDIA's data sheet and programming guide.
-_H100 = """
-gpu_device_info {
-  cuda_compute_capability { major: 9 minor: 0 }
+class _Gpu(NamedTuple):
+    """What the compiler must know of a GPU: figures of NVIDIA's data sheets and programming guide, as CUDA reports."""
+    capability: int  # major number of the compute capability
+    cores: int  # streaming multiprocessors
+    units: int  # for float32 in a core
+    shared: int  # bytes of shared memory in a core; a block gets 1 KiB less
+    bandwidth: float  # of the memory, in bytes per second
+    cache: int  # bytes of the second-level cache
+    clock: float  # in GHz
+    memory: int  # bytes
+
+
+_GPUS = {"a100": _Gpu(8, 108, 64, 167_936, 2.039e12, 41_943_040, 1.41, 85_100_068_864),
+         "h100": _Gpu(9, 132, 128, 233_472, 3.352e12, 52_428_800, 1.98, 84_979_810_304),
+         "h200": _Gpu(9, 132, 128, 233_472, 4.8e12, 52_428_800, 1.98, 151_397_597_184),
+         "b200": _Gpu(10, 148, 128, 233_472, 8e12, 132_644_864, 1.965, 191_514_411_008)}
+
+
+def _target(gpu: _Gpu) -> str:
+    """A GPU in the compiler's format."""
+    return f"""
+gpu_device_info {{
+  cuda_compute_capability {{ major: {gpu.capability} minor: 0 }}
   threads_per_block_limit: 1024
   threads_per_warp: 32
   threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
+  core_count: {gpu.cores}
+  fpus_per_core: {gpu.units}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
   shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: {gpu.shared - 1024}
+  shared_memory_per_core: {gpu.shared}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
-  memory_bandwidth: 3352000000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84979810304
-}
+  memory_bandwidth: {gpu.bandwidth:.0f}
+  l2_cache_size: {gpu.cache}
+  clock_rate_ghz: {gpu.clock}
+  device_memory_size: {gpu.memory}
+}}
 platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 patch: 0 }
-runtime_version { major: 12 minor: 8 patch: 0 }
+dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
+runtime_version {{ major: 12 minor: 8 patch: 0 }}
 """
