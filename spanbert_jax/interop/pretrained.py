@@ -13,6 +13,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, weights
 from spanbert_jax.interop.architectures import StoredParts, conversion_for, conversion_of
 from spanbert_jax.interop.naming import NamedTensors, TensorNames
+from spanbert_jax.interop.sources.flax_file import FlaxFile
 from spanbert_jax.interop.sources.location import directory_of, is_workdir, locate, readable, weight_files
 from spanbert_jax.interop.sources.safetensors_file import OwnFile, SafetensorsFile
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -23,6 +24,7 @@ from spanbert_jax.model.heads import TOKEN_EMBEDDING, head_names
 logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"
 PARAMS_FILE = "params.safetensors"  # in our own layout
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # The released SpanBERT models have the vocabulary of bert-base-cased, of this size, and come without it.
 _CASED_VOCABULARY = 28_996
 
@@ -104,6 +106,9 @@ def _open(path: pathlib.Path, step: int | None) -> Pretrained:
 
 def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
     """Opens a file of any format, and imports the packages for it. `names` are for files in our own layout."""
+    with open(file, "rb") as start:
+        if start.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UserError(f"{file}: not the weights, but where Git LFS finds them; fetch them: git lfs pull")
     if file.name == PARAMS_FILE:
         return OwnFile(SafetensorsFile(file), names)
     if file.suffix == ".safetensors":
@@ -111,6 +116,8 @@ def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
     if file.suffix == ".index":
         from spanbert_jax.interop.sources.tensorflow_checkpoint import TensorFlowCheckpoint
         return TensorFlowCheckpoint(file)
+    if file.suffix == ".msgpack":
+        return FlaxFile(file)
     from spanbert_jax.interop.sources.torch_file import TorchFile
     return TorchFile(file)
 

@@ -125,6 +125,7 @@ def nearest_topology(kind: str, chips: int) -> Topology:
     """The largest topology with at most `chips` chips: the most cubic slice, or several of the largest slices."""
     chip = CHIPS[kind]
     if chip.dimensions == 1:
+        chips = min(chips, chip.max_chips)
         hosts = chips // chip.chips_per_host
         return Topology(kind, (hosts * chip.chips_per_host if hosts else chips,))
     shapes: list[tuple[int, ...]] = list(_SLICES_2D)

@@ -36,6 +36,12 @@ def test_round_trip_of_models_of_transformers(head, tmp_path):
     assert_same(params, same_params)
 
 
+def test_both_names_of_the_exact_gelu_are_read(tmp_path):
+    network = save("masked_lm", tmp_path, hidden_act="gelu_python")
+    assert json.loads((tmp_path / "config.json").read_text())["hidden_act"] == "gelu_python"
+    assert_agree(*spanbert_jax.from_pretrained(tmp_path, "masked_lm"), network)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_export_of_a_model_of_this_package(head, tmp_path):
     config = BertConfig(vocab_size=77, num_layers=3, width=24, num_heads=3, feed_forward=50, max_positions=40,

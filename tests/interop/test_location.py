@@ -6,6 +6,7 @@ import tarfile
 
 import huggingface_hub
 import pytest
+import transformers
 
 import spanbert_jax
 from spanbert_jax.interop.sources.location import SHORT_NAMES, locate
@@ -29,6 +30,39 @@ def test_a_single_file_is_found(sound, tmp_path):
         assert_same(params, expected[1])
     shutil.copy(sound / "model.safetensors", tmp_path / "another.safetensors")
     with pytest.raises(spanbert_jax.UserError, match="several files of weights .another.safetensors, mine.safetensors"):
+        spanbert_jax.from_pretrained(tmp_path)
+
+
+def test_a_file_of_flax_models_is_read(sound, tmp_path):
+    transformers.FlaxBertForMaskedLM.from_pretrained(sound, from_pt=True).save_pretrained(tmp_path)
+    assert (tmp_path / "flax_model.msgpack").is_file() and not list(tmp_path.glob("*.safetensors"))
+    model, params = spanbert_jax.from_pretrained(tmp_path, "masked_lm")
+    expected = spanbert_jax.from_pretrained(sound, "masked_lm")
+    assert model == expected[0]
+    assert_same(params, expected[1])
+    whole = (tmp_path / "flax_model.msgpack").read_bytes()
+    (tmp_path / "flax_model.msgpack").write_bytes(whole[:1000])
+    with pytest.raises(spanbert_jax.UserError, match="flax_model.msgpack: not a whole file of Flax parameters"):
+        spanbert_jax.from_pretrained(tmp_path)
+
+
+def test_checkpoints_of_a_trainer_are_named(sound, tmp_path):
+    for step in (500, 1000):
+        shutil.copytree(sound, tmp_path / f"checkpoint-{step}")
+    with pytest.raises(spanbert_jax.UserError) as caught:
+        spanbert_jax.from_pretrained(tmp_path)
+    assert str(caught.value) == (f"{tmp_path}: no weights in it, only checkpoints of transformers' Trainer; give one "
+                                 f"of them, such as {tmp_path}/checkpoint-1000, the last one")
+    assert_same(spanbert_jax.from_pretrained(tmp_path / "checkpoint-1000", "masked_lm")[1],
+                spanbert_jax.from_pretrained(sound, "masked_lm")[1])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack"])
+def test_a_pointer_of_git_lfs_is_named(name, sound, tmp_path):
+    shutil.copy(sound / "config.json", tmp_path)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 433245632\n")
+    with pytest.raises(spanbert_jax.UserError, match=f"{name}: not the weights, but where Git LFS finds them; fetch "
+                                                     "them: git lfs pull"):
         spanbert_jax.from_pretrained(tmp_path)
 
 

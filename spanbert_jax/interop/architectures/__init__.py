@@ -40,6 +40,8 @@ class Conversion:
     classes: Mapping[str | None, str]  # class of transformers by the name of the head; "decoder" is that of a decoder
     # From tensors by the architecture's names to the names and layouts of files.
     export: Callable[[Iterable[tuple[str, np.ndarray]]], Iterable[tuple[str, np.ndarray]]] = iter
+    # Other names of a value in `required`, by field: {"hidden_act": ("gelu_python",)}.
+    synonyms: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def tensors(self, path: pathlib.Path, files: Sequence[Tensors], prefix: str = "") -> NamedTensors:
         """Tensors of files by name; see `NamedTensors`."""
@@ -48,7 +50,7 @@ class Conversion:
     def check(self, values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> None:
         """Raises UserError if a config.json has an unreadable value; a `decoder` may have attention to an encoder."""
         for field, allowed in {**self.required, **({} if decoder else self.encoder_only)}.items():
-            if values.get(field, allowed) not in (allowed, None):
+            if values.get(field, allowed) not in (allowed, None, *self.synonyms.get(field, ())):
                 raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {self.described}")
 
 

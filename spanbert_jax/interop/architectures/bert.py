@@ -222,4 +222,5 @@ def _rename(name: str, root: str, outer: str) -> str:
     return name.removeprefix(outer)
 
 
-BERT = Conversion(NAMES, _REQUIRED, _ENCODER, "classic BERT, as SpanBERT is", rename, read, to_values, _CLASSES)
+BERT = Conversion(NAMES, _REQUIRED, _ENCODER, "classic BERT, as SpanBERT is", rename, read, to_values, _CLASSES,
+                  synonyms={"hidden_act": ("gelu_python",)})  # the same exact GELU, computed by other operations

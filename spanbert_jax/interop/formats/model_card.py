@@ -26,7 +26,7 @@ _USE = {
         ```python
         import onnxruntime
         session = onnxruntime.InferenceSession("DIR/model.onnx")
-        # int64 [batch, sequence] each
+        # int64 [batch, sequence] each; token_type_ids are zeros for single texts
         outputs = session.run(None, {{"input_ids": ..., "attention_mask": ..., "token_type_ids": ...}})
         ```
         """,

@@ -20,8 +20,8 @@ PAIR = "encoder-decoder"  # model_type, in config.json, of an encoder-decoder mo
 # Weight files in a directory; the first that exists is read.
 _TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                          "pytorch_model.bin.index.json")
-_WEIGHTS = (*_TRANSFORMERS_WEIGHTS, "weights.safetensors", "model.pt", "bert_model.ckpt.index")
-_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".index.json")
+_WEIGHTS = (*_TRANSFORMERS_WEIGHTS, "weights.safetensors", "model.pt", "bert_model.ckpt.index", "flax_model.msgpack")
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".index.json", ".msgpack")
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
                     "special_tokens_map.json")
@@ -102,6 +102,9 @@ def _choose(directory: pathlib.Path) -> pathlib.Path:
     if found:
         raise UserError(f"{directory}: several files of weights ({', '.join(path.name for path in found)}); give the "
                         "one that is meant")
+    if checkpoints := sorted(directory.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name)):
+        raise UserError(f"{directory}: no weights in it, only checkpoints of transformers' Trainer; give one of them, "
+                        f"such as {checkpoints[-1]}, the last one")
     raise UserError(f"{directory}: no weights in it; looked for {', '.join(_WEIGHTS)} and for checkpoints of a run")
 
 
