@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError, suggestion
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings
 from spanbert_jax.training.renames import RENAMED, new_name
@@ -110,7 +111,7 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
 def _find_file(path: str, name: str) -> pathlib.Path:
     """A file, or the one of a name of the configs that come with the package; `path` is for messages."""
     shipped = shipped_configs()
-    file = pathlib.Path(name)
+    file = user_path(name)
     if not file.is_file() and name not in shipped:
         raise UserError(f"--config={path}: no such file {name}; {suggestion(file.stem, shipped)}give a file, or a name "
                         f"that `spanbert-jax configs` lists: {', '.join(shipped)}")
