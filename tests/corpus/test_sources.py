@@ -1,6 +1,7 @@
 """Corpus formats: each format, malformed input that is repaired and counted, and one-line errors."""
 import bz2
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -28,6 +29,7 @@ from spanbert_jax.corpus.sources import (
     resolve_sources,
 )
 from spanbert_jax.tasks.files import reading
+from tests.paths import DATA, needs_data
 
 
 def read(path, format, *names):
@@ -138,6 +140,31 @@ def test_files_that_are_not_text_are_refused(make, kind, tmp_path):
                     lambda: resolve_sources([str(path)], "auto")):
         with pytest.raises(UserError, match=f"^{path}: .*{kind}"):
             read_it()
+
+
+@needs_data
+@pytest.mark.parametrize("name, kind", [
+    ("addresses.tar", "a tar archive"), ("ch-binary.html", "HTML or XML"), ("debian.parquet", "a Parquet file"),
+    ("enwiki-excerpt.xml.bz2", "HTML or XML; .* WikiExtractor"), ("handbook-fr.latin1.txt", "WINDOWS-1252"),
+    ("hf-arrow/train/data-00000-of-00002.arrow", "an Arrow stream"), ("mds/shard.00000.mds", "not text in UTF-8"),
+    ("mds-zstd/shard.00000.mds.zstd", "zstd data"), ("novels.jsonl.zst", "zstd data"),
+    ("pages.warc.gz", "a WARC archive"), ("pages.warc.wet.gz", "a WARC archive"),
+    ("policy-chapters.epub", "a zip archive .*epub")])
+def test_real_files_of_other_kinds_are_refused(name, kind):
+    path = DATA / "formats" / name
+    with pytest.raises(UserError, match=f"^{path}: .*{kind}"):
+        resolve_sources([str(path)], "auto")
+
+
+@needs_data
+def test_a_real_table_is_read():
+    path = DATA / "formats" / "paragraphs.csv"  # as a spreadsheet writes it: a byte-order mark and carriage returns
+    file, = resolve_sources([str(path)], "auto")
+    found, issues = read(path, file.format)
+    with open(path, encoding="utf-8-sig", newline="") as table:
+        assert [document.text for document in found] == [
+            row["text"].replace("\r\n", "\n") for row in csv.DictReader(table)]
+    assert len(found) == 32 and set(issues.counts) == {"byte-order marks removed", "files with carriage returns"}
 
 
 @pytest.mark.parametrize("text, encoding, named", [

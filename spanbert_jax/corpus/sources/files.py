@@ -31,6 +31,8 @@ _OTHER_KINDS = (
     (b"PK\x03\x04", "a zip archive (.zip, .docx, .xlsx, .epub)", _UNPACK), (b"PK\x05\x06", "a zip archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", _UNPACK), (b"Rar!\x1a", "a RAR archive", _UNPACK),
     (b"PAR1\x15", "a Parquet file", _TO_JSON), (b"ARROW1\0", "an Arrow file", _TO_JSON),
+    (b"\xff\xff\xff\xff", "an Arrow stream, as `datasets` stores it", _TO_JSON),
+    (b"WARC/1.", "a WARC archive", _EXTRACT),
     (b"SQLite format 3\0", "an SQLite database", _TO_JSON), (b"\x89HDF\r\n", "an HDF5 file", _TO_JSON),
     (b"\x93NUMPY", "a NumPy file", _TO_JSON), (b"%PDF-", "a PDF document", _EXTRACT),
     (b"\xd0\xcf\x11\xe0", "an office document", _EXTRACT), (b"{\\rtf", "an RTF document", _EXTRACT),

@@ -8,7 +8,7 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.corpus.sources.files import without_compression
+from spanbert_jax.corpus.sources.files import first_characters, without_compression
 from spanbert_jax.tasks.files import reading
 
 
@@ -24,9 +24,10 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     """Yields the pairs of a file one by one.
 
     A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
-    which is skipped when it is read itself: a folder or glob may contain both. Other files are tables or JSON lines,
-    see `reading.table`. Pairs with an empty side are left out and counted; without labels, an empty source gives an
-    empty translation.
+    which is skipped when it is read itself: a folder or glob may contain both. Without labels, a file whose name has no
+    ending, such as standard input, has a text per line too if its first line is not that of a table. Other files are
+    tables or JSON lines, see `reading.table`. Pairs with an empty side are left out and counted; without labels, an
+    empty source gives an empty translation.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
@@ -40,7 +41,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     if os.path.exists(_beside(path, target, source)):
         issues.add("files of translations, read together with their sources", path)
         return
-    if without_compression(path).endswith(f".{source}"):
+    if without_compression(path).endswith(f".{source}") or (not with_labels and _has_texts_only(path, source, columns)):
         pairs = _parallel(path, source, target, issues, with_labels)
     else:
         pairs = _table(path, source, target, columns, id_field, issues, with_labels)
@@ -76,6 +77,14 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
                             "table does not name its columns")
         text = reading.field(record, source, location)
         yield location, ids(record, location), text, reading.field(record, target, location) if with_labels else None
+
+
+def _has_texts_only(path: str, source: str, columns: Sequence[str]) -> bool:
+    """Whether a file, whose name has no ending, has a text per line: its first line is not that of a table."""
+    if os.path.splitext(without_compression(path))[1] or columns:
+        return False
+    first = first_characters(path).partition("\n")[0].strip()
+    return not first.startswith("{") and source not in re.split("[\t,]", first)
 
 
 def _beside(path: str, ending: str, other: str) -> str:

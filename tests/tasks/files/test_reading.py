@@ -1,6 +1,8 @@
 """Streaming readers: compared with the json module, and with malicious files."""
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 
@@ -68,6 +70,30 @@ def test_all_table_formats(name, text, tmp_path):
     rows = [row for _, row in reading.table(str(file), issues)]
     assert rows == [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d", "label": "y"}]
     assert issues.counts.get("files with carriage returns", 0) == ("\r" in text)
+
+
+@pytest.mark.parametrize("text", [
+    '{"text": "a", "label": "x"}\n{"text": "b, c", "label": "y"}\n', "text\tlabel\na\tx\nb, c\ty\n",
+    'text,label\na,x\n"b, c",y\n'])
+@pytest.mark.parametrize("compress, ending", [(bytes, ""), (gzip.compress, ".gz"), (bz2.compress, ".bz2"),
+                                              (lzma.compress, ".xz")])
+def test_tables_without_ending_are_told_by_their_first_line(text, compress, ending, tmp_path):
+    file = tmp_path / f"table{ending}"
+    file.write_bytes(compress(text.encode()))
+    assert [row for _, row in reading.table(str(file), DataIssues())] == [
+        {"text": "a", "label": "x"}, {"text": "b, c", "label": "y"}]
+
+
+@pytest.mark.parametrize("data, message", [
+    (b"PK\x03\x04\x14\0", "a zip archive"), ("天地玄黄，宇宙洪荒。".encode("gbk"), "GB18030"),
+    ('{"text": "a"}\n'.encode("utf-16-le") * 9, "iconv -f UTF-16LE")])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.txt", "a"])
+def test_files_that_are_not_utf8_are_refused(data, message, name, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(data)
+    for read in (reading.table, reading.lines, lambda path, issues: reading.json_items(path, "", issues)):
+        with pytest.raises(UserError, match=f"^{file}: .*{message}"):
+            list(read(str(file), DataIssues()))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

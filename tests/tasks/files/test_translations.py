@@ -39,6 +39,11 @@ def test_sources_are_enough_for_prediction(tmp_path):
     assert issues.counts == {"empty sources": 1} and issues.places["empty sources"] == [f"{tmp_path / 'plain.en'}:2"]
     (tmp_path / "lines.jsonl").write_text('{"en": "one"}\n')
     assert read(tmp_path / "lines.jsonl", "en", "de", with_labels=False)[0][0].targets == ()
+    for text, columns in (("one, or\ntwo\n", ()), ('en\n"one, or"\ntwo\n', ()), ("id\ten\n1\tone, or\n2\ttwo\n", ()),
+                          ("1\tone, or\n2\ttwo\n", ("id", "en")), ('{"en": "one, or"}\n{"en": "two"}\n', ())):
+        (tmp_path / "standard-input").write_text(text)
+        found, _ = read(tmp_path / "standard-input", "en", "de", columns, with_labels=False)
+        assert [one.source for one in found] == ["one, or", "two"]
 
 
 def test_each_pair_of_a_folder_with_both_files_is_read_once(tmp_path):
