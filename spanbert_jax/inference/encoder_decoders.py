@@ -1,5 +1,7 @@
 """Encoder-decoder models of transformers, imported and exported with their task and compared with transformers."""
+import dataclasses
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, StoredTask, load_model, save_model, with_overrides
 from spanbert_jax.interop.exporting import Comparison, on_cpu
 from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
+from spanbert_jax.interop.tokenizer_check import check_tokenizer
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.protocol import Model
 
@@ -28,11 +31,11 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
       settings: new values of the task's overridable settings.
 
     Returns:
-      The fine-tuned model, and the difference between its outputs and transformers' on the directory at `path`.
+      The fine-tuned model, and how it and its source tokenizer compare with transformers' on the directory at `path`.
 
     Raises:
       UserError: the directory cannot be read, or is for another task.
-      RunFailed: transformers computes other outputs; nothing is left on disk.
+      RunFailed: transformers computes other outputs, or the written tokenizer gives other ids; nothing is left on disk.
     """
     require_absent_or_empty(out)
     out = user_path(out)
@@ -50,7 +53,12 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
         fine_tuned = FineTuned(StoredTask(name, with_overrides(task, settings or {})), *parts)
     comparison = compare(path, fine_tuned.model, fine_tuned.params)
     save_model(out, fine_tuned)
-    return fine_tuned, comparison
+    try:
+        checked = check_tokenizer(out, fine_tuned.tokenizer, path, comparison.difference is not None)
+    except RunFailed:
+        shutil.rmtree(out)
+        raise
+    return fine_tuned, dataclasses.replace(comparison, tokenizer=checked)
 
 
 def compare(path: pathlib.Path, model: Model, params: Any) -> Comparison:

@@ -11,6 +11,7 @@ from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_laye
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
+from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer
 from tests.transformers_pairs import (
     END,
     KINDS,
@@ -39,6 +40,16 @@ def test_round_trip_through_transformers(kind, width, tmp_path):
     back, same = load_encoder_decoder(tmp_path / "ours")
     assert back == model
     jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+def test_transformers_trains_every_row_but_that_of_padding(tmp_path):
+    model, params = load_encoder_decoder(save_pair(tmp_path / "theirs", *KINDS[0])[1])
+    words = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]"]
+    source = build_tokenizer({word: number for number, word in enumerate(words)}, bert_normalizer(lowercase=False))
+    save_encoder_decoder(model, params, tmp_path / "ours", GenerationSettings(START, END, pad=3, max_length=15), source)
+    again = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours")
+    assert again.encoder.embeddings.word_embeddings.padding_idx == 4
+    assert again.decoder.bert.embeddings.word_embeddings.padding_idx == 3
 
 
 @pytest.mark.parametrize("sharded", [False, True])
