@@ -22,7 +22,8 @@ _TIMEOUT = 3600.0  # seconds; compiling a train step takes minutes
 # Packages whose code changes the compiled program, or how it is read.
 _PACKAGES = ("model", "masking", "pretraining", "training", "planning/compiler")
 # Environment variables with flags for the compilers.
-_FLAGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+_FLAGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS", "JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "JAX_MEMORY_FITTING_EFFORT",
+          "JAX_OPTIMIZATION_LEVEL", "JAX_MEMORY_FITTING_LEVEL")
 # platform: (the module that compiles for it, how it is installed).
 _COMPILERS = {"tpu": ("libtpu", "pip install 'jax[tpu]'"),
               "gpu": ("jax_cuda12_plugin", "pip install --no-deps jax-cuda12-plugin=={jax} jax-cuda12-pjrt=={jax}"),

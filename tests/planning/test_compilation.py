@@ -29,15 +29,19 @@ def worker(monkeypatch, tmp_path):
     return state
 
 
-def test_results_are_cached_until_the_request_or_the_code_changes(worker, monkeypatch):
+def test_results_are_cached_until_the_request_the_flags_or_the_code_change(worker, monkeypatch):
     for _ in range(2):
         assert compilation.run_compiler(CPU, {"x": 1}) == {"cycles": {}}
     assert worker["calls"] == 1
     compilation.run_compiler(CPU, {"x": 2})
     assert worker["calls"] == 2
-    monkeypatch.setattr(compilation, "_code_hash", lambda: "of another version")
+    monkeypatch.setenv("JAX_OPTIMIZATION_LEVEL", "O1")
     compilation.run_compiler(CPU, {"x": 1})
     assert worker["calls"] == 3
+    monkeypatch.delenv("JAX_OPTIMIZATION_LEVEL")
+    monkeypatch.setattr(compilation, "_code_hash", lambda: "of another version")
+    compilation.run_compiler(CPU, {"x": 1})
+    assert worker["calls"] == 4
 
 
 def test_errors_are_raised_and_not_cached(worker):

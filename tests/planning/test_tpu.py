@@ -2,7 +2,6 @@
 
 The layers are scanned here: unrolled layers, which runs use, take minutes to compile.
 """
-import concurrent.futures
 import importlib.util
 import math
 
@@ -20,8 +19,10 @@ from spanbert_jax.training.state import init_params
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler (libtpu) is not "
                                 "installed: pip install 'jax[tpu]'")
-# Bytes, measured with jax 0.10.2 and libtpu 0.0.42.1 on this program.
-EXPECTED_TEMPORARIES = {"base": 2.54e9, "large": 4.25e9}
+# Bytes, measured with jax 0.10.2 and libtpu 0.0.42.1 on these programs.
+EXPECTED_TEMPORARIES = {"base": 2.75e9, "large": 4.25e9}
+# Least share of the chip's peak. Base is compiled quickly, and its matrix products are slow.
+LEAST_UTILIZATION = {"base": 0.06, "large": 0.2}
 TOPOLOGY, ROWS = parse_topology("v5e:2x2"), 8
 
 
@@ -32,12 +33,16 @@ def plan_run(name: str, *overrides: str) -> Plan:
 
 @pytest.fixture(scope="module")
 def plans() -> dict[str, Plan]:
-    """Base with the whole state on every chip, large with parameters sharded over 2 chips and ZeRO-1."""
+    """Large as users compile it, sharded over 2 chips and with ZeRO-1; base with the whole state on every chip.
+
+    For base the compiler makes the least effort, which takes a third of the time: it skips the search for fast matrix
+    products.
+    """
     batch = f"--config.train.batch_size={ROWS * TOPOLOGY.chips}"
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        base = pool.submit(plan_run, "base", batch)
-        large = pool.submit(plan_run, "large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")
-        return {"base": base.result(), "large": large.result()}
+    large = plan_run("large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")
+        return {"base": plan_run("base", batch), "large": large}
 
 
 def parameter_bytes(size: str) -> int:
@@ -83,9 +88,9 @@ def test_gradients_are_reduced_once(plans):
 
 
 def test_the_estimate_is_below_the_peak_of_the_chip(plans):
-    for plan in plans.values():
+    for name, plan in plans.items():
         time = plan.time
-        assert 0.2 < time.utilization(raw=True) < time.utilization(raw=False) < 1
+        assert LEAST_UTILIZATION[name] < time.utilization(raw=True) < time.utilization(raw=False) < 1
         assert time.utilization(raw=False, communication=True) < time.utilization(raw=False)
         # Matrix products take at least the time at the peak; those of attention are in the kernels.
         attention = 3 * 4.0 * ROWS * 512 * 512 * plan.step.heads * 64 * sum(plan.step.kernels.values()) / 2
