@@ -1,4 +1,5 @@
 """Static checks of the package, the configs and launch/: ruff for lint and import order, mypy for types."""
+import configparser
 import pathlib
 import re
 import subprocess
@@ -15,23 +16,29 @@ def test_ruff_finds_nothing():
     assert not ruff, ruff
 
 
+SNIPPET = "snippet.py"
+
+
 @pytest.fixture(scope="module")
-def mypy_cache(pytestconfig) -> pathlib.Path:
-    """pytest's own cache folder, so that only the first call on a machine checks every file."""
-    return pytestconfig.cache.mkdir("mypy")
-
-
-def test_mypy_finds_nothing(mypy_cache):
-    mypy = _run("mypy", f"--cache-dir={mypy_cache}", "--no-error-summary")
-    assert not mypy, mypy
-
-
-def test_public_names_keep_their_types(mypy_cache, tmp_path):
-    names = spanbert_jax.__all__
-    snippet = tmp_path / "snippet.py"
+def mypy_lines(pytestconfig, tmp_path_factory) -> list[str]:
+    """What mypy prints about all files and a snippet that uses each public name."""
+    snippet = tmp_path_factory.mktemp("types") / SNIPPET
     snippet.write_text("import spanbert_jax\nspanbert_jax.train(no_such_argument=1)\n"
-                       + "".join(f"reveal_type(spanbert_jax.{name})\n" for name in names))
-    output = _run("mypy", f"--cache-dir={mypy_cache}", str(snippet))
+                       + "".join(f"reveal_type(spanbert_jax.{name})\n" for name in spanbert_jax.__all__))
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".mypy.ini")
+    # pytest's own cache folder, so that only the first call on a machine checks every file.
+    return _run("mypy", f"--cache-dir={pytestconfig.cache.mkdir('mypy')}", "--no-error-summary",
+                *config["mypy"]["files"].split(", "), str(snippet)).splitlines()
+
+
+def test_mypy_finds_nothing(mypy_lines):
+    found = [line for line in mypy_lines if SNIPPET not in line]
+    assert not found, "\n".join(found)
+
+
+def test_public_names_keep_their_types(mypy_lines):
+    names, output = spanbert_jax.__all__, "\n".join(mypy_lines)
     assert 'Unexpected keyword argument "no_such_argument" for "train"' in output
     types = re.findall(r'Revealed type is "(.*)"', output)
     assert len(types) == len(names)
