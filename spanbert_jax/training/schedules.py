@@ -62,7 +62,8 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
     shape = SCHEDULES[name]
 
     def schedule(count: jax.Array) -> jax.Array:
-        step = jnp.minimum(jnp.asarray(count, jnp.float32) + 1, total)
-        return peak * jnp.where(step <= warmup, step / max(warmup, 1), shape(step, total, warmup, decay, final))
+        step = jnp.asarray(count, jnp.float32) + 1
+        later = shape(jnp.minimum(step, total), total, warmup, decay, final)
+        return peak * jnp.where(step <= warmup, step / max(warmup, 1), later)
 
     return schedule

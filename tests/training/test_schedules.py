@@ -1,5 +1,7 @@
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,6 +35,12 @@ def test_cosine_and_constant():
     expected = [1.0 * (1 + math.cos(math.pi * n / 100)) for n in range(11, 101)]
     np.testing.assert_allclose(rates("cosine")[10:], expected, rtol=1e-5, atol=1e-6)
     assert (rates("constant")[10:] == 2.0).all()
+
+
+def test_runs_at_a_constant_rate_share_their_programs_whatever_their_length():
+    programs = {jax.jit(learning_rate_schedule("constant", 2.0, total, 10, 0, 0.0)).lower(jnp.int32(0)).as_text()
+                for total in (50, 100)}
+    assert len(programs) == 1
 
 
 def test_warmup_stable_decay():
