@@ -1,6 +1,7 @@
 """The masker compared with distributions measured on the reference implementation."""
 import functools
 import json
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -27,6 +28,14 @@ def _settings_of(settings: dict) -> MaskingSettings:
         geometric_p=settings["geometric_p"], span_lower=settings["span_lower"], span_upper=settings["span_upper"],
         replacement=REPLACEMENT[settings["replacement"]], endpoints=settings["endpoints"],
         max_span_positions=settings["max_pair_targets"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimized_maskers() -> Iterator[None]:
+    """Thousands of long blocks take longer to mask than to compile for, unlike elsewhere in the tests."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @functools.cache
