@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.generation.incremental import DecodeState, IncrementalDecoder, unstack_layers
-from spanbert_jax.generation.next_token import apply_rules, filter_logits
+from spanbert_jax.generation.next_token import apply_rules, filter_logits, sample_tokens
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
@@ -30,6 +30,13 @@ def test_the_end_is_forbidden_before_the_minimum_length(step, forbidden):
     scores = apply_rules(jnp.zeros((1, 1, 12)), jnp.zeros((1, 1, 10), jnp.int32), jnp.asarray(step), settings)
     assert np.isneginf(scores[0, 0, END]) == forbidden
     assert not np.isneginf(np.delete(scores[0, 0], END)).any()
+
+
+def test_draws_of_different_steps_are_independent():
+    settings, keys = GenerationSettings(START, END, PAD, 2, sample=True), jax.random.split(jax.random.key(0), 4000)
+    first, second = (sample_tokens(jnp.zeros((4000, 4)), keys, jnp.asarray(step), settings) for step in (0, 1))
+    found = np.bincount(np.asarray(4 * first + second), minlength=16) / 4000  # pairs, each with probability 1/16
+    assert np.abs(found - 1 / 16).max() < 5 * np.sqrt(1 / 16 * 15 / 16 / 4000)
 
 
 @pytest.fixture(scope="module")
