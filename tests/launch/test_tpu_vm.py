@@ -45,8 +45,10 @@ class Play:
 
     def start(self, *arguments):
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        # A shell cannot trap a signal that was ignored when it started, as in jobs that run in the background.
         process = subprocess.Popen([ROOT / "launch" / "tpu_vm.sh", *arguments], cwd=self.folder, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path})
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path},
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.started.append(process)
         return process
 
