@@ -26,8 +26,8 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
     A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
     which is skipped when it is read itself: a folder or glob may contain both. Without labels, a file whose name has no
     ending, such as standard input, has a text per line too if its first line is not that of a table. Other files are
-    tables or JSON lines, see `reading.table`. Pairs with an empty side are left out and counted; without labels, an
-    empty source gives an empty translation.
+    tables or JSON lines, see `reading.table`; a JSON object may have the texts in {"translation": {...}}. Pairs with an
+    empty side are left out and counted; without labels, an empty source gives an empty translation.
 
     Args:
       source, target: names of the columns, or endings of the files' names.
@@ -55,10 +55,16 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
 
 def parse_translation(inputs: str | Mapping[str, Any], source: str, location: str, issues: DataIssues) -> Translation:
     """An input without translation, from a text, or from a text by the name of its column."""
-    text = reading.field({source: inputs} if isinstance(inputs, str) else dict(inputs), source, location)
+    text = reading.field({source: inputs} if isinstance(inputs, str) else _fields(inputs), source, location)
     if not text.strip():
         issues.add("empty sources", location)
     return Translation(location, location, location, text, ())
+
+
+def _fields(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a record, with those of {"translation": {...}}."""
+    nested = record.get("translation")
+    return {**record, **nested} if isinstance(nested, dict) else record
 
 
 def _words(text: str) -> str:
@@ -70,13 +76,14 @@ def _table(path: str, source: str, target: str, columns: Sequence[str], id_field
            with_labels: bool) -> Iterator[tuple[str, str, str, str | None]]:
     ids = reading.IdReader(id_field, optional=False, unique=with_labels)
     for location, record in reading.table(path, issues, columns):
-        if source not in record:
-            there = ", ".join(map(repr, record)) or "none"
+        fields = _fields(record)
+        if source not in fields:
+            there = ", ".join(map(repr, fields)) or "none"
             raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and "
                             f"target, or config.task.columns=\"({source!r},{target!r})\" where the first line of a "
                             "table does not name its columns")
-        text = reading.field(record, source, location)
-        yield location, ids(record, location), text, reading.field(record, target, location) if with_labels else None
+        text = reading.field(fields, source, location)
+        yield location, ids(record, location), text, reading.field(fields, target, location) if with_labels else None
 
 
 def _has_texts_only(path: str, source: str, columns: Sequence[str]) -> bool:

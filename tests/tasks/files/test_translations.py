@@ -22,9 +22,12 @@ def test_all_formats_give_the_same_pairs(tmp_path):
     (tmp_path / "named.tsv").write_text("en\tde\n" + rows, encoding="utf-8")
     (tmp_path / "bare.tsv.gz").write_bytes(gzip.compress(rows.encode()))
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps({"en": a, "de": b}) + "\n" for a, b in PAIRS))
+    nested = [{"translation": {"en": source, "de": target}} for source, target in PAIRS]
+    (tmp_path / "nested.json").write_text("".join(json.dumps(record) + "\n" for record in nested))
+    (tmp_path / "array.json").write_text(json.dumps(nested))
     (tmp_path / "plain.en").write_text("".join(f"{source}\n" for source, _ in PAIRS))
     (tmp_path / "plain.de").write_text("".join(f"{target}\n" for _, target in PAIRS), encoding="utf-8")
-    for name in ("named.tsv", "bare.tsv.gz", "lines.jsonl", "plain.en"):
+    for name in ("named.tsv", "bare.tsv.gz", "lines.jsonl", "nested.json", "array.json", "plain.en"):
         found, issues = read(tmp_path / name, "en", "de", ("en", "de") if name.startswith("bare") else ())
         assert [(one.source, *one.targets) for one in found] == PAIRS and not issues.counts
     # Sentences of the same words are held back together.
@@ -44,6 +47,7 @@ def test_sources_are_enough_for_prediction(tmp_path):
         (tmp_path / "standard-input").write_text(text)
         found, _ = read(tmp_path / "standard-input", "en", "de", columns, with_labels=False)
         assert [one.source for one in found] == ["one, or", "two"]
+    assert parse_translation({"translation": {"en": "one"}}, "en", "input 1", DataIssues()).source == "one"
 
 
 def test_each_pair_of_a_folder_with_both_files_is_read_once(tmp_path):
