@@ -1,4 +1,4 @@
-"""The tasks of GLUE: columns of the official TSV files, metrics, and submission files."""
+"""The tasks of GLUE: columns of the official TSV files and of those of `datasets`, metrics, and submission files."""
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,8 @@ from spanbert_jax.tasks.protocol import Example, Prediction
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
 _INFERENCE = ("contradiction", "entailment", "neutral")
+_NUMBERED_INFERENCE = ("entailment", "neutral", "contradiction")
+_PREMISE = {"premise": "sentence1", "hypothesis": "sentence2"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,9 @@ class GlueTask:
     test_header: tuple[str, ...] = ()  # header line of those files that have one, if others do not
     broken: bool = False  # whether the official files have lines with a wrong number of fields, which are skipped
     undecided: str | None = None  # the label of examples on which the annotators disagree
+    # What is called otherwise by the library `datasets`: official columns by its names, and classes by its numbers.
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    numbered: tuple[str, ...] = ()
 
     @property
     def regression(self) -> bool:
@@ -41,21 +46,30 @@ TASKS = {
     "cola": GlueTask({"": "CoLA"}, "sentence", "", "label", _BINARY, "matthews",
                      headerless=("source", "label", "star", "sentence"), test_header=("index", "sentence")),
     "sst2": GlueTask({"": "SST-2"}, "sentence", "", "label", _BINARY, "accuracy"),
-    "mrpc": GlueTask({"": "MRPC"}, "#1 String", "#2 String", "Quality", _BINARY, "accuracy_f1"),
-    "stsb": GlueTask({"": "STS-B"}, "sentence1", "sentence2", "score", (), "pearson_spearman"),
+    "mrpc": GlueTask({"": "MRPC"}, "#1 String", "#2 String", "Quality", _BINARY, "accuracy_f1",
+                     renamed={"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"}),
+    "stsb": GlueTask({"": "STS-B"}, "sentence1", "sentence2", "score", (), "pearson_spearman",
+                     renamed={"label": "score"}),
     "qqp": GlueTask({"": "QQP"}, "question1", "question2", "is_duplicate", _BINARY, "accuracy_f1", id="id",
-                    broken=True),
+                    broken=True, renamed={"label": "is_duplicate"}),
     "mnli": GlueTask({"diagnostic": "AX", "mismatched": "MNLI-mm", "": "MNLI-m"}, "sentence1", "sentence2",
-                     "gold_label", _INFERENCE, "accuracy", undecided="-"),
-    "qnli": GlueTask({"": "QNLI"}, "question", "sentence", "label", _ENTAILMENT, "accuracy"),
-    "rte": GlueTask({"": "RTE"}, "sentence1", "sentence2", "label", _ENTAILMENT, "accuracy"),
+                     "gold_label", _INFERENCE, "accuracy", undecided="-", renamed=_PREMISE | {"label": "gold_label"},
+                     numbered=_NUMBERED_INFERENCE),
+    "qnli": GlueTask({"": "QNLI"}, "question", "sentence", "label", _ENTAILMENT, "accuracy",
+                     numbered=_ENTAILMENT),
+    "rte": GlueTask({"": "RTE"}, "sentence1", "sentence2", "label", _ENTAILMENT, "accuracy",
+                    numbered=_ENTAILMENT),
     "wnli": GlueTask({"": "WNLI"}, "sentence1", "sentence2", "label", _BINARY, "accuracy"),
-    "ax": GlueTask({"": "AX"}, "sentence1", "sentence2", "label", _INFERENCE, "matthews"),
+    "ax": GlueTask({"": "AX"}, "sentence1", "sentence2", "label", _INFERENCE, "matthews", renamed=_PREMISE,
+                   numbered=_NUMBERED_INFERENCE),
 }
 
 
 def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file:line" and the fields by name of each line of an official TSV file, without quoting.
+    """Yields "file:line" and the fields by name of each example.
+
+    JSON and CSV files are read by `reading.table`, all others as official TSV files, without quoting. The columns and
+    numbers of classes of the library `datasets` become the official ones.
 
     Args:
       with_labels: lines that are broken or have no agreed label are left out and counted.
@@ -63,6 +77,26 @@ def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
     Raises:
       UserError: the file cannot be read, or a line has more or fewer fields than there are columns.
     """
+    is_table = reading.is_json(path) or reading.without_compression(path).lower().endswith(".csv")
+    for location, record in reading.table(path, issues) if is_table else _tsv(path, task, issues, with_labels):
+        record = _official(record, task)
+        if with_labels and task.undecided is not None and record.get(task.label) == task.undecided:
+            issues.add("examples without an agreed label, left out", location)
+            continue
+        yield location, record
+
+
+def _official(record: Mapping[str, Any], task: GlueTask) -> dict[str, Any]:
+    """A record with the official names."""
+    renamed = {"idx": task.id, **task.renamed}
+    record = {renamed.get(name, name): value for name, value in record.items()}
+    if task.numbered and isinstance(label := record.get(task.label), (int, str)):
+        names = {str(number): name for number, name in enumerate(task.numbered)}
+        record[task.label] = names.get(str(label), str(label))
+    return record
+
+
+def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     columns: tuple[str, ...] = ()
     for number, line in reading.lines(path, issues):
         location, fields = f"{path}:{number}", line.split("\t")
@@ -79,11 +113,7 @@ def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
                                 f"({', '.join(columns)}); fix the line")
             issues.add("lines with a wrong number of fields, left out", location)
             continue
-        record = dict(zip(columns, fields))
-        if with_labels and task.undecided is not None and record.get(task.label) == task.undecided:
-            issues.add("examples without an agreed label, left out", location)
-            continue
-        yield location, record
+        yield location, dict(zip(columns, fields))
 
 
 def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:

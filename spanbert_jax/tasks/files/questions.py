@@ -113,9 +113,8 @@ def _records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any
     if key == "data":
         key = next((key for key in reading.first_keys(path, "data.item") if key in ("paragraphs", *_FIELDS)), "")
         return reading.numbered_json_items(path, "data", issues) if key in _FIELDS else None
-    if key or reading.is_json_lines(path):
-        return reading.json_lines(path, issues)
-    return reading.numbered_json_items(path, "", issues) if reading.first_characters(path).startswith("[") else None
+    is_records = key or reading.is_json_lines(path) or reading.first_characters(path).startswith("[")
+    return reading.json_records(path, issues) if is_records else None
 
 
 def _questions(records: Iterable[tuple[str, dict[str, Any]]], issues: DataIssues,

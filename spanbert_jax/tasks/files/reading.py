@@ -46,6 +46,11 @@ def is_json_lines(path: str) -> bool:
     return ending.lower() in _JSON_LINES if ending else first_characters(path).startswith("{")
 
 
+def is_json(path: str) -> bool:
+    """Whether a file is JSON lines or JSON, likewise."""
+    return is_json_lines(path) or without_compression(path).lower().endswith(".json")
+
+
 def resolve_files(paths: str) -> list[str]:
     """The files of a comma-separated list of files, folders and globs. Raises UserError if there is none."""
     named = split_paths(paths)
@@ -114,6 +119,12 @@ def numbered_json_items(path: str, array: str, issues: DataIssues) -> Iterator[t
         if not isinstance(record, dict):
             raise UserError(f"{path}: record {number} is {record!r:.80}; it must be an object")
         yield f"{path}:{number}", record
+
+
+def json_records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file:number" and fields of each object of a JSON file: an object per line, or an array of objects."""
+    is_array = not is_json_lines(path) and first_characters(path).startswith("[")
+    return numbered_json_items(path, "", issues) if is_array else json_lines(path, issues)
 
 
 def first_keys(path: str, place: str = "") -> Iterator[str]:
@@ -213,8 +224,8 @@ def _explain(path: str, issues: DataIssues) -> str:
 def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
-    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files have an object per line,
-    or an array of objects; all others are CSV with quoting.
+    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files are those of
+    `json_records`; all others are CSV with quoting.
 
     Args:
       names: of the columns, for a file without a header line.
@@ -223,11 +234,8 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
       UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
         same name.
     """
-    kind = without_compression(path).lower()
-    if is_json_lines(path) or (kind.endswith(".json") and not first_characters(path).startswith("[")):
-        yield from json_lines(path, issues)
-    elif kind.endswith(".json"):
-        yield from numbered_json_items(path, "", issues)
+    if is_json(path):
+        yield from json_records(path, issues)
     else:
         for line, row in table_rows(path, _has_tabs(path), issues, list(names)):
             yield f"{path}:{line}", row

@@ -1,5 +1,6 @@
 """GLUE: small files in every official format, skipped lines, and submission files."""
 import gzip
+import json
 
 import pytest
 
@@ -109,6 +110,36 @@ def test_classes_and_metric(name, tmp_path):
     assert (fitted_values(taught), taught.metric) == ({"labels": ORDER[name]}, METRICS.get(name, "accuracy"))
     guess = {"value": 1.0} if name == "stsb" else {"label": ORDER[name][0]}
     assert taught.metric in taught.score(examples, [{"id": e.id, **guess} for e in examples])
+
+
+# Records as `datasets` writes them: fields in JSON, and (id, text, second, label) read.
+RECORDS = {
+    "cola": ({"sentence": "Our friends won't buy.", "label": 1, "idx": 0}, ("0", "Our friends won't buy.", None, "1")),
+    "sst2": ({"sentence": 'hide "new', "label": 0, "idx": 3}, ("3", 'hide "new', None, "0")),
+    "mrpc": ({"sentence1": "One, a.", "sentence2": "Two.", "label": 1, "idx": 2}, ("2", "One, a.", "Two.", "1")),
+    "stsb": ({"sentence1": "A", "sentence2": "B", "label": 3.8, "idx": 2}, ("2", "A", "B", 3.8)),
+    "qqp": ({"question1": "How?", "question2": "Why?", "label": 0, "idx": 9}, ("9", "How?", "Why?", "0")),
+    "mnli": ({"premise": "A", "hypothesis": "B", "label": 1, "idx": 4}, ("4", "A", "B", "neutral")),
+    "qnli": ({"question": "Q", "sentence": "S", "label": 1, "idx": 5}, ("5", "Q", "S", "not_entailment")),
+    "rte": ({"sentence1": "A", "sentence2": "B", "label": 0, "idx": 6}, ("6", "A", "B", "entailment")),
+    "wnli": ({"sentence1": "A", "sentence2": "B", "label": 1, "idx": 7}, ("7", "A", "B", "1")),
+    "ax": ({"premise": "A", "hypothesis": "B", "label": 2, "idx": 8}, ("8", "A", "B", "contradiction"))}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_records_of_datasets(name, tmp_path):
+    record, expected = RECORDS[name]
+    unlabelled = record | {"label": -1 if name != "stsb" else -1.0, "idx": 99}
+    rows = [",".join(f'"{str(value).replace(chr(34), chr(34) * 2)}"' for value in row.values())
+            for row in (record, unlabelled)]
+    contents = {"train.csv": "\n".join([",".join(record), *rows]), "train.json": json.dumps([record, unlabelled]),
+                "train.jsonl": f"{json.dumps(record)}\n{json.dumps(unlabelled)}\n"}
+    for file, content in contents.items():
+        examples, _ = read(name, write(tmp_path / file, content))
+        assert [(e.id, e.text, e.second, e.label) for e in examples[:1]] == [expected], file
+        assert len(examples) == 1 or name == "stsb"
+        examples, _ = read(name, tmp_path / file, with_labels=False)
+        assert [(e.id, e.text, e.second) for e in examples] == [expected[:3], ("99", *expected[1:3])]
 
 
 def test_broken_lines_of_qqp_are_skipped(tmp_path):
