@@ -12,7 +12,6 @@ In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below)
 import argparse
 import json
 import os
-import pathlib
 import re
 import sys
 import time
@@ -26,6 +25,7 @@ from spanbert_jax.commands.arguments import add_process_arguments, join_processe
 from spanbert_jax.commands.config_files import as_run_config, load_config
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.settings import Settings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _stored_config(workdir: str) -> str:
     """The stored config of the run in a workdir. Raises UserError if there is none."""
     from spanbert_jax.training.config import CONFIG_FILE
-    file = pathlib.Path(workdir) / CONFIG_FILE
+    file = user_path(workdir) / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"--workdir={workdir}: holds no run to continue; give --config too, to start one")
     return str(file)
@@ -146,8 +146,8 @@ def format_result(config: "RunConfig", result: "RunResult") -> str:
         f"  tensorboard --logdir {result.workdir}",
         "      the curves of this run (pip install tensorboard)",
         "  spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000",
-        "  spanbert-jax train --config configs/base.py --config.data.path=corpora/mine --workdir runs/base",
-        "      the published model on your own text"]
+        "  spanbert-jax train --config own_text:corpus=corpora/mine --workdir runs/mine",
+        "      a model of your own text, sized by the corpus and this machine"]
     return "\n".join(lines)
 
 
