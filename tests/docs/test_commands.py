@@ -38,6 +38,7 @@ def test_there_are_commands_to_check():
 
 
 def _spanbert_jax(words):
+    words = words[:words.index(">")] if ">" in words else words
     name = words[0]
     assert name in COMMANDS
     command = importlib.import_module(f"spanbert_jax.commands.{name}{'_' * keyword.iskeyword(name)}")
