@@ -1,8 +1,9 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
-`prepare`, `plan`, `train`, `sweep`, `evaluate`, `predict` and `fill` do what the commands of the same names do.
-`load_config` reads a config file. `pipeline` gives a fine-tuned model as a function of texts. `from_pretrained`,
-`load_tokenizer` and `save_pretrained` bring weights in and out. An argument of a wrong type raises UserError.
+`prepare`, `plan`, `train`, `sweep`, `evaluate`, `predict`, `import_`, `export` and `fill` do what the commands of these
+names do, and `list_checkpoints` what `checkpoints` does. `load_config` reads a config file, `pipeline` gives a
+fine-tuned model as a function of texts. `from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and
+out. An argument of a wrong type raises UserError.
 """
 import importlib
 import inspect
@@ -15,7 +16,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "prepare": "spanbert_jax.corpus", "plan": "spanbert_jax.commands.plan", "train": "spanbert_jax.commands.train",
     "sweep": "spanbert_jax.commands.sweep", "evaluate": "spanbert_jax.commands.evaluate",
-    "predict": "spanbert_jax.commands.predict", "fill": "spanbert_jax.tasks.filling",
+    "predict": "spanbert_jax.commands.predict", "import_": "spanbert_jax.commands.import_",
+    "export": "spanbert_jax.commands.export", "fill": "spanbert_jax.tasks.filling",
+    "list_checkpoints": "spanbert_jax.commands.checkpoints",
     "default_config": "spanbert_jax.pretraining.config",
     "default_task_config": "spanbert_jax.finetuning.config", "small_start": "spanbert_jax.finetuning.config",
     "parse_argument": "spanbert_jax.training.config", "load_config": "spanbert_jax.commands.config_files",
@@ -26,8 +29,11 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 if TYPE_CHECKING:  # the same names, for type checkers and completion
+    from spanbert_jax.commands.checkpoints import list_checkpoints
     from spanbert_jax.commands.config_files import load_config
     from spanbert_jax.commands.evaluate import evaluate
+    from spanbert_jax.commands.export import export
+    from spanbert_jax.commands.import_ import import_
     from spanbert_jax.commands.plan import plan
     from spanbert_jax.commands.predict import predict
     from spanbert_jax.commands.sweep import sweep

@@ -65,10 +65,9 @@ def test_train_takes_configs_of_both_kinds(config, tmp_path, monkeypatch):
     calls = []
     for module, name in (("finetuning", "finetune"), ("pretraining", "train")):
         monkeypatch.setattr(f"spanbert_jax.{module}.run.{name}", lambda *args, name=name, **options: calls.append(
-            (name, args[1], options)))
+            (name, args[1], options["force"], options["time_limit"])))
     made = config()
     spanbert_jax.train(made, tmp_path, force=True)
     spanbert_jax.train(ml_collections.FrozenConfigDict(made), tmp_path, time_limit=3)
     name = "finetune" if "task" in made else "train"
-    assert calls == [(name, tmp_path, {"force": True, "time_limit": 0.0}),
-                     (name, tmp_path, {"force": False, "time_limit": 3})]
+    assert calls == [(name, tmp_path, True, 0.0), (name, tmp_path, False, 3)]

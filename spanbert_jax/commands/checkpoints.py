@@ -28,8 +28,8 @@ from spanbert_jax.common.formatting import format_bytes
 from spanbert_jax.common.paths import user_path
 
 
-def checkpoints(workdir: str | os.PathLike, *, verify: bool = False,
-                on_bytes: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
+def list_checkpoints(workdir: str | os.PathLike, *, verify: bool = False,
+                     on_bytes: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
     """Lists the checkpoints of a run.
 
     Args:
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists the checkpoints, and verifies them with `--verify`."""
-    found = _verify_with_progress(args.workdir) if args.verify else checkpoints(args.workdir)
+    found = _verify_with_progress(args.workdir) if args.verify else list_checkpoints(args.workdir)
     if args.json:
         print(json.dumps(found))
     else:
@@ -94,7 +94,7 @@ def _verify_with_progress(workdir: str) -> dict[str, Any]:
             *rich.progress.Progress.get_default_columns(), rich.progress.TransferSpeedColumn(), console=console,
             transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("verifying", total=total)
-        found = checkpoints(workdir, verify=True, on_bytes=lambda count: bar.advance(task, count))
+        found = list_checkpoints(workdir, verify=True, on_bytes=lambda count: bar.advance(task, count))
         done = bar.tasks[0].completed
     seconds = max(time.monotonic() - began, 1e-9)
     console.print(f"read {format_bytes(done)} at {format_bytes(done / seconds)}/s")

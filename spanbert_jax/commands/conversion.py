@@ -1,4 +1,5 @@
 """Writing models in other formats, for `import` and `export`."""
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,25 @@ from spanbert_jax.interop.exporting import Comparison, export
 from spanbert_jax.interop.pretrained import NoTokenizer, Pretrained, find_tokenizer, load_params
 
 
-def convert_encoder(pretrained: Pretrained, out: str, format: str, tokenizer: str | None, facts: dict[str, Any] | None,
-                    original: pathlib.Path | None = None, stored: StoredTask | None = None) -> int:
-    """Writes an encoder model in a format, and prints its size and the files.
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A model that was written."""
+    out: pathlib.Path  # the directory
+    description: str  # what the model is
+    comparison: Comparison | None  # of the written model with the original
+
+    def print(self) -> None:
+        """Prints what the model is, the comparison, and the files."""
+        print(*filter(None, (self.description, self.comparison)), f"Written: {self.out}", sep="\n")
+        for path in sorted(self.out.rglob("*")):
+            if path.is_file():
+                print(f"  {path.relative_to(self.out)}  {format_bytes(path.stat().st_size)}")
+
+
+def convert_encoder(pretrained: Pretrained, out: str | pathlib.Path, format: str, tokenizer: str | pathlib.Path | None,
+                    facts: dict[str, Any] | None, original: pathlib.Path | None = None,
+                    stored: StoredTask | None = None) -> Converted:
+    """Writes an encoder model in a format.
 
     Args:
       tokenizer: file of the tokenizer, if the model comes without one.
@@ -29,34 +46,26 @@ def convert_encoder(pretrained: Pretrained, out: str, format: str, tokenizer: st
         if format == "huggingface":
             files = task_files(stored, pretrained.path)
     config, step = model.config, f", step {facts['step']:,}" if facts and "step" in facts else ""
-    print(f"{pretrained.path}{step}: {config.num_layers} layers of width {config.width}, {config.num_heads} attention "
-          f"heads, {config.vocab_size:,} vocabulary entries, {config.max_positions:,} positions; "
-          f"{', '.join(model.head.parts)}")
+    lines = [f"{pretrained.path}{step}: {config.num_layers} layers of width {config.width}, {config.num_heads} "
+             f"attention heads, {config.vocab_size:,} vocabulary entries, {config.max_positions:,} positions; "
+             f"{', '.join(model.head.parts)}"]
     found, why_none = find_tokenizer(pretrained, tokenizer)
     if why_none and stored:
         raise NoTokenizer(why_none)
     if why_none:
-        print(f"without a tokenizer: {why_none}")
+        lines.append(f"without a tokenizer: {why_none}")
     params = load_params(pretrained, model)
-    return _print_files(out, export(model, params, out, format, found, facts, original=original, files=files))
+    comparison = export(model, params, out, format, found, facts, original=original, files=files)
+    return Converted(user_path(out), "\n".join(lines), comparison)
 
 
-def convert_encoder_decoder(path: pathlib.Path, out: str, task: str | None, tokenizer: str | None,
-                            settings: Mapping[str, Any] | None = None) -> int:
-    """Writes an encoder-decoder model by `inference.encoder_decoders.convert`, and prints its size and the files."""
+def convert_encoder_decoder(path: pathlib.Path, out: str | pathlib.Path, task: str | None,
+                            tokenizer: str | pathlib.Path | None,
+                            settings: Mapping[str, Any] | None = None) -> Converted:
+    """Writes an encoder-decoder model by `inference.encoder_decoders.convert`."""
     fine_tuned, comparison = convert(path, out, task, tokenizer, settings)
     encoder, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
-    print(f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "
-          f"{encoder.vocab_size:,} vocabulary entries, decoder of {decoder.num_layers} layers of width {decoder.width} "
-          f"and {decoder.vocab_size:,} vocabulary entries")
-    return _print_files(out, comparison)
-
-
-def _print_files(out: str, comparison: Comparison | None) -> int:
-    if comparison:
-        print(comparison)
-    print(f"Written: {out}")
-    for path in sorted(user_path(out).rglob("*")):
-        if path.is_file():
-            print(f"  {path.relative_to(user_path(out))}  {format_bytes(path.stat().st_size)}")
-    return 0
+    description = (f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "
+                   f"{encoder.vocab_size:,} vocabulary entries, decoder of {decoder.num_layers} layers of width "
+                   f"{decoder.width} and {decoder.vocab_size:,} vocabulary entries")
+    return Converted(user_path(out), description, comparison)

@@ -13,9 +13,53 @@ EncoderDecoderModel (BERT with BERT or with GPT-2), and names on the Hugging Fac
 imported model and that of transformers are compared on the same inputs; if their outputs differ, the import is deleted.
 """
 import argparse
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from spanbert_jax.cluster.exit_codes import DONE
 from spanbert_jax.commands.arguments import add_task_settings, add_tokenizer
 from spanbert_jax.common.errors import UserError
+
+if TYPE_CHECKING:
+    from spanbert_jax.commands.conversion import Converted
+
+
+def import_(source: str | pathlib.Path, out: str | pathlib.Path, *, tokenizer: str | pathlib.Path | None = None,
+            task: str | None = None, settings: Mapping[str, Any] | None = None) -> "Converted":
+    """Writes a model of any kind as a directory for transformers, and compares both.
+
+    Args:
+      source: a directory, file, archive, TensorFlow checkpoint, or name on the Hugging Face hub.
+      out: directory to create.
+      tokenizer: file of the tokenizer, if the model comes without one.
+      task: the task of a model that was fine-tuned elsewhere, such as "question_answering" or "summarization".
+      settings: new values of overridable settings of the task.
+
+    Raises:
+      UserError: a file or an argument is wrong.
+      RunFailed: the outputs differ; nothing is left of the import then.
+    """
+    from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
+    from spanbert_jax.common.directories import require_absent_or_empty
+    from spanbert_jax.inference.model_folder import find_task, import_task
+    from spanbert_jax.interop.pretrained import open_pretrained
+    from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
+    require_absent_or_empty(out)
+    settings = dict(settings or {})
+    if path := encoder_decoder_at(source):
+        return convert_encoder_decoder(path, out, task, tokenizer, settings)
+    pretrained = open_pretrained(source)
+    stored = find_task(pretrained.path, settings)
+    if task and stored and stored.name != task:
+        raise UserError(f"--task {task}: the model in {pretrained.path} was trained for {stored.name}; leave it "
+                        "out")
+    if task and not stored:
+        stored = import_task(task, pretrained, settings)
+    if settings and not stored:
+        raise UserError("--set: applies to the model's task; give --task too")
+    original = pretrained.path if is_transformers(pretrained.path) else None
+    return convert_encoder(pretrained, out, "huggingface", tokenizer, pretrained.facts, original, stored)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,22 +75,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports, and prints what was imported."""
-    from spanbert_jax.commands.conversion import convert_encoder, convert_encoder_decoder
-    from spanbert_jax.common.directories import require_absent_or_empty
-    from spanbert_jax.inference.model_folder import find_task, import_task
-    from spanbert_jax.interop.pretrained import open_pretrained
-    from spanbert_jax.interop.sources.location import encoder_decoder_at, is_transformers
-    require_absent_or_empty(args.out)
-    if path := encoder_decoder_at(args.source):
-        return convert_encoder_decoder(path, args.out, args.task, args.tokenizer, dict(args.set))
-    pretrained, settings = open_pretrained(args.source), dict(args.set)
-    stored = find_task(pretrained.path, settings)
-    if args.task and stored and stored.name != args.task:
-        raise UserError(f"--task {args.task}: the model in {pretrained.path} was trained for {stored.name}; leave it "
-                        "out")
-    if args.task and not stored:
-        stored = import_task(args.task, pretrained, settings)
-    if settings and not stored:
-        raise UserError("--set: applies to the model's task; give --task too")
-    original = pretrained.path if is_transformers(pretrained.path) else None
-    return convert_encoder(pretrained, args.out, "huggingface", args.tokenizer, pretrained.facts, original, stored)
+    import_(args.source, args.out, tokenizer=args.tokenizer, task=args.task, settings=dict(args.set)).print()
+    return DONE

@@ -19,7 +19,8 @@ from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.protocol import Model
 
 
-def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None, tokenizer: str | None = None,
+def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None,
+            tokenizer: str | pathlib.Path | None = None,
             settings: Mapping[str, Any] | None = None) -> tuple[FineTuned, Comparison]:
     """Writes the directory of an EncoderDecoderModel again, together with its task as fine-tuning writes it.
 

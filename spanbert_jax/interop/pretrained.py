@@ -178,7 +178,7 @@ def load_tokenizer(name_or_path: str | pathlib.Path, lowercase: bool | None = No
     return text.load_tokenizer(directory, lowercase)
 
 
-def find_tokenizer(pretrained: Pretrained, given: str | None = None) -> tuple[Tokenizer | None, str]:
+def find_tokenizer(pretrained: Pretrained, given: str | pathlib.Path | None = None) -> tuple[Tokenizer | None, str]:
     """Returns the tokenizer of a model, or the `given` path's; or None and the reason why there is none.
 
     Raises UserError if it has more entries than the model's vocabulary, so it is another model's.

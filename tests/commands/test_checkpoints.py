@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+import spanbert_jax
 from spanbert_jax.commands.main import main
 from tests.checkpoints.states import save_steps
 from tests.checkpoints.test_manifest import rewrite
@@ -34,7 +35,9 @@ def test_what_is_sound_is_listed_with_its_reasons(capsys, workdir):
     on_disk = sum(path.stat().st_size for path in (workdir / "checkpoints/15").rglob("*") if path.is_file())
     assert found["steps"][1]["bytes"] == on_disk
     assert found["set_aside"] == [] and found["saving"] == []
-    assert listed(capsys, workdir, "--verify") == found
+    assert listed(capsys, workdir, "--verify") == found == spanbert_jax.list_checkpoints(workdir, verify=True)
+    with pytest.raises(spanbert_jax.UserError, match="no checkpoints here"):
+        spanbert_jax.list_checkpoints(workdir / "checkpoints")
 
 
 def test_damage_is_listed_with_its_file(capsys, workdir):

@@ -58,8 +58,8 @@ def test_text_classification_both_ways(problem, tmp_path):
             assert found["labels"] == [label for label in found["scores"] if scores[label] > 0.5]
         else:
             assert found["label"] == max(scores, key=scores.get) and sum(scores.values()) == pytest.approx(1)
-    assert main(["export", "--workdir", str(tmp_path / "in"), "--format", "huggingface", "--out",
-                 str(tmp_path / "out")]) == 0
+    exported = spanbert_jax.export(tmp_path / "in", "huggingface", tmp_path / "out")
+    assert exported.out == tmp_path / "out" and exported.comparison.difference <= exported.comparison.allowed
     for scores, again in zip(expected, classes_there(tmp_path / "out", TEXTS), strict=True):
         assert again == pytest.approx(scores, abs=1e-5)
     # The export is a model of the task too.
@@ -89,7 +89,8 @@ def test_token_classification(tmp_path):
 
 def test_question_answering(tmp_path):
     source = published(tmp_path / "theirs", "question_answering")
-    call = imported(source, "question_answering", tmp_path / "in")
+    spanbert_jax.import_(source, tmp_path / "in", task="question_answering")
+    call = spanbert_jax.pipeline("question-answering", tmp_path / "in")
     there = transformers.pipeline("question-answering", model=str(source), max_answer_len=30)
     for question, context in itertools.pairwise(TEXTS):
         expected, found = there(question=question, context=context), call(question=question, context=context)
