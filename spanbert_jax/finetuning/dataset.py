@@ -1,7 +1,6 @@
 """The data of a run: the examples of each part, and their features packed into rows."""
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.finetuning.config import FinetuningConfig, task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
@@ -90,7 +90,7 @@ def _features(config: FinetuningConfig, part: str, task: Task, examples: list[Ex
     # The locations distinguish different splits of the same files.
     key = [config.task.name, to_dict(task.settings), fitted_values(task), tokenizer.to_str(), file_fingerprints(paths),
            [example.location for example in examples]]
-    folder = pathlib.Path(config.task.cache).expanduser() if config.task.cache else cache_folder() / "features"
+    folder = user_path(config.task.cache) if config.task.cache else cache_folder() / "features"
     return cached_features(folder, key, type(task), issues,
                            lambda found: task.features(examples, tokenizer, found))
 
