@@ -1,8 +1,9 @@
 """Evaluate a model: a pretrained one on the validation rows of its corpus, with the same mask each time; a fine-tuned
-one on labelled files.
+one on labelled files. Pretraining runs of different masking schemes are compared by setting the same scheme.
 
   spanbert-jax evaluate --workdir runs/quickstart
   spanbert-jax evaluate --workdir runs/quickstart --step 1000 --json
+  spanbert-jax evaluate --workdir runs/whole_word --set masking.scheme=geometric
   spanbert-jax evaluate --workdir runs/squad --input dev-v1.1.json --out predictions/squad
 """
 import argparse
@@ -29,7 +30,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str
       inputs: for a fine-tuned model: labelled files, folders or globs, separated by commas. Without them, the scores
         are those that its run has stored.
       out: directory to create with the predictions for `inputs` in the official formats.
-      settings: new values of overridable settings of the task, for `inputs`.
+      settings: new values of overridable settings of the task, for `inputs`; of a pretrained model, of masking fields
+        such as {"masking.scheme": "geometric"}.
 
     Returns:
       Of a pretrained model the metrics of `pretraining.evaluation.summarize`, and "step". Of a fine-tuned one the
@@ -38,12 +40,13 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str
     Raises:
       UserError: one line about the model, file or argument that is wrong.
     """
-    if inputs is None and (out is not None or settings):
+    fine_tuned = _is_fine_tuned(workdir, inputs)
+    if inputs is None and (out is not None or (settings and fine_tuned)):
         name, value = ("out", out) if out is not None else ("settings", settings)
         raise UserError(f"{name}={value!r}: applies to the predictions for labelled files; give these too")
-    if not _is_fine_tuned(workdir, inputs):
+    if not fine_tuned:
         from spanbert_jax.pretraining import run
-        return run.evaluate(workdir, step)
+        return run.evaluate(workdir, step, settings)
     if step is not None:
         raise UserError(f"step={step}: a fine-tuned model is always that of its best step; omit it")
     return _stored_results(workdir) if inputs is None else _score(workdir, inputs, out, settings)

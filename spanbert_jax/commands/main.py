@@ -24,7 +24,7 @@ COMMANDS = {
     "plan": "estimate memory, speed and duration of a run before you start it",
     "prepare": "turn text into a corpus of training rows",
     "train": "pretrain or fine-tune as a config describes, or continue a stopped run",
-    "sweep": "fine-tune with several seeds and settings, and compare them",
+    "sweep": "train with several seeds and settings, and compare them",
     "evaluate": "evaluate a pretrained model on validation rows, or a fine-tuned one on labelled files",
     "predict": "predict with a fine-tuned model, for files of any size",
     "checkpoints": "list the checkpoints of a run, and whether they are intact",

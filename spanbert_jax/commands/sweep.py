@@ -1,14 +1,19 @@
-"""Fine-tune with several seeds and settings, and compare them. After a stop, the same command continues the sweep.
+"""Train with several seeds and settings, and compare them. After a stop, the same command continues the sweep.
 
   spanbert-jax sweep --config configs/sentiment.py:small=true --seeds 3 --workdir runs/sentiment
   spanbert-jax sweep --config configs/squad.py --workdir runs/grid --seeds 2 \\
       --config.task.train=train-v1.1.json --config.task.dev=dev-v1.1.json \\
       --grid optimizer.learning_rate=1e-5,2e-5,3e-5 --grid train.batch_size=16,32
+  spanbert-jax sweep --config configs/base.py --config.data.path=corpora/wiki --workdir runs/schemes \\
+      --grid masking.scheme=geometric,whole_word
 
 Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out
-the same examples. The table shows mean and standard deviation over the seeds, the best dev metric first.
+the same examples. The table shows mean and standard deviation over the seeds, the best dev metric first. Pretraining
+runs are all evaluated under the masking of the config without the grid.
 """
 import argparse
+import importlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,15 +30,15 @@ from spanbert_jax.common.paths import user_path
 from spanbert_jax.training.renames import new_name
 
 if TYPE_CHECKING:
-    from spanbert_jax.finetuning.sweep import Row
+    from spanbert_jax.training.sweep import Row
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, seeds: int = 1,
           grid: Mapping[str, Sequence[Any]] | None = None) -> "list[Row] | None":
-    """Fine-tunes with several seeds and every combination of settings, one run after the other.
+    """Trains with several seeds and every combination of settings, one run after the other.
 
     Args:
-      config: of a task.
+      config: of a task or of pretraining.
       workdir: parent directory of the runs' workdirs.
       seeds: number of seeds of each combination, counted from config.seed.
       grid: config fields, such as "optimizer.learning_rate", each with the values to try.
@@ -44,23 +49,21 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, seed
     Raises:
       UserError: a setting is wrong; checked before the first run starts.
     """
-    from spanbert_jax.finetuning import sweep as runs
     grid = grid or {}
-    if "task" not in config:
-        raise UserError("config: configures pretraining; only tasks can be swept")
+    module = importlib.import_module(f"spanbert_jax.{'finetuning' if 'task' in config else 'pretraining'}.sweep")
     fields = list(map(new_name, grid))
     if len(set(fields)) < len(fields) or "seed" in fields:
         raise UserError(f"grid: fields {', '.join(fields)}: give each field once, and seeds on their own")
     if seeds < 1:
         raise UserError(f"seeds={seeds}: must be at least 1")
-    return runs.sweep(lambda overrides: with_overrides(config, overrides),
-                      {field: list(map(str, values)) for field, values in grid.items()},
-                      range(config.seed, config.seed + seeds), user_path(workdir))
+    return module.sweep(lambda overrides: with_overrides(config, overrides),
+                        {field: list(map(str, values)) for field, values in grid.items()},
+                        range(config.seed, config.seed + seeds), user_path(workdir))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file of a task")
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="parent directory of the runs' workdirs")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",
                         help="number of seeds of each combination, counted from config.seed (default: %(default)s)")
@@ -78,7 +81,7 @@ def axis(text: str) -> tuple[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sweep, and prints its table."""
-    from spanbert_jax.finetuning.config import as_finetuning_config, task_of
+    from spanbert_jax.training.sweep import SWEEP_FILE
     config = load_config(args.config, args.overrides)
     if repeated := [field for number, (field, _) in enumerate(args.grid) if field in dict(args.grid[:number])]:
         raise UserError(f"--grid {repeated[0]}: give each field once")
@@ -86,20 +89,21 @@ def run(args: argparse.Namespace) -> int:
     if rows is None:
         print("Stopped and saved. Run the same command again to continue.")
         return STOPPED
-    make_console().print(table_of(rows, args.seeds, task_of(as_finetuning_config(config)).metric))
+    metric = json.loads((user_path(args.workdir) / SWEEP_FILE).read_text(encoding="utf-8"))["metric"]
+    make_console().print(table_of(rows, args.seeds, metric))
     return DONE
 
 
 def table_of(rows: "Sequence[Row]", seeds: int, metric: str) -> rich.table.Table:
     """Settings with mean and deviation of each part."""
-    parts = list(rows[0].scores)
+    parts, digits = list(rows[0].scores), 3 if metric.endswith("loss") else 2
     table = make_table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds")
     for row in rows:
         cells = []
         for part in parts:
             deviation, failed = row.deviation(part), seeds - len(row.scores[part])
-            words = [f"{row.mean(part):.2f}" if row.scores[part] else "",
-                     "" if deviation is None else f"± {deviation:.2f}", f"({failed} failed)" if failed else ""]
+            words = [f"{row.mean(part):.{digits}f}" if row.scores[part] else "",
+                     "" if deviation is None else f"± {deviation:.{digits}f}", f"({failed} failed)" if failed else ""]
             cells.append(" ".join(filter(None, words)))
         table.add_row(*row.settings.values(), *cells)
     return table

@@ -29,8 +29,9 @@ from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_archite
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, open_run
+from spanbert_jax.training.sweep import RESULTS_FILE
 
-RESULTS_FILE, PREDICTIONS_FOLDER = "results.json", "predictions"
+PREDICTIONS_FOLDER = "predictions"
 _TOKENIZER_FILE = "tokenizer.json"
 logger = logging.getLogger("spanbert_jax")
 

@@ -1,6 +1,7 @@
 """Pretraining runs: training, and evaluation of their checkpoints."""
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.common.settings import from_dict, to_dict
+from spanbert_jax.common.settings import from_dict, require, to_dict
 from spanbert_jax.corpus import open_corpus
+from spanbert_jax.masking import MaskingSettings
 from spanbert_jax.model import describe_model
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
 from spanbert_jax.pretraining.workload import build, find_corpus
@@ -24,6 +26,8 @@ from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import RunResult, open_run
+
+FIXED_MASKING = ("max_span_positions",)  # fields of `config.masking` that decide the shape of the model
 
 
 def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | os.PathLike, *, force: bool = False,
@@ -56,20 +60,35 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
         return run.result(experiment, loop)
 
 
-def evaluate(workdir: str | os.PathLike, step: int | None = None) -> dict[str, Any]:
+def _with_masking(config: PretrainingConfig, settings: Mapping[str, Any]) -> PretrainingConfig:
+    """The config with other values of masking fields. Raises UserError if they are not allowed."""
+    values = to_dict(config.masking)
+    allowed = [f"masking.{name}" for name in values if name not in FIXED_MASKING]
+    for field, value in settings.items():
+        require(field in allowed, field, value, f"of a pretraining run {', '.join(allowed)} can be set")
+        values[field.removeprefix("masking.")] = value
+    masking = from_dict(MaskingSettings, values, "config.masking")
+    masking.validate("config.masking")
+    return config.replace(masking=masking)
+
+
+def evaluate(workdir: str | os.PathLike, step: int | None = None,
+             settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on all held-out rows of its corpus, under the fixed mask.
 
     Args:
       step: of the checkpoint; None takes the newest valid one.
+      settings: new values of masking fields, such as {"masking.scheme": "geometric"}: runs of different schemes can be
+        compared under one of them.
 
     Returns:
       The metrics of `evaluation.summarize`, and "step".
 
     Raises:
-      UserError: there is no run, no such checkpoint, no valid one or no held-out row.
+      UserError: there is no run, no such checkpoint, no valid one or no held-out row; a setting is not allowed.
     """
     workdir = user_path(workdir)
-    config = from_dict(PretrainingConfig, load_values(workdir))
+    config = _with_masking(from_dict(PretrainingConfig, load_values(workdir)), settings or {})
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.

@@ -8,7 +8,8 @@ import pytest
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.finetuning import sweep as module
-from spanbert_jax.finetuning.sweep import Row, sweep
+from spanbert_jax.finetuning.sweep import sweep
+from spanbert_jax.training.sweep import Row
 from tests.tasks.small import make_start, texts, write
 
 CONFIG = '''
@@ -86,7 +87,6 @@ def test_mistakes_are_rejected_before_any_run(config_file, tmp_path, capsys):
     assert main([*command, "--grid", "optimizer.rate=1"]) == 2
     assert "has no field 'rate'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
-    assert main(["sweep", "--config", "configs/quickstart.py", "--workdir", str(tmp_path)]) == 2
 
 
 def test_a_failed_setting_does_not_stop_the_others(config_file, tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 import spanbert_jax
 from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.pretraining.evaluation import format_metrics
 from tests.runs import evaluations, losses, run
 
 SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",
@@ -80,6 +81,20 @@ def test_evaluate_agrees_with_training_for_any_batch_size(files, unbroken):
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["masked_loss"]))
     earlier = spanbert_jax.evaluate(workdir, step=10)
     assert earlier["masked_loss"] != metrics["masked_loss"] and earlier["unigram_loss"] == with_all["unigram_loss"]
+
+
+def test_a_run_is_evaluated_under_the_masking_of_another(files, unbroken):
+    own = spanbert_jax.evaluate(unbroken[0])
+    same = spanbert_jax.evaluate(unbroken[0], settings={"masking.scheme": "geometric"})
+    assert same == own and own["boundary_targets"] > 0
+    other = spanbert_jax.evaluate(unbroken[0], settings={"masking.scheme": "token"})
+    assert other["masked_tokens"] == own["masked_tokens"] and other["masked_loss"] != own["masked_loss"]
+    assert "boundary_loss" not in other and "boundary" not in format_metrics(other)  # single tokens have no boundaries
+    assert sum(own["tokens_by_length"]) == sum(own["tokens_by_place"]) == own["masked_tokens"]
+    for field, value, message in (("masking.max_span_positions", 3, "of a pretraining run masking.scheme, "),
+                                  ("masking.scheme", "words", "allowed are"), ("masking.rate", "x", "of type float")):
+        with pytest.raises(UserError, match=message):
+            spanbert_jax.evaluate(unbroken[0], settings={field: value})
 
 
 def test_evaluate_reports_what_is_missing(files, unbroken, tmp_path):
