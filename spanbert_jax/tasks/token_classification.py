@@ -1,4 +1,4 @@
-"""Token classification: BIO or BIOES tags of words, from CoNLL columns or JSON lines."""
+"""Token classification: BIO or BIOES tags of words, from CoNLL columns or JSON."""
 import dataclasses
 import warnings
 from collections import Counter
@@ -30,6 +30,7 @@ class TokenClassificationSettings(TaskSettings):
     """Settings of token classification."""
     word_column: int = setting(0, "Column of the words in CoNLL files, from 0, or from the end with -1.")
     tag_column: int = setting(-1, "Column of the tags, likewise.")
+    tag_names: tuple[str, ...] = setting((), "Names of the tags by number, for JSON files whose tags are numbers.")
     strip_word_index: bool = setting(False, "Words end in an index to remove; see files.columns.Columns.")
     probabilities: bool = setting(False, "List the probabilities of all tags.", overridable=True)
 
@@ -54,13 +55,13 @@ class TokenClassification(Task[Sentence]):
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Sentence]:
         settings = self.settings
-        columns = Columns(settings.word_column, settings.tag_column, settings.strip_word_index)
+        columns = Columns(settings.word_column, settings.tag_column, settings.strip_word_index, settings.tag_names)
         return read_sentences(path, columns, issues, with_labels)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Sentence:
         """From a text, or from {"text"} or {"tokens"} as in JSON lines."""
         record = {"text": inputs} if isinstance(inputs, str) else inputs
-        return parse_sentence({**record, "id": location}, location)
+        return parse_sentence({**record, "id": location}, location, issues)
 
     def fit(self, examples: Sequence[Sentence], tokenizer: Tokenizer) -> Self:
         """Finds the tags and their scheme. Raises UserError if there is no entity, or entities in both schemes."""

@@ -1,4 +1,4 @@
-"""Files of tagged words: CoNLL columns and JSON lines; also JSON lines of plain text to predict tags for."""
+"""Files of tagged words or spans: CoNLL columns and JSON; also plain text in JSON to predict tags for."""
 import dataclasses
 import itertools
 import re
@@ -15,10 +15,12 @@ Span = tuple[int, int]
 
 _BLANKS = " \t"
 _DOCUMENT = "-DOCSTART-"
-_COMMENT = "# "
+_COMMENTS = ("# ", "#\t")
 _TAG = re.compile(r"O|[BIES]-\S.*")
+_IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
 _TAG_FIELDS = ("tags", "ner_tags")
+_SPAN_FIELDS = ("label", "labels")
 # Splits text as BERT's tokenizer: at white space and around punctuation and Chinese characters with their marks.
 _SPLITTER = pre_tokenizers.Sequence([
     pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}\p{M}*"), "isolated")])
@@ -28,7 +30,7 @@ _SPLITTER = pre_tokenizers.Sequence([
 class Sentence(reading.Example):
     """Words and their tags."""
     words: tuple[str, ...]  # at least one
-    tags: tuple[str, ...] | None  # one per word, as in the file; None if unknown
+    tags: tuple[str, ...] | None  # one per word, those of BILOU and BMES as in BIOES; None if unknown
     line: int | None = None  # of the first word, if each word is on a line of its own; else None
     text: str | None = None  # the text that contains the words; None if only words are known
     offsets: tuple[Span, ...] | None = None  # characters [start, end) of each word in the text; None without one
@@ -57,27 +59,29 @@ class Columns:
     tag: int = -1
     # Words end in their index in a longer word, to be removed, as in Weibo's files, where each character is a word.
     strip_index: bool = False
+    names: tuple[str, ...] = ()  # of tags that are numbers in JSON
 
 
 def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels: bool = True) -> Iterator[Sentence]:
     """Yields the sentences of a file one by one.
 
-    Files named .jsonl, .jsonlines or .ndjson have a sentence per line: {"tokens": [...], "tags": [...]}, or "ner_tags",
-    or without tags {"text": "..."}; "id" is optional. Other files have a word with its tag per line, and a blank line
-    between sentences; columns are separated by tabs if a line has a tab, else by spaces. A line that starts with
-    -DOCSTART- starts a document. A line before a sentence that starts with "# " and does not end with a tag is a
-    comment.
+    JSON files have a sentence per object: {"tokens": [...], "tags": [...]}, or "ner_tags", which may be numbers of
+    `columns.names`; or {"text": "...", "label": [[start, end, type], ...]} with characters of the text, where entities
+    extend to whole words; or without tags {"text": "..."}. "id" is optional. Other files have a word with its tag per
+    line, and a blank line between sentences; columns are separated by tabs if a line has a tab, else by spaces. A line
+    that starts with -DOCSTART- starts a document. A line before a sentence that starts with "#" and a space or tab and
+    does not end with a tag is a comment.
 
     Args:
-      columns: of CoNLL files.
+      columns: of CoNLL files, and names of tags.
       with_labels: tags must be present; otherwise they are used if a sentence has all of them.
 
     Raises:
       UserError: naming file and line: a column or field is missing, or a tag is not valid.
     """
-    if reading.is_json_lines(path):
-        for location, record in reading.json_lines(path, issues):
-            sentence = parse_sentence(record, location, with_labels)
+    if reading.is_json(path):
+        for location, record in reading.json_records(path, issues):
+            sentence = parse_sentence(record, location, issues, with_labels, columns.names)
             if sentence.words or not with_labels:  # every input gets a prediction
                 yield sentence
             else:
@@ -99,7 +103,7 @@ def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bo
             words, tags = [], []
         if new_document:
             document = location
-        elif line and not words and line.startswith(_COMMENT) and not _TAG.fullmatch(line.split()[-1]):
+        elif line and not words and line.startswith(_COMMENTS) and not is_tag(_in_bioes(line.split()[-1])):
             issues.add("comment lines, skipped", location)
         elif line:
             first = first if words else number
@@ -139,38 +143,77 @@ def is_tag(text: str) -> bool:
 
 
 def _tag(tag: Any, location: str, with_labels: bool) -> str | None:
-    if isinstance(tag, str) and is_tag(tag):
-        return tag
+    if isinstance(tag, str) and is_tag(_in_bioes(tag)):
+        return _in_bioes(tag)
     if with_labels:
-        raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and an entity type after B- or I- (in "
-                        "BIOES also E- and S-)")
+        numbers = "; config.task.tag_names names the tags that are numbers" if isinstance(tag, int) else ""
+        raise UserError(f"{location}: {tag!r:.80} is not a tag: allowed are O, and an entity type after B- or I- (also "
+                        f"E- and S- in BIOES, L- and U- in BILOU, M-, E- and S- in BMES){numbers}")
     return None
 
 
-def parse_sentence(record: Mapping[str, Any], location: str, with_labels: bool = False) -> Sentence:
+def _in_bioes(tag: str) -> str:
+    return _IN_BIOES.get(tag[:2], tag[:2]) + tag[2:]
+
+
+def parse_sentence(record: Mapping[str, Any], location: str, issues: DataIssues, with_labels: bool = False,
+                   names: Sequence[str] = ()) -> Sentence:
     """The sentence of a JSON object, in the format of `read_sentences`; it may have no words."""
     id = reading.name_field(record, "id", location) if "id" in record else location.rpartition(":")[2]
     text, offsets, tags = None, None, None
-    if "tokens" not in record and "text" in record and not with_labels:
+    spans = next((name for name in _SPAN_FIELDS if name in record), None)
+    if "tokens" not in record and "text" in record and (spans or not with_labels):
         text = reading.field(record, "text", location)
         offsets = tuple(span for _, span in _SPLITTER.pre_tokenize_str(text))
         words = tuple(text[start:end] for start, end in offsets)
+        if spans and with_labels:
+            tags = _span_tags(reading.field(record, spans, location, list), text, offsets, location, issues)
     else:
         words = tuple(reading.field(record, "tokens", location, list))
         if not all(isinstance(word, str) for word in words):
             raise UserError(f"{location}: 'tokens' must be a list of words; it is {list(words)!r:.80}")
-        tags = _tags(record, len(words), location, with_labels)
+        tags = _tags(record, len(words), location, with_labels, names)
     return Sentence(id, location, location, words, tags, None, text, offsets)
 
 
-def _tags(record: Mapping[str, Any], count: int, location: str, with_labels: bool) -> tuple[str, ...] | None:
+def _span_tags(spans: Sequence[Any], text: str, words: Sequence[Span], location: str,
+               issues: DataIssues) -> tuple[str, ...]:
+    """BIO tags of words [start, end) for entities [start, end, type].
+
+    Of several entities with the same word, the one that begins first is kept, and of these the longest.
+    """
+    found, tags = [], ["O"] * len(words)
+    for span in spans:
+        match span:
+            case [int(start), int(end), str(kind)] if 0 <= start < end <= len(text) and kind.strip():
+                found.append((start, end, kind.strip()))
+            case _:
+                raise UserError(f"{location}: {span!r:.80} is not an entity: give [start, end, type], with characters "
+                                f"of the text of length {len(text)}")
+    for start, end, kind in sorted(found, key=lambda entity: (entity[0], -entity[1])):
+        inside = [number for number, (first, last) in enumerate(words) if first < end and start < last]
+        place = f"{location} ({text[start:end]!r:.80})"
+        if not inside or any(tags[number] != "O" for number in inside):
+            issues.add("entities without a word of their own, left out", place)
+            continue
+        if (start, end) != (words[inside[0]][0], words[inside[-1]][1]):
+            issues.add("entities that do not fall on word boundaries, extended to whole words", place)
+        for number in inside:
+            tags[number] = f"{'B' if number == inside[0] else 'I'}-{kind}"
+    return tuple(tags)
+
+
+def _tags(record: Mapping[str, Any], count: int, location: str, with_labels: bool,
+          names: Sequence[str]) -> tuple[str, ...] | None:
     name = next((name for name in _TAG_FIELDS if name in record), None)
     if name is None and not with_labels:
         return None
     values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], location, list)
     if len(values) != count:
         raise UserError(f"{location}: {len(values)} tags for {count} words; give one tag per word")
-    return _all_known([_tag(value, location, with_labels) for value in values])
+    numbers = dict(enumerate(names))
+    named = [numbers.get(value, value) if isinstance(value, int) else value for value in values]
+    return _all_known([_tag(value, location, with_labels) for value in named])
 
 
 def _all_known(tags: Sequence[str | None]) -> tuple[str, ...] | None:

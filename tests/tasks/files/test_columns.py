@@ -91,7 +91,7 @@ def test_indices_at_the_end_of_words(write):
     ("Ann\tO\nsleeps\t\n", {}, [":2", "too few columns (1)"]),
     ("Ann\tO\n\tO\n", {}, [":2", "no word in column 0"]),
     ("Ann O\nsleeps V\n", {}, [":2", "'V' is not a tag", "B- or I-"]),
-    ("Ann U-PER\n", {}, [":1", "'U-PER'"]),
+    ("Ann X-PER\n", {}, [":1", "'X-PER'"]),
     ("Ann B-\n", {}, [":1", "'B-'"]),
     ("Ann o\n", {}, [":1", "'o'"]),
 ])
@@ -122,6 +122,49 @@ def test_json_lines(write):
     assert issues.places["sentences without words, left out"] == [f"{path}:3"]
 
 
+@pytest.mark.parametrize("content", [
+    lines({"tokens": ["Ann", "Lee"], "ner_tags": [1, 2]}, {"tokens": ["sleeps"], "ner_tags": [0]}),
+    json.dumps([{"tokens": ["Ann", "Lee"], "ner_tags": [1, 2]}, {"tokens": ["sleeps"], "ner_tags": [0]}])])
+def test_numbers_of_tags_and_json_files(write, content):
+    sentences, _ = read(write("train.json", content), names=("O", "B-PER", "I-PER"))
+    assert [(one.words, one.tags) for one in sentences] == [(("Ann", "Lee"), ("B-PER", "I-PER")), (("sleeps",), ("O",))]
+    with pytest.raises(UserError, match="train.json:1: 2 is not a tag: .*tag_names"):
+        read(write("train.json", content), names=("O", "B-PER"))
+    assert [one.tags for one in read(write("train.json", content), with_labels=False)[0]] == [None, None]
+
+
+@pytest.mark.parametrize("tags", ["B-A I-A L-A U-B O", "B-A M-A E-A S-B O", "B-A I-A E-A S-B O"])
+def test_prefixes_of_other_schemes(write, tags):
+    expected = ("B-A", "I-A", "E-A", "S-B", "O")
+    (sentence,), _ = read(write("train.conll", "".join(f"w {tag}\n" for tag in tags.split())))
+    assert sentence.tags == expected
+    (sentence,), _ = read(write("train.jsonl", lines({"tokens": ["w"] * 5, "tags": tags.split()})))
+    assert sentence.tags == expected
+
+
+def test_spans_of_characters(write):
+    text = "Ann Lee, of New York's U.S. trip"
+    spans = [[12, 20, "LOC"], [0, 7, "PER"], [4, 7, "PER"], [24, 25, "MISC"], [23, 27, "LOC"], [8, 9, "X"],
+             [29, 31, "Y"]]
+    for name in ("label", "labels"):
+        (sentence,), issues = read(write("train.jsonl", lines({"text": text, name: spans})))
+        assert list(zip(sentence.words, sentence.tags)) == [
+            ("Ann", "B-PER"), ("Lee", "I-PER"), (",", "O"), ("of", "O"), ("New", "B-LOC"), ("York", "I-LOC"),
+            ("'", "O"), ("s", "O"), ("U", "B-LOC"), (".", "I-LOC"), ("S", "I-LOC"), (".", "I-LOC"), ("trip", "B-Y")]
+        assert sentence.text == text and sentence.located()[1][4] == (12, 15)
+        # Within Ann Lee, within U.S., and the space; and two letters of the trip.
+        assert list(issues.counts.values()) == [3, 1]
+    assert read(write("t.jsonl", lines({"text": text, "label": spans})), with_labels=False)[0][0].tags is None
+
+
+def test_comments_of_germeval(write):
+    text = ("#\thttp://de.wikipedia.org/wiki/Bonn\t[2009-10-17]\n1\tBonn\tB-LOC\tO\n2\t#\tO\tO\n\n"
+            "#\tn-tv.de [2010-01-01]\n1\tSchwimmt\tO\tO\n")
+    sentences, issues = read(write("train.tsv", text), word=1, tag=2)
+    assert [(one.words, one.tags) for one in sentences] == [(("Bonn", "#"), ("B-LOC", "O")), (("Schwimmt",), ("O",))]
+    assert issues.counts == {"comment lines, skipped": 2}
+
+
 def test_words_of_plain_text(write):
     texts = ["Ann's U.S. trip\n(2x): très bon", "我在 IBM工作。", " ", "a\ud800b", "葛\U000e0100城か\u3099"]
     sentences, issues = read(write("test.jsonl", lines(*({"text": text} for text in texts))), with_labels=False)
@@ -141,7 +184,10 @@ def test_words_of_plain_text(write):
     ({"tokens": ["Ann"]}, ["'tags'"]),
     ({"tokens": ["Ann", 1], "tags": ["O", "O"]}, ["'tokens'", "words"]),
     ({"tokens": ["Ann", "Lee"], "tags": ["O"]}, ["1 tags for 2 words"]),
-    ({"tokens": ["Ann"], "ner_tags": [3]}, ["3 is not a tag"]),
+    ({"tokens": ["Ann"], "ner_tags": [3]}, ["3 is not a tag", "config.task.tag_names"]),
+    ({"text": "Ann", "label": [[0, 9, "PER"]]}, ["[0, 9, 'PER'] is not an entity", "length 3"]),
+    ({"text": "Ann", "label": [[0, 3, " "]]}, ["is not an entity"]),
+    ({"text": "Ann", "label": "PER"}, ["'label'", "list"]),
     ({"tokens": "Ann", "tags": ["O"]}, ["'tokens'", "list"]),
     ({"id": None, "tokens": ["Ann"], "tags": ["O"]}, ["'id'"]),
 ])
