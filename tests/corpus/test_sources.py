@@ -308,6 +308,14 @@ def test_an_unknown_tfds_name_is_one_line_with_the_nearest_name(tmp_path, monkey
                                      "prepare it there as array_record")
 
 
+def test_formats_are_listed_once_for_many_files(tmp_path, monkeypatch):
+    for i in range(5):
+        write(tmp_path, "A text.", f"{i}.txt")
+    calls, names = [], FORMATS.names()
+    monkeypatch.setattr(FORMATS, "names", lambda: calls.append(1) or names)  # reads the metadata of every package
+    assert len(resolve_sources([str(tmp_path)], "auto")) == 5 and len(calls) == 1
+
+
 def test_symbolic_links_are_followed(tmp_path):
     for name in ("d/b.txt", "far/away/c.txt", "far/a.txt", "far/.hidden/x"):
         path = tmp_path / name

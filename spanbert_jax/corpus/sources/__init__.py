@@ -3,7 +3,7 @@ import glob
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
@@ -41,16 +41,17 @@ def resolve_sources(sources: Sequence[str], format: str, generated: pathlib.Path
     Raises:
       UserError: the format is unknown, no source is given, or no file matches.
     """
-    allowed, formats = file_formats(), [FORMATS.get(name) for name in FORMATS.names()]
-    if format not in allowed:
-        raise UserError(f"format is {format!r}: it must be one of {', '.join(allowed)}")
+    formats = {name: FORMATS.get(name) for name in FORMATS.names()}
+    of_files = {name: found for name, found in formats.items() if found.find is None}
+    if format not in (AUTO, *of_files):
+        raise UserError(f"format is {format!r}: it must be one of {', '.join((AUTO, *of_files))}")
     if not sources:
         raise UserError("no source given: name a file, a directory, a glob, 'python' or 'tfds:NAME'")
     files: list[SourceFile] = []
     for source in sources:
-        found = next(filter(None, (other.find(source, generated) for other in formats if other.find)), None)
+        found = next(filter(None, (other.find(source, generated) for other in formats.values() if other.find)), None)
         files.extend([found] if found else (
-            SourceFile(path, _detect_format(path) if format == AUTO else format)
+            SourceFile(path, _detect_format(path, of_files) if format == AUTO else format)
             for path in _matching_files(source)))
     return files
 
@@ -113,9 +114,9 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def _detect_format(path: str) -> str:
-    """The format of a file by its name, else by its first characters."""
-    name, formats = without_compression(path).lower(), {name: FORMATS.get(name) for name in file_formats()[1:]}
+def _detect_format(path: str, formats: Mapping[str, CorpusFormat]) -> str:
+    """The format of a file, of those of files by name: by the file's name, else by its first characters."""
+    name = without_compression(path).lower()
     if found := next((other for other, format in formats.items() if name.endswith(format.suffixes)), None):
         return found
     start = first_characters(path)
