@@ -50,7 +50,7 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
     """
     file = _tokenizer_file(user_path(path))
     config = _read_object(file.with_name(CONFIG_FILE))
-    _check_class(file, config)
+    _check_config(file, config)
     if file.suffix == ".json":
         return _load_json(file, config, lowercase)
     vocab = _read_vocab(file)
@@ -99,8 +99,12 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"tokenizer {file}: not a JSON object; fix or remove it") from None
 
 
-def _check_class(file: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Raises UserError if a tokenizer of another kind than BERT's is stated beside a file."""
+def _check_config(file: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError for a wrong value, or if a tokenizer of another kind than BERT's is stated beside a file."""
+    for field in _NORMALIZER_FIELDS:
+        if not isinstance(value := config.get(field), bool | None):
+            raise UserError(f"tokenizer {file.with_name(CONFIG_FILE)}: {field} is {value!r}; true, false or null is "
+                            "needed")
     stated = config.get("tokenizer_class")
     if stated is None and file.with_name("config.json").is_file():
         stated = _read_object(file.with_name("config.json")).get("tokenizer_class")

@@ -158,6 +158,11 @@ def test_other_classes_are_refused(name, tmp_path):
     load_tokenizer(write(tmp_path, ["東", "京"], **{name: {"tokenizer_class": "BertTokenizerFast"}}))
 
 
+def test_wrong_values_in_the_config_are_errors(tmp_path):
+    with pytest.raises(UserError, match="tokenizer_config.json: strip_accents is 'no'; true, false or null is needed"):
+        load_tokenizer(write(tmp_path, ["a"], tokenizer_config={"strip_accents": "no"}))
+
+
 @pytest.mark.parametrize("pieces, note", [
     (["hello", "a", "hello", "world"], "1 lines repeat an entry, such as 'hello' in lines 6 and 8"),
     (["hello", "", "", "world", ""], "2 lines repeat an entry, such as '' in lines 7 and 10"),
