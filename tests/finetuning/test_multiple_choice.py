@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import spanbert_jax
+from spanbert_jax.commands.main import main
 from spanbert_jax.corpus.blocks import best_fit
 from spanbert_jax.finetuning.run import finetune
 from spanbert_jax.inference.files import score_files
@@ -148,6 +149,9 @@ def test_choices_are_learned_predicted_and_evaluated(tmp_path, monkeypatch):
     assert results["accuracy"] > chance + 30
     metrics, _ = score_files(tmp_path / "run", dev)
     assert metrics == results
+    out = str(tmp_path / "out")  # an export has the task and its own parameters
+    assert main(["export", "--workdir", str(tmp_path / "run"), "--format", "huggingface", "--out", out]) == 0
+    assert score_files(out, dev)[0] == results
     call = spanbert_jax.pipeline("multiple-choice-toy", tmp_path / "run")
     first, *_ = records(60, 1)
     predictions = [call(text=first["text"], choices=choices) for choices in (first["choices"], first["choices"][::-1])]

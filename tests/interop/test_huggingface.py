@@ -60,6 +60,14 @@ def test_export_of_a_model_of_this_package(head, tmp_path):
     assert_same(params, same)
 
 
+@pytest.mark.parametrize("problem_type", [None, "regression", "multi_label_classification"])
+def test_the_problem_type_is_kept(problem_type, tmp_path):
+    save("sequence_classification", tmp_path / "theirs", problem_type=problem_type)
+    model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", "sequence_classification")
+    spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "ours").problem_type == problem_type
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files_are_imported(dtype, tmp_path):
     network = save("masked_lm", tmp_path)
