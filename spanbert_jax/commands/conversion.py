@@ -41,7 +41,7 @@ def convert_encoder(pretrained: Pretrained, out: str | pathlib.Path, format: str
     model, files = pretrained.model(pretrained.head.name), {}
     if stored:
         facts = stored.facts
-        if model.head.name == getattr(stored.task, "head", None):
+        if stored.task.head and model.head.name == stored.task.head:
             model = model.clone(head=stored.task.make_head())  # earlier versions stored no problem type
         if format == "huggingface":
             files = task_files(stored, pretrained.path)

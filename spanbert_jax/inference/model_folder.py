@@ -142,7 +142,7 @@ def import_task(name: str, pretrained: Pretrained, settings: Mapping[str, Any]) 
     """
     cls, head = TASKS.get(name), pretrained.head
     try:
-        if head.name != getattr(cls, "head", None):
+        if head.name != cls.head:
             raise UserError(f"the model has a {head.name or 'missing'} head, not that of the task; give the model's "
                             "task, or fine-tune it")
         return StoredTask(name, cls.of_head(head, pretrained.config.max_positions, settings))
