@@ -1,6 +1,7 @@
 """The data of a run: the examples of each part, and their features packed into rows."""
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Example, Task, fitted_values, read_all
 from spanbert_jax.text import special_ids
 
+_SHARE_TOLERANCE = 0.1  # by which a part's share may differ from its fraction, relative to that
 _LONG = 1000  # characters of a fitted value; checkpoints store only a hash of longer ones
 
 
@@ -51,7 +53,14 @@ def read_splits(config: FinetuningConfig, task: Task, issues: DataIssues) -> dic
     settings = config.task
     fractions = {"dev": settings.dev_fraction, "test": settings.test_fraction}
     fractions = {part: fraction for part, fraction in fractions.items() if fraction}
-    parts = hold_out(read_all(task, settings.train, issues), fractions, settings.split_seed)
+    examples = read_all(task, settings.train, issues)
+    parts = hold_out(examples, fractions, settings.split_seed)
+    for part, fraction in fractions.items():
+        share = len(parts[part]) / len(examples)
+        nearest = math.ceil(fraction * len(examples))  # without groups
+        if abs(share - fraction) > _SHARE_TOLERANCE * fraction and len(parts[part]) not in (0, nearest):
+            issues.add(f"examples are held out as {part}: {share:.0%} where config.task.{part}_fraction is "
+                       f"{fraction:.0%}, since documents are kept whole", settings.train, len(parts[part]))
     for part in ("dev", "test"):
         if files := getattr(settings, part):
             parts[part] = read_all(task, files, issues)
@@ -66,21 +75,39 @@ def hold_out(examples: Sequence[Example], fractions: Mapping[str, float], seed: 
     """Splits examples so that no group is in two parts; "train" gets the rest.
 
     Whole groups are taken in an order that depends only on the seed and their names, until a part has its share of the
-    examples by `fractions`. An example without a group is a group of its own.
+    examples by `fractions`. A group that is much larger than what is missing is passed over. An example without a group
+    is a group of its own.
     """
     by_group: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         by_group.setdefault(f"group {example.group}" if example.group else f"example {number}", []).append(number)
-    order = sorted(by_group, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
-    parts, next_group = {}, 0
+    left = sorted(by_group, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
+    parts = {}
     for part, fraction in fractions.items():
-        chosen: list[int] = []
-        while next_group < len(order) and len(chosen) < fraction * len(examples):
-            chosen += by_group[order[next_group]]
-            next_group += 1
-        parts[part] = [examples[number] for number in sorted(chosen)]
-    rest = sorted(number for group in order[next_group:] for number in by_group[group])
+        chosen = _groups_for(fraction * len(examples), left, by_group)
+        left = [group for group in left if group not in chosen]
+        parts[part] = [examples[number] for number in sorted(number for group in chosen for number in by_group[group])]
+    rest = sorted(number for group in left for number in by_group[group])
     return {"train": [examples[number] for number in rest], **parts}
+
+
+def _groups_for(wanted: float, groups: Sequence[str], members: Mapping[str, Sequence[int]]) -> set[str]:
+    """Groups with about the wanted number of members together, in their order.
+
+    A group is passed over if that number would be exceeded by more than a tenth. At the end, the group that is nearest
+    to what is missing is added if that brings the number nearer, or if there is no other.
+    """
+    chosen, missing = set[str](), wanted
+    for group in groups:
+        if missing > 0 and len(members[group]) - missing < max(1.0, _SHARE_TOLERANCE * wanted):
+            chosen.add(group)
+            missing -= len(members[group])
+    others = [group for group in groups if group not in chosen]
+    if missing > 0 and len(others) > 1:
+        nearest = min(others, key=lambda group: abs(len(members[group]) - missing))
+        if not chosen or abs(len(members[nearest]) - missing) < missing:
+            chosen.add(nearest)
+    return chosen
 
 
 def _features(config: FinetuningConfig, part: str, task: Task, examples: list[Example], tokenizer: Tokenizer,

@@ -1,5 +1,6 @@
 """Texts and text pairs to a class, several classes or a number, from tables, JSON lines and the files of GLUE."""
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -21,6 +22,9 @@ from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
 from spanbert_jax.text import SpecialIds, special_ids
+
+_MANY_CLASSES = 20  # more than these, and than half of the examples, are probably no classes
+logger = logging.getLogger("spanbert_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +155,8 @@ class TextClassification(Task[Text]):
         if self.metric in metrics.OF_TWO_CLASSES and len(labels) > 2:
             raise UserError(f"config.task.metric={self.metric!r} is defined for two classes, but {found}; use another "
                             "metric, such as macro_f1")
+        if len(labels) > max(_MANY_CLASSES, len(examples) / 2):
+            logger.warning("%s classes: is config.task.label=%r the right column?", found, self.settings.label)
         return self.with_fitted(labels=labels)
 
     def features(self, examples: Sequence[Text], tokenizer: Tokenizer, issues: DataIssues,

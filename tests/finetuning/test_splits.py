@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.issues import DataIssues, format_issues
 from spanbert_jax.finetuning.config import as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import hold_out, read_splits
 from tests.tasks.small import small_config, texts, write
@@ -25,9 +25,22 @@ def test_no_group_is_in_two_parts_and_every_example_in_one():
     assert sorted(int(example.id) for part in parts.values() for example in part) == list(range(200))
     groups = {part: {example.group for example in examples} for part, examples in parts.items()}
     assert not (groups["dev"] & groups["test"] or groups["dev"] & groups["train"] or groups["test"] & groups["train"])
-    # Whole groups of 15 or 16 until the share is reached.
-    assert 40 <= len(parts["dev"]) < 56 and 20 <= len(parts["test"]) < 36
+    # Whole groups of 15 or 16: the nearest number of them.
+    assert 45 <= len(parts["dev"]) <= 48 and 15 <= len(parts["test"]) <= 16
     assert [example.id for example in parts["train"]] == sorted((e.id for e in parts["train"]), key=int)
+
+
+def test_shares_are_as_close_as_groups_allow():
+    def of_sizes(*sizes):
+        return [Example(f"{group} {number}", "", f"article {group}") for group, size in enumerate(sizes)
+                for number in range(size)]
+
+    for seed in range(20):  # in any order
+        assert 180 <= len(hold_out(of_sizes(520, 100, 90, 95, 105, 90), {"dev": 0.2}, seed)["dev"]) <= 205
+        # An article of half of the examples is passed over, also where it comes first.
+        assert len(hold_out(of_sizes(520, 480), {"dev": 0.2}, seed)["dev"]) == 480  # the smallest: all are too large
+        parts = hold_out(of_sizes(50, 30, 20), {"dev": 0.2, "test": 0.3}, seed)
+        assert {part: len(examples) for part, examples in parts.items()} == {"train": 50, "dev": 20, "test": 30}
 
 
 def test_splits_depend_only_on_seed_and_group_names():
@@ -49,6 +62,12 @@ def test_parts_of_a_config(tmp_path):
     typed = as_finetuning_config(config)
     parts = read_splits(typed, task_of(typed), DataIssues())
     assert {part: len(examples) for part, examples in parts.items()} == {"train": 48, "dev": 12, "test": 8}
+    records = [{**record, "source": str(number < 33)} for number, record in enumerate(texts(60))]
+    config.task.train, issues = write(tmp_path / "d.jsonl", records), DataIssues()
+    typed = as_finetuning_config(config)
+    assert len(read_splits(typed, task_of(typed), issues)["dev"]) == 27
+    assert format_issues(issues) == ["27 examples are held out as dev: 45% where config.task.dev_fraction is 20%, "
+                                     f"since documents are kept whole: {config.task.train}"]
     config.task.dev_fraction, config.task.train = 0.9, write(tmp_path / "c.jsonl", texts(4))
     typed = as_finetuning_config(config)
     with pytest.raises(UserError, match="no example is left for train"):

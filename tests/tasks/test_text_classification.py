@@ -465,3 +465,11 @@ def test_every_metric_is_a_score(metric):
     task, examples = make({"labels": ["0", "1"]}, metric=metric), [text("1", "0"), text("2", "1"), text("3", "1")]
     metrics = [task.score(examples, [{"label": label} for label in labels])[task.metric] for labels in ("011", "010")]
     assert task.metric == metric and metrics[0] == pytest.approx(100) and metrics[1] < 100
+
+
+def test_as_many_classes_as_examples_give_a_warning(caplog):
+    for count, classes in ((50, 50), (50, 5), (12, 12)):
+        caplog.clear()
+        make(label="id").fit([text(str(number), f"n{number % classes}") for number in range(count)], None)
+        warned = "50 training examples have 50 classes: is config.task.label='id' the right column?" in caplog.text
+        assert warned == (classes == 50)
