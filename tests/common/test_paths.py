@@ -8,7 +8,6 @@ import sys
 import pytest
 
 import spanbert_jax
-from spanbert_jax.commands.checkpoints import checkpoints
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import split_paths, stored_pipes, user_path, writable
@@ -33,7 +32,7 @@ def test_the_home_directory_is_replaced(home):
     with new_directory("~/made") as folder:
         (folder / "a.jsonl").write_text("{}")
     assert resolve_files("~/made,~/m*/a.jsonl") == [f"{home}/made/a.jsonl"] * 2
-    for call in (spanbert_jax.evaluate, load_values, checkpoints):
+    for call in (spanbert_jax.evaluate, load_values, spanbert_jax.list_checkpoints):
         with pytest.raises(UserError, match="no run here|no checkpoints here"):
             call("~/made")
     assert not (home / "~").exists()
