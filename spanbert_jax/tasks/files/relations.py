@@ -1,4 +1,4 @@
-"""Files of relations between two entities of a sentence: TACRED's JSON and SemEval-2010 Task 8's text format."""
+"""Files of relations between two entities of a sentence: JSON of TACRED and OpenNRE, text of SemEval-2010 Task 8."""
 import dataclasses
 import itertools
 import re
@@ -45,10 +45,11 @@ class Relation(reading.Example):
 def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Relation]:
     """Yields the relations of a file one by one.
 
-    TACRED's records are in one JSON array or one per line. PTB brackets (-LRB- and so on) become brackets, as in the
-    reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at the tags
-    of the entities, and there are no types. Scorers go by order and need no ids: a relation without one gets the number
-    of its record and, with labels, one with the id of an earlier one gets a number after it. Both are counted.
+    Records of TACRED and OpenNRE are in one JSON array or one per line. PTB brackets (-LRB- and so on) become brackets,
+    as in the reference. In SemEval's format e1 is the subject and e2 the object, words are split at white space and at
+    the tags of the entities, and there are no types. Scorers go by order and need no ids: a relation without one gets
+    the number of its record and, with labels, one with the id of an earlier one gets a number after it. Both are
+    counted.
 
     Args:
       format: one of FORMATS; "auto" detects JSON by its first character, [ or {.
@@ -84,24 +85,46 @@ def _with_ids(records: Iterable[tuple[str, Any]], issues: DataIssues) -> Iterato
 
 
 def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
-    """The relation of a record of TACRED."""
+    """The relation of a record of TACRED or OpenNRE, or of one as for `located`."""
     if not isinstance(record, dict):
         raise UserError(f"{location}: {record!r:.80} must be an object with 'id', 'token' and so on, as in TACRED")
     id = reading.name_field(record, "id", location)
     place = f"{location}: id {id!r}"
+    group = id if record.get("docid") is None else reading.name_field(record, "docid", place)
+    if "h" in record and "t" in record:
+        record = _of_open_nre(record, place)
+    if "text" in record and "token" not in record:
+        return dataclasses.replace(located(record, place), id=id, location=location, group=group,
+                                   relation=_name(record, place, with_labels))
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{place}: field 'token' must be a nonempty list of words; it is {words!r:.80}")
-    group = id if record.get("docid") is None else reading.name_field(record, "docid", place)
     words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
-    relation = record.get("relation")
-    if with_labels or relation is not None:
-        relation = reading.field(record, "relation", place)
-        if not relation.strip():
-            raise UserError(f"{place}: the name of the relation is empty; fill it in")
     return Relation(id, location, group, words, _span(record, "subj", len(words), place),
                     _span(record, "obj", len(words), place), reading.field(record, "subj_type", place),
-                    reading.field(record, "obj_type", place), relation)
+                    reading.field(record, "obj_type", place), _name(record, place, with_labels))
+
+
+def _name(record: Mapping[str, Any], place: str, with_labels: bool) -> str | None:
+    """The name of the relation, if it is known."""
+    if not with_labels and record.get("relation") is None:
+        return None
+    name = reading.field(record, "relation", place)
+    if not name.strip():
+        raise UserError(f"{place}: the name of the relation is empty; fill it in")
+    return name
+
+
+def _of_open_nre(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """A record with the positions [start, end) of head "h" and tail "t", in words or characters, by our names."""
+    spans: dict[str, Any] = {}
+    for entity, name, short in (("h", "subject", "subj"), ("t", "object", "obj")):
+        match reading.field(record, entity, place, dict).get("pos"):
+            case [int(start), int(end)]:
+                spans |= {name: (start, end), f"{short}_start": start, f"{short}_end": end - 1, f"{short}_type": ""}
+            case value:
+                raise UserError(f"{place}: the position 'pos' of {entity!r} is {value!r:.80}; give [start, end]")
+    return record | spans
 
 
 def _span(record: dict[str, Any], name: str, count: int, place: str) -> Span:

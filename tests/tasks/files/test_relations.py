@@ -78,6 +78,23 @@ def test_relation_names_are_optional_for_prediction(tmp_path):
     assert [relation.relation for relation in relations] == [None, None, "born_in"]
 
 
+def test_records_of_open_nre(tmp_path):
+    entities = [{"h": {"name": "Ann", "id": "Q1", "pos": h}, "t": {"name": "New York", "pos": t}, "relation": "born_in"}
+                for h, t in (([0, 1], [5, 7]), ([0, 3], [15, 23]))]
+    words, text = ["Ann", "(", "born", ")", "in", "New", "York"], "Ann (born), in\tNew York."
+    content = "\n".join(map(json.dumps, ({"token": words} | entities[0], {"text": text} | entities[1])))
+    (of_words, of_text), issues = read(write(tmp_path / "wiki.txt", content))
+    assert (of_words.tokens, of_words.subject, of_words.object) == (tuple(words), (0, 0), (5, 6))
+    for one in (of_words, of_text):
+        assert (one.subject_type, one.object_type, one.relation) == ("", "", "born_in")
+        assert [entity["text"] for entity in one.entities().values()] == ["Ann", "New York"]
+    assert of_text.text == text and of_text.characters == ((0, 3), (15, 23))
+    assert [one.id for one in (of_words, of_text)] == ["1", "2"] and list(issues.counts.values()) == [2]
+    unlabelled = {"text": text, "subject": [0, 3], "object": [15, 23]}
+    (of_text,), _ = read(write(tmp_path / "test.json", unlabelled), with_labels=False)
+    assert of_text.entities()["object"]["text"] == "New York" and of_text.relation is None
+
+
 def test_fields_of_semeval(semeval):
     (first, second), issues = read(semeval)
     assert first.tokens == ("A", "tin", "of", "<b>fish</b>", "-like", '\\"food\\"', "in", "the", "tin", ".")
@@ -129,6 +146,8 @@ def without(field):
     *[(without(field), ["record 1", "'a1'", f"'{field}'"])
       for field in ("token", "subj_start", "obj_end", "subj_type", "obj_type", "relation")],
     ([["a"]], ["record 1", "'token'"]),
+    (changed(h={"pos": [0, 1]}, t={"pos": [[5, 6]]}), ["record 2", "'a1'", "'pos' of 't' is [[5, 6]]"]),
+    (changed(h={"pos": [0, 8]}, t={"pos": [5, 6]}), ["record 2", "'a1'", "subj_end 7"]),
     ({"P31": [RECORD]}, [":1", "'token'"]),
     ({"data": [RECORD]}, [":1", "'token'"]),
     ("[1, 2]", ["record 1", "'token'"]),
