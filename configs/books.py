@@ -37,6 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.every = "500 steps"
     config.evaluation.batch_size = 64
     config.evaluation.max_rows = 1024
+    config.evaluation.example = True
     config.checkpoint.every = "250 steps"
     config.checkpoint.keep_every = "0"
     return config

@@ -42,5 +42,6 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.evaluation.every = config.checkpoint.every = "10 percent"
     config.evaluation.batch_size = fit.batch_size // fit.accumulation
     config.evaluation.max_rows = 512
+    config.evaluation.example = True
     config.checkpoint.keep_every = "0"
     return config

@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.every = "200 steps"
     config.evaluation.batch_size = 64
     config.evaluation.max_rows = 512
+    config.evaluation.example = True
     config.checkpoint.every = "100 steps"
     config.checkpoint.keep_every = "0"
     return config

@@ -10,6 +10,7 @@ In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below)
 --config, the run in the workdir continues with the config that it has stored.
 """
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import ml_collections
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands.arguments import add_process_arguments, join_processes
 from spanbert_jax.commands.config_files import as_run_config, load_config
+from spanbert_jax.common.curve import draw_curve
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.paths import user_path
@@ -30,6 +32,7 @@ from spanbert_jax.common.settings import Settings
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.config import FinetuningConfig
+    from spanbert_jax.pretraining.config import PretrainingConfig
     from spanbert_jax.training.config import RunConfig
     from spanbert_jax.training.run import RunResult
 
@@ -117,6 +120,7 @@ def _stored_config(workdir: str) -> str:
 def format_result(config: "RunConfig", result: "RunResult") -> str:
     """Text about the result of a run: the model, its quality, and commands to run next."""
     from spanbert_jax.finetuning.config import FinetuningConfig
+    from spanbert_jax.pretraining.config import as_pretraining_config
     from spanbert_jax.training.config import SHAPE
     if not result.finished:
         if not result.step:
@@ -137,6 +141,7 @@ def format_result(config: "RunConfig", result: "RunResult") -> str:
             f"{figures['masked_accuracy']:.1%} right, at a loss of {figures['masked_loss']:.3f} nats; guessing by how "
             f"frequent each token is would reach {figures['unigram_loss']:.3f}, so it is {abs(gain):.3f} nats "
             f"{'better' if gain > 0 else 'worse'}.")
+    lines += _what_it_learned(as_pretraining_config(config), result)
     lines += [
         "Next:",
         f"  spanbert-jax evaluate --workdir {result.workdir}",
@@ -149,6 +154,20 @@ def format_result(config: "RunConfig", result: "RunResult") -> str:
         "  spanbert-jax train --config own_text:corpus=corpora/mine --workdir runs/mine",
         "      a model of your own text, sized by the corpus and this machine"]
     return "\n".join(lines)
+
+
+def _what_it_learned(config: "PretrainingConfig", result: "RunResult") -> list[str]:
+    """The loss curve of a pretraining run, and the example that `config.evaluation.example` asks for."""
+    import jax
+
+    from spanbert_jax.pretraining.example import fill_example
+    from spanbert_jax.training.trackers import read_metrics
+    losses = [(line["step"], line["loss"]) for line in read_metrics(result.workdir) if line["kind"] == "train"]
+    lines = ["Loss in training:", *draw_curve(losses, "step")] if len(losses) > 1 else []
+    if config.evaluation.example and jax.process_count() == 1:
+        with contextlib.suppress(UserError):  # the run itself has succeeded
+            lines += fill_example(config, result.workdir)
+    return lines
 
 
 def _format_task_result(config: "FinetuningConfig", result: "RunResult") -> str:

@@ -41,6 +41,8 @@ class ObjectiveSettings(Settings):
 class PretrainingEvaluationSettings(EvaluationSettings):
     """Evaluation on held-out rows during the run."""
     max_rows: int = setting(8192, "Held-out rows that are evaluated at most.", minimum=1)
+    example: bool = setting(False, "At the end of a run of one process, show how both heads fill a word of a held-out "
+                            "text before and after training.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """Whole runs from the command line: training, resuming, evaluation, and errors."""
+import itertools
 import json
 import re
 import shutil
@@ -9,7 +10,11 @@ import pytest
 import spanbert_jax
 from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import from_dict
+from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.pretraining.evaluation import format_metrics
+from spanbert_jax.pretraining.example import fill_example
+from spanbert_jax.training.config import load_values
 from tests.runs import evaluations, losses, run
 
 SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",
@@ -44,6 +49,16 @@ def test_a_run_writes_metrics_checkpoints_and_config(unbroken):
     assert "encoder/layers/attention/query/kernel" in output
     assert f"{evaluations(workdir)[-1]['unigram_loss']:.3f}" in output
     assert "spanbert-jax evaluate --workdir" in output
+    assert re.search(r"Loss in training:\n *\d+\.\d\d \|[ *]*\*\n", output)
+
+
+def test_a_word_of_a_held_out_text_is_filled_before_and_after_training(unbroken):
+    title, text, *fillings = fill_example(from_dict(PretrainingConfig, load_values(unbroken[0])), unbroken[0])
+    assert "not seen" in title and re.search(r" \[\w+\] ", text)
+    assert [(line[2:17].strip(), line[19:36].strip()) for line in fillings] == list(itertools.product(
+        ("before training", "after training"), ("masked-token head", "boundary head", "both heads")))
+    assert all(len(re.findall(r"\(\d+\.\d%\)", line)) == 3 for line in fillings)
+    assert not {line[36:] for line in fillings[:3]} & {line[36:] for line in fillings[3:]}
 
 
 def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files, unbroken, tmp_path):
