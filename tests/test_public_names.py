@@ -28,6 +28,9 @@ from spanbert_jax.tasks import TASKS
     (lambda: spanbert_jax.train("base.py", "runs/x"), "train: config='base.py': must be of type ConfigDict or "
                                                       "Settings, not str"),
     (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x", seeds=0), "seeds=0: must be at least 1"),
+    (lambda: spanbert_jax.finetune(spanbert_jax.default_config(), "runs/x"),
+     "config.task=None: is a section; start from default_task_config(NAME), or give a pretraining config to "
+     "spanbert_jax.train"),
     (lambda: spanbert_jax.plan(spanbert_jax.default_task_config("translation"), "v5e:2x2"),
      "config: configures a task; only pretraining can be planned")])
 def test_wrong_arguments_are_one_line_errors(call, message):

@@ -113,7 +113,8 @@ def from_values(values: Mapping[str, Any]) -> FinetuningConfig:
     """The typed config of nested dictionaries with today's field names. Raises as `as_finetuning_config`."""
     load_plugins(values.get("plugins", ()))
     task: Any = values.get("task")
-    require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME)")
+    require(isinstance(task, Mapping), "config.task", task, "is a section; start from default_task_config(NAME), or "
+            "give a pretraining config to spanbert_jax.train")
     name = task.get("name", "")
     require(isinstance(name, str), "config.task.name", name, "must be of type str")
     section = from_dict(task_section(name), task, "config.task")
