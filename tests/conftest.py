@@ -43,10 +43,10 @@ training/test_step.py::test_losses_fall_when_rows_repeat training/test_step.py::
 """.split()
 # The files that take longest come first, so that no worker is left with one of them at the end.
 SLOW = """
-training/test_run.py finetuning/test_seq2seq_run.py faults/test_stops.py training/test_step.py planning/test_tpu.py
-faults/test_peers.py generation/test_search.py finetuning/test_run.py training/test_profiling.py launch/test_local.py
-training/test_zero1.py faults/test_elastic.py inference/test_encoder_decoders.py inference/test_prediction.py
-training/test_init_from.py
+planning/test_tpu.py finetuning/test_seq2seq_run.py faults/test_stops.py finetuning/test_run.py training/test_run.py
+faults/test_peers.py training/test_step.py generation/test_search.py faults/test_kills.py launch/test_local.py
+faults/test_elastic.py training/test_profiling.py faults/test_damage.py docs/test_examples.py training/test_zero1.py
+inference/test_encoder_decoders.py inference/test_prediction.py training/test_init_from.py
 """.split()
 
 
