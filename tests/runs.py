@@ -29,19 +29,23 @@ from spanbert_jax import default_config
 def get_config():
     config = default_config()
     config.model.size, config.compute.dtype, config.compute.layers = "tiny", "float32", "scanned"
+    config.model.width, config.model.num_heads, config.model.feed_forward = 64, 2, 128
     config.model.max_positions = 64
     config.model.dropout = config.model.attention_dropout = 0.0
     config.optimizer.learning_rate, config.schedule.warmup = 1e-3, "2 steps"
     config.schedule.name = "constant"
     config.train.duration, config.train.batch_size, config.train.log_every = "60 steps", 8, 1
     config.evaluation.every, config.evaluation.batch_size = "20 steps", 8
-    config.evaluation.max_rows = 200
+    config.evaluation.max_rows = 100
     config.checkpoint.every, config.checkpoint.keep, config.checkpoint.keep_every = "5 steps", 2, "0"
     return config
 '''
 
 # Settings that most real runs use. Runs without them share one compiled program, whatever their number of steps.
 USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.schedule.name=linear")
+
+# Settings of runs of two processes, whose steps take longer.
+PAIR = ("--config.train.duration=30 steps",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Files:
         """Environment variables of a process with that many simulated devices. `cache` replaces folder/cache."""
         return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
                 # As in conftest.py: few of these programs run longer than they take to compile.
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "XDG_CACHE_HOME": str(cache or self.folder / "cache")}
 
 
 def make_files(folder: pathlib.Path) -> Files:

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from tests.runs import make_once, run
+from tests.runs import PAIR, make_once, run
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def unbroken(files, shared_folder) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def unbroken_pair(files, shared_folder) -> pathlib.Path:
     """The workdir of an uninterrupted run of two processes."""
-    return make_once(shared_folder / "unbroken_pair", lambda workdir: run(files, workdir, processes=2))
+    return make_once(shared_folder / "unbroken_pair", lambda workdir: run(files, workdir, *PAIR, processes=2))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from spanbert_jax.cluster.exit_codes import retryable
-from tests.runs import Process, assert_same_run, free_port
+from tests.runs import PAIR, Process, assert_same_run, free_port
 
 # Long enough, with batches that three processes can share.
 SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6", "--config.evaluation.batch_size=6")
@@ -30,7 +30,7 @@ def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number
 
 # The launcher's own tests show that it ends killed and hung processes in time.
 def test_the_launcher_ends_the_peers_and_restarts_the_run(files, unbroken_pair, tmp_path):
-    with Process(files, tmp_path, processes=2, launcher=("--restarts=1",)) as process:
+    with Process(files, tmp_path, *PAIR, processes=2, launcher=("--restarts=1",)) as process:
         process.until("step 12/")
         children = process.children()
         os.kill(children[1], signal.SIGKILL)

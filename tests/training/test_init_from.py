@@ -15,6 +15,8 @@ from tests.runs import evaluations, final_state, losses, run
 
 SHORT = ("--config.train.duration=4 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=2 steps",
          "--config.evaluation.max_rows=8")
+# The architecture is that of the weights.
+OTHER = ("--config.model.width=0", "--config.model.num_heads=0", "--config.model.feed_forward=0")
 STILL = "--config.optimizer.learning_rate=1e-30"  # parameters stay as they are
 
 
@@ -28,7 +30,7 @@ def trained(files, tmp_path_factory):
 def test_an_exported_run_is_loaded_again(trained, tmp_path, capsys):
     assert main(["export", "--workdir", str(trained), "--format", "huggingface", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "step 4: 2 layers of width 128" in printed and "masked-token head, span boundary head" in printed
+    assert "step 4: 2 layers of width 64" in printed and "masked-token head, span boundary head" in printed
     assert "compared on the same inputs with transformers on the export: largest difference" in printed
     model, params = spanbert_jax.from_pretrained(trained, "pretraining")
     again, same = spanbert_jax.from_pretrained(tmp_path / "out", "pretraining")
@@ -80,7 +82,7 @@ def test_weights_are_adapted_to_another_vocabulary_longer_rows_and_new_heads(fil
     tokenizer = load_tokenizer(files.corpus / "tokenizer.json")
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)[:125]  # enough to spell the others
     (tmp_path / "bert/vocab.txt").write_text("\n".join(tokens))
-    output = run(files, tmp_path / "run", *SHORT, STILL, f"--config.init_from={tmp_path / 'bert'}")
+    output = run(files, tmp_path / "run", *SHORT, *OTHER, STILL, f"--config.init_from={tmp_path / 'bert'}")
     assert "positions: 40 in " in output and "64 here; further ones repeat the old" in output
     assert "vocabulary: 125 entries kept, " in output and "no boundary head: it is initialized at random" in output
     model, params = spanbert_jax.from_pretrained(tmp_path / "run", "pretraining")
@@ -108,7 +110,7 @@ def test_weights_that_do_not_fit_are_refused(files, tmp_path):
         spanbert_jax.train(config, tmp_path / "run")
     # The weights have 130 vocabulary entries and no tokenizer.
     with pytest.raises(AssertionError, match="without it the 130 vocabulary entries are unknown"):
-        run(files, tmp_path / "run", *SHORT, f"--config.init_from={tmp_path / 'bert'}")
+        run(files, tmp_path / "run", *SHORT, *OTHER, f"--config.init_from={tmp_path / 'bert'}")
     config = json.loads((tmp_path / "bert/config.json").read_text()) | {"model_type": "roberta"}
     (tmp_path / "bert/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="model_type is 'roberta'"):

@@ -147,7 +147,7 @@ def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, 
     workdir = unbroken[0]
     before = written(workdir)
     output = run(files, workdir, *SHORT, *changes, "--verbose", status=2)
-    assert "encoder/layers" not in output
+    assert "encoder/layers/attention/query/kernel" not in output
     assert re.search(message, output.strip().splitlines()[-1])
     assert written(workdir) == before
 
@@ -166,14 +166,14 @@ def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
     assert "corpus.length: 64 -> 48" in output.strip().splitlines()[-1]
 
 
-def test_a_run_without_its_checkpoints_starts_again_and_prints_it(files, tmp_path):
-    settings = ["--config.train.duration=2 steps"]
-    run(files, tmp_path, *settings)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    shutil.rmtree(tmp_path / "checkpoints")
-    assert f"No checkpoint in {tmp_path}: starting at step 0" in run(files, tmp_path, *settings)
-    assert (tmp_path / "metrics.old.jsonl").read_bytes() == before
-    assert list(losses(tmp_path)) == [1, 2]
+def test_a_run_without_its_checkpoints_starts_again_and_prints_it(files, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(unbroken[0], workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert f"No checkpoint in {workdir}: starting at step 0" in run(files, workdir, *SHORT)
+    assert (workdir / "metrics.old.jsonl").read_bytes() == before
+    assert losses(workdir) == losses(unbroken[0])
 
 
 def test_two_runs_cannot_use_one_workdir_at_the_same_time(files, tmp_path):
@@ -181,13 +181,15 @@ def test_two_runs_cannot_use_one_workdir_at_the_same_time(files, tmp_path):
         assert "another run is using it" in run(files, tmp_path, status=2)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files, tmp_path):
-    run(files, tmp_path, "--config.train.duration=5 steps")
-    output = run(files, tmp_path, "--config.optimizer.learning_rate=1e30", "--force", status=1)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(unbroken[0], workdir)
+    output = run(files, workdir, *SHORT, "--config.train.duration=60 steps", "--config.optimizer.learning_rate=1e30",
+                 "--force", status=1)
     last = output.strip().splitlines()[-1]
     assert "not finite" in last and "gradient norm" in last and "rows [" in last
     assert "lower config.optimizer.learning_rate" in last and "config.skip.stop_after" in last
-    assert steps_in(tmp_path) == [5]
+    assert steps_in(workdir) == [10, 12]
 
 
 def test_bad_updates_are_skipped_up_to_a_limit_and_a_resumed_run_skips_the_same(files, tmp_path):
