@@ -41,12 +41,11 @@ class Comparison:
                 f"largest output, allowed {self.allowed:.2g}{tokenizer}")
 
 
-def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.Path,
-                    tokenizer: Tokenizer | None = None) -> None:
+def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.Path, tokenizer: Any = None) -> None:
     """Writes a model as a directory of transformers, which `from_pretrained` reads back bit for bit.
 
-    A `tokenizer` is written with it. Raises UserError if `directory` is not empty, or cannot be written; nothing is
-    left of it then.
+    A `tokenizer`, of `load_tokenizer` or a fast one of transformers, is written with it. Raises UserError if
+    `directory` is not empty, or cannot be written; nothing is left of it then.
     """
     export(model, params, directory, "huggingface", tokenizer, compare=False)
 
