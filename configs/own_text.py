@@ -3,10 +3,10 @@
   spanbert-jax prepare --source 'texts/*.txt' --out corpora/mine --vocab-size 30000
   spanbert-jax train --config configs/own_text.py:corpus=corpora/mine,hours=1 --workdir runs/mine
 
-hours is roughly how long training may take on this machine; it ends sooner if the corpus has been seen 40 times. In
-that time the largest named size is taken that sees 20 tokens for each parameter of its layers, or the smallest. The
-same command with `config` in place of `train` shows what is chosen, and every field can be overridden. To continue a
-run on another machine, give its workdir alone: spanbert-jax train --workdir runs/mine
+hours is roughly how long training may take on this machine; it ends sooner if the corpus has been seen 40 times. The
+model is the largest named size that sees 20 tokens for each parameter of its layers in that time, or the smallest size.
+`spanbert-jax config configs/own_text.py:corpus=corpora/mine,hours=1` shows what is chosen, and every field can be
+overridden. To continue a run on another machine, give its workdir alone: spanbert-jax train --workdir runs/mine
 """
 import ml_collections
 
