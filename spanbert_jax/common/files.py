@@ -2,6 +2,8 @@
 import os
 import pathlib
 
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # first bytes of what stands for a file not yet fetched
+
 
 def cache_folder() -> pathlib.Path:
     """Returns this package's folder in the user's cache folder. It may not exist yet."""

@@ -23,7 +23,7 @@ from spanbert_jax.common.formatting import format_change
 from spanbert_jax.common.paths import split_paths, user_path
 from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
-from spanbert_jax.corpus.processes import map_in_order, map_in_processes
+from spanbert_jax.corpus.processes import cpu_cores, map_in_order, map_in_processes
 from spanbert_jax.corpus.report import ProgressBar, make_report, print_report
 from spanbert_jax.corpus.rows import RowBuilder, Rows, RowSettings, make_chunks
 from spanbert_jax.corpus.scan import SPLITS, TRAIN, VALIDATION, SourceScan, scan_sources
@@ -175,8 +175,7 @@ def _write_corpus(work: pathlib.Path, scan: SourceScan, settings: RowSettings, w
     splits = [split for split in (TRAIN, VALIDATION) if scan.split_characters(split)]
     characters = sum(map(scan.split_characters, splits))
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = cores if characters >= _SMALL_CORPUS else 1
+        workers = cpu_cores() if characters >= _SMALL_CORPUS else 1
     vocab_size = vocabulary_size(tokenizer)
     start = time.monotonic()
     with ProgressBar("preparing", characters, "characters", progress) as bar, contextlib.ExitStack() as stack:

@@ -19,6 +19,11 @@ from spanbert_jax.common.errors import UserError
 _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 
 
+def cpu_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def map_in_order(make_function: Callable[[], Callable[[Any], Any]], items: Iterable[Any],
                  workers: int) -> Generator[tuple[Any, Any]]:
     """Yields (item, result) in order, like `map_in_processes`; with one worker, the work is done in this process."""

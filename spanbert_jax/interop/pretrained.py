@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax import text
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import GIT_LFS_POINTER
 from spanbert_jax.interop import configuration, weights
 from spanbert_jax.interop.architectures import StoredParts, conversion_for, conversion_of
 from spanbert_jax.interop.naming import NamedTensors, TensorNames
@@ -24,7 +25,6 @@ from spanbert_jax.model.heads import TOKEN_EMBEDDING, head_names
 logger = logging.getLogger("spanbert_jax")
 BOUNDARY_FILE = "span_boundary_head.safetensors"
 PARAMS_FILE = "params.safetensors"  # in our own layout
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # The released SpanBERT models have the vocabulary of bert-base-cased, of this size, and come without it.
 _CASED_VOCABULARY = 28_996
 
@@ -107,8 +107,8 @@ def _open(path: pathlib.Path, step: int | None) -> Pretrained:
 def open_file(file: pathlib.Path, names: TensorNames) -> Tensors:
     """Opens a file of any format, and imports the packages for it. `names` are for files in our own layout."""
     with open(file, "rb") as start:
-        if start.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise UserError(f"{file}: not the weights, but where Git LFS finds them; fetch them: git lfs pull")
+        if start.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER:
+            raise UserError(f"{file}: a Git LFS pointer, not the weights; fetch them: git lfs pull")
     if file.name == PARAMS_FILE:
         return OwnFile(SafetensorsFile(file), names)
     if file.suffix == ".safetensors":

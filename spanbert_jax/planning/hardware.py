@@ -26,6 +26,7 @@ class Chip:
     chips_per_host: int  # chips attached to one host
 
 
+GPU_MEMORY = {"a100": 85_100_068_864, "h100": 84_979_810_304, "h200": 151_397_597_184, "b200": 191_514_411_008}  # bytes
 # Peaks and bandwidths: data sheets of Google and NVIDIA (A100 SXM 80 GB, H100 SXM, H200 SXM, HGX B200; without
 # sparsity). Memory of GPUs: as CUDA reports it. Clocks: those at which the matrix units reach the peaks. Links of GPUs:
 # 82% of NVLink's data sheet in one direction. Network: 100 Gbit/s per TPU host; per GPU of NVIDIA's DGX systems
@@ -35,10 +36,10 @@ CHIPS: dict[str, Chip] = {
     "v5e": Chip("tpu", 197e12, 15.75 * 2**30, 819e9, 1.5e9, 100e9, 3.1e9, 2, 256, 4),
     "v5p": Chip("tpu", 459e12, 95.74 * 2**30, 2765e9, 1.75e9, 200e9, 3.1e9, 3, 8960, 4),
     "v6e": Chip("tpu", 918e12, 31.25 * 2**30, 1640e9, 1.75e9, 200e9, 3.1e9, 2, 256, 4),
-    "a100": Chip("gpu", 312e12, 0.92 * 85_100_068_864, 2039e9, 0.0, 246e9, 25e9, 1, 16384, 8),
-    "h100": Chip("gpu", 989e12, 0.92 * 84_979_810_304, 3350e9, 0.0, 370e9, 50e9, 1, 16384, 8),
-    "h200": Chip("gpu", 989e12, 0.92 * 151_397_597_184, 4800e9, 0.0, 370e9, 50e9, 1, 16384, 8),
-    "b200": Chip("gpu", 2250e12, 0.92 * 191_514_411_008, 8000e9, 0.0, 740e9, 50e9, 1, 16384, 8),
+    "a100": Chip("gpu", 312e12, 0.92 * GPU_MEMORY["a100"], 2039e9, 0.0, 246e9, 25e9, 1, 16384, 8),
+    "h100": Chip("gpu", 989e12, 0.92 * GPU_MEMORY["h100"], 3350e9, 0.0, 370e9, 50e9, 1, 16384, 8),
+    "h200": Chip("gpu", 989e12, 0.92 * GPU_MEMORY["h200"], 4800e9, 0.0, 370e9, 50e9, 1, 16384, 8),
+    "b200": Chip("gpu", 2250e12, 0.92 * GPU_MEMORY["b200"], 8000e9, 0.0, 740e9, 50e9, 1, 16384, 8),
     "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),  # that of this machine, see `machine`
 }
 _SLICES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))

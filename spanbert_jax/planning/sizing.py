@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from spanbert_jax.corpus import Corpus
+from spanbert_jax.corpus.processes import cpu_cores
 from spanbert_jax.model import BertConfig, PretrainingHeads, train_step_flops
 
 # Operations per second that training reaches: on one CPU core as measured for small models, and on an accelerator of
@@ -51,8 +52,7 @@ def this_machine(environ: Mapping[str, str] = os.environ) -> Machine:
     """The machine of this process; JAX_PLATFORMS decides where it is set."""
     found = max(len(glob.glob(files)) if importlib.util.find_spec(module) else 0
                 for module, files in _ACCELERATORS.items())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(0 if environ.get("JAX_PLATFORMS") == "cpu" else found, cores)
+    return Machine(0 if environ.get("JAX_PLATFORMS") == "cpu" else found, cpu_cores())
 
 
 def fit_to_corpus(corpus: Corpus, machine: Machine, hours: float) -> Fit:

@@ -61,8 +61,8 @@ def test_checkpoints_of_a_trainer_are_named(sound, tmp_path):
 def test_a_pointer_of_git_lfs_is_named(name, sound, tmp_path):
     shutil.copy(sound / "config.json", tmp_path)
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 433245632\n")
-    with pytest.raises(spanbert_jax.UserError, match=f"{name}: not the weights, but where Git LFS finds them; fetch "
-                                                     "them: git lfs pull"):
+    with pytest.raises(spanbert_jax.UserError, match=f"{name}: a Git LFS pointer, not the weights; fetch them: git lfs "
+                                                     "pull"):
         spanbert_jax.from_pretrained(tmp_path)
 
 

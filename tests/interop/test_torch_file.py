@@ -362,7 +362,6 @@ def test_other_zip_files_are_refused(reader, tmp_path):
 
 @pytest.mark.parametrize("content,start", [
     (b"", "it is empty"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "it is a git-lfs pointer"),
     (b"Not Found\n", "it is damaged or not a PyTorch weight file"),
     (b"cos\nsystem\n(S'true'\ntR.", "it is damaged or not a PyTorch weight file"),
     (b"\x1f\x8b\x08" + bytes(50), "it is damaged or not a PyTorch weight file"),

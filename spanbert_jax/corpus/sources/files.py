@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import GIT_LFS_POINTER
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS
 
@@ -38,7 +39,7 @@ _OTHER_KINDS = (
     (b"\xd0\xcf\x11\xe0", "an office document", _EXTRACT), (b"{\\rtf", "an RTF document", _EXTRACT),
     (b"\x89PNG\r\n", "a PNG image", _EXTRACT), (b"\xff\xd8\xff", "a JPEG image", _EXTRACT),
     (b"GIF8", "a GIF image", _EXTRACT),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "get its file: git lfs pull"))
+    (GIT_LFS_POINTER, "a Git LFS pointer", "get its file: git lfs pull"))
 
 
 def without_compression(path: str) -> str:

@@ -19,7 +19,6 @@ import ml_dtypes
 import numpy as np
 
 NOT_TORCH = "it is damaged or not a PyTorch weight file; fetch it again, or give one that torch.save wrote"
-_LFS_POINTER = b"version https://git-lfs"
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MAGIC, _VERSION = 0x1950a86a20f9469cfc6c, 1001
@@ -89,9 +88,7 @@ def read(path: pathlib.Path, place: Place) -> np.ndarray:
 def is_zip(path: pathlib.Path) -> bool:
     """Returns whether a file has the zip layout, by its first bytes. Raises Unreadable if it has neither layout."""
     with open(path, "rb") as file:
-        start = file.read(len(_LFS_POINTER))
-    if start == _LFS_POINTER:
-        raise Unreadable("it is a git-lfs pointer in place of the weights; fetch the real file with `git lfs pull`")
+        start = file.read(len(_ZIP_START))
     if not start:
         raise Unreadable("it is empty; fetch it again")
     if not start.startswith((_ZIP_START, _PICKLE_START)):

@@ -6,7 +6,7 @@ import jax
 from jax.experimental import topologies
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.planning.hardware import Topology
+from spanbert_jax.planning.hardware import GPU_MEMORY, Topology
 
 # Chips whose two cores are one device.
 _MEGACORE = ("v4",)
@@ -38,7 +38,7 @@ def get_devices(topology: Topology) -> list[jax.Device]:
 def _description(topology: Topology) -> dict[str, Any]:
     if topology.chip.platform == "gpu":
         hosts = -(-topology.chips // topology.chip.chips_per_host)
-        return {"platform": "cuda", "topology_name": topology.kind, "target_config": _target(_GPUS[topology.kind]),
+        return {"platform": "cuda", "topology_name": topology.kind, "target_config": _target(topology.kind),
                 "topology": f"1x{hosts}x{topology.chips // hosts}"}
     shape = "x".join(map(str, topology.shape))
     return {"platform": "tpu", "topology_name": f"{topology.kind}:{shape}",
@@ -57,17 +57,17 @@ class _Gpu(NamedTuple):
     bandwidth: float  # of the memory, in bytes per second
     cache: int  # bytes of the second-level cache
     clock: float  # in GHz
-    memory: int  # bytes
 
 
-_GPUS = {"a100": _Gpu(8, 108, 64, 167_936, 2.039e12, 41_943_040, 1.41, 85_100_068_864),
-         "h100": _Gpu(9, 132, 128, 233_472, 3.352e12, 52_428_800, 1.98, 84_979_810_304),
-         "h200": _Gpu(9, 132, 128, 233_472, 4.8e12, 52_428_800, 1.98, 151_397_597_184),
-         "b200": _Gpu(10, 148, 128, 233_472, 8e12, 132_644_864, 1.965, 191_514_411_008)}
+_GPUS = {"a100": _Gpu(8, 108, 64, 167_936, 2.039e12, 41_943_040, 1.41),
+         "h100": _Gpu(9, 132, 128, 233_472, 3.352e12, 52_428_800, 1.98),
+         "h200": _Gpu(9, 132, 128, 233_472, 4.8e12, 52_428_800, 1.98),
+         "b200": _Gpu(10, 148, 128, 233_472, 8e12, 132_644_864, 1.965)}
 
 
-def _target(gpu: _Gpu) -> str:
+def _target(kind: str) -> str:
     """A GPU in the compiler's format."""
+    gpu = _GPUS[kind]
     return f"""
 gpu_device_info {{
   cuda_compute_capability {{ major: {gpu.capability} minor: 0 }}
@@ -87,7 +87,7 @@ gpu_device_info {{
   memory_bandwidth: {gpu.bandwidth:.0f}
   l2_cache_size: {gpu.cache}
   clock_rate_ghz: {gpu.clock}
-  device_memory_size: {gpu.memory}
+  device_memory_size: {GPU_MEMORY[kind]}
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
