@@ -20,6 +20,7 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.model_folder import FineTuned, StoredTask, load_model, save_model
+from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.tasks import make_task
@@ -245,6 +246,14 @@ def test_fields_that_cannot_be_kept(models, tmp_path):
     words.write_text("Ann O\nis O\n\nred O\n")
     with pytest.raises(UserError, match="keep='all': only rows of tables and JSON lines have fields, and .*conll:1 is"):
         predict_files(models["token_classification"], str(words), tmp_path / "out.jsonl", keep="all")
+
+
+def test_fields_of_records_in_an_array_are_kept(tmp_path):
+    records = MAKERS["relation_extraction"](3)
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    fields = InputFields([str(tmp_path / "data.json")], (), "all")
+    examples = make_task("relation_extraction", {}).read(str(tmp_path / "data.json"), DataIssues())
+    assert [fields(example) for example in examples] == records
 
 
 def test_words_and_the_probabilities_of_all_classes(models, tmp_path):

@@ -62,7 +62,7 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
     if format == "semeval" or (format == "auto" and first not in ("[", "{")):
         relations = _semeval(path, issues, with_labels)
     else:
-        records = reading.json_lines(path, issues) if first == "{" else _array(path, issues)
+        records = reading.json_lines(path, issues) if first == "{" else reading.numbered_json_items(path, "", issues)
         relations = (parse_relation(record, location, with_labels) for location, record in _with_ids(records, issues))
     for relation in reading.number_repeats(relations, issues) if with_labels else relations:
         if relation.subject[0] <= relation.object[1] and relation.object[0] <= relation.subject[1]:
@@ -70,24 +70,18 @@ def read_relations(path: str, format: str, issues: DataIssues, with_labels: bool
         yield relation
 
 
-def _array(path: str, issues: DataIssues) -> Iterator[tuple[str, Any]]:
-    for number, record in enumerate(reading.json_items(path, "", issues), 1):
-        yield f"{path}: record {number}", record
-
-
-def _with_ids(records: Iterable[tuple[str, Any]], issues: DataIssues) -> Iterator[tuple[str, Any]]:
+def _with_ids(records: Iterable[tuple[str, dict[str, Any]]],
+              issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
     """Gives a record without an id its number, which is at the end of its location."""
     for location, record in records:
-        if isinstance(record, dict) and record.get("id") is None:
+        if record.get("id") is None:
             issues.add("relations without an id, which get the number of their record", location)
-            record = record | {"id": location[len(location.rstrip("0123456789")):]}
+            record = record | {"id": location.rpartition(":")[2]}
         yield location, record
 
 
-def parse_relation(record: Any, location: str, with_labels: bool) -> Relation:
+def parse_relation(record: dict[str, Any], location: str, with_labels: bool) -> Relation:
     """The relation of a record of TACRED or OpenNRE, or of one as for `located`."""
-    if not isinstance(record, dict):
-        raise UserError(f"{location}: {record!r:.80} must be an object with 'id', 'token' and so on, as in TACRED")
     id = reading.name_field(record, "id", location)
     place = f"{location}: id {id!r}"
     group = id if record.get("docid") is None else reading.name_field(record, "docid", place)
