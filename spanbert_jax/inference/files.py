@@ -74,22 +74,13 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
             if fields:
                 for example, prediction in zip(group, predictions, strict=True):
                     prediction["input"] = fields(example)
-            lines = [json.dumps(prediction, ensure_ascii=False) for prediction in predictions]
             with _disk_errors(partial), open(partial, "ab") as out:
-                out.write("".join(f"{line}\n" for line in lines).encode())
+                out.write(_json_lines(predictions).encode())
             done += len(group)
             on_examples(done)
         if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
             _write_official(task, inputs, partial, user_path(official))
-        with _disk_errors(partial):
-            if is_table(output):
-                write_table(partial, output)
-                partial.unlink()
-            else:
-                with open(partial, "rb") as out:
-                    os.fsync(out.fileno())
-                partial.rename(output)
-            _fingerprint_file(partial).unlink(missing_ok=True)
+        _complete(partial, output)
     return issues
 
 
@@ -129,8 +120,11 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
 
 def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
     """Predictions as JSON lines and in the task's official formats: file name -> text."""
-    lines = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
-    return {"predictions.jsonl": lines, **task.files(examples, predictions)}
+    return {"predictions.jsonl": _json_lines(predictions), **task.files(examples, predictions)}
+
+
+def _json_lines(predictions: Sequence[Prediction]) -> str:
+    return "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
 
 
 @contextlib.contextmanager
@@ -162,6 +156,19 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
     with new_directory(official) as folder:
         for name, text in task.files(examples, predictions).items():
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _complete(partial: pathlib.Path, output: pathlib.Path) -> None:
+    """Turns the partial output, which is complete, into the output."""
+    with _disk_errors(partial):
+        if is_table(output):
+            write_table(partial, output)
+            partial.unlink()
+        else:
+            with open(partial, "rb") as out:
+                os.fsync(out.fileno())
+            partial.rename(output)
+        _fingerprint_file(partial).unlink(missing_ok=True)
 
 
 def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None,

@@ -87,10 +87,8 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
         (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
         for name, contents in (files or {}).items():
             (folder / name).write_bytes(contents)
-        if not compare:
-            return None
-        comparison = _compare(writer, folder, original, model, params)
-        if tokenizer is None:
+        comparison = _compare(writer, folder, original, model, params) if compare else None
+        if comparison is None or tokenizer is None:
             return comparison
         with_transformers = writer.LIBRARY == "transformers" and comparison.difference is not None
         return dataclasses.replace(

@@ -37,6 +37,6 @@ def sweep(make_config: MakeConfig, grid: Mapping[str, Sequence[str]], seeds: Seq
         write_text(workdir / RESULTS_FILE, json.dumps({"step": metrics.pop("step"), "dev": metrics}, indent=2) + "\n")
         return True
 
-    sweep = Sweep(as_pretraining_config, lambda workdir: from_dict(PretrainingConfig, load_values(workdir)), run,
-                  lambda config: METRIC, lower_is_better=True)
-    return sweep(lambda overrides: make_config([*shared, *overrides]), grid, seeds, folder, log)
+    of_kind = Sweep(as_pretraining_config, lambda workdir: from_dict(PretrainingConfig, load_values(workdir)), run,
+                    lambda config: METRIC, lower_is_better=True)
+    return of_kind(lambda overrides: make_config([*shared, *overrides]), grid, seeds, folder, log)

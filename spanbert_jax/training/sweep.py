@@ -83,14 +83,20 @@ class Sweep:
             except RunFailed as error:  # because of its settings; other runs may succeed
                 log(f"failed: {error}")
         metric = self.metric(next(iter(runs.values())))
+        rows = self._rows(points, seeds, results, metric)
+        summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
+        write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
+        return rows
+
+    def _rows(self, points: Sequence[dict[str, str]], seeds: Sequence[int],
+              results: Mapping[tuple[int, int], Mapping[str, Any]], metric: str) -> list[Row]:
+        """One row per point, the best dev metric first, from results by number of the point and seed."""
         parts = [part for part in ("dev", "test") if any(part in result for result in results.values())]
         rows = [Row(point, {part: [results[number, seed][part][metric] for seed in seeds if (number, seed) in results]
                             for part in parts}) for number, point in enumerate(points)]
         if "dev" in parts:
             sign = 1 if self.lower_is_better else -1
             rows.sort(key=lambda row: (not row.scores["dev"], sign * row.mean("dev")))
-        summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
-        write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
         return rows
 
     def _finish(self, config: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
