@@ -1,9 +1,9 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
 `prepare`, `plan`, `train`, `sweep`, `evaluate`, `predict`, `import_`, `export` and `fill` do what the commands of these
-names do, and `list_checkpoints` what `checkpoints` does. `load_config` reads a config file, `pipeline` gives a
-fine-tuned model as a function of texts. `from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and
-out. An argument of a wrong type raises UserError.
+names do, and `list_checkpoints` what `checkpoints` does. `load_config` reads a config file; `default_config` and
+`default_task_config` start one. `pipeline` gives a fine-tuned model as a function of texts. `from_pretrained`,
+`load_tokenizer` and `save_pretrained` bring weights in and out. An argument of a wrong type raises UserError.
 """
 import importlib
 import inspect

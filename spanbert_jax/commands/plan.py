@@ -128,7 +128,7 @@ def search_text(config: "PretrainingConfig", topology: Topology, prices: Mapping
                       f"{rank} settings that fit on {topology}:", f"  {as_flags(overrides)}"])
 
 
-def budget_text(text: str, prices: Mapping[str, float] = {}) -> str:
+def budget_text(text: str, prices: Mapping[str, float]) -> str:
     """A table of what each named size reaches with a budget, and which one to choose."""
     from spanbert_jax.planning.budget import LENGTH, UTILIZATION, estimate_sizes, largest_feasible, parse_budget
     budget = parse_budget(text)

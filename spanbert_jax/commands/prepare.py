@@ -46,7 +46,8 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> Non
     flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"].replace("%", "%%")
     if field.name == "sources":
         parser.add_argument("--source", dest="sources", action="append", required=True, metavar="SOURCE",
-                            help=f"{text} Several are repeated, or separated by commas; - for standard input.")
+                            help=f"{text} Repeat the flag for several, or separate them by commas; - is standard "
+                            "input.")
     elif isinstance(field.default, bool):
         parser.add_argument(flag, action="store_true", help=text)
     else:

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             print(format_result(config, result), flush=True)
         except OSError:  # output to a full disk; the run itself is saved
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # later output is lost too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail either
     return DONE if result.finished else STOPPED
 
 

@@ -92,7 +92,7 @@ def hold_out(examples: Sequence[Example], fractions: Mapping[str, float], seed: 
 
 
 def _groups_for(wanted: float, groups: Sequence[str], members: Mapping[str, Sequence[int]]) -> set[str]:
-    """Groups with about the wanted number of members together, in their order.
+    """Groups with about the wanted number of members together, taken in the given order.
 
     A group is passed over if that number would be exceeded by more than a tenth. At the end, the group that is nearest
     to what is missing is added if that brings the number nearer, or if there is no other.

@@ -125,7 +125,7 @@ def read_task(folder: pathlib.Path, settings: Mapping[str, Any] | None = None) -
 
 
 def find_task(folder: pathlib.Path, settings: Mapping[str, Any] | None = None) -> StoredTask | None:
-    """The same, or None if the model in a folder is not fine-tuned."""
+    """The result of `read_task`; None if the model in a folder is not fine-tuned."""
     return read_task(folder, settings) if (folder / TASK_FILE).is_file() else None
 
 

@@ -12,6 +12,7 @@ from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining.config import PretrainingConfig, pretraining_heads
 from spanbert_jax.tasks.filling import Filling, fill, load_filling_model
+from spanbert_jax.text import CONTINUATION_PREFIX
 from spanbert_jax.training.state import init_params
 
 _ROWS, _WORDS, _FILLINGS = 64, 20, 3
@@ -67,7 +68,7 @@ def _words(tokens: np.ndarray, begins: np.ndarray, sep: int, tokenizer: Tokenize
 
 
 def _text(pieces: Sequence[str]) -> str:
-    return "".join(piece.removeprefix("##") for piece in pieces)
+    return "".join(piece.removeprefix(CONTINUATION_PREFIX) for piece in pieces)
 
 
 def _list(fillings: Sequence[Filling]) -> str:

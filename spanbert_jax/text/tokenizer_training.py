@@ -75,7 +75,7 @@ def _frequent_characters(texts: Iterable[str], normalizer: normalizers.Normalize
 def _entries(character: str, normalizer: normalizers.Normalizer) -> list[str]:
     """Returns a character's entries: at the start of a word and inside, where ideographs, each a word, never are.
 
-    Punctuation, also a word of its own, keeps both: it is few characters, and vocabularies stay as they were.
+    Punctuation, also a word of its own, has both, as in BERT's vocabularies.
     """
     if normalizer.normalize_str(character) == f" {character} ":
         return [character]

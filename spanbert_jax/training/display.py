@@ -17,7 +17,7 @@ from spanbert_jax.training.mesh import parameter_name
 _CATEGORIES = {"steps": "steps", "compile": "compiling", "data": "data", "checkpoint": "checkpoints",
                "evaluation": "evaluation", "profile": "profiling", "starting": "starting", "lost": "lost to restarts"}
 
-_SECONDS = 30.0  # the longest time between two lines, as far as steps end
+_SECONDS = 30.0  # after which a line is shown at the end of a step
 
 
 def parameter_table(params: Any) -> rich.table.Table:

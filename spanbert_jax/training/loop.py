@@ -115,7 +115,7 @@ class TrainingLoop:
             with self._services.goodput.during("compile"):
                 alone = jax.process_count() == 1
                 program = self._services.stop.interruptible(compile) if alone else compile()
-            if function is self._train_step and not self._programs:  # later, memory is free that the host does not show
+            if function is self._train_step and not self._programs:  # what is freed later counts as used on the host
                 check_memory(program, self._experiment.config, batch_ways(self._experiment.mesh,
                                                                           self._experiment.config.mesh.rules))
             self._programs[function] = program

@@ -11,8 +11,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
 from spanbert_jax.training.config import RunConfig
 
-# Limit and use of the container's memory, of the two versions of control groups; and its use by files, which it can
-# drop.
+# Files with limit and use of a container's memory, and with the part of it that caches files and can be freed, of both
+# versions of control groups.
 _CONTAINERS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
                ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
                 "/sys/fs/cgroup/memory/memory.stat"))

@@ -31,7 +31,7 @@ def per_layer(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     """An optimizer that updates each layer of a stacked parameter as if it were a parameter of its own.
 
     This matters to optimizers with one statistic for each parameter, such as the trust ratio of LAMB. What the state
-    holds for a stacked parameter is stacked as well, so an element-wise optimizer has the same state as before.
+    holds for a stacked parameter is stacked as well, so an element-wise optimizer has the same state as without it.
 
     Args: optimizer: its update of a parameter must not depend on other parameters, nor on random numbers.
     """
