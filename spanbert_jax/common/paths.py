@@ -39,10 +39,13 @@ def stored_pipes(paths: str) -> Iterator[str]:
       paths: as for `split_paths`, which the result is for too.
 
     Raises:
-      UserError: a pipe cannot be read or stored.
+      UserError: a pipe cannot be read or stored, or "-" is given twice.
     """
+    split = split_paths(paths)
+    if split.count(STANDARD_STREAM) > 1:
+        raise UserError(f"{paths}: standard input, -, can be read only once; give - once")
     with tempfile.TemporaryDirectory(prefix="spanbert_jax-") as folder:
-        yield ",".join(_stored(path, folder) for path in split_paths(paths))
+        yield ",".join(_stored(path, folder) for path in split)
 
 
 @contextlib.contextmanager

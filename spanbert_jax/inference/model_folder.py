@@ -159,6 +159,8 @@ def _read_task_file(file: pathlib.Path) -> StoredTask:
         fitted = stored["fitted"] if "fitted" in stored else stored["facts"]  # its name in older versions
         return StoredTask(stored["task"], make_task(stored["task"], settings, fitted), plugins, stored.get("run"))
     except FileNotFoundError:
+        if not file.parent.exists():
+            raise UserError(f"{file.parent}: no such directory; give the directory of a fine-tuned model") from None
         raise UserError(f"{file.parent}: contains no fine-tuned model ({TASK_FILE} is missing); give the directory "
                         f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir; a model that was "
                         "fine-tuned elsewhere gets one by `spanbert-jax import --task`") from None

@@ -197,10 +197,14 @@ class TextClassification(Task[Text]):
 
     @classmethod
     def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
-        """What the labels stand for is the problem type of the model's config; without one, as transformers' pipeline
-        takes it: the probability of a single label, or one of several labels."""
-        kind = head.problem_type or (REGRESSION if settings.get("regression") else
-                                     SINGLE_LABEL if len(head.labels) > 1 else MULTI_LABEL)
+        """What the labels stand for is the problem type of the model's config; without one, or with a single label, as
+        transformers' pipeline takes it: the probability of a single label, or one of several labels."""
+        kind = head.problem_type or (REGRESSION if settings.get("regression") else SINGLE_LABEL)
+        if kind == SINGLE_LABEL and len(head.labels) == 1:
+            kind = MULTI_LABEL
+        if len(set(head.labels)) < len(head.labels):
+            raise UserError(f"the config's id2label gives several classes one name ({', '.join(head.labels)[:80]}); "
+                            "give each its own name there")
         kinds: dict[str, dict[str, Any]] = {REGRESSION: {"regression": True, "metric": "pearson_spearman"},
                                             MULTI_LABEL: {"multi_label": True}}
         given = {"length": length, **kinds.get(kind, {}), **settings}

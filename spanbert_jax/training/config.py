@@ -203,7 +203,7 @@ def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:
         values = rename_fields(json.loads(path.read_text(encoding="utf-8")), warn=False)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
                         "it") from None
     load_plugins(values.get("plugins", ()))

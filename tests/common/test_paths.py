@@ -69,6 +69,9 @@ def test_standard_input_and_pipes_are_stored(home, monkeypatch):
             assert [pathlib.Path(path).read_bytes() for path in (first, second)] == [b"\xff one\n", b"two\n"]
     os.close(end)
     assert not os.path.exists(first)
+    with pytest.raises(UserError, match="-,x,y.txt,-: standard input, -, can be read only once"):
+        with stored_pipes("-,x,y.txt,-"):
+            pass
     end, start = os.pipe()
     with pytest.raises(UserError, match="a pipe or a device, which cannot be read twice"):
         resolve_files(f"/dev/fd/{end}")

@@ -326,12 +326,13 @@ def test_symbolic_links_are_followed(tmp_path):
     (folder / "one.txt").symlink_to("b.txt")
     (tmp_path / "far" / "up").symlink_to(folder)  # a cycle
     (tmp_path / "far" / "here").symlink_to(".")
-    expected = [f"{folder}/{name}" for name in ("b.txt", "link/a.txt", "link/away/c.txt", "one.txt")]
+    (folder / "again").symlink_to("link")  # a directory is read once
+    expected = [f"{folder}/{name}" for name in ("b.txt", "one.txt", "again/a.txt", "again/away/c.txt")]
     assert [file.path for file in resolve_sources([str(folder)], "auto")] == expected
     assert reading.resolve_files(str(folder)) == expected
     (tmp_path / "far" / "gone.txt").symlink_to("nothing")
     for source in (str(folder), f"{folder}/link/*.txt", f"{folder}/link/gone.txt"):
-        with pytest.raises(UserError, match="link/gone.txt: a symbolic link to nothing, which does not exist"):
+        with pytest.raises(UserError, match="/gone.txt: a symbolic link to nothing, which does not exist"):
             resolve_sources([source], "auto")
 
 

@@ -111,6 +111,9 @@ def test_what_cannot_be_imported(tmp_path, capsys):
         assert main(["import", "--from", str(folder), *words, "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+    twice = published(tmp_path / "twice", "sequence_classification", id2label={0: "a", 1: "b", 2: "a"})
+    assert main(["import", "--from", str(twice), "--task", "text_classification", "--out", str(tmp_path / "out")]) == 2
+    assert "id2label gives several classes one name (a, b, a)" in capsys.readouterr().err
     config = json.loads((tmp_path / "bare" / "config.json").read_text())
     (tmp_path / "bare" / "config.json").write_text(json.dumps({**config, "problem_type": "guessing"}))
     assert main(["import", "--from", str(tmp_path / "bare"), "--out", str(tmp_path / "out")]) == 2

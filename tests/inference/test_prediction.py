@@ -371,6 +371,8 @@ def test_another_task_and_a_missing_model_are_rejected(models, tmp_path):
         spanbert_jax.pipeline("question-answering", models["text_classification"])
     with pytest.raises(UserError, match="contains no fine-tuned model .task.json is missing."):
         spanbert_jax.pipeline("question-answering", tmp_path)
+    with pytest.raises(UserError, match="none: no such directory"):
+        spanbert_jax.pipeline("question-answering", tmp_path / "none")
 
 
 @pytest.mark.parametrize("damage,message", [

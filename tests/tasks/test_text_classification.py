@@ -270,6 +270,8 @@ def test_the_label_minus_one_is_no_class(name, content, tmp_path):
         assert [example.label for example in task.read(str(tmp_path / name), DataIssues())] == ["0", "-1", "1"]
     numbers = read(tmp_path / name, content, regression=True, metric="pearson_spearman")[0]
     assert [example.label for example in numbers] == [0.0, -1.0, 1.0]
+    floats = read(tmp_path / "b.csv", "text,label\na,0.0\nb, -1.0\n")[0]  # as pandas writes numbers with gaps
+    assert [example.text for example in floats] == ["a"]
 
 
 def test_numbers(tmp_path):
@@ -420,7 +422,9 @@ def test_several_labels_in_files(tmp_path, letters):
     rows = task.pack({"train": features}, 0, 0)["train"]
     labels = rows.rows(np.arange(len(rows)))["label"]
     assert labels.ndim == 3 and labels.sum(axis=(0, 1)).tolist() == [1, 2, 1, 1]
-    for label, message in ((None, "has no label"), ("[a", "is not a list as in JSON"), ([[1]], "is not the name or")):
+    assert read(tmp_path / "a.csv", 'text,label\na," [""x""]"\n', multi_label=True)[0][0].label == ("x",)
+    for label, message in ((None, "has no label"), ([0, 1, 1], "has a 0 or 1 for each class"),
+                           ("[a", "is not a list as in JSON"), ([[1]], "is not the name or")):
         with pytest.raises(UserError, match=f"b.jsonl:1: id '1'.*{message}"):
             read(tmp_path / "b.jsonl", json_lines({"text": "a", "label": label}), multi_label=True)
 

@@ -77,7 +77,7 @@ def _matching_files(source: str) -> list[str]:
     if os.path.isfile(source):
         return [source]
     if os.path.isdir(source):
-        found = list(_files_below(source))
+        found = list(_files_below(source, set()))
         if not found:
             raise UserError(f"source {source}: the directory holds no files")
         return found
@@ -89,19 +89,19 @@ def _matching_files(source: str) -> list[str]:
     return matches
 
 
-def _files_below(directory: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yields the files below a directory in order, except hidden ones. Symbolic links are followed, but not to `above`.
+def _files_below(directory: str, visited: set[str]) -> Iterator[str]:
+    """Yields the files below a directory in order, except hidden ones. Symbolic links to directories are followed last.
 
     Args:
-      above: real paths of the directories on the way here.
+      visited: real paths of the directories read so far, which are not read again; this one is added.
     """
-    above = (*above, os.path.realpath(directory))
+    visited.add(os.path.realpath(directory))
     with readable_errors(directory):
-        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
-    for path in (os.path.join(directory, name) for name in names):
+        paths = [os.path.join(directory, name) for name in os.listdir(directory) if not name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (os.path.isdir(path) and os.path.islink(path), path)):
         if os.path.isdir(path):
-            if os.path.realpath(path) not in above:
-                yield from _files_below(path, above)
+            if os.path.realpath(path) not in visited:
+                yield from _files_below(path, visited)
         elif _is_file(path):
             yield path
 

@@ -352,11 +352,15 @@ class LabelReader:
         entries = value
         if isinstance(value, str):
             try:
-                entries = json.loads(value) if value.startswith("[") else [name.strip() for name in value.split(",")]
+                is_list = value.lstrip().startswith("[")
+                entries = json.loads(value) if is_list else [name.strip() for name in value.split(",")]
             except ValueError:
                 raise UserError(f"{place}: label {value!r:.80} is not a list as in JSON; write one, or names with "
                                 "commas between them") from None
         entries = entries if isinstance(entries, list) else [entries]
+        if len(entries) > len(set(map(str, entries))) and {str(entry) for entry in entries} <= {"0", "1"}:
+            raise UserError(f"{place}: label {value!r:.80} has a 0 or 1 for each class; list the names or numbers of "
+                            "the classes that hold")
         return tuple(dict.fromkeys(str(self._class(entry, place)) for entry in entries if entry != ""))
 
     def _class(self, value: Any, place: str) -> str | None:
@@ -366,7 +370,7 @@ class LabelReader:
             raise UserError(f"{place}: label {value!r:.80} is not the name or number of a class; write a text or an "
                             "integer, or set config.task.regression")
         name = value if isinstance(value, str) else json.dumps(value)
-        if name == self._unlabelled:
+        if name.strip() in (self._unlabelled, f"{self._unlabelled}.0"):  # ".0" in a table of floating-point numbers
             return None
         if self._allowed is not None and name not in self._allowed:
             raise UserError(f"{place}: label {name!r:.80} in column {self._column!r}: allowed are "
