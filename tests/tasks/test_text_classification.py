@@ -5,53 +5,28 @@ import gzip
 import json
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from scipy.special import log_softmax, softmax
 from transformers import BertTokenizer, BertTokenizerFast
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.model import Outputs
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import fitted_values
 from spanbert_jax.tasks.text_classification import Text
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
+from spanbert_jax.text import load_tokenizer
 from tests.paths import DATA, needs_data
+from tests.tasks.classification import UNKNOWN, json_lines, letter_tokenizer, make, packed, read, term, text
 
 TRUNCATED = "texts longer than config.task.length, truncated at the end"
-UNKNOWN = "examples of classes without training examples, left out of the loss and counted as wrong"
 VOCAB = DATA / "vocab" / "bert-base-cased-vocab.txt"
-
-
-def make(fitted=None, **settings):
-    return make_task("text_classification", {"length": 64, **settings}, fitted)
-
-
-def text(id, label=None, first="a", second=None):
-    return Text(id, f"file:{id}", id, first, second, label)
-
-
-def read(path, content, with_labels=True, **settings):
-    """Examples of a file with given content, and the issues."""
-    issues = DataIssues()
-    path.write_text(content, encoding="utf-8", newline="")
-    return list(make(**settings).read(str(path), issues, with_labels)), issues
-
-
-def json_lines(*records):
-    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """A tokenizer in whose vocabulary each letter is a word."""
-    file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    file.write_text("".join(f"{piece}\n" for piece in [*SPECIAL_TOKENS, *"abcdefghijklmnopqrst"]))
-    return load_tokenizer(file)
+    return letter_tokenizer(tmp_path_factory.mktemp("vocab"))
 
 
 @pytest.fixture(scope="module")
@@ -356,21 +331,6 @@ def test_a_class_without_training_examples(letters):
     assert task.score(examples, predictions)["accuracy"] == pytest.approx(200 / 3)
 
 
-def packed(labels, seed=0):
-    """Logits and targets of 3 rows of 4 texts at most, some of them missing and some of unknown class."""
-    random = np.random.default_rng(seed)
-    weights = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
-    known = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]], np.float32)
-    logits = random.normal(0, 3, (3, 4, labels)).astype(np.float32)
-    return logits, random.integers(0, labels, (3, 4)).astype(np.int32) * known.astype(np.int32), weights, known
-
-
-def term(task, logits, labels, weights, known):
-    batch = {"label": labels, "weights": weights, "weight": known, "first": np.zeros((3, 4), np.int32),
-             "segments": np.zeros((3, 9), np.int32)}
-    return jax.jit(lambda logits, batch: task.loss(Outputs(jnp.zeros((3, 9, 2)), logits=logits), batch))(logits, batch)
-
-
 @pytest.mark.parametrize("classes", [2, 5])
 def test_cross_entropy(classes):
     logits, labels, weights, known = packed(classes)
@@ -403,57 +363,6 @@ def test_predictions_of_classes():
         np.testing.assert_allclose(list(found["scores"].values()), row, rtol=1e-12)
         assert found["label"] == "xyz"[row.argmax()] and found["score"] == found["scores"][found["label"]]
     assert task.files(examples, predictions) == {}
-
-
-def test_several_labels_in_files(tmp_path, letters):
-    lines = json_lines({"text": "a b", "label": ["b", "a"]}, {"text": "a", "label": []})
-    examples = read(tmp_path / "a.jsonl", lines, multi_label=True)[0]
-    assert [example.label for example in examples] == [("b", "a"), ()]
-    cells = 'text,label\na,a\nb,"c, a"\nc,\nd,"[""a, b"", 2]"\ne,"a,a"\n'
-    examples = read(tmp_path / "a.csv", cells, multi_label=True)[0]
-    assert [example.label for example in examples] == [("a",), ("c", "a"), (), ("a, b", "2"), ("a",)]
-    task = make(multi_label=True).fit(examples, letters)
-    assert task.labels == ("2", "a", "a, b", "c")
-    examples[1] = dataclasses.replace(examples[1], label=("c", "new"))
-    issues = DataIssues()
-    features = task.features(examples, letters, issues)
-    assert features.columns["label"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0]]
-    assert features.columns["weight"].all() and issues.counts == {UNKNOWN: 1}
-    rows = task.pack({"train": features}, 0, 0)["train"]
-    labels = rows.rows(np.arange(len(rows)))["label"]
-    assert labels.ndim == 3 and labels.sum(axis=(0, 1)).tolist() == [1, 2, 1, 1]
-    assert read(tmp_path / "a.csv", 'text,label\na," [""x""]"\n', multi_label=True)[0][0].label == ("x",)
-    for label, message in ((None, "has no label"), ([0, 1, 1], "has a 0 or 1 for each class"),
-                           ("[a", "is not a list as in JSON"), ([[1]], "is not the name or")):
-        with pytest.raises(UserError, match=f"b.jsonl:1: id '1'.*{message}"):
-            read(tmp_path / "b.jsonl", json_lines({"text": "a", "label": label}), multi_label=True)
-
-
-def test_cross_entropy_of_several_labels():
-    logits, _, weights, known = packed(3)
-    labels = (np.random.default_rng(1).random((3, 4, 3)) < 0.4).astype(np.float32)
-    found = term(make({"labels": list("abc")}, multi_label=True), logits, labels, weights, known)
-    there = (weights * known) > 0
-    loss = torch.nn.BCEWithLogitsLoss()(torch.from_numpy(logits[there]), torch.from_numpy(labels[there]))
-    assert float(found.loss) == pytest.approx(6 * float(loss), rel=1e-5) and float(found.count) == 6
-    assert float(found.correct) == sum(((logits > 0) == (labels > 0)).all(axis=-1)[there])
-
-
-def test_predictions_of_several_labels():
-    task = make({"labels": ["x", "y"]}, multi_label=True, metric="macro_f1")
-    examples = [text("1", ("x",)), text("2", ("x", "y")), text("3", ())]
-    logits = np.log(np.array([[0.4, 0.6], [0.3, 0.7], [0.2, 0.1]]) / np.array([[0.6, 0.4], [0.7, 0.3], [0.8, 0.9]]))
-    predictions = task.decode(examples, None, {"logits": logits})
-    assert json.loads(json.dumps(predictions)) == predictions
-    assert [found["labels"] for found in predictions] == [["y"], ["y"], []]
-    assert predictions[0]["scores"] == pytest.approx({"x": 0.4, "y": 0.6})
-    tuned = task.tune(examples, predictions)
-    assert tuned.fitted.thresholds == pytest.approx((0.25, 0.65))
-    again = tuned.decode(examples, None, {"logits": logits})
-    assert [found["labels"] for found in again] == [["x"], ["x", "y"], []]
-    assert tuned.score(examples, again) == pytest.approx(dict.fromkeys(
-        ("accuracy", "micro_f1", "macro_f1", "f1/x", "f1/y"), 100))
-    assert make_task("text_classification", {"multi_label": True}, fitted_values(tuned)).fitted == tuned.fitted
 
 
 def test_predictions_of_numbers():
