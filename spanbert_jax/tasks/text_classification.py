@@ -114,7 +114,7 @@ class TextClassification(Task[Text]):
         settings, task, source = self.settings, self._glue, self._source
         rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
         ids = reading.IdReader(source.id, bool(task), with_labels)
-        unlabelled = "" if settings.unlabelled in self.labels or settings.multi_label else settings.unlabelled
+        unlabelled = "" if settings.unlabelled in self.labels else settings.unlabelled
         labels = reading.LabelReader(source.label, source.regression, settings.multi_label,
                                      task.labels if task else None, unlabelled)
         for location, record in rows:
@@ -152,6 +152,10 @@ class TextClassification(Task[Text]):
             needed = "one class is" if multi_label else "two classes are"
             raise UserError(f"at least {needed} needed, but {found} ({', '.join(labels) or 'none'}); is "
                             f"config.task.label={self.settings.label!r} the right column?")
+        if (multi_label and set(map(reading.class_number, labels)) == {0, 1}
+                and all(len(example.label) == 2 for example in examples)):
+            raise UserError(f"all {len(examples):,} training examples have both classes, {' and '.join(labels)}; "
+                            "if labels are a 0 or 1 for each class, list the names or numbers of the right classes")
         if self.metric in metrics.OF_TWO_CLASSES and len(labels) > 2:
             raise UserError(f"config.task.metric={self.metric!r} is defined for two classes, but {found}; use another "
                             "metric, such as macro_f1")
@@ -192,7 +196,7 @@ class TextClassification(Task[Text]):
                        f"{example.location} (id {example.id}, class {unknown})")
         known = [indices[name] for name in names if name in indices]
         if self.settings.multi_label:
-            return {"label": np.isin(np.arange(len(indices)), known), "weight": 1.0}
+            return {"label": np.isin(np.arange(len(indices)), known), "weight": float(len(known) == len(names))}
         return {"label": known[0], "weight": 1.0} if known else {"label": 0, "weight": 0.0}
 
     @classmethod

@@ -26,15 +26,41 @@ def test_several_labels_in_files(tmp_path):
     issues = DataIssues()
     features = task.features(examples, letter_tokenizer(tmp_path), issues)
     assert features.columns["label"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0]]
-    assert features.columns["weight"].all() and issues.counts == {UNKNOWN: 1}
+    assert features.columns["weight"].tolist() == [1, 0, 1, 1, 1] and issues.counts == {UNKNOWN: 1}
     rows = task.pack({"train": features}, 0, 0)["train"]
     labels = rows.rows(np.arange(len(rows)))["label"]
     assert labels.ndim == 3 and labels.sum(axis=(0, 1)).tolist() == [1, 2, 1, 1]
     assert read(tmp_path / "a.csv", 'text,label\na," [""x""]"\n', multi_label=True)[0][0].label == ("x",)
     for label, message in ((None, "has no label"), ([0, 1, 1], "has a 0 or 1 for each class"),
-                           ("[a", "is not a list as in JSON"), ([[1]], "is not the name or")):
+                           ([True, False, True], "has a 0 or 1 for each class"), ("[a", "is not a list as in JSON"),
+                           ([[1]], "is not the name or"), ([2, -1], "has -1, which stands for no label")):
         with pytest.raises(UserError, match=f"b.jsonl:1: id '1'.*{message}"):
             read(tmp_path / "b.jsonl", json_lines({"text": "a", "label": label}), multi_label=True)
+
+
+def test_names_with_spaces_in_lists(tmp_path):
+    """As in cells with commas, white space around a name is no part of it."""
+    lines = json_lines({"text": "a", "label": [" New York", "b "]}, {"text": "b", "label": ["New York", " "]})
+    cells = 'text,label\na,"[""New York "", ""b""]"\nb,New York \n'
+    for name, content in (("a.jsonl", lines), ("a.csv", cells)):
+        examples = read(tmp_path / name, content, multi_label=True)[0]
+        assert [example.label for example in examples] == [("New York", "b"), ("New York",)]
+
+
+@pytest.mark.parametrize("labels", [[[0, 1], [-1], [1]], ["0,1", "-1", "1"], ["[0, 1]", "[-1.0, -1]", "[1]"]])
+def test_the_label_minus_one_is_no_class(labels, tmp_path):
+    lines = json_lines(*({"text": "a", "label": label} for label in labels))
+    examples, issues = read(tmp_path / "a.jsonl", lines, multi_label=True)
+    assert [example.label for example in examples] == [("0", "1"), ("1",)]
+    assert issues.counts == {"examples without a label (config.task.unlabelled='-1'), left out": 1}
+
+
+@pytest.mark.parametrize("both", [("0", "1"), ("false", "true")])
+def test_two_numbers_for_two_classes_are_no_names(both):
+    """Whether each of two classes holds: without this check, every text would have both classes."""
+    with pytest.raises(UserError, match="all 2 training examples have both classes, .*list the names"):
+        make(multi_label=True).fit([text("1", both), text("2", both[::-1])], None)
+    assert make(multi_label=True).fit([text("1", both), text("2", both[1:])], None).labels == both
 
 
 def test_cross_entropy_of_several_labels():

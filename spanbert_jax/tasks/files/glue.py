@@ -90,9 +90,9 @@ def _official(record: Mapping[str, Any], task: GlueTask) -> dict[str, Any]:
     """A record with the official names."""
     renamed = {"idx": task.id, **task.renamed}
     record = {renamed.get(name, name): value for name, value in record.items()}
-    if task.numbered and isinstance(label := record.get(task.label), (int, str)):
-        names = {str(number): name for number, name in enumerate(task.numbered)}
-        record[task.label] = names.get(str(label), str(label))
+    if task.numbered and isinstance(label := record.get(task.label), (int, float, str)):
+        names: dict[int | None, str] = dict(enumerate(task.numbered))
+        record[task.label] = names.get(reading.class_number(label), str(label))
     return record
 
 

@@ -22,6 +22,7 @@ from spanbert_jax.corpus.sources.tables import table_rows
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _MAX_DEPTH = 64  # of nested JSON
 _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}  # of labels
+_BOOLEANS = {"false": 0, "true": 1}  # as numbers of classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,6 +304,16 @@ class IdReader:
         return id
 
 
+def class_number(label: Any) -> int | None:
+    """The number of a class, which may be written as 1, 1.0 or true, also as a text; None if a label is no number."""
+    text = str(label).strip().lower()
+    try:
+        number = float(_BOOLEANS.get(text, text))
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
 class LabelReader:
     """Reads the labels of a file, which must all be written in the same way."""
 
@@ -313,7 +324,7 @@ class LabelReader:
         Args:
           regression: reads numbers instead.
           multi_label: reads any number of names: a list, or a text with commas between them.
-          allowed: the names; None for any.
+          allowed: the names; None for any. If they are numbers, 1.0 and true are read as 1.
           unlabelled: the name that stands for no label; "" if none does.
         """
         self._column, self._regression, self._multi_label = column, regression, multi_label
@@ -348,7 +359,7 @@ class LabelReader:
             raise UserError(f"{place}: label {value!r:.80} is not a number, as config.task.regression requires")
         return number
 
-    def _classes(self, value: Any, place: str) -> tuple[str, ...]:
+    def _classes(self, value: Any, place: str) -> tuple[str, ...] | None:
         entries = value
         if isinstance(value, str):
             try:
@@ -358,10 +369,16 @@ class LabelReader:
                 raise UserError(f"{place}: label {value!r:.80} is not a list as in JSON; write one, or names with "
                                 "commas between them") from None
         entries = entries if isinstance(entries, list) else [entries]
-        if len(entries) > len(set(map(str, entries))) and {str(entry) for entry in entries} <= {"0", "1"}:
+        entries = [entry.strip() if isinstance(entry, str) else entry for entry in entries]
+        if len(entries) > len(set(map(str, entries))) and set(map(class_number, entries)) <= {0, 1}:
             raise UserError(f"{place}: label {value!r:.80} has a 0 or 1 for each class; list the names or numbers of "
                             "the classes that hold")
-        return tuple(dict.fromkeys(str(self._class(entry, place)) for entry in entries if entry != ""))
+        names = [self._class(entry, place) for entry in entries if entry != ""]
+        known = tuple(dict.fromkeys(name for name in names if name is not None))
+        if known and None in names:
+            raise UserError(f"{place}: label {value!r:.80} has {self._unlabelled}, which stands for no label "
+                            "(config.task.unlabelled), next to classes; list the classes only")
+        return None if None in names else known
 
     def _class(self, value: Any, place: str) -> str | None:
         if isinstance(value, float) and value.is_integer():
@@ -373,6 +390,8 @@ class LabelReader:
         if name.strip() in (self._unlabelled, f"{self._unlabelled}.0"):  # ".0" in a table of floating-point numbers
             return None
         if self._allowed is not None and name not in self._allowed:
+            if (number := str(class_number(value))) in self._allowed:
+                return number
             raise UserError(f"{place}: label {name!r:.80} in column {self._column!r}: allowed are "
                             f"{', '.join(self._allowed)}")
         return name

@@ -142,6 +142,18 @@ def test_records_of_datasets(name, tmp_path):
         assert [(e.id, e.text, e.second) for e in examples] == [expected[:3], ("99", *expected[1:3])]
 
 
+@pytest.mark.parametrize("name, expected", [("rte", ("entailment", "not_entailment")), ("cola", ("0", "1"))])
+@pytest.mark.parametrize("labels", [(0.0, 1.0), (False, True), ("0.0", "1.0"), ("False", "True")])
+def test_class_numbers_in_other_types(name, expected, labels, tmp_path):
+    """Columns of floating-point numbers and booleans; datasets casts both to the numbers of its classes."""
+    records = [RECORDS[name][0] | {"label": label, "idx": number} for number, label in enumerate(labels)]
+    path = write(tmp_path / "train.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
+    assert tuple(example.label for example in read(name, path)[0]) == expected
+    for label in (2, 0.5, "yes"):
+        with pytest.raises(UserError, match=f"train.jsonl:1: .*allowed are {', '.join(expected)}|0.5 is not the name"):
+            read(name, write(path, json.dumps(records[0] | {"label": label})))
+
+
 def test_broken_lines_of_qqp_are_skipped(tmp_path):
     path = write(tmp_path / "train.tsv", LAYOUTS["qqp"][0] + "7\t8\t9\tcut short\n\n10\t11\t12\tA?\tB?\t1\n"
                  "13\t14\t15\tA?\tB?\t1\tmore\n")
