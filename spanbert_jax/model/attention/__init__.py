@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from spanbert_jax.common.registry import Registry
 
@@ -17,10 +18,24 @@ class AttentionInputs(NamedTuple):
     projections: tuple[jax.Array, ...]
     segments: jax.Array  # [B, S] integers, 0 for padding
     seeds: jax.Array | None  # dropout seeds, uint32 [B, N, 2]; None without dropout
+    # Cosine and sine of rotary positions, float32 [B, S, H / 2] each; None if positions are not rotary.
+    rotary: tuple[jax.Array, jax.Array] | None = None
 
     def split_heads(self, head_width: int) -> list[jax.Array]:
-        """Queries, keys and values [B, S, N, H], from three arrays [B, S, D]."""
-        return [flat.reshape(*flat.shape[:2], -1, head_width) for flat in self.projections]
+        """Queries, keys and values [B, S, N, H], from three arrays [B, S, D]; queries and keys rotated."""
+        query, key, value = (flat.reshape(*flat.shape[:2], -1, head_width) for flat in self.projections)
+        return [self.rotate(query), self.rotate(key), value]
+
+    def rotate(self, heads: jax.Array) -> jax.Array:
+        """Rotates queries or keys [B, S, ..., H] by their positions, if these are rotary.
+
+        Element i of a head makes a pair with element i + H / 2 (Su et al., 2021, in the order of transformers).
+        """
+        if self.rotary is None:
+            return heads
+        cos, sin = (part.reshape(*part.shape[:2], *[1] * (heads.ndim - 3), -1) for part in self.rotary)
+        first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
+        return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(heads.dtype)
 
 
 class AttentionSpec(NamedTuple):
@@ -28,6 +43,8 @@ class AttentionSpec(NamedTuple):
     head_width: int  # H
     dropout: float = 0.0  # rate on the attention probabilities
     clamp: bool = False  # clip scores to +-10,000 before masking
+    # A token attends to tokens at most `window // 2` positions away in the row; 0 for no limit.
+    window: int = 0
 
 
 class AttentionBackend(NamedTuple):

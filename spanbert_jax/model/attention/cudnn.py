@@ -12,6 +12,8 @@ def limits(length: int, heads: int, spec: AttentionSpec) -> str:
         return f"it has no dropout, and model.attention_dropout is {spec.dropout}"
     if spec.clamp:
         return "it does not clip scores, and model.clamp_attention is True"
+    if spec.window:
+        return f"it has no window, and this layer attends to {spec.window} positions"
     if spec.head_width % 8 or spec.head_width > 128:
         return f"it takes heads of a multiple of 8 up to 128, and these are {spec.head_width} wide"
     if length % 2:

@@ -30,6 +30,8 @@ def limits(length: int, heads: int, spec: AttentionSpec) -> str:
         return f"it takes pairs of heads {HEAD_WIDTH} wide, and a device has {heads} heads {spec.head_width} wide"
     if length % LANES or length > LONGEST:
         return f"it takes rows of {LANES}, 256, 384 or {LONGEST} positions, and these have {length}"
+    if spec.window:
+        return f"it has no window, and this layer attends to {spec.window} positions"
     return ""
 
 
@@ -39,19 +41,28 @@ def join(parts: Sequence[jax.Array]) -> jax.Array:
     return jnp.stack(pairs, axis=-2).reshape(*parts[0].shape[:-1], -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     """The context [B, S, D], equal to `plain.attend` to rounding, with the same dropout.
 
     Padding attends to padding, not to every token, which saves a twentieth of the time; its outputs are never used.
     """
+    if inputs.rotary is not None:
+        joined, = inputs.projections
+        pairs = joined.reshape(*joined.shape[:2], -1, 3, LANES // HEAD_WIDTH, HEAD_WIDTH)
+        rotated = jnp.concatenate([inputs.rotate(pairs[..., :2, :, :]), pairs[..., 2:, :, :]], axis=-3)
+        inputs = inputs._replace(projections=(rotated.reshape(joined.shape),), rotary=None)
+    return _attend(inputs, spec)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     return _run(_forward, inputs, spec, [])
 
 
 def _attend_forward(inputs: AttentionInputs,
                     spec: AttentionSpec) -> tuple[jax.Array, tuple[AttentionInputs, jax.Array]]:
     # Named inside the rule, so that recomputation keeps this residual and does not run the kernel again.
-    context = checkpoint_name(attend(inputs, spec), "context")
+    context = checkpoint_name(_attend(inputs, spec), "context")
     return context, (inputs, context)
 
 
@@ -62,7 +73,7 @@ def _attend_backward(spec: AttentionSpec, kept: tuple[AttentionInputs, jax.Array
     return AttentionInputs((_run(_backward, inputs, spec, [context, gradient]),), nothing, None),
 
 
-attend.defvjp(_attend_forward, _attend_backward)
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _run(kernel: Callable[..., None], inputs: AttentionInputs, spec: AttentionSpec, more: list[jax.Array]) -> jax.Array:

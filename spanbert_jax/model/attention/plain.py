@@ -24,9 +24,17 @@ def attention_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
     return (key != 0) & ((query == key) | (query == 0))
 
 
+def window_mask(length: int, window: int) -> jax.Array:
+    """Booleans [T, S], T = S = `length`: True at most `window // 2` positions from the diagonal."""
+    position = jnp.arange(length)
+    return jnp.abs(position[:, None] - position) <= window // 2
+
+
 def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
-    """Self-attention inside segments, softmax in float32. Returns the context [B, S, D]."""
+    """Self-attention inside segments and the window, softmax in float32. Returns the context [B, S, D]."""
     mask = attention_mask(inputs.segments, inputs.segments)
+    if spec.window:
+        mask &= window_mask(mask.shape[-1], spec.window)
     return dot_product_attention(inputs.split_heads(spec.head_width), mask, inputs.seeds, spec)
 
 

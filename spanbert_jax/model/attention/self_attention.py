@@ -55,4 +55,6 @@ def _on_each_device(attend: Callable[[AttentionInputs], jax.Array], inputs: Atte
                                  PartitionSpec(rows, heads))  # type: ignore[arg-type]
     if inputs.seeds is None:
         parts = parts._replace(seeds=None)
+    if inputs.rotary is not None:
+        parts = parts._replace(rotary=(PartitionSpec(rows),) * 2)
     return jax.shard_map(attend, mesh=mesh, in_specs=(parts,), out_specs=flat, check_vma=False)(inputs)

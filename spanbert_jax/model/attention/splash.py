@@ -16,6 +16,8 @@ def limits(length: int, heads: int, spec: AttentionSpec) -> str:
         return f"it has no dropout, and model.attention_dropout is {spec.dropout}"
     if spec.clamp:
         return "it does not clip scores, and model.clamp_attention is True"
+    if spec.window:
+        return f"it has no window, and this layer attends to {spec.window} positions"
     if length % LANES:
         return f"it takes rows of a multiple of {LANES} positions, and these have {length}"
     return ""

@@ -12,7 +12,8 @@ from spanbert_jax.model.dropout import keep_mask, kept_scale, split_seed
 TOLERANCE = {"float32": 5e-6, "bfloat16": 2e-2}
 
 
-def make_inputs(spec: AttentionSpec, length: int, heads: int, dtype: str, seed: int = 0) -> AttentionInputs:
+def make_inputs(spec: AttentionSpec, length: int, heads: int, dtype: str, seed: int = 0,
+                rotary: bool = False) -> AttentionInputs:
     """Three rows: three segments followed by padding, one segment, and padding only.
 
     With clamping, a few queries are so large in the first lane of their head, where all keys are above 1, that all
@@ -31,7 +32,9 @@ def make_inputs(spec: AttentionSpec, length: int, heads: int, dtype: str, seed: 
     segments[1] = 1
     flat = (jnp.asarray(array.reshape(3, length, -1), dtype) for array in (query, key, value))
     seeds = split_seed(jnp.asarray([seed, 7], jnp.uint32), (3, heads)) if spec.dropout else None
-    return AttentionInputs(tuple(flat), jnp.asarray(segments), seeds)
+    angles = jnp.asarray(random.uniform(0, 2 * np.pi, (3, length, spec.head_width // 2)), jnp.float32)
+    return AttentionInputs(tuple(flat), jnp.asarray(segments), seeds,
+                           (jnp.cos(angles), jnp.sin(angles)) if rotary else None)
 
 
 def gradient_above(inputs: AttentionInputs, seed: int = 1) -> jax.Array:
@@ -55,17 +58,26 @@ def computed(backend: AttentionBackend, inputs: AttentionInputs, spec: Attention
 
 
 def by_definition(inputs: AttentionInputs, spec: AttentionSpec, above: jax.Array) -> list[np.ndarray]:
-    """The result of `computed` in float64, from the definition softmax(Q K' / sqrt(H)) V and its derivatives."""
+    """The result of `computed` in float64, from the definition softmax(Q K' / sqrt(H)) V and its derivatives.
+
+    Rotation of queries and keys is a product of complex numbers, whose derivative is the product with the conjugate.
+    """
     rows, length, _ = above.shape
 
     def heads_first(flat: jax.Array) -> np.ndarray:
         return np.asarray(flat, np.float64).reshape(rows, length, -1, spec.head_width).swapaxes(1, 2)
 
     query, key, value, over = (heads_first(flat) for flat in (*inputs.projections, above))
+    turn = np.ones(1)
+    if inputs.rotary is not None:
+        cos, sin = (np.asarray(part, np.float64)[:, None] for part in inputs.rotary)
+        turn = cos + 1j * sin
+    query, key = _rotated(query, turn), _rotated(key, turn)
     scores = query @ key.swapaxes(2, 3) / spec.head_width ** 0.5
     limit = 1e4 if spec.clamp else np.inf
     inside = np.abs(scores) < limit
-    scores = np.where(_visible(np.asarray(inputs.segments)), scores.clip(-limit, limit), -np.inf)
+    # A padding token that sees no token attends to all positions equally; its context is not used.
+    scores = np.where(_visible(np.asarray(inputs.segments), spec.window), scores.clip(-limit, limit), -1e300)
     weights = np.exp(scores - scores.max(axis=3, keepdims=True))
     weights /= weights.sum(axis=3, keepdims=True)
     kept = 1.0
@@ -74,7 +86,8 @@ def by_definition(inputs: AttentionInputs, spec: AttentionSpec, above: jax.Array
     back = over @ value.swapaxes(2, 3) * kept
     back = weights * (back - np.sum(back * weights, axis=3, keepdims=True)) * inside / spec.head_width ** 0.5
     weights = weights * kept
-    arrays = weights @ value, back @ key, back.swapaxes(2, 3) @ query, weights.swapaxes(2, 3) @ over
+    arrays = (weights @ value, _rotated(back @ key, turn.conj()), _rotated(back.swapaxes(2, 3) @ query, turn.conj()),
+              weights.swapaxes(2, 3) @ over)
     return [array.swapaxes(1, 2).reshape(above.shape) for array in arrays]
 
 
@@ -114,9 +127,18 @@ def _program(backend: AttentionBackend,
     return jax.jit(run)
 
 
-def _visible(segments: np.ndarray) -> np.ndarray:
+def _rotated(heads: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Each pair of elements i and i + H / 2 of [..., H], as a complex number, times `turn`."""
+    real, imaginary = np.split(heads, 2, axis=-1)
+    product = (real + 1j * imaginary) * turn
+    return np.concatenate([product.real, product.imag], axis=-1)
+
+
+def _visible(segments: np.ndarray, window: int) -> np.ndarray:
     """The attention mask [B, 1, T, S]. Padding attends to every token, or to all padding in an empty row."""
     real = segments > 0
     same = segments[:, :, None] == segments[:, None, :]
     for_padding = real | ~real.any(axis=1, keepdims=True)
-    return np.where(real[:, :, None], same, for_padding[:, None, :])[:, None]
+    position = np.arange(segments.shape[1])
+    near = np.abs(position[:, None] - position) <= (window // 2 if window else len(position))
+    return (np.where(real[:, :, None], same, for_padding[:, None, :]) & near)[:, None]

@@ -29,6 +29,12 @@ def test_longer_rows_match_the_definition(length):
         assert_as_defined(paired_heads.BACKEND, make_inputs(spec, length, 2, "float32"), spec)
 
 
+def test_rotary_positions():
+    spec = AttentionSpec(WIDTH, 0.1)
+    with pltpu.force_tpu_interpret_mode():
+        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, 128, 4, "float32", rotary=True), spec)
+
+
 def test_no_dropout_without_seeds():
     spec = AttentionSpec(WIDTH, 0.5)
     with pltpu.force_tpu_interpret_mode():
@@ -81,3 +87,4 @@ def test_limits_of_paired_heads():
     assert "a device has 4 heads 32 wide" in paired_heads.limits(128, 4, spec._replace(head_width=32))
     for length in (48, 192, 640):
         assert f"these have {length}" in paired_heads.limits(length, 12, spec)
+    assert "attends to 64 positions" in paired_heads.limits(128, 12, spec._replace(window=64))

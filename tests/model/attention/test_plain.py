@@ -14,6 +14,23 @@ def test_plain_attention_matches_its_definition(dtype, rate, clamp):
     assert_as_defined(plain.BACKEND, make_inputs(spec, 30, 3, dtype), spec)
 
 
+# An odd window is cut to an even one. The last one is longer than a row.
+@pytest.mark.parametrize("window", [3, 8, 80])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_windows_and_rotary_positions_match_their_definition(window, rotary):
+    spec = AttentionSpec(8, 0.1, window=window)
+    assert_as_defined(plain.BACKEND, make_inputs(spec, 30, 3, "float32", rotary=rotary), spec)
+
+
+def test_rotary_positions_in_bfloat16_are_computed_in_float32():
+    spec = AttentionSpec(8)
+    inputs = make_inputs(spec, 30, 3, "bfloat16", rotary=True)
+    exact = inputs._replace(projections=tuple(flat.astype("float32") for flat in inputs.projections))
+    for got, expected in zip(inputs.split_heads(8), exact.split_heads(8)):
+        np.testing.assert_array_equal(got, expected.astype("bfloat16"))
+    assert_as_defined(plain.BACKEND, inputs, spec)
+
+
 def test_padding_attends_to_every_token():
     spec = AttentionSpec(8)
     inputs = make_inputs(spec, 30, 3, "float32")
