@@ -3,7 +3,7 @@ import dataclasses
 
 from spanbert_jax.common.settings import Settings, qualified, require, setting
 from spanbert_jax.corpus.sources import file_formats
-from spanbert_jax.text import CHARACTER_COVERAGE, MIN_VOCAB_SIZE
+from spanbert_jax.text import CHARACTER_COVERAGE, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
 
 # Setting -> `strip_accents` of BERT's normalizer.
 ACCENTS = {"auto": None, "keep": False, "strip": True}
@@ -16,7 +16,7 @@ class CorpusSettings(Settings):
         (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:SPLIT]'.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.", replaces=["vocab_size"])
     vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0,
-                              replaces=["tokenizer"])
+                              maximum=MAX_VOCAB_SIZE, replaces=["tokenizer"])
     character_coverage: float = setting(
         CHARACTER_COVERAGE, "Share of the text's characters that get an entry of a trained vocabulary, the most "
         "frequent first; words with others are [UNK].", above=0, maximum=1)

@@ -190,8 +190,8 @@ def find_tokenizer(pretrained: Pretrained, given: str | pathlib.Path | None = No
         return None, str(error)
     found, wanted = text.vocabulary_size(tokenizer), pretrained.config.vocab_size
     if found > wanted:
-        raise UserError(f"{path}: its tokenizer has {found:,} entries and the model {wanted:,}; give the vocabulary "
-                        "that it was trained with")
+        raise UserError(f"{path}: its tokenizer has {found:,} entries, the last {tokenizer.id_to_token(found - 1)!r}, "
+                        f"and the model {wanted:,}; give the vocabulary and special tokens that it was trained with")
     if found < wanted:
         logger.warning("the tokenizer of %s has %s entries and the model %s: correct only if its embedding is padded",
                        path, f"{found:,}", f"{wanted:,}")

@@ -43,7 +43,7 @@ from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, LossEvaluation, Prediction, Program, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
-from spanbert_jax.text import special_ids, vocabulary_size
+from spanbert_jax.text import MAX_VOCAB_SIZE, special_ids, vocabulary_size
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 # Initial decoders besides directories of decoders.
@@ -88,8 +88,9 @@ class Seq2SeqSettings(TaskSettings):
         require(self.min_length < self.target_length, f"{path}.min_length", self.min_length,
                 f"must be below target_length={self.target_length}")
         require(self.beams == 1 or not self.sample, f"{path}.beams", self.beams, "must be 1 with sample=True")
-        require(not wanted.isdigit() or int(wanted) >= MIN_TARGET_VOCAB_SIZE, f"{path}.target_vocabulary", wanted,
-                f"must be at least {MIN_TARGET_VOCAB_SIZE} if it is a number")
+        require(not wanted.isdigit() or MIN_TARGET_VOCAB_SIZE <= int(wanted) <= MAX_VOCAB_SIZE,
+                f"{path}.target_vocabulary", wanted,
+                f"must be at least {MIN_TARGET_VOCAB_SIZE} and at most {MAX_VOCAB_SIZE} if it is a number")
         require(not wanted or self.decoder in DECODERS, f"{path}.target_vocabulary", wanted,
                 "must be empty with a decoder from a directory, which has its own tokenizer")
         require(not wanted or self.decoder != "shared", f"{path}.target_vocabulary", wanted,

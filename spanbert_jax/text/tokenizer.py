@@ -7,6 +7,8 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Their fields in the files of transformers: pad_token and so on.
+SPECIAL_TOKEN_FIELDS = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
 CONTINUATION_PREFIX = "##"
 _MAX_WORD_CHARACTERS = 100
 

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers
@@ -13,6 +13,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.tokenizer import (
     CONTINUATION_PREFIX,
+    SPECIAL_TOKEN_FIELDS,
     SPECIAL_TOKENS,
     bert_normalizer,
     build_tokenizer,
@@ -27,6 +28,7 @@ _BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "Pr
 # Field of tokenizer_config.json -> field of BERT's normalizer.
 _NORMALIZER_FIELDS = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
                       "tokenize_chinese_chars": "handle_chinese_chars"}
+_MAX_ID = 2**31 - 1  # of the library, whose ids have 32 bits, and of arrays of int32
 ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -54,6 +56,7 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
     if file.suffix == ".json":
         return _load_json(file, config, lowercase)
     vocab = _read_vocab(file)
+    _check_special(file, config, vocab)
     if lowercase is None:
         lowercase = _decide_lowercase(file, config.get("do_lower_case"), vocab)
     normalizer = bert_normalizer(lowercase, config.get("strip_accents"))
@@ -102,9 +105,9 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
 def _check_config(file: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Raises UserError for a wrong value, or if a tokenizer of another kind than BERT's is stated beside a file."""
     for field in _NORMALIZER_FIELDS:
-        if not isinstance(value := config.get(field), bool | None):
-            raise UserError(f"tokenizer {file.with_name(CONFIG_FILE)}: {field} is {value!r}; true, false or null is "
-                            "needed")
+        value = config.get(field)
+        _require(isinstance(value, bool | None), f"{file.with_name(CONFIG_FILE)}: {field}", value,
+                 "true, false or null")
     stated = config.get("tokenizer_class")
     if stated is None and file.with_name("config.json").is_file():
         stated = _read_object(file.with_name("config.json")).get("tokenizer_class")
@@ -120,7 +123,7 @@ def _load_json(file: pathlib.Path, config: Mapping[str, Any], lowercase: bool | 
     model, normalizer = tokenizer.model, tokenizer.normalizer
     if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION_PREFIX:
         raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
-    _check_special(file, tokenizer.get_vocab(with_added_tokens=True))
+    _check_special(file, config, tokenizer.get_vocab(with_added_tokens=True))
     is_bert = isinstance(normalizer, normalizers.BertNormalizer)
     if is_bert and config.get("tokenizer_class") != "PreTrainedTokenizerFast":  # that class has no such arguments
         _follow_config(file, config, normalizer)
@@ -163,14 +166,22 @@ def _read_vocab(file: pathlib.Path) -> dict[str, int]:
         logger.warning("tokenizer %s: %s lines repeat an entry, such as %r in lines %d and %d: its last line counts, "
                        "as in transformers", file, f"{len(repeated):,}", tokens[first], first + 1,
                        vocab[tokens[first]] + 1)
-    _check_special(file, vocab)
     return vocab
 
 
-def _check_special(file: pathlib.Path, vocab: Mapping[str, int]) -> None:
+def _check_special(file: pathlib.Path, config: Mapping[str, Any], vocab: Mapping[str, int]) -> None:
+    """Raises UserError unless BERT's five special tokens are in a vocabulary, and no file names another in their place.
+
+    Such as <mask>, which transformers would mask with, although the vocabulary has [MASK] too.
+    """
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
     if missing:
         raise UserError(f"tokenizer {file}: special tokens missing: {', '.join(missing)}; BERT's five are needed")
+    for values_file, values in _token_files(file, config):
+        for field, expected in SPECIAL_TOKEN_FIELDS.items():
+            for token in _as_tokens(f"{values_file}: {field}", values.get(field)):
+                _require(token["content"] == expected, f"{values_file}: {field}", token["content"],
+                         f"{expected}, with the id in the vocabulary that the model was trained with,")
 
 
 def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
@@ -178,37 +189,68 @@ def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str
 
     Strings become tokens as in transformers: special ones are found in the text as it is, others in the normalized one.
     """
-    special_map, with_ids = (_read_object(file.with_name(name)) for name in ("special_tokens_map.json",
-                                                                             "added_tokens.json"))
-    special = _named_tokens(special_map) | _named_tokens(config)
+    special = {token["content"]: {**token, "special": True}
+               for values_file, values in _token_files(file, config) for token in _named_tokens(values_file, values)}
     found: dict[str, dict[str, Any]] = {}
-    try:
-        for number, flags in (config.get("added_tokens_decoder") or {}).items():
-            found[flags["content"]] = {**flags, "id": int(number)}
-        for token, number in with_ids.items():
-            found.setdefault(token, {"normalized": True, **special.get(token, {}), "id": int(number)})
-    except (TypeError, ValueError, KeyError, AttributeError):
-        raise UserError(f"tokenizer {file}: the added tokens beside it are not token names with their ids; fix "
-                        f"added_tokens.json and {CONFIG_FILE}, or remove them") from None
+    decoder = config.get("added_tokens_decoder") or {}
+    decoder_place = f"{file.with_name(CONFIG_FILE)}: added_tokens_decoder"
+    _require(isinstance(decoder, dict), decoder_place, decoder, "an object of ids and their tokens")
+    for number, value in decoder.items():
+        for token in _as_tokens(f"{decoder_place}[{number!r}]", value):
+            found[token["content"]] = {
+                **token, "id": _token_id(decoder_place, int(number) if number.isdecimal() else number)}
+    ids_file = file.with_name("added_tokens.json")
+    for content, number in _read_object(ids_file).items():
+        found.setdefault(content, {"normalized": True, **special.get(content, {}),
+                                   "id": _token_id(f"{ids_file}: {content!r}", number)})
     found = special | found
     names = {number: token for token, number in vocab.items()}
-    for token in sorted(found, key=lambda token: found[token].get("id", math.inf)):
-        number = vocab.get(token, found[token].get("id", max(vocab.values()) + 1))
-        if names.setdefault(number, token) != token:
-            raise UserError(f"tokenizer {file}: id {number} is {names[number]!r} there and {token!r} among the added "
+    for content in sorted(found, key=lambda content: found[content].get("id", math.inf)):
+        number = vocab.get(content, found[content].get("id", max(vocab.values()) + 1))
+        if names.setdefault(number, content) != content:
+            raise UserError(f"tokenizer {file}: id {number} is {names[number]!r} there and {content!r} among the added "
                             "tokens beside it; they do not belong together")
-        vocab[token] = number
-    return [AddedToken(token, **{name: bool(flags.get(name)) for name in ADDED_TOKEN_FLAGS})
-            for token, flags in found.items() if token not in SPECIAL_TOKENS]
+        vocab[content] = number
+    return [AddedToken(content, **{name: bool(flags.get(name)) for name in ADDED_TOKEN_FLAGS})
+            for content, flags in found.items() if content not in SPECIAL_TOKENS]
 
 
-def _named_tokens(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the special tokens that special_tokens_map.json or tokenizer_config.json name, with their flags."""
-    extra = values.get("extra_special_tokens") or []
-    named = [*(value for name, value in values.items() if name.endswith("_token")),
-             *(values.get("additional_special_tokens") or []), *(extra.values() if isinstance(extra, dict) else extra)]
-    flags = [value if isinstance(value, dict) else {"content": value} for value in named]
-    return {value["content"]: {**value, "special": True} for value in flags if isinstance(value.get("content"), str)}
+def _token_files(file: pathlib.Path, config: Mapping[str, Any]) -> list[tuple[pathlib.Path, Mapping[str, Any]]]:
+    """The files beside a tokenizer that may name its special tokens, with their content; the last takes precedence."""
+    special_map = file.with_name("special_tokens_map.json")
+    return [(special_map, _read_object(special_map)), (file.with_name(CONFIG_FILE), config)]
+
+
+def _named_tokens(file: pathlib.Path, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The special tokens that special_tokens_map.json or tokenizer_config.json name, with their flags."""
+    for name, value in values.items():
+        if name.endswith("_token") and not isinstance(value, bool):  # such as add_bos_token
+            yield from _as_tokens(f"{file}: {name}", value)
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        listed = values.get(name) or []
+        listed = list(listed.values()) if isinstance(listed, dict) and name.startswith("extra") else listed
+        _require(isinstance(listed, list), f"{file}: {name}", listed, "a list of tokens")
+        for value in listed:
+            yield from _as_tokens(f"{file}: {name}", value)
+
+
+def _as_tokens(place: str, value: Any) -> list[dict[str, Any]]:
+    """The token, as an object with its content, that a field holds; none for null. `place` is for messages."""
+    token = {"content": value} if isinstance(value, str) else value
+    _require(value is None or (isinstance(token, dict) and isinstance(token.get("content"), str)), place, value,
+             "a token, which is a text or an object with the text in 'content'")
+    return [] if value is None else [token]
+
+
+def _token_id(place: str, number: Any) -> int:
+    _require(type(number) is int and 0 <= number <= _MAX_ID, place, number, f"an id from 0 to {_MAX_ID:,}")
+    return number
+
+
+def _require(holds: bool, place: str, value: Any, needed: str) -> None:
+    """Raises UserError, naming a file and its field, unless a condition holds."""
+    if not holds:
+        raise UserError(f"tokenizer {place} is {value!r:.80}; {needed} is needed")
 
 
 def _decide_lowercase(file: pathlib.Path, stated: bool | None, vocab: Mapping[str, int]) -> bool:

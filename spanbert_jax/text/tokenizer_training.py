@@ -6,6 +6,7 @@ from itertools import accumulate
 from tokenizers import Tokenizer, models, normalizers, trainers
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import require
 from spanbert_jax.text.tokenizer import (
     CONTINUATION_PREFIX,
     SPECIAL_TOKENS,
@@ -14,7 +15,7 @@ from spanbert_jax.text.tokenizer import (
     without_special_tokens,
 )
 
-MIN_VOCAB_SIZE = 64
+MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 64, 2_000_000  # the library reserves memory for the whole size at once
 CHARACTER_COVERAGE = 0.9995
 _MIN_ALPHABET = 1000  # characters that are kept whatever the coverage, as long as there is room
 
@@ -24,20 +25,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     """Trains a WordPiece vocabulary. The same texts always give the same vocabulary.
 
     The library numbers the characters inside words in hash order and breaks ties between merges by these numbers, so
-    two runs would differ. Passing the alphabet in a fixed order avoids that. Raises UserError if vocab_size is below
-    64, or there is no text.
+    two runs would differ. Passing the alphabet in a fixed order avoids that. Raises UserError if there is no text, or
+    an argument is out of its range.
 
     Args:
       texts: read twice; an iterator is first collected into a list.
-      vocab_size: maximum size, special tokens included. Special tokens come first, and [PAD] is 0.
+      vocab_size: maximum size, 64 to 2,000,000, special tokens included. Special tokens come first, and [PAD] is 0.
       lowercase: lower-case the text.
       strip_accents: strip accents and other combining marks; None strips them if the text is lower-cased.
       character_coverage: share of the text's characters, white space aside, that get an entry of their own; a word
         with any other character is [UNK]. The most frequent come first, and equally frequent ones are treated alike.
         At least 1,000 characters get an entry. It is lower if `vocab_size` is too small.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise UserError(f"vocab_size is {vocab_size}: it must be at least {MIN_VOCAB_SIZE}")
+    require(MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE, "vocab_size", vocab_size,
+            f"must be at least {MIN_VOCAB_SIZE} and at most {MAX_VOCAB_SIZE}")
+    require(0 < character_coverage <= 1, "character_coverage", character_coverage, "must be above 0 and at most 1")
     texts = list(texts) if iter(texts) is texts else texts
     normalizer = bert_normalizer(lowercase, strip_accents)
     wanted = _frequent_characters(texts, normalizer, character_coverage)

@@ -1,7 +1,11 @@
 """Embedding rows of a new vocabulary from those of an old one."""
+import types
+
 import numpy as np
 import pytest
 
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.pretrained import find_tokenizer
 from spanbert_jax.interop.vocabulary import transplant
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
 from tests.paths import DATA, needs_data
@@ -62,3 +66,12 @@ def test_real_vocabularies():
             assert "".join(pieces[i].removeprefix("##") for i in plan.sources[number]) == (
                 uncased.normalizer.normalize_str(piece.removeprefix("##")).strip().replace(" ", ""))
     assert transplant(uncased, chinese).drawn > 10_000
+
+
+def test_a_declared_special_token_without_a_row_is_refused(tokenizer, tmp_path):
+    tokenizer("vocab.txt", "cat")
+    model = types.SimpleNamespace(path=tmp_path, config=types.SimpleNamespace(vocab_size=6))
+    assert find_tokenizer(model)[0].token_to_id("cat") == 5
+    (tmp_path / "special_tokens_map.json").write_text('{"additional_special_tokens": ["[E1]"]}')
+    with pytest.raises(UserError, match=r"has 7 entries, the last '\[E1\]', and the model 6; give the vocabulary"):
+        find_tokenizer(model)

@@ -133,8 +133,37 @@ def test_added_tokens_are_those_of_transformers(files, tmp_path):
 def test_added_tokens_of_another_vocabulary_are_an_error(tmp_path):
     with pytest.raises(UserError, match=r"id 5 is 'e' there and '\[E1\]' among the added tokens"):
         load_tokenizer(write(tmp_path, ["e"], added_tokens={"[E1]": 5}))
-    with pytest.raises(UserError, match="not token names with their ids"):
-        load_tokenizer(write(tmp_path, ["e"], added_tokens={"[E1]": "x"}))
+
+
+@pytest.mark.parametrize("name, values, message", [
+    ("added_tokens", {"[E1]": "x"}, r"added_tokens.json: '\[E1\]' is 'x'; an id from 0 to 2,147,483,647 is needed"),
+    ("added_tokens", {"[E1]": -1}, r"added_tokens.json: '\[E1\]' is -1; an id"),
+    ("added_tokens", {"[E1]": 6.5}, r"added_tokens.json: '\[E1\]' is 6.5; an id"),
+    ("added_tokens", {"[E1]": 2**32}, r"added_tokens.json: '\[E1\]' is 4294967296; an id"),
+    ("tokenizer_config", {"added_tokens_decoder": {"-1": MARKER}}, "config.json: added_tokens_decoder is '-1'"),
+    ("tokenizer_config", {"added_tokens_decoder": {"6": {}}}, r"added_tokens_decoder\['6'\] is {}; a token"),
+    ("tokenizer_config", {"added_tokens_decoder": [MARKER]}, "added_tokens_decoder is .*; an object"),
+    ("tokenizer_config", {"extra_special_tokens": {"x": 3}}, "config.json: extra_special_tokens is 3; a token"),
+    ("special_tokens_map", {"additional_special_tokens": 5}, "map.json: additional_special_tokens is 5; a list"),
+    ("special_tokens_map", {"additional_special_tokens": "[E1]"}, r"additional_special_tokens is '\[E1\]'; a list"),
+    ("special_tokens_map", {"additional_special_tokens": [["a"]]}, r"additional_special_tokens is \['a'\]; a token"),
+    ("special_tokens_map", {"bos_token": 5}, "special_tokens_map.json: bos_token is 5; a token"),
+    ("special_tokens_map", {"mask_token": "<mask>"}, r"mask_token is '<mask>'; \[MASK\], with the id"),
+    ("tokenizer_config", {"mask_token": MARKER}, r"tokenizer_config.json: mask_token is '\[E1\]'; \[MASK\], with"),
+])
+def test_wrong_added_and_special_tokens_are_errors(name, values, message, tmp_path):
+    folder = write(tmp_path, ["e", "<mask>"], **{name: values})
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(folder)
+
+
+def test_another_mask_token_is_refused_beside_tokenizer_json(vocab, tmp_path):
+    load_tokenizer(vocab).save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, ["e", "<mask>"], tokenizer_config={"mask_token": "<mask>", "add_bos_token": False})
+    with pytest.raises(UserError, match="mask_token is '<mask>'"):
+        load_tokenizer(tmp_path)
+    write(tmp_path, ["e"], tokenizer_config={"mask_token": "[MASK]", "pad_token": None, "add_bos_token": False})
+    assert special_ids(load_tokenizer(tmp_path)).mask == 4
 
 
 def test_the_config_takes_precedence_over_tokenizer_json(tmp_path, caplog):
@@ -236,8 +265,11 @@ def test_trained_vocabulary():
     assert tokenizer.encode("the cat", add_special_tokens=False).tokens == ["the", "cat"]
     assert "É" in vocab and "e" in train_tokenizer(texts, 100, lowercase=True).get_vocab()
     assert "É" not in train_tokenizer(texts, 100, lowercase=True).get_vocab()
-    with pytest.raises(UserError, match="at least 64"):
-        train_tokenizer(texts, 10)
+    for size, share, message in ((10, 1.0, "vocab_size=10: must be at least 64 and at most 2000000"),
+                                 (10**9, 1.0, "vocab_size=1000000000: must be at least 64"),
+                                 (100, 2, "character_coverage=2: must be above 0 and at most 1")):
+        with pytest.raises(UserError, match=message):
+            train_tokenizer(texts, size, character_coverage=share)
     with pytest.raises(UserError, match="no text"):
         train_tokenizer([" \n"], 100)
 

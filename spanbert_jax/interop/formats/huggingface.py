@@ -21,6 +21,7 @@ from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import POOLED
 from spanbert_jax.text import (
     ADDED_TOKEN_FLAGS,
+    SPECIAL_TOKEN_FIELDS,
     SPECIAL_TOKENS,
     is_lowercasing,
     special_ids,
@@ -64,7 +65,7 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> 
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_vocabulary(folder, tokenizer)
     added = tokenizer.get_added_tokens_decoder()
-    names: dict[str, Any] = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    names: dict[str, Any] = dict(SPECIAL_TOKEN_FIELDS)
     if own := [token.content for token in added.values() if token.special and token.content not in SPECIAL_TOKENS]:
         names["additional_special_tokens"] = own
     write_json(folder / "special_tokens_map.json", names)
