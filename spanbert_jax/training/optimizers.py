@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.settings import Settings, setting
+from spanbert_jax.common.settings import Settings, require, setting
+from spanbert_jax.common.types import is_of_type, kinds_of
 from spanbert_jax.training.parameter_scales import parameter_scales
 from spanbert_jax.training.stacked_layers import per_layer
 
@@ -19,6 +20,10 @@ from spanbert_jax.training.stacked_layers import per_layer
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
 # It adds noise to each element; mapped over the layers it would add the same noise to all of them.
 _RANDOM = ("noisy_sgd",)
+# Arguments of optax's optimizers: decay rates of running means, lower limits other than 0, and types by name.
+_DECAY_RATES = ("b1", "b2", "b3", "beta", "decay", "momentum", "rho")
+_LEAST = {"clipping_threshold": 1}
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class AdamWState(NamedTuple):
@@ -94,8 +99,8 @@ class OptimizerSettings(Settings):
     """Optimizer."""
     name: str = setting("adamw", "An optimizer of this package or of optax.", choices=optimizer_names)
     learning_rate: float = setting(1e-4, "Peak learning rate.", above=0)
-    b1: float = setting(0.9, "Decay rate of the mean of gradients.", minimum=0, maximum=1)
-    b2: float = setting(0.999, "Decay rate of the mean of squared gradients.", minimum=0, maximum=1)
+    b1: float = setting(0.9, "Decay rate of the mean of gradients.", minimum=0, below=1)
+    b2: float = setting(0.999, "Decay rate of the mean of squared gradients.", minimum=0, below=1)
     eps: float = setting(1e-8, "Added to the denominator.", minimum=0)
     weight_decay: float = setting(0.01, "Decoupled weight decay.", minimum=0)
     decay_mask: str = setting("all", "Parameters that decay: all, or kernels and embeddings without biases and norms.",
@@ -113,7 +118,7 @@ def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax
     b1, b2, eps and weight_decay are passed to optimisers that take them; `options` holds further arguments.
 
     Raises:
-      UserError: the optimiser does not take an option or the weight decay.
+      UserError: the optimiser does not take an option, its value, or the weight decay.
     """
     factory = _OWN.get(config.name) or getattr(optax, config.name)
     takes = inspect.signature(factory).parameters
@@ -123,6 +128,9 @@ def make_optimizer(config: OptimizerSettings, schedule: optax.Schedule) -> optax
     if unknown:
         raise UserError(f"config.optimizer.options={config.options!r}: {config.name} takes no {unknown[0]!r}; "
                         f"allowed: {', '.join(allowed)}")
+    for name, value in options.items():
+        is_allowed, words = _allowed_option(takes[name], value)
+        require(is_allowed, f"config.optimizer.options={config.options!r}: {name}", value, words)
     if config.weight_decay and "weight_decay" not in takes:
         raise UserError(f"config.optimizer.weight_decay={config.weight_decay}: {config.name} takes none; set it to 0")
     defaults: dict[str, Any] = {"weight_decay": config.weight_decay} if "weight_decay" in takes else {}
@@ -146,3 +154,20 @@ def _options(text: str) -> dict[str, Any]:
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise UserError(f"config.optimizer.options={text!r}: write it as 'momentum=0.9,nesterov=True'") from None
+
+
+def _allowed_option(parameter: inspect.Parameter, value: Any) -> tuple[bool, str]:
+    """Whether an argument of an optimizer may have this value, and what is allowed, in words."""
+    name, default = parameter.name, parameter.default
+    if value is None and (default is None or type(None) in kinds_of(parameter.annotation)):
+        return True, ""
+    if isinstance(default, bool) or "mask" in name:
+        return isinstance(value, bool), "must be True or False"
+    if "dtype" in name:
+        return value in _DTYPES, f"allowed are {', '.join(map(repr, _DTYPES))}"
+    if parameter.annotation is int or name in ("seed", "key"):
+        return type(value) is int and value >= 0, "must be a whole number, at least 0"
+    least = _LEAST.get(name, 0)
+    if name in _DECAY_RATES and default != 1:  # beta of optimistic optimizers, which is 1, is a factor
+        return is_of_type(float, value) and least <= value < 1, f"must be a number, at least {least} and below 1"
+    return is_of_type(float, value) and value >= least, f"must be a number, at least {least}"

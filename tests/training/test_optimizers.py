@@ -150,10 +150,35 @@ def test_options_reach_the_optimizer():
     jax.tree.map(np.testing.assert_array_equal, ours, run(optax.sgd(0.1, momentum=0.9, nesterov=True), 4))
 
 
+SGD = dict(name="sgd", weight_decay=0.0)
+
+
+@pytest.mark.parametrize("name,options", [
+    ("sgd", "momentum=None,accumulator_dtype='bfloat16'"), ("adafactor", "clipping_threshold=None,decay_rate=2"),
+    ("optimistic_gradient_descent", "alpha=2,beta=1.5"), ("noisy_sgd", "seed=3"), ("lars", "trust_ratio_mask=False"),
+    ("adafactor", "weight_decay_mask=True,momentum=0")])
+def test_allowed_options_make_an_optimizer(name, options):
+    config = default_config().optimizer
+    config.update(dict(SGD, name=name, options=options))
+    assert all(jax.tree.leaves(jax.tree.map(lambda p: bool(jnp.all(jnp.isfinite(p))), run(
+        make_optimizer(config, optax.constant_schedule(0.1)), 1))))
+
+
 @pytest.mark.parametrize("fields,message", [
     (dict(name="sgd"), "weight_decay=0.01: sgd takes none"),
     (dict(name="lamb", options="momentum=1"), "lamb takes no 'momentum'"),
     (dict(options="momentum"), "write it as"),
+    (dict(options="b1=2"), r"options='b1=2': b1=2: must be a number, at least 0 and below 1"),
+    (dict(options="b2=1.0"), r"b2=1.0: must be a number, at least 0 and below 1"),
+    (dict(options="eps=True"), "eps=True: must be a number, at least 0"),
+    (dict(SGD, options="momentum='x'"), "momentum='x': must be a number, at least 0 and below 1"),
+    (dict(SGD, options="momentum=-0.1"), "momentum=-0.1: must be a number"),
+    (dict(SGD, options="nesterov=1"), "nesterov=1: must be True or False"),
+    (dict(SGD, options="accumulator_dtype='int'"), "accumulator_dtype='int': allowed are 'float32', 'bfloat16'"),
+    (dict(SGD, name="signum", options="beta=1"), "beta=1: must be a number, at least 0 and below 1"),
+    (dict(SGD, name="adafactor", options="clipping_threshold=0.5"), "must be a number, at least 1"),
+    (dict(SGD, name="adafactor", options="min_dim_size_to_factor=1.5"), "must be a whole number, at least 0"),
+    (dict(SGD, name="lion", options="b1=None"), "b1=None: must be a number"),
     (dict(name="adam", weight_decay=0.0, decay_mask="kernels"), "adam takes no mask")])
 def test_arguments_that_the_optimizer_does_not_take_are_refused(fields, message):
     config = default_config().optimizer
