@@ -1,5 +1,6 @@
 """Evaluate a model: a pretrained one on the validation rows of its corpus, with the same mask each time; a fine-tuned
-one on labelled files. Pretraining runs of different masking schemes are compared by setting the same scheme.
+one on labelled files. Pretraining runs of different masking schemes are compared by setting the same scheme. Scores of
+tasks are in percent, from 0 to 100, also in JSON.
 
   spanbert-jax evaluate --workdir runs/quickstart
   spanbert-jax evaluate --workdir runs/quickstart --step 1000 --json
@@ -34,8 +35,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str
         such as {"masking.scheme": "geometric"}.
 
     Returns:
-      Of a pretrained model the metrics of `pretraining.evaluation.summarize`, and "step". Of a fine-tuned one the
-      metrics of its task; without `inputs` those of each part, and "step".
+      Of a pretrained model what `pretraining.run.evaluate` returns. Of a fine-tuned one the metrics of its task, scores
+      in percent; without `inputs` those of each part, and "step".
 
     Raises:
       UserError: one line about the model, file or argument that is wrong.
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     elif fine_tuned:
         print(json.dumps(metrics, indent=2))
     elif _is_process_zero():
-        from spanbert_jax.pretraining.evaluation import accuracy_table, format_metrics
-        print(f"step {metrics['step']:,}: validation documents: {format_metrics(metrics)}")
+        from spanbert_jax.pretraining.evaluation import accuracy_table, describe_masked_rows, format_metrics
+        print(f"step {metrics['step']:,}: {describe_masked_rows(metrics)}: {format_metrics(metrics)}")
         make_console().print(accuracy_table(metrics))
     return 0
 
@@ -88,7 +89,7 @@ def _print_scores(metrics: Mapping[str, Any]) -> None:
     """Prints the scores of a task, and tables of its classes."""
     for name, value in metrics.items():
         if name != "classes":
-            print(f"{name:24} {format_metric(value)}")
+            print(f"{name:24} {format_metric(name, value)}")
     if classes := metrics.get("classes"):
         from spanbert_jax.tasks.metrics.classes import class_table, confusion_table
         make_console().print(class_table(classes["unit"], classes["scores"]))

@@ -9,7 +9,7 @@
 
 Every combination of values runs with every seed, one run after the other, each in its own workdir. All runs hold out
 the same examples. The table shows mean and standard deviation over the seeds, the best dev metric first. Pretraining
-runs are all evaluated under the masking of the config without the grid.
+runs are all evaluated on all held-out rows, under the masking of the config without the grid.
 """
 import argparse
 import importlib
@@ -26,6 +26,7 @@ from spanbert_jax.commands.config_files import load_config, with_overrides
 from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural, is_percent
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.training.renames import new_name
 
@@ -89,15 +90,16 @@ def run(args: argparse.Namespace) -> int:
     if rows is None:
         print("Stopped and saved. Run the same command again to continue.")
         return STOPPED
-    metric = json.loads((user_path(args.workdir) / SWEEP_FILE).read_text(encoding="utf-8"))["metric"]
-    make_console().print(table_of(rows, args.seeds, metric))
+    summary = json.loads((user_path(args.workdir) / SWEEP_FILE).read_text(encoding="utf-8"))
+    make_console().print(table_of(rows, args.seeds, summary["metric"], summary["evaluated"]))
     return DONE
 
 
-def table_of(rows: "Sequence[Row]", seeds: int, metric: str) -> rich.table.Table:
-    """Settings with mean and deviation of each part."""
+def table_of(rows: "Sequence[Row]", seeds: int, metric: str, evaluated: str = "") -> rich.table.Table:
+    """Settings with mean and deviation of each part; the title says on what the dev metric was `evaluated`."""
     parts, digits = list(rows[0].scores), 3 if metric.endswith("loss") else 2
-    table = make_table(*rows[0].settings, *parts, title=f"{metric}, {seeds} seeds")
+    title = f"{metric}{' in percent' * is_percent(metric)}, {format_plural(seeds, 'seed')}"
+    table = make_table(*rows[0].settings, *parts, title=f"{title}; {evaluated}" if evaluated else title)
     for row in rows:
         cells = []
         for part in parts:

@@ -9,6 +9,7 @@ _COUNT_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _TIME_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 _HASH = re.compile("[0-9a-f]{16,}")
+_PERCENT = re.compile(r"(.*_)?(accuracy|exact|precision|recall|f1|matthews|pearson|spearman|bleu|chrf|rouge_\w)")
 
 
 def format_quantity(value: float, unit: str) -> str:
@@ -37,10 +38,15 @@ def format_plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def format_metric(value: float | str) -> str:
-    """A value of an evaluation: a float with four digits; integers and texts as they are."""
+def is_percent(metric: str) -> bool:
+    """Whether a task's metric of this name is in percent, such as "macro_f1", "f1/PER" and "lead/rouge_l"."""
+    return any(_PERCENT.fullmatch(part) for part in metric.split("/"))
+
+
+def format_metric(name: str, value: float | str) -> str:
+    """A value of an evaluation: a float with four digits and, in percent, "%"; integers and texts as they are."""
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        return (f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}") + "%" * is_percent(name)
     return value if isinstance(value, str) else f"{value:,}"
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
@@ -67,7 +68,7 @@ class TaskWorkload:
 
     def format_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Metrics in one line, without those by type, of which there may be many."""
-        text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()
+        text = ", ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items()
                          if isinstance(value, float) and "/" not in name)
         return f"{text} ({metrics['examples']:,} examples)" if "examples" in metrics else text
 

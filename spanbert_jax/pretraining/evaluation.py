@@ -12,8 +12,10 @@ import rich.table
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.console import make_table
+from spanbert_jax.common.formatting import format_plural
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.corpus import Corpus, RowSource
-from spanbert_jax.masking import MaskedRows, Masker
+from spanbert_jax.masking import MaskedRows, Masker, MaskingSettings
 from spanbert_jax.model import SpanBert
 from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
@@ -147,6 +149,14 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         text += (f"; next-sentence accuracy {metrics['next_sentence_accuracy']:.1%} of "
                  f"{metrics['next_sentence_targets']:,}")
     return text
+
+
+def describe_masked_rows(metrics: Mapping[str, Any]) -> str:
+    """The "rows" and the "masking" of an evaluation: scheme, rate, and fields that differ from their defaults."""
+    defaults = to_dict(MaskingSettings())
+    masking = ", ".join(f"{name}={value}" for name, value in metrics["masking"].items()
+                        if name in ("scheme", "rate") or value != defaults[name])
+    return f"{format_plural(metrics['rows'], 'held-out row')}, masking {masking}"
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> rich.table.Table:

@@ -82,7 +82,7 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None,
         compared under one of them.
 
     Returns:
-      The metrics of `evaluation.summarize`, and "step".
+      The metrics of `evaluation.summarize`, "step", "rows", their number, and "masking", the fields of the masking.
 
     Raises:
       UserError: there is no run, no such checkpoint, no valid one or no held-out row; a setting is not allowed.
@@ -113,4 +113,4 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None,
             metrics = workload.evaluate(params, lambda function, *arguments: function(*arguments),
                                         lambda: bar.advance(task))
         assert metrics is not None  # nothing stops it
-        return {"step": chosen, **metrics}
+        return {"step": chosen, "rows": len(workload.held_out), "masking": to_dict(config.masking), **metrics}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.pretraining.config import PretrainingConfig, as_pretraining_config
+from spanbert_jax.pretraining.evaluation import describe_masked_rows
 from spanbert_jax.pretraining.run import FIXED_MASKING, evaluate, train
 from spanbert_jax.pretraining.workload import find_corpus
 from spanbert_jax.training.config import load_values
@@ -38,5 +39,7 @@ def sweep(make_config: MakeConfig, grid: Mapping[str, Sequence[str]], seeds: Seq
         return True
 
     of_kind = Sweep(as_pretraining_config, lambda workdir: from_dict(PretrainingConfig, load_values(workdir)), run,
-                    lambda config: METRIC, lower_is_better=True)
+                    lambda config: METRIC, lower_is_better=True,
+                    # Runs of earlier versions have not stored their rows.
+                    evaluated=lambda results: describe_masked_rows(results["dev"]) if "rows" in results["dev"] else "")
     return of_kind(lambda overrides: make_config([*shared, *overrides]), grid, seeds, folder, log)

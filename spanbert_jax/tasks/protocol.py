@@ -265,7 +265,7 @@ class Task(abc.ABC, Generic[E]):
 
     @abc.abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """Metrics of predictions, `metric` among them."""
+        """Metrics of predictions, `metric` among them; in percent where `common.formatting.is_percent` holds."""
 
     def classes(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Classes | None:
         """True and predicted classes, for scores of each class; None if the task has no classes."""

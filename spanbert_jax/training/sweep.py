@@ -43,6 +43,8 @@ class Sweep:
     run: Callable[[Any, pathlib.Path], bool]  # trains, and stores results by part; false if the run was stopped
     metric: Callable[[Any], str]  # by which the runs of a config are compared
     lower_is_better: bool = False
+    # From the results of a run, what its dev metric was computed on.
+    evaluated: Callable[[Mapping[str, Any]], str] = lambda results: ""
     removed: tuple[str, ...] = ()  # folders of a finished run that are not kept
 
     def __call__(self, make_config: MakeConfig, grid: Mapping[str, Sequence[str]], seeds: Sequence[int],
@@ -84,7 +86,9 @@ class Sweep:
                 log(f"failed: {error}")
         metric = self.metric(next(iter(runs.values())))
         rows = self._rows(points, seeds, results, metric)
-        summary = {"metric": metric, "seeds": list(seeds), "rows": [dataclasses.asdict(row) for row in rows]}
+        evaluated = " or ".join(filter(None, dict.fromkeys(map(self.evaluated, results.values()))))
+        summary = {"metric": metric, "evaluated": evaluated, "seeds": list(seeds),
+                   "rows": [dataclasses.asdict(row) for row in rows]}
         write_text(workdir / SWEEP_FILE, json.dumps(summary, indent=2) + "\n")
         return rows
 

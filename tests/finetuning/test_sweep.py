@@ -36,7 +36,7 @@ def test_a_grid_with_seeds_runs_once_and_prints_a_table(config_file, tmp_path, c
                "--grid", "optimizer.learning_rate=1e-3,5e-3"]
     assert main(command) == 0
     table = capsys.readouterr().out
-    assert "accuracy, 2 seeds" in table
+    assert "accuracy in percent, 2 seeds" in table
     stored = json.loads((tmp_path / "sweep.json").read_text())
     assert stored["metric"] == "accuracy" and stored["seeds"] == [0, 1] and len(stored["rows"]) == 2
     means = []

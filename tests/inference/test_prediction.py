@@ -151,7 +151,8 @@ def test_the_evaluate_command_shows_the_classes(models, tmp_path, capsys):
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^examples +20$", shown, re.MULTILINE)
-    assert "Scores by class" in shown and "Confusion of examples" in shown and "answer / prediction" in shown
+    assert re.search(r"^macro_f1 +[0-9.]+%$", shown, re.MULTILINE) and "Scores by class in percent" in shown
+    assert "Confusion of examples" in shown and "answer / prediction" in shown
 
 
 def test_glue_submissions_of_test_files(start, tmp_path):

@@ -27,7 +27,8 @@ def calls(monkeypatch):
     def evaluate(workdir, settings):
         done.evaluated.append(settings)
         scheme = json.loads((workdir / "config.json").read_text())["masking"]["scheme"]
-        return {"step": 7, "masked_loss": LOSSES[scheme]}
+        masking = {name.removeprefix("masking."): value for name, value in settings.items()}
+        return {"step": 7, "rows": 1234, "masking": masking, "masked_loss": LOSSES[scheme]}
 
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "evaluate", evaluate)
@@ -51,6 +52,8 @@ def test_schemes_are_compared_under_the_masking_of_the_config(calls, tmp_path):
     assert set(calls.prepared) == {("texts",)}
     assert all(settings["masking.scheme"] == "geometric" and settings["masking.rate"] == 0.2
                and "masking.max_span_positions" not in settings for settings in calls.evaluated)
-    assert [list(column.cells) for column in table_of(rows, 2, "masked_loss").columns][1] == [
-        "3.000 ± 0.000", "5.000 ± 0.000"]
+    evaluated = json.loads((tmp_path / "sweep.json").read_text())["evaluated"]
+    table = table_of(rows, 2, "masked_loss", evaluated)
+    assert [list(column.cells) for column in table.columns][1] == ["3.000 ± 0.000", "5.000 ± 0.000"]
+    assert table.title == "masked_loss, 2 seeds; 1,234 held-out rows, masking scheme=geometric, rate=0.2"
     assert sweep() == rows and len(calls.trained) == 4  # finished runs do not run again

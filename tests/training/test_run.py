@@ -11,8 +11,9 @@ import spanbert_jax
 from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import from_dict
+from spanbert_jax.corpus import RowSource, open_corpus
 from spanbert_jax.pretraining.config import PretrainingConfig
-from spanbert_jax.pretraining.evaluation import format_metrics
+from spanbert_jax.pretraining.evaluation import describe_masked_rows, format_metrics
 from spanbert_jax.pretraining.example import fill_example
 from spanbert_jax.training.config import load_values
 from tests.runs import evaluations, losses, run
@@ -102,7 +103,10 @@ def test_a_run_is_evaluated_under_the_masking_of_another(files, unbroken):
     own = spanbert_jax.evaluate(unbroken[0])
     same = spanbert_jax.evaluate(unbroken[0], settings={"masking.scheme": "geometric"})
     assert same == own and own["boundary_targets"] > 0
+    rows = len(RowSource(open_corpus(files.corpus), "validation"))
+    assert describe_masked_rows(own).startswith(f"{rows:,} held-out rows, masking scheme=geometric, rate=0.15")
     other = spanbert_jax.evaluate(unbroken[0], settings={"masking.scheme": "token"})
+    assert ", masking scheme=token, rate=0.15" in describe_masked_rows(other)
     assert other["masked_tokens"] == own["masked_tokens"] and other["masked_loss"] != own["masked_loss"]
     assert "boundary_loss" not in other and "boundary" not in format_metrics(other)  # single tokens have no boundaries
     assert sum(own["tokens_by_length"]) == sum(own["tokens_by_place"]) == own["masked_tokens"]

@@ -3,6 +3,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.interop.configuration import transformers_class
 from spanbert_jax.model import EncoderDecoder, EncoderModel
 
@@ -119,7 +120,7 @@ def _optimizer(name: str, rate: float, schedule: str) -> str:
 def _scores(facts: Mapping[str, Any]) -> list[str]:
     if parts := facts.get("scores"):
         return [f"- {part}, {facts['examples'][part]:,} examples: "
-                + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()
+                + ", ".join(f"{name} {format_metric(name, value)}" for name, value in scores.items()
                             if isinstance(value, float) and "/" not in name) for part, scores in parts.items()]
     figures = facts.get("evaluation")
     if not figures:

@@ -33,7 +33,7 @@ def confusion(answers: Sequence[str], predicted: Sequence[str]) -> dict[str, dic
 def class_table(unit: str, scores: Mapping[str, Mapping[str, float]]) -> rich.table.Table:
     """Scores of each class, the most frequent first."""
     columns = (f"{unit}s", *_SCORES)
-    table = make_table("class", *columns, title="Scores by class", right=columns)
+    table = make_table("class", *columns, title="Scores by class in percent", right=columns)
     for name, values in sorted(scores.items(), key=lambda item: -item[1]["count"]):
         table.add_row(name, f"{values['count']:,}", *(f"{values[score]:.1f}" for score in _SCORES))
     return table
