@@ -1,13 +1,15 @@
-"""Paths as users write them: `~`, several separated by commas, standard input and pipes."""
+"""Paths as users write them: `~`, globs, several separated by commas, standard input and pipes."""
+import collections
 import contextlib
 import glob
+import itertools
 import os
 import pathlib
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from spanbert_jax.common.errors import UserError
 
@@ -21,14 +23,68 @@ def user_path(path: str | os.PathLike) -> pathlib.Path:
 
 def split_paths(paths: str) -> list[str]:
     """The paths and globs separated by commas, with `~` replaced. What does not exist may continue after its comma."""
-    words, found = paths.split(","), []
+    words, found = paths.split(","), list[str]()
     while words:
         candidates = [os.path.expanduser(",".join(words[:count]).strip()) for count in range(1, len(words) + 1)]
         count, path = next(((count, path) for count, path in enumerate(candidates, 1)
-                            if path and glob.glob(path, recursive=True)), (1, candidates[0]))
+                            if path and any(True for _ in matching_paths(path))), (1, candidates[0]))
         found.append(path)
         words = words[count:]
     return [path for path in found if path]
+
+
+def matching_paths(pattern: str) -> Iterator[str]:
+    """Yields the matches of a glob in any order, some perhaps twice, as `glob` does with `recursive`.
+
+    Where `glob` follows links in circles, `**` enters each real directory once. Raises UserError if one is unreadable.
+    """
+    here = "" if pattern.startswith("/") else "./"
+    for path in _matching_paths(here, pattern.split("/"), collections.defaultdict(set)):
+        yield path.removeprefix(here)
+
+
+def _matching_paths(top: str, parts: Sequence[str], visited: Mapping[int, set[str]]) -> Iterator[str]:
+    """Yields the matches of the parts of a glob below `top`; `visited`: by the number of parts left, of `walk`."""
+    if "**" not in parts:
+        yield from glob.iglob(glob.escape(top) + "/".join(parts))
+        return
+    at = parts.index("**")
+    rest = parts[at + 1:] or ["*"]
+    for start in sorted(glob.glob(glob.escape(top) + "".join(f"{part}/" for part in parts[:at]))):
+        if os.path.realpath(start) not in visited[len(rest)]:
+            entries = walk(start, visited[len(rest)])
+            for folder in itertools.chain([start], (f"{entry.path}/" for entry in entries if is_directory(entry))):
+                yield from _matching_paths(folder, rest, visited)
+
+
+def walk(directory: str, visited: set[str]) -> Iterator[os.DirEntry[str]]:
+    """Yields what is below a directory in order, except hidden entries. Directories come before their entries.
+
+    Symbolic links are followed, those to directories after all else.
+
+    Args:
+      visited: real paths of the directories read so far, which are not read again; this one is added.
+
+    Raises:
+      UserError: a directory cannot be read.
+    """
+    visited.add(os.path.realpath(directory))
+    try:
+        with os.scandir(directory) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be read ({error.strerror or error})") from None
+    for entry in sorted(entries, key=lambda entry: (entry.is_symlink() and is_directory(entry), entry.path)):
+        if not is_directory(entry):
+            yield entry
+        elif os.path.realpath(entry.path) not in visited:
+            yield entry
+            yield from walk(entry.path, visited)
+
+
+def is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a directory or a link to one, without an error for a link to itself."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 @contextlib.contextmanager

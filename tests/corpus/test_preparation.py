@@ -132,7 +132,7 @@ def test_issues_are_counted_and_reported_with_places(books, tmp_path, vocabulary
               for issue, found in report["mended"].items() if issue != "sentences longer than a row cut"}
     assert repaired == {
         "empty files": (1, "empty.txt"), "invalid UTF-8 sequences replaced": (2, "bad.txt"),
-        "files with carriage returns": (1, "bad.txt"), "files without a last newline": (1, "bad.txt"),
+        "files without a last newline": (1, "bad.txt"),
         "control characters removed": (1, "bad.txt"), "very long sentences or lines cut": (1, "long.txt")}
     words = {unknown["word"]: unknown for unknown in report["unknown_words"]}
     assert words["\u4e2d"]["count"] == 1 and words["\u4e2d"]["first"].endswith("bad.txt:2")

@@ -31,6 +31,8 @@ from spanbert_jax.corpus.sources import (
 from spanbert_jax.tasks.files import reading
 from tests.paths import DATA, needs_data
 
+RETURNS = "files with single carriage returns, read as line ends"
+
 
 def read(path, format, *names):
     issues = DataIssues()
@@ -91,8 +93,8 @@ def test_malformed_text_is_repaired_and_counted(tmp_path):
     (document,), issues = read(path, "documents")
     assert document.text == "café\nbad \ufffd\ufffd byte \ufffd\nend"
     assert issues.counts == {"byte-order marks removed": 1, "invalid UTF-8 sequences replaced": 2,
-                             "files with carriage returns": 1, "files without a last newline": 1}
-    assert issues.places["invalid UTF-8 sequences replaced"] == [str(path)]
+                             RETURNS: 1, "files without a last newline": 1}
+    assert issues.places["invalid UTF-8 sequences replaced"] == [f"{path}:2"]
     for format in ("documents", "blank-lines", "sentences", "jsonl"):
         assert read(write(tmp_path, b""), format)[1].counts == {"empty files": 1}
 
@@ -132,7 +134,8 @@ def database():
     (lambda: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF document"), (lambda: database(), "an SQLite database"),
     (lambda: b"PAR1\x15\x04\x15" + bytes(range(256)), "a Parquet file"),
     (lambda: b"\x28\xb5\x2f\xfd\x04\x00A", "zstd data, .* zstd -d"),
-    (lambda: pickle.dumps([0.1 * i for i in range(99)]), "not text in UTF-8"),
+    (lambda: pickle.dumps([0.1 * i for i in range(99)]), "a Python pickle"),
+    (lambda: b"Obj\x01\x04\x14avro.codec\x08null", "an Avro file"),
     (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer, .* git lfs pull")])
 def test_files_that_are_not_text_are_refused(make, kind, tmp_path):
     path = write(tmp_path, make(), "wiki")
@@ -164,7 +167,7 @@ def test_a_real_table_is_read():
     with open(path, encoding="utf-8-sig", newline="") as table:
         assert [document.text for document in found] == [
             row["text"].replace("\r\n", "\n") for row in csv.DictReader(table)]
-    assert len(found) == 32 and set(issues.counts) == {"byte-order marks removed", "files with carriage returns"}
+    assert len(found) == 32 and set(issues.counts) == {"byte-order marks removed"}
 
 
 @pytest.mark.parametrize("text, encoding, named", [
@@ -173,7 +176,8 @@ def test_a_real_table_is_read():
     ("Übermut tut selten gut, sagt man im späten März. " * 20, "latin-1", "WINDOWS-1252"),
     ("A text.\n" * 99, "utf-16", "iconv -f UTF-16 "), ("A text.\n" * 99, "utf-16-le", "iconv -f UTF-16LE "),
     ("A text.\n" * 99, "utf-16-be", "iconv -f UTF-16BE "), ("天地玄黄，宇宙洪荒。\n" * 9, "utf-16-le", "in UTF-8"),
-    ("A text.\n" * 99, "utf-32", "iconv -f UTF-32 ")])
+    ("A text.\n" * 99, "utf-32", "iconv -f UTF-32 "), ("いろは", "iso2022_jp", "iconv -f ISO-2022-JP "),
+    ("나랏말싸미", "iso2022_kr", "iconv -f ISO-2022-KR ")])
 def test_other_encodings_are_refused_and_the_remedy_is_named(text, encoding, named, tmp_path):
     path = write(tmp_path, text.encode(encoding))
     with pytest.raises(UserError, match=f"^{path}: .*{named}"):
@@ -185,6 +189,35 @@ def test_few_invalid_bytes_in_a_large_file_are_replaced(tmp_path):
     (document,), issues = read(write(tmp_path, b"".join(lines).replace(b"Line 7", b"Line \xff")), "documents")
     assert issues.counts == {"invalid UTF-8 sequences replaced": 111}  # numbers that begin with 7
     assert document.text.count("café") == 5000
+
+
+@pytest.mark.parametrize("format, begin, line, number", [
+    ("documents", "", "Line %d of a café.\n", 1), ("blank-lines", "", "Line %d of a café.\n", 1),
+    ("wikiextractor", "<doc id='1'>\n", "Line %d of a café.\n", 2),
+    ("jsonl", "", '{"text": "Line %d of a café."}\n', 1),
+    ("csv", "text\n", "Line %d of a café.\n", 2), ("csv", "text\n", "Line %d of a café.\r\n", 2)])
+def test_invalid_bytes_anywhere_are_counted_or_refused(format, begin, line, number, tmp_path):
+    lines = [(line % i).encode() for i in range(9000)]
+    end = b"</doc>\n" if format == "wikiextractor" else b""
+    for count, place in ((1, 0), (1, 4000), (20, 8000)):
+        some = [data.replace(b"\xc3\xa9", b"\xe9") if place <= i < place + count else data
+                for i, data in enumerate(lines)]
+        path = write(tmp_path, begin.encode() + b"".join(some) + end)
+        _, issues = read(path, format)
+        assert issues.counts == {"invalid UTF-8 sequences replaced": count}
+        assert issues.places["invalid UTF-8 sequences replaced"] == [f"{path}:{number + place}"]
+    latin = begin.encode() + b"".join(lines[:7000]) + b"".join(lines[7000:]).decode().encode("latin-1") + end
+    with pytest.raises(UserError, match=f":{number + 7000}: not text in UTF-8 from this line on .*WINDOWS-1252"):
+        read(write(tmp_path, latin), format)
+
+
+def test_files_with_single_carriage_returns_are_counted_once(tmp_path):
+    for end, count in (("\n", 0), ("\r\n", 0), ("\r", 1), ("\r\r\n", 1)):
+        for format, text in (("documents", "a#b#"), ("blank-lines", "a##b#"), ("csv", "text#a#b#"),
+                             ("wikiextractor", "<doc id='1'>#a#b#</doc>#")):
+            found, issues = read(write(tmp_path, text.replace("#", end)), format)
+            assert [word for document in found for word in document.text.split()] == ["a", "b"]
+            assert issues.counts[RETURNS] == count
 
 
 @pytest.mark.parametrize("text, format, expected", [
@@ -202,11 +235,14 @@ def test_files_without_ending_are_recognized_by_their_first_characters(text, for
 
 
 def test_markup_is_refused_unless_asked_for(tmp_path):
-    for text in ("\n<!DOCTYPE html>\n<p>A", '<?xml version="1.0"?>', "<mediawiki xmlns=''>", "<html lang='en'>"):
+    for text in ("\n<!DOCTYPE html>\n<p>A", '<?xml version="1.0"?>', "<mediawiki xmlns=''>", "<html lang='en'>",
+                 "<div class='a'>", "<SVG>", "<!-- a --> <!--\nb -->\n<p>"):
         path = write(tmp_path, text)
         with pytest.raises(UserError, match=f"^{path}: HTML or XML; extract its text"):
             resolve_sources([str(path)], "auto")
         assert [document.text for document in read(path, "documents")[0]] == [text]
+    for text in ("<3 is a heart", "<pleased> she said", "<!-- a note -->\n# Title", "<b> and <div> are elements"):
+        assert [file.format for file in resolve_sources([str(write(tmp_path, text))], "auto")] == ["documents"]
     with pytest.raises(UserError, match=":3: 'loose' is outside of <doc ...> and </doc>"):
         read(write(tmp_path, "<doc id='1'>\n</doc>\nloose\n"), "wikiextractor")
     with pytest.raises(UserError, match=":1: <doc> without </doc>: the file is cut"):
@@ -316,7 +352,7 @@ def test_formats_are_listed_once_for_many_files(tmp_path, monkeypatch):
     assert len(resolve_sources([str(tmp_path)], "auto")) == 5 and len(calls) == 1
 
 
-def test_symbolic_links_are_followed(tmp_path):
+def test_symbolic_links_are_followed(tmp_path, monkeypatch):
     for name in ("d/b.txt", "far/away/c.txt", "far/a.txt", "far/.hidden/x"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -330,6 +366,13 @@ def test_symbolic_links_are_followed(tmp_path):
     expected = [f"{folder}/{name}" for name in ("b.txt", "one.txt", "again/a.txt", "again/away/c.txt")]
     assert [file.path for file in resolve_sources([str(folder)], "auto")] == expected
     assert reading.resolve_files(str(folder)) == expected
+    everywhere = [f"{tmp_path}/d/{name}" for name in ("again/a.txt", "again/away/c.txt", "b.txt", "one.txt")]
+    for pattern in ("d/**", "d/**/*", "d/**/**/*.txt", "*/**/b.txt", "**/d/**/*.txt"):
+        found = [file.path for file in resolve_sources([f"{tmp_path}/{pattern}"], "auto")]
+        assert found == ([path for path in everywhere if "b.txt" in path] if "b.txt" in pattern else everywhere)
+        assert reading.resolve_files(f"{tmp_path}/{pattern}") == found
+    monkeypatch.chdir(tmp_path)
+    assert [file.path for file in resolve_sources(["**/c.txt"], "auto")] == ["d/again/away/c.txt"]
     (tmp_path / "far" / "gone.txt").symlink_to("nothing")
     for source in (str(folder), f"{folder}/link/*.txt", f"{folder}/link/gone.txt"):
         with pytest.raises(UserError, match="/gone.txt: a symbolic link to nothing, which does not exist"):

@@ -1,5 +1,4 @@
 """Sources to documents. A format is one module with a `CorpusFormat`, and a name in `FORMATS` or an entry point."""
-import glob
 import os
 import pathlib
 import re
@@ -7,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.paths import is_directory, matching_paths, walk
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
@@ -22,7 +22,11 @@ FORMATS: Registry[CorpusFormat] = Registry("corpus format", "corpus_formats", {
         "sentences": "blank_lines:SENTENCES", "jsonl": "json_lines:JSON_LINES", "csv": "tables:CSV",
         "tsv": "tables:TSV", "wikiextractor": "wiki_extractor:WIKI_EXTRACTOR", "tfds": "tfds:TFDS",
         "python": "python_prose:PYTHON_PROSE"}.items()})
-_MARKUP = re.compile(r"<(?:!doctype\s+html|html|\?xml|mediawiki)\b", re.IGNORECASE)
+# Comments, then an element of a whole page or of a part of one that fills lines, or of a drawing or a feed.
+_MARKUP = re.compile(
+    r"(?:<!--(?>.*?-->)\s*)*+<(?:!doctype|\?xml|mediawiki|html|head|title|meta|link|script|style|body|div|p|h[1-6]"
+    r"|table|ul|ol|dl|section|article|main|header|footer|nav|aside|form|figure|iframe|svg|math|rss|feed)\b",
+    re.IGNORECASE | re.DOTALL)
 
 
 def file_formats() -> tuple[str, ...]:
@@ -77,33 +81,17 @@ def _matching_files(source: str) -> list[str]:
     if os.path.isfile(source):
         return [source]
     if os.path.isdir(source):
-        found = list(_files_below(source, set()))
+        found = [entry.path for entry in walk(source, set())
+                 if not is_directory(entry) and (entry.is_file(follow_symlinks=False) or _is_file(entry.path))]
         if not found:
             raise UserError(f"source {source}: the directory holds no files")
         return found
     if os.path.exists(source):
         raise UserError(f"source {source}: a pipe or a device, which cannot be read twice; write its text to a file")
-    matches = sorted(path for path in glob.glob(source, recursive=True) if _is_file(path))
+    matches = sorted({path for path in matching_paths(source) if _is_file(path)})
     if not matches:
         raise UserError(f"source {source}: no such file, directory or glob match")
     return matches
-
-
-def _files_below(directory: str, visited: set[str]) -> Iterator[str]:
-    """Yields the files below a directory in order, except hidden ones. Symbolic links to directories are followed last.
-
-    Args:
-      visited: real paths of the directories read so far, which are not read again; this one is added.
-    """
-    visited.add(os.path.realpath(directory))
-    with readable_errors(directory):
-        paths = [os.path.join(directory, name) for name in os.listdir(directory) if not name.startswith(".")]
-    for path in sorted(paths, key=lambda path: (os.path.isdir(path) and os.path.islink(path), path)):
-        if os.path.isdir(path):
-            if os.path.realpath(path) not in visited:
-                yield from _files_below(path, visited)
-        elif _is_file(path):
-            yield path
 
 
 def _is_file(path: str) -> bool:

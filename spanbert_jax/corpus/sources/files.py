@@ -22,8 +22,10 @@ _COMPRESSIONS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     (re.compile(rb"\xfd7zXZ\0"), lzma.open))
 _UNPACK, _TO_JSON = "unpack it and give the files in it", "write its rows as JSON lines"
 _EXTRACT, _TO_UTF8 = "extract its text, or leave it out", "convert it: iconv -f {0} -t UTF-8 FILE > NEW"
+_FIND_ENCODING = ("if it is text, find its encoding, such as GB18030, BIG5, SHIFT_JIS, EUC-KR or WINDOWS-1252, and "
+                  + _TO_UTF8.format("ENCODING"))
 # First bytes of files that are not text in UTF-8, what they are, and what to do.
-_OTHER_KINDS = (
+_OTHER_KINDS = {start: (kind, remedy) for start, kind, remedy in (
     (b"\xff\xfe\0\0", "text in UTF-32", _TO_UTF8.format("UTF-32")),
     (codecs.BOM_UTF16_LE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
     (codecs.BOM_UTF16_BE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
@@ -34,12 +36,17 @@ _OTHER_KINDS = (
     (b"PAR1\x15", "a Parquet file", _TO_JSON), (b"ARROW1\0", "an Arrow file", _TO_JSON),
     (b"\xff\xff\xff\xff", "an Arrow stream, as `datasets` stores it", _TO_JSON),
     (b"WARC/1.", "a WARC archive", _EXTRACT),
+    (b"Obj\x01", "an Avro file", _TO_JSON), *((bytes((0x80, n)), "a Python pickle", _TO_JSON) for n in range(2, 6)),
     (b"SQLite format 3\0", "an SQLite database", _TO_JSON), (b"\x89HDF\r\n", "an HDF5 file", _TO_JSON),
     (b"\x93NUMPY", "a NumPy file", _TO_JSON), (b"%PDF-", "a PDF document", _EXTRACT),
     (b"\xd0\xcf\x11\xe0", "an office document", _EXTRACT), (b"{\\rtf", "an RTF document", _EXTRACT),
     (b"\x89PNG\r\n", "a PNG image", _EXTRACT), (b"\xff\xd8\xff", "a JPEG image", _EXTRACT),
     (b"GIF8", "a GIF image", _EXTRACT),
-    (GIT_LFS_POINTER, "a Git LFS pointer", "get its file: git lfs pull"))
+    (GIT_LFS_POINTER, "a Git LFS pointer", "get its file: git lfs pull"))}
+_OTHER_STARTS = re.compile(b"|".join(map(re.escape, _OTHER_KINDS)))
+_ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|\(D|\)[ACG])")  # switches from ASCII to other characters
+_ISO_2022_NAMES = {b"\x1b$)A": "ISO-2022-CN", b"\x1b$)G": "ISO-2022-CN", b"\x1b$)C": "ISO-2022-KR"}
+_MOST_INVALID = 1 / 200  # share of the bytes of a text, besides three, that are replaced and counted
 
 
 def without_compression(path: str) -> str:
@@ -90,62 +97,99 @@ def first_characters(path: str) -> str:
 
 def _require_utf8(head: bytes, path: str) -> None:
     """Raises UserError unless a file that starts with `head` is text in UTF-8, perhaps with a few invalid bytes."""
-    for start, kind, remedy in _OTHER_KINDS:
-        if head.startswith(start):
-            raise UserError(f"{path}: {kind}, which is not read; {remedy}")
+    if match := _OTHER_STARTS.match(head):
+        kind, remedy = _OTHER_KINDS[match[0]]
+        raise UserError(f"{path}: {kind}, which is not read; {remedy}")
     if head[257:262] == b"ustar":
         raise UserError(f"{path}: a tar archive, which is not read; {_UNPACK}")
+    if match := _ISO_2022.search(head):
+        encoding = _ISO_2022_NAMES.get(match[0], "ISO-2022-JP")
+        raise UserError(f"{path}: text in {encoding}, which is not read; {_TO_UTF8.format(encoding)}")
+    if head.isascii() and 0 not in head:
+        return
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the last character may be incomplete
     nuls = head[::2].count(0), head[1::2].count(0)  # at even and at odd positions
     invalid = text.count("\ufffd") - head.count(b"\xef\xbf\xbd") + sum(nuls)
-    if invalid <= 3 + len(head) / 200:  # a few in a large file, or very few in a small one, are replaced and counted
+    if invalid <= 3 + len(head) * _MOST_INVALID:
         return
     if max(nuls) > len(head) / 8 and max(nuls) > 20 * min(nuls):
         encoding = "UTF-16LE" if nuls[1] > nuls[0] else "UTF-16BE"
         raise UserError(f"{path}: text in UTF-16, which is not read; {_TO_UTF8.format(encoding)}")
-    raise UserError(f"{path}: not text in UTF-8 ({invalid:,} invalid or NUL bytes in the first {len(head):,}); if it "
-                    "is text, find its encoding, such as GB18030, BIG5, SHIFT_JIS, EUC-KR or WINDOWS-1252, and "
-                    f"{_TO_UTF8.format('ENCODING')}")
+    raise UserError(f"{path}: not text in UTF-8 ({invalid:,} invalid or NUL bytes in the first {len(head):,}); "
+                    f"{_FIND_ENCODING}")
 
 
-def decode_text(data: bytes, place: str, issues: DataIssues) -> str:
-    """Decodes UTF-8 and converts line ends to `\\n`. Invalid bytes become U+FFFD, which the tokenizer drops."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("utf-8", "replace")
-        issues.add("invalid UTF-8 sequences replaced", place, text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
-    if "\r" in text:
-        issues.add("files with carriage returns", place)
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text
+class Decoder:
+    """Decodes the text of one file, given part by part, and counts in `issues` what it repairs."""
+
+    def __init__(self, path: str, issues: DataIssues):
+        self._path, self._issues = path, issues
+        self._line = 1  # of the next part
+        self._first_invalid = ""  # file and line
+        self._invalid = self._bytes = 0  # invalid and all bytes from there on
+        self._has_returns = False
+
+    def __call__(self, data: bytes, record: int | None = None) -> str:
+        """Decodes UTF-8 and converts line ends to `\\n`. Invalid bytes become U+FFFD, which the tokenizer drops.
+
+        Args:
+          data: ends with a whole character and line end.
+          record: its number, to locate invalid bytes; None for the number of the line.
+
+        Raises:
+          UserError: too many bytes are invalid from the first such byte on: the text is in another encoding.
+        """
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            text = data.decode("utf-8", "replace")
+            line = self._line + data.count(b"\n", 0, error.start)
+            self._first_invalid = self._first_invalid or f"{self._path}:{line if record is None else record}"
+            self._bytes += len(data) - (0 if self._invalid else error.start)
+            self._count_invalid(text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
+        else:
+            self._bytes += len(data) if self._invalid else 0
+        if "\r" in text:
+            text = self._without_returns(text)
+        self._line += text.count("\n")
+        return text
+
+    def _count_invalid(self, count: int) -> None:
+        self._issues.add("invalid UTF-8 sequences replaced", self._first_invalid, count)
+        self._invalid += count
+        if self._invalid > 3 + max(self._bytes, _HEAD_BYTES) * _MOST_INVALID:
+            raise UserError(f"{self._first_invalid}: not text in UTF-8 from this line on ({self._invalid:,} invalid "
+                            f"bytes in {self._bytes:,}); {_FIND_ENCODING}")
+
+    def _without_returns(self, text: str) -> str:
+        text = text.replace("\r\n", "\n")
+        if "\r" in text and not self._has_returns:
+            self._has_returns = True
+            self._issues.add("files with single carriage returns, read as line ends", self._path)
+        return text.replace("\r", "\n")
 
 
 def text_lines(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
-    """Yields the lines of an open file with their line ends as `\\n`; files with carriage returns are counted once."""
-    returns = False
+    """Yields the lines of an open file with their line ends as `\\n`."""
+    decode = Decoder(path, issues)
     for data in stream:
-        returns = returns or b"\r" in data
-        # A line of bytes is several lines if they end with carriage returns only.
-        yield from io.StringIO(decode_text(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), path, issues))
-    if returns:
-        issues.add("files with carriage returns", path)
+        yield from io.StringIO(decode(data))  # several lines if they end with carriage returns only
 
 
 def text_blocks(path: str, issues: DataIssues) -> Iterator[str]:
     """Yields the text of a file in blocks of bounded size, which end at a line end, else at a space if possible."""
     with open_file(path, issues) as stream:
-        rest, last_byte = b"", b"\n"
+        decode, rest, last_byte = Decoder(path, issues), b"", b"\n"
         while data := stream.read(MAX_DOCUMENT_CHARACTERS - len(rest)):
             last_byte = data[-1:]
             data = rest + data
             end = len(data)
             if len(data) == MAX_DOCUMENT_CHARACTERS:
                 end = max(data.rfind(b"\n"), -1) + 1 or data.rfind(b" ") + 1 or _end_of_last_character(data)
-            yield decode_text(data[:end], path, issues)
+            yield decode(data[:end])
             rest = data[end:]
         if rest:
-            yield decode_text(rest, path, issues)
+            yield decode(rest)
         if last_byte != b"\n":
             issues.add("files without a last newline", path)
 

@@ -8,19 +8,19 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
-from spanbert_jax.corpus.sources.files import decode_text, open_file
+from spanbert_jax.corpus.sources.files import Decoder, open_file
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
     with open_file(file.path, issues) as stream:
-        number, data = 0, b"\n"
+        decode, number, data = Decoder(file.path, issues), 0, b"\n"
         for number, data in enumerate(stream, 1):
             if data.isspace():
                 continue
             place = f"{file.name or file.path}:{number}"
-            record = parse_json_line(decode_text(data, file.path, issues), place)
+            record = parse_json_line(decode(data, number), place)
             text = fields.text_of(record, place, issues)
             if text is None:
                 continue
@@ -69,4 +69,4 @@ def _units(record: dict[str, Any], field: str, length: int, place: str) -> tuple
     return tuple(kept)
 
 
-JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"), start=re.compile(r'\{[ \t]*"'))
+JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"), start=re.compile(r'(?:\[\s*)?\{\s*"'))

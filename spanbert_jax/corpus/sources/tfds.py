@@ -10,7 +10,7 @@ from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
-from spanbert_jax.corpus.sources.files import decode_text
+from spanbert_jax.corpus.sources.files import Decoder
 
 PREFIX = "tfds:"
 _NAME_AND_SPLIT = re.compile(r"(.+?)(?::([A-Za-z_]\w*(?:\[[^\]]*\])?))?")  # NAME may end in :VERSION
@@ -34,6 +34,7 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
         raise
     except Exception as error:  # TFDS raises many types
         raise UserError(f"source {name}: {_first_line(error)}; prepare it as array_record") from None
+    decode = Decoder(f"{PREFIX}{file.path}", issues)
     for index in range(count):
         try:
             record = data[index]
@@ -44,7 +45,7 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
             raise UserError(f"tfds:{file.path}: feature {fields.text!r} is missing (features here: "
                             f"{', '.join(record)}); name the text's feature with --text-field")
         text = record[fields.text]
-        text = decode_text(text, file.path, issues) if isinstance(text, bytes) else str(text)
+        text = decode(text, index + 1) if isinstance(text, bytes) else str(text)
         yield from split_document(Document(text, f"tfds:{file.path}", index + 1, ()), issues)
 
 

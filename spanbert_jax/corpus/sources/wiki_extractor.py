@@ -7,7 +7,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
-from spanbert_jax.corpus.sources.files import decode_text, open_file
+from spanbert_jax.corpus.sources.files import open_file, text_lines
 
 _BEGIN = "<doc "
 _END = "</doc>"
@@ -17,8 +17,7 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
     """Yields the articles. Their first line is the title. WikiExtractor escapes &, < and >."""
     begin, lines, number = 0, list[str](), 0
     with open_file(file.path, issues) as stream:
-        for number, data in enumerate(stream, 1):
-            line = decode_text(data, file.path, issues)
+        for number, line in enumerate(text_lines(stream, file.path, issues), 1):
             if begin and line.rstrip() == _END:
                 yield from split_document(Document(html.unescape("".join(lines)), file.path, begin + 1), issues)
                 begin = 0
