@@ -6,8 +6,9 @@
   spanbert-jax predict --model runs/en-de --input texts.en --output texts.jsonl --official texts-de --set beams=8
 
 The input has any format that the task trains on; labels may be missing. The output has one JSON line per prediction, in
-the input's order, with the id, or line number, of the input and scores; positions are character offsets in the input's
-text. If its name ends in .csv or .tsv, it is a table. Until it is complete, it is called OUTPUT.partial.
+the input's order, with the id, or line number, of the input, its file if there are several, and scores; positions are
+character offsets in the input's text. If its name ends in .csv or .tsv, it is a table. Until it is complete, it is
+called OUTPUT.partial.
 """
 import argparse
 import os
@@ -57,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--official", metavar="DIR", help="directory to create with the predictions in the task's "
                         "official formats too, such as those of SQuAD and GLUE, or plain lines of generated texts")
     parser.add_argument("--keep", metavar="FIELDS", default="", help="fields of the input's table or JSON lines to "
-                        "write as `input` next to each prediction, such as text,label; separated by commas, or all")
+                        "write as `input` next to each prediction, such as text,label; separated by commas, or all; "
+                        "left out where a record lacks them")
     parser.add_argument("--batch-size", type=int, default=32, metavar="ROWS",
                         help="rows per device and batch; does not change the predictions (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",

@@ -30,7 +30,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
                   on_examples: Callable[[int], None] = lambda count: None) -> DataIssues:
     """Writes the predictions for the examples of files as JSON lines, in order and in constant memory.
 
-    If the name of the output ends in .csv or .tsv, they become a table when all are there.
+    If the name of the output ends in .csv or .tsv, they become a table when all are there. With several input files,
+    each prediction has the "file" of its example, since ids may be the same in several files.
 
     Until it is complete, the output is in OUTPUT.partial. The same call continues it; the result is the same as without
     an interruption.
@@ -71,6 +72,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         fields = InputFields(files, getattr(task.settings, "columns", ()), keep) if keep else None
         for group in example_groups(itertools.islice(examples, done, None)):
             predictions = predictor(group, issues)
+            if len(files) > 1:
+                predictions = _with_files(group, predictions)
             if fields:
                 for example, prediction in zip(group, predictions, strict=True):
                     prediction["input"] = fields(example)
@@ -120,7 +123,15 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
 
 def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
     """Predictions as JSON lines and in the task's official formats: file name -> text."""
-    return {"predictions.jsonl": _json_lines(predictions), **task.files(examples, predictions)}
+    several = len({example.file for example in examples}) > 1
+    lines = _json_lines(_with_files(examples, predictions) if several else predictions)
+    return {"predictions.jsonl": lines, **task.files(examples, predictions)}
+
+
+def _with_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Predictions with the "file" of their example: ids, such as line numbers, may be the same in several files."""
+    return [{"id": prediction["id"], "file": example.file, **prediction}
+            for example, prediction in zip(examples, predictions, strict=True)]
 
 
 def _json_lines(predictions: Sequence[Prediction]) -> str:

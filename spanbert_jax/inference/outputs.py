@@ -24,7 +24,8 @@ class InputFields:
           columns: names of the columns of tables without a header line.
           keep: names of the fields, separated by commas, or `ALL_FIELDS`.
         """
-        self._records = (pair for file in files for pair in table(file, DataIssues(), columns))
+        self._files, self._columns = files, columns
+        self._records = self._read()
         self._latest: tuple[str, dict[str, Any]] = ("", {})
         self._names = None if keep == ALL_FIELDS else [name.strip() for name in keep.split(",")]
         self._keep = keep
@@ -32,8 +33,10 @@ class InputFields:
     def __call__(self, example: Example) -> dict[str, Any]:
         """The fields of an example by name; each call is for the same example as the last, or for a later one.
 
-        Raises UserError if a field does not exist, or the example comes from a file of another kind.
+        A field is left out where a record lacks it. Raises UserError if no record has it, or if the example comes from
+        a file of another kind.
         """
+        first = not self._latest[0]
         try:
             while self._latest[0] != example.location:
                 self._latest = next(self._records)
@@ -41,9 +44,15 @@ class InputFields:
             raise UserError(f"keep={self._keep!r}: only rows of tables and JSON lines have fields, and "
                             f"{example.location} is neither {str(error) and f'({error})'}".rstrip()) from None
         location, record = self._latest
-        if missing := [name for name in self._names or () if name not in record]:
-            raise UserError(f"{location}: no field {missing[0]!r} to keep; there are {', '.join(map(repr, record))}")
-        return record if self._names is None else {name: record[name] for name in self._names}
+        if self._names is None:
+            return record
+        for name in self._names if first else ():
+            if not any(name in other for _, other in self._read()):
+                raise UserError(f"{location}: no field {name!r} to keep; there are {', '.join(map(repr, record))}")
+        return {name: record[name] for name in self._names if name in record}
+
+    def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return (pair for file in self._files for pair in table(file, DataIssues(), self._columns))
 
 
 def is_table(output: pathlib.Path) -> bool:

@@ -239,6 +239,29 @@ def test_predictions_join_the_rows_of_a_table(models, tmp_path, small_groups):
         "data.jsonl", "data.csv", "plain.jsonl", "kept.jsonl", "out.csv", "out.tsv"}
 
 
+def test_predictions_of_several_files_name_their_file(models, tmp_path):
+    records = MAKERS["text_classification"](3)
+    files = [write(tmp_path / name, [{"text": record["text"], "label": record["label"]} for record in records])
+             for name in ("a.jsonl", "b.jsonl")]
+    model, inputs = models["text_classification"], ",".join(files)
+    predict_files(model, files[0], tmp_path / "one.jsonl")
+    predict_files(model, inputs, tmp_path / "both.jsonl")
+    score_files(model, inputs, tmp_path / "scored")
+    one = [json.loads(line) for line in (tmp_path / "one.jsonl").open()]
+    assert [found["id"] for found in one] == ["1", "2", "3"] and "file" not in one[0]
+    for output in (tmp_path / "both.jsonl", tmp_path / "scored" / "predictions.jsonl"):
+        assert [json.loads(line) for line in output.open()] == [
+            {**found, "file": file} for file in files for found in one]
+
+
+def test_a_field_is_left_out_where_a_record_lacks_it(tmp_path):
+    records = [{"text": "a"}, {"text": "b", "note": "n"}, {"text": "c", "note": None}]
+    file = write(tmp_path / "data.jsonl", records)
+    fields = InputFields([file], (), "text,note")
+    examples = make_task("text_classification", {}).read(file, DataIssues(), with_labels=False)
+    assert [fields(example) for example in examples] == records
+
+
 def test_fields_that_cannot_be_kept(models, tmp_path):
     data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
     with pytest.raises(UserError, match="data.jsonl:1: no field 'date' to keep; there are 'id', 'text', 'label'"):

@@ -29,8 +29,13 @@ _BOOLEANS = {"false": 0, "true": 1}  # as numbers of classes
 class Example:
     """The input of one prediction; each task has its own subclass."""
     id: str  # its name in prediction files
-    location: str  # file and line, or file and record number, for messages
+    location: str  # the file, a colon, and line or record in it, for messages
     group: str  # document or article it comes from: held-out parts share no group with the training examples
+
+    @property
+    def file(self) -> str:
+        """The file that it comes from."""
+        return self.location.rpartition(":")[0]
 
 
 E = TypeVar("E", bound=Example)
