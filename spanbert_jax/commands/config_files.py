@@ -95,7 +95,7 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
         config = _stored_config(file) if stored else _call_get_config(str(file), argument)
         typed = as_run_config(config)
     except UserError as error:
-        raise UserError(f"--config={path}: {error}") from None
+        raise error if stored else UserError(f"--config={path}: {error}") from None
     if isinstance(config, ml_collections.FrozenConfigDict):
         config = ml_collections.ConfigDict(config)
     with config.unlocked():
@@ -122,7 +122,12 @@ def _stored_config(file: pathlib.Path) -> ml_collections.ConfigDict:
     """The config that a run has stored in its workdir, with defaults for fields that it lacks."""
     from spanbert_jax.common.settings import to_dict
     from spanbert_jax.training.config import load_values
-    return ml_collections.ConfigDict(to_dict(as_run_config(ml_collections.ConfigDict(load_values(file.parent)))))
+    values = ml_collections.ConfigDict(load_values(file.parent))
+    try:
+        return ml_collections.ConfigDict(to_dict(as_run_config(values)))
+    except UserError as error:
+        raise UserError(f"{file}: the stored config of the run has a wrong field ({error}); start the run's own "
+                        "command again, with --config, which writes it") from None
 
 
 def _call_get_config(file: str, argument: Sequence[str]) -> ml_collections.ConfigDict:

@@ -97,7 +97,8 @@ def _print_scores(metrics: Mapping[str, Any]) -> None:
 
 
 def _is_fine_tuned(workdir: str | os.PathLike, inputs: str | None) -> bool:
-    return inputs is not None or (user_path(workdir) / "task.json").is_file()
+    from spanbert_jax.training.config import started_values
+    return inputs is not None or (user_path(workdir) / "task.json").is_file() or "task" in started_values(workdir)
 
 
 def _is_process_zero() -> bool:
@@ -107,9 +108,17 @@ def _is_process_zero() -> bool:
 
 def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
     """The results that a finished fine-tuning run has stored."""
+    folder = user_path(workdir)
     try:
-        return json.loads((user_path(workdir) / "results.json").read_text(encoding="utf-8"))
+        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / 'results.json'}: not JSON ({error}); start the command of the run again, which "
+                        "writes it") from None
     except FileNotFoundError:
+        if any(folder.glob("*.safetensors")):
+            run = f" {folder.parent}" * (folder.parent / "results.json").is_file()
+            raise UserError(f"{workdir}: holds a model, and not the results of its run; give the workdir of the run"
+                            f"{run}, or labelled files too, with --input FILES") from None
         raise UserError(f"{workdir}: this fine-tuning run has not finished; start its command again, or evaluate a "
                         "model on labelled files: spanbert-jax evaluate --workdir MODEL --input FILES") from None
 

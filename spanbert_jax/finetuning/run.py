@@ -22,7 +22,7 @@ from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredT
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.tasks.features import check_ids
 from spanbert_jax.text import vocabulary_size
-from spanbert_jax.training.config import CONFIG_FILE, check_kind, load_values
+from spanbert_jax.training.config import check_kind, started_values
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
@@ -90,8 +90,7 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
 def _tokenizer_path(config: FinetuningConfig, workdir: pathlib.Path) -> str | pathlib.Path:
     """The run's own tokenizer if it has started: the initial weights may be gone by then."""
     own = workdir / _TOKENIZER_FILE
-    started = (own.exists() and (workdir / CONFIG_FILE).exists()
-               and load_values(workdir)["init_from"] == config.init_from)
+    started = own.exists() and started_values(workdir).get("init_from") == config.init_from
     return own if started else config.task.tokenizer or config.init_from
 
 

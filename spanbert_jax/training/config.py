@@ -203,19 +203,26 @@ def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
     try:
         values = rename_fields(json.loads(path.read_text(encoding="utf-8")), warn=False)
+        if not {"train"} < values.keys() & {"train", "data", "task"}:
+            raise ValueError("it lacks the sections train, and data or task")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not the config of a run ({error}); start the run's own command again, which writes "
-                        "it") from None
+        raise UserError(f"{path}: not the config of a run ({error}); if it is damaged, start the run's own command "
+                        "again, with --config, which writes it; else give the workdir of a training run") from None
     load_plugins(values.get("plugins", ()))
     return values
 
 
+def started_values(workdir: str | os.PathLike) -> dict[str, Any]:
+    """`load_values` of a run that may not have begun: {} then, and if its config is damaged, which the run rewrites."""
+    with contextlib.suppress(UserError):
+        return load_values(workdir)
+    return {}
+
+
 def check_kind(workdir: pathlib.Path, config: RunConfig) -> None:
     """Raises UserError if the workdir holds fine-tuning where `config` pretrains, or the reverse."""
-    stored: Any = {}
-    with contextlib.suppress(OSError, ValueError):  # no run yet, or a damaged config, which the run writes again
-        stored = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
-    if isinstance(stored, dict) and "train" in stored and ("task" in stored) != ("task" in to_dict(config)):
+    stored = started_values(workdir)
+    if stored and ("task" in stored) != ("task" in to_dict(config)):
         kinds = ("fine-tuning", "pretraining") if "task" in stored else ("pretraining", "fine-tuning")
         raise UserError(f"{workdir}: holds a run of {kinds[0]}, and this config is one of {kinds[1]}; give another "
                         "workdir")

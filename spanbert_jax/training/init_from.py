@@ -9,7 +9,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
-from spanbert_jax.training.config import CONFIG_FILE, SHAPE, ModelSettings, RunConfig, load_values
+from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig, started_values
 
 # Architecture fields that the weights decide. Pretraining may change the number of positions, fine-tuning may not.
 _DECIDED = (*SHAPE, "token_types", "layer_norm_epsilon", "boundary_features")
@@ -30,7 +30,7 @@ def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] =
     if not config.init_from:
         return config
     given = config.model
-    stored = load_values(workdir) if (workdir / CONFIG_FILE).exists() else {}
+    stored = started_values(workdir)
     if stored.get("init_from") == config.init_from:
         model = given.replace(**{name: stored["model"][name] for name in (*decided, "clamp_attention")})
     else:

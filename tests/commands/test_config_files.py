@@ -1,6 +1,7 @@
 """Config files, their variants and overrides, and messages about mistakes in them."""
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -273,6 +274,22 @@ def test_the_stored_config_of_a_run_is_a_config(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     assert as_run_config(load_config(str(tmp_path / "config.json"))) == config
     assert load_config(str(tmp_path / "config.json"), ["--config.train.batch_size=8"]).train.batch_size == 8
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda values: values.pop("task"), "not the config of a run .it lacks the sections train, and data or task"),
+    (lambda values: values.clear(), "not the config of a run .it lacks the sections train"),
+    (lambda values: values.update(task=None), "has a wrong field .config.task=None: is a section"),
+    (lambda values: values["task"].update(length="a"), "has a wrong field .config.task.length='a': must be of"),
+    (lambda values: values["task"].update(name="none"), "has a wrong field .unknown task 'none'")])
+def test_a_damaged_stored_config_is_named(change, message, tmp_path, capsys):
+    values = to_dict(as_run_config(load("ner.py")))
+    change(values)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert main(["train", "--workdir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"train: {tmp_path}/config.json: .*{message}.*own command again, with --config", error)
+    assert error.count("\n") == 1
 
 
 def test_train_without_a_config_continues_with_the_stored_one(tmp_path, monkeypatch, capsys):

@@ -297,11 +297,19 @@ def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
     empty = write(tmp_path / "empty.jsonl", [])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "task.json").write_text("{}")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/config.json").write_text('{"train": {}, "task": {}}')
+    (tmp_path / "damaged").mkdir()
+    for name in ("task", "results"):
+        (tmp_path / "damaged" / f"{name}.json").write_text("{")
     for command, message in (
             (["evaluate", "--workdir", model, "--input", data, "--step", "3"], "step=3: a fine-tuned model"),
             (["evaluate", "--workdir", model, "--out", tmp_path / "out"],
              "out='.*': applies to the predictions for labelled files"),
             (["evaluate", "--workdir", tmp_path / "run"], "this fine-tuning run has not finished"),
+            (["evaluate", "--workdir", tmp_path / "begun"], "this fine-tuning run has not finished"),
+            (["evaluate", "--workdir", tmp_path / "damaged"], "results.json: not JSON .*start the command of the run"),
+            (["evaluate", "--workdir", model / "model"], "holds a model, .*give the workdir of the run, or labelled"),
             (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
              "text_classification has no official format")):

@@ -9,7 +9,10 @@ import transformers
 import spanbert_jax
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.pretraining.config import as_pretraining_config
 from spanbert_jax.text import load_tokenizer
+from spanbert_jax.training.config import check_kind
+from spanbert_jax.training.init_from import with_architecture
 from tests.interop.networks import assert_agree, assert_same, save
 from tests.runs import evaluations, final_state, losses, run
 
@@ -74,6 +77,14 @@ def test_a_run_resumes_without_its_initial_weights(files, trained, tmp_path):
     run(files, tmp_path / "run", *arguments)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
     run(files, tmp_path / "run", command="evaluate")
+
+
+def test_a_damaged_stored_config_does_not_stop_the_own_command_of_a_run(tmp_path):
+    network = save(None, tmp_path / "bert")
+    config = as_pretraining_config(spanbert_jax.default_config()).replace(init_from=str(tmp_path / "bert"))
+    (tmp_path / "config.json").write_text('{"init_from": ')
+    check_kind(tmp_path, config)
+    assert with_architecture(config, tmp_path).model.width == network.config.hidden_size
 
 
 def test_weights_are_adapted_to_another_vocabulary_longer_rows_and_new_heads(files, tmp_path):
