@@ -7,6 +7,7 @@ import numpy as np
 
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.protocol import NOT_FINITE
+from spanbert_jax.tasks.tokenizing import with_format_characters
 
 NO_TEXT = "the context has no text that could contain an answer"
 
@@ -129,10 +130,11 @@ def _distinct(context: str, spans: np.ndarray, count: int) -> list[dict[str, Any
     order = np.lexsort((spans[:, 1], spans[:, 0], -spans[:, 2] - spans[:, 3]))
     entries: dict[str, dict[str, Any]] = {}
     for i in order.tolist():
-        start, end, start_logit, end_logit = spans[i].tolist()
-        text = context[int(start):int(end)]
+        *characters, start_logit, end_logit = spans[i].tolist()
+        start, end = with_format_characters(context, *map(int, characters))
+        text = context[start:end]
         if text not in entries:
-            entries[text] = _entry(text, int(start), int(end), start_logit, end_logit)
+            entries[text] = _entry(text, start, end, start_logit, end_logit)
             if len(entries) == count:
                 break
     return list(entries.values())

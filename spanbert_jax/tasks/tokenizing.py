@@ -9,6 +9,12 @@ from tokenizers import Encoding, Tokenizer
 from spanbert_jax.text import special_tokens_as_text
 
 _JOINERS = "\u200c\u200d"  # invisible; after a mark they determine the form of the letter
+_SOFT_HYPHEN = "\u00ad"
+# Of the invisible format characters (Unicode's category Cf), those that separate words, and those that act on what
+# follows: signs before numbers, and starts of directional runs.
+_SEPARATORS = "\u200b\u2060\ufeff"
+_OPENING = ("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u202a\u202b\u202d\u202e\u2066\u2067"
+            "\u2068\ufff9\U000110bd\U000110cd")
 _BATCH = 1024  # texts tokenized at once: an encoding takes a kilobyte, and about a hundred bytes per token
 
 
@@ -42,6 +48,29 @@ def _end_of_marks(text: str, end: int, stop: int) -> int:
 
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
+
+
+def with_format_characters(text: str, start: int, end: int) -> tuple[int, int]:
+    """A span of a text with the format characters of its first and last character, which tokenizers drop.
+
+    Such are the tags of a flag, marks of the direction of writing, and the joiners of emoji. One between two visible
+    characters belongs to the first unless it acts on what follows; a joiner of two letters or symbols belongs to
+    neither.
+    """
+    first, last = start, end
+    while last < len(text) and _is_format(text[last]) and text[last] not in _OPENING:
+        last += 1
+    if last < len(text) and unicodedata.category(text[last])[0] in "LMNS":
+        last = end + len(text[end:last].rstrip(_JOINERS + _SOFT_HYPHEN))
+    while first > 0 and _is_format(text[first - 1]):
+        first -= 1
+    if first > 0 and not (text[first - 1].isspace() or text[first - 1] in _SEPARATORS):
+        first = next((place for place in range(first, start) if text[place] in _OPENING), start)
+    return first, last
+
+
+def _is_format(character: str) -> bool:
+    return unicodedata.category(character) == "Cf" and character not in _SEPARATORS
 
 
 def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[int]]:

@@ -23,6 +23,7 @@ from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
 from tests.paths import DATA, needs_data
 
 CASED = DATA / "vocab" / "bert-base-cased-vocab.txt"
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # a flag: an emoji and tags
 WORDS = ["cat", "dog", "ran", "sat", "who", "the", "##s", "##ting", "in", "12", "1", "2", ".", "[", "]", "SEP", "MASK"]
 CONTEXT = "the cat sat . the dogs ran in the sitting . the cat ran"
 
@@ -315,7 +316,11 @@ def test_answers_keep_the_original_spelling():
 @pytest.mark.parametrize("context, answer", [
     ("un cafe\u0301 est bon", "cafe\u0301"), ("the resume\u0301", "resume\u0301"), ("ran cafe\u0301s .", "cafe\u0301s"),
     ("राम विष्णु और", "विष्णु"), ("a ไม่ดี", "ไม่ดี"), ("a ര\u0d4d\u200d b", "ര\u0d4d\u200d"),
-    ("the cafe\u200b ran", "cafe"), ("caf\u00e9 ran", "caf\u00e9"), ("서울은 the", "서울은")])
+    ("the cafe\u200b ran", "cafe"), ("caf\u00e9 ran", "caf\u00e9"), ("서울은 the", "서울은"),
+    (f"the {ENGLAND} ran", ENGLAND), (f"the {ENGLAND}", ENGLAND), ("a שלום\u200f b", "שלום\u200f"),
+    ("(שלום\u200f) b", "שלום\u200f"), ("\u200fשלום b", "\u200fשלום"), ("a \u2067שלום\u2069.", "\u2067שלום\u2069"),
+    ("a \U0001f469\u200d\U0001f4bb b", "\U0001f469\u200d\U0001f4bb"), ("a ب\u200d b", "ب\u200d"),
+    ("a \u06dd١٢ b", "\u06dd١٢"), ("\ufeffcafe ran", "cafe")])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_answers_keep_the_marks_that_the_tokenizer_drops(tmp_path, lowercase, context, answer):
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS, *"abcdef", *(f"##{c}" for c in "abcdef")]))
