@@ -1,5 +1,6 @@
 """Texts and text pairs to a class, several classes or a number, from tables, JSON lines and the files of GLUE."""
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -112,7 +113,9 @@ class TextClassification(Task[Text]):
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Text]:
         """Yields the examples of a file; labels are not checked without `with_labels`."""
         settings, task, source = self.settings, self._glue, self._source
-        rows = glue.rows(path, task, issues, with_labels) if task else reading.table(path, issues, settings.columns)
+        check = functools.partial(self._texts, issues=DataIssues())
+        rows = (glue.rows(path, task, issues, with_labels, check) if task else
+                reading.table(path, issues, settings.columns, check))
         ids = reading.IdReader(source.id, bool(task), with_labels)
         unlabelled = "" if settings.unlabelled in self.labels else settings.unlabelled
         labels = reading.LabelReader(source.label, source.regression, settings.multi_label,

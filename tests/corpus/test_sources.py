@@ -249,6 +249,15 @@ def test_markup_is_refused_unless_asked_for(tmp_path):
         read(write(tmp_path, "<doc id='1'>\nA text"), "wikiextractor")
 
 
+def test_json_without_an_ending_is_no_prose(tmp_path):
+    for text in ('[{"text": "A"}]', '[\n {\n  "text": "A"\n }\n]', '{\n "text": "A"\n}'):
+        file, = resolve_sources([str(write(tmp_path, text, "dump"))], "auto")
+        with pytest.raises(UserError, match="dump:1: .*each line must be one JSON object"):
+            read(file.path, file.format)
+    for text in ("[1] A note.", "[[A link]] and more.", "{A} and {B}."):
+        assert [file.format for file in resolve_sources([str(write(tmp_path, text))], "auto")] == ["documents"]
+
+
 def test_tables(tmp_path):
     path = write(tmp_path, 'id,text\n1,"One, ""two""\nlines"\n2,\n3,Three\n', "a.csv")
     file, = resolve_sources([str(path)], "auto")
@@ -258,6 +267,9 @@ def test_tables(tmp_path):
     assert not issues.counts
     with pytest.raises(UserError, match=r":2: field 'body' is missing \(fields here: id, text\)"):
         read(path, "csv", "body")
+    with pytest.raises(UserError, match=r"b.csv:1: field 'text' is missing .fields here: id, body."):
+        read(write(tmp_path, "id,body\n", "b.csv"), "csv")
+    assert read(write(tmp_path, "id,text\n", "b.csv"), "csv")[1].counts == {"empty files": 1}
     file, = resolve_sources([str(write(tmp_path, 'n\tbody\n1\tSay "x".\n', "b.tsv.gz"))], "auto")
     assert [document.text for document in read_documents(file, FieldNames("body"), DataIssues())] == ['Say "x".']
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.corpus.sources.tables import RowCheck
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.protocol import Example, Prediction
 
@@ -65,7 +66,8 @@ TASKS = {
 }
 
 
-def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool,
+         check: RowCheck) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each example.
 
     JSON and CSV files are read by `reading.table`, all others as official TSV files, without quoting. The columns and
@@ -73,12 +75,17 @@ def rows(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
 
     Args:
       with_labels: lines that are broken or have no agreed label are left out and counted.
+      check: of an empty row with the official columns; it is called for a table without rows.
 
     Raises:
       UserError: the file cannot be read, or a line has more or fewer fields than there are columns.
     """
     is_table = reading.is_json(path) or reading.without_compression(path).lower().endswith(".csv")
-    for location, record in reading.table(path, issues) if is_table else _tsv(path, task, issues, with_labels):
+    def check_official(row: dict[str, Any], place: str) -> object:
+        return check(_official(row, task), place)
+
+    for location, record in (reading.table(path, issues, check=check_official) if is_table else
+                             _tsv(path, task, issues, with_labels, check_official)):
         record = _official(record, task)
         if with_labels and task.undecided is not None and record.get(task.label) == task.undecided:
             issues.add("examples without an agreed label, left out", location)
@@ -96,8 +103,9 @@ def _official(record: Mapping[str, Any], task: GlueTask) -> dict[str, Any]:
     return record
 
 
-def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    columns: tuple[str, ...] = ()
+def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool,
+         check: RowCheck) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns, header = tuple[str, ...](), ""  # the place of a header line without rows
     for number, line in reading.lines(path, issues):
         location, fields = f"{path}:{number}", line.split("\t")
         if not line:
@@ -106,7 +114,9 @@ def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
             has_header = not task.headerless or tuple(fields) == task.test_header
             columns = tuple(fields) if has_header else task.headerless
             if has_header:
+                header = location
                 continue
+        header = ""
         if len(fields) != len(columns):
             if not (task.broken and with_labels):
                 raise UserError(f"{location}: {len(fields)} fields, but {len(columns)} columns "
@@ -114,6 +124,9 @@ def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool) -> It
             issues.add("lines with a wrong number of fields, left out", location)
             continue
         yield location, dict(zip(columns, fields))
+    if header:
+        check(dict.fromkeys(columns, ""), header)
+        issues.add("empty files", path)
 
 
 def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:

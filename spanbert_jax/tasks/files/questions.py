@@ -109,12 +109,14 @@ def _check_format(path: str, parts: Iterable[Part]) -> Iterator[Part]:
 
 def _records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]] | None:
     """Location and fields of each record; None for a file in SQuAD's format."""
+    if reading.first_characters(path).startswith("["):
+        return reading.json_records(path, issues)
     key = next((key for key in reading.first_keys(path) if key in ("data", *_FIELDS)), "")
     if key == "data":
         key = next((key for key in reading.first_keys(path, "data.item") if key in ("paragraphs", *_FIELDS)), "")
         return reading.numbered_json_items(path, "data", issues) if key in _FIELDS else None
-    is_records = key or reading.is_json_lines(path) or reading.first_characters(path).startswith("[")
-    return reading.json_records(path, issues) if is_records else None
+    is_document = not key and reading.without_compression(path).lower().endswith(".json")
+    return None if is_document else reading.json_records(path, issues)
 
 
 def _questions(records: Iterable[tuple[str, dict[str, Any]]], issues: DataIssues,

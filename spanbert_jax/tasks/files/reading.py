@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ from spanbert_jax.corpus.sources import resolve_sources
 from spanbert_jax.corpus.sources.files import first_characters, open_file, text_lines, without_compression
 from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surrogates
 from spanbert_jax.corpus.sources.python_prose import PYTHON
-from spanbert_jax.corpus.sources.tables import table_rows
+from spanbert_jax.corpus.sources.tables import RowCheck, table_rows
 
-_JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
+_JSON_ENDINGS = (".jsonl", ".jsonlines", ".ndjson", ".json")
+_JSON_START = re.compile(r'\[?\s*\{\s*["}]|\[\s*\]\s*$')  # objects, or an array of objects or without entries
 _MAX_DEPTH = 64  # of nested JSON
 _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}  # of labels
 _BOOLEANS = {"false": 0, "true": 1}  # as numbers of classes
@@ -46,15 +48,9 @@ def describe_location(example: Example) -> str:
     return f"{example.location} (id {example.id!r})"
 
 
-def is_json_lines(path: str) -> bool:
-    """Whether a file is JSON lines: by its name, or by its first characters if the name has no ending."""
-    ending = os.path.splitext(without_compression(path))[1]
-    return ending.lower() in _JSON_LINES if ending else first_characters(path).startswith("{")
-
-
 def is_json(path: str) -> bool:
-    """Whether a file is JSON lines or JSON, likewise."""
-    return is_json_lines(path) or without_compression(path).lower().endswith(".json")
+    """Whether a file is JSON lines or a JSON document, by its name or by its first characters."""
+    return without_compression(path).lower().endswith(_JSON_ENDINGS) or bool(_JSON_START.match(first_characters(path)))
 
 
 def resolve_files(paths: str) -> list[str]:
@@ -73,9 +69,12 @@ def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
 
 def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
     """Yields line numbers, from 1, and lines of a text file without line ends. Raises UserError if it is unreadable."""
+    number = 0
     with open_file(path, issues) as stream:
         for number, line in enumerate(text_lines(stream, path, issues), 1):
             yield number, line.rstrip("\n")
+    if not number:
+        issues.add("empty files", path)
 
 
 def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,7 +128,7 @@ def numbered_json_items(path: str, array: str, issues: DataIssues) -> Iterator[t
 
 def json_records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:number" and fields of each object of a JSON file: an object per line, or an array of objects."""
-    is_array = not is_json_lines(path) and first_characters(path).startswith("[")
+    is_array = first_characters(path).startswith("[")
     return numbered_json_items(path, "", issues) if is_array else json_lines(path, issues)
 
 
@@ -227,14 +226,17 @@ def _explain(path: str, issues: DataIssues) -> str:
     return ""
 
 
-def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def table(path: str, issues: DataIssues, names: Iterable[str] = (),
+          check: RowCheck = lambda row, place: None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file:line" and the fields by name of each row of a table.
 
-    Files named .tsv and .txt have tabs between fields and no quoting, as in GLUE; JSON files are those of
-    `json_records`; all others are CSV with quoting.
+    JSON files, see `is_json`, are those of `json_records`. Files named .tsv and .txt have tabs between fields and no
+    quoting, as in GLUE; so have those without a known ending if their first line has a tab. All others are CSV with
+    quoting.
 
     Args:
       names: of the columns, for a file without a header line.
+      check: of an empty row; it is called for a table without rows, whose columns could be wrong too.
 
     Raises:
       UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
@@ -243,14 +245,13 @@ def table(path: str, issues: DataIssues, names: Iterable[str] = ()) -> Iterator[
     if is_json(path):
         yield from json_records(path, issues)
     else:
-        for line, row in table_rows(path, _has_tabs(path), issues, list(names)):
+        for line, row in table_rows(path, _has_tabs(path), issues, list(names), check):
             yield f"{path}:{line}", row
 
 
 def _has_tabs(path: str) -> bool:
-    """Whether a table has tabs between fields: by its name, or by its first line if the name has no ending."""
     ending = os.path.splitext(without_compression(path))[1].lower()
-    return ending in (".tsv", ".txt") or (not ending and "\t" in first_characters(path).partition("\n")[0])
+    return ending in (".tsv", ".txt") or (ending != ".csv" and "\t" in first_characters(path).partition("\n")[0])
 
 
 def field(record: Mapping[str, Any], name: str, location: str, kind: type | tuple[type, ...] = str) -> Any:

@@ -53,7 +53,7 @@ def read_documents(path: str, source: str, target: str, id_field: str, group_fie
       UserError: naming file, line and id: a field is missing or of another type, or an id occurs twice.
     """
     ids = reading.IdReader(id_field, optional=False, unique=with_labels)
-    for location, record in reading.table(path, issues):
+    for location, record in reading.table(path, issues, check=lambda row, place: _source(row, source, place)):
         id = ids(record, location)
         place, counted = f"{location}: id {id!r}", f"{location} (id {id!r})"
         sentences, text = _source(record, source, place)

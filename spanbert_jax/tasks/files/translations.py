@@ -25,7 +25,7 @@ def read_translations(path: str, source: str, target: str, columns: Sequence[str
 
     A file named *.SOURCE, such as news.en, has a text per line; the translations are in the file with .TARGET instead,
     which is skipped when it is read itself: a folder or glob may contain both. Without labels, a file whose name has no
-    ending, such as standard input, has a text per line too if its first line is not that of a table. Other files are
+    ending, such as standard input, has a text per line too, unless it begins like JSON or a table. Other files are
     tables or JSON lines, see `reading.table`; a JSON object may have the texts in {"translation": {...}}. Pairs with an
     empty side are left out and counted; without labels, an empty source gives an empty translation.
 
@@ -75,14 +75,17 @@ def _words(text: str) -> str:
 def _table(path: str, source: str, target: str, columns: Sequence[str], id_field: str, issues: DataIssues,
            with_labels: bool) -> Iterator[tuple[str, str, str, str | None]]:
     ids = reading.IdReader(id_field, optional=False, unique=with_labels)
-    for location, record in reading.table(path, issues, columns):
+    def source_of(record: Mapping[str, Any], location: str) -> str:
         fields = _fields(record)
         if source not in fields:
             there = ", ".join(map(repr, fields)) or "none"
             raise UserError(f"{location}: no field {source!r}; there are {there:.100}; set config.task.source and "
                             f"target, or config.task.columns=\"({source!r},{target!r})\" where the first line of a "
                             "table does not name its columns")
-        text = reading.field(fields, source, location)
+        return reading.field(fields, source, location)
+
+    for location, record in reading.table(path, issues, columns, source_of):
+        fields, text = _fields(record), source_of(record, location)
         yield location, ids(record, location), text, reading.field(fields, target, location) if with_labels else None
 
 
@@ -91,7 +94,7 @@ def _has_texts_only(path: str, source: str, columns: Sequence[str]) -> bool:
     if os.path.splitext(without_compression(path))[1] or columns:
         return False
     first = first_characters(path).partition("\n")[0].strip()
-    return not first.startswith("{") and source not in re.split("[\t,]", first)
+    return not reading.is_json(path) and source not in re.split("[\t,]", first)
 
 
 def _beside(path: str, ending: str, other: str) -> str:

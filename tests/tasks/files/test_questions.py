@@ -309,7 +309,7 @@ def test_malformed_articles(tmp_path, content, message):
     (mrqa(detected_answers=[{"text": "cat", "char_spans": [4, 6]}]), "'char_spans' has 4; a span is"),
     ({"context": CONTEXT, "qas": [{"question": "Who?"}]}, ":1, question 1: no field 'id'"),
     ({"qas": []}, ":1: no field 'context'"),
-    ("[1, 2]\n", ":1: a JSON list, not an object"),
+    ("[1, 2]\n", "record 1 is 1; it must be an object"),
     ("{\n", ":1: not a JSON line")])
 def test_malformed_lines(tmp_path, record, message):
     path = lines(tmp_path, record)

@@ -8,6 +8,7 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files import reading
 
 RETURNS = "files with single carriage returns, read as line ends"
@@ -79,10 +80,52 @@ def test_all_table_formats(name, text, tmp_path):
 @pytest.mark.parametrize("compress, ending", [(bytes, ""), (gzip.compress, ".gz"), (bz2.compress, ".bz2"),
                                               (lzma.compress, ".xz")])
 def test_tables_without_ending_are_told_by_their_first_line(text, compress, ending, tmp_path):
-    file = tmp_path / f"table{ending}"
-    file.write_bytes(compress(text.encode()))
-    assert [row for _, row in reading.table(str(file), DataIssues())] == [
-        {"text": "a", "label": "x"}, {"text": "b, c", "label": "y"}]
+    for name in (f"table{ending}", f"table.data{ending}"):
+        file = tmp_path / name
+        file.write_bytes(compress(text.encode()))
+        assert [row for _, row in reading.table(str(file), DataIssues())] == [
+            {"text": "a", "label": "x"}, {"text": "b, c", "label": "y"}]
+
+
+INPUTS = {  # records of each task, and what is read of them
+    "text_classification": ({"text": "A b."}, "text"), "question_answering": ({"question": "Who?", "context": "A b."},
+                                                                              "context"),
+    "relation_extraction": ({"id": "1", "text": "A b.", "subject": [0, 1], "object": [2, 3]}, "text"),
+    "token_classification": ({"text": "A b."}, "text"), "summarization": ({"document": "A b."}, "text"),
+    "extractive_summarization": ({"document": "A b."}, "text"), "translation": ({"source": "A b."}, "source")}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("file", ["standard-input", "a.data", "a.txt", "a.json", "a.jsonl"])
+def test_json_is_told_by_its_first_characters(name, file, tmp_path):
+    record, field = INPUTS[name]
+    path = tmp_path / file
+    task, array = make_task(name, {"length": 512}), json.dumps([record, record])
+    for text in (array, f"\n \n{array}", json.dumps([record, record], indent=1),
+                 f"\ufeff\n{json.dumps(record)}\r\n\n{json.dumps(record)}"):
+        for data in (text.encode(), gzip.compress(text.encode())):
+            path.write_bytes(data)
+            examples = list(task.read(str(path), DataIssues(), with_labels=False))
+            assert [getattr(example, field) for example in examples] == ["A b.", "A b."]
+    path.write_text(" [\n]\n")
+    assert not list(task.read(str(path), DataIssues(), with_labels=False))
+    path.write_text(json.dumps([record, "x"]))
+    with pytest.raises(UserError, match=f"{file}: record 2 is 'x'; it must be an object"):
+        list(task.read(str(path), DataIssues(), with_labels=False))
+
+
+@pytest.mark.parametrize("name, column, settings", [
+    ("text_classification", "text", {}), ("summarization", "document", {}),
+    ("extractive_summarization", "document", {}), ("translation", "source", {}),
+    ("text_classification", "sentence", {"glue": "sst2"})])
+@pytest.mark.parametrize("file", ["a.csv", "a.tsv"])
+def test_the_columns_of_a_table_without_rows_are_checked(name, column, settings, file, tmp_path):
+    path, task, issues = tmp_path / file, make_task(name, settings), DataIssues()
+    path.write_text("body\n")
+    with pytest.raises(UserError, match=f"^{path}:1: .*no field '{column}'; there are 'body'"):
+        list(task.read(str(path), DataIssues(), with_labels=False))
+    path.write_text(f"{column}\n")
+    assert not list(task.read(str(path), issues, with_labels=False)) and issues.counts == {"empty files": 1}
 
 
 @pytest.mark.parametrize("data, message", [
