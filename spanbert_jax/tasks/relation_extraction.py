@@ -17,7 +17,7 @@ from spanbert_jax.tasks import entity_marking as marking
 from spanbert_jax.tasks.entity_marking import MARKERS, MARKINGS
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.reading import describe_location
-from spanbert_jax.tasks.files.relations import FORMATS, Relation, located, parse_relation, read_relations, tagged
+from spanbert_jax.tasks.files.relations import FORMATS, Relation, parse_relation, read_relations, tagged
 from spanbert_jax.tasks.metrics import relations as metrics
 from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import tokenize_words
@@ -65,13 +65,11 @@ class RelationExtraction(Task[Relation]):
         return read_relations(path, self.settings.format, issues, with_labels)
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Relation:
-        """From a sentence with <e1>, </e1>, <e2> and </e2> around subject and object, a record of TACRED, or {"text",
-        "subject", "object"}; see `files.relations.located`."""
+        """From a sentence with <e1>, </e1>, <e2> and </e2> around subject and object, or a record as in files: of
+        TACRED, of OpenNRE, or {"text", "subject", "object"}; see `files.relations.located`."""
         if isinstance(inputs, str):
             return tagged(inputs, location, location)
-        if "token" in inputs:
-            return parse_relation({**inputs, "id": location}, location, False)
-        return located(inputs, location)
+        return parse_relation({**inputs, "id": location}, location, False)
 
     def fit(self, examples: Sequence[Relation], tokenizer: Tokenizer) -> Self:
         """Finds the relations and chooses the markers.

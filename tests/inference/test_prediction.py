@@ -380,7 +380,8 @@ def test_pipelines_equal_predictions_of_files(name, models, tmp_path):
         at = text.index("red")
         assert one["subject"] == {"text": "Ann", "start": 0, "end": 3}
         assert one["object"] == {"text": "red", "start": at, "end": at + 3}
-        for same in (record, {"text": text, "subject": [0, 3], "object": [at, at + 3]}):
+        for same in (record, {"text": text, "subject": [0, 3], "object": [at, at + 3]},
+                     {"text": text, "h": {"name": "Ann", "pos": [0, 3]}, "t": {"name": "red", "pos": [at, at + 3]}}):
             assert call(same)["scores"] == pytest.approx(one["scores"], abs=1e-6)
     predict_files(models[name.replace("-", "_")], data, tmp_path / "out.jsonl")
     stored = json.loads((tmp_path / "out.jsonl").read_text())

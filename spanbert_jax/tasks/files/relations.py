@@ -81,9 +81,9 @@ def _with_ids(records: Iterable[tuple[str, dict[str, Any]]],
 
 
 def parse_relation(record: dict[str, Any], location: str, with_labels: bool) -> Relation:
-    """The relation of a record of TACRED or OpenNRE, or of one as for `located`."""
+    """The relation of a record of TACRED or OpenNRE, or of one as for `located`; its id may be the location."""
     id = reading.name_field(record, "id", location)
-    place = f"{location}: id {id!r}"
+    place = location if id == location else f"{location}: id {id!r}"
     group = id if record.get("docid") is None else reading.name_field(record, "docid", place)
     if "h" in record and "t" in record:
         record = _of_open_nre(record, place)
