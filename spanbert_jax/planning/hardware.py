@@ -1,12 +1,13 @@
 """Accelerators that runs can be planned for, and topologies such as "4*v5e:16x16"."""
 import dataclasses
+import functools
 import itertools
 import math
 import re
 
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.formatting import format_plural
-from spanbert_jax.planning.machine import memory_bytes
+from spanbert_jax.training.host_memory import free_host_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ CHIPS: dict[str, Chip] = {
     "h100": Chip("gpu", 989e12, 0.92 * GPU_MEMORY["h100"], 3350e9, 0.0, 370e9, 50e9, 1, 16384, 8),
     "h200": Chip("gpu", 989e12, 0.92 * GPU_MEMORY["h200"], 4800e9, 0.0, 370e9, 50e9, 1, 16384, 8),
     "b200": Chip("gpu", 2250e12, 0.92 * GPU_MEMORY["b200"], 8000e9, 0.0, 740e9, 50e9, 1, 16384, 8),
-    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),  # that of this machine, see `machine`
+    "cpu": Chip("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1, 256, 256),  # that of this machine
 }
 _SLICES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 # Besides these, every side of a three-dimensional slice is a multiple of 4.
@@ -71,10 +72,10 @@ class Topology:
         """Chips of all slices together."""
         return self.slices * math.prod(self.shape)
 
-    @property
+    @functools.cached_property
     def memory(self) -> float:
-        """Bytes that a program may use on each chip; CPU devices share the memory of this machine."""
-        return self.chip.memory or memory_bytes() / self.chips
+        """Bytes that a program may use on each chip; CPU devices share what is free on this machine now."""
+        return self.chip.memory or free_host_memory() / self.chips
 
     def __str__(self) -> str:
         return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.kind}:{_shape_text(self.shape)}"

@@ -1,13 +1,7 @@
-"""This machine: its memory, and the speed of its CPU."""
-import os
+"""The speed of this machine's CPU."""
 import time
 
 _SIZE, _TRIES = 1024, 8  # of the matrices; and how often they are multiplied, as other programs may run too
-
-
-def memory_bytes() -> int:
-    """Bytes of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def measure_flops() -> float:

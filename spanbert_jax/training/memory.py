@@ -1,7 +1,5 @@
 """Whether a train step fits in the memory of its device: checked before the first step, and reported if it does not."""
 import contextlib
-import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +8,7 @@ import jax
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
 from spanbert_jax.training.config import RunConfig
-
-# Files with limit and use of a container's memory, and with the part of it that caches files and can be freed, of both
-# versions of control groups.
-_CONTAINERS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-               ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                "/sys/fs/cgroup/memory/memory.stat"))
+from spanbert_jax.training.host_memory import free_host_memory
 
 
 def check_memory(program: Any, config: RunConfig, ways: int) -> None:
@@ -64,26 +57,6 @@ def free_memory() -> float | None:
     """Bytes that a program can still allocate on a device of this process; None if they are not known."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":  # all devices are in the host's memory
-        host = _host_memory()
-        return host and host / jax.local_device_count()
+        return free_host_memory() / jax.local_device_count()
     stats = device.memory_stats() or {}
     return stats["bytes_limit"] - stats["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= stats.keys() else None
-
-
-def _host_memory() -> float | None:
-    """Free bytes of the host, or of the container in which the process runs; None where Linux's files are missing."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
-    if not match:
-        return None
-    free = [1024 * float(match[1])]
-    for limit, use, details in _CONTAINERS:
-        if (allowed := _read(limit).strip()).isdigit():  # "max" for no limit
-            files = re.findall(r"^(?:total_)?inactive_file (\d+)", _read(details), re.M)
-            free.append(float(allowed) - float(_read(use)) + max(map(float, files), default=0.0))
-    return min(free)
-
-
-def _read(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return pathlib.Path(path).read_text(encoding="ascii")
-    return ""

@@ -84,7 +84,7 @@ def test_without_cycles_there_are_memory_and_collectives_but_no_time():
 
 
 def test_the_cpu_is_that_of_this_machine(monkeypatch):
-    monkeypatch.setattr("spanbert_jax.planning.hardware.memory_bytes", lambda: 16 * 2**30)
+    monkeypatch.setattr("spanbert_jax.planning.hardware.free_host_memory", lambda: 16 * 2**30)
     monkeypatch.setattr("spanbert_jax.planning.report.measure_flops", lambda: 100e9)
     step = dataclasses.replace(STEP, product_cycles=None)
     text = describe(make_plan(step, parse_topology("cpu:2")))

@@ -6,8 +6,9 @@ import pytest
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.planning.hardware import parse_topology
 from spanbert_jax.pretraining.config import PretrainingConfig
-from spanbert_jax.training import memory
+from spanbert_jax.training import host_memory, memory
 from spanbert_jax.training.config import TrainSettings
 
 
@@ -57,10 +58,12 @@ def test_a_step_that_does_not_fit_is_refused_with_the_parts_in_which_it_does():
       "/sys/fs/cgroup/memory/memory.usage_in_bytes": "4000\n",
       "/sys/fs/cgroup/memory/memory.stat": "inactive_file 2\ntotal_inactive_file 500\n"}, 1500)])
 def test_memory_of_the_host_is_limited_by_its_container(files, free, monkeypatch):
-    monkeypatch.setattr(memory, "_read", lambda path: files.get(path, ""))
-    assert memory.free_memory() == free / jax.local_device_count()
-    monkeypatch.setattr(memory, "_read", lambda path: "")
-    assert memory.free_memory() is None
+    monkeypatch.setattr(host_memory, "_read", lambda path: files.get(path, ""))
+    devices = jax.local_device_count()
+    assert memory.free_memory() == parse_topology(f"cpu:{devices}").memory == free / devices  # what `plan` says too
+    monkeypatch.setattr(host_memory, "_read", lambda path: "")
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    assert memory.free_memory() == 1000 * 4096 / devices  # all of it
 
 
 def out_of_memory() -> float:

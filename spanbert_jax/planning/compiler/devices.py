@@ -6,7 +6,7 @@ import jax
 from jax.experimental import topologies
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.planning.hardware import GPU_MEMORY, Topology
+from spanbert_jax.planning.hardware import CHIPS, GPU_MEMORY, Topology
 
 # Chips whose two cores are one device.
 _MEGACORE = ("v4",)
@@ -54,15 +54,14 @@ class _Gpu(NamedTuple):
     cores: int  # streaming multiprocessors
     units: int  # for float32 in a core
     shared: int  # bytes of shared memory in a core; a block gets 1 KiB less
-    bandwidth: float  # of the memory, in bytes per second
     cache: int  # bytes of the second-level cache
     clock: float  # in GHz
 
 
-_GPUS = {"a100": _Gpu(8, 108, 64, 167_936, 2.039e12, 41_943_040, 1.41),
-         "h100": _Gpu(9, 132, 128, 233_472, 3.352e12, 52_428_800, 1.98),
-         "h200": _Gpu(9, 132, 128, 233_472, 4.8e12, 52_428_800, 1.98),
-         "b200": _Gpu(10, 148, 128, 233_472, 8e12, 132_644_864, 1.965)}
+_GPUS = {"a100": _Gpu(8, 108, 64, 167_936, 41_943_040, 1.41),
+         "h100": _Gpu(9, 132, 128, 233_472, 52_428_800, 1.98),
+         "h200": _Gpu(9, 132, 128, 233_472, 52_428_800, 1.98),
+         "b200": _Gpu(10, 148, 128, 233_472, 132_644_864, 1.965)}
 
 
 def _target(kind: str) -> str:
@@ -84,7 +83,7 @@ gpu_device_info {{
   shared_memory_per_core: {gpu.shared}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
-  memory_bandwidth: {gpu.bandwidth:.0f}
+  memory_bandwidth: {CHIPS[kind].bandwidth:.0f}
   l2_cache_size: {gpu.cache}
   clock_rate_ghz: {gpu.clock}
   device_memory_size: {GPU_MEMORY[kind]}
