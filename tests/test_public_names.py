@@ -1,5 +1,6 @@
 """The public functions: those of the commands, and the types of their arguments."""
 import inspect
+import pathlib
 import typing
 
 import ml_collections
@@ -8,6 +9,7 @@ import pytest
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.types import check_arguments
 from spanbert_jax.tasks import TASKS
 
@@ -18,7 +20,7 @@ from spanbert_jax.tasks import TASKS
     (lambda: spanbert_jax.pipeline(None, "m"), "pipeline: task=None: must be of type str, not NoneType"),
     (lambda: spanbert_jax.from_pretrained(None), "from_pretrained: name_or_path=None: must be of type str or Path, "
                                                  "not NoneType"),
-    (lambda: spanbert_jax.load_config(None), "load_config: path=None: must be of type str, not NoneType"),
+    (lambda: spanbert_jax.load_config(None), "load_config: path=None: must be of type str or PathLike, not NoneType"),
     (lambda: spanbert_jax.load_config("base.py", "--config.seed=1"), "load_config: overrides='--config.seed=1': must "
                                                                      "be of type Sequence[str], not str"),
     (lambda: spanbert_jax.load_config("base.py", [1]), "load_config: overrides=[1]: must be of type Sequence[str], not "
@@ -26,7 +28,8 @@ from spanbert_jax.tasks import TASKS
     (lambda: TASKS.get(["x"]), "Registry.get: name=['x']: must be of type str, not list"),
     (lambda: spanbert_jax.fill("m", "[MASK]", k=True), "fill: k=True: must be of type int, not bool"),
     (lambda: spanbert_jax.train("base.py", "runs/x"), "train: config='base.py': must be of type ConfigDict or "
-                                                      "Settings, not str"),
+                                                      "Settings, not str; load_config(FILE) reads a config file, and "
+                                                      "default_config() and default_task_config(NAME) start one"),
     (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x", seeds=0), "seeds=0: must be at least 1"),
     (lambda: spanbert_jax.finetune(spanbert_jax.default_config(), "runs/x"),
      "config.task=None: is a section; start from default_task_config(NAME), or give a pretraining config to "
@@ -59,6 +62,25 @@ def test_arguments_of_right_types_are_passed_on():
         checked(2, "1")
     with pytest.raises(TypeError, match=r"function\(\) missing 1 required positional argument: 'number'"):
         checked()
+
+
+def test_paths_may_be_path_like_and_lists(tmp_path, monkeypatch):
+    path, calls = pathlib.Path("a.jsonl"), []
+    monkeypatch.setattr("spanbert_jax.inference.files.predict_files", lambda model, inputs, output, **options: (
+        calls.append((inputs, options["keep"])), options["on_examples"](0), DataIssues())[2])
+    monkeypatch.setattr("spanbert_jax.inference.files.score_files", lambda model, inputs, *args, **options: (
+        calls.append((inputs, "")), ({}, DataIssues()))[1])
+    spanbert_jax.predict(tmp_path, path, "out", keep=["text", "date"])
+    spanbert_jax.predict("model", [path, "b"], tmp_path / "out", keep="all")
+    spanbert_jax.evaluate("model", inputs=[path, "b"])
+    assert calls == [("a.jsonl", "text,date"), ("a.jsonl,b", "all"), ("a.jsonl,b", "")]
+    (tmp_path / "text.txt").write_text("one two three\n\nfour five")
+    corpus = spanbert_jax.prepare(tmp_path / "text.txt", tmp_path / "corpus", vocab_size=64, length=8, progress=False)
+    assert spanbert_jax.prepare([tmp_path / "text.txt"], tmp_path / "same", tokenizer=tmp_path / "corpus", length=8,
+                                progress=False).vocab_size == corpus.vocab_size
+    task = spanbert_jax.default_task_config("translation", train=[path, "b"], dev=path, tokenizer=path).task
+    assert (task.train, task.dev, task.tokenizer) == ("a.jsonl,b", "a.jsonl", "a.jsonl")
+    assert spanbert_jax.load_config(pathlib.Path("base")) == spanbert_jax.load_config("base")
 
 
 @pytest.mark.parametrize("config", [

@@ -29,7 +29,8 @@ complete -o default -F _spanbert_jax spanbert-jax"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """This command has no arguments."""
+    """Adds the name of a shell."""
+    parser.add_argument("shell", nargs="?", choices=("bash", "zsh"), help="the shell; the script is the same for both")
 
 
 def run(args: argparse.Namespace) -> int:

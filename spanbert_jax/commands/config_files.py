@@ -2,11 +2,12 @@
 import copy
 import dataclasses
 import inspect
+import os
 import pathlib
 import runpy
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import ml_collections
 from absl import flags
@@ -16,11 +17,13 @@ import spanbert_jax
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
-from spanbert_jax.common.settings import Settings
+from spanbert_jax.common.settings import CONFIG_ADVICE, Settings
 from spanbert_jax.training.renames import RENAMED, new_name
 
 if TYPE_CHECKING:
     from spanbert_jax.training.config import RunConfig
+
+Config = Annotated[ml_collections.ConfigDict | Settings, CONFIG_ADVICE]  # what public functions take
 
 
 def shipped_configs() -> dict[str, pathlib.Path]:
@@ -30,7 +33,7 @@ def shipped_configs() -> dict[str, pathlib.Path]:
     return {file.stem: file for file in sorted(folders[not folders[0].is_dir()].glob("*.py"))}
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     """The config of a file with overrides applied; its plugins are imported.
 
     Args:
@@ -41,7 +44,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       UserError: the file does not exist or fails, a field does not exist, or a value has another type.
     """
-    config = with_overrides(_read_file(path), overrides)
+    config = with_overrides(_read_file(os.fspath(path)), overrides)
     load_plugins(config.get("plugins", ()))
     return config
 

@@ -18,18 +18,18 @@ from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.issues import log_issues
-from spanbert_jax.common.paths import stored_pipes, user_path
+from spanbert_jax.common.paths import Paths, join_paths, stored_pipes, user_path
 
 
-def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: str | None = None,
+def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: Paths | None = None,
              out: str | os.PathLike | None = None, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Evaluates a model: a pretrained one on the held-out rows of its corpus, a fine-tuned one on labelled files.
 
     Args:
       workdir: of the training run; of a fine-tuned model also its directory.
       step: of the checkpoint of a pretrained model; None takes the newest valid one.
-      inputs: for a fine-tuned model: labelled files, folders or globs, separated by commas. Without them, the scores
-        are those that its run has stored.
+      inputs: for a fine-tuned model: labelled files, folders or globs, separated by commas or in a list. Without
+        them, the scores are those that its run has stored.
       out: directory to create with the predictions for `inputs` in the official formats.
       settings: new values of overridable settings of the task, for `inputs`; of a pretrained model, of masking fields
         such as {"masking.scheme": "geometric"}.
@@ -96,7 +96,7 @@ def _print_scores(metrics: Mapping[str, Any]) -> None:
         make_console().print(confusion_table(classes["unit"], classes["confusion"]))
 
 
-def _is_fine_tuned(workdir: str | os.PathLike, inputs: str | None) -> bool:
+def _is_fine_tuned(workdir: str | os.PathLike, inputs: Paths | None) -> bool:
     from spanbert_jax.training.config import started_values
     return inputs is not None or (user_path(workdir) / "task.json").is_file() or "task" in started_values(workdir)
 
@@ -123,13 +123,13 @@ def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
                         "model on labelled files: spanbert-jax evaluate --workdir MODEL --input FILES") from None
 
 
-def _score(workdir: str | os.PathLike, inputs: str, out: str | os.PathLike | None,
+def _score(workdir: str | os.PathLike, inputs: Paths, out: str | os.PathLike | None,
            settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """Scores a fine-tuned model on labelled files, and logs what was repaired or left out."""
     from spanbert_jax.inference.files import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
-    with stored_pipes(inputs) as stored:
+    with stored_pipes(join_paths(inputs)) as stored:
         metrics, issues = score_files(workdir, stored, out, settings=settings)
     log_issues(issues)
     return metrics

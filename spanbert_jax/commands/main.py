@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import spanbert_jax
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
+from spanbert_jax.cluster.platforms import leave_out_absent_tpu
 from spanbert_jax.cluster.stopping import Stopped, StopRequest
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError, suggestion
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_command(name: str, argv: Sequence[str], own: bool) -> int:
     """Imports and runs a command. Returns its exit status."""
+    if own:
+        leave_out_absent_tpu()  # before the imports of the command, which may import JAX
     with StopRequest():  # before the imports of the command, which take most of the time until it runs
         command = import_command(name)
         parser = make_parser(name, command)

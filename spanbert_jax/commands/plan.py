@@ -6,7 +6,7 @@
   spanbert-jax plan --budget "32 v5e chips, 3 days, 20B tokens"
 
 Topologies: TPU slices v4:4x4x4, v5e:16x16, v5p:8x8x16, v6e:8x8, several slices as 4*v5e:16x16; GPUs a100:8, h100:128,
-h200:8, b200:8; the CPU of this machine, cpu:1. The corpus need not be prepared. A compilation takes minutes; its result
+h200:8, b200:8; the CPU of this machine, cpu. The corpus need not be prepared. A compilation takes minutes; its result
 is cached. The TPU compiler comes with `pip install 'jax[tpu]'`, on any Linux machine.
 """
 import argparse
@@ -15,15 +15,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
-
 from spanbert_jax.cluster.exit_codes import DONE, FAILED
-from spanbert_jax.commands.config_files import as_run_config, load_config
+from spanbert_jax.commands.config_files import Config, as_run_config, load_config
 from spanbert_jax.commands.train import parse as parse_with_overrides
 from spanbert_jax.common.console import table_text
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_count, format_duration
-from spanbert_jax.common.settings import Settings
 from spanbert_jax.planning.hardware import CHIPS, Topology, nearest_topology, parse_topology
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from spanbert_jax.pretraining.config import PretrainingConfig
 
 
-def plan(config: ml_collections.ConfigDict | Settings, topology: str | Topology) -> "Plan":
+def plan(config: Config, topology: str | Topology) -> "Plan":
     """Plans a pretraining run on a topology, such as "v5e:16x16", by compiling its train step.
 
     Raises:
@@ -48,19 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topology", metavar="T[,T...]", help="one or several, such as v5e:16x16,v5p:4x4x4")
     parser.add_argument("--search", action="store_true",
                         help="find the fastest microbatches, rematerialization and sharding that fit")
-    parser.add_argument("--price", type=prices, default={}, metavar="KIND=P[,...]",
+    parser.add_argument("--price", action="append", default=[], metavar="KIND=P[,...]",
                         help="price of a chip-hour by kind of chip, such as v5e=1.2,h100=3, for the cost of the run")
     parser.add_argument("--budget", metavar="TEXT", help="list what each named size reaches with the given chips, time "
                         "and tokens, such as '32 v5e chips, 3 days, 20B tokens'")
 
 
-def prices(text: str) -> dict[str, float]:
-    """Prices of a chip-hour by kind of chip."""
-    found = {}
-    for part in text.split(","):
+def prices(texts: Sequence[str]) -> dict[str, float]:
+    """Prices of a chip-hour by kind of chip. Raises UserError if a text is not a list of them, or repeats a kind."""
+    found = dict[str, float]()
+    for part in ",".join(texts).split(",") if texts else ():
         kind, _, amount = part.partition("=")
-        if kind not in CHIPS or not re.fullmatch(r"\d+(\.\d+)?", amount):
-            raise argparse.ArgumentTypeError(f"{part!r}: write it as v5e=1.2, with one of {', '.join(CHIPS)}")
+        if kind not in CHIPS or not re.fullmatch(r"\d+(\.\d+)?", amount) or not float(amount):
+            raise UserError(f"--price {part!r}: write it as v5e=1.2, above 0, with one of {', '.join(CHIPS)}")
+        if kind in found:
+            raise UserError(f"--price {part!r}: the price of {kind} is given twice; give it once")
         found[kind] = float(amount)
     return found
 
@@ -70,6 +69,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     args = parse_with_overrides(parser, argv)
     if bool(args.budget) == bool(args.config and args.topology):
         parser.error("give either --budget, or --config and --topology")
+    args.price = prices(args.price)
     return args
 
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return _print_plans(config, topologies, args.price)
 
 
-def _pretraining_config(config: ml_collections.ConfigDict | Settings) -> "PretrainingConfig":
+def _pretraining_config(config: Config) -> "PretrainingConfig":
     from spanbert_jax.pretraining.config import PretrainingConfig
     typed = as_run_config(config)
     if not isinstance(typed, PretrainingConfig):

@@ -14,20 +14,21 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.commands.arguments import add_task_settings
-from spanbert_jax.common.paths import STANDARD_STREAM, stored_pipes, writable
+from spanbert_jax.common.paths import STANDARD_STREAM, Paths, join_paths, stored_pipes, writable
 
 
-def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
+def predict(model: str | os.PathLike, inputs: Paths, output: str | os.PathLike, *, batch_size: int = 32,
             dtype: str = "float32", settings: Mapping[str, Any] | None = None,
-            official: str | os.PathLike | None = None, keep: str = "",
+            official: str | os.PathLike | None = None, keep: str | Sequence[str] = "",
             on_examples: Callable[[int], None] = lambda count: None) -> int:
     """Writes the predictions of a fine-tuned model for the examples of files as JSON lines, or as a table.
 
-    Arguments and errors are those of `inference.files.predict_files`. What is repaired or truncated is logged.
+    Arguments and errors are those of `inference.files.predict_files`; `inputs` and `keep` may be lists too. What is
+    repaired or truncated is logged.
 
     Returns:
       The number of predictions.
@@ -42,9 +43,9 @@ def predict(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *,
         counts.append(count)
         on_examples(count)
 
-    with stored_pipes(inputs) as stored:
+    with stored_pipes(join_paths(inputs)) as stored:
         log_issues(predict_files(model, stored, output, batch_size=batch_size, dtype=dtype, settings=settings,
-                                 official=official, keep=keep, on_examples=count_examples))
+                                 official=official, keep=join_paths(keep), on_examples=count_examples))
     return counts[-1]
 
 

@@ -16,7 +16,7 @@ import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import ml_collections
 import rich.table
@@ -28,13 +28,14 @@ from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural, is_percent
 from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.settings import CONFIG_ADVICE
 from spanbert_jax.training.renames import new_name
 
 if TYPE_CHECKING:
     from spanbert_jax.training.sweep import Row
 
 
-def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, seeds: int = 1,
+def sweep(config: Annotated[ml_collections.ConfigDict, CONFIG_ADVICE], workdir: str | os.PathLike, *, seeds: int = 1,
           grid: Mapping[str, Sequence[Any]] | None = None) -> "list[Row] | None":
     """Trains with several seeds and every combination of settings, one run after the other.
 

@@ -19,16 +19,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
-
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands.arguments import add_process_arguments, join_processes
-from spanbert_jax.commands.config_files import as_run_config, load_config
+from spanbert_jax.commands.config_files import Config, as_run_config, load_config
 from spanbert_jax.common.curve import draw_curve
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.common.settings import Settings
 
 if TYPE_CHECKING:
     from spanbert_jax.finetuning.config import FinetuningConfig
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from spanbert_jax.training.run import RunResult
 
 
-def train(config: ml_collections.ConfigDict | Settings, workdir: str | os.PathLike, *, force: bool = False,
+def train(config: Config, workdir: str | os.PathLike, *, force: bool = False,
           time_limit: float = 0.0, verbose: bool = False) -> "RunResult":
     """Pretrains or fine-tunes as a config describes, or continues the run in `workdir`.
 

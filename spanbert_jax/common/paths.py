@@ -14,11 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from spanbert_jax.common.errors import UserError
 
 STANDARD_STREAM = "-"  # stands for standard input or output
+Paths = str | os.PathLike | Sequence[str | os.PathLike]  # one, several separated by commas, or a list
 
 
 def user_path(path: str | os.PathLike) -> pathlib.Path:
     """A path that a user gave, with `~` and `~name` at its start replaced by the home directory."""
     return pathlib.Path(os.path.expanduser(path))
+
+
+def join_paths(paths: Paths) -> str:
+    """One path or several as a text for `split_paths`."""
+    return os.fspath(paths) if isinstance(paths, (str, os.PathLike)) else ",".join(os.fspath(path) for path in paths)
 
 
 def split_paths(paths: str) -> list[str]:

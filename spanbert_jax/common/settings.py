@@ -5,6 +5,7 @@ the reference page of all fields come from its fields, so that each is written o
 """
 import dataclasses
 import operator
+import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.types import is_of_type, kinds_of, type_words
 
 S = TypeVar("S", bound="Settings")
+# Where configs come from, for the hints of arguments and their messages.
+CONFIG_ADVICE = "load_config(FILE) reads a config file, and default_config() and default_task_config(NAME) start one"
 Choices = Sequence[Any] | Callable[[], Sequence[Any]]
 
 
@@ -130,6 +133,8 @@ def _converted(hint: Any, value: Any, name: str, default: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         return from_dict(hint, value, name, default)
     kinds = kinds_of(hint)
+    if str in kinds and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if any(typing.get_origin(kind) is tuple for kind in kinds):

@@ -20,7 +20,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  #
 def check_arguments(function: F) -> F:
     """The function with a check of its arguments: UserError for one that is not of the type of its hint.
 
-    Hints are those of the parameters only, and must not be strings. Numbers of NumPy count as those of Python.
+    Hints are those of the parameters only, and must not be strings. A text in `typing.Annotated` says what to do.
+    Numbers of NumPy count as those of Python.
     """
     signature = inspect.signature(function)
 
@@ -32,11 +33,13 @@ def check_arguments(function: F) -> F:
             return function(*args, **kwargs)  # raises it again, with the name of the function
         for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
+            hint, advice = parameter.annotation, "; ".join(["", *getattr(parameter.annotation, "__metadata__", ())])
+            hint = hint.__origin__ if advice else hint
             value = value.item() if isinstance(value, np.generic) else value
-            if parameter.kind not in _VARIADIC and not is_of_type(parameter.annotation, value):
+            if parameter.kind not in _VARIADIC and not is_of_type(hint, value):
                 shown = textwrap.shorten(repr(value), 80, placeholder=" ...")
                 raise UserError(f"{function.__qualname__}: {name}={shown}: must be of type "
-                                f"{type_words(parameter.annotation)}, not {type(value).__name__}")
+                                f"{type_words(hint)}, not {type(value).__name__}{advice}")
         return function(*args, **kwargs)
 
     return typing.cast(F, checked)

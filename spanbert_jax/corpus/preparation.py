@@ -20,7 +20,7 @@ from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.formatting import format_change
-from spanbert_jax.common.paths import split_paths, user_path
+from spanbert_jax.common.paths import Paths, join_paths, split_paths, user_path
 from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
 from spanbert_jax.corpus.processes import cpu_cores, map_in_order, map_in_processes
@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.5
 _SMALL_CORPUS = 3_000_000  # characters; below this, starting processes takes longer than it saves
 
 
-def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
+def prepare(sources: Paths, out: str | os.PathLike, *, lowercase: bool | None = None, seed: int = 0,
             workers: int | None = None, overwrite: bool = False, progress: bool = True, **settings: Any) -> Corpus:
     """Turns documents into rows of token ids.
 
@@ -58,15 +58,13 @@ def prepare(sources: str | Sequence[str], out: str | pathlib.Path, *, lowercase:
     Raises:
       UserError: a setting or source is invalid, or `out` holds something else.
     """
-    given = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in settings.items()
-             if value is not None}
-    fields = from_dict(CorpusSettings, {"sources": [sources] if isinstance(sources, str) else sources, **given},
-                       "prepare")
+    given = {name: value for name, value in settings.items() if value is not None}
+    fields = from_dict(CorpusSettings, {"sources": [join_paths(sources)], **given}, "prepare")
     return prepare_corpus(fields, out, lowercase=lowercase, seed=seed, workers=workers, overwrite=overwrite,
                           progress=progress)
 
 
-def prepare_corpus(settings: CorpusSettings, out: str | pathlib.Path, *, lowercase: bool | None = None, seed: int = 0,
+def prepare_corpus(settings: CorpusSettings, out: str | os.PathLike, *, lowercase: bool | None = None, seed: int = 0,
                    workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
     """`prepare` with all settings in one object. Raises UserError like it."""
     out = user_path(out)

@@ -10,8 +10,10 @@ from typing import Any
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.paths import Paths, join_paths
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
+from spanbert_jax.common.types import is_of_type
 from spanbert_jax.tasks import TASKS, make_task
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.config import CheckpointSettings, EvaluationSettings, RunConfig, TrainSettings, values_of
@@ -73,9 +75,13 @@ def task_section(name: str) -> type[TaskDataSettings]:
 def default_task_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
     """The config of a task with its defaults, but for the fields of `config.task` in `settings`.
 
+    The files of train, dev and test may be lists.
     Raises UserError if there is no such task, or it has no such field.
     """
-    section = from_dict(task_section(name), {"name": name, **settings}, f"default_task_config({name!r}): config.task")
+    files = {part: join_paths(settings[part]) for part in ("train", "dev", "test")
+             if is_of_type(Paths, settings.get(part))}
+    section = from_dict(task_section(name), {"name": name, **settings, **files},
+                        f"default_task_config({name!r}): config.task")
     return ml_collections.ConfigDict(to_dict(FinetuningConfig(task=section)))
 
 

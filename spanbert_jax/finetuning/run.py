@@ -4,7 +4,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import ml_collections
@@ -14,6 +14,7 @@ from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.settings import CONFIG_ADVICE
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.workload import TaskWorkload
@@ -36,8 +37,9 @@ _TOKENIZER_FILE = "tokenizer.json"
 logger = logging.getLogger("spanbert_jax")
 
 
-def finetune(config: ml_collections.ConfigDict | FinetuningConfig, workdir: str | os.PathLike, *, force: bool = False,
-             time_limit: float = 0.0, verbose: bool = False) -> RunResult:
+def finetune(config: Annotated[ml_collections.ConfigDict | FinetuningConfig, CONFIG_ADVICE],
+             workdir: str | os.PathLike, *, force: bool = False, time_limit: float = 0.0,
+             verbose: bool = False) -> RunResult:
     """Fine-tunes the task of a config, or continues the run in `workdir`.
 
     In addition to the files of every run, the workdir gets `model/` with the best model by the dev metric and its task,

@@ -59,22 +59,27 @@ def parse_budget(text: str) -> Budget:
     Raises:
       UserError: a part of the text is not understood, or missing.
     """
-    chips, kind, seconds, tokens = 0, "", 0.0, 0.0
+    kind, found = "", dict[str, float]()  # values of the parts by what they are
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(\d+)\s+(\w+?)(?:\s+chips?|\s+GPUs?)?", part, re.IGNORECASE)
         if match and match[2].lower() in UTILIZATION:
-            chips, kind = int(match[1]), match[2].lower()
+            name, value, kind = "number of chips", float(match[1]), match[2].lower()
         elif match := re.fullmatch(r"([\d.]+)\s*(minute|hour|day|week)s?", part):
-            seconds = _number(text, match[1]) * _SECONDS[match[2]]
+            name, value = "time", _number(text, match[1]) * _SECONDS[match[2]]
         elif match := re.fullmatch(r"([\d.]+)\s*([kMBT]?)\s*tokens?", part):
-            tokens = _number(text, match[1]) * _AMOUNTS[match[2]]
+            name, value = "number of tokens", _number(text, match[1]) * _AMOUNTS[match[2]]
         else:
             raise UserError(f"--budget {text!r}: {part!r} is neither a number of chips ({', '.join(UTILIZATION)}) nor "
                             f"a time nor a number of tokens; write it as {_EXAMPLE}")
+        if name in found or not value:
+            problem = f"is a second {name}" if name in found else f"the {name} must be above 0"
+            raise UserError(f"--budget {text!r}: {part!r}: {problem}; write it as {_EXAMPLE}")
+        found[name] = value
+    chips, seconds, tokens = (found.get(name, 0.0) for name in ("number of chips", "time", "number of tokens"))
     if not chips or not (seconds or tokens):
         raise UserError(f"--budget {text!r}: give a number of chips, and a time or a number of tokens or both, as in "
                         f"{_EXAMPLE}")
-    return Budget(chips, kind, seconds, tokens)
+    return Budget(int(chips), kind, seconds, tokens)
 
 
 def _number(text: str, digits: str) -> float:

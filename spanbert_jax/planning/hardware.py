@@ -82,8 +82,13 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology of a text such as "4*v5e:16x16", "h100:128" or "cpu:8". Raises UserError if none exists."""
-    match = re.fullmatch(r"(?:([0-9]+)\*)?([a-z0-9]+):([0-9]+(?:x[0-9]+)*)", text.strip())
+    """The topology of a text such as "4*v5e:16x16", "h100:128" or "cpu:8"; "cpu" alone, or the name of a GPU, is one.
+
+    Raises UserError if there is no such topology.
+    """
+    name = text.strip().lower()
+    name += ":1" * (name in CHIPS and CHIPS[name].dimensions == 1)
+    match = re.fullmatch(r"(?:([0-9]+)\*)?([a-z0-9]+):([0-9]+(?:x[0-9]+)*)", name)
     if not match:
         raise UserError(f"topology {text!r}: write it as {_EXAMPLES}")
     topology = Topology(match[2], tuple(int(side) for side in match[3].split("x")), int(match[1] or 1))

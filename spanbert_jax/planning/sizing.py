@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 
+from spanbert_jax.common.settings import require
 from spanbert_jax.corpus import Corpus
 from spanbert_jax.corpus.processes import cpu_cores
 from spanbert_jax.model import BertConfig, PretrainingHeads, train_step_flops
@@ -58,8 +59,9 @@ def this_machine(environ: Mapping[str, str] = os.environ) -> Machine:
 def fit_to_corpus(corpus: Corpus, machine: Machine, hours: float) -> Fit:
     """The largest size that sees enough tokens in the time, or the smallest size; and its batches and steps.
 
-    The result depends on nothing that changes between two starts on one machine.
+    The result depends on nothing that changes between two starts on one machine. Raises UserError for no time.
     """
+    require(hours > 0, "hours", hours, "must be above 0")
     fits = [_fit(size, corpus, machine, hours) for size in BertConfig.sizes]
     enough = [fit for fit in fits if _seen(fit, corpus) >= _TOKENS_PER_PARAMETER * _layer_parameters(fit.size)]
     return (enough or fits[:1])[-1]

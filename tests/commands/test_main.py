@@ -62,7 +62,9 @@ def test_output_that_cannot_be_written_is_one_line(code, line, monkeypatch, caps
 
 def test_commands_flags_and_values_complete_in_bash(capsys):
     assert main(["completion"]) == 0
-    script = capsys.readouterr().out + """
+    printed = capsys.readouterr().out
+    assert main(["completion", "bash"]) == 0 and capsys.readouterr().out == printed
+    script = printed + """
 complete_line() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _spanbert_jax; echo "${COMPREPLY[*]}"; }
 complete_line spanbert-jax ev
 complete_line spanbert-jax predict --model runs/x --in

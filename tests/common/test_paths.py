@@ -10,7 +10,8 @@ import pytest
 import spanbert_jax
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.paths import split_paths, stored_pipes, user_path, writable
+from spanbert_jax.common.paths import Paths, join_paths, split_paths, stored_pipes, user_path, writable
+from spanbert_jax.common.types import is_of_type
 from spanbert_jax.tasks.files.reading import resolve_files
 from spanbert_jax.training.config import load_values
 
@@ -54,6 +55,12 @@ def test_commas_separate_paths_and_belong_to_names_that_exist(home):
                             ("x,y,*.txt", ["x,y,*.txt"]), ("~/b.txt,none,tfds:a", [f"{home}/b.txt", "none", "tfds:a"]),
                             ("-,a.txt", ["-", "a.txt"]), ("", [])):
         assert split_paths(paths) == expected
+
+
+def test_lists_and_path_like_objects_are_joined(home):
+    for paths, text in (("a,b", "a,b"), (pathlib.Path("a"), "a"), (["a", pathlib.Path("b/c")], "a,b/c"), ([], "")):
+        assert is_of_type(Paths, paths) and join_paths(paths) == text
+    assert not is_of_type(Paths, [1]) and not is_of_type(Paths, None)
 
 
 def test_standard_input_and_pipes_are_stored(home, monkeypatch):

@@ -29,6 +29,9 @@ def test_budgets_are_parsed_in_any_order_and_unit():
 @pytest.mark.parametrize("text,part", [
     ("3 days", "give a number of chips"), ("32 v5e chips", "a time or a number of tokens"),
     ("32 v7 chips, 3 days", "'32 v7 chips' is neither a number of chips"), ("32 v5e, 3 fortnights", "'3 fortnights'"),
+    ("32 v5e, 3 days, 0 tokens", "'0 tokens': the number of tokens must be above 0"),
+    ("32 v5e, 0.0 days", "'0.0 days': the time must be above 0"), ("0 v5e, 1 day", "chips must be above 0"),
+    ("32 v5e, 2 days, 3 hours", "'3 hours': is a second time"), ("8 h100, 8 v5e, 1 day", "'8 v5e': is a second number"),
     ("32 v5e, 1.2.3 days", "'1.2.3' is not a number"), ("", "give a number of chips")])
 def test_malformed_budgets_give_a_one_line_error(text, part):
     with pytest.raises(UserError) as error:
@@ -64,9 +67,12 @@ def test_prices_give_the_cost_of_the_time_and_of_the_tokens(capsys):
     seconds = estimate_sizes(parse_budget("8 h200, 20B tokens"))[-1].seconds
     large = next(line for line in lines if "large" in line)
     assert lines[0].endswith("cost of the tokens") and large.split()[-1] == f"{8 * seconds / 3600 * 2.5:,.0f}"
-    with pytest.raises(SystemExit):
-        main(["plan", "--budget", "8 h200, 3 days", "--price", "2"])
-    assert "'2': write it as v5e=1.2, with one of v4, " in capsys.readouterr().err
+    for given, message in ((["2"], "'2': write it as v5e=1.2, above 0, with one of v4, "),
+                           (["h200=0"], "'h200=0': write it as"), (["h200=1,v4=1,h200=2"], "h200 is given twice"),
+                           (["h200=1", "--price", "h200=1"], "'h200=1': the price of h200 is given twice")):
+        assert main(["plan", "--budget", "8 h200, 3 days", "--price", *given]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_a_budget_of_this_machine_follows_from_its_speed(monkeypatch):

@@ -16,6 +16,10 @@ def test_parsed_topologies_count_their_chips_and_print_as_written(text, chips, s
     assert str(topology) == text
 
 
+def test_a_cpu_or_gpu_without_a_number_is_one():
+    assert parse_topology("cpu") == parse_topology("cpu:1") and parse_topology(" A100") == parse_topology("a100:1")
+
+
 @pytest.mark.parametrize("text,part", [
     ("v5e", "write it as v5e:16x16"), ("v7:2x2", "unknown chip 'v7'"), ("v5f:2x2", "did you mean 'v5"),
     ("v5e:32x32", "use several slices, such as 4*v5e:16x16"), ("v5e:3x3", "allowed: 1x1, 2x2"),

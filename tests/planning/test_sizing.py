@@ -63,3 +63,5 @@ def test_the_config_for_own_text_is_sized_by_its_corpus(files, monkeypatch):
     assert config.compute.dtype == "float32" and config.model.dropout == 0  # it sees the corpus about once
     with pytest.raises(UserError, match="corpus nowhere: no such directory; make one with"):
         load_config("own_text:corpus=nowhere")
+    with pytest.raises(UserError, match=r"hours=0.0: must be above 0"):
+        load_config(f"own_text:corpus={files.corpus},hours=0")
