@@ -222,7 +222,7 @@ def test_a_finished_run_is_a_source_of_weights_and_not_a_pretraining_run(start, 
     assert "\n# run\n" in card and 'spanbert_jax.pipeline("text-classification", "DIR")' in card
     assert f"- data: `{tmp_path}/train.jsonl`, 160 examples\n- steps: 4 of 16 examples each" in card
     scores = next(line for line in card.splitlines() if line.startswith("- dev, 40 examples: "))
-    assert f"accuracy {json.loads(results)['dev']['accuracy']:.4g}, macro_f1 " in scores
+    assert f"accuracy {json.loads(results)['dev']['accuracy']:.4g}%, macro_f1 " in scores
     # The same classes start from the trained head, others from a new one.
     (tmp_path / "tags").mkdir()
     other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags")
