@@ -91,11 +91,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compared_with_defaults(config: RunConfig) -> list[Section]:
-    """The sections of a config, compared with the defaults; in fine-tuning, with those of its task."""
+    """The sections of a config, compared with the defaults of its task and of its architecture."""
     from spanbert_jax.finetuning.config import FinetuningConfig
-    if isinstance(config, FinetuningConfig):
-        return _sections(config, FinetuningConfig(task=type(config.task)(name=config.task.name)))
-    return _sections(config, type(config)())
+    from spanbert_jax.training.config import ModelSettings
+    defaults = FinetuningConfig(task=type(config.task)(name=config.task.name)) if isinstance(
+        config, FinetuningConfig) else type(config)()
+    return _sections(config, defaults.replace(model=type(config.model)(architecture=ModelSettings.architecture)))
 
 
 def _sections(config: Settings, defaults: Settings) -> list[Section]:
@@ -120,6 +121,7 @@ def _all_sections() -> list[Section]:
     from spanbert_jax.finetuning.config import FinetuningConfig, TaskDataSettings, task_section
     from spanbert_jax.pretraining.config import PretrainingConfig
     from spanbert_jax.tasks import TASKS
+    from spanbert_jax.training.config import encoder_names, model_section
     finetuning = {entry.name: entry.value for _, _, entries in _sections(FinetuningConfig(), FinetuningConfig())
                   for entry in entries}
     sections = _sections(PretrainingConfig(), PretrainingConfig())
@@ -127,6 +129,12 @@ def _all_sections() -> list[Section]:
         for index, entry in enumerate(entries):
             if (other := finetuning.get(entry.name, entry.value)) != entry.value:
                 entries[index] = dataclasses.replace(entry, note=f"in fine-tuning {other!r}")
+    usual = {entry.name: entry.value for name, _, entries in sections if name == "model" for entry in entries}
+    for name in encoder_names()[1:]:
+        model = model_section(name)()
+        entries = [entry for entry in _entries(model, model, "model.")
+                   if entry.name != "model.architecture" and usual.get(entry.name, ...) != entry.value]
+        sections.append((f"model: {name}", f"Further fields and other defaults of the architecture `{name}`.", entries))
     shared = _entries(TaskDataSettings(), TaskDataSettings(), "task.")
     shared_names = {entry.name for entry in shared}
     sections.append(("task", "Fields of every task.", shared))

@@ -17,13 +17,14 @@ import spanbert_jax
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
-from spanbert_jax.common.settings import CONFIG_ADVICE, Settings
+from spanbert_jax.common.settings import CONFIG_ADVICE, Settings, to_dict
 from spanbert_jax.training.renames import RENAMED, new_name
 
 if TYPE_CHECKING:
     from spanbert_jax.training.config import RunConfig
 
 Config = Annotated[ml_collections.ConfigDict | Settings, CONFIG_ADVICE]  # what public functions take
+_ARCHITECTURE = "model.architecture"
 
 
 def shipped_configs() -> dict[str, pathlib.Path]:
@@ -52,7 +53,9 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> ml_co
 def with_overrides(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """A locked copy of a config with the overrides of `load_config`. Raises UserError as `load_config`."""
     config = copy.deepcopy(ml_collections.ConfigDict(config))  # a FrozenConfigDict becomes writable
-    given = {_override(config, override) for override in overrides}
+    # The architecture first: it decides which other fields the section has.
+    ordered = sorted(overrides, key=lambda override: not override.startswith(f"--config.{_ARCHITECTURE}="))
+    given = {_override(config, override) for override in ordered}
     _restore_replaced(config, given)
     return config.lock()
 
@@ -123,7 +126,6 @@ def _find_file(path: str, name: str) -> pathlib.Path:
 
 def _stored_config(file: pathlib.Path) -> ml_collections.ConfigDict:
     """The config that a run has stored in its workdir, with defaults for fields that it lacks."""
-    from spanbert_jax.common.settings import to_dict
     from spanbert_jax.training.config import load_values
     values = ml_collections.ConfigDict(load_values(file.parent))
     try:
@@ -186,4 +188,6 @@ def _override(config: ml_collections.ConfigDict, override: str) -> str:
     except (flags.Error, TypeError, ValueError):
         raise UserError(f"{override}: must be of type {type(value).__name__}, like {value!r}, and {text!r} is not"
                         ) from None
+    if field == _ARCHITECTURE:
+        config.model = ml_collections.ConfigDict(to_dict(as_run_config(config).model))
     return field

@@ -32,7 +32,8 @@ def setting(default: Any, help: str, *, choices: Choices | None = None, minimum:
       minimum, maximum: allowed range, ends included.
       above, below: allowed range, ends excluded.
       check: function of the field's name and its value that raises UserError for a value that is not allowed.
-      overridable: a task's setting that may be changed after training.
+      overridable: a task's setting that may be changed after training, or an architecture's that may be changed where
+        a run starts from weights.
       replaces: fields of the section that get their defaults back where a command line overrides this one.
     """
     return dataclasses.field(default=default, metadata={
@@ -61,6 +62,14 @@ class Settings:
                 require(is_allowed(field, value), name, value, allowed)
             if check := field.metadata.get("check"):
                 check(name, value)
+
+    @classmethod
+    def for_values(cls: type[S], values: Mapping[str, Any], path: str) -> tuple[type[S], Mapping[str, Any]]:
+        """The class of a section with these values, and the values for it; sections of several kinds override this.
+
+        Raises UserError, naming the section `path`, if there is no such kind.
+        """
+        return cls, values
 
     def replace(self: S, **changes: Any) -> S:
         """A copy with other values."""
@@ -118,6 +127,7 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config", def
     Raises UserError for unknown fields and values of wrong type.
     """
     require(isinstance(values, Mapping), path, values, "is a section; set its fields")
+    cls, values = cls.for_values(values, path)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     found: dict[str, Any] = {}
@@ -126,7 +136,7 @@ def from_dict(cls: type[S], values: Mapping[str, Any], path: str = "config", def
             raise UserError(f"{path} has no field {name!r}; {suggestion(name, fields)}it has "
                             f"{', '.join(fields) or 'none'}")
         found[name] = _converted(hints[name], value, f"{path}.{name}", fields[name].default)
-    return (defaults or cls()).replace(**found)
+    return (defaults if isinstance(defaults, cls) else cls()).replace(**found)
 
 
 def _converted(hint: Any, value: Any, name: str, default: Any) -> Any:

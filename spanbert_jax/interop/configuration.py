@@ -13,8 +13,12 @@ from spanbert_jax.model.heads import PROBLEM_TYPES
 
 CONFIG_FILES = ("config.json", "bert_config.json")
 PREFIX = "prefix"
-_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "attn_pdrop")
-_POSITIVE = ("layer_norm_eps", "layer_norm_epsilon", "initializer_range")
+_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "attn_pdrop", "embedding_dropout",
+          "attention_dropout", "mlp_dropout", "classifier_dropout")
+_POSITIVE = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "initializer_cutoff_factor",
+             "global_rope_theta", "local_rope_theta")
+_FLAGS = ("clamp_attention", "norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+_CHOICES = {"classifier_pooling": ("cls", "mean")}
 
 
 def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path | None]:
@@ -40,8 +44,10 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
 def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
     """Raises UserError if the type or the range of a field is wrong."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if field == "clamp_attention":
+    if field in _FLAGS:
         allowed, holds = "true or false", isinstance(value, bool)
+    elif field in _CHOICES:
+        allowed, holds = " or ".join(map(repr, _CHOICES[field])), value in _CHOICES[field]
     elif field in _RATES:
         allowed, holds = "a number from 0 to below 1", number and 0 <= value < 1
     elif field in _POSITIVE:

@@ -24,6 +24,7 @@ class TensorNames:
     ties: tuple[str, ...] = ()  # output layers that repeat the token embedding
     # Name -> another tensor that repeats it, and is read where it is missing.
     twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    optional: tuple[str, ...] = ()  # tensors that have no effect, and their initial values where they are missing
     ignored: tuple[str, ...] = ()  # tensors that are no parameters, as older versions of transformers store them
 
     @property

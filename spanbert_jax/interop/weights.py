@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.layout import Leaf, build, leaves
 from spanbert_jax.interop.sources.tensors import LocatedTensors
 from spanbert_jax.model import Decoder, EncoderModel
@@ -28,12 +29,13 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
     complete float32 parameter, and the tree holds its results. Raises UserError if a tensor is missing, has another
     shape, or has numbers that are not finite.
     """
+    optional = conversion_of(model.config).names.optional
     there = {leaf.module for leaf in leaves(model) if any(name in tensors.shapes for name in leaf.names)}
     new = {leaf.module for leaf in leaves(model)} - there
     for module in sorted(new):
         logger.warning("%s has no %s: it is initialized at random and has to be trained", tensors.path,
                        module.replace("_", " "))
-    _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors)
+    _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors, optional)
     random, missing = np.random.default_rng(seed), list[str]()
 
     def make(leaf: Leaf) -> Any:
@@ -41,7 +43,8 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
             return finish(fresh(leaf, model.config.initializer_range, random))
         array = _aligned(leaf.shape)
         array[leaf.rows or len(array):] = 0
-        missing.extend(filter(None, pool.map(lambda index: _fill(leaf, index, array, tensors), range(len(leaf.names)))))
+        missing.extend(filter(None, pool.map(lambda index: _fill(leaf, index, array, tensors, optional),
+                                            range(len(leaf.names)))))
         return finish(array)
 
     with ThreadPoolExecutor(_THREADS) as pool:  # reading and copying release the interpreter lock
@@ -52,11 +55,12 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
     return params
 
 
-def _check_biases(parts: Sequence[Leaf], tensors: LocatedTensors) -> None:
+def _check_biases(parts: Sequence[Leaf], tensors: LocatedTensors, optional: Sequence[str]) -> None:
     """Raises UserError if only some biases of a projection's layers, or of all layer norms together, are missing."""
     biases = [leaf for leaf in parts if leaf.kind == "bias" and leaf.path[0] in _BODY]
     norms = [name for leaf in biases for name in leaf.names if leaf.path[-2].endswith("norm")]
     for group in (norms, *(leaf.names for leaf in biases)):
+        group = [name for name in group if name not in optional]
         there = [name in tensors.shapes for name in group]
         if any(there) and not all(there):
             raise UserError(f"{tensors.path}: {group[there.index(False)]} is missing, and others like it are there; "
@@ -70,10 +74,13 @@ def fresh(leaf: Leaf, deviation: float, random: np.random.Generator) -> np.ndarr
     return np.full(leaf.shape, leaf.kind == "scale", np.float32)
 
 
-def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: LocatedTensors) -> str | None:
+def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: LocatedTensors, optional: Sequence[str]) -> str | None:
     """Copies a tensor into its parameter. Returns its name if it is a bias that is missing, and so zero."""
     name, slot = leaf.names[index], leaf.slot(index, array)
     if name not in tensors.shapes:
+        if name in optional:
+            slot[...] = leaf.kind == "scale"
+            return None
         if leaf.kind == "bias":
             slot[...] = 0
             return name

@@ -92,6 +92,25 @@ class ModelConfig:
         """Settings of self-attention."""
         return AttentionSpec(self.width // self.num_heads, self.attention_dropout)
 
+    @property
+    def norm_bias(self) -> bool:
+        """Whether layer norms have biases."""
+        return True
+
+    @property
+    def head_bias(self) -> bool:
+        """Whether the projection in the transform of prediction heads has a bias."""
+        return True
+
+    @property
+    def head_dropout(self) -> float:
+        """Dropout rate before a classifier."""
+        return self.dropout
+
+    def kernel_init(self, residual: bool) -> nn.initializers.Initializer:
+        """The distribution of initial kernels and embeddings; `residual` if outputs are added to the hidden states."""
+        return nn.initializers.normal(self.initializer_range)
+
     def activation(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The activation of feed-forward layers."""
         return gelu(x)
@@ -107,7 +126,19 @@ class ModelConfig:
         """
         raise ValueError(f"architecture {self.architecture!r} has no encoder")
 
+    def make_pooler(self, compute: ComputeConfig) -> nn.Module | None:
+        """Makes the vector of a text for heads that read it; None for BERT's, `heads.Pooler`, and called like that."""
+        return None
+
+    def make_position_transform(self, compute: ComputeConfig) -> nn.Module | None:
+        """What hidden states go through before a classifier of positions, [B, S, D] -> [B, S, D]; None for nothing."""
+        return None
+
     def layer_multiply_adds(self, length: int) -> int:
         """Multiplications of the matrix products of one layer, for a row of `length` tokens."""
         projections = 4 * self.width * self.width + 2 * self.width * self.feed_forward
         return length * projections + 2 * length * length * self.width
+
+    def encoder_multiply_adds(self, length: int) -> int:
+        """The same for all layers."""
+        return self.num_layers * self.layer_multiply_adds(length)

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Float32, Integer
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import seed_from
-from spanbert_jax.model.heads import POOLED, EncoderOnly, Head, gather, pool
-from spanbert_jax.model.layers import Dense, position_ids
+from spanbert_jax.model.heads import POOLED, EncoderOnly, Head, gather, make_pooler
+from spanbert_jax.model.layers import position_ids
 
 
 class Outputs(NamedTuple):
@@ -38,7 +38,7 @@ class EncoderModel(nn.Module):
     def setup(self) -> None:
         self.encoder = self.config.make_encoder(self.compute)
         if POOLED in self.head.inputs:
-            self.pooler = Dense(self.config, self.compute, self.config.width, ("embed", None))
+            self.pooler = make_pooler(self.config, self.compute)
         for name, module in self.head.modules(self.config, self.compute).items():
             setattr(self, name, module)
 
@@ -72,7 +72,7 @@ class EncoderModel(nn.Module):
             segments = ones if attention_mask is None else (attention_mask != 0).astype(ones.dtype)
             positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
         hidden = self.encoder(input_ids, segments, token_types, positions=positions, deterministic=deterministic)
-        pooled = pool(self.pooler, hidden, first) if POOLED in self.head.inputs else None
+        pooled = self.pooler(hidden, segments, first) if POOLED in self.head.inputs else None
         seed = None if deterministic else seed_from(self.make_rng("dropout"))
         outputs = {name: logits.astype(jnp.float32) for name, logits in self.head(self, hidden, pooled, seed).items()}
         return Outputs(hidden, pooled, **outputs)

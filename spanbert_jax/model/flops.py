@@ -16,9 +16,8 @@ def train_step_flops(config: ModelConfig, rows: int, length: int, masked: int = 
       masked: positions in a row at which the heads run, M.
       heads: the pretraining heads; None for the encoder alone.
     """
-    layer = config.layer_multiply_adds(length)
     head = heads.multiply_adds(config, masked) if heads else 0
-    return 3 * 2.0 * rows * (config.num_layers * layer + head)
+    return 3 * 2.0 * rows * (config.encoder_multiply_adds(length) + head)
 
 
 def decoder_step_flops(config: ModelConfig, rows: int, length: int, memory_length: int) -> float:

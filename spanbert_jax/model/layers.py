@@ -14,7 +14,7 @@ from spanbert_jax.model.products import look_up, per_group_gradients, project, t
 
 
 class Embed(nn.Module):
-    """An embedding [rows, features], initialized from N(0, initializer_range), with logical axis names `axes`."""
+    """An embedding [rows, features] from the config's `kernel_init`, with logical axis names `axes`."""
     config: ModelConfig
     compute: ComputeConfig
     rows: int
@@ -22,7 +22,7 @@ class Embed(nn.Module):
     axes: tuple[str | None, str | None]
 
     def setup(self) -> None:
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.config.initializer_range), self.axes)
+        init = nn.with_logical_partitioning(self.config.kernel_init(residual=False), self.axes)
         self.embedding = self.param("embedding", init, (self.rows, self.features))
         self.group_gradients = per_group_gradients(self.embedding, jnp.dtype(self.compute.gradient_dtype))
 
@@ -36,19 +36,23 @@ class Embed(nn.Module):
 
 
 class Dense(nn.Module):
-    """A projection with bias; kernel [in, features] from N(0, initializer_range), with logical axis names `axes`."""
+    """A projection; kernel [in, features] from the config's `kernel_init`, with logical axis names `axes`."""
     config: ModelConfig
     compute: ComputeConfig
     features: int
     axes: tuple[str | None, str | None]
     activated: bool = False  # whether an activation follows; see `functions.add_bias`
+    use_bias: bool = True
+    residual: bool = False  # whether the output is added to the hidden states; see `ModelConfig.kernel_init`
 
     @nn.compact
-    def parameters(self, width: int) -> tuple[Float[Array, "width features"], Float[Array, " features"]]:
-        """The kernel and the bias for inputs of a width."""
-        normal, zeros = nn.initializers.normal(self.config.initializer_range), nn.initializers.zeros_init()
-        kernel: Any = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), (width, self.features))
-        bias: Any = self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,))
+    def parameters(self, width: int) -> tuple[Float[Array, "width features"], Float[Array, " features"] | None]:
+        """The kernel and the bias, None without one, for inputs of a width."""
+        init, zeros = self.config.kernel_init(self.residual), nn.initializers.zeros_init()
+        kernel: Any = self.param("kernel", nn.with_logical_partitioning(init, self.axes), (width, self.features))
+        bias: Any = None
+        if self.use_bias:
+            bias = self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,))
         return kernel, bias
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... features"]:
@@ -57,16 +61,17 @@ class Dense(nn.Module):
 
 
 def dense(compute: ComputeConfig, x: Float[Array, "... width"], kernel: Float[Array, "width features"],
-          bias: Float[Array, " features"], activated: bool = False) -> Float[Array, "... features"]:
+          bias: Float[Array, " features"] | None, activated: bool = False) -> Float[Array, "... features"]:
     """The projection of `Dense` with given parameters."""
     y = project(x.astype(compute.activation_dtype), kernel, jnp.dtype(compute.gradient_dtype))
-    return add_bias(y, bias.astype(y.dtype), activated)
+    return y if bias is None else add_bias(y, bias.astype(y.dtype), activated)
 
 
 class LayerNorm(nn.Module):
     """Layer norm over the last axis, computed in float32."""
     config: ModelConfig
     compute: ComputeConfig
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -74,7 +79,8 @@ class LayerNorm(nn.Module):
         def vector(name: str, init: nn.initializers.Initializer) -> Any:
             return self.param(name, nn.with_logical_partitioning(init, ("norm",)), (x.shape[-1],))
 
-        scale, bias = vector("scale", nn.initializers.ones_init()), vector("bias", nn.initializers.zeros_init())
+        scale = vector("scale", nn.initializers.ones_init())
+        bias = vector("bias", nn.initializers.zeros_init()) if self.use_bias else jnp.zeros(x.shape[-1:])
         return normalize(x.astype(self.compute.activation_dtype), scale, bias, self.config.layer_norm_epsilon)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Integer
 
 from spanbert_jax.model.encoder_model import EncoderModel
-from spanbert_jax.model.heads import gather, pool
+from spanbert_jax.model.heads import gather
 from spanbert_jax.model.heads.pretraining import PretrainingHeads
 
 
@@ -46,5 +46,5 @@ class SpanBert(EncoderModel):
         if self.head.boundary:
             boundary = self.boundary_head(gather(hidden, left), gather(hidden, right), place, embedding)
         if self.head.next_sentence:
-            next_sentence = self.next_sentence_head(pool(self.pooler, hidden)).astype(jnp.float32)
+            next_sentence = self.next_sentence_head(self.pooler(hidden, segments)).astype(jnp.float32)
         return PretrainingLogits(masked, boundary, next_sentence)

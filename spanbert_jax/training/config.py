@@ -2,9 +2,12 @@
 import ast
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
+import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import ml_collections
@@ -24,46 +27,89 @@ from spanbert_jax.training.schedules import ScheduleSettings
 from spanbert_jax.training.skipping import SkipSettings
 from spanbert_jax.training.trackers import TRACKERS
 
+M = TypeVar("M", bound="ModelSettings")
 CONFIG_FILE = "config.json"  # the config of the latest call of a run
 # Fields of `ModelSettings` that the named size gives where they are 0.
 SHAPE = ("num_layers", "width", "num_heads", "feed_forward")
 
 
-def _encoders() -> list[str]:
-    """The architectures with an encoder; others have no named sizes."""
+def encoder_names() -> list[str]:
+    """The architectures with an encoder, BERT first; others have no named sizes."""
     return [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).sizes]
 
 
 def _sizes() -> list[str]:
-    return list(dict.fromkeys(size for name in _encoders() for size in ARCHITECTURES.get(name).sizes))
+    return list(dict.fromkeys(size for name in encoder_names() for size in ARCHITECTURES.get(name).sizes))
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
-    """Architecture of the encoder."""
-    architecture: str = setting("bert", "Kind of encoder.", choices=_encoders)
+    """The part of the section `model` that every architecture has; `model_section` adds the architecture's own."""
+    architecture: str = setting("bert", "Kind of encoder.", choices=encoder_names)
     size: str = setting("base", "Named size, which gives the next four fields where they are 0. With init_from, the "
                         "weights decide.", choices=_sizes)
     num_layers: int = setting(0, "Layers, L.", minimum=0)
     width: int = setting(0, "Width of the hidden states, D.", minimum=0)
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
     feed_forward: int = setting(0, "Width of the feed-forward layers, F.", minimum=0)
-    token_types: int = setting(2, "Rows of the token type embedding; with one, both texts of a pair have it, as in "
-                               "RoBERTa.", minimum=1)
-    max_positions: int = setting(512, "Rows of the position embedding; limits the length of a segment.", minimum=1)
-    dropout: float = setting(0.1, "Dropout rate of embeddings and of both outputs of a layer.", minimum=0, below=1)
-    attention_dropout: float = setting(0.1, "Dropout rate of attention probabilities.", minimum=0, below=1)
+    max_positions: int = setting(512, "Limits the length of a segment; with learned positions, rows of their "
+                                 "embedding.", minimum=1)
+    dropout: float = setting(0.1, "Dropout rate of embeddings; in BERT, of both outputs of a layer too.", minimum=0,
+                             below=1)
+    attention_dropout: float = setting(0.1, "Dropout rate of attention probabilities; in ModernBERT, of the output of "
+                                       "attention too.", minimum=0, below=1)
     layer_norm_epsilon: float = setting(1e-12, "Added to the variance in layer norms.", above=0)
-    clamp_attention: bool = setting(False, "Clip attention scores to +-10,000 before masking, as the reference does.")
     boundary_features: int = setting(200, "Width of the boundary head's position embedding.", minimum=1)
 
+    @classmethod
+    def for_values(cls: type[M], values: Mapping[str, Any], path: str) -> tuple[type[M], Mapping[str, Any]]:
+        """The section of the architecture that is named.
+
+        Values that were made for another architecture are kept where they differ from its defaults.
+        """
+        name, allowed = values.get("architecture", cls.architecture), encoder_names()
+        require(name in allowed, f"{path}.architecture", name, f"allowed are {', '.join(map(repr, allowed))}")
+        section: Any = model_section(name)
+        known = {field.name for field in dataclasses.fields(section)}
+        if not values.keys() - known:
+            return section, values
+        for other in allowed:
+            before = to_dict(model_section(other)())
+            if not values.keys() - before.keys():
+                return section, {name: value for name, value in values.items()
+                                 if name == "architecture" or (value != before[name] and name in known)}
+        return section, values  # with an unknown field, which is reported where the values are read
+
     def config(self, vocab_size: int) -> ModelConfig:
-        """The config of the architecture. Fields that the architecture does not have are ignored."""
+        """The config of the architecture."""
         config = ARCHITECTURES.get(self.architecture)
         names = {field.name for field in dataclasses.fields(config)}
         fields = {name: value for name, value in to_dict(self).items()
                   if name in names and (value or name not in SHAPE)}
         return config.named(self.size, vocab_size=vocab_size, **fields)
+
+
+def own_fields(section: ModelSettings) -> list[dataclasses.Field]:
+    """The fields of a section `model` that only its architecture has."""
+    common = {field.name for field in dataclasses.fields(ModelSettings)}
+    return [field for field in dataclasses.fields(section) if field.name not in common]
+
+
+@functools.cache
+def model_section(architecture: str) -> type[ModelSettings]:
+    """Class of the section `model` of an architecture: its own fields, and its defaults of the common fields.
+
+    Raises UserError if there is no such architecture.
+    """
+    config = ARCHITECTURES.get(architecture)
+    defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name not in SHAPE}
+    hints = typing.get_type_hints(config) | typing.get_type_hints(ModelSettings)
+    common = [(field.name, dataclasses.field(default=(defaults | {"architecture": architecture}).get(
+        field.name, field.default), metadata=field.metadata)) for field in dataclasses.fields(ModelSettings)]
+    own = [(field.name, dataclasses.field(default=field.default, metadata=field.metadata))
+           for field in dataclasses.fields(config) if "help" in field.metadata]
+    return dataclasses.make_dataclass("ModelSection", [(name, hints[name], field) for name, field in common + own],
+                                      bases=(ModelSettings,), frozen=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +158,7 @@ class RunConfig(Settings):
                                         "trackers.", check=lambda path, names: _check_trackers(path, names))
     plugins: tuple[str, ...] = setting((), "Python modules that register tasks, masking schemes and so on; they are "
                                        "imported first.")
-    model: ModelSettings = setting(ModelSettings(), "Architecture of the encoder.")
+    model: ModelSettings = setting(model_section("bert")(), "Architecture of the encoder.")
     compute: ComputeConfig = setting(ComputeConfig(), "How the model is computed.")
     optimizer: OptimizerSettings = setting(OptimizerSettings(), "Optimizer.")
     schedule: ScheduleSettings = setting(ScheduleSettings(), "Learning rate over the run.")

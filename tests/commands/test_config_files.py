@@ -157,7 +157,7 @@ def test_wrong_overrides_are_one_line_errors(override, message):
     ("--config.data.vocab_size=0", "config.data.tokenizer='': set either data.tokenizer or data.vocab_size"),
     ("--config.train.duration=1.2.3 steps", "not a duration"),
     ("--config.seed=-1", "config.seed=-1: must be at least 0"),
-    ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and at most 1"),
+    ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and below 1"),
     ("--config.data.length=256", "config.data.length=256: must be at most model.max_positions=128"),
     ("--config.mesh.tensor=0", "config.mesh.tensor=0: must be at least 1"),
     ("--config.model.dropout=1.0", "config.model.dropout=1.0")])
@@ -310,7 +310,7 @@ def test_train_without_a_config_continues_with_the_stored_one(tmp_path, monkeypa
 
 def test_a_config_of_another_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "hidden_size": 768}')
-    with pytest.raises(UserError, match="config.json: config has no field 'architectures'"):
+    with pytest.raises(UserError, match="config.json: not the config of a run"):
         load_config(str(tmp_path / "config.json"))
 
 
@@ -329,3 +329,16 @@ def test_references_between_fields_follow_overrides(tmp_path):
                                         "config.evaluation.get_ref('every')\n    return config\n")
     config = load_config(str(tmp_path / "linked.py"), ["--config.evaluation.every=7 steps"])
     assert as_run_config(config).checkpoint.every == "7 steps"
+
+
+def test_an_architecture_has_its_own_fields_and_defaults():
+    """What the config file changes is kept where the architecture has the field."""
+    config = load_config("quickstart", ["--config.model.window=64", "--config.model.architecture=modernbert"])
+    model = as_run_config(config).model
+    assert (model.size, model.max_positions, model.window) == ("tiny", 128, 64)
+    assert (model.layer_norm_epsilon, model.dropout) == (1e-5, 0) and not hasattr(model, "token_types")
+    assert model.config(100).num_layers == 4 and model.config(100).window == 64
+    with pytest.raises(UserError, match="has no field 'token_types'"):
+        load_config("quickstart", ["--config.model.architecture=modernbert", "--config.model.token_types=1"])
+    with pytest.raises(UserError, match="config.model.architecture='modern': allowed are 'bert', 'modernbert'"):
+        load_config("quickstart", ["--config.model.architecture=modern"])

@@ -9,9 +9,11 @@ import pytest
 import spanbert_jax.docs
 from spanbert_jax import default_config
 from spanbert_jax.commands import main
+from spanbert_jax.common.settings import to_dict
 from spanbert_jax.docs.draw import IMAGES, PACKAGES
 from spanbert_jax.finetuning.config import default_task_config
 from spanbert_jax.tasks import TASKS
+from spanbert_jax.training.config import encoder_names, model_section
 from tests.docs.markdown import LANGUAGES, PAGES, anchors, blocks, inline_code, links, text_of
 from tests.runs import ROOT
 
@@ -66,8 +68,9 @@ def test_named_config_fields_exist(page):
 
 @functools.cache
 def _fields() -> set[str]:
-    """Names of all config fields, of pretraining and of every task."""
-    configs = [default_config(), *(default_task_config(name) for name in _task_names())]
+    """Names of all config fields, of pretraining, of every task and of every architecture."""
+    configs = [default_config(), *(default_task_config(name) for name in _task_names()),
+               *({"model": to_dict(model_section(name)())} for name in encoder_names())]
     return {f"{section}.{field}" for config in configs for section, values in config.items() if hasattr(values, "keys")
             for field in values}
 

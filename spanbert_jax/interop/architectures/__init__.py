@@ -56,7 +56,7 @@ class Conversion:
 
 _HERE = "spanbert_jax.interop.architectures"
 CONVERSIONS: Registry[Conversion] = Registry("architecture", "conversions", {
-    "bert": f"{_HERE}.bert:BERT", "gpt2": f"{_HERE}.gpt2:GPT2"})
+    "bert": f"{_HERE}.bert:BERT", "modernbert": f"{_HERE}.modernbert:MODERNBERT", "gpt2": f"{_HERE}.gpt2:GPT2"})
 
 
 def conversion_of(config: ModelConfig) -> Conversion:

@@ -15,6 +15,14 @@ from spanbert_jax.interop.naming import NamedTensors, Stored, TensorNames
 from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
 
 _LAYER = "bert.encoder.layer.{}."
+# The boundary head, of any architecture.
+BOUNDARY_MODULES = {
+    "boundary_head/place": "cls.pair_target_predictions.position_embeddings",
+    "boundary_head/first": "cls.pair_target_predictions.mlp_layer_norm.linear1",
+    "boundary_head/first_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm1",
+    "boundary_head/second": "cls.pair_target_predictions.mlp_layer_norm.linear2",
+    "boundary_head/second_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm2",
+    "boundary_head/output": "cls.pair_target_predictions"}
 _MODULES = {
     "encoder/embeddings/token": "bert.embeddings.word_embeddings",
     "encoder/embeddings/position": "bert.embeddings.position_embeddings",
@@ -38,12 +46,7 @@ _MODULES = {
     "masked_token_head/transform": "cls.predictions.transform.dense",
     "masked_token_head/norm": "cls.predictions.transform.LayerNorm",
     "masked_token_head/output": "cls.predictions",
-    "boundary_head/place": "cls.pair_target_predictions.position_embeddings",
-    "boundary_head/first": "cls.pair_target_predictions.mlp_layer_norm.linear1",
-    "boundary_head/first_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm1",
-    "boundary_head/second": "cls.pair_target_predictions.mlp_layer_norm.linear2",
-    "boundary_head/second_norm": "cls.pair_target_predictions.mlp_layer_norm.layer_norm2",
-    "boundary_head/output": "cls.pair_target_predictions",
+    **BOUNDARY_MODULES,
     "next_sentence_head": "cls.seq_relationship",
     "question_answering_head": "qa_outputs",
     "classification_head": "classifier",
@@ -86,11 +89,8 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
     Raises UserError if config and tensors contradict each other, or neither gives the number of attention heads.
     """
     has, shapes = tensors.shapes.__contains__, tensors.shapes
-    pretraining = PretrainingHeads(boundary=has(place := NAMES.tensor("boundary_head/place", "embedding")),
-                                   next_sentence=has(NAMES.tensor("next_sentence_head", "kernel")))
-    if pretraining.boundary:
-        positions, features = _shape(tensors, place)
-        pretraining = dataclasses.replace(pretraining, boundary_positions=positions, boundary_features=features)
+    pretraining = dataclasses.replace(boundary_heads(tensors, NAMES),
+                                      next_sentence=has(NAMES.tensor("next_sentence_head", "kernel")))
     classes = NAMES.tensor("classification_head", "kernel")
     labels: tuple[str, ...] = ()
     if has(classes):
@@ -98,6 +98,14 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
     problem_type = stored_problem_type(values, file)
     return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels, problem_type),
                        has(NAMES.tensor("pooler", "kernel")), pretraining)
+
+
+def boundary_heads(tensors: NamedTensors, names: TensorNames) -> PretrainingHeads:
+    """Returns pretraining heads with the boundary head that is stored, if there is one."""
+    if (place := names.tensor("boundary_head/place", "embedding")) not in tensors.shapes:
+        return PretrainingHeads(boundary=False)
+    positions, features = _shape(tensors, place)
+    return PretrainingHeads(boundary_positions=positions, boundary_features=features)
 
 
 def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None) -> BertConfig:

@@ -3,6 +3,7 @@
 The boundary head, for which transformers has no class, is in a separate file that transformers ignores.
 """
 import contextlib
+import inspect
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -38,8 +39,9 @@ _OUTPUTS = {"prediction_logits": "logits", "seq_relationship_logits": "next_sent
 def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
     """Writes the directory."""
     boundary_names = {name for leaf in layout.leaves(model) if leaf.module == "boundary_head" for name in leaf.names}
-    prefix = "" if model.head.name else conversion_of(model.config).names.prefix
-    tensors = {name.removeprefix(prefix): value for name, value in layout.tensors(model, params)}
+    conversion = conversion_of(model.config)
+    prefix = "" if model.head.name else conversion.names.prefix
+    tensors = {name.removeprefix(prefix): value for name, value in conversion.export(layout.tensors(model, params))}
     boundary = {name: tensors.pop(name) for name in boundary_names}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     if boundary:
@@ -116,12 +118,14 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     with quiet():
         torch_model, loading = architecture.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32,
-            **{"add_pooling_layer": POOLED in model.head.inputs} if model.head.name is None else {})
+            **{"add_pooling_layer": POOLED in model.head.inputs}
+            if "add_pooling_layer" in inspect.signature(architecture).parameters else {})
     if loading["missing_keys"]:
         raise ValueError(f"transformers misses {', '.join(sorted(loading['missing_keys'])[:3])}")
+    hidden: list[Any] = []
+    torch_model.base_model.register_forward_hook(lambda module, inputs, outputs: hidden.append(outputs[0]))
+    names = [name for name in inputs if name != "token_type_ids" or model.config.token_types]
     with torch.no_grad():
-        outputs = torch_model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items()},
-                                 output_hidden_states=True)
-    values = {_OUTPUTS.get(name, name): value.numpy() for name, value in outputs.items()
-              if name != "hidden_states" and value is not None}
-    return values | {"last_hidden_state": outputs.hidden_states[-1].numpy()}
+        outputs = torch_model.eval()(**{name: torch.from_numpy(inputs[name]) for name in names})
+    values = {_OUTPUTS.get(name, name): value.numpy() for name, value in outputs.items() if value is not None}
+    return values | {"last_hidden_state": hidden[0].numpy()}

@@ -8,4 +8,5 @@ from spanbert_jax.model.config import ModelConfig
 
 _HERE = "spanbert_jax.model.architectures"
 ARCHITECTURES: Registry[type[ModelConfig]] = Registry("architecture", "architectures", {
-    "bert": f"{_HERE}.bert:BertConfig", "gpt2": f"{_HERE}.gpt2:Gpt2Config"})
+    "bert": f"{_HERE}.bert:BertConfig", "modernbert": f"{_HERE}.modernbert:ModernBertConfig",
+    "gpt2": f"{_HERE}.gpt2:Gpt2Config"})

@@ -9,6 +9,7 @@ import flax.linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Integer, UInt32
 
+from spanbert_jax.common.settings import setting
 from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
@@ -26,8 +27,10 @@ class BertConfig(ModelConfig):
         for name, layers, heads in (("tiny", 2, 2), ("mini", 4, 4), ("small", 4, 8), ("medium", 8, 8),
                                     ("base", 12, 12), ("large", 24, 16))}
 
-    token_types: int = 2
-    clamp_attention: bool = False  # clip scores to +-10,000 before masking, as the reference does for its large model
+    token_types: int = setting(2, "Rows of the token type embedding; with one, both texts of a pair have it, as in "
+                               "RoBERTa.", minimum=1)
+    clamp_attention: bool = setting(False, "Clip attention scores to +-10,000 before masking, as the reference does "
+                                    "for its large model.", overridable=True)
 
     @property
     def attention_spec(self) -> AttentionSpec:

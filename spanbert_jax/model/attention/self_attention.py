@@ -1,4 +1,5 @@
 """Multi-head self-attention."""
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,30 +19,40 @@ class SelfAttention(nn.Module):
     """Scaled dot-product attention over N heads, with its output projection. [B, S, D] -> [B, S, D]."""
     config: ModelConfig
     compute: ComputeConfig
+    use_bias: bool = True  # of the four projections
+    window: int = 0  # see `AttentionSpec.window`
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"], segments: Integer[Array, "B S"],
-                 seed: UInt32[Array, " 2"] | None) -> Float[Array, "B S D"]:
-        """Attention inside segments, 0 for padding. `seed` is the dropout seed; None without dropout."""
+    def __call__(self, x: Float[Array, "B S D"], segments: Integer[Array, "B S"], seed: UInt32[Array, " 2"] | None,
+                 rotary: tuple[jax.Array, jax.Array] | None = None) -> Float[Array, "B S D"]:
+        """Attention inside segments, 0 for padding.
+
+        Args:
+          seed: dropout seed; None without dropout.
+          rotary: see `AttentionInputs.rotary`.
+        """
         config, compute = self.config, self.compute
         backend = get_backend(compute.attention)
-        parameters = [Dense(config, compute, config.width, ("embed", "heads"), name=name).parameters(x.shape[-1])
-                      for name in ("query", "key", "value")]
+        make = functools.partial(Dense, config, compute, config.width, use_bias=self.use_bias)
+        parameters = [make(("embed", "heads"), name=name).parameters(x.shape[-1]) for name in ("query", "key", "value")]
         # One product with joined kernels fills a matrix unit better than three narrow ones.
-        kernels, biases = (backend.arrange(parts) for parts in zip(*parameters))
+        kernels = backend.arrange([kernel for kernel, _ in parameters])
+        present = [bias for _, bias in parameters if bias is not None]
+        biases = backend.arrange(present) if present else (None,) * len(kernels)
 
-        def project(kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        def project(kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
             flat = checkpoint_name(dense(compute, x, kernel, bias), "projections")
             return nn.with_logical_constraint(flat, ("batch", "sequence", "heads"))
 
         seeds = None if seed is None else split_seed(seed, (x.shape[0], config.num_heads))
-        inputs = AttentionInputs(tuple(map(project, kernels, biases)), segments, seeds)
+        inputs = AttentionInputs(tuple(map(project, kernels, biases)), segments, seeds, rotary)
+        spec = config.attention_spec._replace(window=self.window)
 
         def attend(inputs: AttentionInputs) -> jax.Array:
-            return backend.attend(inputs, config.attention_spec)
+            return backend.attend(inputs, spec)
 
         context = _on_each_device(attend, inputs) if backend.needs_shard_map else attend(inputs)
-        return Dense(config, compute, config.width, ("heads", "embed"), name="output")(context)
+        return make(("heads", "embed"), residual=True, name="output")(context)
 
 
 def _on_each_device(attend: Callable[[AttentionInputs], jax.Array], inputs: AttentionInputs) -> jax.Array:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Float32, Integer, UInt32
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop
-from spanbert_jax.model.layers import Dense, Embed
+from spanbert_jax.model.functions import gelu
+from spanbert_jax.model.layers import Dense, Embed, LayerNorm
 
 POOLED, TOKEN_EMBEDDING, BOUNDARIES = "pooled", "token_embedding", "boundaries"
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")
@@ -105,12 +106,13 @@ class ClassificationHead(Head):
     problem_type: str | None = None
 
     def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
-        return {"classification_head": classifier(config, compute, len(self.labels))}
+        transform = {} if POOLED in self.inputs else position_transform(config, compute)
+        return transform | {"classification_head": classifier(config, compute, len(self.labels))}
 
     def __call__(self, model: nn.Module, hidden: jax.Array, pooled: jax.Array | None,
                  seed: jax.Array | None) -> dict[str, jax.Array]:
-        x = hidden if pooled is None else pooled
-        return {"logits": model.classification_head(drop(x, seed, model.config.dropout))}
+        x = transformed(model, hidden) if pooled is None else pooled
+        return {"logits": model.classification_head(drop(x, seed, model.config.head_dropout))}
 
 
 _HERE = "spanbert_jax.model.heads"
@@ -160,10 +162,40 @@ class TiedOutput(nn.Module):
         return mask_padding(self.config, logits)
 
 
-def pool(layer: Dense, hidden: Float[Array, "B S D"],
-         first: Integer[Array, "B K"] | None = None) -> Float[Array, "B *K D"]:
-    """BERT's pooler: vectors [B, D] of the first positions, or [B, K, D] of the positions `first` where texts start."""
-    return jnp.tanh(layer(hidden[:, 0] if first is None else gather(hidden, first)))
+class Pooler(Dense):
+    """BERT's pooler: a projection of the first position of a text, with a hyperbolic tangent."""
+
+    def __call__(self, hidden: Float[Array, "B S D"],  # type: ignore[override]  # it reads more than a `Dense`
+                 segments: Integer[Array, "B S"], first: Integer[Array, "B K"] | None = None) -> Float[Array, "B *K D"]:
+        """Vectors [B, D] of rows, or [B, K, D] of the K texts in each.
+
+        Args:
+          segments: 0 for padding; k + 1 in text k.
+          first: where the texts of a row start; None for rows of one text.
+        """
+        return jnp.tanh(super().__call__(hidden[:, 0] if first is None else gather(hidden, first)))
+
+
+def make_pooler(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
+    """The pooler of an architecture, called as `Pooler`."""
+    return config.make_pooler(compute) or Pooler(config, compute, config.width, ("embed", None))
+
+
+def transform(config: ModelConfig, compute: ComputeConfig, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Projection, GELU and layer norm before an output. Call it in the `nn.compact` method of the owning module."""
+    x = Dense(config, compute, config.width, ("embed", None), True, config.head_bias, name="transform")(x)
+    return LayerNorm(config, compute, config.norm_bias, name="norm")(gelu(x))
+
+
+def position_transform(config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
+    """The module before a classifier of positions, by name; none for architectures without."""
+    module = config.make_position_transform(compute)
+    return {} if module is None else {"prediction_head": module}
+
+
+def transformed(model: nn.Module, hidden: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    """Hidden states as a classifier of positions reads them, by the module of `position_transform`."""
+    return model.prediction_head(hidden) if hasattr(model, "prediction_head") else hidden
 
 
 def classifier(config: ModelConfig, compute: ComputeConfig, classes: int) -> Dense:

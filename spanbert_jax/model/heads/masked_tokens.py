@@ -4,9 +4,8 @@ import jax
 from jaxtyping import Array, Float, Float32
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.functions import gelu
-from spanbert_jax.model.heads import TOKEN_EMBEDDING, Head, TiedOutput
-from spanbert_jax.model.layers import Dense, Embed, LayerNorm
+from spanbert_jax.model.heads import TOKEN_EMBEDDING, Head, TiedOutput, transform
+from spanbert_jax.model.layers import Embed
 
 
 class MaskedTokenHead(nn.Module):
@@ -17,9 +16,8 @@ class MaskedTokenHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B M D"], embedding: Embed) -> Float32[Array, "B M V"]:
         """Logits over the padded vocabulary."""
-        config, compute = self.config, self.compute
-        x = gelu(Dense(config, compute, config.width, ("embed", None), activated=True, name="transform")(x))
-        return TiedOutput(config, name="output")(LayerNorm(config, compute, name="norm")(x), embedding)
+        x = transform(self.config, self.compute, x)
+        return TiedOutput(self.config, name="output")(x, embedding)
 
 
 class MaskedLm(Head):

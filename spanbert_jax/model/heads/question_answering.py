@@ -3,7 +3,7 @@ import flax.linen as nn
 import jax
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
-from spanbert_jax.model.heads import Head, classifier
+from spanbert_jax.model.heads import Head, classifier, position_transform, transformed
 
 
 class QuestionAnswering(Head):
@@ -13,9 +13,9 @@ class QuestionAnswering(Head):
     outputs = ("start_logits", "end_logits")
 
     def modules(self, config: ModelConfig, compute: ComputeConfig) -> dict[str, nn.Module]:
-        return {"question_answering_head": classifier(config, compute, 2)}
+        return position_transform(config, compute) | {"question_answering_head": classifier(config, compute, 2)}
 
     def __call__(self, model: nn.Module, hidden: jax.Array, pooled: jax.Array | None,
                  seed: jax.Array | None) -> dict[str, jax.Array]:
-        logits = model.question_answering_head(hidden)
+        logits = model.question_answering_head(transformed(model, hidden))
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}

@@ -1,0 +1,155 @@
+"""ModernBERT of transformers: equal outputs and gradients for odd networks, in both directions, and both configs."""
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import spanbert_jax
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop import layout
+from spanbert_jax.interop.architectures.modernbert import MODERNBERT, layer_types
+from spanbert_jax.interop.exporting import export
+from spanbert_jax.model import ComputeConfig, EncoderModel, PretrainingHeads, make_head
+from spanbert_jax.model.architectures.modernbert import ModernBertConfig
+from tests.interop.networks import LABELS, assert_same
+
+HEADS = tuple(MODERNBERT.classes)
+# Odd networks: (head, length of rows, fields of transformers' config).
+ODD = {
+    "one layer": (None, 5, dict(num_hidden_layers=1)),
+    "window as long as the row": ("masked_lm", 16, dict(local_attention=32)),
+    "row one longer than half the window": ("masked_lm", 17, dict(local_attention=32)),
+    "odd window": ("masked_lm", 33, dict(local_attention=7)),
+    "all global": ("token_classification", 20, dict(global_attn_every_n_layers=1)),
+    "all local but the first": ("question_answering", 40, dict(global_attn_every_n_layers=9)),
+    "mean pooling": ("sequence_classification", 40, dict(classifier_pooling="mean")),
+    "all biases": ("sequence_classification", 30, dict(norm_bias=True, attention_bias=True, mlp_bias=True,
+                                                       classifier_bias=True)),
+    "other bases": ("masked_lm", 40, dict(global_rope_theta=700.0, local_rope_theta=50.0)),
+    "wide heads": ("question_answering", 40, dict(num_attention_heads=1)),
+    "no bias of the output": ("masked_lm", 9, dict(decoder_bias=False, norm_eps=1e-3)),
+    "every second global": ("token_classification", 21, dict(global_attn_every_n_layers=2, num_hidden_layers=6)),
+}
+
+
+def network(head, **fields):
+    """A random network of transformers whose parameters are all different."""
+    torch.manual_seed(0)
+    labels = dict(id2label=dict(enumerate(LABELS))) if "classification" in (head or "") else {}
+    config = transformers.ModernBertConfig(**dict(
+        vocab_size=61, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24,
+        max_position_embeddings=64, local_attention=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1,
+        sep_token_id=2, reference_compile=False, attn_implementation="eager") | labels | fields)
+    made = getattr(transformers, MODERNBERT.classes[head])(config).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(0, 0.2)
+    return made
+
+
+def batch(length):
+    random = np.random.default_rng(0)
+    # Not id 0, padding, whose row of the embedding transformers does not train.
+    mask = np.arange(length) < np.array([[length], [max(1, length - 3)], [max(1, length // 2)]])
+    return {"input_ids": random.integers(1, 61, (3, length)), "attention_mask": mask.astype(np.int64)}
+
+
+def outputs_of(made, inputs):
+    """Logits, or hidden states of a network without head, of transformers."""
+    outputs = made(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    return {name: value for name, value in outputs.items() if value is not None}
+
+
+def real(value, mask):
+    """Outputs without those at padding."""
+    return value * mask.reshape(*mask.shape, *[1] * (value.ndim - 2)) if value.shape[:2] == mask.shape else value
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_networks_of_transformers(name, tmp_path):
+    head, length, fields = ODD[name]
+    made, inputs = network(head, **fields), batch(length)
+    made.save_pretrained(tmp_path / "theirs")
+    model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
+    mask = inputs["attention_mask"]
+
+    def ours(params):
+        found = model.apply({"params": params}, **inputs)
+        values = {key: value for key, value in found._asdict().items() if value is not None}
+        return sum((real(values[key], mask) ** 2).sum() for key in expected), values
+
+    expected = outputs_of(made, inputs)
+    (_, values), gradients = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
+    for key, value in expected.items():
+        np.testing.assert_allclose(real(values[key], mask), real(value.detach().numpy(), mask), atol=2e-5, rtol=2e-5)
+
+    sum((real(value, torch.from_numpy(mask)) ** 2).sum() for value in expected.values()).backward()
+    tensors = dict(MODERNBERT.export(layout.tensors(model, gradients)))
+    for tensor, parameter in made.named_parameters():
+        gradient, found = parameter.grad.numpy(), tensors[tensor if head else f"model.{tensor}"]
+        scale = max(1, np.abs(gradient).max())
+        np.testing.assert_allclose(found / scale, gradient / scale, atol=1e-4, err_msg=tensor)
+
+    spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
+    again, loading = type(made).from_pretrained(tmp_path / "ours", output_loading_info=True, reference_compile=False)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    for tensor, value in made.state_dict().items():
+        assert torch.equal(value, again.state_dict()[tensor]), tensor
+
+
+@pytest.mark.parametrize("head", [*HEADS, "pretraining"])
+def test_export_of_a_model_of_this_package(head, tmp_path):
+    config = ModernBertConfig(vocab_size=77, num_layers=5, width=24, num_heads=2, feed_forward=20, max_positions=40,
+                              window=6, pooling="mean", head_bias=True, global_every=2)
+    made = PretrainingHeads() if head == "pretraining" else make_head(head, LABELS)
+    model = EncoderModel(config, made, ComputeConfig(dtype="float32"))
+    random = np.random.default_rng(1)
+    params = layout.build(model, lambda leaf: np.where(
+        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
+        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
+    params["encoder"]["layers"]["attention_norm"]["scale"][0] = 1  # it has no effect and is not exported
+    comparison = export(model, params, tmp_path / "ours", "huggingface")  # compares with transformers
+    assert comparison.difference < 2e-5
+    again, same = spanbert_jax.from_pretrained(tmp_path / "ours", head)
+    assert again == model
+    assert_same(params, same)
+
+
+def test_configs_of_transformers_5_are_read(tmp_path):
+    made = network("masked_lm", global_rope_theta=700.0, local_rope_theta=50.0, global_attn_every_n_layers=2)
+    made.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for name in ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"):
+        del values[name]
+    # As transformers 5.24 writes them.
+    values["layer_types"] = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    values["rope_parameters"] = {"full_attention": {"rope_type": "default", "rope_theta": 700.0},
+                                 "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = spanbert_jax.from_pretrained(tmp_path, "masked_lm")[0].config
+    assert (config.global_every, config.global_rotary_base, config.local_rotary_base) == (2, 700.0, 50.0)
+    written = MODERNBERT.to_values(config)
+    assert written["layer_types"] == values["layer_types"] and written["rope_parameters"] == values["rope_parameters"]
+
+
+@pytest.mark.parametrize("changes, said", [
+    (dict(layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"]), "layer_types"),
+    (dict(rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}), "rope_type is 'yarn'"),
+    (dict(hidden_activation="relu"), "hidden_activation"), (dict(num_hidden_layers=9), "num_hidden_layers is 9"),
+    (dict(num_attention_heads=32), "num_attention_heads"), (dict(classifier_pooling="max"), "classifier_pooling"),
+    (dict(norm_bias="no"), "norm_bias")])
+def test_configs_that_cannot_be_read(changes, said, tmp_path):
+    network(None).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | changes))
+    with pytest.raises(UserError, match=said):
+        spanbert_jax.from_pretrained(tmp_path)
+
+
+def test_layer_types_are_those_of_the_published_model():
+    kinds = layer_types(22, 3)
+    assert len(kinds) == 22 and [layer for layer, kind in enumerate(kinds) if kind == "full_attention"] == [
+        0, 3, 6, 9, 12, 15, 18, 21]
