@@ -108,6 +108,8 @@ def test_compression_is_detected_by_content(compress, tmp_path):
     with pytest.raises(UserError, match="broken compressed data"):
         read(path, "documents")
     assert read(write(tmp_path, compress(b"")), "documents")[1].counts == {"empty files": 1}
+    with pytest.raises(UserError, match="data that is compressed twice"):
+        read(write(tmp_path, compress(gzip.compress(b"A text.\n"))), "documents")
 
 
 def archive(kind):
@@ -214,6 +216,7 @@ def test_invalid_bytes_anywhere_are_counted_or_refused(format, begin, line, numb
 def test_files_with_single_carriage_returns_are_counted_once(tmp_path):
     for end, count in (("\n", 0), ("\r\n", 0), ("\r", 1), ("\r\r\n", 1)):
         for format, text in (("documents", "a#b#"), ("blank-lines", "a##b#"), ("csv", "text#a#b#"),
+                             ("jsonl", '{"text": "a"}#{"text": "b"}#'),
                              ("wikiextractor", "<doc id='1'>#a#b#</doc>#")):
             found, issues = read(write(tmp_path, text.replace("#", end)), format)
             assert [word for document in found for word in document.text.split()] == ["a", "b"]
@@ -241,6 +244,11 @@ def test_markup_is_refused_unless_asked_for(tmp_path):
         with pytest.raises(UserError, match=f"^{path}: HTML or XML; extract its text"):
             resolve_sources([str(path)], "auto")
         assert [document.text for document in read(path, "documents")[0]] == [text]
+    for name in ("a.html", "a.XML", "a.svg.gz"):
+        with pytest.raises(UserError, match=f"{name}: HTML or XML"):
+            resolve_sources([str(write(tmp_path, "<a><b>One</b></a>", name))], "auto")
+    assert [file.format for file in resolve_sources([str(write(tmp_path, "<doc id='1'>\n", "a.xml"))], "auto")] == [
+        "wikiextractor"]
     for text in ("<3 is a heart", "<pleased> she said", "<!-- a note -->\n# Title", "<b> and <div> are elements"):
         assert [file.format for file in resolve_sources([str(write(tmp_path, text))], "auto")] == ["documents"]
     with pytest.raises(UserError, match=":3: 'loose' is outside of <doc ...> and </doc>"):

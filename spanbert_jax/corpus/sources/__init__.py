@@ -27,6 +27,7 @@ _MARKUP = re.compile(
     r"(?:<!--(?>.*?-->)\s*)*+<(?:!doctype|\?xml|mediawiki|html|head|title|meta|link|script|style|body|div|p|h[1-6]"
     r"|table|ul|ol|dl|section|article|main|header|footer|nav|aside|form|figure|iframe|svg|math|rss|feed)\b",
     re.IGNORECASE | re.DOTALL)
+_MARKUP_ENDINGS = (".html", ".htm", ".xhtml", ".xml", ".svg")  # of files that are markup if their first character is <
 
 
 def file_formats() -> tuple[str, ...]:
@@ -108,8 +109,9 @@ def _detect_format(path: str, formats: Mapping[str, CorpusFormat]) -> str:
     if found := next((other for other, format in formats.items() if name.endswith(format.suffixes)), None):
         return found
     start = first_characters(path)
-    if _MARKUP.match(start):
+    if found := next((other for other, format in formats.items() if format.start and format.start.match(start)), None):
+        return found
+    if _MARKUP.match(start) or (start.startswith("<") and name.endswith(_MARKUP_ENDINGS)):
         raise UserError(f"{path}: HTML or XML; extract its text (of a Wikipedia dump with WikiExtractor), leave it "
                         "out, or read the markup as text with --format documents")
-    by_start = (other for other, format in formats.items() if format.start and format.start.match(start))
-    return next(by_start, "documents")
+    return "documents"

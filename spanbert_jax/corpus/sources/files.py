@@ -29,6 +29,7 @@ _OTHER_KINDS = {start: (kind, remedy) for start, kind, remedy in (
     (b"\xff\xfe\0\0", "text in UTF-32", _TO_UTF8.format("UTF-32")),
     (codecs.BOM_UTF16_LE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
     (codecs.BOM_UTF16_BE, "text in UTF-16", _TO_UTF8.format("UTF-16")),
+    (b"\x1f\x8b", "data that is compressed twice", "decompress it: gzip -d FILE"),
     (b"\x28\xb5\x2f\xfd", "zstd data", "decompress it: zstd -d FILE"),
     (b"\x04\x22\x4d\x18", "lz4 data", "decompress it: lz4 -d FILE"),
     (b"PK\x03\x04", "a zip archive (.zip, .docx, .xlsx, .epub)", _UNPACK), (b"PK\x05\x06", "a zip archive", _UNPACK),
@@ -148,7 +149,8 @@ class Decoder:
             self._bytes += len(data) - (0 if self._invalid else error.start)
             self._count_invalid(text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
         else:
-            self._bytes += len(data) if self._invalid else 0
+            if self._invalid:
+                self._bytes += len(data)
         if "\r" in text:
             text = self._without_returns(text)
         self._line += text.count("\n")
@@ -173,7 +175,11 @@ def text_lines(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterat
     """Yields the lines of an open file with their line ends as `\\n`."""
     decode = Decoder(path, issues)
     for data in stream:
-        yield from io.StringIO(decode(data))  # several lines if they end with carriage returns only
+        text = decode(data)
+        if text.find("\n", 0, -1) < 0:
+            yield text
+        else:  # its lines end with carriage returns only
+            yield from io.StringIO(text)
 
 
 def text_blocks(path: str, issues: DataIssues) -> Iterator[str]:

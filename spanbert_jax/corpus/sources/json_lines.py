@@ -8,26 +8,26 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
-from spanbert_jax.corpus.sources.files import Decoder, open_file
+from spanbert_jax.corpus.sources.files import open_file, text_lines
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:
     with open_file(file.path, issues) as stream:
-        decode, number, data = Decoder(file.path, issues), 0, b"\n"
-        for number, data in enumerate(stream, 1):
-            if data.isspace():
+        number, line = 0, "\n"
+        for number, line in enumerate(text_lines(stream, file.path, issues), 1):
+            if line.isspace():
                 continue
             place = f"{file.name or file.path}:{number}"
-            record = parse_json_line(decode(data, number), place)
+            record = parse_json_line(line, place)
             text = fields.text_of(record, place, issues)
             if text is None:
                 continue
             text = replace_surrogates(text, place, issues)
             units = () if fields.annotations is None else _units(record, fields.annotations, len(text), place)
             yield from split_document(Document(text, file.name or file.path, number, units), issues)
-        if not data.endswith(b"\n"):
+        if not line.endswith("\n"):
             issues.add("files without a last newline", file.path)
         if not number:
             issues.add("empty files", file.path)

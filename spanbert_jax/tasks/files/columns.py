@@ -86,6 +86,9 @@ def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels:
                 yield sentence
             else:
                 issues.add("sentences without words, left out", location)
+    elif reading.without_compression(path).lower().endswith(".csv"):
+        raise UserError(f"{path}: a table of CSV, which is not read; give a word with its tag per line, with a tab or "
+                        'spaces between them, or JSON lines such as {"text": "..."}')
     else:
         yield from _of_columns(path, columns, issues, with_labels)
 

@@ -57,6 +57,13 @@ def test_words_may_contain_spaces_with_tabs(write):
     assert sentence.words == ("New York", "\xa0")
 
 
+def test_csv_is_refused(write):
+    for with_labels in (True, False):
+        with pytest.raises(UserError, match="train.CSV.gz: a table of CSV, which is not read"):
+            read(write("train.CSV.gz", "word,tag\nAnn,B-PER\n"), with_labels)
+    assert len(read(write("train.csv", lines({"tokens": ["Ann"], "tags": ["B-PER"]})))[0]) == 1
+
+
 def test_documents(write):
     path = write("train.txt", "a O\n\n-DOCSTART- -X- O O\n\nb O\n\nc O\n-DOCSTART- O\nd O\n")
     sentences, _ = read(path)

@@ -109,6 +109,10 @@ def test_json_is_told_by_its_first_characters(name, file, tmp_path):
             assert [getattr(example, field) for example in examples] == ["A b.", "A b."]
     path.write_text(" [\n]\n")
     assert not list(task.read(str(path), DataIssues(), with_labels=False))
+    for texts in (["x"], ["x", 'a "y"'], ["\\"]):
+        path.write_text(json.dumps(texts))
+        with pytest.raises(UserError, match=f"{file}: record 1 is .*; it must be an object"):
+            list(task.read(str(path), DataIssues(), with_labels=False))
     path.write_text(json.dumps([record, "x"]))
     with pytest.raises(UserError, match=f"{file}: record 2 is 'x'; it must be an object"):
         list(task.read(str(path), DataIssues(), with_labels=False))
