@@ -262,7 +262,7 @@ def test_json_without_an_ending_is_no_prose(tmp_path):
         file, = resolve_sources([str(write(tmp_path, text, "dump"))], "auto")
         with pytest.raises(UserError, match="dump:1: .*each line must be one JSON object"):
             read(file.path, file.format)
-    for text in ("[1] A note.", "[[A link]] and more.", "{A} and {B}."):
+    for text in ("[1] A note.", "[[A link]] and more.", "{A} and {B}.", '{ "A" and so on }'):
         assert [file.format for file in resolve_sources([str(write(tmp_path, text))], "auto")] == ["documents"]
 
 

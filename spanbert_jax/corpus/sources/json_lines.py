@@ -69,4 +69,5 @@ def _units(record: dict[str, Any], field: str, length: int, place: str) -> tuple
     return tuple(kept)
 
 
-JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"), start=re.compile(r'(?:\[\s*)?\{\s*"'))
+JSON_LINES = CorpusFormat(_read, (".jsonl", ".jsonlines", ".ndjson", ".json"),
+                          start=re.compile(r'(?:\[\s*)?\{\s*"[^"\n]*"\s*:'))

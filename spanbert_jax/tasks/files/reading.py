@@ -21,8 +21,9 @@ from spanbert_jax.corpus.sources.python_prose import PYTHON
 from spanbert_jax.corpus.sources.tables import RowCheck, table_rows
 
 _JSON_ENDINGS = (".jsonl", ".jsonlines", ".ndjson", ".json")
+_STRING = r'"(?:[^"\\\n]|\\.)*+"\s*'
 # Objects, or an array of objects or texts, or one without entries.
-_JSON_START = re.compile(r'\[?\s*\{\s*["}]|\[\s*"(?:[^"\\\n]|\\.)*+"\s*[],]|\[\s*\]\s*$')
+_JSON_START = re.compile(rf"\[?\s*\{{\s*(?:{_STRING}:|\}})|\[\s*{_STRING}[],]|\[\s*\]\s*$")
 _MAX_DEPTH = 64  # of nested JSON
 _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}  # of labels
 _BOOLEANS = {"false": 0, "true": 1}  # as numbers of classes

@@ -57,6 +57,13 @@ def test_words_may_contain_spaces_with_tabs(write):
     assert sentence.words == ("New York", "\xa0")
 
 
+@pytest.mark.parametrize("words", [("{", '"', "Ann"), ("[", '"', "Ann"), ("[", "]", "Ann"), ("[", "{", "Ann")])
+def test_words_that_json_begins_with_are_words(words, write):
+    for end in ("\n", " O\n"):
+        (sentence,), _ = read(write("words", "".join(f"{word}{end}" for word in words)), with_labels=False)
+        assert sentence.words == words
+
+
 def test_csv_is_refused(write):
     for with_labels in (True, False):
         with pytest.raises(UserError, match="train.CSV.gz: a table of CSV, which is not read"):
