@@ -147,7 +147,8 @@ def probe(model: EncoderModel, rows: int = 3, length: int = 24) -> dict[str, np.
     length = min(length, model.config.max_positions)
     random, column = np.random.default_rng(0), np.arange(length)
     ends = np.linspace(length, max(1, length // 3), rows).astype(int)[:, None]
-    return {"input_ids": random.integers(0, model.config.vocab_size, (rows, length)),
+    # Not the first ids, one of which is padding: RoBERTa of transformers counts positions without it.
+    return {"input_ids": random.integers(min(5, model.config.vocab_size - 1), model.config.vocab_size, (rows, length)),
             "attention_mask": (column < ends).astype(np.int64),
             "token_type_ids": (column >= ends // 2) % max(1, model.config.token_types) * np.ones((rows, 1), np.int64)}
 

@@ -49,6 +49,7 @@ class Stored:
     name: str  # its name in the file
     part: tuple[int, int] | None = None  # (index, count) of a part of fused tensors, on the leading axis, if any
     transposed: bool = False  # whether it is stored transposed, [in, out]
+    skipped: int = 0  # rows at its start that the model does not have
 
     def __str__(self) -> str:
         return f"{self.file.path}: {self.name}"
@@ -58,6 +59,7 @@ class Stored:
         """Shape of the tensor or its part. Raises UserError if it cannot be divided."""
         shape = tuple(self.file.shapes[self.name])
         shape = shape[::-1] if self.transposed else shape
+        shape = (shape[0] - self.skipped, *shape[1:]) if self.skipped else shape
         if self.part is None:
             return shape
         count = self.part[1]
@@ -70,6 +72,7 @@ class Stored:
         """The tensor, or its part, in the dtype that it is stored in."""
         value = self.file.read(self.name)
         value = value.T if self.transposed else value
+        value = value[self.skipped:] if self.skipped else value
         return value if self.part is None else np.split(value, self.part[1])[self.part[0]]
 
 

@@ -100,10 +100,10 @@ def test_odd_networks_of_transformers(name, tmp_path):
         assert torch.equal(value, again.state_dict()[tensor]), tensor
 
 
-@pytest.mark.parametrize("head", [*HEADS, "pretraining"])
-def test_export_of_a_model_of_this_package(head, tmp_path):
+def random_model(head, **fields):
+    """A model of this package, and parameters that are all different."""
     config = ModernBertConfig(vocab_size=77, num_layers=5, width=24, num_heads=2, feed_forward=20, max_positions=40,
-                              window=6, pooling="mean", head_bias=True, global_every=2)
+                              window=6, head_bias=True, global_every=2, **fields)
     made = PretrainingHeads() if head == "pretraining" else make_head(head, LABELS)
     model = EncoderModel(config, made, ComputeConfig(dtype="float32"))
     random = np.random.default_rng(1)
@@ -111,6 +111,12 @@ def test_export_of_a_model_of_this_package(head, tmp_path):
         (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
         random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
     params["encoder"]["layers"]["attention_norm"]["scale"][0] = 1  # it has no effect and is not exported
+    return model, params
+
+
+@pytest.mark.parametrize("head", [*HEADS, "pretraining"])
+def test_export_of_a_model_of_this_package(head, tmp_path):
+    model, params = random_model(head, pooling="mean")
     comparison = export(model, params, tmp_path / "ours", "huggingface")  # compares with transformers
     assert comparison.difference < 2e-5
     again, same = spanbert_jax.from_pretrained(tmp_path / "ours", head)
@@ -153,3 +159,13 @@ def test_layer_types_are_those_of_the_published_model():
     kinds = layer_types(22, 3)
     assert len(kinds) == 22 and [layer for layer, kind in enumerate(kinds) if kind == "full_attention"] == [
         0, 3, 6, 9, 12, 15, 18, 21]
+
+
+@pytest.mark.parametrize("head", [*HEADS, "pretraining"])
+def test_onnx_and_stablehlo(head, tmp_path):
+    """The export compares itself with the model."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    model, params = random_model(head, pooling="mean" if head == "sequence_classification" else "cls")
+    for format in ("onnx", "stablehlo"):
+        comparison = export(model, params, tmp_path / format, format)
+        assert comparison.difference < comparison.allowed

@@ -56,7 +56,8 @@ class Conversion:
 
 _HERE = "spanbert_jax.interop.architectures"
 CONVERSIONS: Registry[Conversion] = Registry("architecture", "conversions", {
-    "bert": f"{_HERE}.bert:BERT", "modernbert": f"{_HERE}.modernbert:MODERNBERT", "gpt2": f"{_HERE}.gpt2:GPT2"})
+    "bert": f"{_HERE}.bert:BERT", "modernbert": f"{_HERE}.modernbert:MODERNBERT", "roberta": f"{_HERE}.roberta:ROBERTA",
+    "xlm-roberta": f"{_HERE}.roberta:XLM_ROBERTA", "gpt2": f"{_HERE}.gpt2:GPT2"})
 
 
 def conversion_of(config: ModelConfig) -> Conversion:

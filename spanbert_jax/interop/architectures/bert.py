@@ -5,7 +5,7 @@ Files may have other prefixes, the old names of layer norm, or fused projections
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
@@ -180,9 +180,13 @@ def to_values(config: BertConfig) -> dict[str, Any]:
             "pad_token_id": 0}
 
 
-def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
-    """Returns stored tensors by `NAMES`; others keep theirs. Raises UserError for other models and duplicate names."""
-    root = _root(path, [tensor.name for tensor in stored])
+def rename(path: pathlib.Path, stored: Sequence[Stored],
+           translate: Callable[[str], str] = lambda name: name) -> dict[str, Stored]:
+    """Returns stored tensors by `NAMES`; others keep theirs. Raises UserError for other models and duplicate names.
+
+    `translate` gives BERT's name for a name in the files.
+    """
+    root = _root(path, [translate(tensor.name) for tensor in stored])
     outer = root.removesuffix(NAMES.prefix)
     entries: dict[str, Stored] = {}
 
@@ -192,7 +196,7 @@ def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
         entries[name] = tensor
 
     for tensor in stored:
-        name = _rename(tensor.name, root, outer)
+        name = _rename(translate(tensor.name), root, outer)
         if fused := _FUSED.fullmatch(name):
             for third, part in enumerate(_FUSED_PARTS):
                 add(f"{fused[1]}.{part}.{fused[2]}", dataclasses.replace(tensor, part=(third, len(_FUSED_PARTS))))

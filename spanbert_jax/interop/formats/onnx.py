@@ -32,4 +32,5 @@ def run(folder: pathlib.Path, model: EncoderModel, inputs: Mapping[str, np.ndarr
     import onnxruntime
     session = onnxruntime.InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {name: value.astype(np.int64) for name, value in inputs.items()})))
+    given = {each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}
+    return dict(zip(names, session.run(names, given)))

@@ -9,4 +9,5 @@ from spanbert_jax.model.config import ModelConfig
 _HERE = "spanbert_jax.model.architectures"
 ARCHITECTURES: Registry[type[ModelConfig]] = Registry("architecture", "architectures", {
     "bert": f"{_HERE}.bert:BertConfig", "modernbert": f"{_HERE}.modernbert:ModernBertConfig",
+    "roberta": f"{_HERE}.roberta:RobertaConfig", "xlm-roberta": f"{_HERE}.roberta:XlmRobertaConfig",
     "gpt2": f"{_HERE}.gpt2:Gpt2Config"})

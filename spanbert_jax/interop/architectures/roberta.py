@@ -1,0 +1,91 @@
+"""RoBERTa and XLM-R in Hugging Face's formats, as BERT's tensors under other names.
+
+Two rows stand before the first position. The head of classifiers of texts is BERT's pooler and its classifier.
+"""
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.architectures import Conversion, StoredParts, bert
+from spanbert_jax.interop.naming import NamedTensors, Stored
+from spanbert_jax.model import BertConfig
+from spanbert_jax.model.architectures.roberta import RobertaConfig, XlmRobertaConfig
+
+NAMES = dataclasses.replace(bert.NAMES, prefix="roberta.")
+_POSITIONS = NAMES.tensor("encoder/embeddings/position", "embedding")
+_UNUSED_ROWS = 2  # of the position embedding: positions begin behind the id of the padding token, 1
+# The start of a tensor's name in files -> of BERT's.
+_PARTS = {"roberta.": "bert.", "lm_head.dense.": "cls.predictions.transform.dense.",
+          "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.", "lm_head.": "cls.predictions.",
+          "classifier.dense.": "bert.pooler.dense.", "classifier.out_proj.": "classifier."}
+
+
+def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
+    """Returns stored tensors by BERT's names. Raises UserError for other models and duplicate names."""
+    entries = bert.rename(path, stored, _to_bert)
+    if _POSITIONS in entries:
+        entries[_POSITIONS] = dataclasses.replace(entries[_POSITIONS], skipped=_UNUSED_ROWS)
+    return entries
+
+
+def _to_bert(name: str) -> str:
+    start = next((start for start in _PARTS if name.startswith(start)), "")
+    return _PARTS.get(start, "") + name.removeprefix(start)
+
+
+def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors by BERT's names as transformers names and stores them."""
+    ours = dict(named)
+    of_texts = {"classifier.weight", "bert.pooler.dense.weight"} <= ours.keys()
+    for name, value in ours.items():
+        if name == _POSITIONS:
+            value = np.concatenate([np.zeros((_UNUSED_ROWS, value.shape[1]), value.dtype), value])
+        yield _from_bert(name, of_texts), value
+
+
+def _from_bert(name: str, of_texts: bool) -> str:
+    for theirs, ours in _PARTS.items():
+        if name.startswith(ours) and (of_texts or not theirs.startswith("classifier")) and (
+                ours != "bert." or not of_texts or not name.startswith("bert.pooler.")):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None, *,
+         config: type[RobertaConfig]) -> StoredParts:
+    """Returns config and heads of stored tensors. Raises UserError if config and tensors contradict each other."""
+    changed = dict(values)
+    if isinstance(rows := values.get("max_position_embeddings"), int):
+        changed["max_position_embeddings"] = rows - _UNUSED_ROWS
+    if names := values.get("architectures"):
+        changed["architectures"] = [re.sub(r"^(XLM)?Roberta", "Bert", str(name)) for name in names]
+    parts = bert.read(tensors, changed, file)
+    if parts.config.token_types != 1:
+        raise UserError(f"{file}: type_vocab_size is {parts.config.token_types}; RoBERTa has 1")
+    return dataclasses.replace(parts, config=config(**dataclasses.asdict(parts.config)))
+
+
+def to_values(config: BertConfig, *, required: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config.json."""
+    return {**bert.to_values(config), **required,
+            "max_position_embeddings": config.max_positions + _UNUSED_ROWS}
+
+
+def _conversion(config: type[RobertaConfig], prefix: str) -> Conversion:
+    required = {"model_type": config.architecture, "hidden_act": "gelu", "position_embedding_type": "absolute",
+                "pad_token_id": _UNUSED_ROWS - 1}
+    classes = {head: name.replace("Bert", prefix) for head, name in bert.BERT.classes.items()
+               if head in (None, "masked_lm", "question_answering", "sequence_classification", "token_classification")}
+    return Conversion(NAMES, required, bert.BERT.encoder_only, "RoBERTa with GELU", rename,
+                      functools.partial(read, config=config), functools.partial(to_values, required=required), classes,
+                      export, bert.BERT.synonyms)
+
+
+ROBERTA = _conversion(RobertaConfig, "Roberta")
+XLM_ROBERTA = _conversion(XlmRobertaConfig, "XLMRoberta")
