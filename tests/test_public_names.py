@@ -11,7 +11,11 @@ import spanbert_jax
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.types import check_arguments
+from spanbert_jax.model import BertConfig, EncoderModel
 from spanbert_jax.tasks import TASKS
+
+MODEL = EncoderModel(BertConfig.named("tiny", vocab_size=64))
+FIRST, ALL = "encoder/embeddings/norm/bias", "give all parameters of the model, as from_pretrained returns them"
 
 
 @pytest.mark.parametrize("call,message", [
@@ -31,6 +35,15 @@ from spanbert_jax.tasks import TASKS
                                                       "Settings, not str; load_config(FILE) reads a config file, and "
                                                       "default_config() and default_task_config(NAME) start one"),
     (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x", seeds=0), "seeds=0: must be at least 1"),
+    (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x", grid={"seed": 1}),
+     "sweep: grid={'seed': 1}: must be of type Mapping[str, Sequence[Any]] or None, not dict"),
+    (lambda: spanbert_jax.sweep(spanbert_jax.default_config(), "runs/x", grid={"optimizer.b1": []}),
+     "grid: optimizer.b1 has no values; give one or several"),
+    (lambda: spanbert_jax.small_start(spanbert_jax.default_config(), "x"),
+     "config='a config of pretraining': start from default_task_config(NAME)"),
+    (lambda: spanbert_jax.parse_argument("a=1", a=()), "parse_argument: a=(): name one or several allowed values"),
+    (lambda: spanbert_jax.save_pretrained(MODEL, None, "m"), f"params: no array {FIRST} in them; {ALL}"),
+    (lambda: spanbert_jax.save_pretrained(MODEL, {"encoder": 3}, "m"), f"params: no array {FIRST} in them; {ALL}"),
     (lambda: spanbert_jax.finetune(spanbert_jax.default_config(), "runs/x"),
      "config.task=None: is a section; start from default_task_config(NAME), or give a pretraining config to "
      "spanbert_jax.train"),
@@ -75,7 +88,8 @@ def test_paths_may_be_path_like_and_lists(tmp_path, monkeypatch):
     spanbert_jax.evaluate("model", inputs=[path, "b"])
     assert calls == [("a.jsonl", "text,date"), ("a.jsonl,b", "all"), ("a.jsonl,b", "")]
     (tmp_path / "text.txt").write_text("one two three\n\nfour five")
-    corpus = spanbert_jax.prepare(tmp_path / "text.txt", tmp_path / "corpus", vocab_size=64, length=8, progress=False)
+    corpus = spanbert_jax.prepare(tmp_path / "text.txt", tmp_path / "corpus", vocab_size=np.int64(64), length=8,
+                                  progress=False)
     assert spanbert_jax.prepare([tmp_path / "text.txt"], tmp_path / "same", tokenizer=tmp_path / "corpus", length=8,
                                 progress=False).vocab_size == corpus.vocab_size
     task = spanbert_jax.default_task_config("translation", train=[path, "b"], dev=path, tokenizer=path).task

