@@ -51,13 +51,15 @@ def initial_params(pretrained: Pretrained, model: EncoderModel | Decoder, tokeni
     if isinstance(model, Decoder) or (model.head.name, model.head.labels) != (stored.name, stored.labels):
         tensors = tensors.without("classification_head")  # of other classes
     names, changes = tensors.names, {}
-    positions = np.arange(config.max_positions) % old.max_positions
-    changes[names.tensor("encoder/embeddings/position", "embedding")] = len(positions), lambda rows: rows[positions]
+    learned = "encoder/embeddings/position" in names.modules
+    if learned:
+        positions = np.arange(config.max_positions) % old.max_positions
+        changes[names.tensor("encoder/embeddings/position", "embedding")] = len(positions), lambda rows: rows[positions]
     if isinstance(model, EncoderModel) and isinstance(model.head, PretrainingHeads):
         places = np.minimum(np.arange(model.head.boundary_positions),
                             pretrained.stored.pretraining.boundary_positions - 1)
         changes[names.tensor("boundary_head/place", "embedding")] = len(places), lambda rows: rows[places]
-    if config.max_positions != old.max_positions:
+    if learned and config.max_positions != old.max_positions:
         logger.warning("positions: %d in %s, %d here%s", old.max_positions, pretrained.path, config.max_positions,
                        "; further ones repeat the old" * (config.max_positions > old.max_positions))
     if plan := _plan_vocabulary(pretrained, tokenizer):

@@ -1,4 +1,5 @@
 """ModernBERT of transformers: equal outputs and gradients for odd networks, in both directions, and both configs."""
+import dataclasses
 import json
 
 import jax
@@ -6,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, models
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures.modernbert import MODERNBERT, layer_types
+from spanbert_jax.interop.continuation import initial_params
 from spanbert_jax.interop.exporting import export
+from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import ComputeConfig, EncoderModel, PretrainingHeads, make_head
 from spanbert_jax.model.architectures.modernbert import ModernBertConfig
 from tests.interop.networks import LABELS, assert_same
@@ -169,3 +173,16 @@ def test_onnx_and_stablehlo(head, tmp_path):
     for format in ("onnx", "stablehlo"):
         comparison = export(model, params, tmp_path / format, format)
         assert comparison.difference < comparison.allowed
+
+
+def test_a_run_may_start_with_other_positions_and_bases(tmp_path):
+    """No parameter depends on positions; a classifier begins with the transform of the masked-token head."""
+    model, params = random_model("masked_lm")
+    spanbert_jax.save_pretrained(model, params, tmp_path)
+    config = dataclasses.replace(model.config, max_positions=4096, global_rotary_base=1e6)
+    new = EncoderModel(config, make_head("question_answering"), model.compute)
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0} | {str(number): number for number in range(1, 77)}))
+    found = initial_params(open_pretrained(tmp_path), new, tokenizer, seed=0)
+    assert_same(found["encoder"], params["encoder"])
+    for part in ("transform", "norm"):
+        assert_same(found["prediction_head"][part], params["masked_token_head"][part])
