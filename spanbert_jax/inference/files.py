@@ -17,7 +17,7 @@ from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.outputs import InputFields, is_table, write_table
-from spanbert_jax.tasks.files.reading import Example, file_fingerprints, resolve_files
+from spanbert_jax.tasks.files.reading import Example, file_fingerprints, file_of, resolve_files
 from spanbert_jax.tasks.metrics.classes import class_scores, confusion
 from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions, read_all
 
@@ -123,14 +123,14 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
 
 def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
     """Predictions as JSON lines and in the task's official formats: file name -> text."""
-    several = len({example.file for example in examples}) > 1
+    several = len(set(map(file_of, examples))) > 1
     lines = _json_lines(_with_files(examples, predictions) if several else predictions)
     return {"predictions.jsonl": lines, **task.files(examples, predictions)}
 
 
 def _with_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
     """Predictions with the "file" of their example: ids, such as line numbers, may be the same in several files."""
-    return [{"id": prediction["id"], "file": example.file, **prediction}
+    return [{"id": prediction["id"], "file": file_of(example), **prediction}
             for example, prediction in zip(examples, predictions, strict=True)]
 
 

@@ -134,7 +134,7 @@ def submission(task: GlueTask, examples: Sequence[Example], predictions: Sequenc
     files: dict[str, list[str]] = {}
     for example, prediction in zip(examples, predictions, strict=True):
         value = f"{prediction['value']:.3f}" if task.regression else prediction["label"]
-        file = pathlib.PurePath(example.file).name
+        file = pathlib.PurePath(reading.file_of(example)).name
         name = next(name for part, name in task.submissions.items() if part in file)
         files.setdefault(f"{name}.tsv", ["index\tprediction"]).append(f"{example.id}\t{value}")
     return {name: "\n".join([*lines, ""]) for name, lines in files.items()}

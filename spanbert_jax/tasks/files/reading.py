@@ -36,13 +36,13 @@ class Example:
     location: str  # the file, a colon, and line or record in it, for messages
     group: str  # document or article it comes from: held-out parts share no group with the training examples
 
-    @property
-    def file(self) -> str:
-        """The file that it comes from."""
-        return self.location.rpartition(":")[0]
-
 
 E = TypeVar("E", bound=Example)
+
+
+def file_of(example: Example) -> str:
+    """The file that an example comes from; a task's own class of examples needs the field `location` only."""
+    return example.location.rpartition(":")[0]
 
 
 def describe_location(example: Example) -> str:
