@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.common.formatting import format_bytes, format_plural
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.encoder_decoders import convert
 from spanbert_jax.inference.model_folder import StoredTask, task_files
@@ -46,9 +46,9 @@ def convert_encoder(pretrained: Pretrained, out: str | pathlib.Path, format: str
         if format == "huggingface":
             files = task_files(stored, pretrained.path)
     config, step = model.config, f", step {facts['step']:,}" if facts and "step" in facts else ""
-    lines = [f"{pretrained.path}{step}: {config.num_layers} layers of width {config.width}, {config.num_heads} "
-             f"attention heads, {config.vocab_size:,} vocabulary entries, {config.max_positions:,} positions; "
-             f"{', '.join(model.head.parts)}"]
+    lines = [f"{pretrained.path}{step}: {format_plural(config.num_layers, 'layer')} of width {config.width}, "
+             f"{format_plural(config.num_heads, 'attention head')}, {config.vocab_size:,} vocabulary entries, "
+             f"{config.max_positions:,} positions; {', '.join(model.head.parts)}"]
     found, why_none = find_tokenizer(pretrained, tokenizer)
     if why_none and stored:
         raise NoTokenizer(why_none)
@@ -65,7 +65,8 @@ def convert_encoder_decoder(path: pathlib.Path, out: str | pathlib.Path, task: s
     """Writes an encoder-decoder model by `inference.encoder_decoders.convert`."""
     fine_tuned, comparison = convert(path, out, task, tokenizer, settings)
     encoder, decoder = fine_tuned.model.config, fine_tuned.model.decoder_config
-    description = (f"{path}: {fine_tuned.name}, encoder of {encoder.num_layers} layers of width {encoder.width} and "
-                   f"{encoder.vocab_size:,} vocabulary entries, decoder of {decoder.num_layers} layers of width "
-                   f"{decoder.width} and {decoder.vocab_size:,} vocabulary entries")
+    description = (f"{path}: {fine_tuned.name}, encoder of {format_plural(encoder.num_layers, 'layer')} of width "
+                   f"{encoder.width} and {encoder.vocab_size:,} vocabulary entries, decoder of "
+                   f"{format_plural(decoder.num_layers, 'layer')} of width {decoder.width} and "
+                   f"{decoder.vocab_size:,} vocabulary entries")
     return Converted(user_path(out), description, comparison)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.commands.arguments import add_task_settings
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.paths import STANDARD_STREAM, Paths, join_paths, stored_pipes, writable
 
 
@@ -77,16 +78,16 @@ def run(args: argparse.Namespace) -> int:
         if not first:
             first.append(count)
             if count:
-                print(f"Continuing after {count:,} examples.", file=sys.stderr)
+                print(f"Continuing after {format_plural(count, 'example')}.", file=sys.stderr)
         elif sys.stderr.isatty():
-            print(f"\r{count:,} examples, {(count - first[0]) / (time.monotonic() - began):,.1f} per second", end="",
-                  file=sys.stderr, flush=True)
+            speed = (count - first[0]) / (time.monotonic() - began)
+            print(f"\r{format_plural(count, 'example')}, {speed:,.1f} per second", end="", file=sys.stderr, flush=True)
 
     with writable(args.output) as output:
         count = predict(args.model, args.input, output, batch_size=args.batch_size, dtype=args.dtype,
                         settings=dict(args.set), official=args.official, keep=args.keep, on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(f"{count:,} predictions in {time.monotonic() - began:,.1f} s: {args.output}",
+    print(f"{format_plural(count, 'prediction')} in {time.monotonic() - began:,.1f} s: {args.output}",
           file=sys.stderr if args.output == STANDARD_STREAM else sys.stdout)
     return 0

@@ -24,7 +24,7 @@ from spanbert_jax.commands.arguments import add_process_arguments, join_processe
 from spanbert_jax.commands.config_files import Config, as_run_config, load_config
 from spanbert_jax.common.curve import draw_curve
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.formatting import format_metric, format_plural
 from spanbert_jax.common.paths import user_path
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def format_result(config: "RunConfig", result: "RunResult") -> str:
     size = "" if config.init_from or any(getattr(config.model, name) for name in SHAPE) else f"{config.model.size} "
     start = f", starting from {config.init_from}" if config.init_from else ""
     lines = [f"Made: a {size}SpanBERT of {result.parameters:,} parameters, pretrained for "
-             f"{result.step:,} steps{start}, in {result.workdir}/checkpoints/{result.step}."]
+             f"{format_plural(result.step, 'step')}{start}, in {result.workdir}/checkpoints/{result.step}."]
     figures = result.evaluation
     if figures:
         gain = figures["unigram_loss"] - figures["masked_loss"]
@@ -171,8 +171,8 @@ def _format_task_result(config: "FinetuningConfig", result: "RunResult") -> str:
     from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
     results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
     lines = [f"Made: a model of {result.parameters:,} parameters for {config.task.name}, starting from "
-             f"{config.init_from}, trained for {result.step:,} steps; the model of step {results['step']:,} is in "
-             f"{result.workdir / MODEL_FOLDER}."]
+             f"{config.init_from}, trained for {format_plural(result.step, 'step')}; the model of step "
+             f"{results['step']:,} is in {result.workdir / MODEL_FOLDER}."]
     for part in ("dev", "test"):
         if part in results:
             figures = ", ".join(f"{name} {format_metric(name, value)}" for name, value in results[part].items())

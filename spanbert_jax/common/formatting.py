@@ -34,8 +34,8 @@ def format_count(number: float) -> str:
 
 
 def format_plural(number: int, noun: str) -> str:
-    """A number and its noun: "1 restart", "2 restarts"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number and its noun: "1 restart", "2 restarts", "2 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def is_percent(metric: str) -> bool:

@@ -29,8 +29,8 @@ class DataIssues:
 
 
 def format_issues(issues: DataIssues) -> list[str]:
-    """Returns one line per issue: "2 empty files: a.txt, b.txt"."""
-    return [f"{count:,} {issue}: {', '.join(issues.places[issue])}" for issue, count in issues.counts.items()]
+    """Returns one line per issue: "empty files (2): a.txt, b.txt"."""
+    return [f"{issue} ({count:,}): {', '.join(issues.places[issue])}" for issue, count in issues.counts.items()]
 
 
 def log_issues(issues: DataIssues) -> None:

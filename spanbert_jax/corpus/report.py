@@ -83,7 +83,7 @@ def print_report(report: dict[str, Any], path: str, console: Console) -> None:
     table = make_table("", "", title=f"Corpus {path}", show_header=False)
     table.columns[0].style, table.columns[1].overflow = "bold", "fold"
     documents, rows = report["documents"], report["num_rows"]
-    skipped = [f"{documents[f'{kind} skipped']:,} {kind}" for kind in ("duplicates", "empty")
+    skipped = [f"{kind} {documents[f'{kind} skipped']:,}" for kind in ("duplicates", "empty")
                if documents[f"{kind} skipped"]]
     table.add_row("documents", f"{documents['train']:,} train, {documents['validation']:,} validation"
                   + (f"; skipped: {', '.join(skipped)}" if skipped else ""))
@@ -94,7 +94,7 @@ def print_report(report: dict[str, Any], path: str, console: Console) -> None:
                   f"positions, {report['filled_share']:.1%} full")
     if report["unknown_words"]:
         table.add_row("unknown words", "\n".join(
-            f"{unknown['word']!r} {unknown['count']:,} times, first at {unknown['first']}"
+            f"{unknown['word']!r} {format_plural(unknown['count'], 'time')}, first at {unknown['first']}"
             for unknown in report["unknown_words"][:5]))
     for issue, found in report["mended"].items():
         table.add_row(issue, f"{found['count']:,}, first at {found['places'][0]}")

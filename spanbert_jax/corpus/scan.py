@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, read_documents, require_fields
@@ -67,7 +68,7 @@ def scan_sources(files: Sequence[SourceFile], fields: FieldNames, validation_fra
             on_document(document)
     part_characters = np.array(characters, np.int64)
     if not part_characters.sum():
-        raise UserError(f"the sources hold no text at all ({len(files)} files read); give others")
+        raise UserError(f"the sources hold no text at all ({format_plural(len(files), 'file')} read); give others")
     assignment, duplicates, empty = _assign_splits(
         np.array(hashes, np.uint64), part_characters, np.array(numbers, np.int64), validation_fraction)
     return SourceScan(files, fields, part_characters, assignment, content.hexdigest(), duplicates, empty, issues)

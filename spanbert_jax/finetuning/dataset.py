@@ -59,7 +59,7 @@ def read_splits(config: FinetuningConfig, task: Task, issues: DataIssues) -> dic
         share = len(parts[part]) / len(examples)
         nearest = math.ceil(fraction * len(examples))  # without groups
         if abs(share - fraction) > _SHARE_TOLERANCE * fraction and len(parts[part]) not in (0, nearest):
-            issues.add(f"examples are held out as {part}: {share:.0%} where config.task.{part}_fraction is "
+            issues.add(f"examples held out as {part}, {share:.0%} where config.task.{part}_fraction is "
                        f"{fraction:.0%}, since documents are kept whole", settings.train, len(parts[part]))
     for part in ("dev", "test"):
         if files := getattr(settings, part):

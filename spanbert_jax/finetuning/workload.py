@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
-from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.formatting import format_metric, format_plural
 from spanbert_jax.common.issues import format_issues
 from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
@@ -70,15 +70,15 @@ class TaskWorkload:
         """Metrics in one line, without those by type, of which there may be many."""
         text = ", ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items()
                          if isinstance(value, float) and "/" not in name)
-        return f"{text} ({metrics['examples']:,} examples)" if "examples" in metrics else text
+        return f"{text} ({format_plural(metrics['examples'], 'example')})" if "examples" in metrics else text
 
     def summary(self) -> list[str]:
         """Descriptions of the data, one line each; the first is shown with the parameters and the mesh."""
         rows, parts = self.dataset.rows["train"], self.dataset.examples
         held_out = ", ".join(f"{len(examples):,} {part}" for part, examples in parts.items() if part != "train")
-        lines = [f"{len(parts['train']):,} training examples{f' ({held_out})' * bool(held_out)} as "
-                 f"{len(rows.features):,} features in {len(rows):,} rows of {rows.length} tokens, "
-                 f"{rows.filled:.1%} full; {self.rows_per_step} rows a step"]
+        lines = [f"{format_plural(len(parts['train']), 'training example')}{f' ({held_out})' * bool(held_out)} as "
+                 f"{format_plural(len(rows.features), 'feature')} in {format_plural(len(rows), 'row')} of "
+                 f"{rows.length} tokens, {rows.filled:.1%} full; {format_plural(self.rows_per_step, 'row')} a step"]
         examples, requested = self.rows_per_step * len(parts["train"]) / len(rows), self._config.train.batch_size
         if abs(examples / requested - 1) > _TOLERANCE:
             lines.append(f"config.train.batch_size={requested}: a step has {examples:.1f} examples on average, the "

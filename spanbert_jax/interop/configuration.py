@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.sources.location import PAIR
 from spanbert_jax.model import EncoderModel
@@ -63,7 +64,8 @@ def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | No
     numbers = [str(number) for number in range(count)]
     named = values.get("id2label") or {number: f"LABEL_{number}" for number in numbers}
     if not isinstance(named, dict) or named.keys() != set(numbers):
-        raise UserError(f"{file}: id2label does not name, from 0 on, the {count} classes that {where} has")
+        raise UserError(f"{file}: id2label does not name, from 0 on, the "
+                        f"{format_plural(count, 'class')} that {where} has")
     return tuple(str(named[number]) for number in numbers)
 
 

@@ -79,10 +79,11 @@ def memory_verdict(plan: Plan) -> str:
 def _headline(plan: Plan) -> str:
     topology, step = plan.topology, plan.step
     devices = format_plural(topology.chips, "device")
+    rows = f"{format_plural(plan.batch_size, 'row')} of {plan.length} tokens"
     if isinstance(step, OutOfMemory):
-        return f"{topology}: {devices}, {plan.batch_size:,} rows of {plan.length} tokens per step"
+        return f"{topology}: {devices}, {rows} per step"
     microbatches = f" in {step.accumulation} microbatches" if step.accumulation > 1 else ""
-    return (f"{topology}: {devices}, {step.parameters:,} parameters, {plan.batch_size:,} rows of {plan.length} tokens "
+    return (f"{topology}: {devices}, {step.parameters:,} parameters, {rows} "
             f"per step, {step.rows:,} per device at a time{microbatches}; {step.flops / 1e12:.3g} model TFLOP per "
             "device and step")
 
@@ -99,7 +100,8 @@ def _time_rows(plan: Plan, time: StepTime, price: float) -> list[tuple[str, ...]
     """Names of the estimated figures, with their values by the raw and the roofline estimate."""
     names = ["matrix products, ms", "kernels, ms", "other operations, ms", "communication that nothing overlaps, ms",
              "step, ms", "MFU without communication", "MFU with communication", "tokens/s",
-             f"run of {plan.steps:,} steps, {format_count(plan.steps * plan.tokens_per_step)} tokens", "chip-hours"]
+             f"run of {format_plural(plan.steps, 'step')}, {format_count(plan.steps * plan.tokens_per_step)} tokens",
+             "chip-hours"]
     columns = []
     for raw in (True, False):
         step = time.total(raw)

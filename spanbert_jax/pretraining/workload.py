@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, wait_for_corpus
 from spanbert_jax.masking import Masker, make_masker
 from spanbert_jax.masking.settings import scheme_shares
@@ -78,8 +79,8 @@ class PretrainingWorkload:
     def summary(self) -> list[str]:
         """Lines about rows and corpus."""
         corpus = self.corpus
-        lines = [f"{corpus.num_rows['train']:,} training rows of {corpus.length} tokens from {corpus.path}; "
-                 f"{self.rows_per_step} rows a step"]
+        lines = [f"{format_plural(corpus.num_rows['train'], 'training row')} of {corpus.length} tokens from "
+                 f"{corpus.path}; {format_plural(self.rows_per_step, 'row')} a step"]
         if not self.can_evaluate:
             lines.append("The corpus has no validation rows, so nothing is evaluated; prepare it from more than one "
                          "document to have some.")

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,8 @@ def check_ids(features: Features, model: Any) -> None:
     for name, ids, rows in tables:
         lowest, highest = int(ids.min(initial=0)), int(ids.max(initial=0))
         if lowest < 0 or highest >= rows:
-            raise UserError(f"{name} {lowest if lowest < 0 else highest}: the model's embedding has {rows:,} rows; "
-                            "give the tokenizer and the model that belong together")
+            raise UserError(f"{name} {lowest if lowest < 0 else highest}: the model's embedding has "
+                            f"{format_plural(rows, 'row')}; give the tokenizer and the model that belong together")
 
 
 class FeatureBuilder:

@@ -346,6 +346,6 @@ def read_all(task: Task[E], paths: str, issues: DataIssues, with_labels: bool = 
     """All examples of comma-separated files, folders and globs. Raises UserError if none, or if examples conflict."""
     examples = [example for file in resolve_files(paths) for example in task.read(file, issues, with_labels)]
     if not examples:
-        counted = "".join(f"; {count:,} {issue}" for issue, count in issues.counts.items())
+        counted = "".join(f"; {issue}: {count:,}" for issue, count in issues.counts.items())
         raise UserError(f"{paths}: contains no example; is it in another format?{counted}")
     return task.combine(examples, issues)

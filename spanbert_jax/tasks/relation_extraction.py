@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import setting
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
@@ -79,8 +80,9 @@ class RelationExtraction(Task[Relation]):
         """
         counts = Counter(example.relation or "" for example in examples)
         if len(counts) < 2:
-            raise UserError(f"at least two relations are needed, but {len(examples):,} training examples have "
-                            f"{len(counts)}{''.join(f' ({name})' for name in counts)}; give more examples")
+            raise UserError("at least two relations are needed, but the training data "
+                            f"({format_plural(len(examples), 'example')}) has {len(counts)}"
+                            f"{''.join(f' ({name})' for name in counts)}; give more examples")
         negative = self._negative(counts)
         names = sorted(counts, key=lambda name: (name != negative, -counts[name], name))
         scheme = self.settings.marking

@@ -12,6 +12,7 @@ import optax
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import from_dict, require, setting
 from spanbert_jax.model import Head, make_head
@@ -150,7 +151,7 @@ class TextClassification(Task[Text]):
         multi_label = self.settings.multi_label
         labels = tuple(sorted({label for example in examples for label in
                                (example.label if multi_label else [example.label])}))
-        found = f"{len(examples):,} training examples have {len(labels)}"
+        found = f"the training data ({format_plural(len(examples), 'example')}) has {len(labels)}"
         if len(labels) < (1 if multi_label else 2):
             needed = "one class is" if multi_label else "two classes are"
             raise UserError(f"at least {needed} needed, but {found} ({', '.join(labels) or 'none'}); is "

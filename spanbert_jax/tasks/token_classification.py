@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import from_dict, require, setting
 from spanbert_jax.model import Head
@@ -68,8 +69,9 @@ class TokenClassification(Task[Sentence]):
         scheme = find_scheme(examples)
         counts = Counter(kind for example in examples for kind, _, _ in entities(example.tags or ()))
         if not counts:
-            raise UserError(f"{len(examples):,} training examples contain no entity, so there is nothing to learn; is "
-                            f"config.task.tag_column={self.settings.tag_column} the right column?")
+            raise UserError(f"the training data ({format_plural(len(examples), 'example')}) contains no entity, so "
+                            "there is nothing to learn; is config.task.tag_column="
+                            f"{self.settings.tag_column} the right column?")
         kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
         tags = [f"{prefix}-{kind}" for kind in kinds for prefix in _PREFIXES[scheme]]
         return self.with_fitted(labels=(_OUTSIDE, *tags), scheme=scheme)

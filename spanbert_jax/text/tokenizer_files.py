@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.tokenizer import (
     CONTINUATION_PREFIX,
@@ -163,9 +164,9 @@ def _read_vocab(file: pathlib.Path) -> dict[str, int]:
     vocab = {token: i for i, token in enumerate(tokens)}
     if repeated := [i for i, token in enumerate(tokens) if vocab[token] != i]:
         first = repeated[0]
-        logger.warning("tokenizer %s: %s lines repeat an entry, such as %r in lines %d and %d: its last line counts, "
-                       "as in transformers", file, f"{len(repeated):,}", tokens[first], first + 1,
-                       vocab[tokens[first]] + 1)
+        logger.warning("tokenizer %s: %s with an entry of a later one, such as %r in lines %d and %d: its last line "
+                       "counts, as in transformers", file, format_plural(len(repeated), "line"), tokens[first],
+                       first + 1, vocab[tokens[first]] + 1)
     return vocab
 
 

@@ -39,7 +39,7 @@ def print_summary(console: rich.console.Console, experiment: Experiment, table: 
     mesh = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     console.print(f"{experiment.parameters:,} parameters; mesh {mesh}{processes}; {first}, "
-                  f"{experiment.total_steps:,} steps, {format_quantity(workload.flops, 'FLOP')} a step")
+                  f"{format_plural(experiment.total_steps, 'step')}, {format_quantity(workload.flops, 'FLOP')} a step")
     for line in others:
         console.print(line)
 

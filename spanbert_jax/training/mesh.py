@@ -12,6 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.settings import Settings, require, setting
 
 AXES = ("data", "fsdp", "tensor")
@@ -98,8 +99,8 @@ def check_batch(mesh: Mesh, rules: Rules, field: str, rows: int) -> None:
     """Checks that a batch divides over the data axes. Raises UserError if it does not; the message names `field`."""
     ways = batch_ways(mesh, rules)
     if rows % ways:
-        raise UserError(f"{field}: {rows} rows do not divide over the {ways} devices of the data axes "
-                        f"{mesh_axes(rules, 'batch')}; use a multiple of {ways}")
+        raise UserError(f"{field}: {format_plural(rows, 'row')} cannot be divided over the {ways} devices of the data "
+                        f"axes {mesh_axes(rules, 'batch')}; use a multiple of {ways}")
 
 
 def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.settings import Settings, setting
 from spanbert_jax.training.durations import parse_duration
 
@@ -56,7 +57,7 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
       UserError: warm-up and decay do not fit into the run.
     """
     if warmup + (decay if name == "wsd" else 0) > total:
-        raise UserError(f"config.schedule.warmup: {warmup} steps of warm-up"
+        raise UserError(f"config.schedule.warmup: {format_plural(warmup, 'step')} of warm-up"
                         + (f" and {decay} of decay" if name == "wsd" else "")
                         + f" do not fit into a run of {total}; shorten it or lengthen config.train.duration")
     shape = SCHEDULES[name]

@@ -1,7 +1,8 @@
-"""Metrics as text: which are in percent."""
+"""Metrics as text: which are in percent. Counts with their nouns."""
 import pytest
 
-from spanbert_jax.common.formatting import format_metric, is_percent
+from spanbert_jax.common.formatting import format_metric, format_plural, is_percent
+from spanbert_jax.common.issues import DataIssues, format_issues
 from spanbert_jax.tasks.metrics import classification
 from spanbert_jax.tasks.metrics.question_answering import mean_metrics, threshold_metrics
 
@@ -13,6 +14,14 @@ from spanbert_jax.tasks.metrics.question_answering import mean_metrics, threshol
     ("bleu_signature", "nrefs:1", "nrefs:1")])
 def test_scores_have_their_unit(name, value, text):
     assert format_metric(name, value) == text
+
+
+def test_nouns_follow_their_number():
+    assert [format_plural(number, "row") for number in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]
+    assert [format_plural(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
+    issues = DataIssues()
+    issues.add("empty files", "a.txt")
+    assert format_issues(issues) == ["empty files (1): a.txt"]
 
 
 def test_percents_of_the_tasks():

@@ -66,8 +66,8 @@ def test_parts_of_a_config(tmp_path):
     config.task.train, issues = write(tmp_path / "d.jsonl", records), DataIssues()
     typed = as_finetuning_config(config)
     assert len(read_splits(typed, task_of(typed), issues)["dev"]) == 27
-    assert format_issues(issues) == ["27 examples are held out as dev: 45% where config.task.dev_fraction is 20%, "
-                                     f"since documents are kept whole: {config.task.train}"]
+    assert format_issues(issues) == ["examples held out as dev, 45% where config.task.dev_fraction is 20%, since "
+                                     f"documents are kept whole (27): {config.task.train}"]
     config.task.dev_fraction, config.task.train = 0.9, write(tmp_path / "c.jsonl", texts(4))
     typed = as_finetuning_config(config)
     with pytest.raises(UserError, match="no example is left for train"):

@@ -202,7 +202,7 @@ def test_unknown_labels_are_counted(models, tmp_path, capsys, caplog):
     records[3]["label"] = "pink"
     data = write(tmp_path / "data.jsonl", records)
     assert main(["evaluate", "--workdir", str(models["text_classification"]), "--input", data]) == 0
-    assert "1 examples of classes without training examples" in caplog.text and "data.jsonl:4" in caplog.text
+    assert "examples of classes without training examples" in caplog.text and "data.jsonl:4" in caplog.text
     printed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
     metrics = spanbert_jax.evaluate(models["text_classification"], inputs=data)
     assert "accuracy" in printed and metrics.keys() - {"classes"} <= printed
@@ -334,7 +334,7 @@ def test_a_continued_call_writes_the_official_files(models, tmp_path, small_grou
 
 def test_a_pipeline_warns_about_truncated_inputs(models):
     call = spanbert_jax.pipeline("text-classification", models["text_classification"])
-    with pytest.warns(UserWarning, match="1 texts longer than config.task.length, truncated at the end: input 2"):
+    with pytest.warns(UserWarning, match=r"texts longer than config.task.length, truncated at the end \(1\): input 2"):
         call(["red", "the " * 100])
     with pytest.raises(UserError, match="input 1: 5 is neither a text nor fields by name"):
         call([5])

@@ -79,8 +79,8 @@ def test_a_cpu_plan_states_devices_rows_and_collectives(tmp_path, monkeypatch, c
     assert "cpu:2: 2 devices" in printed and "4 rows of 32 tokens per step, 2 per device at a time" in printed
     assert "all-reduce over 2" in printed
     assert main([*command, "--topology", "cpu:3"]) == 2
-    assert "4 rows do not divide over the 3 devices" in capsys.readouterr().err
+    assert "4 rows cannot be divided over the 3 devices" in capsys.readouterr().err
     assert main([*command, "--topology", "cpu:2", "--config.evaluation.batch_size=7"]) == 2
-    assert "config.evaluation.batch_size: 7 rows do not divide over the 2 devices" in capsys.readouterr().err
+    assert "config.evaluation.batch_size: 7 rows cannot be divided over the 2 devices" in capsys.readouterr().err
     assert main([*command, "--topology", "cpu:2", "--config.train.duration=2 epochs"]) == 2
     assert "config.train.duration='2 epochs': the length of an epoch is unknown" in capsys.readouterr().err

@@ -109,4 +109,4 @@ def test_a_step_that_is_too_large_gives_the_compilers_figures(capsys):
 def test_a_batch_that_does_not_divide_gives_a_one_line_error(capsys):
     assert main(["plan", "--config", "configs/base.py", "--topology", "v5e:2x2", "--config.train.batch_size=6"]) == 2
     printed = capsys.readouterr().err
-    assert printed.count("\n") == 1 and "6 rows do not divide over the 4 devices" in printed
+    assert printed.count("\n") == 1 and "6 rows cannot be divided over the 4 devices" in printed

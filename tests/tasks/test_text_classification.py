@@ -312,12 +312,12 @@ def test_classes_are_sorted():
 
 
 def test_too_few_or_too_many_classes():
-    for examples, found in (([], r"0 training examples have 0 \(none\)"),
-                            ([text("1", "x"), text("2", "x")], r"2 training examples have 1 \(x\)")):
+    for examples, found in (([], r"the training data .0 examples. has 0 \(none\)"),
+                            ([text("1", "x"), text("2", "x")], r"the training data .2 examples. has 1 \(x\)")):
         with pytest.raises(UserError, match=f"at least two classes are needed, but {found}; is "
                                             "config.task.label='label' the right"):
             make().fit(examples, None)
-    with pytest.raises(UserError, match="config.task.metric='f1' is defined for two classes, but .* have 3"):
+    with pytest.raises(UserError, match="config.task.metric='f1' is defined for two classes, but .* has 3"):
         make(metric="f1").fit([text(label, label) for label in "xyz"], None)
 
 
@@ -384,5 +384,5 @@ def test_as_many_classes_as_examples_give_a_warning(caplog):
     for count, classes in ((50, 50), (50, 5), (12, 12)):
         caplog.clear()
         make(label="id").fit([text(str(number), f"n{number % classes}") for number in range(count)], None)
-        warned = "50 training examples have 50 classes: is config.task.label='id' the right column?" in caplog.text
+        warned = "data (50 examples) has 50 classes: is config.task.label='id' the right column?" in caplog.text
         assert warned == (classes == 50)

@@ -125,7 +125,7 @@ def test_unusable_training_examples_are_rejected(tokenizer):
     mixed = [sentence(TEXT, TAGS["BIOES"]), sentence(TEXT, TAGS["BIO"], line=20)]
     with pytest.raises(UserError, match="f:21: .* in BIO, with I-PER, but another one in BIOES .f:11: E-PER.;"):
         task = task.fit(mixed, tokenizer)
-    with pytest.raises(UserError, match="1 training examples contain no entity.*tag_column=-1"):
+    with pytest.raises(UserError, match="data .1 example. contains no entity.*tag_column=-1"):
         task = task.fit([sentence(TEXT, ["O"] * 7)], tokenizer)
 
 

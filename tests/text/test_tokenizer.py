@@ -193,8 +193,8 @@ def test_wrong_values_in_the_config_are_errors(tmp_path):
 
 
 @pytest.mark.parametrize("pieces, note", [
-    (["hello", "a", "hello", "world"], "1 lines repeat an entry, such as 'hello' in lines 6 and 8"),
-    (["hello", "", "", "world", ""], "2 lines repeat an entry, such as '' in lines 7 and 10"),
+    (["hello", "a", "hello", "world"], "1 line with an entry of a later one, such as 'hello' in lines 6 and 8"),
+    (["hello", "", "", "world", ""], "2 lines with an entry of a later one, such as '' in lines 7 and 10"),
 ])
 def test_of_a_repeated_entry_the_last_line_counts(pieces, note, tmp_path, caplog):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")

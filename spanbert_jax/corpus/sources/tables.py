@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
@@ -43,8 +44,8 @@ def table_rows(path: str, tabs: bool, issues: DataIssues, names: Sequence[str] =
                         raise UserError(f"{path}:{line}: two columns have the same name ({', '.join(columns)}); rename "
                                         "one")
                 elif len(row) != len(columns):
-                    raise UserError(f"{path}:{line}: {len(row)} fields, but {len(columns)} columns "
-                                    f"({', '.join(columns)}); fix the line")
+                    raise UserError(f"{path}:{line}: {format_plural(len(row), 'field')}, but "
+                                    f"{format_plural(len(columns), 'column')} ({', '.join(columns)}); fix the line")
                 else:
                     empty = False
                     yield line, dict(zip(columns, row))

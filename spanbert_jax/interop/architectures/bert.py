@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.interop.architectures import Conversion, StoredParts
 from spanbert_jax.interop.configuration import check_value, stored_labels, stored_problem_type
 from spanbert_jax.interop.naming import NamedTensors, Stored, TensorNames
@@ -216,8 +217,8 @@ def _root(path: pathlib.Path, names: Sequence[str]) -> str:
     roots = {match[1] for name in names if (match := _ROOT.fullmatch(name))}
     if len(roots) != 1:
         found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
-        raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its {len(names)} tensors, such as "
-                        f"{', '.join(sorted(names)[:3]) or 'none'}")
+        raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its "
+                        f"{format_plural(len(names), 'tensor')}, such as {', '.join(sorted(names)[:3]) or 'none'}")
     root = roots.pop()
     relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
     if relative or any(name.startswith("lm_head.") for name in names):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.interop.architectures import Conversion, StoredParts
 from spanbert_jax.interop.architectures.bert import NAMES, layer_numbers
 from spanbert_jax.interop.configuration import check_value
@@ -53,8 +54,9 @@ def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
     """Returns stored tensors by BERT's names; others keep theirs. Raises UserError if they are not of a GPT-2."""
     roots = [tensor.name.removesuffix("wte.weight") for tensor in stored if tensor.name.endswith("wte.weight")]
     if not roots:
-        raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its {len(stored)} tensors; give a "
-                        "GPT-2, or set config.task.decoder to encoder, shared or random")
+        raise UserError(f"{path}: not the weights of a GPT-2: no wte.weight among its "
+                        f"{format_plural(len(stored), 'tensor')}; give a GPT-2, or set "
+                        "config.task.decoder to encoder, shared or random")
     root = roots[0]
     outer = root.removesuffix("transformer.")
     entries: dict[str, Stored] = {}

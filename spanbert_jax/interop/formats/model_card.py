@@ -3,7 +3,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from spanbert_jax.common.formatting import format_metric
+from spanbert_jax.common.formatting import format_metric, format_plural
 from spanbert_jax.interop.configuration import transformers_class
 from spanbert_jax.model import EncoderDecoder, EncoderModel
 
@@ -74,8 +74,9 @@ def model_card(name: str, model: EncoderModel | EncoderDecoder, format: str, fac
         f"{description} of the architecture {config.architecture!r}, "
         + (f"fine-tuned for {facts['task'].replace('_', ' ')} and " if "task" in facts else "")
         + "exported by spanbert-jax.", "",
-        f"{config.num_layers} layers of width {config.width} with {config.num_heads} attention heads, "
-        f"{config.vocab_size:,} vocabulary entries, texts of up to {config.max_positions} tokens.", "", "## Use", ""]
+        f"{format_plural(config.num_layers, 'layer')} of width {config.width} with "
+        f"{format_plural(config.num_heads, 'attention head')}, {config.vocab_size:,} vocabulary entries, texts of up "
+        f"to {config.max_positions} tokens.", "", "## Use", ""]
     for use in (_USE[format], ours if format in ("huggingface", "reference", "stablehlo") else ""):
         task = facts.get("task", "").replace("_", "-")
         parts += [textwrap.dedent(use).strip().format(architecture=architecture, head=head, task=task), ""]
@@ -96,8 +97,8 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
     if "step" not in facts:
         return [f"- data: {_TO_FILL}", f"- steps: {_TO_FILL}"]
     if "task" in facts:
-        return [f"- data: `{facts['data']}`, {facts['examples']['train']:,} examples",
-                f"- steps: {facts['step']:,} of {facts['batch_size']:,} examples each, initialized from "
+        return [f"- data: `{facts['data']}`, {format_plural(facts['examples']['train'], 'example')}",
+                f"- steps: {facts['step']:,} of {format_plural(facts['batch_size'], 'example')} each, initialized from "
                 f"`{facts['init_from']}`", _optimizer(facts["optimizer"], facts["learning_rate"], facts["schedule"])]
     data, corpus, train = facts["config"]["data"], facts["corpus"], facts["config"]["train"]
     sources = ", ".join(f"`{source}`" for source in data["sources"]) or f"`{data['path']}`"
@@ -106,8 +107,8 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
     # Runs of earlier versions have the schedule's name in the optimizer's section.
     schedule = facts["config"].get("schedule", {}).get("name") or optimizer["schedule"]
     return [
-        f"- data: {sources}, {corpus['training_rows']:,} rows of {corpus['length']} tokens",
-        f"- steps: {facts['step']:,} of {train['batch_size']:,} rows each"
+        f"- data: {sources}, {format_plural(corpus['training_rows'], 'row')} of {corpus['length']} tokens",
+        f"- steps: {facts['step']:,} of {format_plural(train['batch_size'], 'row')} each"
         + (f", initialized from `{initial}`" if initial else ""),
         f"- masking: {facts['config']['masking']['scheme']}, {facts['config']['masking']['rate']:.0%} of the tokens",
         _optimizer(optimizer["name"], optimizer["learning_rate"], schedule)]
@@ -119,7 +120,7 @@ def _optimizer(name: str, rate: float, schedule: str) -> str:
 
 def _scores(facts: Mapping[str, Any]) -> list[str]:
     if parts := facts.get("scores"):
-        return [f"- {part}, {facts['examples'][part]:,} examples: "
+        return [f"- {part}, {format_plural(facts['examples'][part], 'example')}: "
                 + ", ".join(f"{name} {format_metric(name, value)}" for name, value in scores.items()
                             if isinstance(value, float) and "/" not in name) for part, scores in parts.items()]
     figures = facts.get("evaluation")

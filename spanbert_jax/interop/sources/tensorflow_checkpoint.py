@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 
 # Heads that are fine-tuned have names of their own in Google's scripts run_classifier.py and run_squad.py.
 _FINE_TUNED = {"output_weights": "classifier.weight", "output_bias": "classifier.bias",
@@ -42,7 +43,7 @@ class TensorFlowCheckpoint:
             raise UserError(f"{path}: not a whole TensorFlow checkpoint ({_line(error)}); fetch it again") from None
         self._stored_name = {name: variable for variable in stored if (name := _hugging_face_name(variable))}
         if not self._stored_name:
-            raise UserError(f"{path}: none of its {len(stored)} variables is one of Google's BERT, such as "
+            raise UserError(f"{path}: {format_plural(len(stored), 'variable')}, and none of Google's BERT, such as "
                             f"bert/embeddings/word_embeddings; there are {', '.join(sorted(stored)[:3]) or 'none'}")
         self.shapes = {name: tuple(stored[variable][::-1] if variable.endswith("/kernel") else stored[variable])
                        for name, variable in self._stored_name.items()}

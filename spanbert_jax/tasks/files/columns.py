@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Regex, pre_tokenizers
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
@@ -213,7 +214,8 @@ def _tags(record: Mapping[str, Any], count: int, location: str, with_labels: boo
         return None
     values: Sequence[Any] = reading.field(record, name or _TAG_FIELDS[0], location, list)
     if len(values) != count:
-        raise UserError(f"{location}: {len(values)} tags for {count} words; give one tag per word")
+        raise UserError(f"{location}: {format_plural(len(values), 'tag')} for {format_plural(count, 'word')}; give "
+                        "one tag per word")
     numbers = dict(enumerate(names))
     named = [numbers.get(value, value) if isinstance(value, int) else value for value in values]
     return _all_known([_tag(value, location, with_labels) for value in named])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.sources.tables import RowCheck
 from spanbert_jax.tasks.files import reading
@@ -119,7 +120,7 @@ def _tsv(path: str, task: GlueTask, issues: DataIssues, with_labels: bool,
         header = ""
         if len(fields) != len(columns):
             if not (task.broken and with_labels):
-                raise UserError(f"{location}: {len(fields)} fields, but {len(columns)} columns "
+                raise UserError(f"{location}: {format_plural(len(fields), 'field')}, but {len(columns)} columns "
                                 f"({', '.join(columns)}); fix the line")
             issues.add("lines with a wrong number of fields, left out", location)
             continue

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, json_parts
@@ -151,8 +152,8 @@ def _listed(record: dict[str, Any], place: str) -> list[tuple[str, int]]:
     if isinstance(answers, dict):
         texts, starts = (field(answers, name, f"{place}, answers", list) for name in ("text", "answer_start"))
         if len(texts) != len(starts):
-            raise UserError(f"{place}: {len(texts)} answers in 'text' and {len(starts)} in 'answer_start'; "
-                            "give as many of both")
+            raise UserError(f"{place}: {format_plural(len(texts), 'answer')} in 'text' and {len(starts)} in "
+                            "'answer_start'; give as many of both")
         record = {"answers": [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]}
     return [(field(answer, "text", at), field(answer, "answer_start", at, int))
             for at, answer in _objects(record, "answers", place, "answer")]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.sources.files import first_characters, without_compression
 from spanbert_jax.tasks.files import reading
@@ -115,7 +116,7 @@ def _parallel(path: str, source: str, target: str, issues: DataIssues,
     for first, second in itertools.zip_longest(reading.lines(path, issues), reading.lines(other, issues)):
         if first is None or second is None:
             shorter, longer, (number, _) = (path, other, second) if first is None else (other, path, first)
-            raise UserError(f"{shorter}: it has {number - 1:,} lines, but {longer} has more; each line needs its "
-                            "translation on the same line of the other file")
+            raise UserError(f"{shorter}: it has {format_plural(number - 1, 'line')}, but {longer} has more; each "
+                            "line needs its translation on the same line of the other file")
         (number, text), (_, translation) = first, second
         yield f"{path}:{number}", str(number), text, translation

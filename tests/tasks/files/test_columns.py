@@ -197,7 +197,7 @@ def test_words_of_plain_text(write):
     ({"text": "Ann sleeps"}, ["'tokens'"]),
     ({"tokens": ["Ann"]}, ["'tags'"]),
     ({"tokens": ["Ann", 1], "tags": ["O", "O"]}, ["'tokens'", "words"]),
-    ({"tokens": ["Ann", "Lee"], "tags": ["O"]}, ["1 tags for 2 words"]),
+    ({"tokens": ["Ann", "Lee"], "tags": ["O"]}, ["1 tag for 2 words"]),
     ({"tokens": ["Ann"], "ner_tags": [3]}, ["3 is not a tag", "config.task.tag_names"]),
     ({"text": "Ann", "label": [[0, 9, "PER"]]}, ["[0, 9, 'PER'] is not an entity", "length 3"]),
     ({"text": "Ann", "label": [[0, 3, " "]]}, ["is not an entity"]),

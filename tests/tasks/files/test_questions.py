@@ -299,7 +299,7 @@ def test_malformed_articles(tmp_path, content, message):
     ({"context": CONTEXT, "question": "Who?", "answers": ["cat"]}, "answer 1: 'cat' must be an object"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"]}}, "answers: no field 'answer_start'"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4, 5]}},
-     "(id '1'): 1 answers in 'text' and 2 in 'answer_start'"),
+     "(id '1'): 1 answer in 'text' and 2 in 'answer_start'"),
     ({"context": CONTEXT, "question": "Who?", "answers": {"text": ["cat"], "answer_start": [4.5]}},
      "field 'answer_start' is 4.5"),
     (mrqa(), ":1, question 1 (id 'm1'): no field 'detected_answers'"),

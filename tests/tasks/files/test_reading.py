@@ -154,7 +154,7 @@ def test_all_line_ends(end, tmp_path):
 
 
 @pytest.mark.parametrize("text,message", [
-    ("text,text\na,b\n", ":1: two columns have the same name"), ("text,label\na\n", ":2: 1 fields, but 2 columns"),
+    ("text,text\na,b\n", ":1: two columns have the same name"), ("text,label\na\n", ":2: 1 field, but 2 columns"),
     ('text,label\n"a,b\n', ":2: unexpected end of data")])
 def test_errors_in_tables_name_the_line(text, message, tmp_path):
     file = tmp_path / "a.csv"

@@ -90,7 +90,7 @@ def test_different_numbers_of_lines_are_rejected(lines, others, message, tmp_pat
     ("lines.tsv", "A house.\tEin Haus.\nb\tc\n", r"lines.tsv:2: no field 'en'; there are 'A house.', .*set config.task"
      r".source and target, or config.task.columns=\"\('en','de'\)\""),
     ("lines.jsonl", '{"en": 3, "de": "b"}\n', "field 'en' is 3, which is not of type str"),
-    ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 fields, but 2 columns"),
+    ("lines.tsv", "en\tde\na\n", "lines.tsv:2: 1 field, but 2 columns"),
     ("lines.jsonl", "{\n", "lines.jsonl:1: not a JSON line")])
 def test_errors_are_one_line(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
