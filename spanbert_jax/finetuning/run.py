@@ -82,7 +82,7 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
         check_ids(packed.features, model)
     if encoder.token_types == 1 and rows.features.token_types.any():
         logger.warning("the model has one token type: both texts of a pair have it, as in RoBERTa")
-    local_model = dataset.task.build_model(encoder, compute.replace(attention="plain"), tokenizer)
+    local_model = dataset.task.build_model(encoder, compute.replace(attention="auto"), tokenizer)
     workload = TaskWorkload(config, dataset, model, local_model, mesh)
     examples = workload.rows_per_step * len(dataset.examples["train"]) / len(rows)  # per step, on average
     size = RunSize(examples, workload.rows_per_step * rows.length / examples, len(dataset.examples["train"]))

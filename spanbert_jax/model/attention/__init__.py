@@ -3,7 +3,7 @@
 Each backend names its output "context" (`checkpoint_name`), so that recomputation may keep it.
 """
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class AttentionBackend(NamedTuple):
     dtypes: tuple[str, ...] = ()  # the activation dtypes it supports; () for all
     # From (length of rows, heads on one device, spec) to the reason why it does not support them, or "".
     limits: Callable[[int, int, AttentionSpec], str] = lambda length, heads, spec: ""
+    # Whether "auto" takes it on a platform for rows of a length; others may be faster there.
+    preferred: Callable[[str, int], bool] = lambda platform, length: True
     # Makes one array of queries, keys and values, or of their parameters, if `attend` takes one.
     join: Callable[[Sequence[jax.Array]], jax.Array] | None = None
 
@@ -76,15 +78,22 @@ class AttentionBackend(NamedTuple):
 _HERE = "spanbert_jax.model.attention"
 BACKENDS: Registry[AttentionBackend] = Registry("attention backend", "attention", {  # fastest first
     "paired_heads": f"{_HERE}.paired_heads:BACKEND", "splash": f"{_HERE}.splash:BACKEND",
-    "cudnn": f"{_HERE}.cudnn:BACKEND", "plain": f"{_HERE}.plain:BACKEND"})
+    "cudnn": f"{_HERE}.cudnn:BACKEND", "blockwise": f"{_HERE}.blockwise:BACKEND", "plain": f"{_HERE}.plain:BACKEND"})
 
 
-def get_backend(name: str) -> AttentionBackend:
-    """The backend of a name. "auto" is plain attention here; training resolves it first, with `select_backend`."""
-    return BACKENDS.get("plain" if name == "auto" else name)
+def get_backend(name: str, length: Any = 0) -> AttentionBackend:
+    """The backend of a name.
+
+    Training resolves "auto" first, with `select_backend`. Here it is a backend that runs on every platform: the one for
+    rows of S = `length`, or plain attention where the length is not known when a program is traced.
+    """
+    if name == "auto":
+        long = isinstance(length, int) and BACKENDS.get("blockwise").preferred(jax.default_backend(), length)
+        name = "blockwise" if long else "plain"
+    return BACKENDS.get(name)
 
 
 def select_backend(platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
     """The name of the fastest backend that supports an attention; arguments as for `unsupported_reason`."""
-    return next(name for name in BACKENDS.names()
-                if not BACKENDS.get(name).unsupported_reason(platform, length, heads, spec, dtype))
+    return next(name for name in BACKENDS.names() if BACKENDS.get(name).preferred(platform, length)
+                and not BACKENDS.get(name).unsupported_reason(platform, length, heads, spec, dtype))

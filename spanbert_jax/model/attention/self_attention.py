@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
           rotary: see `AttentionInputs.rotary`.
         """
         config, compute = self.config, self.compute
-        backend = get_backend(compute.attention)
+        backend = get_backend(compute.attention, x.shape[1])
         make = functools.partial(Dense, config, compute, config.width, use_bias=self.use_bias)
         parameters = [make(("embed", "heads"), name=name).parameters(x.shape[-1]) for name in ("query", "key", "value")]
         # One product with joined kernels fills a matrix unit better than three narrow ones.
@@ -58,7 +58,8 @@ class SelfAttention(nn.Module):
 def _on_each_device(attend: Callable[[AttentionInputs], jax.Array], inputs: AttentionInputs) -> jax.Array:
     """Runs a kernel on each device's rows and heads, since the compiler cannot partition it."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    # Inside a `shard_map`, as in prediction, the arrays are those of one device already.
+    if all(kind == jax.sharding.AxisType.Manual for kind in mesh.axis_types):
         return attend(inputs)
     flat: Any = nn.logical_to_mesh_axes(("batch", None, "heads"))
     rows, _, heads = flat

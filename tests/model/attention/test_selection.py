@@ -1,9 +1,10 @@
 """Selection of the attention backend: never one that changes the result."""
 import itertools
 
+import jax.export
 import pytest
 
-from spanbert_jax.model.attention import BACKENDS, AttentionSpec, cudnn, select_backend
+from spanbert_jax.model.attention import BACKENDS, AttentionSpec, cudnn, get_backend, select_backend
 
 LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64, 80, 256)
 
@@ -18,7 +19,10 @@ LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64
     ("gpu", 512, 12, AttentionSpec(64), "bfloat16", "cudnn"),
     ("gpu", 512, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
     ("gpu", 512, 12, AttentionSpec(64), "float32", "plain"),
-    ("cpu", 512, 12, AttentionSpec(64), "bfloat16", "plain")])
+    ("gpu", 8192, 12, AttentionSpec(64, 0.1), "bfloat16", "blockwise"),
+    ("tpu", 8192, 12, AttentionSpec(64, 0.1), "float32", "blockwise"),
+    ("cpu", 511, 12, AttentionSpec(64), "bfloat16", "plain"),
+    ("cpu", 512, 12, AttentionSpec(7, 0.3, clamp=True, window=9), "float32", "blockwise")])
 def test_the_fastest_supported_backend_is_selected(platform, length, heads, spec, dtype, chosen):
     assert select_backend(platform, length, heads, spec, dtype) == chosen
 
@@ -27,16 +31,26 @@ def test_selection_never_changes_the_result():
     for platform, dtype, length, heads, width, rate, clamp in itertools.product(
             ("cpu", "gpu", "tpu", "rocm"), ("float32", "bfloat16"), LENGTHS, HEADS, WIDTHS, (0.0, 0.1), (False, True)):
         chosen = select_backend(platform, length, heads, AttentionSpec(width, rate, clamp), dtype)
-        assert chosen == "plain" or dtype == "bfloat16"
-        assert chosen == "plain" or platform == {"paired_heads": "tpu", "splash": "tpu", "cudnn": "gpu"}[chosen]
-        assert chosen in ("plain", "paired_heads") or (not rate and not clamp)
+        if chosen not in ("plain", "blockwise"):
+            assert dtype == "bfloat16"
+            assert platform == {"paired_heads": "tpu", "splash": "tpu", "cudnn": "gpu"}[chosen]
+            assert chosen == "paired_heads" or (not rate and not clamp)
 
 
-def test_plain_attention_supports_everything():
-    assert not BACKENDS.get("plain").unsupported_reason("cpu", 47, 1, AttentionSpec(7, 0.3, clamp=True), "float32")
+@pytest.mark.parametrize("name", ["plain", "blockwise"])
+def test_some_backends_support_everything(name):
+    spec = AttentionSpec(7, 0.3, clamp=True, window=9)
+    assert not BACKENDS.get(name).unsupported_reason("cpu", 47, 1, spec, "float32")
 
 
-@pytest.mark.parametrize("name", [name for name in BACKENDS.names() if name != "plain"])
+def test_where_nothing_is_selected_beforehand_the_length_decides():
+    batch, = jax.export.symbolic_shape("batch")
+    for length, chosen in ((0, "plain"), (128, "plain"), (1024, "blockwise"), (batch, "plain")):
+        assert get_backend("auto", length).name == chosen
+    assert get_backend("plain", 1024).name == "plain"
+
+
+@pytest.mark.parametrize("name", ["paired_heads", "splash", "cudnn"])
 def test_kernels_support_one_platform_and_dtype(name):
     right, wrong = ("GPU", "tpu") if name == "cudnn" else ("TPU", "gpu")
     assert not BACKENDS.get(name).unsupported_reason(right.lower(), 128, 2, AttentionSpec(64), "bfloat16")

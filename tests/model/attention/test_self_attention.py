@@ -53,7 +53,7 @@ def plain(case):
 
 @pytest.mark.parametrize("attention,mesh,seed", [
     ("plain", (2, 2, 2), SEED), ("paired_heads", None, SEED), ("paired_heads", (8, 1, 1), SEED),
-    ("paired_heads", (2, 2, 2), SEED), ("paired_heads", (2, 2, 2), None)])
+    ("paired_heads", (2, 2, 2), SEED), ("paired_heads", (2, 2, 2), None), ("blockwise", (2, 2, 2), SEED)])
 def test_every_mesh_gives_the_same_result(case, plain, attention, mesh, seed, monkeypatch):
     # Not TPU interpret mode, where devices wait for each other, each on a core of its own.
     monkeypatch.setattr(paired_heads.pl, "pallas_call", functools.partial(paired_heads.pl.pallas_call, interpret=True))
@@ -70,3 +70,16 @@ def test_every_mesh_gives_the_same_result(case, plain, attention, mesh, seed, mo
         if "'key']['bias'" not in name:
             np.testing.assert_allclose(got[name], expected, atol=TOLERANCE["float32"] * np.abs(expected).max(),
                                        err_msg=name)
+
+
+def test_kernels_run_inside_a_shard_map(case, plain):
+    x, segments, _, params = case
+    module = SelfAttention(CONFIG, COMPUTE.replace(attention="blockwise"))
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    share = jax.sharding.PartitionSpec("devices")
+    with jax.set_mesh(mesh):
+        run = jax.jit(jax.shard_map(lambda x, segments: module.apply(params, x, segments, None), in_specs=(share, share),
+                                    out_specs=share, check_vma=False))
+        output = np.asarray(run(x, segments)) * np.asarray(segments > 0)[..., None]
+    expected = plain[True]["['output']"]
+    np.testing.assert_allclose(output, expected, atol=TOLERANCE["float32"] * np.abs(expected).max())
