@@ -33,14 +33,14 @@ class _Cut(NamedTuple):
     banded: bool  # whether one block of keys has all keys of a block of queries
 
     @property
-    def count(self) -> int:
+    def blocks(self) -> int:
         """Blocks of queries."""
         return -(-self.length // self.block)
 
     @property
     def width(self) -> int:
         """Positions of all blocks of queries, at least S."""
-        return self.count * self.block
+        return self.blocks * self.block
 
     def pad_keys(self, array: jax.Array, axis: int) -> jax.Array:
         """Adds the margins to an array over positions, and zeros after the row."""
@@ -51,7 +51,7 @@ class _Cut(NamedTuple):
         return (query_block if self.banded else key_block) * self.block
 
     def key_ranges(self, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """First and one after last block of keys of each block of queries [count], from segments [S].
+        """First and one after last block of keys of each block of queries [S / T], from segments [S].
 
         A range spans all tokens of the segments that the block has. Padding needs no keys.
         """
@@ -66,7 +66,7 @@ class _Cut(NamedTuple):
         last = _pad(last, 0, 0, padding, -1).reshape(-1, self.block).max(axis=1)
         if self.banded:
             return jnp.zeros_like(first), (last >= 0).astype(jnp.int32)
-        start = self.block * jnp.arange(self.count, dtype=jnp.int32)
+        start = self.block * jnp.arange(self.blocks, dtype=jnp.int32)
         first, last = jnp.maximum(first, start - self.reach), jnp.minimum(last, start + self.block - 1 + self.reach)
         return first // self.block, last // self.block + 1
 
@@ -135,7 +135,7 @@ def _row_forward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: j
         context = weighted * (pairs.scale / total)[..., None]
         return context.swapaxes(0, 1).reshape(cut.block, -1).astype(value.dtype), highest, total
 
-    context, *statistics = lax.map(attend_block, jnp.arange(cut.count))
+    context, *statistics = lax.map(attend_block, jnp.arange(cut.blocks))
     return (context.reshape(cut.width, -1)[:cut.length],
             *(each.swapaxes(0, 1).reshape(heads, -1)[:, :cut.length] for each in statistics))
 
@@ -157,7 +157,7 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
     # Products that sum over queries are much faster on CPUs with queries in the last axis of the smaller factor.
     turned_query, turned_above = (lax.optimization_barrier(array.swapaxes(1, 2)) for array in (query, above))
 
-    def block_gradients(carry: tuple[jax.Array, ...], number: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def block_gradients(carry: Any, number: jax.Array) -> tuple[Any, jax.Array]:
         own, own_above, own_highest, own_mean = (
             _slice(array, number * cut.block, cut.block) for array in (query, above, highest, mean))
         turned = [_slice(array, number * cut.block, cut.block, 2) for array in (turned_query, turned_above)]
@@ -180,7 +180,7 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
         return tuple(totals), (query_gradient * head_width ** -0.5).astype(dtype)
 
     nothing = jnp.zeros((heads, head_width, key.shape[1]))
-    totals, query_gradient = lax.scan(block_gradients, (nothing, nothing), jnp.arange(cut.count))
+    totals, query_gradient = lax.scan(block_gradients, (nothing, nothing), jnp.arange(cut.blocks))
     query_gradient = query_gradient.swapaxes(0, 1).reshape(heads, cut.width, head_width)[:, :cut.length]
     return query_gradient, *(_slice(total, cut.margin, cut.length, 2).swapaxes(1, 2).astype(dtype) for total in totals)
 
