@@ -15,7 +15,7 @@ from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, layout, weights
-from spanbert_jax.interop.architectures import bert, conversion_for, conversion_of, gpt2
+from spanbert_jax.interop.architectures import CONVERSIONS, bert, conversion_for, conversion_of, gpt2
 from spanbert_jax.interop.formats.huggingface import padding_values, write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import open_file
@@ -26,6 +26,7 @@ from spanbert_jax.text.targets import TARGET_TOKENIZER_FOLDER, target_ids
 
 _BRIDGE = "enc_to_dec_proj"
 _PARTS = ("encoder", "decoder")
+_DECODERS = ("bert", "gpt2")
 _TIED = "tie_encoder_decoder"
 
 
@@ -90,11 +91,17 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
         raise UserError(f"{path}: no config.json in it; give the directory of {what}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not the config of {what} ({error!r:.80})") from None
-    if parts not in (None, ["bert", "bert"], ["bert", "gpt2"]):
-        raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; a BERT with a BERT or a GPT-2 can be read")
+    if parts and not (parts[0] in encoder_types() and parts[1] in _DECODERS):
+        raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; {', '.join(encoder_types())} with "
+                        f"{' or '.join(_DECODERS)} can be read")
     if parts:
-        bert.BERT.check(values["encoder"], file)
+        conversion_for(values["encoder"]).check(values["encoder"], file)
     return values, file
+
+
+def encoder_types() -> list[str]:
+    """The model_type of every encoder that can be read."""
+    return [name for name in CONVERSIONS.names() if CONVERSIONS.get(name) is not gpt2.GPT2]
 
 
 def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
@@ -195,14 +202,13 @@ def _generation_values(settings: GenerationSettings) -> dict[str, Any]:
 
 
 def _tensors(model: EncoderDecoder, params: Any) -> dict[str, np.ndarray]:
-    encoder = EncoderModel(model.config)
-    prefix = conversion_of(model.config).names.prefix
-    found = {f"encoder.{name.removeprefix(prefix)}": value
-             for name, value in layout.tensors(encoder, {"encoder": params["encoder"]})}
-    # transformers' encoder has a pooler, unused here; it warns if the pooler is missing.
-    width = model.config.width
-    found |= {"encoder.pooler.dense.weight": np.zeros((width, width), np.float32),
-              "encoder.pooler.dense.bias": np.zeros(width, np.float32)}
+    encoder, conversion = EncoderModel(model.config), conversion_of(model.config)
+    found = {f"encoder.{name.removeprefix(conversion.names.prefix)}": value
+             for name, value in conversion.export(layout.tensors(encoder, {"encoder": params["encoder"]}))}
+    if "pooler" in conversion.names.modules:  # unused here; transformers warns if the encoder's is missing
+        width = model.config.width
+        found |= {"encoder.pooler.dense.weight": np.zeros((width, width), np.float32),
+                  "encoder.pooler.dense.bias": np.zeros(width, np.float32)}
     decoder = layout.tensors(Decoder(model.decoder_config), params["decoder"])
     found |= {f"decoder.{name}": value for name, value in conversion_of(model.decoder_config).export(decoder)}
     if "bridge" in params:

@@ -58,6 +58,8 @@ class ModelConfig:
     # Whether layers of the decoder normalize their input, and a last norm precedes the output. Otherwise they normalize
     # their output, and the masked-token head's transform precedes the output.
     norm_first: ClassVar[bool] = False
+    # Whether a decoder can have its layers, as BERT's can.
+    decodes: ClassVar[bool] = True
 
     vocab_size: int  # tokens in the vocabulary, V before padding
     num_layers: int = 12  # L

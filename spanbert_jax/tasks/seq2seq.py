@@ -25,6 +25,7 @@ from spanbert_jax.interop.layout import build
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.interop.sources.location import locate
 from spanbert_jax.model import (
+    BertConfig,
     ComputeConfig,
     Decoder,
     EncoderDecoder,
@@ -47,6 +48,7 @@ from spanbert_jax.text import MAX_VOCAB_SIZE, special_ids, vocabulary_size
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 # Initial decoders besides directories of decoders.
+_LONGEST_TARGET = 512  # positions of a decoder whose encoder has more and learns none
 DECODERS = ("encoder", "shared", "random")
 # An `Example` with `source`, the input text, and `targets`, correct outputs, of which training uses the first; empty if
 # unknown.
@@ -200,7 +202,7 @@ class Seq2SeqTask(Task[Pair]):
         kind, wanted = self.settings.decoder, self.settings.decoder_layers
         size = vocabulary_size(self.target_tokenizer(tokenizer))
         if kind in DECODERS:
-            decoder = dataclasses.replace(encoder, vocab_size=size)
+            decoder: ModelConfig = _decoder_like(encoder, kind, size)
         else:
             decoder, *_ = open_decoder(kind, encoder.width)
             if size > decoder.vocab_size:
@@ -329,6 +331,17 @@ class Seq2SeqTask(Task[Pair]):
                      tokenizer: str | pathlib.Path) -> tuple[Task, EncoderDecoder, Any, Tokenizer]:
         """An EncoderDecoderModel that was fine-tuned elsewhere; it generates as its files say."""
         return seq2seq_import.import_model(cls, folder, tokenizer)
+
+
+def _decoder_like(encoder: ModelConfig, kind: str, vocab_size: int) -> ModelConfig:
+    """The config of a decoder of the encoder's shape. Raises UserError if it cannot begin from the encoder's layers."""
+    if encoder.decodes:
+        return dataclasses.replace(encoder, vocab_size=vocab_size)
+    if kind != "random":
+        raise UserError(f"config.task.decoder={kind!r}: no decoder has the layers of {encoder.architecture}; use "
+                        "'random', or the directory of a GPT-2 or of an EncoderDecoderModel")
+    return BertConfig(vocab_size, encoder.num_layers, encoder.width, encoder.num_heads, 4 * encoder.width,
+                      min(encoder.max_positions, _LONGEST_TARGET), 1, encoder.dropout, encoder.attention_dropout)
 
 
 def _smoothed_loss(outputs: Any, batch: Mapping[str, jax.Array], smoothing: float) -> LossSums:

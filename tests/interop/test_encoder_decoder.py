@@ -1,6 +1,7 @@
 """Import and export of encoder-decoder models of transformers, and errors for other directories."""
 import json
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from spanbert_jax.generation.incremental import IncrementalDecoder, unstack_laye
 from spanbert_jax.generation.search import generate
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
+from spanbert_jax.model import BertConfig, ComputeConfig, EncoderDecoder
+from spanbert_jax.model.architectures.modernbert import ModernBertConfig
+from spanbert_jax.model.architectures.roberta import RobertaConfig
 from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer
 from tests.transformers_pairs import (
     END,
@@ -40,6 +44,31 @@ def test_round_trip_through_transformers(kind, width, tmp_path):
     back, same = load_encoder_decoder(tmp_path / "ours")
     assert back == model
     jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+@pytest.mark.parametrize("encoder", [
+    ModernBertConfig(SOURCE_PIECES, 4, 32, 4, 24, 64, window=6), RobertaConfig(SOURCE_PIECES, 2, 32, 4, 64, 30)],
+    ids=lambda config: config.architecture)
+def test_encoders_of_other_architectures(encoder, tmp_path):
+    decoder = BertConfig(TARGET_PIECES, 2, 32, 4, 64, 30, 1)
+    model = EncoderDecoder(encoder, decoder, compute=ComputeConfig(dtype="float32"))
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), **model.dummy_inputs))["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    params["encoder"]["embeddings"]["token"]["embedding"] = params[
+        "encoder"]["embeddings"]["token"]["embedding"].at[SOURCE_PIECES:].set(0)
+    save_encoder_decoder(model, params, tmp_path / "ours", GenerationSettings(START, END, PAD, 15))
+    theirs = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "ours").eval()
+    tokens, targets = (np.random.default_rng(0).integers(3, TARGET_PIECES, shape) for shape in ((3, 12), (3, 6)))
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.from_numpy(tokens), attention_mask=torch.ones(3, 12),
+                          decoder_input_ids=torch.from_numpy(targets)).logits.numpy()
+    back, same = load_encoder_decoder(tmp_path / "ours")
+    assert (back.config, back.decoder_config) == (encoder, decoder)
+    ours = jax.jit(back.apply)({"params": same}, tokens, np.ones_like(tokens), targets, np.ones_like(targets))
+    np.testing.assert_allclose(ours, expected, atol=5e-5)
+    np.testing.assert_allclose(
+        ours, jax.jit(model.apply)({"params": params}, tokens, np.ones_like(tokens), targets, np.ones_like(targets)),
+        atol=5e-5)
 
 
 def test_transformers_trains_every_row_but_that_of_padding(tmp_path):

@@ -29,6 +29,7 @@ Rotary = tuple[jax.Array, jax.Array]  # cosine and sine, float32 [B, S, H / 2] e
 class ModernBertConfig(ModelConfig):
     """A ModernBERT. The defaults are those of the published base model."""
     architecture = "modernbert"
+    decodes = False
     # Layers, width and feed-forward width of the published base and large, and of Ettin's smaller encoders.
     sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {
         name: dict(num_layers=layers, width=64 * heads, num_heads=heads, feed_forward=feed_forward)
