@@ -95,6 +95,11 @@ class ModelConfig:
         return AttentionSpec(self.width // self.num_heads, self.attention_dropout)
 
     @property
+    def attention_specs(self) -> tuple[AttentionSpec, ...]:
+        """Settings of self-attention of all kinds of layers."""
+        return (self.attention_spec,)
+
+    @property
     def norm_bias(self) -> bool:
         """Whether layer norms have biases."""
         return True

@@ -83,7 +83,7 @@ def with_attention(compute: ComputeConfig, model: ModelConfig, mesh: Mesh, rules
       UserError: the named backend does not support them.
     """
     heads = model.num_heads // math.prod(mesh.shape[axis] for axis in mesh_axes(rules, "heads"))
-    wanted = mesh.devices.flat[0].platform, length, heads, model.attention_spec, compute.dtype
+    wanted = mesh.devices.flat[0].platform, length, heads, model.attention_specs, compute.dtype
     if compute.attention == "auto":
         return compute.replace(attention=select_backend(*wanted))
     if reason := BACKENDS.get(compute.attention).unsupported_reason(*wanted):

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Float32, Integer, UInt32
 
 from spanbert_jax.common.settings import setting
+from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.model.config import REMAT_POLICIES, ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
@@ -64,6 +65,11 @@ class ModernBertConfig(ModelConfig):
     @property
     def head_dropout(self) -> float:
         return self.classifier_dropout
+
+    @property
+    def attention_specs(self) -> tuple[AttentionSpec, ...]:
+        kinds = {self.is_global(layer) for layer in range(self.num_layers)}
+        return tuple(self.attention_spec._replace(window=0 if is_global else self.window) for is_global in kinds)
 
     def kernel_init(self, residual: bool) -> nn.initializers.Initializer:
         deviation = self.initializer_range / (math.sqrt(2 * self.num_layers) if residual else 1)

@@ -66,13 +66,17 @@ class AttentionBackend(NamedTuple):
         """Arrays for queries, keys and values as `attend` takes them: all three, or one joined array."""
         return (self.join(parts),) if self.join else tuple(parts)
 
-    def unsupported_reason(self, platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
-        """Why this backend cannot compute rows of S = `length` with so many heads on one device; "" if it can."""
+    def unsupported_reason(self, platform: str, length: int, heads: int, specs: Sequence[AttentionSpec],
+                           dtype: str) -> str:
+        """Why this backend cannot compute rows of S = `length` with so many heads on one device; "" if it can.
+
+        `specs`: of all layers.
+        """
         if self.platform and platform != self.platform:
             return f"it is for {self.platform.upper()}s, and these devices are {platform.upper()}s"
         if self.dtypes and dtype not in self.dtypes:
             return f"it computes in {' or '.join(self.dtypes)}, and compute.dtype is {dtype!r}"
-        return self.limits(length, heads, spec)
+        return next(filter(None, (self.limits(length, heads, spec) for spec in specs)), "")
 
 
 _HERE = "spanbert_jax.model.attention"
@@ -93,7 +97,7 @@ def get_backend(name: str, length: Any = 0) -> AttentionBackend:
     return BACKENDS.get(name)
 
 
-def select_backend(platform: str, length: int, heads: int, spec: AttentionSpec, dtype: str) -> str:
-    """The name of the fastest backend that supports an attention; arguments as for `unsupported_reason`."""
+def select_backend(platform: str, length: int, heads: int, specs: Sequence[AttentionSpec], dtype: str) -> str:
+    """The name of the fastest backend that supports all layers; arguments as for `unsupported_reason`."""
     return next(name for name in BACKENDS.names() if BACKENDS.get(name).preferred(platform, length)
-                and not BACKENDS.get(name).unsupported_reason(platform, length, heads, spec, dtype))
+                and not BACKENDS.get(name).unsupported_reason(platform, length, heads, specs, dtype))

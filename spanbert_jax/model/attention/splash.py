@@ -16,8 +16,6 @@ def limits(length: int, heads: int, spec: AttentionSpec) -> str:
         return f"it has no dropout, and model.attention_dropout is {spec.dropout}"
     if spec.clamp:
         return "it does not clip scores, and model.clamp_attention is True"
-    if spec.window:
-        return f"it has no window, and this layer attends to {spec.window} positions"
     if length % LANES:
         return f"it takes rows of a multiple of {LANES} positions, and these have {length}"
     return ""
@@ -31,9 +29,10 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     sizes = kernels.BlockSizes(
         block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
         block_kv_dkv_compute=block, use_fused_bwd_kernel=True)
-    kernel = kernels.make_splash_mha_single_device(
-        masks.MultiHeadMask([masks.FullMask((length, length))] * heads), block_sizes=sizes,
-        residual_checkpoint_name="context")
+    shape, reach = (length, length), spec.window // 2
+    mask = masks.LocalMask(shape, (reach, reach), offset=0) if spec.window else masks.FullMask(shape)
+    kernel = kernels.make_splash_mha_single_device(masks.MultiHeadMask([mask] * heads), block_sizes=sizes,
+                                                   residual_checkpoint_name="context")
     segments = inputs.segments.astype(jnp.int32)
     context = jax.vmap(kernel)(query * spec.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
     return context.swapaxes(1, 2).reshape(rows, length, -1)

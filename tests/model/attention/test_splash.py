@@ -8,17 +8,19 @@ from tests.model.attention.cases import assert_as_defined, make_inputs, tpu_kern
 
 
 # Rows of one block and of five blocks; 640 is not a multiple of the longest block.
-@pytest.mark.parametrize("length,dtype", [(128, "float32"), (128, "bfloat16"), (640, "float32")])
-def test_splash_matches_the_definition(length, dtype, monkeypatch):
+@pytest.mark.parametrize("length,dtype,window", [
+    (128, "float32", 0), (128, "bfloat16", 0), (640, "float32", 0), (640, "float32", 128), (128, "bfloat16", 33)])
+def test_splash_matches_the_definition(length, dtype, window, monkeypatch):
     # TPU interpret mode does not support vmap over rows; interpret=True does.
     make = functools.partial(splash.kernels.make_splash_mha_single_device, interpret=True)
     monkeypatch.setattr(splash.kernels, "make_splash_mha_single_device", make)
-    spec = AttentionSpec(64)
-    assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, dtype), spec)
+    spec = AttentionSpec(64, window=window)
+    assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, dtype, rotary=window > 0), spec)
 
 
-def test_splash_lowers_for_tpus():
-    spec = AttentionSpec(64)
+@pytest.mark.parametrize("window", [0, 128])
+def test_splash_lowers_for_tpus(window):
+    spec = AttentionSpec(64, window=window)
     assert tpu_kernels(splash.BACKEND, make_inputs(spec, 256, 2, "bfloat16"), spec) == 2
 
 
