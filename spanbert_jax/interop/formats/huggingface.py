@@ -87,7 +87,8 @@ def _write_vocabulary(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
     An id without a token gets the last token, as if it were repeated: of repeated tokens the last line counts.
     """
     tokens = {number: token for token, number in tokenizer.get_vocab(with_added_tokens=True).items()}
-    lines = [tokens.get(number, tokens[max(tokens)]) for number in range(vocabulary_size(tokenizer))]
+    last = tokens[max(tokens)]
+    lines = [tokens.get(number, last) for number in range(vocabulary_size(tokenizer))]
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in lines), encoding="utf-8")
 
 
