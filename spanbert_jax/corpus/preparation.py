@@ -120,7 +120,7 @@ def wait_for_corpus(path: str | pathlib.Path) -> Corpus:
 def _train_tokenizer(scan: SourceScan, settings: CorpusSettings, lowercase: bool) -> Tokenizer:
     """Trains a tokenizer in a process of its own, which can be ended: the library does not react to signals."""
     options = {"vocab_size": settings.vocab_size, "lowercase": lowercase, "strip_accents": ACCENTS[settings.accents],
-               "character_coverage": settings.character_coverage}
+               "character_coverage": settings.character_coverage, "model": settings.tokenizer_model}
     work = [(scan, options)]
     with contextlib.closing(map_in_processes(_make_trainer, work, workers=1)) as results:
         (_, trained), = results
@@ -214,7 +214,7 @@ def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercas
 def _describe_training(settings: CorpusSettings) -> str:
     """Returns how a vocabulary is trained, with the settings that differ from their defaults."""
     defaults = CorpusSettings()
-    options = [f"{name}={getattr(settings, name)}" for name in ("character_coverage", "accents")
+    options = [f"{name}={getattr(settings, name)}" for name in ("character_coverage", "accents", "tokenizer_model")
                if getattr(settings, name) != getattr(defaults, name)]
     return ", ".join([f"trained, {settings.vocab_size} pieces", *options])
 

@@ -9,8 +9,8 @@ from spanbert_jax.corpus.blocks import best_fit, sentence_blocks, window_blocks
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.pairs import pair_blocks
 from spanbert_jax.corpus.settings import CorpusSettings
-from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, tokenize
-from spanbert_jax.text import special_ids, special_tokens_as_text, word_start_table
+from spanbert_jax.corpus.tokenization import CorpusStats, TokenizedChunk, corpus_tokenizer, tokenize
+from spanbert_jax.text import pair_layout, special_ids
 
 UINT8_FEATURES = ("word_starts", "segments", "token_types", "annotations")
 _CHUNK_CHARACTERS = 400_000  # fixed, so that rows do not depend on the number of workers
@@ -79,9 +79,9 @@ class RowBuilder:
 
     def __init__(self, settings: RowSettings):
         self._settings = settings
-        self._tokenizer = special_tokens_as_text(Tokenizer.from_str(settings.tokenizer))
-        self._special = special_ids(self._tokenizer)
-        self._word_starts = word_start_table(self._tokenizer)
+        tokenizer = Tokenizer.from_str(settings.tokenizer)
+        self._tokenizer, self._special = corpus_tokenizer(tokenizer), special_ids(tokenizer)
+        self._pair = pair_layout(tokenizer)
 
     def __call__(self, chunk: Chunk) -> tuple[Rows, CorpusStats]:
         """Returns the rows ([n, S] arrays, next_sentence [n]) and the statistics of a chunk."""
@@ -132,7 +132,7 @@ class RowBuilder:
     def _place_pairs(self, chunk: Chunk, text: TokenizedChunk,
                      stats: CorpusStats) -> tuple[TokenPlacements, np.ndarray]:
         """Places two texts per row. Returns the placements and the next-sentence labels [rows]."""
-        budget = self._settings.corpus.length - 3
+        budget = self._settings.corpus.length - self._pair.size
         documents = [self._split_sentences(text, document, budget, stats) for document in range(len(text.bounds))]
         rng = np.random.default_rng([self._settings.seed, *chunk.key])
         pairs, dropped = pair_blocks(documents, budget, self._settings.corpus.short_sequence_probability, rng)
@@ -140,7 +140,7 @@ class RowBuilder:
         spans = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
         length, count = spans[:, 1] - spans[:, 0], len(pairs)
         column = np.ones(2 * count, np.int64)
-        column[1::2] = length[::2] + 2
+        column[1::2] = length[::2] + 1 + len(self._pair.between)
         placements = TokenPlacements(spans[:, 0], length, np.repeat(np.arange(count), 2), column,
                                      np.ones(2 * count, np.int64), np.tile([0, 1], count))
         return placements, np.array([pair.label for pair in pairs], np.int32)
@@ -165,7 +165,7 @@ class RowBuilder:
         to = placements.row * length + placements.column  # flat position of the first token of each range
         source, target = _ranges(placements.start, placements.length), _ranges(to, placements.length)
         tokens[target] = text.tokens[source]
-        flags["word_starts"][target] = self._word_starts[tokens[target]]
+        flags["word_starts"][target] = text.word_starts[source]
         flags["annotations"][target] = text.annotations[source]
 
         # The first token of a range starts a word, and a unit, even if the cut is inside them.
@@ -173,10 +173,12 @@ class RowBuilder:
         flags["word_starts"][firsts] = 1
         flags["annotations"][firsts] = np.minimum(flags["annotations"][firsts], 1)
         has_cls = placements.token_type == 0
+        before = np.where(has_cls, 1, len(self._pair.between) - 1)  # further [SEP]s before a second text
+        tokens[_ranges(to - before, before)] = self._special.sep
         tokens[to[has_cls] - 1] = self._special.cls
         tokens[to + placements.length] = self._special.sep
-        sizes = placements.length + 1 + has_cls
-        with_special = _ranges(to - has_cls, sizes)
+        sizes = placements.length + 1 + before
+        with_special = _ranges(to - before, sizes)
         flags["segments"][with_special] = np.repeat(placements.segment, sizes)
         flags["token_types"][with_special] = np.repeat(placements.token_type, sizes)
         rows: Rows = {"tokens": tokens, **flags}

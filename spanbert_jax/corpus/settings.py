@@ -3,7 +3,7 @@ import dataclasses
 
 from spanbert_jax.common.settings import Settings, qualified, require, setting
 from spanbert_jax.corpus.sources import file_formats
-from spanbert_jax.text import CHARACTER_COVERAGE, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+from spanbert_jax.text import CHARACTER_COVERAGE, MAX_VOCAB_SIZE, MIN_VOCAB_SIZES, TOKENIZER_MODELS
 
 # Setting -> `strip_accents` of BERT's normalizer.
 ACCENTS = {"auto": None, "keep": False, "strip": True}
@@ -15,11 +15,14 @@ class CorpusSettings(Settings):
     sources: tuple[str, ...] = setting(
         (), "Files, directories, globs, 'python' (the prose in this Python installation) or 'tfds:NAME[:SPLIT]'.")
     tokenizer: str = setting("", "vocab.txt, tokenizer.json or a directory with one.", replaces=["vocab_size"])
-    vocab_size: int = setting(0, "Size of the WordPiece vocabulary to train if no tokenizer is given.", minimum=0,
+    vocab_size: int = setting(0, "Size of the vocabulary to train if no tokenizer is given.", minimum=0,
                               maximum=MAX_VOCAB_SIZE, replaces=["tokenizer"])
+    tokenizer_model: str = setting(
+        "wordpiece", "Kind of a vocabulary to train. wordpiece: as in BERT; bpe: of bytes, as in RoBERTa and "
+        "ModernBERT; unigram: as in SentencePiece and XLM-R.", choices=tuple(TOKENIZER_MODELS))
     character_coverage: float = setting(
         CHARACTER_COVERAGE, "Share of the text's characters that get an entry of a trained vocabulary, the most "
-        "frequent first; words with others are [UNK].", above=0, maximum=1)
+        "frequent first; words with others are [UNK]. A vocabulary of bytes has them all.", above=0, maximum=1)
     accents: str = setting(
         "auto", "Accents and other combining marks in the text of a trained vocabulary. auto: stripped if it is "
         "lower-cased, as in BERT.", choices=tuple(ACCENTS))
@@ -41,7 +44,8 @@ class CorpusSettings(Settings):
     def validate(self, path: str) -> None:
         """Checks every field, and that pairs are not packed."""
         super().validate(path)
-        require(self.vocab_size == 0 or self.vocab_size >= MIN_VOCAB_SIZE, qualified(path, "vocab_size"),
-                self.vocab_size, f"must be at least {MIN_VOCAB_SIZE}")
+        least = MIN_VOCAB_SIZES[self.tokenizer_model]
+        require(self.vocab_size == 0 or self.vocab_size >= least, qualified(path, "vocab_size"), self.vocab_size,
+                f"must be at least {least} with {qualified(path, 'tokenizer_model')}={self.tokenizer_model}")
         require(not (self.pack and self.blocks == "pairs"), qualified(path, "pack"), True,
                 "a pair fills its row; leave out pack, or take other blocks than 'pairs'")

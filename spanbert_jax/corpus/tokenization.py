@@ -4,14 +4,23 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from itertools import chain, pairwise
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_position
-from spanbert_jax.text import line_spans, sentence_spans, special_ids
+from spanbert_jax.text import (
+    WordStarts,
+    keeps_spaces,
+    line_spans,
+    pretoken_numbers,
+    sentence_spans,
+    special_ids,
+    special_tokens_as_text,
+    token_offsets,
+    word_starts,
+)
 
 MAX_TEXT_CHARACTERS = 20_000  # longer sentences are tokenized in parts
 _BATCH_TEXTS = 2_000  # limits the encodings in memory at one time
@@ -42,9 +51,25 @@ class CorpusStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class CorpusTokenizer:
+    """A tokenizer, with what tokenizing a corpus needs to know of it; made by `corpus_tokenizer`."""
+    plain: Tokenizer  # tokenizes special tokens in a text, such as "[SEP]", as text
+    unknown: int
+    word_starts: WordStarts
+    keeps_spaces: bool  # whether a word is tokenized in another way at the start of a text than after a space
+
+
+def corpus_tokenizer(tokenizer: Tokenizer) -> CorpusTokenizer:
+    """Returns a tokenizer as `tokenize` needs it."""
+    return CorpusTokenizer(special_tokens_as_text(tokenizer), special_ids(tokenizer).unk, word_starts(tokenizer),
+                           keeps_spaces(tokenizer))
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenizedChunk:
     """The tokens of several documents, concatenated."""
     tokens: np.ndarray  # [n] int32
+    word_starts: np.ndarray  # [n] uint8: 1 for the first token of a word
     annotations: np.ndarray  # [n] uint8: 1 for the first token of an annotated unit, 2 for its other tokens, else 0
     bounds: list[list[int]]  # per document, offsets in `tokens`: its start, then the end of each sentence
     documents: Sequence[Document]
@@ -55,10 +80,10 @@ class TokenizedChunk:
         return self.documents[document].place(self.spans[document][sentence][0])
 
 
-def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusStats) -> TokenizedChunk:
+def tokenize(tokenizer: CorpusTokenizer, documents: Sequence[Document], stats: CorpusStats) -> TokenizedChunk:
     """Tokenizes the sentences of a chunk of documents without adding special tokens, and updates `stats`.
 
-    The tokenizer is one of `special_tokens_as_text`, so that "[SEP]" in a text is tokenized as text.
+    If the tokenizer keeps spaces, a sentence that follows white space has one space before it.
     """
     spans = []
     for document in documents:
@@ -67,18 +92,20 @@ def tokenize(tokenizer: Tokenizer, documents: Sequence[Document], stats: CorpusS
         spans.append(_split_long(document, found, stats))
         if controls := len(_CONTROL.findall(document.text)):
             stats.issues.add("control characters removed", document.place(0), controls)
-    texts = [document.text[a:b] for document, found in zip(documents, spans) for a, b in found]
+    places = [(document.text, a, b) for document, found in zip(documents, spans) for a, b in found]
+    spaced = [tokenizer.keeps_spaces and text[a - 1:a].isspace() for text, a, _ in places]
+    texts = [" " * space + text[a:b] for space, (text, a, b) in zip(spaced, places)]
     annotated = any(document.units for document in documents)
-    tokens, lengths, offsets = _encode(tokenizer, texts, annotated)
+    tokens, starts, lengths, offsets = _encode(tokenizer, texts, annotated)
 
     ends = np.concatenate([[0], np.cumsum(lengths)])
     stops = np.cumsum([0, *map(len, spans)])
     bounds = [ends[a:b + 1].tolist() for a, b in pairwise(stops)]
     stats.counts["documents"] += len(documents)
     stats.counts["tokens"] += len(tokens)
-    chunk = TokenizedChunk(tokens, np.zeros(len(tokens), np.uint8), bounds, documents, spans)
+    chunk = TokenizedChunk(tokens, starts, np.zeros(len(tokens), np.uint8), bounds, documents, spans)
     if annotated:
-        _annotate(chunk, ends, offsets)
+        _annotate(chunk, ends, offsets - np.repeat(spaced, lengths)[:, None])
     _count_unknown(tokenizer, chunk, ends, texts, stops, stats)
     return chunk
 
@@ -99,19 +126,25 @@ def _split_long(document: Document, spans: list[tuple[int, int]], stats: CorpusS
     return parts
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str], with_offsets: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the token ids [n] of all texts, the number of tokens of each, and character offsets [n, 2] if wanted."""
-    encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
-    ids, lengths, offsets = list[np.ndarray](), list[int](), list[Any]()
-    for start in range(0, len(texts), _BATCH_TEXTS):
-        encodings = encode(texts[start:start + _BATCH_TEXTS], add_special_tokens=False)
+def _encode(tokenizer: CorpusTokenizer, texts: list[str],
+            with_offsets: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns of all texts the token ids [n], the word starts [n], the number of tokens of each text, and character
+    offsets [n, 2], none if not wanted."""
+    with_pretokens, plain = tokenizer.word_starts.kinds is not None, tokenizer.plain
+    encode = plain.encode_batch if with_offsets or with_pretokens else plain.encode_batch_fast
+    ids, lengths, starts = [np.zeros(0, np.int32)], list[int](), [np.zeros(0, np.uint8)]
+    offsets = [np.zeros((0, 2), np.int64)]
+    for first in range(0, len(texts), _BATCH_TEXTS):
+        batch = texts[first:first + _BATCH_TEXTS]
+        encodings = encode(batch, add_special_tokens=False)
         listed = [encoding.ids for encoding in encodings]
         lengths.extend(map(len, listed))
         ids.append(np.fromiter(chain.from_iterable(listed), np.int32))
+        pretokens = pretoken_numbers(encodings, first) if with_pretokens else ids[0]
+        starts.append(tokenizer.word_starts(ids[-1], pretokens))
         if with_offsets:
-            offsets.extend(encoding.offsets for encoding in encodings)
-    flat = np.array(list(chain.from_iterable(offsets)), np.int64).reshape(-1, 2)
-    return np.concatenate(ids or [np.zeros(0, np.int32)]), np.array(lengths, np.int64), flat
+            offsets.extend(map(token_offsets, batch, encodings))
+    return np.concatenate(ids), np.concatenate(starts), np.array(lengths, np.int64), np.concatenate(offsets)
 
 
 def _annotate(chunk: TokenizedChunk, ends: np.ndarray, offsets: np.ndarray) -> None:
@@ -128,14 +161,14 @@ def _annotate(chunk: TokenizedChunk, ends: np.ndarray, offsets: np.ndarray) -> N
             chunk.annotations[first + begin:first + min(begin + 1, stop)] = 1
 
 
-def _count_unknown(tokenizer: Tokenizer, chunk: TokenizedChunk, ends: np.ndarray, texts: list[str],
+def _count_unknown(tokenizer: CorpusTokenizer, chunk: TokenizedChunk, ends: np.ndarray, texts: list[str],
                    stops: np.ndarray, stats: CorpusStats) -> None:
     """Counts the words that became [UNK]. Only texts with [UNK] are tokenized again, to get the offsets."""
-    unknown = special_ids(tokenizer).unk
+    unknown = tokenizer.unknown
     at = np.flatnonzero(chunk.tokens == unknown)
     stats.counts["unknown tokens"] += len(at)
     for text in np.unique(np.searchsorted(ends, at, "right") - 1).tolist():
-        encoding = tokenizer.encode(texts[text], add_special_tokens=False)
+        encoding = tokenizer.plain.encode(texts[text], add_special_tokens=False)
         for token, (start, end) in zip(encoding.ids, encoding.offsets):
             if token == unknown:
                 word = texts[text][start:end][:40]

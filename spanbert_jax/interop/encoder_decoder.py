@@ -16,7 +16,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, layout, weights
 from spanbert_jax.interop.architectures import CONVERSIONS, bert, conversion_for, conversion_of, gpt2
-from spanbert_jax.interop.formats.huggingface import padding_values, write_json, write_tokenizer
+from spanbert_jax.interop.formats.huggingface import special_values, write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import open_file
 from spanbert_jax.interop.sources.location import PAIR, locate, weight_files
@@ -160,6 +160,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
     """
     params, decoder = merge_tied_params(nn.unbox(params)), model.decoder_config
     conversion = conversion_of(decoder)
+    encoder_values = configuration.to_values(EncoderModel(model.config))
     with new_directory(directory) as folder:
         save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
         decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
@@ -168,7 +169,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
         special = dict(decoder_start_token_id=settings.start, eos_token_id=settings.end, pad_token_id=settings.pad)
         write_json(folder / "config.json", {
             "architectures": ["EncoderDecoderModel"], "model_type": PAIR, "is_encoder_decoder": True,
-            "encoder": configuration.to_values(EncoderModel(model.config)) | padding_values(tokenizer),
+            "encoder": encoder_values | special_values(tokenizer, encoder_values),
             "decoder": decoder_values,
             _TIED: False, "torch_dtype": "float32", "vocab_size": decoder.vocab_size, **special})
         write_json(folder / "generation_config.json", special | _generation_values(settings))

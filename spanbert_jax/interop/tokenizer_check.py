@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import RunFailed
-from spanbert_jax.text import CONTINUATION_PREFIX, load_tokenizer
+from spanbert_jax.text import load_tokenizer, special_tokens, spelling
 
 logger = logging.getLogger("spanbert_jax")
 _WORDS = 2_000
-_TEXTS = ("The President of France isn't Émile Zola.", "東京都に住んでいる。", "서울은 हिन्दी ещё й", "a [MASK] b[SEP]")
+_TEXTS = ("The President of France isn't Émile Zola.", "東京都に住んでいる。", "서울은 हिन्दी ещё й", " two  spaces\n")
 Encode = Callable[[Sequence[str]], list[list[int]]]  # from texts to their ids, with special tokens
 
 
@@ -52,10 +52,12 @@ def _compare_original(original: pathlib.Path, tokenizer: Tokenizer, texts: Seque
 
 
 def _probe_texts(tokenizer: Tokenizer) -> list[str]:
-    """Returns texts of several scripts, and entries of the vocabulary as words, also in capitals."""
-    entries = sorted(tokenizer.get_vocab(with_added_tokens=True))
-    words = [entry.removeprefix(CONTINUATION_PREFIX) for entry in entries[::max(1, len(entries) // _WORDS)]]
-    return [*_TEXTS, *words, *(word.upper() for word in words)]
+    """Returns texts of several scripts, special tokens, and entries of the vocabulary as words, also in capitals."""
+    entries = tokenizer.get_vocab(with_added_tokens=True)
+    chosen, spelled, special = sorted(entries)[::max(1, len(entries) // _WORDS)], spelling(tokenizer), special_tokens(
+        tokenizer)
+    words = [spelled.join([entries[entry]]) for entry in chosen]
+    return [*_TEXTS, f"a {special['mask']} b{special['sep']}", *words, *(word.upper() for word in words)]
 
 
 def _first_difference(texts: Sequence[str], ours: Tokenizer, theirs: Encode) -> str:

@@ -1,10 +1,12 @@
 """Embedding rows for a new vocabulary, made from those of an old one."""
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from spanbert_jax.text import CONTINUATION_PREFIX, SPECIAL_TOKENS, vocabulary_size
+from spanbert_jax.text import keeps_spaces, special_ids, special_tokens, spelling, vocabulary_size
+from spanbert_jax.text.words import byte_characters, is_byte_level, mark_spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,41 +35,75 @@ class Transplant:
 
 
 def transplant(old: Tokenizer, new: Tokenizer) -> Transplant:
-    """Finds each token of `new` in `old`: the same token, or the tokens that `old` splits it into."""
-    known, vocab = old.get_vocab(with_added_tokens=True), new.get_vocab(with_added_tokens=True)
-    inside = _inside_words(old)
-    unknown, byte_level = known["[UNK]"], isinstance(new.model, models.BPE)
+    """Finds each token of `new` in `old`: the same token, or the tokens that `old` splits it into.
 
-    def split(token: str) -> tuple[int, ...]:
-        if token in SPECIAL_TOKENS:
-            return (known[token],) if token in known else ()
-        if byte_level:
-            token = _as_wordpiece(new.decode([vocab[token]]))
-        if token in known:
-            return (known[token],)
-        body = token.removeprefix(CONTINUATION_PREFIX) if len(token) > len(CONTINUATION_PREFIX) else token
-        if body == token:
-            ids = old.encode(token, add_special_tokens=False).ids
+    The vocabularies may be of different kinds, such as byte-level BPE and WordPiece. Special tokens are the same if
+    their roles are.
+    """
+    known, find = old.get_vocab(with_added_tokens=True), _finder(old)
+    roles, old_roles = special_tokens(new), special_tokens(old)
+    special = {token: old_roles.get(role) for role, token in roles.items()}
+    spelled, added = spelling(new), new.get_added_tokens_decoder()
+    same_kind = _kind(old) == _kind(new)
+    sources: list[tuple[int, ...]] = [()] * vocabulary_size(new)
+    kept = 0
+    for token, number in new.get_vocab(with_added_tokens=True).items():
+        same = special.get(token, token if same_kind or number in added else None)
+        if same in known:
+            sources[number], found = (known[same],), True
+        elif token in special:
+            continue
         else:
-            body = old.normalizer.normalize_str(body) if old.normalizer else body
-            ids = [token.id for token in inside.tokenize(body.strip())]
-        return () if unknown in ids else tuple(ids)
-
-    tokens = {number: token for token, number in vocab.items()}
-    sources = tuple(split(tokens[number]) if number in tokens else () for number in range(vocabulary_size(new)))
-    kept = sum(len(ids) == 1 for ids in sources) if byte_level else sum(token in known for token in vocab)
-    return Transplant(sources, kept, sum(map(bool, sources)) - kept)
+            sources[number], found = find(bool(spelled.begins[number]), spelled.bodies[number])
+        kept += found
+    return Transplant(tuple(sources), kept, sum(map(bool, sources)) - kept)
 
 
-def _as_wordpiece(text: str) -> str:
-    """Returns the text of a byte-level token in WordPiece's notation: "##" before tokens that continue a word."""
-    return text.strip() if not text[:1].isalnum() else CONTINUATION_PREFIX + text
+def _kind(tokenizer: Tokenizer) -> tuple[str, bool]:
+    """Vocabularies of the same kind give tokens of the same name the same text."""
+    return spelling(tokenizer).prefix, is_byte_level(tokenizer)
 
 
-def _inside_words(tokenizer: Tokenizer) -> models.WordPiece:
-    """Returns a model that splits the inside of a word into continuing wordpieces, with their ids."""
-    vocab = tokenizer.get_vocab(with_added_tokens=True)
-    bodies = {token.removeprefix(CONTINUATION_PREFIX): number for token, number in vocab.items()
-              if token.startswith(CONTINUATION_PREFIX) and len(token) > len(CONTINUATION_PREFIX)}
-    # A word that cannot be split becomes [UNK], which is not the body of any wordpiece.
-    return models.WordPiece({**bodies, "[UNK]": vocab["[UNK]"]}, unk_token="[UNK]", continuing_subword_prefix="")
+def _finder(tokenizer: Tokenizer) -> Callable[[bool, bytes], tuple[tuple[int, ...], bool]]:
+    """Returns a function from a token, its mark and its text, to ids that spell it, and whether that is one token."""
+    spelled, inside, unknown = spelling(tokenizer), _inside_words(tokenizer), special_ids(tokenizer).unk
+    special = {tokenizer.token_to_id(token) for token in special_tokens(tokenizer).values()}
+    by_text = {(bool(begins), body): number for number, (begins, body) in enumerate(zip(spelled.begins, spelled.bodies))
+               if body and number not in special}
+    space = " " * keeps_spaces(tokenizer)
+
+    def find(begins: bool, body: bytes) -> tuple[tuple[int, ...], bool]:
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:  # a part of a character
+            return (), False
+        # Punctuation begins a word in one kind of vocabulary, and has no mark in another.
+        marks = (begins,) if text[:1].isalnum() else (begins, not begins)
+        if same := [by_text[mark, body] for mark in marks if (mark, body) in by_text]:
+            return (same[0],), True
+        if begins or (spelled.prefix and not text[:1].isalnum()):
+            ids = tokenizer.encode(space * begins + text, add_special_tokens=False).ids
+        else:
+            ids = inside(text)
+        return () if unknown in ids else tuple(ids), False
+
+    return find
+
+
+def _inside_words(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """Returns a function that splits the inside of a word into tokens, and gives their ids."""
+    model, spelled = tokenizer.model, spelling(tokenizer)
+    to_model: Callable[[str], str] = byte_characters if is_byte_level(tokenizer) else mark_spaces
+    if spelled.prefix:
+        bodies = {body.decode(): number for number, (begins, body) in enumerate(zip(spelled.begins, spelled.bodies))
+                  if body and not begins}
+        # A word that cannot be split becomes [UNK], which is not the body of any wordpiece.
+        unknown = special_ids(tokenizer).unk
+        model, to_model = models.WordPiece({**bodies, "[UNK]": unknown}, unk_token="[UNK]",
+                                           continuing_subword_prefix=""), str
+
+    def split(text: str) -> list[int]:
+        text = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        return [token.id for token in model.tokenize(to_model(text.strip()))]
+
+    return split

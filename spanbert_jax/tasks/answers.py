@@ -99,7 +99,8 @@ def _log_total(features: Features, windows: range, null_window: int, logits: Ans
 def _context(features: Features, window: int) -> slice:
     """The tokens of a window's part of the context."""
     at = features.token_slice(window)
-    return slice(at.start + np.count_nonzero(features.token_types[at] == 0), at.stop - 1)  # without the last [SEP]
+    inside = at.start + np.flatnonzero(features.token_columns["char_start"][at] >= 0)
+    return slice(inside[0], inside[-1] + 1) if len(inside) else slice(at.stop, at.stop)
 
 
 def _spans(features: Features, window: int, logits: AnswerLogits, limits: AnswerLimits) -> np.ndarray:
@@ -132,9 +133,11 @@ def _distinct(context: str, spans: np.ndarray, count: int) -> list[dict[str, Any
     for i in order.tolist():
         *characters, start_logit, end_logit = spans[i].tolist()
         start, end = with_format_characters(context, *map(int, characters))
-        text = context[start:end]
-        if text not in entries:
-            entries[text] = _entry(text, start, end, start_logit, end_logit)
+        covered = context[start:end]
+        text = covered.strip()  # of tokens of white space
+        start += len(covered) - len(covered.lstrip())
+        if text and text not in entries:
+            entries[text] = _entry(text, start, start + len(text), start_logit, end_logit)
             if len(entries) == count:
                 break
     return list(entries.values())

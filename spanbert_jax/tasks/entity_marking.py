@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks.files.relations import Relation
-from spanbert_jax.text import SpecialIds, special_ids
+from spanbert_jax.text import SpecialIds, keeps_spaces, special_ids
 
 MARKINGS = ("ner", "text", "text_ner", "ner_text")
 MARKERS = ("unused", "words")
@@ -79,10 +79,11 @@ def _spell(name: str) -> str:
 
 def marker_ids(markers: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, list[int]]:
     """The token ids of each marker. Raises UserError if the vocabulary lacks an unused entry."""
-    ids = {}
+    ids, space = {}, " " * keeps_spaces(tokenizer)  # as before the words, see `tokenize_words`
     for name, text in markers.items():
         unused = bool(_UNUSED.fullmatch(text))
-        ids[name] = [tokenizer.token_to_id(text)] if unused else tokenizer.encode(text, add_special_tokens=False).ids
+        ids[name] = ([tokenizer.token_to_id(text)] if unused
+                     else tokenizer.encode(space + text, add_special_tokens=False).ids)
         if None in ids[name]:
             raise UserError(f"the vocabulary has no entry {text}, the trained model's marker {name}; give the "
                             "vocabulary that the model was trained with")

@@ -14,8 +14,9 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import BOUNDARIES, TOKEN_EMBEDDING
-from spanbert_jax.text import SPECIAL_TOKENS, SpecialIds, special_ids
+from spanbert_jax.text import SpecialIds, special_ids, special_tokens, spelling
 
+_MASK = "[MASK]"  # in a text, whatever the tokenizer calls it
 # Rows are padded to a multiple of this, so that texts of similar length share a compiled program.
 _LENGTH_MULTIPLE = 32
 _NO_HEAD = ("these weights have no masked-token head, so they cannot fill; the released SpanBERT archives have no "
@@ -26,7 +27,7 @@ _NO_HEAD = ("these weights have no masked-token head, so they cannot fill; the r
 class Filling:
     """Tokens for a run of [MASK]s."""
     pieces: tuple[str, ...]  # one token per [MASK]; the key in the output of `fill --json`
-    text: str  # the tokens joined; a '##' token continues the one before, and keeps its '##' if it comes first
+    text: str  # the text of the tokens; a '##' token that comes first keeps its '##'
     log_probability: float  # natural logarithm, summed over the tokens, which are predicted independently
 
     @property
@@ -55,7 +56,7 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
 
     Args:
       model: a name or path as for `from_pretrained`, or a model and its parameters as from `load_filling_model`.
-      text: contains at least one [MASK].
+      text: contains at least one [MASK], or the tokenizer's own token that masks, such as <mask>.
       k: number of fillings; fewer are returned if there are no more.
       tokenizer: the one that the model was trained with; by default the one at the name or path.
 
@@ -128,7 +129,8 @@ def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray
 
 def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     """[V] booleans: tokens of the vocabulary that are not special."""
-    ids = [i for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if token not in SPECIAL_TOKENS]
+    special = special_tokens(tokenizer).values()
+    ids = [i for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if token not in special]
     if max(ids) >= vocab_size:
         raise UserError(f"the tokenizer has {max(ids) + 1:,} tokens and the model {vocab_size:,}; give the tokenizer "
                         "that it was trained with")
@@ -139,9 +141,10 @@ def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
 
 def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions: int) -> list[int]:
     """Token ids with [CLS] and [SEP]."""
+    text = text.replace(_MASK, special_tokens(tokenizer)["mask"])
     tokens = [special.cls, *tokenizer.encode(text, add_special_tokens=False).ids, special.sep]
     if special.mask not in tokens:
-        raise UserError("no [MASK] in the text; write one for each token to fill in")
+        raise UserError(f"no {_MASK} in the text; write one for each token to fill in")
     if len(tokens) > max_positions:
         raise UserError(f"the text has {len(tokens):,} tokens with [CLS] and [SEP], and the model takes at most "
                         f"{max_positions:,}; shorten it")
@@ -197,8 +200,9 @@ def _log_probabilities(logits: np.ndarray, proposable: np.ndarray) -> np.ndarray
 
 
 def _fillings(log_probabilities: np.ndarray, k: int, tokenizer: Tokenizer) -> tuple[Filling, ...]:
-    fillings = []
+    fillings, spelled = [], spelling(tokenizer)
     for ids, score in zip(*best_combinations(log_probabilities, k)):
         tokens = tuple(tokenizer.id_to_token(int(i)) for i in ids)
-        fillings.append(Filling(tokens, " ".join(tokens).replace(" ##", ""), float(score)))
+        mark = "" if spelled.begins[ids[0]] else spelled.prefix
+        fillings.append(Filling(tokens, mark + spelled.join(ids.tolist()), float(score)))
     return tuple(fillings)

@@ -23,7 +23,7 @@ from spanbert_jax.tasks.files.reading import describe_location, number_repeats
 from spanbert_jax.tasks.metrics import question_answering as metrics
 from spanbert_jax.tasks.protocol import FittedState, Prediction, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts, token_characters
-from spanbert_jax.text import SpecialIds, special_ids
+from spanbert_jax.text import PairLayout, pair_layout
 
 TRUNCATED = "questions truncated to config.task.question_length tokens"
 NO_QUESTION = "questions without text"
@@ -105,16 +105,17 @@ class QuestionAnswering(Task[Question]):
 
     def features(self, examples: Sequence[Question], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
-        """[CLS] question [SEP] window [SEP] with token types 0 and 1, a feature per window of the context.
+        """[CLS] question [SEP] window [SEP] with token types 0 and 1, or other special tokens and types that the
+        tokenizer gives a pair of texts; a feature per window of the context.
 
         Columns: "start" and "end", positions of the answer's first and last token in the feature, 0 ([CLS]) if the
         answer is not wholly inside or there is none, as in the reference; "weight", 0 for questions that cannot be
         learned: they have answers, none of which is in the context, or they have no text.
 
-        Token columns: "char_start" and "char_end", characters of the original context, 0 and 0 outside the window;
+        Token columns: "char_start" and "char_end", characters of the original context, -1 and -1 outside the window;
         "max_context", whether no other window has more context for the token.
         """
-        special, builder = special_ids(tokenizer), FeatureBuilder()
+        layout, builder = pair_layout(tokenizer), FeatureBuilder()
         contexts = dict.fromkeys(example.context for example in examples)
         # Token ids [n], and first character and end of each token [n, 2].
         encoded = {context: (np.array(encoding.ids, np.int32), token_characters(context, encoding))
@@ -124,7 +125,7 @@ class QuestionAnswering(Task[Question]):
             question, (ids, characters) = np.array(encoding.ids, np.int32), encoded[example.context]
             self._count_issues(example, question, ids, issues)
             target = self._target(example, question, characters, issues) if with_labels else None
-            self._add_windows(builder, index, question[:self.settings.question_length], ids, characters, special,
+            self._add_windows(builder, index, question[:self.settings.question_length], ids, characters, layout,
                               target)
         columns = {"start": np.int32, "end": np.int32, "weight": np.float32} if with_labels else {}
         return builder.build(columns, {"char_start": np.int32, "char_end": np.int32, "max_context": np.bool_})
@@ -159,20 +160,19 @@ class QuestionAnswering(Task[Question]):
         return span, float(span is not None)
 
     def _add_windows(self, builder: FeatureBuilder, index: int, question: np.ndarray, ids: np.ndarray,
-                     characters: np.ndarray, special: SpecialIds,
+                     characters: np.ndarray, layout: PairLayout,
                      target: tuple[TokenSpan | None, float] | None) -> None:
         """Adds the features of a question."""
         span, weight = target or (None, None)
-        room, stride = self.settings.length - len(question) - _SPECIAL_TOKENS, self.settings.stride
-        first = len(question) + 2  # position of the window
+        room, stride = self.settings.length - len(question) - layout.size, self.settings.stride
+        first = len(question) + layout.size - 1  # position of the window
         best = best_windows(len(ids), room, stride)
         for number, begin in enumerate(window_starts(len(ids), room, stride)):
             window = slice(begin, begin + room)
             inside = ids[window]
-            tokens = np.concatenate([[special.cls], question, [special.sep], inside, [special.sep]])
-            types = np.zeros(len(tokens), np.uint8)
-            types[first:] = 1
-            bounds = np.zeros((2, len(tokens)), np.int32)
+            tokens = np.array(layout.tokens(question.tolist(), inside.tolist()), np.int32)
+            types = layout.types(len(question), len(inside))
+            bounds = np.full((2, len(tokens)), -1, np.int32)
             bounds[:, first:-1] = characters[window].T
             max_context = np.zeros(len(tokens), np.bool_)
             max_context[first:-1] = best[window] == number

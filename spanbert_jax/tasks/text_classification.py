@@ -23,7 +23,7 @@ from spanbert_jax.tasks.files import glue, reading
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
-from spanbert_jax.text import SpecialIds, special_ids
+from spanbert_jax.text import PairLayout, pair_layout
 
 _MANY_CLASSES = 20  # more than these, and than half of the examples, are probably no classes
 logger = logging.getLogger("spanbert_jax")
@@ -169,7 +169,8 @@ class TextClassification(Task[Text]):
 
     def features(self, examples: Sequence[Text], tokenizer: Tokenizer, issues: DataIssues,
                  with_labels: bool = True) -> Features:
-        """One feature per example: [CLS] text [SEP], or [CLS] text [SEP] second [SEP] with token types 0 and 1.
+        """One feature per example: [CLS] text [SEP], or [CLS] text [SEP] second [SEP] with token types 0 and 1; a pair
+        has the special tokens and types that the tokenizer gives it.
 
         A text that is too long is truncated at the end; a pair loses tokens one by one at the end of the longer text,
         or of the second if both are equally long, as in the reference. Text that spells a special token is ordinary
@@ -178,13 +179,13 @@ class TextClassification(Task[Text]):
         Columns: "label", int32 index of the class, or float32: the number, or 1 for each class that holds and 0 for the
         others; "weight" float32, 0 for unknown classes.
         """
-        special, length, builder = special_ids(tokenizer), self.settings.length, FeatureBuilder()
+        layout, length, builder = pair_layout(tokenizer), self.settings.length, FeatureBuilder()
         indices = {label: index for index, label in enumerate(self.labels)}
         firsts = encode_texts([example.text for example in examples], tokenizer)
         seconds = encode_texts([example.second for example in examples if example.second is not None], tokenizer)
         for number, (example, first) in enumerate(zip(examples, firsts, strict=True)):
             second = None if example.second is None else next(seconds).ids
-            tokens, types, truncated = _assemble(first.ids, second, special, length)
+            tokens, types, truncated = _assemble(first.ids, second, layout, length)
             if truncated:
                 issues.add("texts longer than config.task.length, truncated at the end", example.location)
             builder.add(number, tokens, types, self._target(example, indices, issues) if with_labels else None)
@@ -294,18 +295,18 @@ class TextClassification(Task[Text]):
         return self._glue is not None
 
 
-def _assemble(first: list[int], second: list[int] | None, special: SpecialIds,
+def _assemble(first: list[int], second: list[int] | None, layout: PairLayout,
               length: int) -> tuple[list[int], list[int], bool]:
     """At most `length` tokens with [CLS] and [SEP], their types, and whether the texts were truncated."""
-    room = length - (2 if second is None else 3)
+    room = length - (2 if second is None else layout.size)
     if room < 1:
         raise UserError(f"config.task.length={length}: too short for [CLS], [SEP] and a token; use a larger length")
     if second is None:
-        tokens = [special.cls, *first[:room], special.sep]
+        tokens = [layout.cls, *first[:room], layout.sep]
         return tokens, [0] * len(tokens), len(first) > room
     kept, kept_second = _truncated_lengths(len(first), len(second), room)
-    tokens = [special.cls, *first[:kept], special.sep, *second[:kept_second], special.sep]
-    return tokens, [0] * (kept + 2) + [1] * (kept_second + 1), len(first) + len(second) > room
+    tokens = layout.tokens(first[:kept], second[:kept_second])
+    return tokens, layout.types(kept, kept_second), len(first) + len(second) > room
 
 
 def _truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from spanbert_jax.text import special_tokens_as_text
+from spanbert_jax.text import keeps_spaces, special_tokens_as_text, token_offsets
 
 _JOINERS = "\u200c\u200d"  # invisible; after a mark they determine the form of the letter
 _SOFT_HYPHEN = "\u00ad"
@@ -28,10 +28,11 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encodin
 def token_characters(text: str, encoding: Encoding) -> np.ndarray:
     """[n, 2] int32: first character and end of each token of a text.
 
-    A lower-casing tokenizer drops combining marks, such as accents of decomposed text and vowel signs of Hindi, and its
-    offsets leave them out at the end of a token. Here a token extends to the end of its marks.
+    White space is left out. A lower-casing tokenizer drops combining marks, such as accents of decomposed text and
+    vowel signs of Hindi, and its offsets leave them out at the end of a token. Here a token extends to the end of its
+    marks.
     """
-    characters = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    characters = token_offsets(text, encoding)
     if not text.isascii():
         ends, nexts = characters[:, 1], np.append(characters[1:, 0], len(text))
         for token in np.flatnonzero(ends < nexts).tolist():
@@ -74,6 +75,10 @@ def _is_format(character: str) -> bool:
 
 
 def tokenize_words(words: Iterable[str], tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """The token ids of each distinct word; none for a word of characters that the tokenizer removes."""
-    distinct = dict.fromkeys(words)
-    return {word: encoding.ids for word, encoding in zip(distinct, encode_texts(distinct, tokenizer), strict=True)}
+    """The token ids of each distinct word; none for a word of characters that the tokenizer removes.
+
+    If the tokenizer keeps spaces, a word has one before it, as `add_prefix_space` adds it in transformers.
+    """
+    distinct, space = dict.fromkeys(words), " " * keeps_spaces(tokenizer)
+    encodings = encode_texts((space + word for word in distinct), tokenizer)
+    return {word: encoding.ids for word, encoding in zip(distinct, encodings, strict=True)}

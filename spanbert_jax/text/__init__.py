@@ -1,21 +1,37 @@
-"""Text to tokens: WordPiece and target tokenizers, their special tokens, word starts, and sentence boundaries."""
+"""Text to tokens: tokenizers of any kind, their special tokens, word starts, and sentence boundaries."""
 from spanbert_jax.text.sentences import line_spans, sentence_spans
-from spanbert_jax.text.tokenizer import (
-    CONTINUATION_PREFIX,
-    SPECIAL_TOKEN_FIELDS,
+from spanbert_jax.text.special_tokens import (
     SPECIAL_TOKENS,
+    PairLayout,
     SpecialIds,
-    is_lowercasing,
+    pair_layout,
     special_ids,
+    special_tokens,
     special_tokens_as_text,
-    vocabulary_size,
     with_one_token_type,
-    word_start_table,
 )
+from spanbert_jax.text.tokenizer import CONTINUATION_PREFIX, is_lowercasing, vocabulary_size
 from spanbert_jax.text.tokenizer_files import ADDED_TOKEN_FLAGS, load_tokenizer
-from spanbert_jax.text.tokenizer_training import CHARACTER_COVERAGE, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, train_tokenizer
+from spanbert_jax.text.tokenizer_training import (
+    CHARACTER_COVERAGE,
+    MAX_VOCAB_SIZE,
+    MIN_VOCAB_SIZES,
+    TOKENIZER_MODELS,
+    train_tokenizer,
+)
+from spanbert_jax.text.words import (
+    Spelling,
+    WordStarts,
+    keeps_spaces,
+    pretoken_numbers,
+    spelling,
+    token_offsets,
+    word_start_table,
+    word_starts,
+)
 
-__all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "CONTINUATION_PREFIX", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZE",
-           "SPECIAL_TOKENS", "SPECIAL_TOKEN_FIELDS", "SpecialIds", "is_lowercasing", "line_spans", "load_tokenizer",
-           "sentence_spans", "special_ids", "special_tokens_as_text", "train_tokenizer", "vocabulary_size",
-           "with_one_token_type", "word_start_table"]
+__all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "CONTINUATION_PREFIX", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZES",
+           "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_lowercasing",
+           "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "pretoken_numbers", "sentence_spans",
+           "special_ids", "special_tokens", "special_tokens_as_text", "spelling", "token_offsets", "train_tokenizer",
+           "vocabulary_size", "with_one_token_type", "word_start_table", "word_starts"]

@@ -7,14 +7,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.text.tokenizer import SPECIAL_TOKENS
+from spanbert_jax.text.special_tokens import SPECIAL_TOKENS, special_tokens
 from spanbert_jax.text.tokenizer_files import load_tokenizer, read_json
-from spanbert_jax.text.tokenizer_training import MIN_VOCAB_SIZE
+from spanbert_jax.text.tokenizer_training import MIN_VOCAB_SIZES
+from spanbert_jax.text.words import is_byte_level
 
 # Folder of the target tokenizer in the directory of a model whose encoder has another tokenizer.
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"
 _GPT2_END = "<|endoftext|>"
-MIN_TARGET_VOCAB_SIZE = 256 + MIN_VOCAB_SIZE  # the bytes, special tokens and some merges
+MIN_TARGET_VOCAB_SIZE = MIN_VOCAB_SIZES["bpe"]
 
 
 class TargetIds(NamedTuple):
@@ -26,13 +27,13 @@ class TargetIds(NamedTuple):
 
 
 def target_ids(tokenizer: Tokenizer) -> TargetIds:
-    """Returns the ids of BERT's special tokens or of GPT-2's, one for all. Raises UserError if it has neither."""
-    pad, unknown, start, end = (tokenizer.token_to_id(token) for token in SPECIAL_TOKENS[:4])
-    if None not in (pad, start, end):
-        return TargetIds(start, end, pad, unknown if isinstance(tokenizer.model, models.WordPiece) else None)
+    """Returns the ids of the special tokens by role, or of GPT-2's, one for all. Raises UserError if it has neither."""
+    ids = {role: tokenizer.token_to_id(token) for role, token in special_tokens(tokenizer).items()}
+    if {"pad", "cls", "sep"} <= ids.keys():
+        return TargetIds(ids["cls"], ids["sep"], ids["pad"], None if is_byte_level(tokenizer) else ids.get("unk"))
     if (end := tokenizer.token_to_id(_GPT2_END)) is None:
-        raise UserError(f"the target tokenizer has neither [CLS], [SEP] and [PAD] nor {_GPT2_END}; give the "
-                        "tokenizer of a BERT or GPT-2 model")
+        raise UserError(f"the target tokenizer has neither [CLS], [SEP] and [PAD], by these or other names, nor "
+                        f"{_GPT2_END}; give the tokenizer of a BERT or GPT-2 model")
     return TargetIds(end, end, end, None)
 
 

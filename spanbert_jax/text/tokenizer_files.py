@@ -1,4 +1,4 @@
-"""BERT tokenizers from files: vocab.txt or tokenizer.json, with the files that transformers writes beside them."""
+"""Tokenizers from files: tokenizer.json or BERT's vocab.txt, with the files that transformers writes beside them."""
 import codecs
 import json
 import logging
@@ -7,19 +7,19 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.text.tokenizer import (
-    CONTINUATION_PREFIX,
-    SPECIAL_TOKEN_FIELDS,
+from spanbert_jax.text.special_tokens import (
+    REQUIRED_ROLES,
+    ROLES,
     SPECIAL_TOKENS,
-    bert_normalizer,
-    build_tokenizer,
-    is_lowercasing,
+    set_special_tokens,
+    special_tokens,
 )
+from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer, is_lowercasing
 
 logger = logging.getLogger("spanbert_jax")
 CONFIG_FILE = "tokenizer_config.json"
@@ -29,27 +29,35 @@ _BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "Pr
 # Field of tokenizer_config.json -> field of BERT's normalizer.
 _NORMALIZER_FIELDS = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
                       "tokenize_chinese_chars": "handle_chinese_chars"}
+# Field of the files of transformers -> role; bos and eos where there is no cls and sep.
+_ROLE_OF_FIELD = {"bos_token": "cls", "eos_token": "sep", **{f"{role}_token": role for role in ROLES}}
+_PREFIX_SPACE = "add_prefix_space"
 _MAX_ID = 2**31 - 1  # of the library, whose ids have 32 bits, and of arrays of int32
 ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> Tokenizer:
-    """Loads a BERT WordPiece tokenizer. Its ids equal those of Hugging Face's BertTokenizerFast.
+    """Loads a tokenizer. Its ids equal those of Hugging Face's AutoTokenizer.
+
+    Special tokens have roles, not names; see `special_tokens`. The tokens that pad, are unknown and mask are those that
+    tokenizer_config.json or special_tokens_map.json name, if they do. Where the post-processor does not put a cls and a
+    sep token around a text, they are put there, and a warning is logged.
 
     Args:
-      path: a vocab.txt, a tokenizer.json, or a directory with one of them (tokenizer.json is preferred). A
-        tokenizer_config.json beside it is followed as in transformers, where its `do_lower_case`, `strip_accents` and
-        `tokenize_chinese_chars` take precedence over tokenizer.json. Beside a vocab.txt, the tokens of
-        added_tokens.json, special_tokens_map.json and tokenizer_config.json are added to the vocabulary.
+      path: a tokenizer.json of any kind, BERT's vocab.txt, or a directory with one of them (tokenizer.json is
+        preferred). A tokenizer_config.json beside it is followed as in transformers, where its `do_lower_case`,
+        `strip_accents` and `tokenize_chinese_chars` take precedence over tokenizer.json with BERT's normalizer, and
+        `add_prefix_space` over that with GPT-2's byte-level words. The tokens of special_tokens_map.json and
+        tokenizer_config.json, and beside a vocab.txt of added_tokens.json, are added to the vocabulary.
       lowercase: whether the tokenizer of a vocab.txt lower-cases. None uses `do_lower_case` of tokenizer_config.json;
         without that, it lower-cases if no token except those in brackets has a capital letter, and keeps accents and
         other marks if tokens have them. A tokenizer.json defines it itself. If either file asks for lower-casing but
-        the vocabulary has capital letters, case is kept and a warning is logged: such files come with models derived
-        from SpanBERT, and lower-casing would make half of their vocabulary unreachable.
+        a WordPiece vocabulary has capital letters, case is kept and a warning is logged: such files come with models
+        derived from SpanBERT, and lower-casing would make half of their vocabulary unreachable.
 
     Raises:
-      UserError: the file does not exist, is no BERT WordPiece tokenizer, lacks a special token, or a tokenizer.json
-        contradicts `lowercase`.
+      UserError: the file does not exist, is no tokenizer, lacks a special token, or a tokenizer.json contradicts
+        `lowercase`.
     """
     file = _tokenizer_file(user_path(path))
     config = _read_object(file.with_name(CONFIG_FILE))
@@ -64,7 +72,7 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
     if lowercase and not {"do_lower_case", "strip_accents"} & config.keys() and _has_marks(vocab):
         normalizer.strip_accents = False
     normalizer.handle_chinese_chars = config.get("tokenize_chinese_chars") is not False
-    added = _added_tokens(file, config, vocab)
+    added = [token for token in _added_tokens(file, config, vocab) if token.content not in SPECIAL_TOKENS]
     tokenizer = build_tokenizer(vocab, normalizer)
     tokenizer.add_special_tokens([token for token in added if token.special])
     tokenizer.add_tokens([token for token in added if not token.special])
@@ -87,7 +95,8 @@ def _tokenizer_file(path: pathlib.Path) -> pathlib.Path:
         for name in ("tokenizer.json", "vocab.txt"):
             if (path / name).is_file():
                 return path / name
-        raise UserError(f"tokenizer {path}: the directory holds neither tokenizer.json nor vocab.txt")
+        raise UserError(f"tokenizer {path}: the directory holds neither tokenizer.json nor vocab.txt; transformers "
+                        "writes the first: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)")
     if not path.is_file():
         raise UserError(f"tokenizer {path}: no such file; give a vocab.txt, a tokenizer.json or a directory with one")
     return path
@@ -104,33 +113,34 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_config(file: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Raises UserError for a wrong value, or if a tokenizer of another kind than BERT's is stated beside a file."""
-    for field in _NORMALIZER_FIELDS:
+    """Raises UserError for a wrong value, or if a tokenizer of another kind than BERT's is stated beside vocab.txt."""
+    for field in (*_NORMALIZER_FIELDS, _PREFIX_SPACE):
         value = config.get(field)
         _require(isinstance(value, bool | None), f"{file.with_name(CONFIG_FILE)}: {field}", value,
                  "true, false or null")
+    if file.suffix == ".json":
+        return  # it defines the tokenizer
     stated = config.get("tokenizer_class")
     if stated is None and file.with_name("config.json").is_file():
         stated = _read_object(file.with_name("config.json")).get("tokenizer_class")
-    if stated is None or (file.suffix == ".json" and str(stated).endswith("Fast")):
-        return  # the fast classes are defined by tokenizer.json
-    if str(stated).removesuffix("Fast") not in _BERT_CLASSES:
+    if stated is not None and str(stated).removesuffix("Fast") not in _BERT_CLASSES:
         raise UserError(f"tokenizer {file}: its tokenizer_class is {stated}, which splits words in another way; only "
-                        f"{', '.join(_BERT_CLASSES[:-1])} can be read")
+                        f"{', '.join(_BERT_CLASSES[:-1])} can be read without a tokenizer.json")
 
 
 def _load_json(file: pathlib.Path, config: Mapping[str, Any], lowercase: bool | None) -> Tokenizer:
     tokenizer = read_json(file)
-    model, normalizer = tokenizer.model, tokenizer.normalizer
-    if not isinstance(model, models.WordPiece) or model.continuing_subword_prefix != CONTINUATION_PREFIX:
-        raise UserError(f"tokenizer {file}: its model is {type(model).__name__}; a WordPiece with '##' is needed")
-    _check_special(file, config, tokenizer.get_vocab(with_added_tokens=True))
+    normalizer = tokenizer.normalizer
     is_bert = isinstance(normalizer, normalizers.BertNormalizer)
     if is_bert and config.get("tokenizer_class") != "PreTrainedTokenizerFast":  # that class has no such arguments
         _follow_config(file, config, normalizer)
+    if config and isinstance(words := tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        words.add_prefix_space = bool(config.get(_PREFIX_SPACE))  # as in transformers, also where it is not stated
+    _set_special_tokens(file, config, tokenizer)
     own = getattr(normalizer, "lowercase", None)
     vocab = tokenizer.get_vocab(with_added_tokens=False)
-    if lowercase is None and is_lowercasing(tokenizer) and _is_cased(vocab):
+    is_wordpiece = isinstance(tokenizer.model, models.WordPiece)
+    if lowercase is None and is_wordpiece and is_lowercasing(tokenizer) and _is_cased(vocab):
         _warn_case_is_kept(file, vocab)
         if is_bert:
             normalizer.lowercase = False
@@ -139,6 +149,34 @@ def _load_json(file: pathlib.Path, config: Mapping[str, Any], lowercase: bool | 
     if lowercase is not None and own is not None and own != lowercase:
         raise UserError(f"tokenizer {file}: lowercase is {own} in the file but {lowercase} was asked; leave it unset")
     return tokenizer
+
+
+def _set_special_tokens(file: pathlib.Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Finds the special tokens of a tokenizer.json by role, adds those that its vocabulary lacks, and sets them."""
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    listed = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    missing = sorted((token for token in _added_tokens(file, config, vocab) if token.content not in listed),
+                     key=lambda token: vocab[token.content])
+    for token in missing:
+        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
+    stated = {field: token["content"] for values_file, values in _token_files(file, config)
+              for field in _ROLE_OF_FIELD for token in _as_tokens(f"{values_file}: {field}", values.get(field))}
+    roles = {role: stated[field] for field, role in _ROLE_OF_FIELD.items() if field in stated}
+    found = special_tokens(tokenizer)
+    # Around texts stand the tokens of the post-processor, whatever the files call them.
+    roles |= {role: token for role, token in found.items() if role in ("cls", "sep") or role not in roles}
+    for role in REQUIRED_ROLES:
+        if role not in roles:
+            field, usual = f"{role}_token", ROLES[role]
+            raise UserError(f"tokenizer {file}: no {role} token: {CONFIG_FILE} has no {field}, and the vocabulary no "
+                            f"{' or '.join(usual[:2])}; add \"{field}\" to {CONFIG_FILE}, with the token that the "
+                            f"model was trained with, or a new one, such as \"{usual[0]}\"")
+    listed |= {token.content for token in missing}
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in roles.values()
+                                  if token not in listed])
+    if set_special_tokens(tokenizer, roles):
+        logger.warning("tokenizer %s: its post-processor does not put one %s before and one %s after a text; here they "
+                       "are put there", file, roles["cls"], roles["sep"])
 
 
 def _follow_config(file: pathlib.Path, config: Mapping[str, Any], normalizer: normalizers.BertNormalizer) -> None:
@@ -171,7 +209,7 @@ def _read_vocab(file: pathlib.Path) -> dict[str, int]:
 
 
 def _check_special(file: pathlib.Path, config: Mapping[str, Any], vocab: Mapping[str, int]) -> None:
-    """Raises UserError unless BERT's five special tokens are in a vocabulary, and no file names another in their place.
+    """Raises UserError unless a vocab.txt has BERT's five special tokens, and no file names another in their place.
 
     Such as <mask>, which transformers would mask with, although the vocabulary has [MASK] too.
     """
@@ -179,14 +217,14 @@ def _check_special(file: pathlib.Path, config: Mapping[str, Any], vocab: Mapping
     if missing:
         raise UserError(f"tokenizer {file}: special tokens missing: {', '.join(missing)}; BERT's five are needed")
     for values_file, values in _token_files(file, config):
-        for field, expected in SPECIAL_TOKEN_FIELDS.items():
-            for token in _as_tokens(f"{values_file}: {field}", values.get(field)):
-                _require(token["content"] == expected, f"{values_file}: {field}", token["content"],
+        for role, (expected, *_) in ROLES.items():
+            for token in _as_tokens(f"{values_file}: {role}_token", values.get(f"{role}_token")):
+                _require(token["content"] == expected, f"{values_file}: {role}_token", token["content"],
                          f"{expected}, with the id in the vocabulary that the model was trained with,")
 
 
 def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
-    """Returns the tokens that the files beside a vocab.txt add, and gives those that it lacks their ids in `vocab`.
+    """Returns the tokens that the files beside a tokenizer's add, and gives those that it lacks their ids in `vocab`.
 
     Strings become tokens as in transformers: special ones are found in the text as it is, others in the normalized one.
     """
@@ -213,7 +251,7 @@ def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str
                             "tokens beside it; they do not belong together")
         vocab[content] = number
     return [AddedToken(content, **{name: bool(flags.get(name)) for name in ADDED_TOKEN_FLAGS})
-            for content, flags in found.items() if content not in SPECIAL_TOKENS]
+            for content, flags in found.items()]
 
 
 def _token_files(file: pathlib.Path, config: Mapping[str, Any]) -> list[tuple[pathlib.Path, Mapping[str, Any]]]:

@@ -32,9 +32,9 @@ def make(windows=WINDOWS, owner=OWNER, words=WORDS):
     starts, ends = characters(words) if words else ([], [])
     features = FeatureBuilder()
     for number, (begin, end) in enumerate(windows):
-        around = [0] * FIRST
+        around, outside = [0] * FIRST, [-1] * FIRST
         features.add(0, [1] * (FIRST + end - begin + 1), around + [1] * (end - begin + 1), {}, {
-            "char_start": [*around, *starts[begin:end], 0], "char_end": [*around, *ends[begin:end], 0],
+            "char_start": [*outside, *starts[begin:end], -1], "char_end": [*outside, *ends[begin:end], -1],
             "max_context": [*around, *(owner[i] == number for i in range(begin, end)), 0]})
     return features.build({}, {"char_start": np.int32, "char_end": np.int32, "max_context": bool})
 

@@ -129,8 +129,8 @@ def test_a_feature_token_by_token(tokenizer):
         texts = [CONTEXT[a:b] for a, b in zip(features.token_columns["char_start"][at][4:-1], ends)]
         assert texts == [piece.removeprefix("##") for piece in chunk]
         outside = [0, 1, 2, 3, -1]
-        assert not any(features.token_columns[name][at][outside].any()
-                       for name in ("char_start", "char_end", "max_context"))
+        assert not features.token_columns["max_context"][at][outside].any()
+        assert all((features.token_columns[name][at][outside] == -1).all() for name in ("char_start", "char_end"))
     assert features.columns["start"].tolist() == [9, 5, 0, 0] and features.columns["end"].tolist() == [10, 6, 0, 0]
     assert features.columns["weight"].tolist() == [1, 1, 1, 1]
     assert int(features.token_columns["max_context"].sum()) == 18  # each piece in one window

@@ -157,11 +157,15 @@ def test_wrong_added_and_special_tokens_are_errors(name, values, message, tmp_pa
         load_tokenizer(folder)
 
 
-def test_another_mask_token_is_refused_beside_tokenizer_json(vocab, tmp_path):
+def test_another_mask_token_beside_tokenizer_json_is_that_of_transformers(vocab, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     load_tokenizer(vocab).save(str(tmp_path / "tokenizer.json"))
     write(tmp_path, ["e", "<mask>"], tokenizer_config={"mask_token": "<mask>", "add_bos_token": False})
-    with pytest.raises(UserError, match="mask_token is '<mask>'"):
-        load_tokenizer(tmp_path)
+    ours, theirs = load_tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert special_ids(ours).mask == theirs.mask_token_id == len(VOCABULARY)
+    ours.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert special_ids(load_tokenizer(tmp_path)).mask == len(VOCABULARY)  # the file alone says so
     write(tmp_path, ["e"], tokenizer_config={"mask_token": "[MASK]", "pad_token": None, "add_bos_token": False})
     assert special_ids(load_tokenizer(tmp_path)).mask == 4
 

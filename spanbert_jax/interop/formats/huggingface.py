@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import conversion_of
@@ -22,10 +24,9 @@ from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import POOLED
 from spanbert_jax.text import (
     ADDED_TOKEN_FLAGS,
-    SPECIAL_TOKEN_FIELDS,
-    SPECIAL_TOKENS,
     is_lowercasing,
     special_ids,
+    special_tokens,
     vocabulary_size,
     with_one_token_type,
 )
@@ -51,30 +52,48 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
 
 def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokenizer: Tokenizer | None) -> None:
     """Writes config.json, and the files of the tokenizer if there is one."""
-    write_json(folder / "config.json", to_values(model) | padding_values(tokenizer))
+    values = to_values(model)
+    write_json(folder / "config.json", values | special_values(tokenizer, values))
     if tokenizer is not None:
-        tokenizer = with_one_token_type(tokenizer) if model.config.token_types == 1 else tokenizer
-        write_tokenizer(folder, tokenizer, model.config.max_positions)
+        tokenizer = with_one_token_type(tokenizer) if model.config.token_types < 2 else tokenizer
+        write_tokenizer(folder, tokenizer, model.config.max_positions, model.config.token_types > 0)
 
 
-def padding_values(tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Returns the field of config.json whose row of the embedding transformers does not train."""
-    return {} if tokenizer is None else {"pad_token_id": special_ids(tokenizer).pad}
+def special_values(tokenizer: Tokenizer | None, values: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the fields of config.json with the ids of special tokens: padding, whose row of the embedding
+    transformers does not train, and those of its other fields that `values` has."""
+    if tokenizer is None:
+        return {}
+    ids = special_ids(tokenizer)
+    fields = {"bos_token_id": ids.cls, "eos_token_id": ids.sep, "cls_token_id": ids.cls, "sep_token_id": ids.sep}
+    return {"pad_token_id": ids.pad, **{name: number for name, number in fields.items() if name in values}}
 
 
-def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:
-    """Writes a tokenizer for transformers and for the reference."""
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int, with_types: bool = True) -> None:
+    """Writes a tokenizer for transformers and, if it is BERT's, for the reference.
+
+    Args:
+      length: largest number of tokens of the model.
+      with_types: whether the model has token types as an input.
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write_vocabulary(folder, tokenizer)
-    added = tokenizer.get_added_tokens_decoder()
-    names: dict[str, Any] = dict(SPECIAL_TOKEN_FIELDS)
-    if own := [token.content for token in added.values() if token.special and token.content not in SPECIAL_TOKENS]:
+    if isinstance(tokenizer.model, WordPiece):
+        _write_vocabulary(folder, tokenizer)
+    added, special = tokenizer.get_added_tokens_decoder(), special_tokens(tokenizer)
+    names: dict[str, Any] = {f"{role}_token": token for role, token in special.items()}
+    if own := [token.content for token in added.values() if token.special and token.content not in special.values()]:
         names["additional_special_tokens"] = own
     write_json(folder / "special_tokens_map.json", names)
-    values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": is_lowercasing(tokenizer)}
-    if isinstance(normalizer := tokenizer.normalizer, BertNormalizer):  # BERT's class would replace it by its own
+    values: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": is_lowercasing(tokenizer)}
+    normalizer = tokenizer.normalizer
+    # BERT's class would replace another normalizer by its own.
+    if isinstance(normalizer, BertNormalizer) and isinstance(tokenizer.model, WordPiece):
         values = {"tokenizer_class": "BertTokenizer", "do_lower_case": normalizer.lowercase,
                   "strip_accents": normalizer.strip_accents, "tokenize_chinese_chars": normalizer.handle_chinese_chars}
+    if isinstance(words := tokenizer.pre_tokenizer, ByteLevel):
+        values["add_prefix_space"] = words.add_prefix_space
+    if not with_types:
+        values["model_input_names"] = ["input_ids", "attention_mask"]
     tokens = {str(number): {name: getattr(token, name) for name in ("content", *ADDED_TOKEN_FLAGS)}
               for number, token in added.items()}
     write_json(folder / "tokenizer_config.json", values | {"model_max_length": length, "added_tokens_decoder": tokens,
