@@ -160,7 +160,6 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
     """
     params, decoder = merge_tied_params(nn.unbox(params)), model.decoder_config
     conversion = conversion_of(decoder)
-    encoder_values = configuration.to_values(EncoderModel(model.config))
     with new_directory(directory) as folder:
         save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
         decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
@@ -169,12 +168,12 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
         special = dict(decoder_start_token_id=settings.start, eos_token_id=settings.end, pad_token_id=settings.pad)
         write_json(folder / "config.json", {
             "architectures": ["EncoderDecoderModel"], "model_type": PAIR, "is_encoder_decoder": True,
-            "encoder": encoder_values | special_values(tokenizer, encoder_values),
+            "encoder": configuration.to_values(EncoderModel(model.config)) | special_values(tokenizer, model.config),
             "decoder": decoder_values,
             _TIED: False, "torch_dtype": "float32", "vocab_size": decoder.vocab_size, **special})
         write_json(folder / "generation_config.json", special | _generation_values(settings))
         if tokenizer is not None:
-            write_tokenizer(folder, tokenizer, model.config.max_positions)
+            write_tokenizer(folder, tokenizer, model.config.max_positions, model.config.token_types > 0)
         if target_tokenizer is not None:
             _write_target_tokenizer(folder / TARGET_TOKENIZER_FOLDER, target_tokenizer, decoder.max_positions)
 

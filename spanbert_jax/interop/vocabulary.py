@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from spanbert_jax.text import keeps_spaces, special_ids, special_tokens, spelling, vocabulary_size
-from spanbert_jax.text.words import byte_characters, is_byte_level, mark_spaces
+from spanbert_jax.text import is_byte_level, keeps_spaces, special_ids, special_tokens, spelling, vocabulary_size
+from spanbert_jax.text.words import byte_characters, mark_spaces
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from spanbert_jax.text.tokenizer_training import (
 from spanbert_jax.text.words import (
     Spelling,
     WordStarts,
+    is_byte_level,
     keeps_spaces,
     pretoken_numbers,
     spelling,
@@ -31,7 +32,8 @@ from spanbert_jax.text.words import (
 )
 
 __all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "CONTINUATION_PREFIX", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZES",
-           "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_lowercasing",
+           "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_byte_level",
+           "is_lowercasing",
            "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "pretoken_numbers", "sentence_spans",
            "special_ids", "special_tokens", "special_tokens_as_text", "spelling", "token_offsets", "train_tokenizer",
            "vocabulary_size", "with_one_token_type", "word_start_table", "word_starts"]

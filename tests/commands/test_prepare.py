@@ -18,7 +18,8 @@ def parse(*flags: str) -> dict:
 
 def test_flags_and_their_defaults():
     assert parse() == {
-        "sources": ["a", "b"], "out": "c", "tokenizer": "", "vocab_size": 0, "character_coverage": 0.9995,
+        "sources": ["a", "b"], "out": "c", "tokenizer": "", "vocab_size": 0, "tokenizer_model": "wordpiece",
+        "character_coverage": 0.9995,
         "accents": "auto", "lowercase": None, "format": "auto",
         "text_field": "text", "annotation_field": "", "length": 512, "blocks": "sentences", "pack": False,
         "validation_fraction": 0.01, "short_sequence_probability": 0.0, "seed": 0, "workers": None, "overwrite": False}

@@ -5,6 +5,7 @@ The boundary head, for which transformers has no class, is in a separate file th
 import contextlib
 import inspect
 import json
+import logging
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,10 +21,11 @@ from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.configuration import to_values, transformers_class
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE
-from spanbert_jax.model import EncoderModel
+from spanbert_jax.model import EncoderModel, ModelConfig
 from spanbert_jax.model.heads import POOLED
 from spanbert_jax.text import (
     ADDED_TOKEN_FLAGS,
+    is_byte_level,
     is_lowercasing,
     special_ids,
     special_tokens,
@@ -31,6 +33,7 @@ from spanbert_jax.text import (
     with_one_token_type,
 )
 
+logger = logging.getLogger("spanbert_jax")
 LIBRARY = "transformers"
 TOLERANCE = 2e-5
 # Names of transformers' outputs that differ from those of `Outputs`.
@@ -47,26 +50,37 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     if boundary:
         save_file(boundary, folder / BOUNDARY_FILE, {"format": "pt"})
-    write_config_and_tokenizer(folder, model, tokenizer)
+    write_config_and_tokenizer(folder, model, tokenizer, with_types=model.config.token_types > 0)
 
 
-def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokenizer: Tokenizer | None) -> None:
-    """Writes config.json, and the files of the tokenizer if there is one."""
-    values = to_values(model)
-    write_json(folder / "config.json", values | special_values(tokenizer, values))
+def write_config_and_tokenizer(folder: pathlib.Path, model: EncoderModel, tokenizer: Tokenizer | None,
+                               with_types: bool = True) -> None:
+    """Writes config.json, and the files of the tokenizer if there is one; for `with_types` see `write_tokenizer`."""
+    write_json(folder / "config.json", to_values(model) | special_values(tokenizer, model.config))
     if tokenizer is not None:
         tokenizer = with_one_token_type(tokenizer) if model.config.token_types < 2 else tokenizer
-        write_tokenizer(folder, tokenizer, model.config.max_positions, model.config.token_types > 0)
+        write_tokenizer(folder, tokenizer, model.config.max_positions, with_types)
 
 
-def special_values(tokenizer: Tokenizer | None, values: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the fields of config.json with the ids of special tokens: padding, whose row of the embedding
-    transformers does not train, and those of its other fields that `values` has."""
+def special_values(tokenizer: Tokenizer | None, config: ModelConfig) -> dict[str, int]:
+    """Returns the fields of config.json with the ids of special tokens, such as padding, whose row of the embedding
+    transformers does not train.
+
+    Where an architecture counts positions from the id of its padding token, it stays that. A tokenizer with another
+    token of this id is logged, unless no text has that token.
+    """
     if tokenizer is None:
         return {}
     ids = special_ids(tokenizer)
-    fields = {"bos_token_id": ids.cls, "eos_token_id": ids.sep, "cls_token_id": ids.cls, "sep_token_id": ids.sep}
-    return {"pad_token_id": ids.pad, **{name: number for name, number in fields.items() if name in values}}
+    pad = conversion_of(config).required.get("pad_token_id", ids.pad)
+    if pad != ids.pad and not (pad == ids.unk and is_byte_level(tokenizer)):
+        logger.warning("transformers counts the positions of %s from the tokens whose id is not %s, which is %r here "
+                       "and not padding: texts with it get other positions there; use a tokenizer with <pad> at %s",
+                       config.architecture, pad, tokenizer.id_to_token(pad), pad)
+    if config.architecture == "bert":
+        return {"pad_token_id": pad}
+    return {"pad_token_id": pad, "bos_token_id": ids.cls, "eos_token_id": ids.sep, "cls_token_id": ids.cls,
+            "sep_token_id": ids.sep}
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int, with_types: bool = True) -> None:
@@ -74,7 +88,7 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int, wit
 
     Args:
       length: largest number of tokens of the model.
-      with_types: whether the model has token types as an input.
+      with_types: whether the model has token types as an input in transformers.
     """
     tokenizer.save(str(folder / "tokenizer.json"))
     if isinstance(tokenizer.model, WordPiece):
