@@ -1,11 +1,22 @@
 """Rows of a chunk: no token lost, special tokens and flags, packing, annotations, pairs, statistics."""
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from spanbert_jax.corpus.documents import Document
 from spanbert_jax.corpus.rows import Chunk, RowBuilder, RowSettings
 from spanbert_jax.corpus.settings import CorpusSettings
-from spanbert_jax.text import load_tokenizer, sentence_spans, special_ids, word_start_table
+from spanbert_jax.text import (
+    load_tokenizer,
+    pair_layout,
+    sentence_spans,
+    special_ids,
+    special_tokens_as_text,
+    spelling,
+    word_start_table,
+)
+from tests.text import kinds
 
 LENGTH = 64
 
@@ -140,3 +151,39 @@ def test_a_chunk_without_tokens(vocabulary):
     assert rows["tokens"].shape == (0, LENGTH) and stats.counts["rows"] == 0
     rows, _ = make(vocabulary, [Document("\x00", "f", 1)], blocks="pairs")
     assert rows["next_sentence"].shape == (0,)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_rows_of_other_tokenizers_hold_the_tokens_of_their_documents(kind, tmp_path):
+    folder = kinds.write(kind, tmp_path)
+    tokenizer, special = load_tokenizer(folder), special_ids(load_tokenizer(folder))
+    text = "The old house. The river is near Paris! He lives in France, and says </s> to it."
+    rows, _ = make(folder, [Document(text, "f", 1)])
+    (found,) = blocks_of(rows, special)
+    # Sentences are tokenized one by one, but as they are in the text. Only "</s>" is not a special token here.
+    expected = special_tokens_as_text(tokenizer).encode(text, add_special_tokens=False).ids
+    assert found == expected and not {special.cls, special.sep} & set(found)
+    words = spelling(tokenizer)
+    begins = np.flatnonzero(rows["word_starts"][0])
+    spelled = [words.join(rows["tokens"][0, a:b].tolist()) for a, b in zip(begins, [*begins[1:], len(found) + 1])]
+    assert spelled[:9] == ["The", "old", "house", ".", "The", "river", "is", "near", "Paris"] and len(spelled) > 18
+
+    pairs, _ = make(folder, [Document(text * 3, f"{i}", 1) for i in range(4)], blocks="pairs")
+    layout, (tokens, types, segments) = pair_layout(tokenizer), (
+        pairs[name][0] for name in ("tokens", "token_types", "segments"))
+    inside = tokens[segments > 0].tolist()
+    middle = [place for place, token in enumerate(inside[:-1]) if token == special.sep]
+    assert len(inside) > 20 and inside[0] == special.cls and inside[-1] == special.sep
+    assert [inside[place] for place in middle] == list(layout.between)
+    assert types[:middle[0] + 1].tolist() == [0] * (middle[0] + 1) and types[len(inside) - 1] == 1
+
+
+def test_annotations_of_a_byte_level_tokenizer_begin_at_their_word(tmp_path):
+    folder = kinds.write("modernbert", tmp_path)
+    text = "The old. The house near Paris is old"
+    units = [(text.index(name), text.index(name) + len(name)) for name in ("house", "Paris")]
+    rows, _ = make(folder, [Document(text, "f", 1, tuple(units))])
+    words, tokens, annotations = spelling(load_tokenizer(folder)), rows["tokens"][0], rows["annotations"][0]
+    begins = [*np.flatnonzero(annotations == 1), None]
+    assert [words.join(tokens[a:b][annotations[a:b] > 0].tolist()) for a, b in pairwise(begins)] == [
+        "house", "Paris"]

@@ -12,8 +12,13 @@ import spanbert_jax
 from spanbert_jax.common.errors import RunFailed
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.formats import huggingface
+from spanbert_jax.interop.formats.huggingface import special_values, write_config_and_tokenizer
+from spanbert_jax.interop.tokenizer_check import check_tokenizer
+from spanbert_jax.model import ARCHITECTURES
+from spanbert_jax.text import special_tokens
 from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer
 from tests.interop.networks import save
+from tests.text import kinds
 
 # [PAD] is not the first entry, and no entry has the id 7.
 VOCAB = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "hello": 5, "##s": 6, "world": 8, "한국어": 9,
@@ -49,6 +54,30 @@ def test_exports_keep_every_id(format, network, tokenizer, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["pad_token_id"] == 1
     model = transformers.AutoModel.from_pretrained(tmp_path / "out")
     assert model.embeddings.word_embeddings.padding_idx == 1
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_tokenizers_of_every_kind_are_exported(kind, network, tmp_path):
+    tokenizer = spanbert_jax.load_tokenizer(kinds.write(kind, tmp_path / "tokenizer"))
+    model, _ = network
+    write_config_and_tokenizer(tmp_path, model, tokenizer)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), spanbert_jax.load_tokenizer(tmp_path)
+    for text in (TEXT, " two  spaces\n東京", f"a{theirs.mask_token} b"):
+        assert tokenizer.encode(text).ids == theirs(text)["input_ids"] == ours.encode(text).ids
+        assert tokenizer.encode(text, "b").ids == theirs(text, "b")["input_ids"] == ours.encode(text, "b").ids
+    assert {role: getattr(theirs, f"{role}_token") for role in special_tokens(tokenizer)} == special_tokens(tokenizer)
+    assert special_tokens(ours) == special_tokens(tokenizer) and not (tmp_path / "vocab.txt").exists()
+    assert json.loads((tmp_path / "config.json").read_text())["pad_token_id"] == theirs.pad_token_id
+    assert "equal ids of" in check_tokenizer(tmp_path, tokenizer, tmp_path, with_transformers=True)
+
+
+def test_configs_of_other_architectures_name_the_special_tokens(tmp_path, caplog):
+    tokenizer = spanbert_jax.load_tokenizer(kinds.write("gemma", tmp_path))
+    modern, roberta = (ARCHITECTURES.get(name)(vocab_size=600) for name in ("modernbert", "roberta"))
+    assert special_values(tokenizer, modern) == {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+                                                 "cls_token_id": 2, "sep_token_id": 1}
+    assert not caplog.text and special_values(tokenizer, roberta)["pad_token_id"] == 1
+    assert "counts the positions of roberta from the tokens whose id is not 1, which is '<eos>' here" in caplog.text
 
 
 def test_with_one_token_type_both_texts_of_a_pair_have_it(tokenizer, tmp_path):

@@ -7,8 +7,16 @@ import pytest
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import find_tokenizer
 from spanbert_jax.interop.vocabulary import transplant
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
+from spanbert_jax.text import (
+    SPECIAL_TOKENS,
+    keeps_spaces,
+    load_tokenizer,
+    special_tokens,
+    spelling,
+    vocabulary_size,
+)
 from tests.paths import DATA, needs_data
+from tests.text import kinds
 
 
 @pytest.fixture
@@ -48,6 +56,32 @@ def test_ids_without_an_entry_keep_the_rows_in_place(tokenizer):
     new = tokenizer("new", "b", "c", "b")  # of the repeated entry the last line counts: id 5 has none
     sources = (), (old.token_to_id("c"),), (old.token_to_id("b"),)
     assert transplant(old, new).sources == tuple((i,) for i in range(5)) + sources
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+def test_rows_for_vocabularies_of_another_kind(name, tokenizer):
+    old = tokenizer("old", "the", "river", "##s", "h", "##o", "##u", "##se", ",", "é", lowercase=False)
+    new = kinds.trained(name)
+    plan, words, ids = transplant(old, new), spelling(new), old.get_vocab()
+    sources = {(bool(begins), body.decode("utf-8", "replace")): plan.sources[i]
+               for i, (begins, body) in enumerate(zip(words.begins, words.bodies))}
+    roles, old_roles = special_tokens(new), special_tokens(old)
+    for role, token in roles.items():
+        assert plan.sources[new.token_to_id(token)] == (ids[old_roles[role]],)
+    assert sources[False, ","] == (ids[","],)
+    spelled = {(True, "the"): ["the"], (True, "house"): ["h", "##o", "##u", "##se"], (True, "ho"): ["h", "##o"],
+               (False, "use"): ["##u", "##se"], (False, "s"): ["##s"], (False, "ous"): ["##o", "##u", "##s"]}
+    found = {key: parts for key, parts in spelled.items() if key in sources}
+    assert found
+    for key, parts in found.items():
+        assert sources[key] == tuple(ids[part] for part in parts), key
+    # And back: a wordpiece is spelled by the tokens of its text, with a space before it if it begins a word.
+    back, mark = transplant(new, old), " " * keeps_spaces(new)
+    assert back.sources[ids["river"]] == tuple(new.encode(mark + "river", add_special_tokens=False).ids)
+    inside = back.sources[ids["##se"]]
+    assert inside and words.join(list(inside)) == "se" and not words.begins[list(inside)].any()
+    same = transplant(new, kinds.trained(name))
+    assert same.sources == tuple((i,) for i in range(vocabulary_size(new))) and same.drawn == 0
 
 
 @needs_data
