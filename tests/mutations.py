@@ -130,7 +130,7 @@ MUTATIONS = (
     Mutation("sentence_that_just_fits_left_out", "corpus/blocks.py", "bisect.bisect_right(ends",
              "bisect.bisect_left(ends",
              "corpus/test_blocks.py"),
-    Mutation("second_text_overwrites_sep", "corpus/rows.py", "length[::2] + 2", "length[::2] + 1",
+    Mutation("second_text_overwrites_sep", "corpus/rows.py", "length[::2] + 1 + len(", "length[::2] + len(",
              "corpus/test_rows.py corpus/test_pairs.py"),
     Mutation("cut_unit_has_no_start", "corpus/rows.py", 'np.minimum(flags["annotations"][firsts], 1)',
              'flags["annotations"][firsts]', "corpus/test_rows.py corpus/test_preparation.py"),
