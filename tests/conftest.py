@@ -15,6 +15,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that te
     emitters = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 12) else ""  # unknown from 0.12 on
     os.environ["XLA_FLAGS"] = (f"{emitters}--xla_cpu_parallel_codegen_split_count=1 "
                                + os.environ.get("XLA_FLAGS", ""))
+    # Threads of torch that wait for each other keep their cores busy, and the networks here are too small for two.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # The workers share one folder of compiled programs. Set the variable to keep it from one call of pytest to the
     # next.
     if "SPANBERT_TEST_CACHE" not in os.environ:
