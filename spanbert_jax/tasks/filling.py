@@ -14,7 +14,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import BOUNDARIES, TOKEN_EMBEDDING
-from spanbert_jax.text import SpecialIds, special_ids, special_tokens, spelling
+from spanbert_jax.text import SpecialIds, Spelling, special_ids, special_tokens, spelling
 
 _MASK = "[MASK]"  # in a text, whatever the tokenizer calls it
 # Rows are padded to a multiple of this, so that texts of similar length share a compiled program.
@@ -83,14 +83,14 @@ def fill(model: str | pathlib.Path | tuple[EncoderModel, Any], text: str, k: int
     groups = itertools.groupby(range(len(tokens)), key=lambda position: tokens[position] == special.mask)
     runs = [((positions := list(group))[0], len(positions)) for is_mask, group in groups if is_mask]
     logits, boundary_logits = _predict(encoder, params, *_inputs(tokens, runs, special.pad, config.max_positions))
-    filled = []
+    filled, spelled = [], spelling(tokenizer)
     for start, length in runs:
         at, why_not = slice(start, start + length), _why_no_boundary(encoder, tokens, start, length, special)
         scores = {"masked_token": _log_probabilities(np.asarray(logits)[at], proposable)}
         if not why_not:
             scores["boundary"] = _log_probabilities(np.asarray(boundary_logits)[at], proposable)
             scores["both"] = _log_probabilities(scores["masked_token"] + scores["boundary"], proposable)
-        fillings = {head: _fillings(score, k, tokenizer) for head, score in scores.items()}
+        fillings = {head: _fillings(score, k, tokenizer, spelled) for head, score in scores.items()}
         filled.append(MaskRun(start, length, **fillings, why_no_boundary=why_not))
     return filled
 
@@ -199,8 +199,8 @@ def _log_probabilities(logits: np.ndarray, proposable: np.ndarray) -> np.ndarray
     return scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
 
 
-def _fillings(log_probabilities: np.ndarray, k: int, tokenizer: Tokenizer) -> tuple[Filling, ...]:
-    fillings, spelled = [], spelling(tokenizer)
+def _fillings(log_probabilities: np.ndarray, k: int, tokenizer: Tokenizer, spelled: Spelling) -> tuple[Filling, ...]:
+    fillings = []
     for ids, score in zip(*best_combinations(log_probabilities, k)):
         tokens = tuple(tokenizer.id_to_token(int(i)) for i in ids)
         mark = "" if spelled.begins[ids[0]] else spelled.prefix

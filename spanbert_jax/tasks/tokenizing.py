@@ -1,4 +1,5 @@
 """Tokenizes many texts. A text that spells a special token is ordinary text."""
+import functools
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -20,9 +21,15 @@ _BATCH = 1024  # texts tokenized at once: an encoding takes a kilobyte, and abou
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
     """Yields the tokens of texts one by one, without special tokens."""
-    plain, texts = special_tokens_as_text(tokenizer), iter(texts)
+    plain, texts = _plain(tokenizer), iter(texts)
     while batch := list(itertools.islice(texts, _BATCH)):
         yield from plain.encode_batch(batch, add_special_tokens=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without special tokens in texts, which takes seconds to make for a vocabulary of 250,000."""
+    return special_tokens_as_text(tokenizer)
 
 
 def token_characters(text: str, encoding: Encoding) -> np.ndarray:

@@ -10,7 +10,7 @@ from spanbert_jax.text.special_tokens import (
     special_tokens_as_text,
     with_one_token_type,
 )
-from spanbert_jax.text.tokenizer import CONTINUATION_PREFIX, is_lowercasing, vocabulary_size
+from spanbert_jax.text.tokenizer import is_lowercasing, vocabulary_size
 from spanbert_jax.text.tokenizer_files import ADDED_TOKEN_FLAGS, load_tokenizer
 from spanbert_jax.text.tokenizer_training import (
     CHARACTER_COVERAGE,
@@ -31,7 +31,7 @@ from spanbert_jax.text.words import (
     word_starts,
 )
 
-__all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "CONTINUATION_PREFIX", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZES",
+__all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZES",
            "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_byte_level",
            "is_lowercasing",
            "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "pretoken_numbers", "sentence_spans",

@@ -93,7 +93,7 @@ def _bpe(training: _Training) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = _unicode_normalizer(normalizers.NFC(), training)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    _frequent_characters(training.texts, tokenizer.normalizer, 1.0)
+    _frequent_characters(training.texts, tokenizer.normalizer, 1.0)  # raises UserError if there is no text
     tokenizer.train_from_iterator(training.texts, trainers.BpeTrainer(
         vocab_size=training.vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))

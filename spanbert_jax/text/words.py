@@ -62,13 +62,17 @@ def is_byte_level(tokenizer: Tokenizer) -> bool:
 
 def keeps_spaces(tokenizer: Tokenizer) -> bool:
     """Returns whether a word is tokenized in another way at the start of a text than after a space."""
-    start, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
-    return start != after
+    other, start, both = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("b", "a", "b a"))
+    return both[len(other):] != start
 
 
 def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
     """Returns [V] uint8: 1 for unknown and marked first tokens of words; 0 for others and for special tokens."""
-    ids, table = special_ids(tokenizer), spelling(tokenizer).begins.astype(np.uint8)
+    return _start_table(tokenizer, spelling(tokenizer))
+
+
+def _start_table(tokenizer: Tokenizer, spelled: Spelling) -> np.ndarray:
+    ids, table = special_ids(tokenizer), spelled.begins.astype(np.uint8)
     table[[ids.pad, ids.cls, ids.sep, ids.mask]] = 0
     return table
 
@@ -106,7 +110,8 @@ class WordStarts:
 
 def word_starts(tokenizer: Tokenizer) -> WordStarts:
     """Returns what finds the words in the tokens of a tokenizer."""
-    spelled, table = spelling(tokenizer), word_start_table(tokenizer)
+    spelled = spelling(tokenizer)
+    table = _start_table(tokenizer, spelled)
     blank = spelled.begins & np.array([not body for body in spelled.bodies])
     if isinstance(tokenizer.model, models.WordPiece) and spelled.prefix:
         return WordStarts(table, None, blank)

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.text import (
@@ -125,6 +125,13 @@ def test_with_one_token_type_only_the_types_change(tokenizer):
 
 def test_spaces_matter_where_no_mark_is_added_at_the_start(tokenizer, kind):
     assert keeps_spaces(tokenizer) == (kind != "xlmr")
+
+
+def test_a_mark_that_the_normalizer_puts_at_the_start_is_enough(tmp_path):
+    made = Tokenizer.from_str(kinds.trained("gemma").to_str())
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.save(str(tmp_path / "tokenizer.json"))
+    assert not keeps_spaces(load_tokenizer(tmp_path))
 
 
 def test_the_config_decides_on_the_prefix_space(tmp_path):
