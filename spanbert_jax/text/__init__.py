@@ -27,7 +27,6 @@ from spanbert_jax.text.words import (
     pretoken_numbers,
     spelling,
     token_offsets,
-    word_start_table,
     word_starts,
 )
 
@@ -36,4 +35,4 @@ __all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "MAX_VOCAB_SIZE", "MIN_VOC
            "is_lowercasing",
            "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "pretoken_numbers", "sentence_spans",
            "special_ids", "special_tokens", "special_tokens_as_text", "spelling", "token_offsets", "train_tokenizer",
-           "vocabulary_size", "with_one_token_type", "word_start_table", "word_starts"]
+           "vocabulary_size", "with_one_token_type", "word_starts"]

@@ -66,17 +66,6 @@ def keeps_spaces(tokenizer: Tokenizer) -> bool:
     return both[len(other):] != start
 
 
-def word_start_table(tokenizer: Tokenizer) -> np.ndarray:
-    """Returns [V] uint8: 1 for unknown and marked first tokens of words; 0 for others and for special tokens."""
-    return _start_table(tokenizer, spelling(tokenizer))
-
-
-def _start_table(tokenizer: Tokenizer, spelled: Spelling) -> np.ndarray:
-    ids, table = special_ids(tokenizer), spelled.begins.astype(np.uint8)
-    table[[ids.pad, ids.cls, ids.sep, ids.mask]] = 0
-    return table
-
-
 @dataclasses.dataclass(frozen=True)
 class WordStarts:
     """Finds the first token of each word.
@@ -85,7 +74,7 @@ class WordStarts:
     one, divided further where that makes none of BERT's kind: at a mark of a space, between letters and punctuation,
     and before each token of a script without spaces. A token of only a space belongs to the word after it.
     """
-    table: np.ndarray  # [V] uint8: tokens that begin a word, whatever is before them
+    table: np.ndarray  # [V] uint8: tokens that begin a word, whatever is before them; special tokens but [UNK] do not
     kinds: np.ndarray | None  # [V, 2] kinds of a token's first and last character; None for WordPiece
     blank: np.ndarray  # [V] bool: tokens of only a space
 
@@ -110,13 +99,14 @@ class WordStarts:
 
 def word_starts(tokenizer: Tokenizer) -> WordStarts:
     """Returns what finds the words in the tokens of a tokenizer."""
-    spelled = spelling(tokenizer)
-    table = _start_table(tokenizer, spelled)
+    spelled, ids = spelling(tokenizer), special_ids(tokenizer)
+    table = spelled.begins.astype(np.uint8)
+    table[[ids.pad, ids.cls, ids.sep, ids.mask]] = 0
     blank = spelled.begins & np.array([not body for body in spelled.bodies])
     if isinstance(tokenizer.model, models.WordPiece) and spelled.prefix:
         return WordStarts(table, None, blank)
     kinds = np.array([_kinds(body) for body in spelled.bodies], np.uint8).reshape(-1, 2)
-    kinds[special_ids(tokenizer).unk] = _INSIDE  # a character of a word
+    kinds[ids.unk] = _INSIDE  # a character of a word
     return WordStarts(table | (kinds[:, 0] == _UNSPACED_LETTER), kinds, blank)
 
 

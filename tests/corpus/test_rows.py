@@ -14,7 +14,7 @@ from spanbert_jax.text import (
     special_ids,
     special_tokens_as_text,
     spelling,
-    word_start_table,
+    word_starts,
 )
 from tests.text import kinds
 
@@ -43,7 +43,7 @@ def blocks_of(rows, special):
 @pytest.mark.parametrize("pack", [False, True])
 def test_no_token_is_lost_or_changed(blocks, pack, prose, vocabulary):
     tokenizer = load_tokenizer(vocabulary)
-    special, table = special_ids(tokenizer), word_start_table(tokenizer)
+    special, table = special_ids(tokenizer), word_starts(tokenizer).table
     documents = [Document(text, f"{i}", 1) for i, text in enumerate(prose[:8])]
     rows, stats = make(vocabulary, documents, blocks=blocks, pack=pack)
     found = sorted(blocks_of(rows, special))

@@ -14,7 +14,7 @@ from spanbert_jax.text import (
     special_tokens_as_text,
     train_tokenizer,
     vocabulary_size,
-    word_start_table,
+    word_starts,
 )
 from tests.paths import DATA, needs_data
 
@@ -205,7 +205,7 @@ def test_of_a_repeated_entry_the_last_line_counts(pieces, note, tmp_path, caplog
     folder = write(tmp_path, [*pieces, ""])
     ours, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
     assert ours.encode("hello world").ids == theirs("hello world")["input_ids"]
-    assert vocabulary_size(ours) == len(word_start_table(ours)) == len(SPECIAL_TOKENS) + len(pieces)
+    assert vocabulary_size(ours) == len(word_starts(ours).table) == len(SPECIAL_TOKENS) + len(pieces)
     assert note in caplog.text
 
 
@@ -218,7 +218,7 @@ def test_a_byte_order_mark_is_no_part_of_the_vocabulary(vocab, caplog):
 def test_word_starts(vocab):
     tokenizer = load_tokenizer(vocab)
     expected = [0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0]  # PAD UNK CLS SEP MASK the un ##able ##s cat # A ##a
-    np.testing.assert_array_equal(word_start_table(tokenizer), expected)
+    np.testing.assert_array_equal(word_starts(tokenizer).table, expected)
     ids = special_ids(tokenizer)
     assert (ids.pad, ids.unk, ids.cls, ids.sep, ids.mask) == (0, 1, 2, 3, 4)
 

@@ -19,7 +19,6 @@ from spanbert_jax.text import (
     train_tokenizer,
     vocabulary_size,
     with_one_token_type,
-    word_start_table,
     word_starts,
 )
 from tests.text import kinds
@@ -185,7 +184,7 @@ def test_words_without_marks_are_those_of_the_pre_tokenizer(tmp_path):
     encoding = load_tokenizer(tmp_path).encode("the river house", add_special_tokens=False)
     tokens = np.array(encoding.ids)
     found = word_starts(made)(tokens, pretoken_numbers([encoding], 0))
-    assert len(tokens) > 3 and found.sum() == 3 and not word_start_table(made)[tokens].any()
+    assert len(tokens) > 3 and found.sum() == 3 and not word_starts(made).table[tokens].any()
 
 
 @pytest.mark.parametrize("model", ["bpe", "unigram"])
