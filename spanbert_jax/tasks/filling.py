@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -140,8 +141,12 @@ def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
 
 
 def _encode(text: str, tokenizer: Tokenizer, special: SpecialIds, max_positions: int) -> list[int]:
-    """Token ids with [CLS] and [SEP]."""
-    text = text.replace(_MASK, special_tokens(tokenizer)["mask"])
+    """Token ids with [CLS] and [SEP].
+
+    A [MASK] stands for a token with the space before it, as in training, so this space is left out.
+    """
+    mask = special_tokens(tokenizer)["mask"]
+    text = re.sub(rf"\s*(?:{re.escape(_MASK)}|{re.escape(mask)})", lambda _: mask, text)
     tokens = [special.cls, *tokenizer.encode(text, add_special_tokens=False).ids, special.sep]
     if special.mask not in tokens:
         raise UserError(f"no {_MASK} in the text; write one for each token to fill in")

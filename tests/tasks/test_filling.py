@@ -17,8 +17,9 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.interop import configuration, layout, weights
 from spanbert_jax.masking import spans
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, PretrainingHeads, make_head
-from spanbert_jax.tasks.filling import best_combinations, fill
-from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids
+from spanbert_jax.tasks.filling import _encode, best_combinations, fill
+from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer, special_ids, special_tokens
+from tests.text import kinds
 
 WORDS = ["the", "cat", "sat", "##ting", "on", "a", "mat", "un", "##able", "dog", "."]
 PIECES = [*SPECIAL_TOKENS, *WORDS, *(f"w{i}" for i in range(40))]
@@ -46,6 +47,16 @@ def make_network(config, head=HEADS):
     """A model with kernels large enough that its predictions depend on the text."""
     model, random = EncoderModel(config, head, COMPUTE), np.random.default_rng(0)
     return model, layout.build(model, lambda leaf: jnp.asarray(weights.fresh(leaf, 0.5, random)))
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_masks_stand_for_tokens_with_their_space(kind, tmp_path):
+    tokenizer = load_tokenizer(kinds.write(kind, tmp_path))
+    mask, special = special_tokens(tokenizer)["mask"], special_ids(tokenizer)
+    expected = [special.cls, *tokenizer.encode("The old", add_special_tokens=False).ids, special.mask, special.mask,
+                *tokenizer.encode(f"{mask} river", add_special_tokens=False).ids[1:], special.sep]
+    for text in ("The old [MASK] [MASK] river", f"The old {mask}{mask} river"):
+        assert _encode(text, tokenizer, special, 40) == expected
 
 
 def apply(model, params, tokens):
