@@ -1,6 +1,7 @@
 """Exports a model in a format, completely or not at all, and compares the export with it."""
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -155,8 +156,13 @@ def probe(model: EncoderModel, rows: int = 3, length: int = 24) -> dict[str, np.
 
 def outputs_of(model: EncoderModel, params: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the outputs of a model by the names of `model.Outputs`."""
-    outputs = jax.jit(model.apply)({"params": params}, **inputs)
+    outputs = _apply(model, params, inputs)
     return {name: np.asarray(value) for name, value in outputs._asdict().items() if value is not None}
+
+
+@functools.partial(jax.jit, static_argnums=0)  # models that are equal are compiled once
+def _apply(model: EncoderModel, params: Any, inputs: Any) -> Any:  # Outputs
+    return model.apply({"params": params}, **inputs)
 
 
 def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], real: np.ndarray) -> float:

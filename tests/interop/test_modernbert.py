@@ -28,14 +28,15 @@ ODD = {
     "row one longer than half the window": ("masked_lm", 17, dict(local_attention=32)),
     "odd window": ("masked_lm", 33, dict(local_attention=7)),
     "all global": ("token_classification", 20, dict(global_attn_every_n_layers=1)),
-    "all local but the first": ("question_answering", 40, dict(global_attn_every_n_layers=9)),
+    "all local but the first": ("question_answering", 40, dict(global_attn_every_n_layers=9, num_hidden_layers=4)),
     "mean pooling": ("sequence_classification", 40, dict(classifier_pooling="mean")),
     "all biases": ("sequence_classification", 30, dict(norm_bias=True, attention_bias=True, mlp_bias=True,
                                                        classifier_bias=True)),
-    "other bases": ("masked_lm", 40, dict(global_rope_theta=700.0, local_rope_theta=50.0)),
+    "other bases": ("masked_lm", 40, dict(global_rope_theta=700.0, local_rope_theta=50.0,
+                                                num_hidden_layers=4)),
     "wide heads": ("question_answering", 40, dict(num_attention_heads=1)),
     "no bias of the output": ("masked_lm", 9, dict(decoder_bias=False, norm_eps=1e-3)),
-    "every second global": ("token_classification", 21, dict(global_attn_every_n_layers=2, num_hidden_layers=6)),
+    "every second global": ("token_classification", 21, dict(global_attn_every_n_layers=2, num_hidden_layers=5)),
 }
 
 
@@ -44,7 +45,7 @@ def network(head, **fields):
     torch.manual_seed(0)
     labels = dict(id2label=dict(enumerate(LABELS))) if "classification" in (head or "") else {}
     config = transformers.ModernBertConfig(**dict(
-        vocab_size=61, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24,
+        vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
         max_position_embeddings=64, local_attention=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1,
         sep_token_id=2, reference_compile=False, attn_implementation="eager") | labels | fields)
     made = getattr(transformers, MODERNBERT.classes[head])(config).eval()
@@ -129,7 +130,8 @@ def test_export_of_a_model_of_this_package(head, tmp_path):
 
 
 def test_configs_of_transformers_5_are_read(tmp_path):
-    made = network("masked_lm", global_rope_theta=700.0, local_rope_theta=50.0, global_attn_every_n_layers=2)
+    made = network("masked_lm", global_rope_theta=700.0, local_rope_theta=50.0, global_attn_every_n_layers=2,
+                   num_hidden_layers=4)
     made.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     for name in ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"):
@@ -152,7 +154,7 @@ def test_configs_of_transformers_5_are_read(tmp_path):
     (dict(num_attention_heads=32), "num_attention_heads"), (dict(classifier_pooling="max"), "classifier_pooling"),
     (dict(norm_bias="no"), "norm_bias")])
 def test_configs_that_cannot_be_read(changes, said, tmp_path):
-    network(None).save_pretrained(tmp_path)
+    network(None, num_hidden_layers=4).save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | changes))
     with pytest.raises(UserError, match=said):
