@@ -7,7 +7,7 @@ import tempfile
 import jax
 import pytest
 
-from tests.runs import Files, make_files, make_once
+from tests.runs import Files, make_files, make_once, visible_devices
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start inherit these variables
     # Most of the time goes into compiling, and few programs run long enough to be worth optimizing. Without the fusion
@@ -94,3 +94,17 @@ def shared_folder(tmp_path_factory, worker_id) -> pathlib.Path:
 def files(shared_folder) -> Files:
     """The config and the corpus that runs in processes of their own start from."""
     return Files(make_once(shared_folder / "files", make_files))
+
+
+@pytest.fixture(scope="session")
+def start(shared_folder) -> str:
+    """The small random model with a tokenizer that tests of tasks begin from."""
+    from tests.tasks.small import make_start  # takes seconds, which few files need
+    return str(make_once(shared_folder / "network", make_start) / "start")
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Runs of the module's tests see one device."""
+    with visible_devices(1):
+        yield

@@ -21,7 +21,7 @@ from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.packing import PackedRows, row_length
 from spanbert_jax.tasks.protocol import Program, Task, select_inputs
 from spanbert_jax.text import special_ids, special_tokens_as_text
-from tests.tasks.small import COLOURS, make_start, small_config, texts, write
+from tests.tasks.small import COLOURS, small_config, texts, write
 
 LONGEST = 4  # choices
 
@@ -137,12 +137,12 @@ def records(count, seed=0):
     return found
 
 
-def test_choices_are_learned_predicted_and_evaluated(tmp_path, monkeypatch):
+def test_choices_are_learned_predicted_and_evaluated(start, tmp_path, monkeypatch, one_device):
     monkeypatch.setitem(TASKS._registered, "multiple_choice_toy", MultipleChoice)
     train, dev = (write(tmp_path / f"{part}.jsonl", records(count, seed))
                   for part, count, seed in (("train", 600, 0), ("dev", 60, 1)))
-    config = small_config("multiple_choice_toy", make_start(tmp_path / "network"), train, dev=dev, length=32)
-    config.train.duration, config.train.batch_size, config.evaluation.every = "250 steps", 32, "50 steps"
+    config = small_config("multiple_choice_toy", start, train, dev=dev, length=32)
+    config.train.duration, config.train.batch_size, config.evaluation.every = "250 steps", 32, "125 steps"
     finetune(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())["dev"]
     chance = 100 * np.mean([1 / len(record["choices"]) for record in records(60, 1)])

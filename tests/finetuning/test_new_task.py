@@ -5,13 +5,12 @@ import re
 import subprocess
 import sys
 
-import jax
 import numpy as np
 
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.finetuning.run import finetune
 from tests.runs import ROOT
-from tests.tasks.small import make_start, small_config, texts, write
+from tests.tasks.small import small_config, texts, write
 
 PAGES = (ROOT / "README.md", ROOT / "spanbert_jax" / "docs" / "tasks.md")
 PREDICT = """
@@ -28,7 +27,7 @@ def documented_task() -> str:
     return next(blocks)
 
 
-def test_the_documented_task_is_a_plugin(tmp_path, monkeypatch):
+def test_the_documented_task_is_a_plugin(start, tmp_path, monkeypatch, one_device):
     code = documented_task()
     if "TASKS.register" not in code:
         code += '\n\nfrom spanbert_jax.tasks import TASKS\n\nTASKS.register("readability")(Readability)\n'
@@ -38,9 +37,9 @@ def test_the_documented_task_is_a_plugin(tmp_path, monkeypatch):
     load_plugins(["readability_plugin"])
     grades = {"red": 1.0, "blue": -1.0, "green": 0.0}
     train = write(tmp_path / "train.jsonl", [{**text, "grade": grades[text["label"]]} for text in texts(200)])
-    config = small_config("readability", make_start(tmp_path / "network"), train, dev_fraction=0.2)
+    config = small_config("readability", start, train, dev_fraction=0.2)
     config.plugins = ("readability_plugin",)
-    config.evaluation.batch_size = config.train.batch_size = 4 * jax.device_count()
+    config.evaluation.batch_size = config.train.batch_size = 32
     config.train.duration = "80 steps"
     finetune(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -20,19 +20,16 @@ from spanbert_jax.training.config import save_config
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
-from tests.tasks.small import MAKERS, make_start, small_config, write
+from tests.runs import visible_devices
+from tests.tasks.small import MAKERS, small_config, write
 
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    return make_start(tmp_path_factory.mktemp("network") / "network")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def config_of(name, start, folder, count=160, **settings):
     train, dev = (write(folder / f"{part}.jsonl", MAKERS[name](count if part == "train" else 40, seed))
                   for seed, part in enumerate(("train", "dev")))
-    config = small_config(name, start, train, dev=dev, **settings)
-    return config
+    return small_config(name, start, train, **{"dev": dev, **settings})
 
 
 @pytest.mark.parametrize("name,duration,least", [
@@ -41,7 +38,7 @@ def config_of(name, start, folder, count=160, **settings):
 def test_each_task_learns_and_writes_its_files(name, duration, least, start, tmp_path):
     config = config_of(name, start, tmp_path, count=400)
     config.train.duration = f"{duration} steps"
-    config.evaluation.every = config.checkpoint.every = "50 percent"
+    config.evaluation.every = "50 percent"
     config.evaluation.batch_size = config.train.batch_size = 32
     result = finetune(config, tmp_path / "run")
     assert result.finished and result.step == duration
@@ -58,8 +55,7 @@ def test_each_task_learns_and_writes_its_files(name, duration, least, start, tmp
 def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path):
     config = config_of("text_classification", start, tmp_path)
     config.schedule.name, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
-    config.train.duration, config.checkpoint.every = "40 steps", "1000 steps"
-    config.evaluation.every = "5 steps"
+    config.train.duration, config.evaluation.every = "40 steps", "5 steps"
     finetune(config, tmp_path / "run")
     lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
     scores, losses = ({line["step"]: line[name] for line in lines} for name in ("accuracy", "loss"))
@@ -81,16 +77,17 @@ def weights(workdir):
 
 def test_a_stopped_run_continues_to_the_same_result(start, tmp_path, monkeypatch):
     config = config_of("text_classification", start, tmp_path)
-    config.model.dropout = 0.1
+    config.model.dropout, config.train.duration = 0.1, "12 steps"
+    config.evaluation.every = config.checkpoint.every = "5 steps"
     finetune(config, tmp_path / "whole")
 
     def ends(loop):
-        loop.stopping = loop.step == 13
+        loop.stopping = loop.step == 7
         return loop.stopping
 
     monkeypatch.setattr(TrainingLoop, "_ends", ends)
     result = finetune(config, tmp_path / "run")
-    assert not result.finished and result.step == 13 and not (tmp_path / "run" / "results.json").exists()
+    assert not result.finished and result.step == 7 and not (tmp_path / "run" / "results.json").exists()
     monkeypatch.undo()
     assert finetune(config, tmp_path / "run").finished
     for ours, theirs in zip(weights(tmp_path / "run"), weights(tmp_path / "whole"), strict=True):
@@ -102,26 +99,28 @@ def test_a_stopped_run_continues_to_the_same_result(start, tmp_path, monkeypatch
 
 def test_devices_change_nothing_but_rounding(start, tmp_path):
     losses = {}
-    for data, fsdp, tensor in ((8, 1, 1), (2, 2, 2)):
-        config = config_of("question_answering", start, tmp_path)
+    for devices, split in ((1, 1), (8, 2)):
+        config = config_of("question_answering", start, tmp_path, dev="")
         config.train.batch_size, config.train.duration = 64, "8 steps"
-        config.mesh.update(dict(data=data, fsdp=fsdp, tensor=tensor))
-        result = finetune(config, tmp_path / f"run{data}")
-        losses[data] = [line["loss"] for line in read_metrics(result.workdir) if line["kind"] == "train"]
+        config.mesh.update(dict(fsdp=split, tensor=split))
+        with visible_devices(devices):
+            result = finetune(config, tmp_path / f"run{devices}")
+        losses[devices] = [line["loss"] for line in read_metrics(result.workdir) if line["kind"] == "train"]
     assert len(losses[8]) == 8
-    np.testing.assert_allclose(losses[8], losses[2], rtol=2e-4)
+    np.testing.assert_allclose(losses[8], losses[1], rtol=2e-4)
 
 
 def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, count=400)
     config.train.batch_size, config.train.duration = 64, "2 epochs"
-    experiment = build(with_architecture(as_finetuning_config(config), tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
+    with visible_devices(8):
+        experiment = build(with_architecture(as_finetuning_config(config), tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
     learning = experiment.workload
     rows = learning.dataset.rows["train"]
     assert rows.filled >= 0.9
     examples = learning.rows_per_step * 400 / len(rows)
     assert abs(examples - 64) <= 0.5 * 400 / len(rows)
-    assert (learning.rows_per_step + learning.padding_rows) % jax.device_count() == 0
+    assert (learning.rows_per_step + learning.padding_rows) % 8 == 0
     assert experiment.size.total_steps == round(2 * 400 / examples)
 
 
@@ -139,7 +138,7 @@ def test_ids_outside_the_embedding_are_reported_before_training(start, tmp_path,
 
 
 def test_a_tokenizer_of_a_failed_run_is_not_reused(start, tmp_path):
-    config = config_of("text_classification", start, tmp_path)
+    config = config_of("text_classification", start, tmp_path, dev="")
     config.optimizer.learning_rate, config.train.duration = 1e35, "3 steps"
     with pytest.raises(RunFailed):
         finetune(config, tmp_path / "run")
@@ -159,7 +158,7 @@ def test_weights_without_a_tokenizer_use_the_configured_one(start, tmp_path):
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(pathlib.Path(start, name), bare)
-    config = config_of("text_classification", str(bare), tmp_path)
+    config = config_of("text_classification", str(bare), tmp_path, dev="")
     config.train.duration = "1 steps"
     with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
         finetune(config, tmp_path / "run")
@@ -173,7 +172,7 @@ def test_unknown_task_fields_are_rejected():
 
 
 def test_a_batch_size_that_rows_cannot_meet_is_reported(start, tmp_path, capsys):
-    config = config_of("text_classification", start, tmp_path)
+    config = config_of("text_classification", start, tmp_path, dev="")
     config.train.batch_size, config.train.duration = 1, "1 steps"
     finetune(config, tmp_path / "run")
     assert "config.train.batch_size=1: a step has " in " ".join(capsys.readouterr().err.split())
@@ -225,11 +224,11 @@ def test_a_finished_run_is_a_source_of_weights_and_not_a_pretraining_run(start, 
     assert f"accuracy {json.loads(results)['dev']['accuracy']:.4g}%, macro_f1 " in scores
     # The same classes start from the trained head, others from a new one.
     (tmp_path / "tags").mkdir()
-    other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags")
+    other = config_of("token_classification", str(tmp_path / "run"), tmp_path / "tags", dev="")
     other.train.duration = "2 steps"
     assert finetune(other, tmp_path / "other").finished
     again = config.copy_and_resolve_references()
-    again.init_from, again.train.duration = str(tmp_path / "run"), "1 steps"
+    again.init_from, again.train.duration, again.task.dev = str(tmp_path / "run"), "1 steps", ""
     again.optimizer.learning_rate = 1e-12
     finetune(again, tmp_path / "again")
     heads = [load_model(tmp_path / name).params["classification_head"]["kernel"] for name in ("run", "again")]

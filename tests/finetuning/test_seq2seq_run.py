@@ -1,7 +1,5 @@
 """Fine-tuning of encoder-decoder models: they learn, every initial decoder works, and texts can be generated."""
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -18,15 +16,11 @@ from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
-from tests.tasks.small import NAMES, THINGS, make_start, small_config, write
+from tests.tasks.small import NAMES, THINGS, small_config, write
 from tests.transformers_pairs import torch, transformers
 
+pytestmark = pytest.mark.usefixtures("one_device")
 SETTINGS = {"length": 48, "target_length": 10, "label_smoothing": 0.0, "beams": 2}
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    return make_start(tmp_path_factory.mktemp("network") / "network")
 
 
 def pairs(count, seed=0, periods=(1, 1, 30)):
@@ -42,7 +36,7 @@ def pairs(count, seed=0, periods=(1, 1, 30)):
 def config_of(start, folder, count=200, periods=(1, 1, 30), **settings):
     train, dev = (write(folder / f"{part}.jsonl", pairs(count if part == "train" else 30, seed, periods))
                   for seed, part in enumerate(("train", "dev")))
-    return small_config("translation", start, train, dev=dev, **{**SETTINGS, **settings})
+    return small_config("translation", start, train, **{**SETTINGS, "dev": dev, **settings})
 
 
 def results(workdir):
@@ -55,7 +49,7 @@ def trained(start, tmp_path_factory):
     config = config_of(start, folder, count=400)
     config.train.duration, config.train.batch_size = "150 steps", 32
     config.optimizer.learning_rate = 3e-3
-    config.evaluation.every = config.checkpoint.every = "50 percent"
+    config.evaluation.every = "50 percent"
     result = finetune(config, folder / "run")
     assert result.finished
     (folder / "said.txt").write_text(format_result(as_finetuning_config(config), result))
@@ -75,11 +69,12 @@ def test_translation_learns_and_writes_its_files(trained):
 
 
 def test_predictions_do_not_depend_on_batch_size_and_scores_equal_the_runs(trained, tmp_path):
+    some = write(tmp_path / "some.jsonl", pairs(80, 2, periods=(1,)))
     for settings in ({}, {"beams": 1, "sample": True}):
         outputs = {}
         for size in (1, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
             output = tmp_path / f"{len(settings)} {size}.jsonl"
-            predict_files(trained / "run", str(trained / "train.jsonl"), output, batch_size=size, settings=settings)
+            predict_files(trained / "run", some, output, batch_size=size, settings=settings)
             outputs[size] = output.read_bytes()
         assert outputs[1] == outputs[200]
     data = str(trained / "dev.jsonl")
@@ -96,12 +91,12 @@ def test_predictions_do_not_depend_on_batch_size_and_scores_equal_the_runs(train
     assert both[0]["translation"] == call(source=first["source"])["translation"] and len(both) == 2
 
 
-def test_generation_settings_can_be_overridden(trained, tmp_path):
+def test_generation_settings_can_be_overridden(trained, tmp_path, capsys):
     fine_tuned = load_model(trained / "run", settings={"beams": 1, "length_penalty": 2})
     assert fine_tuned.task.settings.beams == 1 and fine_tuned.task.settings.length_penalty == 2.0
-    main = [sys.executable, "-m", "spanbert_jax", "predict", "--model", str(trained / "run"), "--input",
-            str(trained / "dev.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-    subprocess.run([*main, "--set", "sample=true", "--set", "beams=1", "--set", "temperature=50"], check=True)
+    command = ["predict", "--model", str(trained / "run"), "--input", str(trained / "dev.jsonl"), "--output",
+               str(tmp_path / "out.jsonl")]
+    assert cli([*command, "--set", "sample=true", "--set", "beams=1", "--set", "temperature=50"]) == 0
     drawn = [json.loads(line)["translation"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     stored = [json.loads(line)["translation"] for line in
               (trained / "run" / "predictions" / "dev" / "predictions.jsonl").read_text().splitlines()]
@@ -113,8 +108,9 @@ def test_generation_settings_can_be_overridden(trained, tmp_path):
                               ({"target_length": 5}, "setting 'target_length'")):
         with pytest.raises(UserError, match=message):
             spanbert_jax.pipeline("translation", trained / "run", **settings)
-    failed = subprocess.run([*main, "--set", "beams"], capture_output=True, text=True)
-    assert failed.returncode == 2 and "'beams': write FIELD=VALUE" in failed.stderr
+    with pytest.raises(SystemExit, match="2"):
+        cli([*command, "--set", "beams"])
+    assert "'beams': write FIELD=VALUE" in capsys.readouterr().err
 
 
 def test_plain_files_can_be_predicted(trained, tmp_path):
@@ -158,7 +154,7 @@ def gpt2(tmp_path_factory):
 def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path):
     if settings.get("decoder") == "gpt2":
         settings = {"decoder": gpt2, "target_length": 30}
-    config = config_of(start, tmp_path, count=40, periods=(1,), **settings)  # each length is compiled
+    config = config_of(start, tmp_path, count=40, periods=(1,), **settings, beams=1)  # each length is compiled
     config.train.duration = "2 steps"
     assert finetune(config, tmp_path / "run").finished
     predict_files(tmp_path / "run", str(tmp_path / "dev.jsonl"), tmp_path / "out.jsonl")
@@ -195,7 +191,7 @@ def test_decoder_is_initialized_from_the_encoder(start, tmp_path):
 
 
 def test_frozen_parameters_stay_and_layer_decay_slows_lower_layers(start, tmp_path):
-    config = config_of(start, tmp_path, count=60)
+    config = config_of(start, tmp_path, count=60, periods=(1,), dev="")
     config.train.duration, config.optimizer.layer_decay = "2 steps", 0.01
     config.optimizer.freeze = "encoder/embeddings, decoder/layers/1/"
     begun, _ = parameters(config, tmp_path / "run")
@@ -208,22 +204,15 @@ def test_frozen_parameters_stay_and_layer_decay_slows_lower_layers(start, tmp_pa
     assert kernel[0].any() and not kernel[1].any()
 
 
-def test_an_unfinished_run_cannot_predict(start, tmp_path, monkeypatch):
-    config = config_of(start, tmp_path, count=60)
-    config.train.duration = "12 steps"
-    monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
-    assert not finetune(config, tmp_path / "run").finished
+def test_a_stopped_run_cannot_predict_and_continues_to_the_same_result(start, tmp_path):
+    config = config_of(start, tmp_path, count=60, dev="")
+    config.model.dropout, config.train.duration = 0.1, "8 steps"
+    finetune(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 5) or loop.stopping)
+        assert not finetune(config, tmp_path / "run").finished
     with pytest.raises(UserError, match="run: an unfinished fine-tuning run; run its command again, and"):
         load_model(tmp_path / "run")
-
-
-def test_a_stopped_run_continues_to_the_same_result(start, tmp_path, monkeypatch):
-    config = config_of(start, tmp_path, count=60)
-    config.model.dropout, config.train.duration = 0.1, "12 steps"
-    finetune(config, tmp_path / "whole")
-    monkeypatch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 7) or loop.stopping)
-    assert not finetune(config, tmp_path / "run").finished
-    monkeypatch.undo()
     assert finetune(config, tmp_path / "run").finished
     jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "run").params,
                  load_model(tmp_path / "whole").params)

@@ -21,7 +21,7 @@ WORDS = (*COLOURS, *THINGS, *NAMES, *FILLING, "##s", *(f"[unused{number}]" for n
 
 def make_start(folder: pathlib.Path) -> str:
     """A transformers directory with a random two-layer model and a tokenizer."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     vocab = folder / "vocab.txt"
     vocab.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_TOKENS, *WORDS)), encoding="utf-8")
     tokenizer = load_tokenizer(vocab, lowercase=False)
@@ -113,5 +113,5 @@ def small_config(name: str, start: str, train: str, **settings):
     config.optimizer.learning_rate = 3e-3
     config.train.batch_size, config.train.duration, config.train.log_every = 16, "30 steps", 1
     config.evaluation.batch_size = 8
-    config.evaluation.every = config.checkpoint.every = "10 steps"
+    config.evaluation.every, config.checkpoint.every = "10 steps", "1000 steps"  # saves the best and the last
     return config
