@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +44,13 @@ def make_rows(rows: int, length: int) -> dict[str, np.ndarray]:
 
 
 class Ours:
-    """The train step of a named size on this machine's devices."""
+    """The train step of a named size, with further fields of the model, on this machine's devices."""
 
-    def __init__(self, args: argparse.Namespace, boundary: bool, dropout: float):
+    def __init__(self, args: argparse.Namespace, boundary: bool, dropout: float, attention: str = "auto",
+                 **fields: Any):
         config = default_config()
-        config.model.size, config.compute.dtype = args.size, "float32"
+        config.model.size, config.compute.dtype, config.compute.attention = args.size, "float32", attention
+        config.model.update(fields)
         config.model.dropout = config.model.attention_dropout = dropout
         config.compute.layers, config.compute.remat = args.layers, args.remat
         config.objectives.boundary_weight = float(boundary)
