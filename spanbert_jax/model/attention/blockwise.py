@@ -7,6 +7,7 @@ other. With a window, the keys of a block of queries are one block with a margin
 and memory grow with S times the window.
 """
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -249,7 +250,8 @@ def _cut_row(length: int, heads: int, window: int) -> _Cut:
     reach = min(window // 2, length) if window else length
     if BAND_BLOCK + 2 * reach <= min(BAND_KEYS, length):
         return _Cut(length, BAND_BLOCK, BAND_BLOCK + 2 * reach, reach, reach, banded=True)
-    block = min(BLOCK if heads * BLOCK ** 2 <= SCORES else BLOCK // 2, length)
+    longest = BLOCK if heads * BLOCK ** 2 <= SCORES else BLOCK // 2
+    block = min(math.ceil(length / math.ceil(length / longest) / 8) * 8, length)  # blocks of about the same size
     return _Cut(length, block, block, 0, reach, banded=False)
 
 

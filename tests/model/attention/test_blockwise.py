@@ -41,6 +41,13 @@ def test_segments_may_be_interrupted():
         assert_as_defined(blockwise.BACKEND, inputs._replace(segments=jnp.asarray([segments] * 3, jnp.int32)), spec)
 
 
+def test_rows_are_cut_into_even_blocks(monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK", 64)
+    monkeypatch.setattr(blockwise, "SCORES", 64 * 64 * 2)
+    cuts = [blockwise._cut_row(length, 2, 0) for length in (50, 64, 70, 136, 192)]
+    assert [(cut.block, cut.blocks) for cut in cuts] == [(50, 1), (64, 1), (40, 2), (48, 3), (64, 3)]
+
+
 def test_only_blocks_with_a_common_segment_are_computed():
     # Blocks of 16: segments in positions 0-9, 10-29 and 30-69, then padding in 70-95.
     segments = jnp.repeat(jnp.asarray([1, 2, 3, 0]), jnp.asarray([10, 20, 40, 26]), total_repeat_length=96)
