@@ -100,6 +100,11 @@ class ModelConfig:
         return (self.attention_spec,)
 
     @property
+    def rotary_positions(self) -> bool:
+        """Whether attention rotates queries and keys by their positions."""
+        return False
+
+    @property
     def norm_bias(self) -> bool:
         """Whether layer norms have biases."""
         return True

@@ -7,7 +7,7 @@ from spanbert_jax.model import ModelConfig
 from spanbert_jax.planning.compilation import run_compiler
 from spanbert_jax.planning.compiler.corpus_shape import resolve_config
 from spanbert_jax.planning.compiler.hlo import Collective
-from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory
+from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory, name_in_layer
 from spanbert_jax.planning.estimate import StepTime, estimate_step_time
 from spanbert_jax.planning.hardware import Topology
 from spanbert_jax.pretraining.config import PretrainingConfig
@@ -73,8 +73,13 @@ def _kernel_cycles(topology: Topology, step: CompiledStep, model: ModelConfig) -
     """Cycles of each kernel of the step for one row and head."""
     if not step.kernels:
         return {}
-    spec = model.attention_spec
-    # The cycles depend neither on the rate of dropout nor on the size of the slice.
-    spec = spec._replace(dropout=0.5 if spec.dropout else 0.0)
     smallest = dataclasses.replace(topology, shape=(2, 2, 1)[:topology.chip.dimensions], slices=1)
-    return run_compiler(smallest, {"kernel": step.attention, "length": step.length, "spec": spec._asdict()})["cycles"]
+    cycles: dict[str, float] = {}
+    for spec in model.attention_specs:
+        # The cycles depend neither on the rate of dropout nor on the size of the slice.
+        spec = spec._replace(dropout=0.5 if spec.dropout else 0.0)
+        request = {"kernel": step.attention, "length": step.length, "spec": spec._asdict(),
+                   "rotary": model.rotary_positions}
+        found = run_compiler(smallest, request)["cycles"]
+        cycles |= {name_in_layer(name, spec.window): count for name, count in found.items()}
+    return cycles

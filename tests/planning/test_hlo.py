@@ -82,6 +82,11 @@ def test_kernels_are_found_by_name(program):
         ("my_kernel", 3)]
 
 
+def test_kernels_of_layers_with_a_window_have_names_of_their_own():
+    text = 'custom_call_target="tpu_custom_call", metadata={op_name="jit(f)/transpose(jvp(A))/window_%d/k/pallas_call"}'
+    assert [kernel_name(text % window) for window in (0, 128)] == ["k", "k (window 128)"]
+
+
 def test_collectives_are_found_in_fusions_and_with_each_notation_of_groups(program):
     found = {one.kind + str(one.bytes): one for one in program.collectives(5, slice_size=4)}
     assert set(found) == {"all-reduce400", "all-reduce160", "all-gather256", "all-reduce1024"}

@@ -67,6 +67,10 @@ class ModernBertConfig(ModelConfig):
         return self.classifier_dropout
 
     @property
+    def rotary_positions(self) -> bool:
+        return True
+
+    @property
     def attention_specs(self) -> tuple[AttentionSpec, ...]:
         kinds = {self.is_global(layer) for layer in range(self.num_layers)}
         return tuple(self.attention_spec._replace(window=0 if is_global else self.window) for is_global in kinds)

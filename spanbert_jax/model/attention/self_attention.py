@@ -49,7 +49,8 @@ class SelfAttention(nn.Module):
         spec = config.attention_spec._replace(window=self.window)
 
         def attend(inputs: AttentionInputs) -> jax.Array:
-            return backend.attend(inputs, spec)
+            with jax.named_scope(f"window_{spec.window}"):  # tells the kernels of layers apart in a compiled program
+                return backend.attend(inputs, spec)
 
         context = _on_each_device(attend, inputs) if backend.needs_shard_map else attend(inputs)
         return make(("heads", "embed"), residual=True, name="output")(context)

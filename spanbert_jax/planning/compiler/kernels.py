@@ -22,29 +22,32 @@ _PIPELINE_STEPS = 2  # steps that fill and drain the pipeline, besides those of 
 _ANALYSIS = "schedule-analysis_final_bundles"
 
 
-def compile_attention(name: str, length: int, spec: AttentionSpec, device: jax.Device) -> None:
+def compile_attention(name: str, length: int, spec: AttentionSpec, rotary: bool, device: jax.Device) -> None:
     """Compiles the forward and backward pass of one attention layer for one device, which may be absent.
 
     Args:
       name: of the attention backend, one with a kernel.
       length: tokens in a row, S.
+      rotary: whether positions are rotary.
     """
     mesh = Mesh(np.array([device]), ("one",))
     wide = jax.ShapeDtypeStruct((ROWS, length, HEADS * spec.head_width), jnp.bfloat16)
     backend = get_backend(name)
     projections = jax.eval_shape(lambda *parts: backend.arrange(parts), wide, wide, wide)
-    segments = jax.ShapeDtypeStruct((ROWS, length), jnp.uint8)
-    seeds = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if spec.dropout else None
+    segments: Any = jax.ShapeDtypeStruct((ROWS, length), jnp.uint8)
+    seeds: Any = jax.ShapeDtypeStruct((ROWS, HEADS, 2), jnp.uint32) if spec.dropout else None
+    angles: Any = jax.ShapeDtypeStruct((ROWS, length, spec.head_width // 2), jnp.float32)
+    inputs = AttentionInputs(projections, segments, seeds, (angles, angles) if rotary else None)
 
-    def forward_and_backward(projections: Any, segments: jax.Array, seeds: Any, gradient: jax.Array) -> Any:
-        context, backward = jax.vjp(lambda arrays: backend.attend(AttentionInputs(arrays, segments, seeds), spec),
-                                    projections)
+    def forward_and_backward(inputs: AttentionInputs, gradient: jax.Array) -> Any:
+        context, backward = jax.vjp(lambda arrays: backend.attend(inputs._replace(projections=arrays), spec),
+                                    inputs.projections)
         return context, backward(gradient)
 
     sharded = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(),
                             check_vma=False)
     with jax.set_mesh(mesh):
-        jax.jit(sharded).lower(projections, segments, seeds, wide).compile()
+        jax.jit(sharded).lower(inputs, wide).compile()
 
 
 def kernel_cycles(dump: pathlib.Path) -> dict[str, float]:

@@ -47,7 +47,7 @@ class CompiledStep:
     product_cycles: float | None  # of matrix products and what is fused with them; None if the compiler counts none
     other_cycles: float  # of all other operations besides kernels
     other_roofline_cycles: float  # the same, with memory-bound operations limited by their memory traffic
-    kernels: dict[str, float]  # runs of each Pallas kernel
+    kernels: dict[str, float]  # runs of each Pallas kernel, in layers with a window by themselves
     uncounted: dict[str, float]  # runs of operations for which the compiler states no cycles, by opcode
     collectives: tuple[Collective, ...]
 
@@ -150,6 +150,12 @@ def _count_runs(program: Program, chip: Chip, spans: float) -> dict[str, Any]:
 
 
 def kernel_name(text: str) -> str:
-    """Name of the Pallas kernel that an instruction runs; "" for any other instruction."""
+    """Name of the Pallas kernel that an instruction runs, with the window of its layer; "" for other instructions."""
     match = re.search(r"(\w+)\)*/pallas_call", text) if "tpu_custom_call" in text else None
-    return match[1] if match else ""
+    window = re.search(r"\bwindow_(\d+)\b", text)
+    return name_in_layer(match[1], int(window[1]) if window else 0) if match else ""
+
+
+def name_in_layer(name: str, window: int) -> str:
+    """Name of a kernel in layers with a window, 0 for none; see `CompiledStep.kernels`."""
+    return f"{name} (window {window})" if window else name

@@ -27,7 +27,7 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       request: "topology", and either "config" and "corpus" (a `CorpusShape`) of a step, or "kernel" (its name),
-        "length", "spec" (an `AttentionSpec`) and "dump" (the folder that the compiler dumps its schedule to).
+        "length", "spec" (an `AttentionSpec`), "rotary" and "dump" (the folder that the compiler dumps its schedule to).
 
     Returns:
       "compiled" (a `CompiledStep`) or "out_of_memory" of a step, "cycles" of a kernel, or "error", a message.
@@ -37,7 +37,7 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         devices = get_devices(topology)
         if "kernel" in request:
             spec = AttentionSpec(**request["spec"])
-            compile_attention(request["kernel"], request["length"], spec, devices[0])
+            compile_attention(request["kernel"], request["length"], spec, request["rotary"], devices[0])
             return {"cycles": kernel_cycles(pathlib.Path(request["dump"]))}
         config = from_dict(PretrainingConfig, request["config"])
         load_plugins(config.plugins)

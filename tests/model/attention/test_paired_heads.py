@@ -1,4 +1,4 @@
-"""The TPU kernel for pairs of heads, interpreted on the CPU, against the definition of attention."""
+"""The TPU kernel for heads of width 64 and 128, interpreted on the CPU, against the definition of attention."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from spanbert_jax.model.attention import AttentionInputs, AttentionSpec, paired_
 from spanbert_jax.model.config import REMAT_POLICIES
 from tests.model.attention.cases import assert_as_defined, attend, make_inputs, tpu_kernels
 
-WIDTH = paired_heads.HEAD_WIDTH
+WIDTH = 64
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -29,10 +29,34 @@ def test_longer_rows_match_the_definition(length):
         assert_as_defined(paired_heads.BACKEND, make_inputs(spec, length, 2, "float32"), spec)
 
 
-def test_rotary_positions():
-    spec = AttentionSpec(WIDTH, 0.1)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("width", [64, 128])
+def test_rotary_positions(width, dtype):
+    spec = AttentionSpec(width, 0.1)
     with pltpu.force_tpu_interpret_mode():
-        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, 128, 4, "float32", rotary=True), spec)
+        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, 128, 2, dtype, rotary=True), spec)
+
+
+@pytest.mark.parametrize("width,clamp,rate", [(128, False, 0.1), (128, True, 0.0)])
+def test_heads_that_fill_the_lanes(width, clamp, rate):
+    spec = AttentionSpec(width, rate, clamp)
+    with pltpu.force_tpu_interpret_mode():
+        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, 256, 1, "float32"), spec)
+
+
+# Keys of a block begin at a multiple of 64. The smallest window has one token on each side; the last is wider than a
+# row. Seeds decide for the same elements as in the whole matrix of scores.
+@pytest.mark.parametrize("length,window,width", [(384, 128, 64), (512, 2, 128), (384, 131, 128), (256, 400, 64)])
+def test_windows(length, window, width):
+    spec = AttentionSpec(width, 0.2, window=window)
+    with pltpu.force_tpu_interpret_mode():
+        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, length, 2, "float32", rotary=True), spec)
+
+
+def test_longest_rows_are_computed_in_blocks_of_queries():
+    spec = AttentionSpec(128, 0.1)
+    with pltpu.force_tpu_interpret_mode():
+        assert_as_defined(paired_heads.BACKEND, make_inputs(spec, paired_heads.LONGEST, 1, "float32"), spec)
 
 
 def test_no_dropout_without_seeds():
@@ -73,18 +97,21 @@ def test_remat_keeps_the_context_and_does_not_rerun_the_kernel():
     assert runs("full") == [2, 1]
 
 
-@pytest.mark.parametrize("length", [128, 384, 512])
-def test_paired_heads_lower_for_tpus(length):
-    spec = AttentionSpec(WIDTH, 0.1, clamp=True)
-    assert tpu_kernels(paired_heads.BACKEND, make_inputs(spec, length, 2, "bfloat16"), spec) == 2
+@pytest.mark.parametrize("length,width,window", [(128, 64, 0), (384, 64, 0), (512, 128, 0), (384, 64, 128),
+                                                 (1024, 128, 128)])
+def test_paired_heads_lower_for_tpus(length, width, window):
+    spec = AttentionSpec(width, 0.1, clamp=not window, window=window)
+    inputs = make_inputs(spec, length, 2, "bfloat16", rotary=bool(window))
+    assert tpu_kernels(paired_heads.BACKEND, inputs, spec) == 2
 
 
 def test_limits_of_paired_heads():
     spec = AttentionSpec(WIDTH, 0.1, clamp=True)
-    for length in (128, 256, 384, 512):
-        assert not paired_heads.limits(length, 12, spec)
+    for length in (128, 384, 512, 1024):
+        for window in (0, 64):
+            assert not paired_heads.limits(length, 12, spec._replace(window=window))
+    assert not paired_heads.limits(128, 3, spec._replace(head_width=128))
     assert "a device has 3 heads 64 wide" in paired_heads.limits(128, 3, spec)
     assert "a device has 4 heads 32 wide" in paired_heads.limits(128, 4, spec._replace(head_width=32))
-    for length in (48, 192, 640):
+    for length in (48, 192, 1152):
         assert f"these have {length}" in paired_heads.limits(length, 12, spec)
-    assert "attends to 64 positions" in paired_heads.limits(128, 12, spec._replace(window=64))

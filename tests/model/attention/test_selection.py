@@ -13,9 +13,10 @@ LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64
 @pytest.mark.parametrize("platform,length,heads,spec,dtype,chosen", [
     ("tpu", 128, 12, AttentionSpec(64, 0.1), "bfloat16", "paired_heads"),
     ("tpu", 512, 16, AttentionSpec(64, 0.1, clamp=True), "bfloat16", "paired_heads"),
-    ("tpu", 1024, 12, AttentionSpec(64), "bfloat16", "splash"),
+    ("tpu", 1024, 6, AttentionSpec(128, 0.1, window=128), "bfloat16", "paired_heads"),
+    ("tpu", 2048, 12, AttentionSpec(64), "bfloat16", "splash"),
     ("tpu", 512, 3, AttentionSpec(64), "bfloat16", "splash"),
-    ("tpu", 1024, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
+    ("tpu", 1152, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
     ("tpu", 512, 12, AttentionSpec(64), "float32", "plain"),
     ("gpu", 512, 12, AttentionSpec(64), "bfloat16", "cudnn"),
     ("gpu", 512, 12, AttentionSpec(64, 0.1), "bfloat16", "plain"),
