@@ -47,9 +47,9 @@ class Ours:
     """The train step of a named size, with further fields of the model, on this machine's devices."""
 
     def __init__(self, args: argparse.Namespace, boundary: bool, dropout: float, attention: str = "auto",
-                 **fields: Any):
+                 dtype: str = "float32", **fields: Any):
         config = default_config()
-        config.model.size, config.compute.dtype, config.compute.attention = args.size, "float32", attention
+        config.model.size, config.compute.dtype, config.compute.attention = args.size, dtype, attention
         config.model.update(fields)
         config.model.dropout = config.model.attention_dropout = dropout
         config.compute.layers, config.compute.remat = args.layers, args.remat
