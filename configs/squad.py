@@ -15,6 +15,13 @@ questions; articles with 15% of the questions are dev, and as many are test:
 
 It takes about 25 minutes; over three seeds, exact match 46.8 ± 1.3 and F1 61.4 ± 0.5 on dev, and
 48.0 ± 1.1 and 62.1 ± 1.2 on test.
+
+whole=true answers from whole articles of up to 8,192 tokens, in one window where they fit, with a ModernBERT; give
+others with --config.init_from and --config.task.length, at most the model's positions. Documents with questions, as in
+FairytaleQA, are read too:
+
+  spanbert-jax train --config configs/squad.py:whole=true --workdir runs/tales --config.train.batch_size=8 \
+      --config.task.train=fairytaleqa-train.jsonl.gz --config.task.dev_fraction=0.1
 """
 import ml_collections
 
@@ -23,7 +30,7 @@ from spanbert_jax import default_task_config, parse_argument, small_start
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """Question answering."""
-    variant = parse_argument(argument, version=(1, 2), small=False)
+    variant = parse_argument(argument, version=(1, 2), small=False, whole=False)
     config = default_task_config("question_answering", length=512, stride=128, max_answer_length=30,
                                  null_answers=variant.version == 2)
     config.init_from = "spanbert-base-cased"
@@ -32,4 +39,8 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         small_start(config, "squad-v2.0-train.json" if variant.version == 2 else "squad-v1.1-train.json")
         config.task.length = 384
         config.train.duration = "2 epochs"
+    if variant.whole:
+        config.init_from = "answerdotai/ModernBERT-base"
+        config.task.contexts = "articles"
+        config.task.length, config.task.stride = 8192, 4096
     return config

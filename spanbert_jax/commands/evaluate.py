@@ -79,9 +79,11 @@ def run(args: argparse.Namespace) -> int:
     elif fine_tuned:
         print(json.dumps(metrics, indent=2))
     elif _is_process_zero():
-        from spanbert_jax.pretraining.evaluation import accuracy_table, describe_masked_rows, format_metrics
-        print(f"step {metrics['step']:,}: {describe_masked_rows(metrics)}: {format_metrics(metrics)}")
-        make_console().print(accuracy_table(metrics))
+        from spanbert_jax.pretraining import evaluation
+        rows = evaluation.describe_masked_rows(metrics)
+        print(f"step {metrics['step']:,}: {rows}: {evaluation.format_metrics(metrics)}")
+        for table in filter(None, (evaluation.accuracy_table(metrics), evaluation.position_table(metrics))):
+            make_console().print(table)
     return 0
 
 

@@ -110,14 +110,17 @@ class RowOrder:
         """Orders `num_rows` rows, which may be fewer than a batch. `padding` -1 entries follow those of each batch."""
         import grain  # imports jax, which reading a corpus does not need
 
-        self._batch_size, self._padding = batch_size, [-1] * padding
+        self._batch_size, self._padding = batch_size, np.full(padding, -1, np.int64)
         self._order = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat()
 
     def indices(self, step: int) -> np.ndarray:
         """Returns the row numbers [B + padding] int64 of a step, counted from 0. They depend on nothing else."""
-        start = step * self._batch_size
-        numbers = [self._order[i] for i in range(start, start + self._batch_size)]
-        return np.array(numbers + self._padding, np.int64)
+        numbers = self.row_numbers(step * self._batch_size, self._batch_size)
+        return np.concatenate([numbers, self._padding])
+
+    def row_numbers(self, start: int, count: int) -> np.ndarray:
+        """Returns `count` row numbers int64 of the order, from position `start` on, over all epochs."""
+        return np.array([self._order[i] for i in range(start, start + count)], np.int64)
 
 
 def batches(source: Rows, indices: Callable[[int], np.ndarray], numbers: range,

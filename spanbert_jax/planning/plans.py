@@ -10,12 +10,11 @@ from spanbert_jax.planning.compiler.hlo import Collective
 from spanbert_jax.planning.compiler.steps import CompiledStep, OutOfMemory, name_in_layer
 from spanbert_jax.planning.estimate import StepTime, estimate_step_time
 from spanbert_jax.planning.hardware import Topology
-from spanbert_jax.pretraining.config import PretrainingConfig
-from spanbert_jax.training.durations import RunSize
+from spanbert_jax.pretraining.config import PretrainingConfig, run_size
 
 # Fields that change neither the compiled step nor its memory.
 _IRRELEVANT_FIELDS = ("data", "evaluation", "checkpoint", "profile", "init_from", "seed", "train.duration",
-                      "train.log_every")
+                      "train.log_every", "train.batch_warmup")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Plan:
     topology: Topology
     batch_size: int  # rows in a step, over all devices
     length: int  # tokens in a row, S
-    steps: int  # of the whole run
+    steps: int  # of the whole run; where the batch grows at first, as many full ones as use the same data
     step: CompiledStep | OutOfMemory  # the compiled step, or why it does not compile
     time: StepTime | None  # estimated time of a step; None if it does not fit, or the compiler counts no cycles
 
@@ -48,8 +47,10 @@ def make_plan(config: PretrainingConfig, topology: Topology) -> Plan:
       UserError: the config is not valid or does not fit the topology, or the topology's compiler is not installed.
     """
     config, corpus = resolve_config(config)
-    size = RunSize(config.train.batch_size, corpus.length, corpus.rows)
-    run = topology, config.train.batch_size, corpus.length, size.steps("config.train.duration", config.train.duration)
+    size, batch_warmup = run_size(config, corpus.length, corpus.rows)
+    steps = size.steps("config.train.duration", config.train.duration, batch_warmup.steps_of)
+    full = round(batch_warmup.used_before(steps) / batch_warmup.parts)
+    run = topology, config.train.batch_size, corpus.length, full
     result = run_compiler(topology, {"config": _relevant_fields(config),
                                      "corpus": dataclasses.asdict(dataclasses.replace(corpus, rows=0))})
     if "out_of_memory" in result:

@@ -7,7 +7,9 @@ from spanbert_jax.common.settings import Settings, require, setting, to_dict
 from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.masking import MaskingSettings
 from spanbert_jax.model import PretrainingHeads
-from spanbert_jax.training.config import EvaluationSettings, RunConfig, as_typed
+from spanbert_jax.training.batch_warmup import BatchWarmup
+from spanbert_jax.training.config import EvaluationSettings, RunConfig, TrainSettings, as_typed, model_section
+from spanbert_jax.training.durations import RunSize, parse_duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,20 @@ class ObjectiveSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class PretrainingTrainSettings(TrainSettings):
+    """Length of the run, and batches."""
+    batch_warmup: str = setting("0 steps", "Length of the batch's growth at the start of the run: it uses one of its "
+                                "train.accumulation parts first, then 2, 3 and so on, each for as many steps.",
+                                check=lambda field, text: parse_duration(field, text, whole=False))
+
+    def validate(self, path: str) -> None:
+        super().validate(path)
+        grows = parse_duration(f"{path}.batch_warmup", self.batch_warmup, whole=False) > 0
+        require(not grows or self.accumulation > 1, f"{path}.batch_warmup", self.batch_warmup,
+                "the batch grows by whole parts; set train.accumulation above 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainingEvaluationSettings(EvaluationSettings):
     """Evaluation on held-out rows during the run."""
     max_rows: int = setting(8192, "Held-out rows that are evaluated at most.", minimum=1)
@@ -51,6 +67,7 @@ class PretrainingConfig(RunConfig):
     data: DataSettings = setting(DataSettings(), "The corpus.")
     masking: MaskingSettings = setting(MaskingSettings(), "Span masking.")
     objectives: ObjectiveSettings = setting(ObjectiveSettings(), "Objectives besides masked tokens.")
+    train: PretrainingTrainSettings = setting(PretrainingTrainSettings(), "Length of the run, and batches.")
     evaluation: PretrainingEvaluationSettings = setting(PretrainingEvaluationSettings(), "Evaluation during the run.")
 
     def validate(self, path: str) -> None:
@@ -64,9 +81,12 @@ class PretrainingConfig(RunConfig):
                 f"must be at most model.max_positions={self.model.max_positions}")
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """Every field with its default. A config file starts from this and sets what differs."""
-    return ml_collections.ConfigDict(to_dict(PretrainingConfig()))
+def default_config(architecture: str = "bert") -> ml_collections.ConfigDict:
+    """Every field with its default. A config file starts from this and sets what differs.
+
+    Args: architecture: whose own fields and defaults the section `model` has. Raises UserError if there is none.
+    """
+    return ml_collections.ConfigDict(to_dict(PretrainingConfig(model=model_section(architecture)())))
 
 
 def as_pretraining_config(config: ml_collections.ConfigDict | PretrainingConfig) -> PretrainingConfig:
@@ -78,3 +98,12 @@ def pretraining_heads(config: PretrainingConfig) -> PretrainingHeads:
     """The heads that the objectives need."""
     return PretrainingHeads(config.objectives.boundary_weight > 0, config.masking.max_span_positions,
                             config.model.boundary_features, config.objectives.next_sentence)
+
+
+def run_size(config: PretrainingConfig, length: int, rows: int) -> tuple[RunSize, BatchWarmup]:
+    """Converts durations of a run over `rows` rows of `length` tokens, and says how its batch grows."""
+    train = config.train
+    size = RunSize(train.batch_size, length, rows)
+    # Over its warmup the batch is half full on average.
+    steps = size.steps("config.train.batch_warmup", train.batch_warmup, lambda batches: 2 * batches)
+    return size, BatchWarmup(train.accumulation, steps)

@@ -17,6 +17,7 @@ from spanbert_jax.common.settings import to_dict
 from spanbert_jax.corpus import Corpus, RowSource
 from spanbert_jax.masking import MaskedRows, Masker, MaskingSettings
 from spanbert_jax.model import SpanBert
+from spanbert_jax.model.layers import position_ids
 from spanbert_jax.model.losses import LossSums, cross_entropy
 from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
 from spanbert_jax.training.batches import device_batches
@@ -25,6 +26,8 @@ from spanbert_jax.training.step import mean_metrics
 from spanbert_jax.training.workload import Batch, ShouldStop
 
 LONGEST = 10  # longer spans, and later positions in a span, are counted in the last bucket
+# The first position of each bucket of positions in a block.
+_FIRST_POSITIONS = (0, 128, *(512 << power for power in range(8)))
 _MASK_SEED = 1_234_567  # not the seed of the run: all runs over a corpus are evaluated on the same masks
 
 
@@ -33,7 +36,8 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
     """Builds the jitted evaluation: (params, batch, index of its first row) -> sums over its targets.
 
     The sums are those of the objectives; "by_length" and "by_place", with one entry for each span length and position
-    in a span up to `LONGEST`; and "unigram", the loss of predicting token frequencies of the training corpus.
+    in a span up to `LONGEST`; "by_position", with one for each bucket of positions in a block that a row can have; and
+    "unigram", the loss of predicting token frequencies of the training corpus.
     """
     log_frequency = jnp.asarray(log_unigram)
 
@@ -46,6 +50,10 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
             loss, correct = cross_entropy(logits.masked, rows.targets)
         sums["by_length"] = _by_bucket(loss, correct, rows, rows.span_length - 1)
         sums["by_place"] = _by_bucket(loss, correct, rows, rows.place)
+        first = jnp.asarray([start for start in _FIRST_POSITIONS if start < batch["segments"].shape[1]])
+        position = jnp.take_along_axis(position_ids(batch["segments"]), rows.positions, axis=1)
+        bucket = jnp.searchsorted(first, position, side="right") - 1
+        sums["by_position"] = _by_bucket(loss, correct, rows, bucket, len(first))
         unigram = -log_frequency[rows.targets] * rows.weights
         sums["unigram"] = LossSums(jnp.sum(unigram), jnp.zeros(()), jnp.sum(rows.weights))
         return sums
@@ -54,9 +62,10 @@ def make_evaluate_batch(model: SpanBert, masker: Masker, log_unigram: np.ndarray
                    out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def _by_bucket(loss: jax.Array, correct: jax.Array, rows: MaskedRows, bucket: jax.Array) -> LossSums:
-    """Sums of masked-token losses [B, M] by bucket; fields [LONGEST]."""
-    member = jax.nn.one_hot(jnp.minimum(bucket, LONGEST - 1), LONGEST) * rows.weights[..., None]
+def _by_bucket(loss: jax.Array, correct: jax.Array, rows: MaskedRows, bucket: jax.Array,
+               count: int = LONGEST) -> LossSums:
+    """Sums of masked-token losses [B, M] by bucket; fields [count]."""
+    member = jax.nn.one_hot(jnp.minimum(bucket, count - 1), count) * rows.weights[..., None]
     return LossSums(*(jnp.einsum("BM,BMK->K", values, member) for values in (loss, correct, jnp.ones_like(loss))))
 
 
@@ -120,8 +129,11 @@ def summarize(total: dict[str, LossSums]) -> dict[str, Any]:
       masked tokens; "unigram_loss" on the same tokens; "masked_tokens", their number; "accuracy_by_length" and
       "accuracy_by_place", lists of the masked-token accuracy for spans of 1, 2, ... tokens and for the 1st, 2nd, ...
       token of a span, with the numbers of tokens "tokens_by_length" and "tokens_by_place". Their last entry is for that
-      many and more; an accuracy is None where there are no tokens.
+      many and more; an accuracy is None where there are no tokens. For rows of more than 128 tokens also
+      "loss_by_position" and "tokens_by_position" for the positions in a block from each of "first_positions" up to the
+      next.
     """
+    by_position = total.pop("by_position")
     buckets = {"by_length": total.pop("by_length"), "by_place": total.pop("by_place")}
     unigram, masked = total.pop("unigram"), total.pop("masked")
     others = {name: sums for name, sums in total.items() if sums.count}
@@ -134,6 +146,11 @@ def summarize(total: dict[str, LossSums]) -> dict[str, Any]:
         correct, count = np.asarray(sums.correct).tolist(), np.asarray(sums.count).tolist()
         metrics[f"accuracy_{name}"] = [hits / tokens if tokens else None for hits, tokens in zip(correct, count)]
         metrics[f"tokens_{name}"] = [int(tokens) for tokens in count]
+    if len(by_position.count) > 1:
+        loss, count = np.asarray(by_position.loss).tolist(), np.asarray(by_position.count).tolist()
+        metrics["first_positions"] = list(_FIRST_POSITIONS[:len(count)])
+        metrics["loss_by_position"] = [nats / tokens if tokens else None for nats, tokens in zip(loss, count)]
+        metrics["tokens_by_position"] = [int(tokens) for tokens in count]
     return metrics
 
 
@@ -157,6 +174,17 @@ def describe_masked_rows(metrics: Mapping[str, Any]) -> str:
     masking = ", ".join(f"{name}={value}" for name, value in metrics["masking"].items()
                         if name in ("scheme", "rate") or value != defaults[name])
     return f"{format_plural(metrics['rows'], 'held-out row')}, masking {masking}"
+
+
+def position_table(metrics: Mapping[str, Any]) -> rich.table.Table | None:
+    """Masked-token loss and number of tokens by position in the block; None for short rows."""
+    if not (first := metrics.get("first_positions")):
+        return None
+    table = make_table("positions", "nats", "tokens", title="Masked-token loss", right=("nats", "tokens"))
+    last = [f"-{following - 1:,}" for following in first[1:]] + [" and later"]
+    for start, end, loss, tokens in zip(first, last, metrics["loss_by_position"], metrics["tokens_by_position"]):
+        table.add_row(f"{start:,}{end}", f"{loss:.3f}" if tokens else "-", f"{tokens:,}")
+    return table
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> rich.table.Table:

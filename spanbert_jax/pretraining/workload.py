@@ -15,11 +15,10 @@ from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, 
 from spanbert_jax.masking import Masker, make_masker
 from spanbert_jax.masking.settings import scheme_shares
 from spanbert_jax.model import EncoderModel, SpanBert, train_step_flops
-from spanbert_jax.pretraining.config import PretrainingConfig, pretraining_heads
+from spanbert_jax.pretraining.config import PretrainingConfig, pretraining_heads, run_size
 from spanbert_jax.pretraining.evaluation import evaluate_params, format_metrics, log_unigram, make_evaluate_batch
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import load_tokenizer
-from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
 from spanbert_jax.training.init_from import initial_params
 from spanbert_jax.training.mesh import make_mesh
@@ -119,9 +118,9 @@ def build(config: PretrainingConfig, corpus: Corpus,
     architecture = config.model.config(corpus.vocab_size)
     compute = with_attention(config.compute, architecture, mesh, config.mesh.rules, corpus.length)
     model = SpanBert(architecture, pretraining_heads(config), compute)
-    size = RunSize(config.train.batch_size, corpus.length, corpus.num_rows["train"])
+    size, batch_warmup = run_size(config, corpus.length, corpus.num_rows["train"])
     workload = PretrainingWorkload(config, corpus, model, mesh)
-    return build_experiment(config, workload, model, mesh, size)
+    return build_experiment(config, workload, model, mesh, size, batch_warmup)
 
 
 def _check_corpus(config: PretrainingConfig, corpus: Corpus) -> None:

@@ -16,6 +16,7 @@ _MOST_TEXTS = 255  # text numbers are uint8, and 0 is padding
 # Short row lengths; longer ones are multiples of the last, which fills the lanes of an accelerator.
 _LENGTHS = (32, 64, 128)
 _FACTORS = (1, 1.5, 2, 3, 4)
+_LONGEST = 2048  # of rows that are longer than their longest text needs: memory grows with the length
 _Lengths = TypeVar("_Lengths")
 
 
@@ -129,12 +130,14 @@ def most_texts(lengths: np.ndarray, length: int) -> int:
 def row_length(lengths: np.ndarray) -> int:
     """The `shortest_full` row length for features of given lengths.
 
-    It is 32, 64 or a multiple of 128, and larger than the longest feature needs if features of about the same length
-    would leave rows half empty.
+    It is 32, 64 or a multiple of 128, and larger than the longest feature needs, up to `_LONGEST`, if features of about
+    the same length would leave rows half empty.
     """
     def candidates() -> Iterator[tuple[float, int]]:
         for factor in _FACTORS:
             length = rounded_length(math.ceil(int(lengths.max(initial=1)) * factor))
+            if factor > 1 and length > _LONGEST:
+                return
             yield float(lengths.sum()) / (length * max(1, len(best_fit(lengths, length, _MOST_TEXTS)))), length
 
     return shortest_full(candidates())

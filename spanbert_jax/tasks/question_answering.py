@@ -48,6 +48,9 @@ class QuestionAnsweringSettings(TaskSettings):
                                      "99.9% of the training answers need if that is more, as in Chinese.", minimum=0)
     n_best: int = setting(1, "Number of answers to list; the reference's files list 20.", minimum=1, overridable=True)
     null_answers: bool = setting(False, "Allow 'no answer', as in SQuAD 2.0.")
+    contexts: str = setting("paragraphs", "What questions of SQuAD's format are about: their paragraph, or their whole "
+                            "article, whose paragraphs are joined by line breaks.", choices=("paragraphs", "articles"),
+                            overridable=True)
 
     def validate(self, path: str) -> None:
         super().validate(path)
@@ -74,7 +77,7 @@ class QuestionAnswering(Task[Question]):
     label_fields = ("start", "end", "weight")
 
     def read(self, path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:
-        return read_questions(path, issues, with_labels)
+        return read_questions(path, issues, with_labels, self.settings.contexts == "articles")
 
     def example(self, inputs: str | Mapping[str, Any], location: str, issues: DataIssues) -> Question:
         return parse_question(inputs, location)

@@ -1,6 +1,7 @@
 """Durations within a run in any unit: "10k steps", "3 epochs", "20B tokens", "5e6 examples", "10 percent"."""
 import dataclasses
 import re
+from collections.abc import Callable
 
 from spanbert_jax.common.errors import UserError
 
@@ -25,8 +26,11 @@ class RunSize:
     rows: int  # rows, or examples, in an epoch
     total_steps: int | None = None  # of the run, for percentages; None while it is not known
 
-    def steps(self, field: str, duration: str) -> int:
-        """Steps in a duration, rounded, at least 1; 0 for zero. Raises UserError, naming `field`, if it is not one."""
+    def steps(self, field: str, duration: str, steps_of: Callable[[float], float] = lambda batches: batches) -> int:
+        """Steps in a duration, rounded, at least 1; 0 for zero. Raises UserError, naming `field`, if it is not one.
+
+        Args: steps_of: steps that use as much data as so many full batches.
+        """
         match = _PATTERN.fullmatch(duration)
         if not match:
             raise UserError(f"{field}={duration!r}: not a duration; write a number and a unit, such as "
@@ -39,7 +43,7 @@ class RunSize:
                                 "epochs, tokens or examples")
             steps = amount / 100 * self.total_steps
         else:
-            per_step = {"step": 1, "epoch": self.batch_size / max(self.rows, 1),
+            per_step = {"step": 1.0, "epoch": self.batch_size / max(self.rows, 1),
                         "token": self.batch_size * self.length, "example": self.batch_size}[unit]
-            steps = amount / per_step
+            steps = amount if unit == "step" else steps_of(amount / per_step)
         return max(1, round(steps)) if amount else 0

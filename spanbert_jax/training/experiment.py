@@ -12,6 +12,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
 from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.attention import BACKENDS, select_backend
+from spanbert_jax.training.batch_warmup import FULL_BATCH, BatchWarmup
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.mesh import Rules, check_batch, make_mesh, mesh_axes
@@ -34,6 +35,7 @@ class Experiment(Generic[W]):
     schedule: optax.Schedule  # of the learning rate
     optimizer: optax.GradientTransformation
     abstract_state: TrainState  # shapes and shardings
+    batch_warmup: BatchWarmup = FULL_BATCH
 
     @property
     def total_steps(self) -> int:
@@ -59,21 +61,23 @@ def check_devices(config: RunConfig, devices: Sequence[jax.Device] | None = None
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
 
 
-def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh, size: RunSize) -> Experiment[W]:
+def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh, size: RunSize,
+                     batch_warmup: BatchWarmup = FULL_BATCH) -> Experiment[W]:
     """Adds schedule, optimiser and abstract state to a workload and its model; the config gives the length of the run.
 
     Raises:
       UserError: the schedule does not fit into the run, or a large parameter would be on every device.
     """
-    total = size.steps("config.train.duration", config.train.duration)
+    steps_of = batch_warmup.steps_of
+    total = size.steps("config.train.duration", config.train.duration, steps_of)
     size = dataclasses.replace(size, total_steps=total)
     schedule = learning_rate_schedule(
         config.schedule.name, config.optimizer.learning_rate, total,
-        size.steps("config.schedule.warmup", config.schedule.warmup),
+        size.steps("config.schedule.warmup", config.schedule.warmup, steps_of),
         size.steps("config.schedule.decay", config.schedule.decay), config.schedule.final_fraction)
     optimizer = make_optimizer(config.optimizer, schedule)
     return Experiment(config, workload, size, mesh, model, schedule, optimizer,
-                      abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1))
+                      abstract_train_state(model, optimizer, mesh, config.mesh.rules, config.mesh.zero1), batch_warmup)
 
 
 def with_attention(compute: ComputeConfig, model: ModelConfig, mesh: Mesh, rules: Rules, length: int) -> ComputeConfig:

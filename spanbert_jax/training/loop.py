@@ -9,6 +9,7 @@ from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.cluster.stopping import Stopped
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder
+from spanbert_jax.training.batch_warmup import batch_indices
 from spanbert_jax.training.batches import DeviceBatch, device_batches
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.memory import check_memory
@@ -56,7 +57,8 @@ class TrainingLoop:
         self._save_every = experiment.steps("checkpoint", "every")
         self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._train_step = make_train_step(experiment.config, self._workload.objective, experiment.optimizer,
-                                           experiment.schedule, experiment.abstract_state, experiment.mesh)
+                                           experiment.schedule, experiment.abstract_state, experiment.mesh,
+                                           experiment.batch_warmup)
         self._stop_flags = {stop: stop_flags(experiment.mesh, stop) for stop in (False, True)}
         self._updates = UpdateReporter(experiment, services)
         evaluations = dict(broadcast_from_zero(list(services.metrics.evaluations.items())))
@@ -158,7 +160,8 @@ class TrainingLoop:
         config, workload = self._experiment.config, self._workload
         rows = workload.open_rows()
         order = RowOrder(len(rows), workload.rows_per_step, config.seed, workload.padding_rows)
-        return device_batches(rows, order.indices, range(self._first, self._total), self._experiment.mesh,
+        indices = batch_indices(order, self._experiment.batch_warmup, workload.rows_per_step)
+        return device_batches(rows, indices, range(self._first, self._total), self._experiment.mesh,
                               config.mesh.rules)
 
     def _is_due(self, every: int) -> bool:

@@ -1,7 +1,7 @@
 """The device mesh and the layout of arrays over it."""
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -151,9 +151,24 @@ def parameter_name(path: tuple[Any, ...]) -> str:
 def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh) -> Any:
     """Shardings of the optimiser state: those of the abstract, unboxed parameters; other shapes are replicated."""
     replicated = NamedSharding(mesh, PartitionSpec())
+    return map_optimizer_state(
+        lambda leaf, param, sharding: sharding if leaf.shape == param.shape else replicated,
+        optimizer, params, shardings, replicated)
+
+
+def map_optimizer_state(function: Callable[[Any, Any, Any], Any], optimizer: optax.GradientTransformation, params: Any,
+                        values: Any, other: Any) -> Any:
+    """The optimiser state with function(leaf, parameter, value) for leaves of parameters, and `other` elsewhere.
+
+    Args: params: arrays, or abstract ones; values: one for each parameter.
+    """
+    def of_parameter(leaf: Any, param: Any, value: Any) -> Any:
+        # An optimiser of several has masked nodes for the parameters of the others.
+        return leaf if isinstance(leaf, optax.MaskedNode) else function(leaf, param, value)
+
     return optax.tree.map_params(
-        optimizer, lambda leaf, param, sharding: sharding if leaf.shape == param.shape else replicated,
-        jax.eval_shape(optimizer.init, params), params, shardings, transform_non_params=lambda _: replicated)
+        optimizer, of_parameter, jax.eval_shape(optimizer.init, params), params, values,
+        transform_non_params=lambda _: other, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
 
 
 def spread_over_data(params: Any, shardings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Optimisers: the two of the reference implementation, and all of optax by name."""
+"""Optimisers: the two of the reference implementation, StableAdamW, Muon, and all of optax by name."""
 import ast
 import dataclasses
 import functools
@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import Settings, require, setting
 from spanbert_jax.common.types import is_of_type, kinds_of
 from spanbert_jax.training.parameter_scales import parameter_scales
-from spanbert_jax.training.stacked_layers import per_layer
+from spanbert_jax.training.stacked_layers import is_stacked, per_layer
 
 # These need a constant learning rate or search for one, so they cannot follow a schedule.
 _WITHOUT_SCHEDULE = ("lbfgs", "rprop", "sm3", "optimistic_adam")
@@ -79,16 +80,67 @@ def bert_adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, w
     return optax.chain(clipped, adamw(learning_rate, b1, b2, eps, weight_decay, mask, bias_correction=False))
 
 
+def stable_adamw(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
+                 mask: Callable[[optax.Params], Any] | None = None) -> optax.GradientTransformation:
+    """StableAdamW: the step of a tensor is divided by RMS(g / sqrt(v)) where that is above 1 (Wortsman et al., 2023).
+
+    So a gradient that is larger than the running mean of squares expects makes no larger step, and gradients need no
+    clipping. The division includes the weight decay, as in the paper. Args: as for `adamw`.
+    """
+    def init(params: optax.Params) -> AdamWState:
+        return AdamWState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(gradients: optax.Updates, state: AdamWState, params: optax.Params) -> tuple[optax.Updates, AdamWState]:
+        rate, count = learning_rate(state.count), optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+
+        def step(gradient: jax.Array, m: jax.Array, v: jax.Array, parameter: jax.Array, decay: bool) -> jax.Array:
+            rms = jnp.sqrt(jnp.mean(gradient * gradient / jnp.maximum(v, eps * eps)))
+            direction = m / (jnp.sqrt(v) + eps) + (weight_decay * parameter if decay else 0)
+            return -rate / jnp.maximum(1, rms) * direction
+
+        decays = mask(params) if mask else jax.tree.map(lambda _: True, params)
+        corrected = (optax.tree.bias_correction(mean, decay, count) for mean, decay in ((mu, b1), (nu, b2)))
+        return jax.tree.map(step, gradients, *corrected, params, decays), AdamWState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def muon(learning_rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float,
+         mask: Callable[[optax.Params], Any] | None = None, beta: float = 0.95, consistent_rms: float = 0.2,
+         ) -> optax.GradientTransformation:
+    """Muon for the kernels of layers, AdamW for all other parameters; both are optax's.
+
+    Args:
+      b1, b2: of AdamW; the others as for `adamw`, and for both.
+      beta: decay rate of Muon's momentum.
+      consistent_rms: root mean square of Muon's updates at rate 1. With 0.2 they are about as large as AdamW's, so
+        that both use one learning rate and one weight decay (Liu et al., 2025).
+    """
+    def matrices(params: optax.Params) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: optax.contrib.MuonDimensionNumbers(-2, -1) if is_stacked(path) and path[-1].key == "kernel"
+            else None, params)
+
+    direction = optax.contrib.muon(
+        -1.0,  # the direction itself: the sign of a learning rate is flipped
+        beta=beta, eps=eps, adam_b1=b1, adam_b2=b2, muon_weight_dimension_numbers=matrices,
+        consistent_rms=consistent_rms)
+    return optax.chain(direction, optax.add_decayed_weights(weight_decay, mask),
+                       optax.scale_by_learning_rate(learning_rate))
+
+
 def decay_kernels(params: optax.Params) -> Any:
     """True for kernels and embeddings, False for biases and layer norms, as is usual in fine-tuning."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
-_OWN = {"adamw": adamw, "bert_adam": bert_adam}
+_OWN = {"adamw": adamw, "bert_adam": bert_adam, "stable_adamw": stable_adamw, "muon": muon}
 
 
 def optimizer_names() -> tuple[str, ...]:
-    """Our "adamw" and "bert_adam", and every optax optimiser that takes a learning-rate schedule."""
+    """Those of this module, and every optax optimiser that takes a learning-rate schedule."""
     return *_OWN, *(name for name, value in inspect.getmembers(optax, inspect.isfunction)
                     if "learning_rate" in inspect.signature(value).parameters
                     and not name.startswith(("scale_by", "_")) and name not in (*_OWN, *_WITHOUT_SCHEDULE))

@@ -4,7 +4,7 @@ from typing import Any
 import jax
 import optax
 
-from spanbert_jax.training.mesh import parameter_name
+from spanbert_jax.training.mesh import map_optimizer_state, parameter_name
 
 _STACKS = (("encoder", "layers"), ("decoder", "layers"))
 
@@ -48,8 +48,7 @@ def _mapped(optimizer: optax.GradientTransformation, stack: tuple[str, str]) -> 
     def axes(params: optax.Params) -> tuple[Any, Any]:
         """The axes to map, of the parameters and of the state: 0 in the stack, else None."""
         member = members(params)
-        in_state = optax.tree.map_params(optimizer, lambda _, member: member, jax.eval_shape(optimizer.init, params),
-                                         member, transform_non_params=lambda _: False)
+        in_state = map_optimizer_state(lambda _, param, member: member, optimizer, params, member, False)
         return jax.tree.map(lambda member: 0 if member else None, (member, in_state))
 
     def init(params: optax.Params) -> optax.OptState:

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.model.losses import LossSums
+from spanbert_jax.training.batch_warmup import FULL_BATCH, BatchWarmup
 from spanbert_jax.training.config import RunConfig
 from spanbert_jax.training.mesh import AXES, batch_sharding, spread_over_data
 from spanbert_jax.training.skipping import is_bad, record_update
@@ -24,7 +25,8 @@ def step_key(seed: int, step: jax.Array) -> jax.Array:
 
 
 def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_key: jax.Array, accumulation: int,
-                       layout: Any = None) -> tuple[jax.Array, dict[str, LossSums], Any]:
+                       layout: Any = None, used: int | jax.Array | None = None,
+                       ) -> tuple[jax.Array, dict[str, LossSums], Any]:
     """Loss, loss sums and gradients of a batch, computed in `accumulation` parts.
 
     Losses are divided by the target counts of the whole batch, so that the losses and gradients of the parts add up to
@@ -33,9 +35,8 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
     Args:
       inputs: of the whole batch, from `objective.prepare_inputs`.
       layout: shardings of the gradients; None leaves them to the compiler.
+      used: parts that count, the first ones; None for all.
     """
-    counts = objective.counts(inputs)
-
     def loss_of(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, dict[str, LossSums]]:
         sums = objective.loss_sums(params, part, key)
         return objective.loss(sums, counts), sums
@@ -48,18 +49,20 @@ def loss_and_gradients(objective: Objective, params: Any, inputs: Any, dropout_k
         return loss, sums, gradients
 
     if accumulation == 1:
+        counts = objective.counts(inputs)
         return add_part(0, inputs)
     # Row r goes to part r mod accumulation, so that no row moves between devices.
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), inputs)
+    counts = objective.counts(inputs) if used is None else jax.tree.map(
+        lambda of_parts: jnp.sum(of_parts, where=jnp.arange(accumulation) < used), jax.vmap(objective.counts)(parts))
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                          jax.eval_shape(lambda: add_part(0, jax.tree.map(lambda x: x[0], parts))))
-    total, _ = jax.lax.scan(lambda total, item: (jax.tree.map(jnp.add, total, add_part(*item)), None),
-                            total, (jnp.arange(accumulation), parts))
-    return total
+    return jax.lax.fori_loop(0, accumulation if used is None else used, lambda index, total: jax.tree.map(
+        jnp.add, total, add_part(index, jax.tree.map(lambda x: x[index], parts))), total)
 
 
 def make_train_step(config: RunConfig, objective: Objective, optimizer: optax.GradientTransformation,
-                    schedule: optax.Schedule, abstract: TrainState, mesh: Mesh,
+                    schedule: optax.Schedule, abstract: TrainState, mesh: Mesh, warmup: BatchWarmup = FULL_BATCH,
                     ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the jitted step: (state, which is donated; batch; `mesh.stop_flags`) -> (state, metrics).
 
@@ -67,6 +70,8 @@ def make_train_step(config: RunConfig, objective: Objective, optimizer: optax.Gr
     "masked_accuracy", "gradient_norm", "parameter_norm", "learning_rate", "tokens" (without padding), "stop" (whether
     any process wants to stop: all processes learn it at the same step, without further communication) and, if the
     config skips bad updates, "skipped_updates" and "consecutive_skips".
+
+    Args: warmup: of the batch; the rows of parts that a step does not use change nothing.
     """
     rules, skip = config.mesh.rules, config.skip
     layout, replicated = shardings_of(abstract), NamedSharding(mesh, PartitionSpec())
@@ -78,8 +83,13 @@ def make_train_step(config: RunConfig, objective: Objective, optimizer: optax.Gr
         with nn.logical_axis_rules(rules):
             key = step_key(config.seed, state.step)
             inputs = objective.prepare_inputs(jax.random.fold_in(key, _MASKING), batch)
+            accumulation, used = config.train.accumulation, None
+            counted = batch["segments"] > 0
+            if warmup.steps:
+                used = warmup.used_in_jit(state.step)
+                counted &= jnp.arange(len(counted))[:, None] % accumulation < used
             loss, sums, gradients = loss_and_gradients(
-                objective, state.params, inputs, jax.random.fold_in(key, _DROPOUT), config.train.accumulation, parts)
+                objective, state.params, inputs, jax.random.fold_in(key, _DROPOUT), accumulation, parts, used)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             if parts is not None:
                 # Gather the updates, not the parameters, so that the parameters are updated in place.
@@ -87,7 +97,7 @@ def make_train_step(config: RunConfig, objective: Objective, optimizer: optax.Gr
             params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)
         metrics = {"loss": loss, **mean_metrics(sums), "gradient_norm": gradient_norm,
-                   "tokens": jnp.sum(batch["segments"] > 0), "stop": jnp.any(stop),
+                   "tokens": jnp.sum(counted), "stop": jnp.any(stop),
                    # The optimiser counts applied updates only.
                    "learning_rate": schedule(state.step - state.history.skipped)}
         bad = jnp.zeros((), bool)

@@ -40,12 +40,13 @@ class Interval:
 
     def reset(self) -> None:
         """Starts a new interval."""
-        self._since, self._updates, self._tokens = self._spent(), 0, 0.0
+        self._since, self._updates, self._batches, self._tokens = self._spent(), 0, 0.0, 0.0
         self._values: dict[str, list[float]] = {}
 
-    def add(self, metrics: Mapping[str, float], skipped: bool = False) -> None:
-        """Counts an update with its metrics; the means leave out a skipped one."""
+    def add(self, metrics: Mapping[str, float], skipped: bool = False, share: float = 1.0) -> None:
+        """Counts an update of a share of the batch with its metrics; the means leave out a skipped one."""
         self._updates += 1
+        self._batches += share
         self._tokens += metrics["tokens"]
         for name, value in metrics.items():
             if name.endswith(_AVERAGED) and not skipped:
@@ -56,10 +57,10 @@ class Interval:
         return {name: math.fsum(values) / len(values) for name, values in self._values.items()}
 
     def speeds(self, flops: float) -> dict[str, float]:
-        """Speeds over the updates of the interval, of `flops` operations each."""
+        """Speeds over the updates of the interval, of `flops` operations for a full batch."""
         seconds = max(self._spent() - self._since, 1e-9)
         return {"seconds_per_step": seconds / self._updates, "tokens_per_second": self._tokens / seconds,
-                "model_flops_per_second": flops * self._updates / seconds}
+                "model_flops_per_second": flops * self._batches / seconds}
 
 
 class UpdateReporter:
@@ -67,7 +68,7 @@ class UpdateReporter:
 
     def __init__(self, experiment: Experiment, services: Services):
         self._config, self._flops = experiment.config, experiment.workload.flops
-        self._total, self._services = experiment.total_steps, services
+        self._total, self._services, self._warmup = experiment.total_steps, services, experiment.batch_warmup
         self._interval = Interval(lambda: services.goodput.spent("steps", "data"))
         self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
 
@@ -91,7 +92,8 @@ class UpdateReporter:
         stop = metrics.pop("stop") > 0
         self._check(step, indices, metrics)
         # The metrics of every update are read anyway, so their means cost no further wait for the devices.
-        self._interval.add(metrics, skipped=metrics.get("consecutive_skips", 0) > 0)
+        self._interval.add(metrics, metrics.get("consecutive_skips", 0) > 0,
+                           self._warmup.used(step - 1) / self._warmup.parts)
         metrics |= self._interval.means() | self._interval.speeds(self._flops)
         log = step % self._config.train.log_every == 0 or step == self._total
         self._services.progress.show(step, metrics, log)

@@ -62,6 +62,12 @@ def test_ids_without_a_row_in_the_embedding_are_an_error(changes, message):
         check_ids(features, model)
 
 
+@pytest.mark.parametrize("lengths,length", [([300], 640), ([1030], 1152), ([8192, 5000], 8192)])
+def test_rows_of_whole_documents_are_no_longer_than_the_longest(lengths, length):
+    # Two texts of 300 fill rows of 640; two of 1,030 would fill rows of 2,176, whose memory is not worth it.
+    assert row_length(np.array(lengths * 30)) == length
+
+
 def test_the_order_depends_only_on_the_seed():
     features = make_features(np.full(100, 10))
     first, again, other = (pack(features, 32, 0, seed=seed).row for seed in (5, 5, 6))

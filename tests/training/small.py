@@ -8,6 +8,7 @@ from spanbert_jax.model import SpanBert
 from spanbert_jax.pretraining.config import as_pretraining_config, default_config, pretraining_heads
 from spanbert_jax.pretraining.objective import pretraining_objective
 from spanbert_jax.text import SpecialIds
+from spanbert_jax.training.batch_warmup import FULL_BATCH, BatchWarmup
 from spanbert_jax.training.batches import global_array
 from spanbert_jax.training.mesh import batch_sharding, make_mesh, stop_flags
 from spanbert_jax.training.optimizers import make_optimizer
@@ -49,7 +50,8 @@ def make_rows(seed: int, rows: int = ROWS, next_sentence: bool = False) -> dict[
 class Trainer:
     """Trains a small model on random rows, on some of the devices."""
 
-    def __init__(self, config, devices: int = 1, schedule: optax.Schedule | None = None):
+    def __init__(self, config, devices: int = 1, schedule: optax.Schedule | None = None,
+                 warmup: BatchWarmup = FULL_BATCH):
         self.config = config = as_pretraining_config(config)
         self.mesh = make_mesh(config.mesh, jax.devices()[:devices])
         self.model = SpanBert(config.model.config(VOCABULARY), pretraining_heads(config), config.compute)
@@ -60,19 +62,20 @@ class Trainer:
         self.abstract_state = abstract_train_state(self.model, self.optimizer, self.mesh, config.mesh.rules,
                                                    config.mesh.zero1)
         self.objective = pretraining_objective(self.model, self.masker, config.objectives, self.mesh, config.mesh.rules)
-        self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract_state, self.mesh)
+        self.step = make_train_step(config, self.objective, self.optimizer, schedule, self.abstract_state, self.mesh,
+                                    warmup)
 
     def fresh(self):
         """The state before the first update."""
         with jax.set_mesh(self.mesh):
             return create_state(self.model, self.optimizer, self.abstract_state, self.config.seed)
 
-    def run(self, state, steps: range, **rows):
-        """The state after some steps, and the metrics of each step."""
+    def run(self, state, steps: range, change=lambda name, values: values, **rows):
+        """The state after some steps, and the metrics of each step; `change` may change the rows of a feature."""
         metrics, sharding = [], batch_sharding(self.mesh, self.config.mesh.rules)
         with jax.set_mesh(self.mesh):
             for step in steps:
-                batch = {name: global_array(sharding, values, np.arange(len(values)), len(values))
+                batch = {name: global_array(sharding, change(name, values), np.arange(len(values)), len(values))
                          for name, values in make_rows(step, **rows).items()}
                 state, values = self.step(state, batch, stop_flags(self.mesh, False))
                 metrics.append({name: float(value) for name, value in values.items()})

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 from spanbert_jax.common.errors import UserError
@@ -78,7 +79,7 @@ def unstacked(tree):
     return {"head": tree["head"], **{part: layers(tree[part]["layers"]) for part in ("encoder", "decoder")}}
 
 
-@pytest.mark.parametrize("name", [name for name in optimizer_names() if name != "noisy_sgd"])
+@pytest.mark.parametrize("name", [name for name in optimizer_names() if name not in ("noisy_sgd", "muon")])
 def test_each_layer_of_a_stack_is_updated_like_a_parameter_of_its_own(name):
     random = np.random.default_rng(0)
     trees = [{"encoder": {"layers": stacked(random, 3)}, "decoder": {"layers": stacked(random, 2)},
@@ -253,3 +254,60 @@ def test_bert_adam_is_adam_without_bias_correction_and_clips_each_tensor():
     np.testing.assert_allclose(
         params["head"]["kernel"], by_definition(np.ones((2, 2)), gradients["head"]["kernel"], 0.01), rtol=1e-4)
 
+
+
+def test_stable_adamw_shortens_the_step_where_gradients_exceed_their_running_mean():
+    config = default_config().optimizer
+    config.update(dict(name="stable_adamw", clip_norm=0.0, weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6))
+    optimizer = make_optimizer(config, optax.constant_schedule(0.01))
+    params, state = PARAMS, optimizer.init(PARAMS)
+    expected = {name: (value.astype(np.float64), 0.0, 0.0) for name, value in PARAMS["dense"].items()}
+    scales, ratios = (1, 1, 20, 1), []  # the third gradients are much larger
+    for step, scale in enumerate(scales, 1):
+        gradients = jax.tree.map(lambda g: g * scale, gradient(step))
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, (p, m, v) in expected.items():  # algorithm 2 of Wortsman et al., in float64
+            g = gradients["dense"][name].astype(np.float64)
+            m, v = 0.9 * m + 0.1 * g, 0.98 * v + 0.02 * g * g
+            m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.98**step)
+            ratios.append(np.sqrt(np.mean(g * g / np.maximum(v_hat, 1e-12))))
+            rate = 0.01 / max(1, ratios[-1])
+            expected[name] = p - rate * 0.1 * p - rate * m_hat / (np.sqrt(v_hat) + 1e-6), m, v
+            np.testing.assert_allclose(params["dense"][name], expected[name][0], rtol=1e-5)
+    assert max(ratios) > 1.5 and min(ratios) < 1
+
+
+def test_muon_updates_the_kernel_of_each_layer_as_a_matrix_and_the_rest_by_adamw():
+    random = np.random.default_rng(0)
+
+    def tree(layers: int):
+        kernel = random.normal(size=(layers, 6, 9)) * 10.0 ** -np.arange(layers)[:, None, None]
+        return jax.tree.map(np.float32, {
+            "encoder": {"layers": {"dense": {"kernel": kernel, "bias": random.normal(size=(layers, 9))}},
+                        "embeddings": {"token": {"embedding": random.normal(size=(7, 6))}}},
+            "head": {"kernel": random.normal(size=(6, 4))}})
+
+    params, gradients = tree(3), [tree(3), tree(3)]
+    config = default_config().optimizer
+    config.update(dict(name="muon", clip_norm=0.0, weight_decay=0.1, decay_mask="kernels"))
+    ours = make_optimizer(config, optax.constant_schedule(0.02))
+    matrix = optax.contrib.muon(0.02, weight_decay=0.1, consistent_rms=0.2)
+    others = optax.adamw(0.02, weight_decay=0.1, nesterov=True, mask=decay_kernels)
+
+    def trained(optimizer, params, gradients):
+        state = optimizer.init(params)
+        for each in gradients:
+            updates, state = optimizer.update(each, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def kernels(tree):
+        return tree["encoder"]["layers"]["dense"].pop("kernel")
+
+    got = trained(ours, params, gradients)
+    stacks = kernels(params), [kernels(each) for each in gradients]
+    for layer, kernel in enumerate(kernels(got)):
+        expected = trained(matrix, stacks[0][layer], [stack[layer] for stack in stacks[1]])
+        np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, trained(others, params, gradients))

@@ -110,6 +110,7 @@ def test_a_run_is_evaluated_under_the_masking_of_another(files, unbroken):
     assert other["masked_tokens"] == own["masked_tokens"] and other["masked_loss"] != own["masked_loss"]
     assert "boundary_loss" not in other and "boundary" not in format_metrics(other)  # single tokens have no boundaries
     assert sum(own["tokens_by_length"]) == sum(own["tokens_by_place"]) == own["masked_tokens"]
+    assert "loss_by_position" not in own  # rows of 64 tokens
     for field, value, message in (("masking.max_span_positions", 3, "of a pretraining run masking.scheme, "),
                                   ("masking.scheme", "words", "allowed are"), ("masking.rate", "x", "of type float")):
         with pytest.raises(UserError, match=message):

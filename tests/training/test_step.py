@@ -5,8 +5,9 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.training import mesh
+from spanbert_jax.training.batch_warmup import BatchWarmup
 from spanbert_jax.training.step import step_key
-from tests.training.small import VOCABULARY, Trainer, losses, make_rows, small_config
+from tests.training.small import ROWS, VOCABULARY, Trainer, losses, make_rows, small_config
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,27 @@ def test_accumulation_gives_the_loss_and_norms_of_the_whole_batch(undropped):
     for values, expected in zip(got, undropped, strict=True):
         for name in ("loss", "masked_loss", "boundary_loss", "gradient_norm", "parameter_norm"):
             assert values[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+def test_a_growing_batch_counts_the_rows_of_the_parts_that_it_uses():
+    config = small_config(dropout=0.0)
+    config.train.accumulation = 4
+    trainer = Trainer(config, devices=2, warmup=BatchWarmup(parts=4, steps=3))
+    _, metrics = trainer.run(trainer.fresh(), range(4))
+    # Row r belongs to part r mod 4. The rows of the other parts are of padding now, and steps use fewer of them.
+    used = iter(range(1, 5))
+
+    def keep_used(name, values):
+        number = next(used) if name == "tokens" else keep_used.number
+        keep_used.number = number
+        return np.where((np.arange(len(values)) % 4 < number).reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+
+    _, without = trainer.run(trainer.fresh(), range(4), change=keep_used)
+    assert metrics == without
+    for step, values in enumerate(metrics):
+        assert values["tokens"] == np.sum(make_rows(step)["segments"][np.arange(ROWS) % 4 <= step] > 0)
+        # The loss divides by the targets of the used parts, as the means of both heads do.
+        assert values["loss"] == pytest.approx(values["masked_loss"] + values["boundary_loss"], rel=1e-6)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_other_masks(trainer, single):

@@ -10,6 +10,7 @@ import rich.console
 from spanbert_jax.common.errors import RunFailed
 from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.training import display
+from spanbert_jax.training.batch_warmup import FULL_BATCH
 from spanbert_jax.training.updates import UpdateReporter
 
 
@@ -34,7 +35,7 @@ def reporter(log_every=100, **skip):
     config, written = default_config(), Written()
     config.train.log_every = log_every
     config.skip.update(skip)
-    experiment = types.SimpleNamespace(config=as_pretraining_config(config), total_steps=1000,
+    experiment = types.SimpleNamespace(config=as_pretraining_config(config), total_steps=1000, batch_warmup=FULL_BATCH,
                                        workload=types.SimpleNamespace(flops=1.0))
     services = types.SimpleNamespace(goodput=types.SimpleNamespace(spent=lambda *names: 1.0), progress=written,
                                      metrics=written, checkpointer=written)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Float32, Integer, UInt32
 
-from spanbert_jax.common.settings import setting
+from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.model.config import REMAT_POLICIES, ComputeConfig, ModelConfig
@@ -24,6 +24,10 @@ from spanbert_jax.model.heads import gather, transform
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm, layer_seeds, position_ids, stack
 
 Rotary = tuple[jax.Array, jax.Array]  # cosine and sine, float32 [B, S, H / 2] each
+
+
+def _check_base(field: str, base: float) -> None:
+    require(base == 0 or base > 1, field, base, "must be above 1, or 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,10 @@ class ModernBertConfig(ModelConfig):
     global_every: int = setting(3, "Distance of global layers; the layers between attend to a window.", minimum=1)
     window: int = setting(128, "Tokens in the window of local layers: half of them on each side, and the token itself.",
                           minimum=2)
-    global_rotary_base: float = setting(160_000.0, "Base of the rotary positions of global layers.", above=1,
-                                        overridable=True)
-    local_rotary_base: float = setting(10_000.0, "Base of the rotary positions of local layers.", above=1,
-                                       overridable=True)
+    global_rotary_base: float = setting(0.0, "Base of the rotary positions of global layers, above 1; 0 for that of "
+                                        "the weights, or 160,000 without.", check=_check_base, overridable=True)
+    local_rotary_base: float = setting(0.0, "Base of the rotary positions of local layers, above 1; 0 for that of the "
+                                       "weights, or 10,000 without.", check=_check_base, overridable=True)
     feed_forward_dropout: float = setting(0.0, "Dropout rate inside feed-forward layers.", minimum=0, below=1,
                                           overridable=True)
     classifier_dropout: float = setting(0.0, "Dropout rate before classifiers.", minimum=0, below=1, overridable=True)
@@ -61,6 +65,10 @@ class ModernBertConfig(ModelConfig):
     feed_forward_bias: bool = setting(False, "Biases of the projections of feed-forward layers.")
     head_bias: bool = setting(False, "Bias of the projection in the transform of prediction heads.")
     initializer_cutoff: float = 2.0  # initial kernels are cut off at so many standard deviations
+
+    def __post_init__(self) -> None:
+        for name, usual in (("global_rotary_base", 160_000.0), ("local_rotary_base", 10_000.0)):
+            object.__setattr__(self, name, getattr(self, name) or usual)
 
     @property
     def head_dropout(self) -> float:

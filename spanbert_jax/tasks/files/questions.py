@@ -1,6 +1,7 @@
 """Files of questions about texts: SQuAD 1.1 and 2.0, MRQA, and plain records as JSON lines or in an array."""
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field, json_parts
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
-_FIELDS = ("context", "question", "qas", "header")  # of a record; an article has none of them
+_FIELDS = ("context", "question", "qas", "header", "questions")  # of a record; an article has none of them
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
 Part = tuple[tuple[Any, ...], Any]  # of a JSON document: path and value
 MOVED = "answers that are not at their start position, moved to the nearest occurrence of their text"
@@ -36,21 +37,26 @@ class Question(reading.Example):
     impossible: bool = False  # whether the context contains no answer
 
 
-def read_questions(path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[Question]:
-    """Yields the questions of a file, with one paragraph or line in memory at a time.
+def read_questions(path: str, issues: DataIssues, with_labels: bool = True,
+                   whole_articles: bool = False) -> Iterator[Question]:
+    """Yields the questions of a file, with one paragraph, article or line in memory at a time.
 
     Args:
-      path: a JSON document in SQuAD's format; or records, each a context with "qas" as in MRQA, or a question, as JSON
-        lines, in an array, or in an array "data" as transformers' examples read them.
+      path: a JSON document in SQuAD's format; or records, each a context with "qas" as in MRQA, a document with
+        "questions" as in FairytaleQA, or a question, as JSON lines, in an array, or in an array "data" as
+        transformers' examples read them.
       issues: counts answers that are not at their start position, and the like.
       with_labels: every question must have answers or be marked as impossible.
+      whole_articles: in SQuAD's format, the context of a question is its article: all paragraphs, joined by line
+        breaks.
 
     Raises:
       UserError: the file cannot be read, a field is missing or of another type, or, with labels, an id occurs twice.
     """
     locations: dict[str, str] = {}
     records = _records(path, issues)
-    for question in _questions(records, issues, with_labels) if records else _articles(path, issues, with_labels):
+    for question in (_questions(records, issues, with_labels) if records
+                     else _articles(path, issues, with_labels, whole_articles)):
         # Without labels, the file may be too large to remember all ids.
         if with_labels and (first := locations.setdefault(question.id, question.location)) != question.location:
             raise UserError(f"{question.location}: id {question.id!r} occurs also at {first}; predictions are stored "
@@ -66,10 +72,30 @@ def parse_question(inputs: str | Mapping[str, Any], location: str) -> Question:
     return Question(location, location, location, question, context)
 
 
-def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
-    """SQuAD's format: data > paragraphs > qas. CMRC 2018 and XQuAD use it too, with or without titles.
+def _articles(path: str, issues: DataIssues, with_labels: bool, whole: bool) -> Iterator[Question]:
+    """The questions of a file in SQuAD's format; with `whole` about the joined paragraphs of their article."""
+    for _, paragraphs in itertools.groupby(_paragraphs(path, issues, with_labels), lambda paragraph: paragraph[0]):
+        if whole:
+            yield from _joined([(context, list(questions)) for _, context, questions in paragraphs])
+        else:
+            yield from itertools.chain.from_iterable(questions for _, _, questions in paragraphs)
 
-    A title after the paragraphs comes too late: the article's number is then its group.
+
+def _joined(paragraphs: list[tuple[str, list[Question]]]) -> Iterator[Question]:
+    """The questions about all paragraphs of an article, of which each is given with its own."""
+    context, start = "\n".join(text for text, _ in paragraphs), 0
+    for text, questions in paragraphs:
+        for question in questions:
+            answers = tuple((answer, start + at) for answer, at in question.answers)
+            yield dataclasses.replace(question, context=context, answers=answers)
+        start += len(text) + 1
+
+
+def _paragraphs(path: str, issues: DataIssues, with_labels: bool) -> Iterator[tuple[int, str, Iterator[Question]]]:
+    """SQuAD's format, data > paragraphs > qas, as number of the article, text and questions of each paragraph.
+
+    CMRC 2018 and XQuAD use it too, with or without titles. A title after the paragraphs comes too late: the article's
+    number is then its group.
     """
     group = ""
     for place, value in _check_format(path, json_parts(path, (_TITLE, _PARAGRAPH), issues)):
@@ -78,9 +104,14 @@ def _articles(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Ques
             continue
         at = f"{path}: article {place[1] + 1}, paragraph {place[3] + 1}"
         context = field(_object(value, at), "context", at)
-        for here, record in _objects(value, "qas", at, "question"):
-            name = reading.name_field(record, "id", here)
-            yield _question(record, name, here, group, context, issues, with_labels)
+        yield place[1], context, _of_paragraph(value, at, group, context, issues, with_labels)
+
+
+def _of_paragraph(paragraph: dict[str, Any], location: str, group: str, context: str, issues: DataIssues,
+                  with_labels: bool) -> Iterator[Question]:
+    for here, record in _objects(paragraph, "qas", location, "question"):
+        name = reading.name_field(record, "id", here)
+        yield _question(record, name, here, group, context, issues, with_labels)
 
 
 def _check_format(path: str, parts: Iterable[Part]) -> Iterator[Part]:
@@ -122,10 +153,12 @@ def _records(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, Any
 
 def _questions(records: Iterable[tuple[str, dict[str, Any]]], issues: DataIssues,
                with_labels: bool) -> Iterator[Question]:
-    """MRQA's format with its header, or one question per record with an optional id."""
+    """MRQA's format with its header, documents with questions, or one question per record with an optional id."""
     for location, record in records:
         if "qas" in record:
             yield from _mrqa(record, location, issues, with_labels)
+        elif "questions" in record:
+            yield from _of_document(record, location, issues, with_labels)
         elif "context" in record or "header" not in record:
             context = field(record, "context", location)
             given = record.get("id") is not None
@@ -176,15 +209,42 @@ def _mrqa(record: dict[str, Any], location: str, issues: DataIssues, with_labels
         yield _resolve(question, place, issues, with_labels)
 
 
+def _of_document(record: dict[str, Any], location: str, issues: DataIssues, with_labels: bool) -> Iterator[Question]:
+    """The questions about a document, as FairytaleQA has them.
+
+    "answers" are texts, which need not be in the document; "answer_spans" are the first character and the end of those
+    that are. Questions without spans are not trained on, but their answers count in scores.
+    """
+    context = field(record, "text", location)
+    group = str(record.get("title") or _hash(context))
+    for here, listed in _objects(record, "questions", location, "question"):
+        name = reading.name_field(listed, "id", here)
+        place = f"{here} (id {name!r})"
+        gold = _strings(listed, "answers", place) if with_labels or "answers" in listed else ()
+        given = field(listed, "answer_spans", place, list) if "answer_spans" in listed else ()
+        spans = [_span(span, "answer_spans", place, "[first character, end]") for span in given]
+        if gold and with_labels and not spans:
+            issues.add(NOWHERE, place)
+        placed = [_place(context[start:end], start, context, place, issues) for start, end in spans]
+        question = Question(name, here, group, field(listed, "question", place), context, tuple(filter(None, placed)),
+                            gold, _marked(listed, place))
+        yield _resolve(question, place, issues, with_labels)
+
+
+def _span(span: Any, name: str, location: str, meaning: str) -> tuple[int, int]:
+    """An entry of the field `name`."""
+    if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
+        raise UserError(f"{location}: field {name!r} has {span!r:.80}; a span is {meaning}")
+    return span[0], span[1]
+
+
 def _detected(record: dict[str, Any], context: str, place: str, issues: DataIssues) -> tuple[tuple[str, int], ...]:
     """The spans of all detected answers by start, in the context's spelling; the file's may differ."""
     placed = []
     for at, answer in _objects(record, "detected_answers", place, "detected answer"):
         text = field(answer, "text", at)
         for span in field(answer, "char_spans", at, list):
-            if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
-                raise UserError(f"{at}: field 'char_spans' has {span!r:.80}; a span is [first, last character]")
-            first, last = span
+            first, last = _span(span, "char_spans", at, "[first, last character]")
             found = context[first:last + 1] if first >= 0 else ""
             same = answer_tokens(found) == answer_tokens(text) != []
             placed.append((found, first) if same else _place(text, first, context, place, issues))

@@ -188,6 +188,49 @@ def test_squad_without_an_ending(tmp_path):
     assert question.location == f"{tmp_path / 'squad'}: article 1, paragraph 1, question 1"
 
 
+def test_the_context_of_a_whole_article_is_all_its_paragraphs(tmp_path):
+    articles = [{"title": "Cats", "paragraphs": [
+        {"context": CONTEXT, "qas": [qa("1", ("mat", 19))]}, {"context": "No question.", "qas": []},
+        {"context": "A mat lay there.", "qas": [qa("2", ("mat", 2)), qa("3", is_impossible=True)]}]},
+        {"title": "Dogs", "paragraphs": [{"context": "A mat.", "qas": [qa("4", ("mat", 2))]}]}]
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": articles}))
+    issues = DataIssues()
+    questions = list(read_questions(str(path), issues, whole_articles=True))
+    assert [question.id for question in questions] == ["1", "2", "3", "4"] and not issues.counts
+    whole = f"{CONTEXT}\nNo question.\nA mat lay there."
+    assert [question.context for question in questions] == [whole, whole, whole, "A mat."]
+    assert [question.answers for question in questions] == [
+        (("mat", 19),), (("mat", whole.index("A mat") + 2),), (), (("mat", 2),)]
+
+
+@needs_data
+def test_whole_articles_of_real_files_contain_their_answers():
+    path = str(DATA / "squad-v1.1-train.json")
+    short, whole = (list(read_questions(path, DataIssues(), whole_articles=joined)) for joined in (False, True))
+    assert len({question.context for question in whole}) == 34 and len(short) == len(whole)
+    for one, other in zip(short, whole):
+        assert (one.id, one.gold, one.group, one.location) == (other.id, other.gold, other.group, other.location)
+        (text, at), (same, start) = one.answers[0], other.answers[0]
+        assert text == same == other.context[start:start + len(text)]
+        assert other.context[start - at:].startswith(one.context)
+
+
+def test_documents_with_questions(tmp_path):
+    document = {"title": "Cats", "text": CONTEXT, "questions": [
+        {"id": "a", "question": "Who?", "answers": ["a cat", "dogs"], "answer_spans": [[24, 29], [34, 39]]},
+        {"id": "b", "question": "Why?", "answers": ["it was tired"], "answer_spans": []}]}
+    (first, second), issues = read(lines(tmp_path, document))
+    assert first.answers == (("A cat", 24), ("a dog", 34)) and first.gold == ("a cat", "dogs")
+    assert second.answers == () and second.gold == ("it was tired",) and not second.impossible
+    assert first.group == "Cats" and issues.counts == {files.NOWHERE: 1}
+    document["questions"][0]["answer_spans"] = [[1, 2, 3]]
+    with pytest.raises(UserError, match=r"question 1 \(id 'a'\): field 'answer_spans' has \[1, 2, 3\]; a span is"):
+        read(lines(tmp_path, document))
+    unlabeled, _ = read(lines(tmp_path, {"text": CONTEXT, "questions": [{"id": "a", "question": "Who?"}]}), False)
+    assert [(question.question, question.context) for question in unlabeled] == [("Who?", CONTEXT)]
+
+
 def mrqa(**fields):
     return {"context": CONTEXT, "qas": [{"qid": "m1", "question": "Who?", "answers": ["The Cat", "tomcat"], **fields}]}
 
