@@ -7,7 +7,7 @@ import tempfile
 import jax
 import pytest
 
-from tests.runs import Files, make_files, make_once, visible_devices
+from tests.runs import Files, make_files, make_once, run, visible_devices
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start inherit these variables
     # Most of the time goes into compiling, and few programs run long enough to be worth optimizing. Without the fusion
@@ -108,3 +108,18 @@ def one_device():
     """Runs of the module's tests see one device."""
     with visible_devices(1):
         yield
+
+
+@pytest.fixture(scope="session")
+def unbroken(files, shared_folder) -> pathlib.Path:
+    """The workdir of an uninterrupted run of 30 steps with checkpoints of the steps 10, 20 and 30."""
+    return make_once(shared_folder / "unbroken", lambda workdir: run(files, workdir))
+
+
+@pytest.fixture(scope="session")
+def unbroken_pair(files, shared_folder) -> pathlib.Path:
+    """The workdir of the same run by two processes, with traces of the steps 2 and 3, and its output in output.txt."""
+    def make(workdir: pathlib.Path) -> None:
+        (workdir / "output.txt").write_text(run(files, workdir, "--config.profile=2-3", processes=2))
+
+    return make_once(shared_folder / "unbroken_pair", make)

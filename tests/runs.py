@@ -1,9 +1,10 @@
-"""Small training runs in child processes, for tests that stop, kill or damage a run and compare the results exactly."""
+"""Small training runs, for tests that stop, kill or damage a run and compare the results exactly."""
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import spanbert_jax
+from spanbert_jax.commands.main import main
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -36,18 +38,15 @@ def get_config():
     config.model.dropout = config.model.attention_dropout = 0.0
     config.optimizer.learning_rate, config.schedule.warmup = 1e-3, "2 steps"
     config.schedule.name = "constant"
-    config.train.duration, config.train.batch_size, config.train.log_every = "60 steps", 8, 1
-    config.evaluation.every, config.evaluation.batch_size = "20 steps", 8
+    config.train.duration, config.train.batch_size, config.train.log_every = "30 steps", 8, 1
+    config.evaluation.every, config.evaluation.batch_size = "10 steps", 8
     config.evaluation.max_rows = 100
-    config.checkpoint.every, config.checkpoint.keep, config.checkpoint.keep_every = "5 steps", 2, "0"
+    config.checkpoint.every, config.checkpoint.keep, config.checkpoint.keep_every = "5 steps", 1, "10 steps"
     return config
 '''
 
 # Settings that most real runs use. Runs without them share one compiled program, whatever their number of steps.
 USUAL = ("--config.model.dropout=0.1", "--config.model.attention_dropout=0.1", "--config.schedule.name=linear")
-
-# Settings of runs of two processes, whose steps take longer.
-PAIR = ("--config.train.duration=30 steps",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +61,11 @@ class Files:
     @property
     def corpus(self) -> pathlib.Path:
         return self.folder / "corpus"
+
+    def arguments(self, command: str, workdir: pathlib.Path, *overrides: str) -> list[str]:
+        """The command line of a command on a workdir; `train` gets the config and the corpus."""
+        config = [f"--config={self.folder / 'config.py'}", f"--config.data.path={self.corpus}"]
+        return [command, "--workdir", str(workdir), *(config if command == "train" else []), *overrides]
 
     def environment(self, devices: int = 1, cache: pathlib.Path | None = None) -> dict[str, str]:
         """Environment variables of a process with that many simulated devices. `cache` replaces folder/cache."""
@@ -129,9 +133,7 @@ class Process:
           cache: folder of compiled programs; None for the one that all runs share.
           command: the command of spanbert-jax.
         """
-        config = [f"--config={files.folder / 'config.py'}", f"--config.data.path={files.corpus}"]
-        argv = [sys.executable, "-m", "spanbert_jax", command, "--workdir", str(workdir),
-                *(config if command == "train" else []), *overrides]
+        argv = [sys.executable, "-m", "spanbert_jax", *files.arguments(command, workdir, *overrides)]
         if processes > 1 or launcher:
             argv = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={processes}",
                     f"--devices={devices}", *launcher, "--", *argv]
@@ -192,6 +194,19 @@ def run(*arguments, status: int = 0, **options) -> str:
         actual = process.wait()
     assert actual == status, f"exit status {actual}:\n{process.output}"
     return process.output
+
+
+def run_here(files: Files, workdir: pathlib.Path, *overrides: str, status: int = 0, devices: int = 1,
+             command: str = "train") -> str:
+    """As `run`, in this process and on some of its devices.
+
+    It takes half the time, because imports and compiled programs are there. Not for runs that get a signal.
+    """
+    output = io.StringIO()
+    with visible_devices(devices), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        actual = main(files.arguments(command, workdir, *overrides))
+    assert actual == status, f"exit status {actual}:\n{output.getvalue()}"
+    return output.getvalue()
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:

@@ -1,21 +1,5 @@
-"""Uninterrupted runs, to compare interrupted ones with."""
-import pathlib
-
+"""How often the tests kill and stop runs."""
 import pytest
-
-from tests.runs import PAIR, make_once, run
-
-
-@pytest.fixture(scope="session")
-def unbroken(files, shared_folder) -> pathlib.Path:
-    """The workdir of an uninterrupted run."""
-    return make_once(shared_folder / "unbroken", lambda workdir: run(files, workdir))
-
-
-@pytest.fixture(scope="session")
-def unbroken_pair(files, shared_folder) -> pathlib.Path:
-    """The workdir of an uninterrupted run of two processes."""
-    return make_once(shared_folder / "unbroken_pair", lambda workdir: run(files, workdir, *PAIR, processes=2))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 from spanbert_jax.checkpoints.folder import FOLDER, list_saving
 from tests.runs import USUAL, Process, assert_same_run, run
 
-KILLS = 6
+KILLS = 4
 
 
 def until_it_saves(workdir: pathlib.Path) -> None:
@@ -21,7 +21,7 @@ def until_it_saves(workdir: pathlib.Path) -> None:
 def test_a_run_killed_at_random_moments_ends_as_without_interruption(files, tmp_path, sweep):
     moments, kills = random.Random(sweep), max(sweep, KILLS)
     # Long enough for all kills, and with so many saves that some are hit.
-    settings = (f"--config.train.duration={12 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
+    settings = (f"--config.train.duration={9 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
     run(files, tmp_path / "unbroken", *settings)
     saves_hit = 0
     for number in range(kills):

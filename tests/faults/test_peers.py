@@ -1,12 +1,11 @@
 """When a process dies or hangs, the others end soon, so that the run can be restarted."""
-import os
 import signal
 import time
 
 import pytest
 
 from spanbert_jax.cluster.exit_codes import retryable
-from tests.runs import PAIR, Process, assert_same_run, free_port
+from tests.runs import Process, free_port
 
 # Long enough, with batches that three processes can share.
 SETTINGS = ("--config.train.duration=100000 steps", "--config.train.batch_size=6", "--config.evaluation.batch_size=6")
@@ -26,18 +25,6 @@ def test_without_a_launcher_the_heartbeat_ends_the_peers(files, tmp_path, number
         statuses = first.wait(), second.wait()
         assert time.monotonic() - began < SECONDS
     assert all(map(retryable, statuses)), (statuses, first.output, second.output)
-
-
-# The launcher's own tests show that it ends killed and hung processes in time.
-def test_the_launcher_ends_the_peers_and_restarts_the_run(files, unbroken_pair, tmp_path):
-    with Process(files, tmp_path, *PAIR, processes=2, launcher=("--restarts=1",)) as process:
-        process.until("step 12/")
-        children = process.children()
-        os.kill(children[1], signal.SIGKILL)
-        process.until("restart 1 of 1")
-        assert not any(os.path.exists(f"/proc/{child}") for child in children)
-        assert process.wait() == 0, process.output
-    assert_same_run(tmp_path, unbroken_pair)
 
 
 def test_processes_started_with_different_settings_are_refused(files, tmp_path):

@@ -14,7 +14,6 @@ import pytest
 from launch.local import run_status
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
 from tests.runs import evaluations, losses
-from tests.runs import run as train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What every command starts with: its index, and how many there are.
@@ -219,17 +218,12 @@ def test_a_dry_run_prints_the_processes_and_starts_none(tmp_path):
     assert subprocess.run(lines[0][:-3]).returncode == 0 and mark.exists(), "a line can be run as it is printed"
 
 
-def test_any_number_of_devices_computes_the_same_losses(files, tmp_path):
-    settings = ("--config.train.duration=6 steps", "--config.evaluation.max_rows=32")
-    expected = None
-    for processes, devices, fsdp in ((1, 1, 1), (1, 4, 2), (2, 4, 2)):
-        workdir = tmp_path / f"{processes}x{devices}"
-        train(files, workdir, *settings, f"--config.mesh.fsdp={fsdp}", processes=processes, devices=devices,
-              launcher=("--restarts=0",))
-        figures = [*losses(workdir).values(), *(line["masked_loss"] for line in evaluations(workdir))]
-        expected = expected or figures
-        assert len(figures) == 7
-        np.testing.assert_allclose(figures, expected, rtol=1e-5, err_msg=f"{processes} processes of {devices} devices")
+# Runs of several devices in each process are compared in tests/faults/test_elastic.
+def test_two_processes_compute_the_same_losses_as_one(unbroken, unbroken_pair):
+    one, two = ([*losses(workdir).values(), *(line["masked_loss"] for line in evaluations(workdir))]
+                for workdir in (unbroken, unbroken_pair))
+    assert len(one) == 33
+    np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 # Another than the first, hung, is what the heartbeat is tested with in tests/faults.

@@ -17,7 +17,7 @@ from tests.interop.networks import assert_agree, assert_same, save
 from tests.runs import evaluations, final_state, losses, run
 
 SHORT = ("--config.train.duration=4 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=2 steps",
-         "--config.evaluation.max_rows=8")
+         "--config.checkpoint.keep=2", "--config.evaluation.max_rows=8")
 # The architecture is that of the weights.
 OTHER = ("--config.model.width=0", "--config.model.num_heads=0", "--config.model.feed_forward=0")
 STILL = "--config.optimizer.learning_rate=1e-30"  # parameters stay as they are

@@ -11,7 +11,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.training.profiling import parse_steps
 from tests.disks import small_disk
-from tests.runs import Process, assert_same_run, final_state, losses, run
+from tests.runs import Process, assert_same_run, final_state, losses, run_here
 
 SHORT = ("--config.train.duration=9 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=3 steps")
 
@@ -20,7 +20,7 @@ SHORT = ("--config.train.duration=9 steps", "--config.evaluation.every=4 steps",
 def unbroken(files, tmp_path_factory):
     """The workdir of a run without traces."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    run(files, workdir, *SHORT)
+    run_here(files, workdir, *SHORT)
     return workdir
 
 
@@ -64,7 +64,7 @@ def test_invalid_steps_are_refused(text):
 
 def test_selected_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp_path):
     # The first trace includes an evaluation and a save, the second ends with the run, the third is not reached.
-    output = run(files, tmp_path, *SHORT, "--config.profile=3-5,9,100")
+    output = run_here(files, tmp_path, *SHORT, "--config.profile=3-5,9,100")
     assert traces(tmp_path) == {"steps_3-5": files_of(0), "step_9": files_of(0)}
     assert traced_steps(tmp_path, "steps_3-5") == [3, 4, 5] and traced_steps(tmp_path, "step_9") == [9]
     assert output.count("Trace of step") == 2 and f"tensorboard --logdir {tmp_path}`" in output
@@ -76,11 +76,11 @@ def test_selected_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp
     assert not list(tmp_path.glob(".profile*"))
 
 
-def test_every_process_writes_its_own_trace(files, tmp_path):
-    assert "[Gloo]" not in run(files, tmp_path, *SHORT, "--config.profile=2-3", processes=2)
-    assert traces(tmp_path) == {"steps_2-3": files_of(0, 1)}
+def test_every_process_writes_its_own_trace(unbroken_pair):
+    assert "[Gloo]" not in (unbroken_pair / "output.txt").read_text()
+    assert traces(unbroken_pair) == {"steps_2-3": files_of(0, 1)}
     for process in (0, 1):
-        assert traced_steps(tmp_path, "steps_2-3", process) == [2, 3]
+        assert traced_steps(unbroken_pair, "steps_2-3", process) == [2, 3]
 
 
 def test_a_stop_ends_a_trace_and_the_resumed_run_may_trace_other_steps(files, tmp_path):
@@ -92,7 +92,7 @@ def test_a_stop_ends_a_trace_and_the_resumed_run_may_trace_other_steps(files, tm
     stopped = max(losses(tmp_path))
     assert traced_steps(tmp_path, f"steps_2-{stopped}") == list(range(2, stopped + 1))
     assert "Goodput" in process.output
-    output = run(files, tmp_path, duration, f"--config.profile={stopped}")
+    output = run_here(files, tmp_path, duration, f"--config.profile={stopped}")
     assert "all of these steps are done or beyond the end" in output and len(traces(tmp_path)) == 1
     assert "Changed since then: config.profile: '2-20' -> " in output and "(1 restart)" in output
 
@@ -100,7 +100,7 @@ def test_a_stop_ends_a_trace_and_the_resumed_run_may_trace_other_steps(files, tm
 def test_a_full_disk_ends_the_trace_but_not_the_training(files, unbroken, tmp_path):
     # Traces are written here before they are moved to their folder.
     with small_disk(tmp_path / ".profile.0", "64k") as disk:
-        output = run(files, tmp_path, *SHORT, "--config.profile=2-3,6")
+        output = run_here(files, tmp_path, *SHORT, "--config.profile=2-3,6")
         assert not list(disk.iterdir())
     assert output.count("TRACE FAILED") == 1 and "No space left" in output
     assert losses(tmp_path) == losses(unbroken)

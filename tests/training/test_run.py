@@ -1,4 +1,4 @@
-"""Whole runs from the command line: training, resuming, evaluation, and errors."""
+"""Whole runs of the commands: training, resuming, evaluation, and errors."""
 import itertools
 import json
 import re
@@ -16,7 +16,7 @@ from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.pretraining.evaluation import describe_masked_rows, format_metrics
 from spanbert_jax.pretraining.example import fill_example
 from spanbert_jax.training.config import load_values
-from tests.runs import evaluations, losses, run
+from tests.runs import evaluations, losses, run_here
 
 SHORT = ("--config.train.duration=12 steps", "--config.evaluation.every=6 steps", "--config.checkpoint.every=5 steps",
          "--config.checkpoint.keep=1", "--config.checkpoint.keep_every=10 steps")
@@ -35,7 +35,7 @@ def written(workdir) -> dict:
 def unbroken(files, tmp_path_factory):
     """A finished run and its output."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    return workdir, run(files, workdir, *SHORT)
+    return workdir, run_here(files, workdir, *SHORT)
 
 
 def test_a_run_writes_metrics_checkpoints_and_config(unbroken):
@@ -63,8 +63,9 @@ def test_a_word_of_a_held_out_text_is_filled_before_and_after_training(unbroken)
 
 
 def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files, unbroken, tmp_path):
-    run(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
-    output = run(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", "--verbose", devices=4)
+    run_here(files, tmp_path, *SHORT, "--config.train.duration=5 steps")
+    output = run_here(files, tmp_path, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.zero1=True", "--verbose",
+                      devices=4)
     assert "encoder/layers/attention/query/kernel" in output
     assert "Resuming from the checkpoint of step 5" in output
     assert "Changed since then: config.mesh.fsdp: 1 -> 2\n" in output
@@ -74,19 +75,19 @@ def test_a_run_resumed_elsewhere_prints_changes_and_is_evaluated_anywhere(files,
     assert [got[step] for step in range(1, 6)] == [expected[step] for step in range(1, 6)]
     for step in range(6, 13):
         np.testing.assert_allclose(got[step], expected[step], rtol=1e-5)
-    assert json.loads(run(files, tmp_path, "--json", command="evaluate").splitlines()[-1])["step"] == 12
+    assert json.loads(run_here(files, tmp_path, "--json", command="evaluate").splitlines()[-1])["step"] == 12
 
 
 def test_a_finished_run_is_not_changed(files, unbroken):
     before = (unbroken[0] / "metrics.jsonl").read_bytes()
-    output = run(files, unbroken[0], *SHORT)
+    output = run_here(files, unbroken[0], *SHORT)
     assert (unbroken[0] / "metrics.jsonl").read_bytes() == before
     assert "How good" in output and "encoder/layers/attention/query/kernel" not in output
 
 
 def test_evaluate_agrees_with_training_for_any_batch_size(files, unbroken):
     workdir = unbroken[0]
-    metrics = json.loads(run(files, workdir, "--json", command="evaluate").splitlines()[-1])
+    metrics = json.loads(run_here(files, workdir, "--json", command="evaluate").splitlines()[-1])
     assert metrics["step"] == 12
     in_flight = workdir / "checkpoints" / "13.saving"
     in_flight.mkdir()
@@ -151,7 +152,7 @@ def test_evaluate_does_not_change_a_corrupt_checkpoint(files, unbroken, tmp_path
 def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, message):
     workdir = unbroken[0]
     before = written(workdir)
-    output = run(files, workdir, *SHORT, *changes, "--verbose", status=2)
+    output = run_here(files, workdir, *SHORT, *changes, "--verbose", status=2)
     assert "encoder/layers/attention/query/kernel" not in output
     assert re.search(message, output.strip().splitlines()[-1])
     assert written(workdir) == before
@@ -160,14 +161,14 @@ def test_changes_that_make_it_another_run_are_refused(files, unbroken, changes, 
 def test_a_corpus_of_another_tokenizer_is_refused_even_if_forced(files, unbroken, tmp_path):
     spanbert_jax.prepare(str(files.folder / "texts" / "a*.txt"), tmp_path / "corpus", vocab_size=600, length=64,
                          workers=1, progress=False)
-    output = run(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", "--force", status=2)
+    output = run_here(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", "--force", status=2)
     assert "trained with another tokenizer" in output.strip().splitlines()[-1]
 
 
 def test_a_corpus_of_another_length_is_refused(files, unbroken, tmp_path):
     spanbert_jax.prepare(str(files.folder / "texts"), tmp_path / "corpus", tokenizer=files.corpus / "tokenizer.json",
                          length=48, validation_fraction=0.1, workers=1, progress=False)
-    output = run(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", status=2)
+    output = run_here(files, unbroken[0], *SHORT, f"--config.data.path={tmp_path / 'corpus'}", status=2)
     assert "corpus.length: 64 -> 48" in output.strip().splitlines()[-1]
 
 
@@ -176,21 +177,21 @@ def test_a_run_without_its_checkpoints_starts_again_and_prints_it(files, unbroke
     shutil.copytree(unbroken[0], workdir)
     shutil.rmtree(workdir / "checkpoints")
     before = (workdir / "metrics.jsonl").read_bytes()
-    assert f"No checkpoint in {workdir}: starting at step 0" in run(files, workdir, *SHORT)
+    assert f"No checkpoint in {workdir}: starting at step 0" in run_here(files, workdir, *SHORT)
     assert (workdir / "metrics.old.jsonl").read_bytes() == before
     assert losses(workdir) == losses(unbroken[0])
 
 
 def test_two_runs_cannot_use_one_workdir_at_the_same_time(files, tmp_path):
     with lock_workdir(tmp_path):
-        assert "another run is using it" in run(files, tmp_path, status=2)
+        assert "another run is using it" in run_here(files, tmp_path, status=2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files, unbroken, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(unbroken[0], workdir)
-    output = run(files, workdir, *SHORT, "--config.train.duration=60 steps", "--config.optimizer.learning_rate=1e30",
-                 "--force", status=1)
+    output = run_here(files, workdir, *SHORT, "--config.train.duration=60 steps", "--force",
+                      "--config.optimizer.learning_rate=1e30", status=1)
     last = output.strip().splitlines()[-1]
     assert "not finite" in last and "gradient norm" in last and "rows [" in last
     assert "lower config.optimizer.learning_rate" in last and "config.skip.stop_after" in last
@@ -199,12 +200,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files
 
 def test_bad_updates_are_skipped_up_to_a_limit_and_a_resumed_run_skips_the_same(files, tmp_path):
     # So few deviations that many ordinary updates count as bad.
-    settings = ["--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
-    output = run(files, tmp_path / "unbroken", *settings, status=1)
+    settings = ["--config.train.duration=60 steps", "--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
+    output = run_here(files, tmp_path / "unbroken", *settings, status=1)
     assert "3 bad updates in a row" in output.strip().splitlines()[-1]
     whole = losses(tmp_path / "unbroken")
     skipped = [line for line in output.splitlines() if "update skipped" in line]
-    run(files, tmp_path / "broken", *settings, f"--config.train.duration={max(whole) - 3} steps")
-    again = run(files, tmp_path / "broken", *settings, status=1)
+    run_here(files, tmp_path / "broken", *settings, f"--config.train.duration={max(whole) - 3} steps")
+    again = run_here(files, tmp_path / "broken", *settings, status=1)
     assert [line for line in again.splitlines() if "update skipped" in line] == skipped[-3:]
     assert losses(tmp_path / "broken") == whole
