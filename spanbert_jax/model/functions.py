@@ -62,6 +62,22 @@ def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 gelu.defvjp(_gelu, lambda derivative, gradient: (gradient * derivative,))
 
 
+@jax.custom_vjp
+def gated_gelu(x: Float[Array, "..."], gate: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU of x times a gate. Only the two inputs are kept; the function is computed again for the backward pass."""
+    return gelu(x) * gate
+
+
+def _gated_gelu_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, gate = kept
+    # Behind a barrier, or the compiler would keep what the forward pass has computed.
+    value, derivative = _gelu(jax.lax.optimization_barrier(x))
+    return gradient * gate * derivative, gradient * value
+
+
+gated_gelu.defvjp(lambda x, gate: (gated_gelu(x, gate), (x, gate)), _gated_gelu_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(x: Float[Array, "... D"], scale: Float[Array, " D"], bias: Float[Array, " D"],
               epsilon: float) -> Float[Array, "... D"]:

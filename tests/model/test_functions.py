@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from spanbert_jax.model.functions import add_bias, gelu, normalize
+from spanbert_jax.model.functions import add_bias, gated_gelu, gelu, normalize
 
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
 EPSILON = 1e-12
@@ -60,6 +60,13 @@ def test_gelu(dtype):
     assert_as_formula(gelu, lambda x: 0.5 * x * (1 + jax.lax.erf(x / math.sqrt(2))), above, x, types=(dtype,))
     # Alone, without its derivative, it is computed otherwise.
     assert_near(gelu(x), np.asarray(x, np.float64) * special.ndtr(np.asarray(x, np.float64)), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gated_gelu(dtype):
+    x, gate, above = arrays(dtype, (40, 30), (40, 30), (40, 30))
+    assert_as_formula(gated_gelu, lambda x, gate: gate * x * (1 + jax.lax.erf(x / math.sqrt(2))) / 2, above, 2 * x,
+                      gate, types=(dtype, dtype))
 
 
 def test_gelu_far_from_zero():

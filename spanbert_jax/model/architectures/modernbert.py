@@ -20,6 +20,7 @@ from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
 from spanbert_jax.model.config import REMAT_POLICIES, ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
+from spanbert_jax.model.functions import gated_gelu
 from spanbert_jax.model.heads import gather, transform
 from spanbert_jax.model.layers import Dense, Embed, LayerNorm, layer_seeds, position_ids, stack
 
@@ -157,7 +158,7 @@ def gated_feed_forward(config: ModernBertConfig, compute: ComputeConfig, x: Floa
                       name=name)(x)
         return nn.with_logical_constraint(checkpoint_name(inner, "feed_forward"), ("batch", "sequence", "mlp"))
 
-    product = config.activation(project("feed_forward_in", True)) * project("feed_forward_gate", False)
+    product = gated_gelu(project("feed_forward_in", True), project("feed_forward_gate", False))
     product = drop(product, seed, config.feed_forward_dropout)
     outer = Dense(config, compute, config.width, ("mlp", "embed"), use_bias=config.feed_forward_bias, residual=True,
                   name="feed_forward_out")(product)
