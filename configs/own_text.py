@@ -5,8 +5,9 @@
 
 hours is roughly how long training may take on this machine; it ends sooner if the corpus has been seen 40 times. The
 model is the largest named size that sees 20 tokens for each parameter of its layers in that time, or the smallest size.
-`spanbert-jax config configs/own_text.py:corpus=corpora/mine,hours=1` shows what is chosen, and every field can be
-overridden. To continue a run on another machine, give its workdir alone: spanbert-jax train --workdir runs/mine
+`spanbert-jax config configs/own_text.py:corpus=corpora/mine,hours=1` shows what is chosen, and every field but
+data.path can be overridden. To continue a run on another machine, give its workdir alone:
+spanbert-jax train --workdir runs/mine
 """
 import ml_collections
 
@@ -14,6 +15,8 @@ from spanbert_jax import default_config, parse_argument
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.planning.sizing import fit_to_corpus, this_machine
 
+# The field from which all others follow, and the name of the argument that sets it.
+FROM_ARGUMENT = {"data.path": "corpus"}
 # Larger models need lower learning rates.
 _LEARNING_RATES = {"tiny": 2e-3, "mini": 1e-3, "small": 7e-4, "medium": 5e-4, "base": 3e-4, "large": 1e-4}
 

@@ -45,7 +45,7 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> ml_co
     Raises:
       UserError: the file does not exist or fails, a field does not exist, or a value has another type.
     """
-    config = with_overrides(_read_file(os.fspath(path)), overrides)
+    config = with_overrides(_read_file(os.fspath(path), overrides), overrides)
     load_plugins(config.get("plugins", ()))
     return config
 
@@ -86,8 +86,8 @@ def as_run_config(config: ml_collections.ConfigDict | Settings) -> "RunConfig":
     return as_finetuning_config(config) if of_task else as_pretraining_config(config)
 
 
-def _read_file(path: str) -> ml_collections.ConfigDict:
-    """The config of a file, with renamed fields in their new places."""
+def _read_file(path: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    """The config of a file, with renamed fields in their new places; `overrides` are checked, and not applied."""
     from spanbert_jax.training.config import CONFIG_FILE
     name, *argument = path.split(":", 1)
     file = _find_file(path, name)
@@ -98,7 +98,7 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
         raise UserError(f"--config={path}: not a Python file; a config is a .py file whose function get_config() "
                         f"returns it, or the {CONFIG_FILE} of a workdir")
     try:
-        config = _stored_config(file) if stored else _call_get_config(str(file), argument)
+        config = _stored_config(file) if stored else _call_get_config(str(file), argument, overrides)
         typed = as_run_config(config)
     except UserError as error:
         raise error if stored else UserError(f"--config={path}: {error}") from None
@@ -135,10 +135,19 @@ def _stored_config(file: pathlib.Path) -> ml_collections.ConfigDict:
                         "command again, with --config, which writes it") from None
 
 
-def _call_get_config(file: str, argument: Sequence[str]) -> ml_collections.ConfigDict:
-    """What `get_config` of a Python file returns."""
+def _call_get_config(file: str, argument: Sequence[str], overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    """What `get_config` of a Python file returns.
+
+    `FROM_ARGUMENT` of the file has the fields from which it derives others, and the name of the argument that sets
+    each: overrides of these fields are refused.
+    """
     try:
-        get_config = runpy.run_path(file).get("get_config")
+        module = runpy.run_path(file)
+        for field, name in module.get("FROM_ARGUMENT", {}).items():
+            if any(override.startswith(f"--config.{field}=") for override in overrides):
+                raise UserError(f"other fields follow from {field}; give it in the argument, as :{name}=VALUE, and "
+                                f"leave out --config.{field}")
+        get_config = module.get("get_config")
         if not callable(get_config):
             raise UserError(f"{file} has no function get_config; it must return the config")
         if argument and not inspect.signature(get_config).parameters:

@@ -22,7 +22,8 @@ from spanbert_jax.common.paths import Paths, join_paths, stored_pipes, user_path
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: Paths | None = None,
-             out: str | os.PathLike | None = None, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+             out: str | os.PathLike | None = None, settings: Mapping[str, Any] | None = None,
+             batch_size: int | None = None) -> dict[str, Any]:
     """Evaluates a model: a pretrained one on the held-out rows of its corpus, a fine-tuned one on labelled files.
 
     Args:
@@ -33,24 +34,29 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None, *, inputs: Pat
       out: directory to create with the predictions for `inputs` in the official formats.
       settings: new values of overridable settings of the task, for `inputs`; of a pretrained model, of masking fields
         such as {"masking.scheme": "geometric"}.
+      batch_size: rows per device and batch; it changes no result. None for 32, or for that of the pretraining run.
 
     Returns:
       Of a pretrained model what `pretraining.run.evaluate` returns. Of a fine-tuned one the metrics of its task, scores
-      in percent; without `inputs` those of each part, and "step".
+      in percent, and those of each class as in `inference.files.class_metrics`; without `inputs` those of each part,
+      and "step".
 
     Raises:
       UserError: one line about the model, file or argument that is wrong.
     """
     fine_tuned = _is_fine_tuned(workdir, inputs)
-    if inputs is None and (out is not None or (settings and fine_tuned)):
-        name, value = ("out", out) if out is not None else ("settings", settings)
-        raise UserError(f"{name}={value!r}: applies to the predictions for labelled files; give these too")
+    of_files = {"out": out, **({"settings": settings or None, "batch_size": batch_size} if fine_tuned else {})}
+    for name, value in of_files.items():
+        if inputs is None and value is not None:
+            raise UserError(f"{name}={value!r}: applies to the predictions for labelled files; give these too")
     if not fine_tuned:
         from spanbert_jax.pretraining import run
-        return run.evaluate(workdir, step, settings)
+        return run.evaluate(workdir, step, settings, batch_size)
     if step is not None:
         raise UserError(f"step={step}: a fine-tuned model is always that of its best step; omit it")
-    return _stored_results(workdir) if inputs is None else _score(workdir, inputs, out, settings)
+    if inputs is None:
+        return _stored_results(workdir)
+    return _score(workdir, inputs, out, settings, 32 if batch_size is None else batch_size)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "standard input")
     parser.add_argument("--out", metavar="DIR", help="directory to create with its predictions in the official formats")
     add_task_settings(parser)
+    parser.add_argument("--batch-size", type=int, metavar="ROWS", help="rows per device and batch; does not change the "
+                        "metrics (default: 32, or that of the pretraining run)")
     parser.add_argument("--json", action="store_true", help="print the metrics as one line of JSON")
     add_process_arguments(parser)
 
@@ -71,13 +79,16 @@ def run(args: argparse.Namespace) -> int:
     fine_tuned = _is_fine_tuned(args.workdir, args.input)
     if not fine_tuned:
         join_processes(args)
-    metrics = evaluate(args.workdir, args.step, inputs=args.input, out=args.out, settings=dict(args.set))
+    metrics = evaluate(args.workdir, args.step, inputs=args.input, out=args.out, settings=dict(args.set),
+                       batch_size=args.batch_size)
     if args.json and (fine_tuned or _is_process_zero()):
         print(json.dumps(metrics))
     elif args.input:
         _print_scores(metrics)
     elif fine_tuned:
-        print(json.dumps(metrics, indent=2))
+        for part in ("dev", "test"):
+            print(f"{part}, step {metrics['step']:,}:" + " no examples" * (part not in metrics))
+            _print_scores(metrics.get(part, {}))
     elif _is_process_zero():
         from spanbert_jax.pretraining import evaluation
         rows = evaluation.describe_masked_rows(metrics)
@@ -95,7 +106,8 @@ def _print_scores(metrics: Mapping[str, Any]) -> None:
     if classes := metrics.get("classes"):
         from spanbert_jax.tasks.metrics.classes import class_table, confusion_table
         make_console().print(class_table(classes["unit"], classes["scores"]))
-        make_console().print(confusion_table(classes["unit"], classes["confusion"]))
+        if "confusion" in classes:
+            make_console().print(confusion_table(classes["unit"], classes["confusion"]))
 
 
 def _is_fine_tuned(workdir: str | os.PathLike, inputs: Paths | None) -> bool:
@@ -126,12 +138,12 @@ def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def _score(workdir: str | os.PathLike, inputs: Paths, out: str | os.PathLike | None,
-           settings: Mapping[str, Any] | None) -> dict[str, Any]:
+           settings: Mapping[str, Any] | None, batch_size: int) -> dict[str, Any]:
     """Scores a fine-tuned model on labelled files, and logs what was repaired or left out."""
     from spanbert_jax.inference.files import score_files
     from spanbert_jax.training.experiment import use_compilation_cache
     use_compilation_cache()
     with stored_pipes(join_paths(inputs)) as stored:
-        metrics, issues = score_files(workdir, stored, out, settings=settings)
+        metrics, issues = score_files(workdir, stored, out, batch_size=batch_size, settings=settings)
     log_issues(issues)
     return metrics

@@ -18,7 +18,7 @@ from spanbert_jax.common.settings import CONFIG_ADVICE
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.workload import TaskWorkload
-from spanbert_jax.inference.files import prediction_files
+from spanbert_jax.inference.files import class_metrics, prediction_files
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredTask, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.tasks.features import check_ids
@@ -43,7 +43,8 @@ def finetune(config: Annotated[ml_collections.ConfigDict | FinetuningConfig, CON
     """Fine-tunes the task of a config, or continues the run in `workdir`.
 
     In addition to the files of every run, the workdir gets `model/` with the best model by the dev metric and its task,
-    `results.json` with the scores of dev and test, and `predictions/PART/` in the task's official formats.
+    `results.json` with the scores of dev and test and of each class, and `predictions/PART/` in the task's official
+    formats.
 
     Args:
       force, time_limit, verbose: as for `pretraining.train`.
@@ -107,7 +108,8 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
             latest = workload.latest if part == "dev" and step == loop.step else None
             predicted = latest or workload.evaluator.predict(part, task, params, loop.call)
             task = predicted.task
-            results[part] = predicted.metrics
+            results[part] = predicted.metrics | class_metrics(task, workload.dataset.examples[part],
+                                                              predicted.predictions)
             if is_process_zero():
                 folder = workdir / PREDICTIONS_FOLDER / part
                 folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +132,8 @@ def _describe_run(config: Any, workload: TaskWorkload, results: Mapping[str, Any
             "step": results["step"], "batch_size": config.train.batch_size, "init_from": config.init_from,
             "optimizer": config.optimizer.name, "learning_rate": config.optimizer.learning_rate,
             "schedule": config.schedule.name,
-            "scores": {part: results[part] for part in workload.dataset.examples if part in results}}
+            "scores": {part: {name: value for name, value in results[part].items() if name != "classes"}
+                       for part in workload.dataset.examples if part in results}}
 
 
 def _best_params(experiment: Experiment, loop: TrainingLoop, workdir: pathlib.Path) -> tuple[int, Any]:

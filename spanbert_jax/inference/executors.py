@@ -16,9 +16,10 @@ from spanbert_jax.inference.model_folder import FineTuned
 from spanbert_jax.tasks.features import Features, check_ids
 from spanbert_jax.tasks.files.reading import Example, describe_location
 from spanbert_jax.tasks.packing import PackedRows, UnpackedOutputs, split_rows
-from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Program
+from spanbert_jax.tasks.protocol import NOT_FINITE, Prediction, Program, Task
 from spanbert_jax.text import special_ids
 from spanbert_jax.training.batches import device_batches
+from spanbert_jax.training.memory import explained_in_prediction
 from spanbert_jax.training.mesh import Rules, batch_sharding
 
 # Positions that a compiled program computes at a time, and examples whose features are packed into rows together:
@@ -161,21 +162,25 @@ class Predictor:
         """Copies the parameters to the devices; `batch_size` as `ChunkedExecutor` takes it, or UserError."""
         require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         self.task, self._tokenizer, self._model = fine_tuned.task, fine_tuned.tokenizer, fine_tuned.model
-        self._pad = special_ids(fine_tuned.tokenizer).pad
+        self._pad, self._batch_size = special_ids(fine_tuned.tokenizer).pad, batch_size
         self._program = program = fine_tuned.task.program(fine_tuned.model, fine_tuned.tokenizer)
         self._executor = ChunkedExecutor(program.compute, program.inputs, fine_tuned.params, batch_size,
                                          program.prepare_params)
 
-    def __call__(self, examples: Sequence[Example], issues: DataIssues, with_labels: bool = False) -> list[Prediction]:
+    def __call__(self, examples: Sequence[Example], issues: DataIssues, with_labels: bool = False,
+                 task: Task | None = None) -> list[Prediction]:
         """The predictions of examples, whose last bits depend on which are in the same call.
 
-        `with_labels`: the examples have labels; labels that the model does not know are counted.
+        Args:
+          with_labels: the examples have labels; labels that the model does not know are counted.
+          task: decodes the outputs; None for that of the model.
         """
         features = self.task.features(examples, self._tokenizer, issues, with_labels)
         check_ids(features, self._model)
-        outputs = collect_outputs(self._program, self._executor, features,
-                                  self.task.prediction_rows(features, self._pad))
-        predictions = self.task.decode(examples, features, outputs)
+        with explained_in_prediction(self._batch_size):
+            outputs = collect_outputs(self._program, self._executor, features,
+                                      self.task.prediction_rows(features, self._pad))
+        predictions = (task or self.task).decode(examples, features, outputs)
         for example, prediction in zip(examples, predictions, strict=True):
             if NOT_FINITE in prediction.get("note", ""):
                 issues.add(f"predictions where {NOT_FINITE}", describe_location(example))

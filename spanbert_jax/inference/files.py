@@ -96,8 +96,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
       out: a new directory for the predictions, as JSON lines and in the task's official formats.
 
     Returns:
-      The task's metrics and the number of examples; for a task with classes also "classes": the "unit" that
-      has a class, "scores" of each class, and "confusion", {answer: {prediction: count}}. And what was repaired or left
+      The task's metrics and the number of examples, and the result of `class_metrics`. And what was repaired or left
       out.
 
     Raises:
@@ -114,11 +113,20 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
         with new_directory(out) as folder:
             for name, text in prediction_files(task, examples, predictions).items():
                 (folder / name).write_text(text, encoding="utf-8")
-    metrics = evaluate_predictions(task, examples, predictions)
-    if classes := task.classes(examples, predictions):
-        metrics["classes"] = {"unit": classes.unit, "scores": class_scores(classes.answers, classes.predicted),
-                              "confusion": confusion(classes.answers, classes.predicted)}
+    metrics = evaluate_predictions(task, examples, predictions) | class_metrics(task, examples, predictions)
     return metrics, issues
+
+
+def class_metrics(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """For a task with classes {"classes"}: the "unit" that has a class, "scores" of each class, and "confusion",
+    {answer: {prediction: count}}, unless each may have several; {} for other tasks."""
+    classes = task.classes(examples, predictions)
+    if classes is None:
+        return {}
+    found = {"unit": classes.unit, "scores": class_scores(classes.answers, classes.predicted)}
+    if all(isinstance(each, str) for each in classes.answers):
+        found["confusion"] = confusion(classes.answers, classes.predicted)
+    return {"classes": found}
 
 
 def prediction_files(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:

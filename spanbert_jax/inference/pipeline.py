@@ -7,7 +7,7 @@ from typing import Any
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues, format_issues
 from spanbert_jax.inference.executors import Predictor, example_groups
-from spanbert_jax.inference.model_folder import FineTuned, load_model
+from spanbert_jax.inference.model_folder import FineTuned, load_model, with_overrides
 from spanbert_jax.tasks.files.reading import replace_lone_surrogates
 from spanbert_jax.tasks.protocol import Prediction
 
@@ -20,20 +20,22 @@ class Pipeline:
         self.task, self._predictor = fine_tuned.task, Predictor(fine_tuned, batch_size)
 
     def __call__(self, inputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
-                 **fields: Any) -> Prediction | list[Prediction]:
+                 *, n_best: int | None = None, **fields: Any) -> Prediction | list[Prediction]:
         """Predicts.
 
         Args:
           inputs: a text, or the fields of an input by name, as in a line of the task's JSON lines files; or a list of
             these. Truncated or repaired inputs raise a warning.
+          n_best: answers to list in this call, for tasks with this setting.
           **fields: of a single input.
 
         Returns:
           The task's predictions, without "id".
 
         Raises:
-          UserError: a field is missing or wrong.
+          UserError: a field is missing or wrong, or the task has no n_best.
         """
+        task = self.task if n_best is None else with_overrides(self.task, {"n_best": n_best})
         if (inputs is None) == (not fields):
             raise UserError("give either an input or its fields by name")
         single = inputs is None or isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Sequence)
@@ -46,7 +48,7 @@ class Pipeline:
             examples.append(self.task.example(replace_lone_surrogates(item, location, issues), location, issues))
         predictions = []
         for group in example_groups(examples):
-            predictions += self._predictor(group, issues)
+            predictions += self._predictor(group, issues, task=task)
         for line in format_issues(issues):
             warnings.warn(line, stacklevel=2)
         for prediction in predictions:

@@ -43,6 +43,7 @@ class MaskedRows(NamedTuple):
 class Masker:
     """Masks rows; made by `make_masker`."""
     max_masked: int  # M
+    forms_spans: bool  # whether there can be targets of the span boundary objective
     mask_rows: Callable[[Key[Array, " B"], dict[str, Int32[Array, "B S"]]], MaskedRows]  # jitted
 
     def __call__(self, keys: Key[Array, " B"], rows: Mapping[str, Int[Array | np.ndarray, "B ..."]]) -> MaskedRows:
@@ -105,7 +106,7 @@ def make_masker(settings: MaskingSettings, *, length: int, max_blocks: int, spec
             left=span.left[at] * used, right=span.right[at] * used, place=place * used,
             boundary_weights=bounded.astype(jnp.float32), span_length=span.length[at] * used)
 
-    return Masker(slots, jax.jit(jax.vmap(mask_row)))
+    return Masker(slots, bool(forms_spans.any()), jax.jit(jax.vmap(mask_row)))
 
 
 class _Row(NamedTuple):

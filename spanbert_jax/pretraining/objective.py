@@ -40,7 +40,10 @@ def apply_model(model: SpanBert, params: Any, rows: MaskedRows, batch: Batch,
 
 def pretraining_objective(model: SpanBert, masker: Masker, objectives: ObjectiveSettings, mesh: Mesh,
                           rules: Rules) -> Objective:
-    """Losses of masked tokens, span boundaries and next sentences, with the weights of `config.objectives`."""
+    """Losses of masked tokens, span boundaries and next sentences, with the weights of `config.objectives`.
+
+    There is no boundary loss if the masking scheme forms no spans.
+    """
     def prepare_inputs(key: jax.Array, batch: Batch) -> tuple[MaskedRows, Batch]:
         return mask_batch(masker, key, batch, mesh, rules), batch
 
@@ -50,7 +53,10 @@ def pretraining_objective(model: SpanBert, masker: Masker, objectives: Objective
 
     def loss_sums(params: Any, inputs: tuple[MaskedRows, Batch], key: jax.Array) -> dict[str, LossSums]:
         rows, batch = inputs
-        return objective_sums(apply_model(model, params, rows, batch, key), rows, batch["next_sentence"])
+        logits = apply_model(model, params, rows, batch, key)
+        if not masker.forms_spans:
+            logits = logits._replace(boundary=None)
+        return objective_sums(logits, rows, batch["next_sentence"])
 
     def loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
         return total_loss(sums, counts, objectives.boundary_weight, objectives.reference_denominators)

@@ -23,6 +23,7 @@ from spanbert_jax.training.config import check_kind, load_values
 from spanbert_jax.training.experiment import check_devices, use_compilation_cache
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.init_from import with_architecture
+from spanbert_jax.training.memory import explained_in_prediction
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.resuming import check_changes, describe
 from spanbert_jax.training.run import RunResult, open_run
@@ -73,13 +74,14 @@ def _with_masking(config: PretrainingConfig, settings: Mapping[str, Any]) -> Pre
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None,
-             settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+             settings: Mapping[str, Any] | None = None, batch_size: int | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on all held-out rows of its corpus, under the fixed mask.
 
     Args:
       step: of the checkpoint; None takes the newest valid one.
       settings: new values of masking fields, such as {"masking.scheme": "geometric"}: runs of different schemes can be
         compared under one of them.
+      batch_size: rows per device and batch, which changes no metric; None for `config.evaluation.batch_size` rows.
 
     Returns:
       The metrics of `evaluation.summarize`, "step", "rows", their number, and "masking", the fields of the masking.
@@ -92,7 +94,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None,
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.
-    rows = config.evaluation.batch_size
+    rows = config.evaluation.batch_size if batch_size is None else batch_size * jax.device_count()
+    require(rows >= 1, "batch_size", batch_size, "must be at least 1")
     config = config.replace(
         mesh=MeshSettings(rules=config.mesh.rules), compute=config.compute.replace(attention="auto"),
         # The batch size does not change the metrics.
@@ -101,7 +104,8 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None,
     workload = experiment.workload
     if not workload.can_evaluate:
         raise UserError(f"{workload.corpus.path} has no validation rows; prepare it from more than one document")
-    with jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer:
+    with (jax.set_mesh(experiment.mesh), Checkpointer(workdir, read_only=True) as checkpointer,
+          explained_in_prediction(config.evaluation.batch_size // jax.device_count())):
         chosen = checkpointer.latest_valid(step)
         metadata = describe(config, workload.identity, describe_model(experiment.model))
         check_changes(chosen, checkpointer.metadata(chosen), metadata, force=True,

@@ -74,10 +74,10 @@ class LossEvaluation:
 
 
 class Classes(NamedTuple):
-    """Names of true and predicted classes, in the same order."""
+    """True and predicted classes, in the same order: a name, or several names where there may be several classes."""
     unit: str  # what is classified: "example" or "word"
-    answers: list[str]
-    predicted: list[str]
+    answers: list[Any]
+    predicted: list[Any]
 
 
 @dataclasses.dataclass(frozen=True)

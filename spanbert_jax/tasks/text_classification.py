@@ -280,11 +280,12 @@ class TextClassification(Task[Text]):
         return metrics.classification_metrics(answers, [prediction["label"] for prediction in predictions], self.labels)
 
     def classes(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> Classes | None:
-        """The class of each example; none where it has a number or several."""
-        if self._problem_type != SINGLE_LABEL:
+        """The class or classes of each example; None where it has a number."""
+        if self._source.regression:
             return None
-        return Classes("example", [str(example.label) for example in examples],
-                       [prediction["label"] for prediction in predictions])
+        name = "labels" if self.settings.multi_label else "label"
+        return Classes("example", [example.label for example in examples],
+                       [prediction[name] for prediction in predictions])
 
     def files(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> dict[str, str]:
         """The submission files of GLUE; none for other tasks."""

@@ -39,18 +39,28 @@ def check_memory(program: Any, config: RunConfig, ways: int) -> None:
 
 
 @contextlib.contextmanager
-def explained(config: RunConfig) -> Iterator[None]:
-    """Reports a device that runs out of memory as a UserError that names the fields to change."""
+def explained(value: str, advice: str) -> Iterator[None]:
+    """Reports a device that runs out of memory as a UserError about a value, such as "batch_size=32", with advice."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        train, reason = config.train, " ".join(str(error).split())[:200]
-        raise UserError(
-            f"config.train.batch_size={train.batch_size}: the device ran out of memory ({reason}); set a larger "
-            f"train.accumulation than {train.accumulation}, which computes the same step in parts, or a smaller "
-            "train.batch_size; in an evaluation, a smaller evaluation.batch_size") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{value}: the device ran out of memory ({reason}); {advice}") from error
+
+
+def explained_in_training(config: RunConfig) -> contextlib.AbstractContextManager[None]:
+    """`explained` for a run; it names the fields to change."""
+    return explained(
+        f"config.train.batch_size={config.train.batch_size}", f"set a larger train.accumulation than "
+        f"{config.train.accumulation}, which computes the same step in parts, or a smaller train.batch_size; in an "
+        "evaluation, a smaller evaluation.batch_size")
+
+
+def explained_in_prediction(batch_size: int) -> contextlib.AbstractContextManager[None]:
+    """`explained` for a model that predicts batches of so many rows."""
+    return explained(f"batch_size={batch_size}", "give a smaller batch size, or free the memory of the device")
 
 
 def free_memory() -> float | None:

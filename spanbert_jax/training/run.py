@@ -23,7 +23,7 @@ from spanbert_jax.training.experiment import Experiment, use_compilation_cache
 from spanbert_jax.training.goodput import Goodput, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import TrainingLoop
-from spanbert_jax.training.memory import explained
+from spanbert_jax.training.memory import explained_in_training
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
@@ -80,7 +80,7 @@ class Run:
         config, checkpoint, console = experiment.config, experiment.config.checkpoint, _console()
         metadata = describe(config, experiment.workload.identity, describe_model(experiment.model))
         require_same_everywhere(metadata, self.force)
-        with (jax.set_mesh(experiment.mesh), explained(config),
+        with (jax.set_mesh(experiment.mesh), explained_in_training(config),
               Checkpointer(self.workdir, keep=checkpoint.keep, keep_every=experiment.steps("checkpoint", "keep_every"),
                            tries=checkpoint.tries, log=console.print) as checkpointer):
             checkpointer.check_space(experiment.abstract_state)

@@ -1,13 +1,16 @@
 """Fine-tuning of small models: they learn, the best one is kept, stops and devices change nothing."""
+import collections
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.finetuning.config import as_finetuning_config, default_task_config
 from spanbert_jax.finetuning.run import build, finetune
@@ -52,7 +55,7 @@ def test_each_task_learns_and_writes_its_files(name, duration, least, start, tmp
     assert len(lines) == 40 and all("id" in json.loads(line) for line in lines)
 
 
-def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path):
+def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path, capsys):
     config = config_of("text_classification", start, tmp_path)
     config.schedule.name, config.optimizer.learning_rate = "constant", 3e-2  # jumps about
     config.train.duration, config.evaluation.every = "40 steps", "5 steps"
@@ -68,6 +71,15 @@ def test_the_best_checkpoint_by_the_dev_metric_is_used(start, tmp_path):
     loss = -np.mean([np.log(prediction["scores"][record["label"]]) for prediction, record in zip(stored, records)])
     assert results["dev"]["loss"] == pytest.approx(loss, rel=1e-4)
     assert losses[best] == pytest.approx(loss, rel=1e-4)
+    # Scores of each class without the files.
+    counts = collections.Counter(record["label"] for record in records)
+    assert {name: values["count"] for name, values in results["dev"]["classes"]["scores"].items()} == counts
+    capsys.readouterr()
+    assert main(["evaluate", "--workdir", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert f"dev, step {best}:" in printed and "Scores by class" in printed and "Confusion of examples" in printed
+    assert all(re.search(rf"{name}\W+{count}\W", printed) for name, count in counts.items())
+    assert "classes" not in json.loads((tmp_path / "run" / "model" / "task.json").read_text())["run"]["scores"]["dev"]
     assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir()} == {best, 40}
 
 

@@ -318,6 +318,17 @@ def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
         assert re.search(message, error) and error.count("\n") == 1
 
 
+def test_a_prediction_without_enough_memory_names_the_batch_size(models, tmp_path, capsys, monkeypatch):
+    def call(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(executors.ChunkedExecutor, "__call__", call)
+    model, data = models["text_classification"], write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    assert main(["evaluate", "--workdir", str(model), "--input", data, "--batch-size", "5"]) == 2
+    error = capsys.readouterr().err
+    assert "batch_size=5: the device ran out of memory" in error and error.count("\n") == 1
+
+
 def test_a_continued_call_writes_the_official_files(models, tmp_path, small_groups):
     data, name = write(tmp_path / "data.jsonl", MAKERS["question_answering"](20)), "question_answering"
 
@@ -361,12 +372,18 @@ def test_pipelines_equal_predictions_of_files(name, models, tmp_path):
         context = inputs["context"]
         data = write(tmp_path / "data.jsonl", [inputs])
         assert one["answer"] == context[one["start"]:one["end"]]
+        three = call(**inputs, n_best=3)
+        assert len(three["n_best"]) == 3 and three["n_best"][:1] == one["n_best"]
+        assert call(inputs) == one
+        assert three == spanbert_jax.pipeline(name, models["question_answering"], n_best=3)(inputs)
     elif name == "token-classification":
         data = write(tmp_path / "data.jsonl", [{"text": inputs}])
         assert len(one["tags"]) == 7 and all(inputs[e["start"]:e["end"]] == e["text"] for e in one["entities"])
     elif name == "text-classification":
         data = write(tmp_path / "data.jsonl", [{"text": inputs, "id": 1}])
         assert sum(one["scores"].values()) == pytest.approx(1)
+        with pytest.raises(UserError, match="setting 'n_best': unknown"):
+            call(inputs, n_best=3)
     elif name == "extractive-summarization":
         data = write(tmp_path / "data.jsonl", [{"document": inputs}])
         assert len(one["scores"]) == 3 and all(inputs[s["start"]:s["end"]] == s["text"] for s in one["sentences"])

@@ -65,3 +65,5 @@ def test_the_config_for_own_text_is_sized_by_its_corpus(files, monkeypatch):
         load_config("own_text:corpus=nowhere")
     with pytest.raises(UserError, match=r"hours=0.0: must be above 0"):
         load_config(f"own_text:corpus={files.corpus},hours=0")
+    with pytest.raises(UserError, match="other fields follow from data.path; .* as :corpus=VALUE"):
+        load_config(f"own_text:corpus={files.corpus}", [f"--config.data.path={files.corpus}"])

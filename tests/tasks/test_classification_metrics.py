@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from spanbert_jax.tasks.metrics.classes import class_scores, class_table, confusion, confusion_table
 from spanbert_jax.tasks.metrics.classification import (
@@ -143,12 +143,18 @@ def test_rare_classes_share_a_row_and_a_column_of_the_confusion_table():
 def test_several_classes_by_another_library():
     random, names = np.random.default_rng(5), np.array(["a", "b", "c", "d"])
     answers, predicted = random.random((2, 50, 4)) < [0.5, 0.3, 0.1, 0.0]  # "d" never occurs
-    found = multi_label_metrics([names[row].tolist() for row in answers], [names[row].tolist() for row in predicted])
+    given = [[names[row].tolist() for row in part] for part in (answers, predicted)]
+    found = multi_label_metrics(*given)
     by_class = f1_score(answers[:, :3], predicted[:, :3], average=None)
     expected = {f"f1/{name}": 100 * value for name, value in zip("abc", by_class)}
     expected |= {"accuracy": 100 * np.mean((answers == predicted).all(axis=1)), "macro_f1": 100 * by_class.mean(),
                  "micro_f1": 100 * f1_score(answers, predicted, average="micro")}
     assert found == pytest.approx(expected) and 0 < found["accuracy"] < found["micro_f1"] < 100
+    scores = precision_recall_fscore_support(answers[:, :3], predicted[:, :3])
+    for name, precision, recall, f1, count in zip("abc", *scores, strict=True):
+        assert class_scores(*given)[name] == pytest.approx(
+            {"count": count, "precision": 100 * precision, "recall": 100 * recall, "f1": 100 * f1})
+    assert list(class_scores(*given)) == ["a", "b", "c"]
     assert multi_label_metrics([[]], [[]]) == {"accuracy": 100.0, "micro_f1": 0.0, "macro_f1": 0.0}
 
 

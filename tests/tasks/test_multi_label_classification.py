@@ -8,6 +8,7 @@ import torch
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.inference.files import class_metrics
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.protocol import fitted_values
 from tests.tasks.classification import UNKNOWN, json_lines, letter_tokenizer, make, packed, read, term, text
@@ -87,4 +88,7 @@ def test_predictions_of_several_labels():
     assert [found["labels"] for found in again] == [["x"], ["x", "y"], []]
     assert tuned.score(examples, again) == pytest.approx(dict.fromkeys(
         ("accuracy", "micro_f1", "macro_f1", "f1/x", "f1/y"), 100))
+    assert class_metrics(task, examples, predictions) == {"classes": {"unit": "example", "scores": {  # no confusion
+        "x": {"count": 2, "precision": 0, "recall": 0, "f1": 0},
+        "y": {"count": 1, "precision": 50, "recall": 100, "f1": pytest.approx(200 / 3)}}}}
     assert make_task("text_classification", {"multi_label": True}, fitted_values(tuned)).fitted == tuned.fitted

@@ -87,5 +87,5 @@ def test_a_run_without_enough_memory_is_refused_before_its_first_step(free_memor
 
 
 def test_other_errors_of_the_device_are_not_explained():
-    with pytest.raises(jax.errors.JaxRuntimeError), memory.explained(PretrainingConfig()):
+    with pytest.raises(jax.errors.JaxRuntimeError), memory.explained_in_training(PretrainingConfig()):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from spanbert_jax.corpus import RowSource, open_corpus
 from spanbert_jax.pretraining.config import PretrainingConfig
 from spanbert_jax.pretraining.evaluation import describe_masked_rows, format_metrics
 from spanbert_jax.pretraining.example import fill_example
+from spanbert_jax.pretraining.workload import PretrainingWorkload
 from spanbert_jax.training.config import load_values
 from tests.runs import evaluations, losses, run_here
 
@@ -116,6 +118,15 @@ def test_a_run_is_evaluated_under_the_masking_of_another(files, unbroken):
                                   ("masking.scheme", "words", "allowed are"), ("masking.rate", "x", "of type float")):
         with pytest.raises(UserError, match=message):
             spanbert_jax.evaluate(unbroken[0], settings={field: value})
+
+
+def test_an_evaluation_without_enough_memory_names_the_batch_size(unbroken, monkeypatch):
+    def evaluate(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(PretrainingWorkload, "evaluate", evaluate)
+    with pytest.raises(UserError, match="batch_size=3: the device ran out of memory .*give a smaller batch size"):
+        spanbert_jax.evaluate(unbroken[0], batch_size=3)
 
 
 def test_evaluate_reports_what_is_missing(files, unbroken, tmp_path):

@@ -110,6 +110,15 @@ def test_the_next_sentence_loss_is_part_of_the_loss():
     assert metrics[0]["loss"] == pytest.approx(total, rel=1e-6)
 
 
+def test_single_tokens_have_no_boundary_loss():
+    config = small_config(dropout=0.0)
+    config.masking.scheme = "token"
+    trainer = Trainer(config)
+    _, [metrics] = trainer.run(trainer.fresh(), range(1))
+    assert not [name for name in metrics if name.startswith("boundary")]
+    assert metrics["loss"] == metrics["masked_loss"] > 0
+
+
 def test_tokens_are_counted_without_padding(trainer):
     _, [metrics] = trainer.run(trainer.fresh(), range(1))
     assert metrics["tokens"] == np.sum(make_rows(0)["segments"] > 0)

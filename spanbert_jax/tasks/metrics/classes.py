@@ -1,6 +1,6 @@
 """Scores of each class, and which classes are confused."""
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import rich.table
 
@@ -10,16 +10,24 @@ _SCORES = ("precision", "recall", "f1")
 _MOST_CLASSES = 12  # of a confusion table
 
 
-def class_scores(answers: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:
-    """"count" of the answers of each class, and its "precision", "recall" and "f1" in percent, 0 if undefined."""
-    import sklearn.metrics  # takes a second
+def class_scores(answers: Sequence[str] | Sequence[Collection[str]],
+                 predicted: Sequence[str] | Sequence[Collection[str]]) -> dict[str, dict[str, float]]:
+    """"count" of the answers of each class, and its "precision", "recall" and "f1" in percent, 0 if undefined.
 
-    names = sorted({*answers, *predicted})
-    *scores, counts = sklearn.metrics.precision_recall_fscore_support(
-        answers, predicted, labels=names, zero_division=0)
-    return {name: {"count": int(count), **{score: 100 * float(value) for score, value in
-                                           zip(_SCORES, values, strict=True)}}
-            for name, count, *values in zip(names, counts, *scores, strict=True)}
+    `answers` and `predicted` are the class of each example, or its classes.
+    """
+    answered, guessed = ([{each} if isinstance(each, str) else set(each) for each in part]
+                         for part in (answers, predicted))
+    counts, guesses, hits = (collections.Counter(name for names in part for name in names) for part in (
+        answered, guessed, [names & others for names, others in zip(answered, guessed, strict=True)]))
+    return {name: {"count": counts[name], "precision": _percent(hits[name], guesses[name]),
+                   "recall": _percent(hits[name], counts[name]),
+                   "f1": _percent(2 * hits[name], counts[name] + guesses[name])}
+            for name in sorted({*counts, *guesses})}
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
 
 
 def confusion(answers: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from spanbert_jax.tasks.metrics.classes import class_scores
+
 CLASSIFICATION = ("accuracy", "f1", "accuracy_f1", "macro_f1", "matthews")
 OF_TWO_CLASSES = ("f1", "accuracy_f1")
 REGRESSION = ("pearson_spearman",)
@@ -45,15 +47,12 @@ def multi_label_metrics(answers: Sequence[Collection[str]], predicted: Sequence[
       "accuracy", the share of the texts whose classes are all right; "micro_f1", over all classes together; "f1/CLASS"
       of each class in answers or predictions, and "macro_f1", their mean.
     """
-    names = sorted({name for part in (answers, predicted) for classes in part for name in classes})
-    counts = {name: [sum(name in classes for classes in part) for part in (answers, predicted)] for name in names}
-    hits = {name: sum(name in a and name in p for a, p in zip(answers, predicted, strict=True)) for name in names}
-    scores = {f"f1/{name}": 2 * hits[name] / sum(counts[name]) for name in names}
-    total = sum(map(sum, counts.values()))
-    metrics = {"accuracy": sum(set(a) == set(p) for a, p in zip(answers, predicted)) / len(answers),
-               "micro_f1": 2 * sum(hits.values()) / total if total else 0.0,
-               "macro_f1": sum(scores.values()) / len(scores) if scores else 0.0, **scores}
-    return {name: 100 * value for name, value in metrics.items()}
+    pairs = [(set(a), set(p)) for a, p in zip(answers, predicted, strict=True)]
+    hits, total = sum(len(a & p) for a, p in pairs), sum(len(a) + len(p) for a, p in pairs)
+    scores = {f"f1/{name}": values["f1"] for name, values in class_scores(answers, predicted).items()}
+    return {"accuracy": 100 * sum(a == p for a, p in pairs) / len(pairs),
+            "micro_f1": 200 * hits / total if total else 0.0,
+            "macro_f1": sum(scores.values()) / len(scores) if scores else 0.0, **scores}
 
 
 def best_threshold(holds: np.ndarray, scores: np.ndarray) -> float:
