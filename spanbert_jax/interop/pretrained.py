@@ -189,13 +189,18 @@ def find_tokenizer(pretrained: Pretrained, given: str | pathlib.Path | None = No
     except NoTokenizer as error:
         return None, str(error)
     found, wanted = text.vocabulary_size(tokenizer), pretrained.config.vocab_size
-    if found > wanted:
-        raise UserError(f"{path}: its tokenizer has {found:,} entries, the last {tokenizer.id_to_token(found - 1)!r}, "
-                        f"and the model {wanted:,}; give the vocabulary and special tokens that it was trained with")
+    check_entries(tokenizer, wanted, f"{path}: its tokenizer")
     if found < wanted:
         logger.warning("the tokenizer of %s has %s entries and the model %s: correct only if its embedding is padded",
                        path, f"{found:,}", f"{wanted:,}")
     return tokenizer, ""
+
+
+def check_entries(tokenizer: Tokenizer, rows: int, name: str = "the tokenizer") -> None:
+    """Raises UserError if a tokenizer, with this name in the message, has entries without a row in the embedding."""
+    if (found := text.vocabulary_size(tokenizer)) > rows:
+        raise UserError(f"{name} has {found:,} entries, the last {tokenizer.id_to_token(found - 1)!r}, and the model "
+                        f"{rows:,}; give the vocabulary and special tokens that it was trained with")
 
 
 def _known_vocabulary(directory: pathlib.Path) -> str:

@@ -1,11 +1,11 @@
 """Model, batch and length of a pretraining run that suit a corpus, this machine and the time that it may take."""
 import dataclasses
-import glob
 import importlib.util
 import math
 import os
 from collections.abc import Mapping
 
+from spanbert_jax.cluster.platforms import count_device_files
 from spanbert_jax.common.settings import require
 from spanbert_jax.corpus import Corpus
 from spanbert_jax.corpus.processes import cpu_cores
@@ -14,8 +14,8 @@ from spanbert_jax.model import BertConfig, PretrainingHeads, train_step_flops
 # Operations per second that training reaches: on one CPU core as measured for small models, and on an accelerator of
 # an unknown kind, which most exceed.
 _CORE_FLOPS, _ACCELERATOR_FLOPS = 50e9, 30e12
-# The module of JAX's plugin for a kind of accelerator, and the device files that its driver makes.
-_ACCELERATORS = {"jax_cuda12_plugin": "/dev/nvidia[0-9]*", "libtpu": "/dev/accel[0-9]*"}
+# The module of JAX's plugin for a kind of accelerator.
+_PLUGINS = {"gpu": "jax_cuda12_plugin", "tpu": "libtpu"}
 # Tokens in a step: those of the quickstart, and those of the published models; fewer where a small corpus would not
 # give so many steps.
 _CPU_TOKENS, _ACCELERATOR_TOKENS, _STEPS = 8192, 131_072, 400
@@ -49,10 +49,10 @@ class Fit:
     epochs: float  # how often the run sees each row
 
 
-def this_machine(environ: Mapping[str, str] = os.environ) -> Machine:
+def this_machine(environ: Mapping[str, str] = os.environ, root: str = "/") -> Machine:
     """The machine of this process; JAX_PLATFORMS decides where it is set."""
-    found = max(len(glob.glob(files)) if importlib.util.find_spec(module) else 0
-                for module, files in _ACCELERATORS.items())
+    found = max(count_device_files(kind, root) if importlib.util.find_spec(plugin) else 0
+                for kind, plugin in _PLUGINS.items())
     return Machine(0 if environ.get("JAX_PLATFORMS") == "cpu" else found, cpu_cores())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.pretrained import load_params, load_tokenizer, open_pretrained
+from spanbert_jax.interop.pretrained import check_entries, load_params, load_tokenizer, open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.model.heads import BOUNDARIES, TOKEN_EMBEDDING
 from spanbert_jax.text import SpecialIds, Spelling, special_ids, special_tokens, spelling
@@ -130,11 +130,9 @@ def best_combinations(log_probabilities: np.ndarray, k: int) -> tuple[np.ndarray
 
 def _proposable(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     """[V] booleans: tokens of the vocabulary that are not special."""
+    check_entries(tokenizer, vocab_size)
     special = special_tokens(tokenizer).values()
     ids = [i for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if token not in special]
-    if max(ids) >= vocab_size:
-        raise UserError(f"the tokenizer has {max(ids) + 1:,} tokens and the model {vocab_size:,}; give the tokenizer "
-                        "that it was trained with")
     proposable = np.zeros(vocab_size, bool)
     proposable[ids] = True
     return proposable

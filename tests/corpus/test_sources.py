@@ -240,13 +240,18 @@ def test_files_without_ending_are_recognized_by_their_first_characters(text, for
 def test_markup_is_refused_unless_asked_for(tmp_path):
     for text in ("\n<!DOCTYPE html>\n<p>A", '<?xml version="1.0"?>', "<mediawiki xmlns=''>", "<html lang='en'>",
                  "<div class='a'>", "<SVG>", "<!-- a --> <!--\nb -->\n<p>"):
-        path = write(tmp_path, text)
+        path = write(tmp_path, text, "page")
         with pytest.raises(UserError, match=f"^{path}: HTML or XML; extract its text"):
             resolve_sources([str(path)], "auto")
         assert [document.text for document in read(path, "documents")[0]] == [text]
     for name in ("a.html", "a.XML", "a.svg.gz"):
         with pytest.raises(UserError, match=f"{name}: HTML or XML"):
             resolve_sources([str(write(tmp_path, "<a><b>One</b></a>", name))], "auto")
+    for name in ("README.md", "a.markdown.gz", "a.TXT"):
+        assert [file.format for file in resolve_sources([str(write(
+            tmp_path, '<p align="center">\n  <img src="a.png">\n</p>\n\n# Title', name))], "auto")] == ["documents"]
+        with pytest.raises(UserError, match=f"{name}: HTML or XML"):
+            resolve_sources([str(write(tmp_path, "<!DOCTYPE html>\n<p>", name))], "auto")
     assert [file.format for file in resolve_sources([str(write(tmp_path, "<doc id='1'>\n", "a.xml"))], "auto")] == [
         "wikiextractor"]
     for text in ("<3 is a heart", "<pleased> she said", "<!-- a note -->\n# Title", "<b> and <div> are elements"):

@@ -55,6 +55,17 @@ def test_this_machine_trains_where_jax_does():
     assert this_machine({"JAX_PLATFORMS": "cpu"}).accelerators == 0 and this_machine({}).cores >= 1
 
 
+@pytest.mark.parametrize("plugin,files", [("libtpu", "dev/vfio/{}"), ("libtpu", "dev/accel{}"),
+                                          ("jax_cuda12_plugin", "dev/nvidia{}")])
+def test_the_accelerators_of_this_machine_are_counted(plugin, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name == plugin else None)
+    for name in (0, 1, 10, "ctl", "vfio"):  # the last two are for the driver itself
+        (tmp_path / files.format(name)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / files.format(name)).touch()
+    assert this_machine({}, str(tmp_path)).accelerators == 3
+    assert this_machine({"JAX_PLATFORMS": "cpu"}, str(tmp_path)).accelerators == 0
+
+
 def test_the_config_for_own_text_is_sized_by_its_corpus(files, monkeypatch):
     monkeypatch.setattr("spanbert_jax.planning.sizing.this_machine", lambda: Machine(0, 2))
     config = as_run_config(load_config(f"own_text:corpus={files.corpus},hours=0.001"))

@@ -222,7 +222,7 @@ def test_mistakes_are_explained(network, tokenizer, tmp_path):
         fill(network, TEXT)
     with pytest.raises(UserError, match="these weights have no masked-token head"):
         fill((EncoderModel(CONFIG, make_head("question_answering")), {}), TEXT, tokenizer=tokenizer)
-    with pytest.raises(UserError, match=f"tokenizer has {len(PIECES)} tokens and the model 50"):
+    with pytest.raises(UserError, match=f"tokenizer has {len(PIECES)} entries, the last 'w39', and the model 50"):
         fill((EncoderModel(dataclasses.replace(CONFIG, vocab_size=50), HEADS), {}), TEXT, tokenizer=tokenizer)
 
 

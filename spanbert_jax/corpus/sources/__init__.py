@@ -22,11 +22,12 @@ FORMATS: Registry[CorpusFormat] = Registry("corpus format", "corpus_formats", {
         "sentences": "blank_lines:SENTENCES", "jsonl": "json_lines:JSON_LINES", "csv": "tables:CSV",
         "tsv": "tables:TSV", "wikiextractor": "wiki_extractor:WIKI_EXTRACTOR", "tfds": "tfds:TFDS",
         "python": "python_prose:PYTHON_PROSE"}.items()})
-# Comments, then an element of a whole page or of a part of one that fills lines, or of a drawing or a feed.
+# Comments, then an element of a whole page, a drawing or a feed, or of a part of a page that fills lines.
 _MARKUP = re.compile(
-    r"(?:<!--(?>.*?-->)\s*)*+<(?:!doctype|\?xml|mediawiki|html|head|title|meta|link|script|style|body|div|p|h[1-6]"
-    r"|table|ul|ol|dl|section|article|main|header|footer|nav|aside|form|figure|iframe|svg|math|rss|feed)\b",
+    r"(?:<!--(?>.*?-->)\s*)*+<(?:(?:!doctype|\?xml|mediawiki|html|head|title|meta|link|script|style|body|svg|math|rss"
+    r"|feed)|(?P<part>div|p|h[1-6]|table|ul|ol|dl|section|article|main|header|footer|nav|aside|form|figure|iframe))\b",
     re.IGNORECASE | re.DOTALL)
+_TEXT_ENDINGS = (".md", ".markdown", ".txt")  # of files that are text although they begin with a part of a page
 _MARKUP_ENDINGS = (".html", ".htm", ".xhtml", ".xml", ".svg")  # of files that are markup if their first character is <
 
 
@@ -111,7 +112,9 @@ def _detect_format(path: str, formats: Mapping[str, CorpusFormat]) -> str:
     start = first_characters(path)
     if found := next((other for other, format in formats.items() if format.start and format.start.match(start)), None):
         return found
-    if _MARKUP.match(start) or (start.startswith("<") and name.endswith(_MARKUP_ENDINGS)):
+    markup = _MARKUP.match(start)
+    if (markup and not (markup["part"] and name.endswith(_TEXT_ENDINGS))) or (
+            start.startswith("<") and name.endswith(_MARKUP_ENDINGS)):
         raise UserError(f"{path}: HTML or XML; extract its text (of a Wikipedia dump with WikiExtractor), leave it "
                         "out, or read the markup as text with --format documents")
     return "documents"

@@ -17,6 +17,7 @@ Span = tuple[int, int]
 _BLANKS = " \t"
 _DOCUMENT = "-DOCSTART-"
 _COMMENTS = ("# ", "#\t")
+_HEAD_LINES = 100  # which tell columns from sentences
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
@@ -71,7 +72,8 @@ def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels:
     extend to whole words; or without tags {"text": "..."}. "id" is optional. Other files have a word with its tag per
     line, and a blank line between sentences; columns are separated by tabs if a line has a tab, else by spaces. A line
     that starts with -DOCSTART- starts a document. A line before a sentence that starts with "#" and a space or tab and
-    does not end with a tag is a comment.
+    does not end with a tag is a comment. Without `with_labels`, a file whose lines are no columns has a sentence per
+    line.
 
     Args:
       columns: of CoNLL files, and names of tags.
@@ -90,8 +92,29 @@ def read_sentences(path: str, columns: Columns, issues: DataIssues, with_labels:
     elif reading.without_compression(path).lower().endswith(".csv"):
         raise UserError(f"{path}: a table of CSV, which is not read; give a word with its tag per line, with a tab or "
                         'spaces between them, or JSON lines such as {"text": "..."}')
+    elif not with_labels and _has_sentences(path, columns):
+        for number, line in reading.lines(path, issues):
+            if line.strip():
+                location = f"{path}:{number}"
+                issues.add("lines without columns of words and tags, each read as a sentence", location)
+                yield parse_sentence({"text": line}, location, issues)
     else:
         yield from _of_columns(path, columns, issues, with_labels)
+
+
+def _has_sentences(path: str, columns: Columns) -> bool:
+    """Whether a file has a sentence per line: most lines have several words, and they are no columns.
+
+    Columns have tabs between them, or most lines have a tag in its column, or all lines have the same number of words.
+    """
+    head = [line for _, line in itertools.islice(reading.lines(path, DataIssues()), _HEAD_LINES)]
+    if any("\t" in line or line.startswith(_DOCUMENT) for line in head):
+        return False
+    rows = [line.split() for line in head if line.strip() and not line.startswith(_COMMENTS)]
+    several = [row for row in rows if len(row) > 1]
+    tagged = sum(-len(row) <= columns.tag < len(row) and is_tag(_in_bioes(row[columns.tag])) for row in several)
+    same = len(rows) > 1 and len(set(map(len, rows))) == 1
+    return 2 * len(several) > len(rows) and 2 * tagged < len(several) and not same
 
 
 def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bool) -> Iterator[Sentence]:

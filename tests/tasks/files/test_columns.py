@@ -124,6 +124,29 @@ def test_tags_are_optional_for_prediction(write):
     assert [one.tags for one in sentences] == [None, ("B-PER", "I-PER"), None, None]
 
 
+def test_sentences_are_read_as_they_are(write):
+    text = "Ann Lee isn't here .\n\nShe lives in New York.\nVitamin B-12\nWhy?\n# not a comment\n"
+    sentences, issues = read(write("text", text), with_labels=False)
+    assert [one.text for one in sentences] == [line for line in text.splitlines() if line]
+    assert [one.id for one in sentences] == ["1", "3", "4", "5", "6"]
+    assert sentences[1].words == ("She", "lives", "in", "New", "York", ".") and sentences[1].tags is None
+    assert all(one.text[start:end] == word for one in sentences for word, (start, end) in zip(one.words, one.offsets))
+    assert issues.counts == {"lines without columns of words and tags, each read as a sentence": 5}
+    (only,), _ = read(write("one.txt", "Ann lives here ."), with_labels=False)
+    assert only.words == ("Ann", "lives", "here", ".")
+    with pytest.raises(UserError, match="text:1: '.' is not a tag"):
+        read(write("text", text))  # to train on
+
+
+@pytest.mark.parametrize("text", [
+    "Ann NNP I-NP B-PER\n", "Ann NNP _\nsleeps VBZ _\n\nWhy _ _\n", "Ann\nsleeps\nin\nNew York",
+    "Ann B-PER\nsleeps\n\nNew LOC B-LOC\n", "Ann Lee\tO\nsleeps\n", "# a b c d\nAnn O\n"])
+def test_columns_are_no_sentences(text, write):
+    words = [word for one in read(write("text", text), with_labels=False)[0] for word in one.words]
+    assert words == [line.split("\t" if "\t" in line else None)[0] for line in text.splitlines()
+                     if line and not line.startswith("#")]
+
+
 def test_json_lines(write):
     path = write("train.jsonl", lines({"tokens": ["Ann", "New York"], "tags": ["B-PER", "O"]},
                                       {"id": 7, "tokens": ["Lee"], "ner_tags": ["S-PER"]}, {"tokens": [], "tags": []}))
