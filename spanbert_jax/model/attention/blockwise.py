@@ -97,7 +97,8 @@ def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, segments
 
 
 def _attend_backward(spec: AttentionSpec, kept: tuple[Any, ...], gradient: jax.Array) -> tuple[Any, ...]:
-    return *_each_row(functools.partial(_row_backward, spec), (*kept, gradient)), None, None
+    # Behind a barrier, or the compiler would keep what both passes make of the residuals, besides these.
+    return *_each_row(functools.partial(_row_backward, spec), (*lax.optimization_barrier(kept), gradient)), None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -180,7 +181,9 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
                                                 (jnp.zeros((heads, cut.block, head_width)), *carry))
         return tuple(totals), (query_gradient * head_width ** -0.5).astype(dtype)
 
-    nothing = jnp.zeros((heads, head_width, key.shape[1]))
+    # Zeros that depend on the gradient, or the compiler would make those of all layers at the start of the program.
+    zero = jnp.where(jnp.isnan(mean[0, 0]), mean[0, 0], 0)
+    nothing = jnp.broadcast_to(zero, (heads, head_width, key.shape[1]))
     totals, query_gradient = lax.scan(block_gradients, (nothing, nothing), jnp.arange(cut.blocks))
     query_gradient = query_gradient.swapaxes(0, 1).reshape(heads, cut.width, head_width)[:, :cut.length]
     return query_gradient, *(_slice(total, cut.margin, cut.length, 2).swapaxes(1, 2).astype(dtype) for total in totals)
