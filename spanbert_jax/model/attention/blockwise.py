@@ -118,7 +118,7 @@ def _row_forward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: j
     cut = _cut_row(length, heads, spec.window)
     query, key, value, pairs = _prepare(cut, spec, query, key, value, segments, seeds)
 
-    def attend_block(number: jax.Array) -> tuple[jax.Array, ...]:
+    def attend_block(number: jax.Array, results: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         own = _slice(query, number * cut.block, cut.block)
 
         def step(key_block: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -135,11 +135,13 @@ def _row_forward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: j
             *pairs.key_range(number), step, (nothing + MASKED_SCORE, nothing, jnp.zeros((*nothing.shape, head_width))))
         total = jnp.maximum(total, jnp.finfo(total.dtype).tiny)  # a block of padding has no keys
         context = weighted * (pairs.scale / total)[..., None]
-        return context.swapaxes(0, 1).reshape(cut.block, -1).astype(value.dtype), highest, total
+        parts = context.swapaxes(0, 1).reshape(cut.block, -1).astype(value.dtype), highest, total
+        return tuple(lax.dynamic_update_slice_in_dim(result, part, number * cut.block, axis)
+                     for result, part, axis in zip(results, parts, (0, 1, 1), strict=True))
 
-    context, *statistics = lax.map(attend_block, jnp.arange(cut.blocks))
-    return (context.reshape(cut.width, -1)[:cut.length],
-            *(each.swapaxes(0, 1).reshape(heads, -1)[:, :cut.length] for each in statistics))
+    zeros = _zeros(query, (cut.width, heads * head_width)).astype(value.dtype), *[_zeros(query, (heads, cut.width))] * 2
+    context, *statistics = lax.fori_loop(0, cut.blocks, attend_block, zeros)
+    return context[:cut.length], *(each[:, :cut.length] for each in statistics)
 
 
 def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array,
@@ -159,7 +161,7 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
     # Products that sum over queries are much faster on CPUs with queries in the last axis of the smaller factor.
     turned_query, turned_above = (lax.optimization_barrier(array.swapaxes(1, 2)) for array in (query, above))
 
-    def block_gradients(carry: Any, number: jax.Array) -> tuple[Any, jax.Array]:
+    def add_block(number: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         own, own_above, own_highest, own_mean = (
             _slice(array, number * cut.block, cut.block) for array in (query, above, highest, mean))
         turned = [_slice(array, number * cut.block, cut.block, 2) for array in (turned_query, turned_above)]
@@ -177,16 +179,16 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
                      for total, factor, matrix in zip(totals, turned, (back, kept.astype(dtype)))]
             return query_gradient + _dot(back, keys, 1), *added
 
-        query_gradient, *totals = lax.fori_loop(*pairs.key_range(number), step,
-                                                (jnp.zeros((heads, cut.block, head_width)), *carry))
-        return tuple(totals), (query_gradient * head_width ** -0.5).astype(dtype)
+        query_gradient, *totals = sums
+        part, *totals = lax.fori_loop(*pairs.key_range(number), step,
+                                      (jnp.zeros((heads, cut.block, head_width)), *totals))
+        part = (part * head_width ** -0.5).astype(dtype)
+        return lax.dynamic_update_slice_in_dim(query_gradient, part, number * cut.block, 1), *totals
 
-    # Zeros that depend on the gradient, or the compiler would make those of all layers at the start of the program.
-    zero = jnp.where(jnp.isnan(mean[0, 0]), mean[0, 0], 0)
-    nothing = jnp.broadcast_to(zero, (heads, head_width, key.shape[1]))
-    totals, query_gradient = lax.scan(block_gradients, (nothing, nothing), jnp.arange(cut.blocks))
-    query_gradient = query_gradient.swapaxes(0, 1).reshape(heads, cut.width, head_width)[:, :cut.length]
-    return query_gradient, *(_slice(total, cut.margin, cut.length, 2).swapaxes(1, 2).astype(dtype) for total in totals)
+    query_gradient, *totals = lax.fori_loop(0, cut.blocks, add_block, (
+        _zeros(mean, query.shape).astype(dtype), *[_zeros(mean, (heads, head_width, key.shape[1]))] * 2))
+    return query_gradient[:, :cut.length], *(
+        _slice(total, cut.margin, cut.length, 2).swapaxes(1, 2).astype(dtype) for total in totals)
 
 
 class _Pair(NamedTuple):
@@ -270,6 +272,12 @@ def _prepare(cut: _Cut, spec: AttentionSpec, query: jax.Array, key: jax.Array, v
 def _pad(array: jax.Array, axis: int, before: int, after: int, value: int = 0) -> jax.Array:
     widths = [(before, after) if number == axis else (0, 0) for number in range(array.ndim)]
     return jnp.pad(array, widths, constant_values=value) if before or after else array
+
+
+def _zeros(after: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Zeros that depend on an array, or the compiler would make those of all layers at the start of the program."""
+    first = after[(0,) * after.ndim].astype(jnp.float32)
+    return jnp.broadcast_to(jnp.where(jnp.isnan(first), first, 0), shape)
 
 
 def _slice(array: jax.Array, start: jax.Array | int, size: int, axis: int = 1) -> jax.Array:
