@@ -299,7 +299,7 @@ def preferred(platform: str, length: int) -> bool:
 
     Accelerators compute few blocks at a time slowly.
     """
-    return length >= (512 if platform == "cpu" else 2048)
+    return length > 512 if platform == "cpu" else length >= 2048
 
 
 BACKEND = AttentionBackend("blockwise", attend, needs_shard_map=True, preferred=preferred)

@@ -23,8 +23,8 @@ LENGTHS, HEADS, WIDTHS = (47, 48, 128, 512, 576, 640, 1024), (1, 2, 12), (32, 64
     ("gpu", 512, 12, AttentionSpec(64), "float32", "plain"),
     ("gpu", 8192, 12, AttentionSpec(64, 0.1), "bfloat16", "blockwise"),
     ("tpu", 8192, 12, AttentionSpec(64, 0.1), "float32", "blockwise"),
-    ("cpu", 511, 12, AttentionSpec(64), "bfloat16", "plain"),
-    ("cpu", 512, 12, AttentionSpec(7, 0.3, clamp=True, window=9), "float32", "blockwise")])
+    ("cpu", 512, 12, AttentionSpec(64), "bfloat16", "plain"),
+    ("cpu", 513, 12, AttentionSpec(7, 0.3, clamp=True, window=9), "float32", "blockwise")])
 def test_the_fastest_supported_backend_is_selected(platform, length, heads, spec, dtype, chosen):
     assert select_backend(platform, length, heads, [spec], dtype) == chosen
 
