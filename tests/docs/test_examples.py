@@ -69,7 +69,7 @@ PYTHON_NOT_RUN = {
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(tmp_path_factory, one_device):
     """The folder, in which the README's examples have run."""
     folder = tmp_path_factory.mktemp("workspace")
     make_workspace(folder)

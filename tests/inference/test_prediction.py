@@ -24,18 +24,14 @@ from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.tasks import make_task
-from tests.tasks.small import MAKERS, make_start, write
+from tests.runs import visible_devices
+from tests.tasks.small import MAKERS, write
 
+pytestmark = pytest.mark.usefixtures("one_device")
 SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length": 16},
             "text_classification": {"length": 32},
             "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32},
             "extractive_summarization": {"length": 32}}
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """A small random encoder."""
-    return make_start(tmp_path_factory.mktemp("models") / "start")
 
 
 def save_random_model(folder, start, name, task):
@@ -72,13 +68,14 @@ def test_the_batch_size_changes_no_result(name, models, tmp_path, small_groups):
     assert not list(tmp_path.glob("*.partial*"))
 
 
-def test_the_number_of_devices_changes_no_result(models, tmp_path, small_groups, monkeypatch):
+def test_the_number_of_devices_changes_no_result(models, tmp_path, small_groups):
     data = write(tmp_path / "data.jsonl", MAKERS["token_classification"](50, seed=7))
-    some = jax.devices()
-    for count in (1, 3):
-        monkeypatch.setattr(jax, "local_devices", lambda: some[:count])
-        predict_files(models["token_classification"], data, tmp_path / f"{count}.jsonl", batch_size=2)
-    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes()
+    results = []
+    for count, size in ((1, 2), (3, 2), (8, 1), (8, 64)):
+        with visible_devices(count):
+            predict_files(models["token_classification"], data, tmp_path / f"{count} {size}", batch_size=size)
+        results.append((tmp_path / f"{count} {size}").read_bytes())
+    assert results == results[:1] * 4
 
 
 class Killed(BaseException):

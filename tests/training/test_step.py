@@ -1,4 +1,6 @@
 """The train step: the same losses on every mesh, accumulation, dtypes, shardings."""
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -18,23 +20,28 @@ def trainer():
 
 @pytest.fixture(scope="module")
 def single(trainer):
-    """Losses of 10 steps on one device."""
-    return losses(trainer.run(trainer.fresh(), range(10))[1])
+    """Losses of 4 steps on one device."""
+    return losses(trainer.run(trainer.fresh(), range(4))[1])
 
 
 @pytest.fixture(scope="module")
 def undropped():
-    """Metrics of 5 steps on one device without dropout."""
+    """Metrics of 4 steps on one device without dropout."""
     trainer = Trainer(small_config(dropout=0.0))
-    return trainer.run(trainer.fresh(), range(5))[1]
+    return trainer.run(trainer.fresh(), range(4))[1]
+
+
+@functools.cache
+def trainer_on(data: int, fsdp: int, tensor: int) -> Trainer:
+    config = small_config()
+    config.mesh.update(dict(data=data, fsdp=fsdp, tensor=tensor))
+    return Trainer(config, data * fsdp * tensor)
 
 
 @pytest.mark.parametrize("data,fsdp,tensor", [(8, 1, 1), (1, 4, 1), (1, 1, 2), (2, 2, 2)])
 def test_every_mesh_gives_the_same_losses(single, data, fsdp, tensor):
-    config = small_config()
-    config.mesh.update(dict(data=data, fsdp=fsdp, tensor=tensor))
-    trainer = Trainer(config, data * fsdp * tensor)
-    _, metrics = trainer.run(trainer.fresh(), range(10))
+    trainer = trainer_on(data, fsdp, tensor)
+    _, metrics = trainer.run(trainer.fresh(), range(4))
     np.testing.assert_allclose(losses(metrics), single, rtol=1e-5)
 
 
@@ -56,7 +63,7 @@ def test_accumulation_gives_the_loss_and_norms_of_the_whole_batch(undropped):
     config = small_config(dropout=0.0)
     config.train.accumulation = 4
     parts = Trainer(config, devices=2)
-    _, got = parts.run(parts.fresh(), range(5))
+    _, got = parts.run(parts.fresh(), range(4))
     for values, expected in zip(got, undropped, strict=True):
         for name in ("loss", "masked_loss", "boundary_loss", "gradient_norm", "parameter_norm"):
             assert values[name] == pytest.approx(expected[name], rel=1e-5), name
@@ -95,7 +102,7 @@ def test_bfloat16_changes_losses_little_and_keeps_float32_parameters(undropped):
     config = small_config(dropout=0.0)
     config.compute.dtype = "bfloat16"
     trainer = Trainer(config)
-    state, metrics = trainer.run(trainer.fresh(), range(5))
+    state, metrics = trainer.run(trainer.fresh(), range(4))
     np.testing.assert_allclose(losses(metrics), losses(undropped), rtol=5e-3)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
 
@@ -125,9 +132,7 @@ def test_tokens_are_counted_without_padding(trainer):
 
 
 def test_state_is_split_over_the_mesh_and_donated():
-    config = small_config()
-    config.mesh.update(dict(data=2, fsdp=2, tensor=2))
-    trainer = Trainer(config, 8)
+    trainer = trainer_on(2, 2, 2)
     state = trainer.fresh()
     for tree in (state.params, state.opt_state[1].mu):
         kernel = tree["encoder"]["layers"]["feed_forward_in"]["kernel"]
