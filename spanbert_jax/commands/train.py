@@ -175,7 +175,8 @@ def _format_task_result(config: "FinetuningConfig", result: "RunResult") -> str:
              f"{results['step']:,} is in {result.workdir / MODEL_FOLDER}."]
     for part in ("dev", "test"):
         if part in results:
-            figures = ", ".join(f"{name} {format_metric(name, value)}" for name, value in results[part].items())
+            figures = ", ".join(f"{name} {format_metric(name, value)}" for name, value in results[part].items()
+                                if name != "classes")
             lines.append(f"How good on {part}: {figures}.")
     lines += ["Next:",
               f"  spanbert-jax predict --model {result.workdir / MODEL_FOLDER} --input FILE --output predictions.jsonl",
