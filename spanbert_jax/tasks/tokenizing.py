@@ -1,6 +1,5 @@
 """Tokenizes many texts. A text that spells a special token is ordinary text."""
 import functools
-import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
 
@@ -16,14 +15,29 @@ _SOFT_HYPHEN = "\u00ad"
 _SEPARATORS = "\u200b\u2060\ufeff"
 _OPENING = ("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u202a\u202b\u202d\u202e\u2066\u2067"
             "\u2068\ufff9\U000110bd\U000110cd")
-_BATCH = 1024  # texts tokenized at once: an encoding takes a kilobyte, and about a hundred bytes per token
+# Texts, and about how many characters, are tokenized at once: an encoding takes a kilobyte, and about a hundred bytes
+# per token.
+_BATCH, _CHARACTERS = 1024, 1 << 24
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
     """Yields the tokens of texts one by one, without special tokens."""
-    plain, texts = _plain(tokenizer), iter(texts)
-    while batch := list(itertools.islice(texts, _BATCH)):
+    plain = _plain(tokenizer)
+    for batch in _batches(texts):
         yield from plain.encode_batch(batch, add_special_tokens=False)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Batches of `_BATCH` texts; one with long texts ends as soon as it has more than `_CHARACTERS`."""
+    batch, size = list[str](), 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == _BATCH or size > _CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @functools.lru_cache(maxsize=2)
