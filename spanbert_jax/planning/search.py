@@ -27,6 +27,8 @@ def search(config: PretrainingConfig, topology: Topology, log: Callable[[str], N
       UserError: nothing fits, or the batch does not divide over the chips.
     """
     found: list[tuple[Overrides, Plan]] = []
+    # A batch of one microbatch cannot grow, and full batches need as much memory without growth.
+    config = with_overrides(config, {"train.batch_warmup": "0 steps"})
     for sharding in _shardings(topology):
         if found and sharding["mesh.fsdp"] != 1:
             break

@@ -23,6 +23,7 @@ def compiler(monkeypatch):
     tried, state_gib = [], [1.0]
 
     def make_plan(config, topology):
+        config.train.validate("config.train")
         remat, accumulation = config.compute.remat, config.train.accumulation
         shards = config.mesh.fsdp if config.mesh.fsdp > 1 else 1.5 if config.mesh.zero1 else 1
         rows = config.train.batch_size // topology.chips // accumulation
@@ -38,7 +39,8 @@ def compiler(monkeypatch):
 
 
 def search(rows: int, tried) -> list:
-    config = load_config("configs/base.py", [f"--config.train.batch_size={rows}", "--config.data.path=x"])
+    config = load_config("configs/base.py", [f"--config.train.batch_size={rows}", "--config.data.path=x",
+                                              "--config.train.accumulation=2", "--config.train.batch_warmup=9 steps"])
     lines: list[str] = []
     found = searching.search(as_run_config(config), TOPOLOGY, lines.append)
     assert len(lines) == len(tried)
