@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -225,16 +226,20 @@ def test_a_common_end_aborts_no_process():
     assert ends(start_all(2, mistake)) == [(MISTAKE, ["spanbert-jax train: wrong field"])] * 2
 
 
-def test_a_killed_process_ends_the_others_with_a_message():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dead_or_hung_process_ends_the_others_with_a_message(number):
     processes = start_all(3, "while True: meet()")
     for process in processes:
         wait_for(process, "met")
-    processes[2].kill()
+    began = time.monotonic()
+    processes[2].send_signal(number)
     for status, lines in ends(processes[:2]):
         assert status in (PEER_LOST, -signal.SIGABRT)
         if status == PEER_LOST:
             assert len(lines) == 1 and "another process of the run was lost" in lines[0]
             assert "run the same command again to continue" in lines[0]
+    assert time.monotonic() - began < 15
+    processes[2].kill()
     processes[2].communicate()
 
 

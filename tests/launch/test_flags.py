@@ -11,7 +11,7 @@ from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import parse_topology
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# A chain of matrix products trained on eight chips that share the rows out; compiled for TPUs, on a machine without.
+# A chain of matrix products trained on four chips that share the rows out; compiled for TPUs, on a machine without.
 TPU_STEP = """
 import re
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
 mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 rows, everywhere = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
@@ -32,8 +32,8 @@ def step(layers, x):
         return jnp.mean(h.astype(jnp.float32) ** 2)
     return [layer - gradient for layer, gradient in zip(layers, jax.grad(loss)(layers))]
 
-layers = [jax.ShapeDtypeStruct((2048, 2048), jnp.float32)] * 4
-x = jax.ShapeDtypeStruct((8 * 2048, 2048), jnp.bfloat16)
+layers = [jax.ShapeDtypeStruct((2048, 2048), jnp.float32)] * 2
+x = jax.ShapeDtypeStruct((4 * 512, 2048), jnp.bfloat16)
 program = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere).lower(layers, x).compile().as_text()
 print("fused", len(re.findall(r"calls=%async_collective_fusion", program)))
 """
@@ -51,7 +51,7 @@ def test_the_tpu_compiler_overlaps_the_sums_of_gradients_by_these_flags():
     results = [run(TPU_STEP, flags, **variables) for flags in ("/dev/null", "launch/tpu_flags.sh")]
     assert [result.returncode for result in results] == [0, 0], results[1].stderr[-2000:]
     without, with_flags = (int(result.stdout.split()[-1]) for result in results)
-    assert without == 0 and with_flags >= 3, "of four, the last one has nothing left to run beside"
+    assert without == 0 and with_flags >= 1, "of two, the last one has nothing left to run beside"
 
 
 def test_xla_accepts_the_gpu_flags():

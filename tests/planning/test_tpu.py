@@ -20,9 +20,8 @@ from spanbert_jax.training.state import init_params
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler (libtpu) is not "
                                 "installed: pip install 'jax[tpu]'")
 # Bytes, measured with jax 0.10.2 and libtpu 0.0.42.1 on these programs.
-EXPECTED_TEMPORARIES = {"base": 2.75e9, "large": 4.25e9}
-# Least share of the chip's peak. Base is compiled quickly, and its matrix products are slow.
-LEAST_UTILIZATION = {"base": 0.06, "large": 0.2}
+EXPECTED_TEMPORARIES = {"base": 2.75e9, "large": 5.02e9}
+LEAST_UTILIZATION = 0.06  # of the chip's peak, by the slow matrix products of programs that are compiled quickly
 TOPOLOGY, ROWS = parse_topology("v5e:2x2"), 8
 
 
@@ -33,16 +32,15 @@ def plan_run(name: str, *overrides: str) -> Plan:
 
 @pytest.fixture(scope="module")
 def plans() -> dict[str, Plan]:
-    """Large as users compile it, sharded over 2 chips and with ZeRO-1; base with the whole state on every chip.
+    """Large sharded over 2 chips and with ZeRO-1; base with the whole state on every chip.
 
-    For base the compiler makes the least effort, which takes a third of the time: it skips the search for fast matrix
-    products.
+    The compiler makes the least effort, which takes a third of the time: it skips the search for fast matrix products.
     """
     batch = f"--config.train.batch_size={ROWS * TOPOLOGY.chips}"
-    large = plan_run("large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")
-        return {"base": plan_run("base", batch), "large": large}
+        return {"base": plan_run("base", batch),
+                "large": plan_run("large", batch, "--config.mesh.fsdp=2", "--config.mesh.zero1=True")}
 
 
 def parameter_bytes(size: str) -> int:
@@ -88,9 +86,9 @@ def test_gradients_are_reduced_once(plans):
 
 
 def test_the_estimate_is_below_the_peak_of_the_chip(plans):
-    for name, plan in plans.items():
+    for plan in plans.values():
         time = plan.time
-        assert LEAST_UTILIZATION[name] < time.utilization(raw=True) < time.utilization(raw=False) < 1
+        assert LEAST_UTILIZATION < time.utilization(raw=True) < time.utilization(raw=False) < 1
         assert time.utilization(raw=False, communication=True) < time.utilization(raw=False)
         # Matrix products take at least the time at the peak; those of attention are in the kernels.
         attention = 3 * 4.0 * ROWS * 512 * 512 * plan.step.heads * 64 * sum(plan.step.kernels.values()) / 2

@@ -211,7 +211,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files
 
 def test_bad_updates_are_skipped_up_to_a_limit_and_a_resumed_run_skips_the_same(files, tmp_path):
     # So few deviations that many ordinary updates count as bad.
-    settings = ["--config.train.duration=60 steps", "--config.skip.stop_after=3", "--config.skip.deviations=0.1"]
+    settings = ["--config.train.duration=60 steps", "--config.skip.stop_after=3", "--config.skip.deviations=0.1",
+                "--config.evaluation.every=0", "--config.checkpoint.every=0"]
     output = run_here(files, tmp_path / "unbroken", *settings, status=1)
     assert "3 bad updates in a row" in output.strip().splitlines()[-1]
     whole = losses(tmp_path / "unbroken")
