@@ -1,4 +1,4 @@
-"""Plans of base and large on whole TPU slices, the table of the page on planning.
+"""Plans of base and large, as BERT and as ModernBERT, on whole TPU slices: the tables of the page on planning.
 
   source launch/tpu_flags.sh && python -m tests.benchmarks.sweep_plans [PART ...]
 
@@ -16,11 +16,19 @@ from spanbert_jax.planning.report import compare, describe
 # (config, topology, rows per chip, further overrides)
 ZERO1 = ("--config.mesh.zero1=True",)
 BFLOAT16 = (*ZERO1, "--config.compute.gradient_dtype=bfloat16")
+MODERN = (*ZERO1, "--config.model.architecture=modernbert", "--config.data.vocab_size=50368",
+          "--config.masking.rate=0.3")
+SHORT, LONG = "--config.data.length=1024", "--config.data.length=8192"
+LARGE = "--config.model.size=large"
 PARTS = {
     "large": [("large", "v6e:16x16", 32, ZERO1), ("large", "v5p:8x8x16", 32, ZERO1), ("large", "v5e:16x16", 16, ZERO1)],
     "base": [("base", "v5e:16x16", 32, ()), ("base", "v5e:16x16", 32, ZERO1), ("base", "v6e:16x16", 32, ZERO1),
              ("base", "v5p:8x8x16", 32, ZERO1), ("base", "v5e:16x16", 16, ZERO1), ("base", "v5e:16x16", 64, ZERO1),
              ("base", "v5e:16x16", 32, BFLOAT16)],
+    "wide heads": [("base", "v6e:16x16", 32, (*ZERO1, "--config.model.num_heads=6")),
+                   ("large", "v6e:16x16", 32, (*ZERO1, "--config.model.num_heads=8"))],
+    "modern": [("base", "v5e:16x16", 16, (*MODERN, SHORT)), ("base", "v5e:16x16", 1, (*MODERN, LONG)),
+               ("base", "v5p:8x8x16", 16, (*MODERN, LARGE, SHORT)), ("base", "v5p:8x8x16", 2, (*MODERN, LARGE, LONG))],
     "scaling": [("base", topology, 32, ()) for topology in ("v5e:2x4", "v5e:8x8", "v5e:16x16", "4*v5e:16x16")],
 }
 

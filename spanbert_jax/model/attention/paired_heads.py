@@ -55,6 +55,28 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     return _run(_forward, inputs, spec, [])
 
 
+def attend_in_pieces(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
+    """The context [B, S, D] of layers with a window in rows of any multiple of 128 positions, without dropout.
+
+    A row is cut into pieces of up to `LONGEST` positions that overlap by the window, so every token has its whole
+    window in the piece that its context is taken from. `inputs` has three projections.
+    """
+    length, reach = inputs.segments.shape[1], spec.window // 2
+    size = min(length, LONGEST)
+    starts = [min(first, length - size) for first in range(0, max(length - 2 * reach, 1), LONGEST - 2 * reach)]
+    begins = [0, *(start + reach for start in starts[1:]), length]
+
+    def cut(array: jax.Array) -> jax.Array:
+        return jnp.concatenate([array[:, start:start + size] for start in starts])
+
+    rotary = None if inputs.rotary is None else (cut(inputs.rotary[0]), cut(inputs.rotary[1]))
+    context = attend(AttentionInputs((join([cut(part) for part in inputs.projections]),), cut(inputs.segments), None,
+                                     rotary), spec)
+    parts = [part[:, begin - start:end - start] for part, start, begin, end in zip(
+        jnp.split(context, len(starts)), starts, begins, begins[1:])]
+    return jnp.concatenate(parts, axis=1)
+
+
 def _attend_forward(inputs: AttentionInputs,
                     spec: AttentionSpec) -> tuple[jax.Array, tuple[AttentionInputs, jax.Array]]:
     # Named inside the rule, so that recomputation keeps this residual and does not run the kernel again.

@@ -32,7 +32,8 @@ class SelfAttention(nn.Module):
           rotary: see `AttentionInputs.rotary`.
         """
         config, compute = self.config, self.compute
-        backend = get_backend(compute.attention, x.shape[1])
+        # Parameters are the same for all backends, and rows may be shorter here than a kernel supports.
+        backend = get_backend("plain" if self.is_initializing() else compute.attention, x.shape[1])
         make = functools.partial(Dense, config, compute, config.width, use_bias=self.use_bias)
         parameters = [make(("embed", "heads"), name=name).parameters(x.shape[-1]) for name in ("query", "key", "value")]
         # One product with joined kernels fills a matrix unit better than three narrow ones.

@@ -51,6 +51,14 @@ def plain(case):
     return {seed is None: computed(case, "plain", seed) for seed in (SEED, None)}
 
 
+@pytest.mark.parametrize("attention", ["paired_heads", "splash", "cudnn", "blockwise"])
+def test_parameters_do_not_depend_on_the_backend(case, attention):
+    module = SelfAttention(CONFIG, COMPUTE.replace(attention=attention))
+    # A row that no kernel supports.
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 7, 256)), jnp.ones((1, 7), jnp.uint8), None)
+    assert jax.tree.map(jnp.shape, nn.unbox(shapes)) == jax.tree.map(jnp.shape, case[-1])
+
+
 @pytest.mark.parametrize("attention,mesh,seed", [
     ("plain", (2, 2, 2), SEED), ("paired_heads", None, SEED), ("paired_heads", (8, 1, 1), SEED),
     ("paired_heads", (2, 2, 2), SEED), ("paired_heads", (2, 2, 2), None), ("blockwise", (2, 2, 2), SEED)])

@@ -2,26 +2,38 @@
 import functools
 
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
-from spanbert_jax.model.attention import AttentionSpec, splash
+from spanbert_jax.model.attention import AttentionSpec, paired_heads, splash
 from tests.model.attention.cases import assert_as_defined, make_inputs, tpu_kernels
 
 
 # Rows of one block and of five blocks; 640 is not a multiple of the longest block.
-@pytest.mark.parametrize("length,dtype,window", [
-    (128, "float32", 0), (128, "bfloat16", 0), (640, "float32", 0), (640, "float32", 128), (128, "bfloat16", 33)])
-def test_splash_matches_the_definition(length, dtype, window, monkeypatch):
+@pytest.mark.parametrize("length,dtype,window,width", [
+    (128, "float32", 0, 64), (128, "bfloat16", 0, 64), (640, "float32", 0, 64), (640, "float32", 128, 80),
+    (128, "bfloat16", 33, 80)])
+def test_splash_matches_the_definition(length, dtype, window, width, monkeypatch):
     # TPU interpret mode does not support vmap over rows; interpret=True does.
     make = functools.partial(splash.kernels.make_splash_mha_single_device, interpret=True)
     monkeypatch.setattr(splash.kernels, "make_splash_mha_single_device", make)
-    spec = AttentionSpec(64, window=window)
+    spec = AttentionSpec(width, window=window)
     assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, dtype, rotary=window > 0), spec)
 
 
-@pytest.mark.parametrize("window", [0, 128])
-def test_splash_lowers_for_tpus(window):
+# The last piece of 640 begins earlier than the others' distance; a row of 256 is one piece.
+@pytest.mark.parametrize("length,window", [(640, 128), (512, 33), (256, 64)])
+def test_layers_with_a_window_are_computed_in_pieces(length, window, monkeypatch):
+    monkeypatch.setattr(paired_heads, "LONGEST", 256)
     spec = AttentionSpec(64, window=window)
-    assert tpu_kernels(splash.BACKEND, make_inputs(spec, 256, 2, "bfloat16"), spec) == 2
+    with pltpu.force_tpu_interpret_mode():
+        assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, "float32", rotary=True), spec)
+
+
+# Without fusion the backward pass has two kernels.
+@pytest.mark.parametrize("window,width,kernels", [(0, 64, 2), (128, 64, 2), (128, 80, 3)])
+def test_splash_lowers_for_tpus(window, width, kernels):
+    spec = AttentionSpec(width, window=window)
+    assert tpu_kernels(splash.BACKEND, make_inputs(spec, 256, 2, "bfloat16"), spec) == kernels
 
 
 def test_limits_of_splash():
