@@ -20,6 +20,7 @@ from spanbert_jax.model.heads import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files import glue, reading
+from spanbert_jax.tasks.files.labels import LabelReader, class_number
 from spanbert_jax.tasks.metrics import classification as metrics
 from spanbert_jax.tasks.protocol import Classes, FittedState, Prediction, Task, TaskSettings, softmax
 from spanbert_jax.tasks.tokenizing import encode_texts
@@ -119,7 +120,7 @@ class TextClassification(Task[Text]):
                 reading.table(path, issues, settings.columns, check))
         ids = reading.IdReader(source.id, bool(task), with_labels)
         unlabelled = "" if settings.unlabelled in self.labels else settings.unlabelled
-        labels = reading.LabelReader(source.label, source.regression, settings.multi_label,
+        labels = LabelReader(source.label, source.regression, settings.multi_label,
                                      task.labels if task else None, unlabelled)
         for location, record in rows:
             id = ids(record, location)
@@ -156,7 +157,7 @@ class TextClassification(Task[Text]):
             needed = "one class is" if multi_label else "two classes are"
             raise UserError(f"at least {needed} needed, but {found} ({', '.join(labels) or 'none'}); is "
                             f"config.task.label={self.settings.label!r} the right column?")
-        if (multi_label and set(map(reading.class_number, labels)) == {0, 1}
+        if (multi_label and set(map(class_number, labels)) == {0, 1}
                 and all(len(example.label) == 2 for example in examples)):
             raise UserError(f"all {len(examples):,} training examples have both classes, {' and '.join(labels)}; "
                             "if labels are a 0 or 1 for each class, list the names or numbers of the right classes")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import transformers
 
+from spanbert_jax.interop import layout
+from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.architectures.bert import BERT
 from spanbert_jax.model import EncoderModel, head_names
 
@@ -83,3 +85,41 @@ def assert_same(params, others) -> None:
     assert leaves.keys() == expected.keys()
     for path, leaf in leaves.items():
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(expected[path]), err_msg=str(path), strict=True)
+
+
+def assert_gradients_agree(model: EncoderModel, params, network: transformers.PreTrainedModel,
+                           inputs: dict[str, np.ndarray]) -> None:
+    """Asserts that outputs, and gradients of the sum of their squares, agree wherever there is no padding."""
+    mask, conversion = inputs["attention_mask"], conversion_of(model.config)
+
+    def real(value):
+        if value.shape[:2] != mask.shape:
+            return value
+        weights = mask.reshape(*mask.shape, *[1] * (value.ndim - 2))
+        return value * (torch.from_numpy(weights) if isinstance(value, torch.Tensor) else weights)
+
+    expected = {name: value for name, value in network(**{
+        name: torch.from_numpy(value) for name, value in inputs.items()}).items() if value is not None}
+
+    def loss(params):
+        outputs = model.apply({"params": params}, **inputs)
+        values = {name: real(getattr(outputs, name)) for name in expected}
+        return sum((value ** 2).sum() for value in values.values()), values
+
+    (_, values), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], real(value.detach().numpy()), atol=2e-5, rtol=2e-5, err_msg=name)
+    sum(real(value).square().sum() for value in expected.values()).backward()
+    tensors = dict(conversion.export(layout.tensors(model, gradients)))
+    for name, parameter in network.named_parameters():
+        gradient, found = parameter.grad.numpy(), tensors[name if model.head.name else conversion.names.prefix + name]
+        scale = max(1, np.abs(gradient).max())
+        np.testing.assert_allclose(found / scale, gradient / scale, atol=1e-4, err_msg=name)
+
+
+def random_params(model: EncoderModel):
+    """Parameters that are all different, but for rows of padding, which are zero."""
+    random = np.random.default_rng(1)
+    return layout.build(model, lambda leaf: np.where(
+        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
+        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))

@@ -10,11 +10,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 
 import spanbert_jax
-from spanbert_jax.interop import layout
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE, find_tokenizer, open_pretrained
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
-from tests.interop.networks import HEADS, LABELS, assert_agree, assert_same, make, save
+from tests.interop.networks import HEADS, LABELS, assert_agree, assert_same, make, random_params, save
 from tests.paths import DATA, needs_data
 
 
@@ -48,10 +47,7 @@ def test_export_of_a_model_of_this_package(head, tmp_path):
                         layer_norm_epsilon=1e-6)
     special = {"pretraining": PretrainingHeads(next_sentence=True), None: EncoderOnly(pooler=True)}
     model = EncoderModel(config, special.get(head) or make_head(head, LABELS), ComputeConfig(dtype="float32"))
-    random = np.random.default_rng(1)
-    params = layout.build(model, lambda leaf: np.where(
-        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
-        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
+    params = random_params(model)
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     network = getattr(transformers, json.loads((tmp_path / "ours/config.json").read_text())["architectures"][0])
     assert_agree(model, params, network.from_pretrained(tmp_path / "ours").eval())

@@ -2,7 +2,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -11,14 +10,13 @@ from tokenizers import Tokenizer, models
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures.modernbert import MODERNBERT, layer_types
 from spanbert_jax.interop.continuation import initial_params
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import ComputeConfig, EncoderModel, PretrainingHeads, make_head
 from spanbert_jax.model.architectures.modernbert import ModernBertConfig
-from tests.interop.networks import LABELS, assert_same
+from tests.interop.networks import LABELS, assert_gradients_agree, assert_same, random_params
 
 HEADS = tuple(MODERNBERT.classes)
 # Odd networks: (head, length of rows, fields of transformers' config).
@@ -62,42 +60,13 @@ def batch(length):
     return {"input_ids": random.integers(1, 61, (3, length)), "attention_mask": mask.astype(np.int64)}
 
 
-def outputs_of(made, inputs):
-    """Logits, or hidden states of a network without head, of transformers."""
-    outputs = made(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-    return {name: value for name, value in outputs.items() if value is not None}
-
-
-def real(value, mask):
-    """Outputs without those at padding."""
-    return value * mask.reshape(*mask.shape, *[1] * (value.ndim - 2)) if value.shape[:2] == mask.shape else value
-
-
 @pytest.mark.parametrize("name", ODD)
 def test_odd_networks_of_transformers(name, tmp_path):
     head, length, fields = ODD[name]
     made, inputs = network(head, **fields), batch(length)
     made.save_pretrained(tmp_path / "theirs")
     model, params = spanbert_jax.from_pretrained(tmp_path / "theirs", head)
-    mask = inputs["attention_mask"]
-
-    def ours(params):
-        found = model.apply({"params": params}, **inputs)
-        values = {key: value for key, value in found._asdict().items() if value is not None}
-        return sum((real(values[key], mask) ** 2).sum() for key in expected), values
-
-    expected = outputs_of(made, inputs)
-    (_, values), gradients = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
-    for key, value in expected.items():
-        np.testing.assert_allclose(real(values[key], mask), real(value.detach().numpy(), mask), atol=2e-5, rtol=2e-5)
-
-    sum((real(value, torch.from_numpy(mask)) ** 2).sum() for value in expected.values()).backward()
-    tensors = dict(MODERNBERT.export(layout.tensors(model, gradients)))
-    for tensor, parameter in made.named_parameters():
-        gradient, found = parameter.grad.numpy(), tensors[tensor if head else f"model.{tensor}"]
-        scale = max(1, np.abs(gradient).max())
-        np.testing.assert_allclose(found / scale, gradient / scale, atol=1e-4, err_msg=tensor)
-
+    assert_gradients_agree(model, params, made, inputs)
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     again, loading = type(made).from_pretrained(tmp_path / "ours", output_loading_info=True, reference_compile=False)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
@@ -111,10 +80,7 @@ def random_model(head, **fields):
                               window=6, head_bias=True, global_every=2, **fields)
     made = PretrainingHeads() if head == "pretraining" else make_head(head, LABELS)
     model = EncoderModel(config, made, ComputeConfig(dtype="float32"))
-    random = np.random.default_rng(1)
-    params = layout.build(model, lambda leaf: np.where(
-        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
-        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
+    params = random_params(model)
     params["encoder"]["layers"]["attention_norm"]["scale"][0] = 1  # it has no effect and is not exported
     return model, params
 

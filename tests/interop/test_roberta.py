@@ -1,7 +1,6 @@
 """RoBERTa and XLM-R of transformers: equal outputs and gradients in both directions."""
 import json
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -9,12 +8,11 @@ import transformers
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures.roberta import ROBERTA, XLM_ROBERTA
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.model import ComputeConfig, EncoderModel, make_head
 from spanbert_jax.model.architectures.roberta import RobertaConfig
-from tests.interop.networks import LABELS, assert_same
+from tests.interop.networks import LABELS, assert_gradients_agree, assert_same, random_params
 
 PADDING = 1
 # Both differ only by name, so each head is tried with one of them.
@@ -45,23 +43,7 @@ def test_networks_of_transformers(head, conversion, tmp_path):
     mask = np.arange(40) < np.array([[40], [23], [7]])
     # Positions are counted without the padding token, so only padding has it.
     ids = np.where(mask, np.random.default_rng(0).integers(2, 61, mask.shape), PADDING)
-
-    def ours(params):
-        outputs = model.apply({"params": params}, ids, mask.astype(np.int32))
-        values = {name: getattr(outputs, name) for name in expected}
-        return sum((real(value, mask) ** 2).sum() for value in values.values()), values
-
-    expected = dict(made(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))))
-    (_, values), gradients = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
-    for name, value in expected.items():
-        np.testing.assert_allclose(real(values[name], mask), real(value.detach().numpy(), mask), atol=2e-5, rtol=2e-5)
-
-    sum((real(value, torch.from_numpy(mask)) ** 2).sum() for value in expected.values()).backward()
-    tensors = dict(conversion.export(layout.tensors(model, gradients)))
-    for name, parameter in made.named_parameters():
-        gradient, found = parameter.grad.numpy(), tensors[name if head else f"roberta.{name}"]
-        scale = max(1, np.abs(gradient).max())
-        np.testing.assert_allclose(found / scale, gradient / scale, atol=1e-4, err_msg=name)
+    assert_gradients_agree(model, params, made, {"input_ids": ids, "attention_mask": mask.astype(np.int64)})
 
     spanbert_jax.save_pretrained(model, params, tmp_path / "ours")
     again, loading = type(made).from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -71,18 +53,10 @@ def test_networks_of_transformers(head, conversion, tmp_path):
         assert torch.equal(value[first:], again.state_dict()[name][first:]), name
 
 
-def real(value, mask):
-    """Outputs without those at padding."""
-    return value * mask.reshape(*mask.shape, *[1] * (value.ndim - 2)) if value.shape[:2] == mask.shape else value
-
-
 def test_export_of_a_model_of_this_package(tmp_path):
     config = RobertaConfig(vocab_size=77, num_layers=2, width=24, num_heads=3, feed_forward=50, max_positions=30)
     model = EncoderModel(config, make_head("sequence_classification", LABELS), ComputeConfig(dtype="float32"))
-    random = np.random.default_rng(1)
-    params = layout.build(model, lambda leaf: np.where(
-        (np.arange(leaf.shape[0]) < (leaf.rows or leaf.shape[0])).reshape(-1, *[1] * (len(leaf.shape) - 1)),
-        random.standard_normal(leaf.shape) * 0.3, 0).astype(np.float32))
+    params = random_params(model)
     assert export(model, params, tmp_path / "ours", "huggingface").difference < 2e-5
     again, same = spanbert_jax.from_pretrained(tmp_path / "ours", "sequence_classification")
     assert again == model

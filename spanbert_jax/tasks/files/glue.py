@@ -9,6 +9,7 @@ from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.sources.tables import RowCheck
 from spanbert_jax.tasks.files import reading
+from spanbert_jax.tasks.files.labels import class_number
 from spanbert_jax.tasks.protocol import Example, Prediction
 
 _BINARY = ("0", "1")
@@ -100,7 +101,7 @@ def _official(record: Mapping[str, Any], task: GlueTask) -> dict[str, Any]:
     record = {renamed.get(name, name): value for name, value in record.items()}
     if task.numbered and isinstance(label := record.get(task.label), (int, float, str)):
         names: dict[int | None, str] = dict(enumerate(task.numbered))
-        record[task.label] = names.get(reading.class_number(label), str(label))
+        record[task.label] = names.get(class_number(label), str(label))
     return record
 
 
