@@ -420,6 +420,17 @@ def test_a_context_of_a_million_characters(tokenizer):
     assert (prediction["answer"], prediction["start"]) == ("dogs", context.index("dogs"))
 
 
+def test_a_document_is_one_window_where_it_fits_and_several_of_bounded_length_where_it_does_not(tokenizer):
+    long = task(8192, stride=4096)
+    room = 8192 - 2 - 3  # beside two tokens of the question and three special ones
+    for words, windows in ((room, 1), (room + 1, 2), (100_000, 24)):  # 24: (100,000 - 8,187) / 4,096 is 22.4
+        features, issues = make(long, [question(("dog", 4 * (words - 1)), context="cat " * (words - 1) + "dog")],
+                                tokenizer)
+        assert len(features) == windows and not issues.counts
+        assert features.lengths.max() <= 8192 and long.prediction_rows(features, 0)[0].length == 8192
+        assert (features.columns["start"][-1], features.columns["weight"][-1]) == (features.lengths[-1] - 2, 1)
+
+
 def test_the_threshold_if_never_answering_is_best(tokenizer):
     """The official threshold is then 0, with which questions below it would be answered."""
     the_task = task(length=60, stride=8, question_length=8, null_answers=True)
