@@ -18,7 +18,7 @@ def make(head=ENCODER, compute=COMPUTE, **fields):
     config = ModernBertConfig(**dict(vocab_size=50, num_layers=4, width=16, num_heads=2, feed_forward=12,
                                      max_positions=16, window=4) | fields)
     model = EncoderModel(config, head, compute)
-    params = nn.unbox(model.init(jax.random.key(0), **model.dummy_inputs))["params"]
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), **model.dummy_inputs))["params"]
     return model, jax.tree.map(lambda leaf: 10 * leaf if leaf.ndim > 1 else leaf, params)  # far from linear
 
 
@@ -28,23 +28,23 @@ def test_texts_of_a_packed_row_are_computed_as_alone(pooling):
     ids = np.random.default_rng(0).integers(1, 50, 20)
     lengths, first = (9, 4, 5), [0, 9, 13]
     segments = np.repeat([1, 2, 3, 0], [*lengths, 2])
-    packed = model.apply({"params": params}, ids[None], segments[None], first=np.array([first]))
+    apply = jax.jit(model.apply)
+    packed = apply({"params": params}, ids[None], segments[None], first=np.array([first]))
     for number, (start, length) in enumerate(zip(first, lengths)):
-        alone = model.apply({"params": params}, np.pad(ids[None, start:start + length], ((0, 0), (0, 3))),
-                            (np.arange(length + 3) < length)[None].astype(int))
+        alone = apply({"params": params}, np.pad(ids[start:start + length], (0, 12 - length))[None],
+                      (np.arange(12) < length)[None].astype(int))
         np.testing.assert_allclose(packed.logits[0, number], alone.logits[0], atol=5e-5)
         np.testing.assert_allclose(packed.last_hidden_state[0, start:start + length],
                                    alone.last_hidden_state[0, :length], atol=5e-5)
 
 
-@pytest.mark.parametrize("layers, every", [(8, 3), (6, 2)])
-def test_layers_in_a_loop_and_recomputed_compute_the_same(layers, every):
-    """Also with dropout: 8 layers are the first, two groups of three, and one more."""
+def test_layers_in_a_loop_and_recomputed_compute_the_same():
+    """Also with dropout: the layers are the first, two groups of two, and one more."""
     ids, key = np.random.default_rng(0).integers(1, 50, (2, 9)), jax.random.key(1)
     rates = dict(dropout=0.2, attention_dropout=0.2, feed_forward_dropout=0.2)
     found = []
     for compute in (COMPUTE, COMPUTE.replace(layers="scanned", remat="dots")):
-        model, params = make(compute=compute, num_layers=layers, global_every=every, **rates)
+        model, params = make(compute=compute, num_layers=6, global_every=2, **rates)
 
         def loss(params):
             return jnp.sum(model.apply({"params": params}, ids, deterministic=False,

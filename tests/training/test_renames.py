@@ -84,12 +84,13 @@ def test_a_wrong_value_of_an_old_name_is_told_by_the_new_one(tmp_path):
 
 
 def test_stored_configs_are_read_without_a_warning(tmp_path, caplog):
-    stored = {"seed": 3, "model": {"size": "tiny", "dtype": "float32"}, "optimizer": {"schedule": "cosine"}}
+    stored = {"seed": 3, "model": {"size": "tiny", "dtype": "float32"}, "optimizer": {"schedule": "cosine"},
+              "train": {}, "data": {}}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with caplog.at_level(logging.WARNING, "spanbert_jax"):
         values = load_values(tmp_path)
     assert values == {"seed": 3, "model": {"size": "tiny"}, "optimizer": {}, "compute": {"dtype": "float32"},
-                      "schedule": {"name": "cosine"}}
+                      "schedule": {"name": "cosine"}, "train": {}, "data": {}}
     assert not caplog.messages
 
 
