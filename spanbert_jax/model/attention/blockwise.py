@@ -19,8 +19,8 @@ from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, Atte
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
 from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, kept_scale, rate_threshold
 
-BLOCK = 256  # positions; half as many where the scores of all heads are too many for the cache of a CPU
-SCORES = 2 ** 19
+# Positions of a block. Products of smaller blocks are not spread over the cores of a CPU.
+QUERIES, KEYS = 512, 256
 BAND_BLOCK, BAND_KEYS = 128, 640  # with a window: queries of a block, and the most keys that are taken at once
 
 
@@ -45,11 +45,12 @@ class _Cut(NamedTuple):
 
     def pad_keys(self, array: jax.Array, axis: int) -> jax.Array:
         """Adds the margins to an array over positions, and zeros after the row."""
-        return _pad(array, axis, self.margin, self.width - self.length + self.margin)
+        width = self.width if self.banded else -(-self.length // self.keys) * self.keys
+        return _pad(array, axis, self.margin, width - self.length + self.margin)
 
     def key_start(self, query_block: jax.Array, key_block: jax.Array) -> jax.Array:
         """Where a block of keys starts in an array with margins."""
-        return (query_block if self.banded else key_block) * self.block
+        return query_block * self.block if self.banded else key_block * self.keys
 
     def key_ranges(self, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
         """First and one after last block of keys of each block of queries [S / T], from segments [S].
@@ -69,7 +70,7 @@ class _Cut(NamedTuple):
             return jnp.zeros_like(first), (last >= 0).astype(jnp.int32)
         start = self.block * jnp.arange(self.blocks, dtype=jnp.int32)
         first, last = jnp.maximum(first, start - self.reach), jnp.minimum(last, start + self.block - 1 + self.reach)
-        return first // self.block, last // self.block + 1
+        return first // self.keys, last // self.keys + 1
 
 
 def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
@@ -115,7 +116,7 @@ def _row_forward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: j
                  seeds: jax.Array | None) -> tuple[jax.Array, ...]:
     """The context [S, D], and maximum and sum of the softmax [N, S], of a row with heads [N, S, H]."""
     heads, length, head_width = query.shape
-    cut = _cut_row(length, heads, spec.window)
+    cut = _cut_row(length, spec.window)
     query, key, value, pairs = _prepare(cut, spec, query, key, value, segments, seeds)
 
     def attend_block(number: jax.Array, results: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -149,7 +150,7 @@ def _row_backward(spec: AttentionSpec, query: jax.Array, key: jax.Array, value: 
                   gradient: jax.Array) -> tuple[jax.Array, ...]:
     """Gradients of query, key and value [N, S, H] of a row, from the results of `_row_forward` and their gradient."""
     (heads, length, head_width), dtype = query.shape, query.dtype
-    cut = _cut_row(length, heads, spec.window)
+    cut = _cut_row(length, spec.window)
     query, key, value, pairs = _prepare(cut, spec, query, key, value, segments, seeds)
     padding = cut.width - cut.length
     above, context = (flat.reshape(cut.length, heads, head_width).swapaxes(0, 1).astype(jnp.float32)
@@ -250,14 +251,14 @@ class _Pairs(NamedTuple):
         return is_kept(words, column // quarter, rate_threshold(self.spec.dropout))
 
 
-def _cut_row(length: int, heads: int, window: int) -> _Cut:
+def _cut_row(length: int, window: int) -> _Cut:
     """The blocks of a row of S = `length` positions."""
     reach = min(window // 2, length) if window else length
     if BAND_BLOCK + 2 * reach <= min(BAND_KEYS, length):
         return _Cut(length, BAND_BLOCK, BAND_BLOCK + 2 * reach, reach, reach, banded=True)
-    longest = BLOCK if heads * BLOCK ** 2 <= SCORES else BLOCK // 2
-    block = min(math.ceil(length / math.ceil(length / longest) / 8) * 8, length)  # blocks of about the same size
-    return _Cut(length, block, block, 0, reach, banded=False)
+    # Blocks of about the same size.
+    block, keys = (min(math.ceil(length / math.ceil(length / longest) / 8) * 8, length) for longest in (QUERIES, KEYS))
+    return _Cut(length, block, keys, 0, reach, banded=False)
 
 
 def _prepare(cut: _Cut, spec: AttentionSpec, query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array,

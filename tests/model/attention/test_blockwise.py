@@ -12,8 +12,8 @@ from tests.model.attention.cases import assert_as_defined, attend, make_inputs
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks so small that short rows have several."""
-    monkeypatch.setattr(blockwise, "BLOCK", 16)
-    monkeypatch.setattr(blockwise, "SCORES", 16 * 16 * 3)
+    monkeypatch.setattr(blockwise, "QUERIES", 32)
+    monkeypatch.setattr(blockwise, "KEYS", 16)
     monkeypatch.setattr(blockwise, "BAND_BLOCK", 8)
     monkeypatch.setattr(blockwise, "BAND_KEYS", 24)
 
@@ -41,24 +41,23 @@ def test_segments_may_be_interrupted():
         assert_as_defined(blockwise.BACKEND, inputs._replace(segments=jnp.asarray([segments] * 3, jnp.int32)), spec)
 
 
-def test_rows_are_cut_into_even_blocks(monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK", 64)
-    monkeypatch.setattr(blockwise, "SCORES", 64 * 64 * 2)
-    cuts = [blockwise._cut_row(length, 2, 0) for length in (50, 64, 70, 136, 192)]
-    assert [(cut.block, cut.blocks) for cut in cuts] == [(50, 1), (64, 1), (40, 2), (48, 3), (64, 3)]
+def test_rows_are_cut_into_even_blocks():
+    cuts = [blockwise._cut_row(length, 0) for length in (10, 32, 35, 68, 96)]
+    assert [(cut.block, cut.blocks, cut.keys) for cut in cuts] == [
+        (10, 1, 10), (32, 1, 16), (24, 2, 16), (24, 3, 16), (32, 3, 16)]
 
 
 def test_only_blocks_with_a_common_segment_are_computed():
-    # Blocks of 16: segments in positions 0-9, 10-29 and 30-69, then padding in 70-95.
-    segments = jnp.repeat(jnp.asarray([1, 2, 3, 0]), jnp.asarray([10, 20, 40, 26]), total_repeat_length=96)
-    first, end = blockwise._cut_row(96, 2, 0).key_ranges(segments)
-    np.testing.assert_array_equal(first, [0, 0, 1, 1, 1, 6])
-    np.testing.assert_array_equal(end[:5], [2, 5, 5, 5, 5])
-    assert end[5] <= first[5]
+    # 32 queries and 16 keys: segments in positions 0-9, 10-29 and 30-69, then padding in 70-127.
+    segments = jnp.repeat(jnp.asarray([1, 2, 3, 0]), jnp.asarray([10, 20, 40, 58]), total_repeat_length=128)
+    first, end = blockwise._cut_row(128, 0).key_ranges(segments)
+    np.testing.assert_array_equal(first[:3], [0, 1, 1])
+    np.testing.assert_array_equal(end[:3], [5, 5, 5])
+    assert end[3] <= first[3]
     # At most 12 positions away in a row of one segment; the window is too large for one block of keys.
-    first, end = blockwise._cut_row(96, 2, 24).key_ranges(jnp.ones(96, jnp.int32))
-    np.testing.assert_array_equal(first, [0, 0, 1, 2, 3, 4])
-    np.testing.assert_array_equal(end, [2, 3, 4, 5, 6, 6])
+    first, end = blockwise._cut_row(96, 24).key_ranges(jnp.ones(96, jnp.int32))
+    np.testing.assert_array_equal(first, [0, 1, 3])
+    np.testing.assert_array_equal(end, [3, 5, 6])
 
 
 @pytest.mark.parametrize("window", [0, 16])
