@@ -4,7 +4,7 @@
 
 Both run forward pass, backward pass and AdamW update on the same shapes in float32. Our step also masks the tokens; it
 is timed with the span boundary head and without it, which is the objective of BertForMaskedLM. The share of masking in
-the step is printed too. Needs the extra "torch".
+the step is printed too, and our model FLOP/s as a share of those of one large matrix product. Needs the extra "torch".
 """
 import argparse
 import statistics
@@ -31,6 +31,7 @@ from spanbert_jax.training.state import abstract_train_state, create_state
 from spanbert_jax.training.step import make_train_step
 
 VOCABULARY = 28_996
+PRODUCT = 4096  # rows and columns of the large matrix product
 
 
 def make_rows(rows: int, length: int) -> dict[str, np.ndarray]:
@@ -107,6 +108,18 @@ class HuggingFace:
         loss.item()
 
 
+class MatrixProduct:
+    """A product of two square float32 matrices."""
+
+    def __init__(self) -> None:
+        self.flops = 2 * PRODUCT ** 3
+        self._matrix = jnp.ones((PRODUCT, PRODUCT))
+        self._multiply = jax.jit(jnp.matmul)
+
+    def __call__(self) -> None:
+        jax.block_until_ready(self._multiply(self._matrix, self._matrix))
+
+
 def seconds(run: Callable[[], object]) -> float:
     """Time of a call."""
     began = time.perf_counter()
@@ -138,30 +151,36 @@ def main() -> None:
     title = (f"{args.size}, {args.rows} rows of {args.length}, float32, {args.repeats} repeats; "
              f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__} "
              f"with {torch.get_num_threads()} threads, transformers {transformers.__version__}")
-    table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s",
+    table = rich.table.Table("dropout", "step", "median s", "tokens/s", "GFLOP/s", "of a matrix product",
                              "speedup over Hugging Face (median of pairs)", title=title)
+    product = MatrixProduct()
     for dropout in args.dropout:
         runs = {"Hugging Face": HuggingFace(args, dropout), "ours": Ours(args, False, dropout),
                 "ours with boundary head": Ours(args, True, dropout)}
-        for run in runs.values():
+        for run in (product, *runs.values()):
             run()
             run()
-        times: dict[str, list[float]] = {name: [] for name in runs}
+        times, products = {name: list[float]() for name in runs}, list[float]()
         for _ in range(args.repeats):
+            products.append(seconds(product))
             for name, run in runs.items():
                 times[name].append(seconds(run))
         for name, run in runs.items():
             median = statistics.median(times[name])
             ratio = statistics.median(theirs / own for theirs, own in zip(times["Hugging Face"], times[name]))
-            flops = f"{run.flops / median / 1e9:.0f}" if isinstance(run, Ours) else "-"
+            flops = share = "-"
+            if isinstance(run, Ours):
+                flops = f"{run.flops / median / 1e9:.0f}"
+                shares = [run.flops / own * one / product.flops for own, one in zip(times[name], products)]
+                share = f"{statistics.median(shares):.0%}"
             table.add_row(f"{dropout}", name, f"{median:.2f}", f"{args.rows * args.length / median:,.0f}", flops,
-                          f"{ratio:.2f}")
+                          share, f"{ratio:.2f}")
         ours = runs["ours with boundary head"]
         ours.mask_once()
         masking = statistics.median(seconds(ours.mask_once) for _ in range(20))
-        share = masking / statistics.median(times["ours with boundary head"])
+        share = f"{masking / statistics.median(times['ours with boundary head']):.2%} of our step"
         table.add_row(f"{dropout}", "masking alone", f"{masking:.4f}", f"{args.rows * args.length / masking:,.0f}", "-",
-                      f"{share:.2%} of our step")
+                      "-", share)
         del runs, run, ours
     console.print(table)
 
