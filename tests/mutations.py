@@ -87,7 +87,7 @@ MUTATIONS = (
     # Losses.
     Mutation("nothing_is_correct", "model/losses.py", "target >= jnp.max(", "target > jnp.max(",
              "pretraining/test_objective.py"),
-    Mutation("losses_unweighted", "model/losses.py", "jnp.sum(losses * weights)", "jnp.sum(losses)",
+    Mutation("losses_unweighted", "model/losses.py", "by_row(losses * weights)", "by_row(losses)",
              "pretraining/test_objective.py training/test_step.py"),
     Mutation("boundary_weight_ignored", "pretraining/objective.py", '"boundary": boundary_weight', '"boundary": 1.0',
              "pretraining/test_objective.py"),
@@ -100,8 +100,8 @@ MUTATIONS = (
     # Step, optimizers and schedules.
     Mutation("same_masks_in_every_step", "training/step.py", '(seed, impl="threefry2x32"), step)',
              '(seed, impl="threefry2x32"), 0)', "training/test_step.py"),
-    Mutation("each_part_has_its_own_counts", "training/step.py", "objective.loss(sums, counts), sums",
-             "objective.loss(sums, objective.counts(part)), sums", "training/test_step.py"),
+    Mutation("each_part_has_its_own_counts", "training/step.py", "objective.loss(sums, counts), (sums",
+             "objective.loss(sums, objective.counts(part)), (sums", "training/test_step.py"),
     Mutation("skipped_updates_move_the_schedule", "training/step.py", "schedule(state.step - state.history.skipped)",
              "schedule(state.step)", "training/test_skipping.py"),
     Mutation("bad_updates_are_applied", "training/step.py", "jnp.where(bad, old, new)", "new",

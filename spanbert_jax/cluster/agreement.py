@@ -19,6 +19,11 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
+def gather(array: jax.Array) -> np.ndarray:
+    """Returns an array that is split over the devices of all processes. Every process must call this."""
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
 def broadcast_from_zero(value: Any) -> Any:
     """Returns the value of process 0, which must be JSON values, on every process. Every process must call this."""
     if jax.process_count() == 1:

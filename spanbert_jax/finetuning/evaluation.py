@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.inference.executors import ChunkedExecutor, Compute, Inputs, MeshExecutor, collect_outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions
 from spanbert_jax.text import special_ids
@@ -46,8 +47,8 @@ class TaskEvaluator:
             self._executor = executor(lambda params, batch: (program.compute(params, batch), None), program.inputs)
         if loss := task.loss_evaluation:
             self._loss_metrics = loss.metrics
-            self._loss_executor = executor(lambda params, batch: loss.loss(task.apply(model, params, batch), batch),
-                                           lambda batch: batch)
+            self._loss_executor = executor(
+                lambda params, batch: add_rows(loss.loss(task.apply(model, params, batch), batch)), lambda batch: batch)
 
     def mean_loss(self, part: str, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, float]:
         """Metrics of the task's `loss_evaluation` on a part. Raises StopRequested if `should_stop` returns true."""

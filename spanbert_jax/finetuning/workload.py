@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from spanbert_jax.common.files import write_text
@@ -15,12 +16,13 @@ from spanbert_jax.finetuning.config import FinetuningConfig
 from spanbert_jax.finetuning.dataset import Dataset
 from spanbert_jax.finetuning.evaluation import Predicted, StopRequested, TaskEvaluator
 from spanbert_jax.inference.model_folder import TASK_FILE, StoredTask
-from spanbert_jax.model.losses import LossSums
+from spanbert_jax.model.losses import LossSums, add_rows
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Task
 from spanbert_jax.training.mesh import batch_ways
 from spanbert_jax.training.workload import Batch, Call, Objective, ShouldStop
 
+_LOCATIONS_SHOWN = 5  # of the examples of a row
 # Relative difference between requested and actual examples per step that is not reported.
 _TOLERANCE = 0.15
 
@@ -48,6 +50,14 @@ class TaskWorkload:
     def open_rows(self) -> PackedRows:
         """The training rows."""
         return self.dataset.rows["train"]
+
+    def describe_row(self, number: int) -> str:
+        """The locations of the examples of a training row."""
+        rows, examples = self.dataset.rows["train"], self.dataset.examples["train"]
+        found = np.unique(rows.features.example[rows.features_of(number, number)]).tolist()
+        more = len(found) - _LOCATIONS_SHOWN
+        return ", ".join(examples[index].location for index in found[:_LOCATIONS_SHOWN]) + (
+            f" and {more} more" if more > 0 else "")
 
     def initial_params(self) -> Any:
         """The task's initial parameters, on the host."""
@@ -112,7 +122,7 @@ def task_objective(model: nn.Module, task: Task) -> Objective:
             return task.apply(model, nn.unbox(model.init(key, **model.dummy_inputs))["params"], batch)
 
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(outputs, jax.random.key(0)))
-        return {"task": task.loss(zeros, batch).count}
+        return {"task": add_rows(task.loss(zeros, batch)).count}
 
     def loss(terms: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
         return terms["task"].loss / jnp.maximum(counts["task"], 1.0)

@@ -1,13 +1,17 @@
-"""Cross-entropy with accuracy, and sums of losses that add up over devices and microbatches."""
+"""Cross-entropy with accuracy, and sums of losses that add up over rows, devices and microbatches."""
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Float32, Integer
 
 
 class LossSums(NamedTuple):
-    """Sums of one objective over its targets: float32 scalars that add up over devices and microbatches."""
+    """Sums of one objective over its targets: float32, [R] for each row of a batch, or scalars for several rows.
+
+    They add up over rows, devices and microbatches.
+    """
     loss: Float32[Array, "..."]  # in nats
     correct: Float32[Array, "..."] | None  # number of correct predictions; None in regression
     count: Float32[Array, "..."]  # type: ignore[assignment]  # number of targets; hides tuple.count
@@ -24,6 +28,14 @@ def cross_entropy(logits: Float[Array, "*targets V"],
 
 def weighted_sums(losses: Float[Array, "*targets"], correct: Float32[Array, "*targets"] | None,
                   weights: Float[Array, "*targets"]) -> LossSums:
-    """Sums over weighted targets."""
-    hits = None if correct is None else jnp.sum(correct * weights)
-    return LossSums(jnp.sum(losses * weights), hits, jnp.sum(weights))
+    """Sums over the weighted targets of each row, [R]; targets are [R, ...]."""
+    def by_row(values: jax.Array) -> jax.Array:
+        return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+
+    hits = None if correct is None else by_row(correct * weights)
+    return LossSums(by_row(losses * weights), hits, by_row(weights))
+
+
+def add_rows(sums: LossSums) -> LossSums:
+    """The sums over all rows: scalars."""
+    return jax.tree.map(jnp.sum, sums)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from spanbert_jax.masking import MaskedRows, Masker
 from spanbert_jax.model import PretrainingLogits, SpanBert
-from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
+from spanbert_jax.model.losses import LossSums, add_rows, cross_entropy, weighted_sums
 from spanbert_jax.pretraining.config import ObjectiveSettings
 from spanbert_jax.training.mesh import Rules, mesh_axes
 from spanbert_jax.training.workload import Batch, Objective
@@ -56,7 +56,7 @@ def pretraining_objective(model: SpanBert, masker: Masker, objectives: Objective
         logits = apply_model(model, params, rows, batch, key)
         if not masker.forms_spans:
             logits = logits._replace(boundary=None)
-        return objective_sums(logits, rows, batch["next_sentence"])
+        return row_sums(logits, rows, batch["next_sentence"])
 
     def loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array]) -> jax.Array:
         return total_loss(sums, counts, objectives.boundary_weight, objectives.reference_denominators)
@@ -71,7 +71,12 @@ def target_weights(rows: MaskedRows, next_sentence: jax.Array) -> dict[str, jax.
 
 
 def objective_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
-    """Loss sums of every objective that the model has a head for.
+    """Loss sums of every objective over all rows; arguments as `row_sums` takes them."""
+    return {name: add_rows(sums) for name, sums in row_sums(logits, rows, next_sentence).items()}
+
+
+def row_sums(logits: PretrainingLogits, rows: MaskedRows, next_sentence: jax.Array) -> dict[str, LossSums]:
+    """Loss sums of each row, [B], of every objective that the model has a head for.
 
     `logits`, [B, M, V], [B, M, V] and [B, 2], are computed from `rows`; `next_sentence` is as in `target_weights`.
     """
@@ -90,7 +95,7 @@ def total_loss(sums: Mapping[str, LossSums], counts: Mapping[str, jax.Array], bo
     depend on the number of devices.
 
     Args:
-      sums: loss sums over the batch or a part of it, by objective.
+      sums: loss sums over the batch or a part of it, by objective; or of each row, [B], with `counts` [B].
       counts: targets in the whole batch, by objective: the losses of the parts add up to the loss of the batch.
       reference_denominators: divide the boundary loss by its count plus one, as the reference does.
     """

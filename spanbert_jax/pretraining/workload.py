@@ -51,6 +51,10 @@ class PretrainingWorkload:
         """The training rows."""
         return RowSource(self.corpus, "train")
 
+    def describe_row(self, number: int) -> str:
+        """Nothing: it is the row of this number in the corpus."""
+        return ""
+
     def initial_params(self) -> Any | None:
         """The parameters of `config.init_from`; None without it."""
         if not self._config.init_from:

@@ -26,7 +26,7 @@ from spanbert_jax.interop import continuation
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, open_pretrained
 from spanbert_jax.model import ComputeConfig, EncoderModel, Head, ModelConfig, make_head, train_step_flops
-from spanbert_jax.model.losses import LossSums
+from spanbert_jax.model.losses import LossSums, add_rows
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import Example, resolve_files
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
@@ -212,7 +212,7 @@ class Task(abc.ABC, Generic[E]):
 
     @abc.abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> LossSums:
-        """Sums of the loss over the targets of a batch of packed rows, traced by jit.
+        """Sums of the loss over the targets of each packed row [R], or over those of all rows, traced by jit.
 
         Args:
           outputs: as `apply` returns them, for R rows of S positions and at most K texts: token logits [R, S, labels],
@@ -240,7 +240,7 @@ class Task(abc.ABC, Generic[E]):
 
         def compute_with_loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], LossSums]:
             outputs = self.apply(model, params, batch)
-            return by_name(outputs), self.loss(outputs, batch)
+            return by_name(outputs), add_rows(self.loss(outputs, batch))
 
         return Program(lambda params, batch: by_name(self.apply(model, params, batch)), select_inputs,
                        per_text=model.head.per_text, compute_with_loss=compute_with_loss)

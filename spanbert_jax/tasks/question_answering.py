@@ -15,7 +15,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import from_dict, setting
 from spanbert_jax.model import Head
-from spanbert_jax.model.losses import LossSums, cross_entropy
+from spanbert_jax.model.losses import LossSums, cross_entropy, weighted_sums
 from spanbert_jax.tasks.answers import AnswerLimits, best_answer, finite_logits
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.questions import Question, parse_question, read_questions
@@ -197,8 +197,7 @@ class QuestionAnswering(Task[Question]):
             losses.append(loss)
             hits.append(hit)
         weights = batch["weights"] * batch["weight"]
-        return LossSums(jnp.sum(weights * (losses[0] + losses[1]) / 2), jnp.sum(weights * hits[0] * hits[1]),
-                        jnp.sum(weights))
+        return weighted_sums((losses[0] + losses[1]) / 2, hits[0] * hits[1], weights)
 
     def decode(self, examples: Sequence[Question], features: Features, outputs: Mapping[str, Any]) -> list[Prediction]:
         """The result of `answers.best_answer` with "id"."""

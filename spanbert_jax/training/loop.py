@@ -151,10 +151,10 @@ class TrainingLoop:
                     with goodput.during("data"):
                         batch = next(batches)
                     stop = self._stop_flags[bool(self._services.stop)]
-                    self.state, metrics = self.call(self._train_step, self.state, batch.arrays, stop)
+                    self.state, *outputs = self.call(self._train_step, self.state, batch.arrays, stop)
                     self.step += 1
                     self._finish_update()
-                self._updates.submit(self.step, batch.indices, metrics)
+                self._updates.submit(self.step, batch.indices, *outputs)
 
     def _batches(self) -> Generator[DeviceBatch, None, None]:
         config, workload = self._experiment.config, self._workload

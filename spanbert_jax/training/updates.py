@@ -1,5 +1,6 @@
 """Reads the metrics of each update, checks that training may continue, and logs them."""
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.cluster.agreement import gather
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.errors import RunFailed
 from spanbert_jax.training.display import TrainingProgress
@@ -68,16 +70,20 @@ class UpdateReporter:
 
     def __init__(self, experiment: Experiment, services: Services):
         self._config, self._flops = experiment.config, experiment.workload.flops
+        self._describe_row = experiment.workload.describe_row
         self._total, self._services, self._warmup = experiment.total_steps, services, experiment.batch_warmup
         self._interval = Interval(lambda: services.goodput.spent("steps", "data"))
-        self._pending: tuple[int, np.ndarray, dict[str, jax.Array]] | None = None
+        self._pending: tuple[int, np.ndarray, dict[str, jax.Array], jax.Array] | None = None
 
-    def submit(self, step: int, indices: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+    def submit(self, step: int, indices: np.ndarray, metrics: dict[str, jax.Array], row_losses: jax.Array) -> None:
         """Takes an update to report at the next `flush`, which must come before the next `submit`.
 
-        Args: step: updates done; indices: [B] row numbers; metrics: of the train step, possibly not computed yet.
+        Args:
+          step: updates done.
+          indices: [B] row numbers, -1 for padding.
+          metrics, row_losses: of the train step, possibly not computed yet.
         """
-        self._pending = step, indices, metrics
+        self._pending = step, indices, metrics, row_losses
 
     def flush(self) -> bool:
         """Waits for the submitted update, if any, and reports it. Returns whether any process wants to stop.
@@ -87,10 +93,10 @@ class UpdateReporter:
         """
         if self._pending is None:
             return False
-        (step, indices, arrays), self._pending = self._pending, None
+        (step, indices, arrays, row_losses), self._pending = self._pending, None
         metrics = {name: float(value) for name, value in jax.device_get(arrays).items()}
         stop = metrics.pop("stop") > 0
-        self._check(step, indices, metrics)
+        self._check(step, indices, metrics, row_losses)
         # The metrics of every update are read anyway, so their means cost no further wait for the devices.
         self._interval.add(metrics, metrics.get("consecutive_skips", 0) > 0,
                            self._warmup.used(step - 1) / self._warmup.parts)
@@ -105,15 +111,20 @@ class UpdateReporter:
             self._interval.reset()
         return stop
 
-    def _check(self, step: int, indices: np.ndarray, metrics: dict[str, float]) -> None:
-        details = f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g}; rows {_shown(indices)}"
+    def _check(self, step: int, indices: np.ndarray, metrics: dict[str, float], row_losses: jax.Array) -> None:
         skips, failure = metrics.get("consecutive_skips", 0), ""
+        finite = all(math.isfinite(value) for value in metrics.values())
+        if finite and not skips:
+            return
+        # All processes have the same metrics, so that they gather together.
+        details = (f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g}; "
+                   f"{self._worst_rows(indices, gather(row_losses))}")
         if skips:
             self._services.progress.log(
                 f"step {step:,}: update skipped, {metrics['skipped_updates']:.0f} so far: {details}")
             if skips >= self._config.skip.stop_after:
                 failure = f"{skips:.0f} bad updates in a row, the limit of config.skip.stop_after"
-        elif not all(math.isfinite(value) for value in metrics.values()):
+        else:
             failure = "not finite: " + ", ".join(
                 f"{name} {value:g}" for name, value in metrics.items() if not math.isfinite(value))
         if failure:
@@ -121,8 +132,13 @@ class UpdateReporter:
                       + ("" if skips else ", or skip such updates with config.skip.stop_after=10"))
             raise RunFailed(f"step {step}: {failure}; {details}; the checkpoints are of earlier steps; {remedy}")
 
-
-def _shown(rows: np.ndarray) -> str:
-    """Row numbers, the first ten of many."""
-    more = f" and {len(rows) - _ROWS_SHOWN:,} more" if len(rows) > _ROWS_SHOWN else ""
-    return f"{rows[:_ROWS_SHOWN].tolist()}{more}"
+    def _worst_rows(self, rows: np.ndarray, losses: np.ndarray) -> str:
+        """The rows with the highest losses, those that are not finite first, without padding (-1)."""
+        ranked = np.argsort(np.where(np.isfinite(losses), -losses, -np.inf), kind="stable")
+        by_row: dict[int, float] = {}  # parts of a batch that a warmup does not use repeat a row, with a loss of 0
+        for place in ranked[rows[ranked] >= 0].tolist():
+            by_row.setdefault(int(rows[place]), losses[place])
+        worst = [f"{row} ({loss:.4g})" for row, loss in itertools.islice(by_row.items(), _ROWS_SHOWN)]
+        first = self._describe_row(next(iter(by_row)))
+        return f"rows with the highest loss, of {len(by_row):,}: {', '.join(worst)}" + (
+            f", the first of which holds {first}" if first else "")

@@ -20,10 +20,10 @@ class Objective:
     # (key, batch) -> model inputs and targets, a tree of arrays [B, ...], such as masked rows.
     prepare_inputs: Callable[[jax.Array, Batch], Any]
     counts: Callable[[Any], dict[str, jax.Array]]  # (inputs of the whole batch) -> number of targets by loss
-    # (params, inputs of some rows, dropout key) -> sums over the targets of these rows, by loss.
+    # (params, inputs of R rows, dropout key) -> sums over the targets of each row [R], or of all rows, by loss.
     loss_sums: Callable[[Any, Any, jax.Array], dict[str, LossSums]]
     # (loss sums of some rows, counts of the whole batch) -> the scalar to minimise. The values of the parts of a batch
-    # add up to the value of the whole batch.
+    # add up to the value of the whole batch. From sums and counts of each row [R], the losses of these rows alone [R].
     loss: Callable[[Mapping[str, LossSums], Mapping[str, jax.Array]], jax.Array]
 
 
@@ -43,6 +43,9 @@ class Workload(Protocol):
 
     def open_rows(self) -> Rows:
         """The rows to train on."""
+
+    def describe_row(self, number: int) -> str:
+        """What a row to train on holds, for messages; "" if its number is enough to find it."""
 
     def initial_params(self) -> Any | None:
         """Parameters to start from, on the host; None for random ones."""

@@ -72,8 +72,8 @@ class Ours:
         self.flops = train_step_flops(self.model.config, args.rows, args.length, masker.max_masked)
 
     def __call__(self) -> None:
-        self.state, metrics = self.step(self.state, self.batch, self.stop_flags)
-        jax.block_until_ready((self.state, metrics))
+        self.state, *outputs = self.step(self.state, self.batch, self.stop_flags)
+        jax.block_until_ready((self.state, outputs))
 
     def mask_once(self) -> None:
         jax.block_until_ready(self.mask(jax.random.key(0), self.batch))

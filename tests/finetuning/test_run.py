@@ -134,6 +134,13 @@ def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     assert abs(examples - 64) <= 0.5 * 400 / len(rows)
     assert (learning.rows_per_step + learning.padding_rows) % 8 == 0
     assert experiment.size.total_steps == round(2 * 400 / examples)
+    # A row is described by the places of its examples.
+    places, _, more = learning.describe_row(3).partition(" and ")
+    lines, row = (tmp_path / "train.jsonl").read_text().splitlines(), rows.rows(np.array([3]))
+    text = learning.dataset.tokenizer.decode(row["tokens"][0].tolist()).replace(" ", "")
+    for place in places.split(", "):
+        assert json.loads(lines[int(place.rpartition(":")[2]) - 1])["text"].replace(" ", "") in text
+    assert len(places.split(", ")) == 5 and more == f"{int(row['weights'].sum()) - 5} more"
 
 
 def test_ids_outside_the_embedding_are_reported_before_training(start, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.model import Outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.text_classification import Text
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
@@ -52,4 +53,5 @@ def packed(labels, seed=0):
 def term(task, logits, labels, weights, known):
     batch = {"label": labels, "weights": weights, "weight": known, "first": np.zeros((3, 4), np.int32),
              "segments": np.zeros((3, 9), np.int32)}
-    return jax.jit(lambda logits, batch: task.loss(Outputs(jnp.zeros((3, 9, 2)), logits=logits), batch))(logits, batch)
+    return jax.jit(lambda logits, batch: add_rows(task.loss(Outputs(jnp.zeros((3, 9, 2)), logits=logits), batch)))(
+        logits, batch)

@@ -14,6 +14,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.model import Outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.extractive_summarization import best_sentences, sentence_windows
 from spanbert_jax.tasks.files.summaries import Document
@@ -146,7 +147,8 @@ def test_loss_on_packed_rows_equals_numpy():
     weight = (random.random((3, 20)) * (random.random((3, 20)) < 0.3)).astype(np.float32)
     label = random.integers(0, 2, (3, 20)) * (weight > 0)
     batch = {"label": jnp.asarray(label, jnp.int32), "label_weight": jnp.asarray(weight)}
-    term = jax.jit(lambda logits, batch: make().loss(Outputs(None, logits=logits), batch))(jnp.asarray(logits), batch)
+    term = jax.jit(lambda logits, batch: add_rows(make().loss(Outputs(None, logits=logits), batch)))(
+        jnp.asarray(logits), batch)
     counted = [tuple(at) for at in np.argwhere(weight)]
     assert float(term.loss) == pytest.approx(sum(-log_softmax(logits[at].astype(np.float64))[label[at]] * weight[at]
                                                  for at in counted), rel=1e-5)

@@ -12,6 +12,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.relations import Relation
 from spanbert_jax.tasks.protocol import fitted_values
@@ -144,7 +145,8 @@ def test_loss_on_packed_rows_equals_numpy(tokenizer):
     weight = texts * (random.random((3, 4)) < 0.7)
     batch = {"label": jnp.asarray(label * texts, jnp.int32), "weight": jnp.asarray(weight, jnp.float32),
              "weights": jnp.asarray(texts)}
-    term = jax.jit(lambda logits, batch: task.loss(Outputs(None, logits=logits), batch))(jnp.asarray(logits), batch)
+    term = jax.jit(lambda logits, batch: add_rows(task.loss(Outputs(None, logits=logits), batch)))(
+        jnp.asarray(logits), batch)
     counted = [(row, text) for row in range(3) for text in range(4) if weight[row, text]]
     assert 3 < len(counted) < texts.sum()
     losses = [-log_softmax(logits[at].astype(np.float64))[label[at]] for at in counted]

@@ -12,6 +12,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.translations import Translation
 from spanbert_jax.tasks.packing_pairs import pack_pairs
@@ -145,7 +146,7 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_real_labels(tokenizer):
     rows = pack_pairs(features, 32, 16, special_ids(tokenizer).pad, seed=0)
     batch = rows.rows(np.arange(len(rows)))
     logits = np.random.default_rng(0).normal(size=(*batch["labels"].shape, 16)).astype(np.float32)
-    term = jax.jit(lambda logits, batch: task.loss(Outputs(logits=logits), batch))(jnp.asarray(logits), batch)
+    term = jax.jit(lambda logits, batch: add_rows(task.loss(Outputs(logits=logits), batch)))(jnp.asarray(logits), batch)
     chances, loss, correct, count = log_softmax(logits.astype(np.float64), axis=-1), 0.0, 0, 0
     for feature in range(3):
         labels, row = features.labels[feature], rows.row[feature]

@@ -13,6 +13,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.model import Outputs
+from spanbert_jax.model.losses import add_rows
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
 from spanbert_jax.tasks.protocol import fitted_values
@@ -225,7 +226,8 @@ def test_loss_on_packed_rows_equals_numpy(tokenizer):
     logits = random.normal(size=(2, 20, labels)).astype(np.float32) * 3
     tag, weight = random.integers(0, labels, (2, 20)), (random.random((2, 20)) < 0.5).astype(np.float32)
     batch = {"tag": jnp.asarray(tag * (weight > 0), jnp.int32), "tag_weight": jnp.asarray(weight)}
-    term = jax.jit(lambda logits, batch: task.loss(Outputs(None, logits=logits), batch))(jnp.asarray(logits), batch)
+    term = jax.jit(lambda logits, batch: add_rows(task.loss(Outputs(None, logits=logits), batch)))(
+        jnp.asarray(logits), batch)
     counted = [(row, place) for row in range(2) for place in range(20) if weight[row, place]]
     losses = [-log_softmax(logits[at].astype(np.float64))[tag[at]] for at in counted]
     assert float(term.loss) == pytest.approx(sum(losses), rel=1e-5)

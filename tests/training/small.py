@@ -77,7 +77,7 @@ class Trainer:
             for step in steps:
                 batch = {name: global_array(sharding, change(name, values), np.arange(len(values)), len(values))
                          for name, values in make_rows(step, **rows).items()}
-                state, values = self.step(state, batch, stop_flags(self.mesh, False))
+                state, values, self.row_losses = self.step(state, batch, stop_flags(self.mesh, False))
                 metrics.append({name: float(value) for name, value in values.items()})
         return state, metrics
 

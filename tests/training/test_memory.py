@@ -78,7 +78,7 @@ def test_a_run_without_enough_memory_is_refused_before_its_first_step(free_memor
     # The step computes nothing, so that it compiles at once; its state is never needed.
     monkeypatch.setattr("spanbert_jax.training.run.create_state", lambda model, optimizer, abstract, seed: abstract)
     monkeypatch.setattr("spanbert_jax.training.loop.make_train_step",
-                        lambda *_: jax.jit(lambda state, batch, stop: (state, {}), donate_argnums=0))
+                        lambda *_: jax.jit(lambda state, batch, stop: (state, {}, stop), donate_argnums=0))
     monkeypatch.setattr(memory, "free_memory", free_memory)
     config = spanbert_jax.load_config(str(files.folder / "config.py"), [f"--config.data.path={files.corpus}"])
     with pytest.raises(UserError, match=f"config.train.batch_size=8: {told}") as error:

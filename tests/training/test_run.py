@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(files
     output = run_here(files, workdir, *SHORT, "--config.train.duration=60 steps", "--force",
                       "--config.optimizer.learning_rate=1e30", status=1)
     last = output.strip().splitlines()[-1]
-    assert "not finite" in last and "gradient norm" in last and "rows [" in last
+    assert "not finite" in last and "gradient norm" in last and "rows with the highest loss, of 8: " in last
     assert "lower config.optimizer.learning_rate" in last and "config.skip.stop_after" in last
     assert steps_in(workdir) == [10, 12]
 

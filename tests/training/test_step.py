@@ -4,8 +4,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.pretraining.objective import apply_model
 from spanbert_jax.training import mesh
 from spanbert_jax.training.batch_warmup import BatchWarmup
 from spanbert_jax.training.step import step_key
@@ -67,6 +69,25 @@ def test_accumulation_gives_the_loss_and_norms_of_the_whole_batch(undropped):
     for values, expected in zip(got, undropped, strict=True):
         for name in ("loss", "masked_loss", "boundary_loss", "gradient_norm", "parameter_norm"):
             assert values[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize("devices,accumulation", [(1, 1), (8, 2)])
+def test_the_loss_of_each_row_is_that_of_the_row_alone(devices, accumulation):
+    config = small_config(dropout=0.0)
+    config.train.accumulation, config.objectives.boundary_weight = accumulation, 0.5
+    trainer = Trainer(config, devices)
+    state, batch = trainer.fresh(), make_rows(0)
+    with jax.set_mesh(trainer.mesh):
+        rows, _ = trainer.objective.prepare_inputs(jax.random.fold_in(step_key(config.seed, 0), 0), batch)
+        logits = apply_model(trainer.model, state.params, rows, batch)
+    expected = np.zeros(ROWS)
+    for values, weights, share in ((logits.masked, rows.weights, 1), (logits.boundary, rows.boundary_weights, 0.5)):
+        found = np.take_along_axis(log_softmax(values, axis=-1), np.asarray(rows.targets)[..., None], -1)[..., 0]
+        expected -= share * np.sum(found * weights, axis=1) / np.maximum(np.sum(weights, axis=1), 1)
+    trainer.run(state, range(1))
+    assert len(trainer.row_losses.sharding.device_set) == devices
+    np.testing.assert_allclose(trainer.row_losses, expected, rtol=1e-4)
+    assert expected.min() > 1 and expected.std() > 0.01
 
 
 def test_a_growing_batch_counts_the_rows_of_the_parts_that_it_uses():

@@ -36,16 +36,17 @@ def reporter(log_every=100, **skip):
     config.train.log_every = log_every
     config.skip.update(skip)
     experiment = types.SimpleNamespace(config=as_pretraining_config(config), total_steps=1000, batch_warmup=FULL_BATCH,
-                                       workload=types.SimpleNamespace(flops=1.0))
+                                       workload=types.SimpleNamespace(flops=1.0, describe_row="line {}".format))
     services = types.SimpleNamespace(goodput=types.SimpleNamespace(spent=lambda *names: 1.0), progress=written,
                                      metrics=written, checkpointer=written)
     return UpdateReporter(experiment, services), written
 
 
-def report(updates, step, **metrics):
+def report(updates, step, rows=(1, 2), row_losses=(0.0, 0.0), **metrics):
     """Submits and reports an update."""
     values = {"loss": 0.0, "gradient_norm": 1.0, "tokens": 64, "stop": False} | metrics
-    updates.submit(step, np.arange(256), {name: jnp.asarray(value) for name, value in values.items()})
+    metrics = {name: jnp.asarray(value) for name, value in values.items()}
+    updates.submit(step, np.array(rows), metrics, jnp.asarray(row_losses))
     updates.flush()
 
 
@@ -72,12 +73,15 @@ def test_the_mean_leaves_out_skipped_updates():
 @pytest.mark.parametrize("skips,remedy", [
     (0, "lower config.optimizer.learning_rate .*, or skip such updates with config.skip.stop_after=10"),
     (3, "lower config.optimizer.learning_rate or lengthen config.schedule.warmup")])
-def test_a_loss_that_is_not_finite_names_ten_rows_and_the_remedy(skips, remedy):
+def test_a_loss_that_is_not_finite_names_the_ten_worst_rows_and_the_remedy(skips, remedy):
     updates, _ = reporter(stop_after=skips)
     skipped = {"skipped_updates": skips, "consecutive_skips": skips} if skips else {}
     with pytest.raises(RunFailed, match=f"step 7: .*; {remedy}$") as error:
-        report(updates, 7, loss=np.nan, gradient_norm=np.inf, **skipped)
-    assert "rows [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] and 246 more;" in str(error.value)
+        losses = np.array([*range(12), np.nan, -np.inf, 8.5, 0.0, 0.0, 0.0])
+        rows = np.array([*range(100, 115), 111, -1, -1])  # a row twice, and padding
+        report(updates, 7, rows, losses, loss=np.nan, gradient_norm=np.inf, **skipped)
+    assert ("; rows with the highest loss, of 15: 112 (nan), 113 (-inf), 111 (11), 110 (10), 109 (9), 114 (8.5), "
+            "108 (8), 107 (7), 106 (6), 105 (5), the first of which holds line 112; the ") in str(error.value)
 
 
 def test_a_line_is_shown_at_least_every_half_minute(monkeypatch):
