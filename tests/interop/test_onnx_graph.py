@@ -42,14 +42,14 @@ SHAPES = ((1, 7), (3, 16), (5, 33))
 CONFIG = BertConfig(vocab_size=61, num_layers=2, width=32, num_heads=4, feed_forward=48, max_positions=40)
 
 
-def network(head):
+def network(head, **fields):
     """transformers' model in evaluation mode, with random weights."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=CONFIG.vocab_size, hidden_size=CONFIG.width, num_hidden_layers=CONFIG.num_layers,
         num_attention_heads=CONFIG.num_heads, intermediate_size=CONFIG.feed_forward,
         max_position_embeddings=CONFIG.max_positions, layer_norm_eps=CONFIG.layer_norm_epsilon,
-        num_labels=len(head.labels) or 2, attn_implementation="eager")
+        num_labels=len(head.labels) or 2, attn_implementation="eager", **fields)
     model = getattr(transformers, CLASSES[head.name])(config).eval()
     model.base_model.pooler = modeling_bert.BertPooler(config) if POOLED in head.inputs else None
     with torch.no_grad():
@@ -108,6 +108,26 @@ def test_outputs_equal_those_of_transformers(tmp_path, head):
         assert list(outputs) == names
         for name, values in outputs.items():
             np.testing.assert_allclose(values, expected(model, head, name, inputs), atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_models_with_one_token_type_run_with_and_without_types(tmp_path, head):
+    model = network(head, type_vocab_size=1)
+    path = saved(tmp_path / "model.onnx", model, dataclasses.replace(CONFIG, token_types=1), head)
+    for shape in SHAPES:
+        inputs = batch(*shape)
+        with_types = run(path, inputs)  # which are ignored
+        del inputs["token_type_ids"]
+        for name, values in run(path, inputs).items():
+            np.testing.assert_array_equal(values, with_types[name], err_msg=name)
+            np.testing.assert_allclose(values, expected(model, head, name, inputs), atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_types_of_pairs_are_an_input_that_runtimes_list(tmp_path):
+    """Libraries pass the inputs that are listed, which are those without a default."""
+    path = saved(tmp_path / "model.onnx", network(EncoderOnly()), CONFIG, EncoderOnly())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def test_pretraining_without_a_next_sentence_head(tmp_path):

@@ -27,8 +27,8 @@ _USE = {
         ```python
         import onnxruntime
         session = onnxruntime.InferenceSession("DIR/model.onnx")
-        # int64 [batch, sequence] each; token_type_ids are zeros for single texts
-        outputs = session.run(None, {{"input_ids": ..., "attention_mask": ..., "token_type_ids": ...}})
+        # int64 [batch, sequence] each{note}
+        outputs = session.run(None, {{"input_ids": ..., "attention_mask": ...{types}}})
         ```
         """,
     "stablehlo": """
@@ -52,6 +52,8 @@ _PIPELINE = """
     predict = spanbert_jax.pipeline("{task}", "DIR")
     ```
     """
+# Of models that tell the texts of a pair apart, in the usage of "onnx".
+_TYPES = {"types": ', "token_type_ids": ...', "note": "; token_type_ids are zeros for single texts"}
 _TO_FILL = "(to be filled in)"
 
 
@@ -77,9 +79,10 @@ def model_card(name: str, model: EncoderModel | EncoderDecoder, format: str, fac
         f"{format_plural(config.num_layers, 'layer')} of width {config.width} with "
         f"{format_plural(config.num_heads, 'attention head')}, {config.vocab_size:,} vocabulary entries, texts of up "
         f"to {config.max_positions} tokens.", "", "## Use", ""]
+    types = _TYPES if config.token_types > 1 else dict.fromkeys(_TYPES, "")
     for use in (_USE[format], ours if format in ("huggingface", "reference", "stablehlo") else ""):
         task = facts.get("task", "").replace("_", "-")
-        parts += [textwrap.dedent(use).strip().format(architecture=architecture, head=head, task=task), ""]
+        parts += [textwrap.dedent(use).strip().format(architecture=architecture, head=head, task=task, **types), ""]
     return "\n".join([*parts, "## Training", "", *_training(facts), "", "## Scores", "", *_scores(facts), "",
                       "## Licence", "", f"- of these weights: {_TO_FILL}", f"- of the training data: {_TO_FILL}",
                       f"- contact: {_TO_FILL}", ""])

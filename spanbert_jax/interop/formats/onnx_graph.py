@@ -29,7 +29,9 @@ Outputs = dict[str, tuple[str, tuple[str | int, ...]]]
 def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """Returns the encoder and one head, without dropout and without the boundary head.
 
-    Inputs are input_ids, attention_mask and, for architectures with token types, token_type_ids, all [B, S] int64.
+    Inputs are input_ids, attention_mask and, for architectures with token types, token_type_ids, all [B, S] int64. Of a
+    model with one token type, token_type_ids has a default. Elsewhere it has none: runtimes do not list inputs with
+    defaults, so that libraries would not pass the types of pairs; and inputs of an optional type cannot be bound.
     Positions are counted from the start of the row; no token attends to a position whose attention_mask is 0. The
     outputs are named and shaped as in
     `spanbert_jax.model.encoder_model.Outputs`. Of the `tensors`, float32 in Hugging Face's names and layouts, those
@@ -47,6 +49,8 @@ def build(config: ModelConfig, head: Head, tensors: Mapping[str, np.ndarray]) ->
         outputs["pooler_output"] = (architecture.pool(graph, config, hidden), ("batch", config.width))
     outputs |= _HEADS[head.name](graph, architecture, config, head, outputs)
     types = ["token_type_ids"] if config.token_types else []
+    if config.token_types == 1:
+        graph.default("token_type_ids", np.zeros((1, 1), np.int64))
     return graph.model(["input_ids", "attention_mask", *types], outputs)
 
 
@@ -85,6 +89,10 @@ class Graph:
         """The tensor of a name."""
         self._weights[name] = numpy_helper.from_array(self._tensors[name], name)
         return name
+
+    def default(self, name: str, value: np.ndarray) -> None:
+        """Sets the value of an input that is not given; its shape may differ from that of the input."""
+        self._weights[name] = numpy_helper.from_array(value, name)
 
     def constant(self, value: np.ndarray | np.generic) -> str:
         """A constant; a node, since initializers are only weights."""
@@ -148,16 +156,15 @@ def _bert_encoder(graph: Graph, config: BertConfig) -> str:
 
 def _embeddings(graph: Graph, config: BertConfig) -> str:
     # -> [B, S, D]
-    def look_up(name: str, ids: str) -> str:
-        return graph.node("Gather", graph.weight(f"bert.embeddings.{name}_embeddings.weight"), ids, axis=0)
+    def table_of(name: str) -> str:
+        return graph.weight(f"bert.embeddings.{name}_embeddings.weight")
 
     length = graph.node("Shape", "input_ids", start=1, end=2)
-    table = graph.weight("bert.embeddings.position_embeddings.weight")
-    positions = graph.node("Slice", table, graph.integers(0), length, graph.integers(0))
-    types = "token_type_ids"
-    if config.token_types == 1:  # all tokens have it
-        types = graph.node("Mul", types, graph.constant(np.int64(0)))
-    x = graph.node("Add", look_up("word", "input_ids"), look_up("token_type", types))
+    positions = graph.node("Slice", table_of("position"), graph.integers(0), length, graph.integers(0))
+    types = table_of("token_type")  # of one type, [1, D], which all tokens have
+    if config.token_types > 1:
+        types = graph.node("Gather", types, "token_type_ids", axis=0)
+    x = graph.node("Add", graph.node("Gather", table_of("word"), "input_ids", axis=0), types)
     return norm(graph, config, graph.node("Add", x, positions), "bert.embeddings.LayerNorm")
 
 
