@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from tokenizers import Tokenizer
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.common.paths import user_path
+from spanbert_jax.interop import layout
 from spanbert_jax.interop.formats import FORMATS, load_format
 from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.interop.tokenizer_check import check_tokenizer
@@ -75,6 +77,9 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     out = user_path(out)
     require_absent_or_empty(out)
     _check_finite(params)
+    if unused := _unused(model, params):
+        logger.warning("not written, because the model does not have these parameters: %s; give a model with their "
+                       "heads to keep them", ", ".join(unused))
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # transformers wraps the library's own
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         raise UserError(f"tokenizer is of type {type(tokenizer).__name__}; give one of spanbert_jax.load_tokenizer, or "
@@ -102,6 +107,15 @@ def _check_finite(params: Any) -> None:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(f"parameter {name} has numbers that are not finite, and could not be read back; "
                             "take an earlier checkpoint")
+
+
+def _unused(model: EncoderModel, params: Any) -> list[str]:
+    """The names of parameters that a model does not have; of a module that it does not have, the module's."""
+    known = {"/".join(leaf.path) for leaf in layout.leaves(model)}
+    modules = {name.split("/")[0] for name in known}
+    given = {jax.tree_util.keystr(path, simple=True, separator="/")
+             for path, _ in jax.tree_util.tree_leaves_with_path(nn.unbox(params))}
+    return sorted({name if name.split("/")[0] in modules else name.split("/")[0] for name in given - known})
 
 
 def _compare(writer: ModuleType, folder: pathlib.Path, original: pathlib.Path | None, model: EncoderModel,

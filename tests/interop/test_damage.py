@@ -184,6 +184,18 @@ def test_weights_that_are_not_finite_are_not_exported(sound, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_parameters_that_a_model_does_not_have_are_named(sound, tmp_path, caplog):
+    model, params = spanbert_jax.from_pretrained(sound)
+    spanbert_jax.save_pretrained(model, params, tmp_path / "as it is")
+    assert not caplog.messages
+    more = {**params, "boundary_head": params["encoder"], "encoder": {**params["encoder"], "own": {"bias": np.ones(3)}}}
+    spanbert_jax.save_pretrained(model, more, tmp_path / "out")
+    assert caplog.messages == ["not written, because the model does not have these parameters: boundary_head, "
+                               "encoder/own/bias; give a model with their heads to keep them"]
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "as it is" / file).read_bytes()
+
+
 def test_partial_exports_of_killed_processes_are_removed(sound, tmp_path):
     model, params = spanbert_jax.from_pretrained(sound)
     ended = subprocess.Popen([sys.executable, "-c", ""])
