@@ -27,7 +27,8 @@ _MARKUP = re.compile(
     r"(?:<!--(?>.*?-->)\s*)*+<(?:(?:!doctype|\?xml|mediawiki|html|head|title|meta|link|script|style|body|svg|math|rss"
     r"|feed)|(?P<part>div|p|h[1-6]|table|ul|ol|dl|section|article|main|header|footer|nav|aside|form|figure|iframe))\b",
     re.IGNORECASE | re.DOTALL)
-_TEXT_ENDINGS = (".md", ".markdown", ".txt")  # of files that are text although they begin with a part of a page
+_MARKDOWN_ENDINGS = (".md", ".markdown")  # of files that are text although they begin with markup
+_TEXT_ENDINGS = (*_MARKDOWN_ENDINGS, ".txt")  # of files that are text although they begin with a part of a page
 _MARKUP_ENDINGS = (".html", ".htm", ".xhtml", ".xml", ".svg")  # of files that are markup if their first character is <
 
 
@@ -112,7 +113,7 @@ def _detect_format(path: str, formats: Mapping[str, CorpusFormat]) -> str:
     start = first_characters(path)
     if found := next((other for other, format in formats.items() if format.start and format.start.match(start)), None):
         return found
-    markup = _MARKUP.match(start)
+    markup = None if name.endswith(_MARKDOWN_ENDINGS) else _MARKUP.match(start)
     if (markup and not (markup["part"] and name.endswith(_TEXT_ENDINGS))) or (
             start.startswith("<") and name.endswith(_MARKUP_ENDINGS)):
         raise UserError(f"{path}: HTML or XML; extract its text (of a Wikipedia dump with WikiExtractor), leave it "
