@@ -18,6 +18,7 @@ _BLANKS = " \t"
 _DOCUMENT = "-DOCSTART-"
 _COMMENTS = ("# ", "#\t")
 _HEAD_LINES = 100  # which tell columns from sentences
+_LONGEST_WORD = 5  # characters in the median word of a file of words, of scripts without spaces, and more
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
@@ -106,14 +107,15 @@ def _has_sentences(path: str, columns: Columns) -> bool:
     """Whether a file has a sentence per line: most lines have several words, and they are no columns.
 
     Columns have tabs between them, or most lines have a tag in its column, or all lines have the same number of words.
+    Where a line has no spaces, it has several words if it splits into more than any word of such a script.
     """
     head = [line for _, line in itertools.islice(reading.lines(path, DataIssues()), _HEAD_LINES)]
     if any("\t" in line or line.startswith(_DOCUMENT) for line in head):
         return False
     rows = [line.split() for line in head if line.strip() and not line.startswith(_COMMENTS)]
-    several = [row for row in rows if len(row) > 1]
+    several = [row for row in rows if len(row) > 1 or len(_SPLITTER.pre_tokenize_str(row[0])) > _LONGEST_WORD]
     tagged = sum(-len(row) <= columns.tag < len(row) and is_tag(_in_bioes(row[columns.tag])) for row in several)
-    same = len(rows) > 1 and len(set(map(len, rows))) == 1
+    same = len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
     return 2 * len(several) > len(rows) and 2 * tagged < len(several) and not same
 
 

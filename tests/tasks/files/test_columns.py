@@ -138,9 +138,22 @@ def test_sentences_are_read_as_they_are(write):
         read(write("text", text))  # to train on
 
 
+@pytest.mark.parametrize("text,words", [
+    ("我爱北京天安门。\n他住在上海。\n", ["我 爱 北 京 天 安 门 。", "他 住 在 上 海 。"]),
+    ("東京都に住んでいる。\n", ["東 京 都 に 住 んでいる 。"]),
+    ("我用 Python 写程序\n", ["我 用 Python 写 程 序"])])
+def test_sentences_without_spaces_are_split_into_characters(text, words, write):
+    sentences, _ = read(write("text", text), with_labels=False)
+    assert [" ".join(one.words) for one in sentences] == words
+    assert [one.located()[0] for one in sentences] == text.splitlines()
+    for one in sentences:
+        assert [one.text[start:end] for start, end in one.located()[1]] == list(one.words)
+
+
 @pytest.mark.parametrize("text", [
     "Ann NNP I-NP B-PER\n", "Ann NNP _\nsleeps VBZ _\n\nWhy _ _\n", "Ann\nsleeps\nin\nNew York",
-    "Ann B-PER\nsleeps\n\nNew LOC B-LOC\n", "Ann Lee\tO\nsleeps\n", "# a b c d\nAnn O\n"])
+    "Ann B-PER\nsleeps\n\nNew LOC B-LOC\n", "Ann Lee\tO\nsleeps\n", "# a b c d\nAnn O\n",
+    "我\n爱\n北京\n\n中华人民共和国\n万岁\n", "See\nhttp://a.b.c/d\n."])
 def test_columns_are_no_sentences(text, write):
     words = [word for one in read(write("text", text), with_labels=False)[0] for word in one.words]
     assert words == [line.split("\t" if "\t" in line else None)[0] for line in text.splitlines()
