@@ -1,6 +1,5 @@
 """The prediction engine: runs programs over packed rows, on local devices or on a training mesh, and decodes."""
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +26,8 @@ from spanbert_jax.training.mesh import Rules, batch_sharding
 # last bits of a result; the batch size does not.
 _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
+# Characters of a group per example that it may have, so that few long examples are together: several times the usual.
+_CHARACTERS = 4096
 _DEVICES = "devices"
 
 E = TypeVar("E")
@@ -36,16 +37,27 @@ Outputs = Iterator[tuple[np.ndarray, Any]]  # row numbers, ascending and -1 for 
 Executor = Callable[[PackedRows], Outputs]
 
 
-def examples_per_group() -> int:
-    """How many examples are predicted at a time if there are many."""
-    return _sizes()[1]
-
-
 def example_groups(examples: Iterable[E]) -> Iterator[list[E]]:
-    """Yields examples in groups of `examples_per_group`."""
-    examples = iter(examples)
-    while group := list(itertools.islice(examples, examples_per_group())):
+    """Yields examples in the groups that are predicted at a time, of limited numbers of examples and characters."""
+    most = _sizes()[1]
+    group: list[E] = []
+    left = most * _CHARACTERS
+    for example in examples:
+        count = sum(map(_characters, vars(example).values()))
+        if group and (len(group) == most or count > left):
+            yield group
+            group, left = [], most * _CHARACTERS
+        group.append(example)
+        left -= count
+    if group:
         yield group
+
+
+def _characters(value: Any) -> int:
+    """Characters in a field of an example: a text, or a sequence with texts."""
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(_characters, value)) if isinstance(value, (tuple, list)) else 0
 
 
 def _sizes() -> tuple[int, int]:

@@ -14,7 +14,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.inference.executors import Predictor, example_groups, examples_per_group
+from spanbert_jax.inference.executors import Predictor, example_groups
 from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
 from spanbert_jax.inference.outputs import InputFields, is_table, write_table
 from spanbert_jax.tasks.files.reading import Example, file_fingerprints, file_of, resolve_files
@@ -62,15 +62,18 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         output.parent.mkdir(parents=True, exist_ok=True)
     with _locked(partial):
         with _disk_errors(partial):
-            done = _begin(partial, _fingerprint(model, inputs, dtype, settings, keep))
+            lines = _begin(partial, _fingerprint(model, inputs, dtype, settings, keep))
+        examples = (example for file in files for example in task.read(file, issues, with_labels=False))
+        done, groups = _after(lines, example_groups(examples))
+        with _disk_errors(partial):
+            _truncate(partial, done)
         if official is not None and not done:
             require_absent_or_empty(os.fspath(official))
             if not task.has_official_format:
                 raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
         on_examples(done)
-        examples = (example for file in files for example in task.read(file, issues, with_labels=False))
         fields = InputFields(files, getattr(task.settings, "columns", ()), keep) if keep else None
-        for group in example_groups(itertools.islice(examples, done, None)):
+        for group in groups:
             predictions = predictor(group, issues)
             if len(files) > 1:
                 predictions = _with_files(group, predictions)
@@ -206,7 +209,7 @@ def _fingerprint_file(partial: pathlib.Path) -> pathlib.Path:
 
 
 def _begin(partial: pathlib.Path, fingerprint: str) -> int:
-    """Truncates the partial output to whole groups and returns the number of examples in it."""
+    """Starts the partial output unless it is there. Returns the number of whole lines in it."""
     note = _fingerprint_file(partial)
     if not (partial.exists() and note.read_text(encoding="utf-8") == fingerprint):
         if partial.exists():
@@ -214,11 +217,22 @@ def _begin(partial: pathlib.Path, fingerprint: str) -> int:
         partial.write_bytes(b"")
         note.write_text(fingerprint, encoding="utf-8")
         return 0
-    done, end, position, size = 0, 0, 0, examples_per_group()
-    with open(partial, "r+b") as lines:
-        for number, line in enumerate(lines, 1):
-            position += len(line)
-            if number % size == 0 and line.endswith(b"\n"):
-                done, end = number, position
+    with open(partial, "rb") as lines:
+        return sum(line.endswith(b"\n") for line in lines)
+
+
+def _after(lines: int, groups: Iterator[list[Example]]) -> tuple[int, Iterator[list[Example]]]:
+    """The number of examples of the groups that are complete in so many lines of output; and the other groups."""
+    done = 0
+    for group in groups:
+        if done + len(group) > lines:
+            return done, itertools.chain([group], groups)
+        done += len(group)
+    return done, groups
+
+
+def _truncate(partial: pathlib.Path, count: int) -> None:
+    """Truncates the partial output to `count` lines."""
+    with open(partial, "rb") as lines:
+        end = sum(map(len, itertools.islice(lines, count)))
     os.truncate(partial, end)
-    return done

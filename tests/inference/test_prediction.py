@@ -24,6 +24,7 @@ from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.tasks import make_task
+from spanbert_jax.tasks.files.columns import Sentence
 from tests.runs import visible_devices
 from tests.tasks.small import MAKERS, write
 
@@ -102,6 +103,15 @@ def test_a_killed_prediction_continues_to_the_same_result(left, models, tmp_path
     predict_files(models[name], data, tmp_path / "out.jsonl", batch_size=8, on_examples=calls.append)
     assert calls == [32, 48, 50]
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_groups_have_few_characters(monkeypatch, small_groups):
+    monkeypatch.setattr(executors, "_CHARACTERS", 5)  # 80 in a group
+    examples = [Sentence(str(number), "", "", (text,), None) for number, text in enumerate(
+        ["a" * 60, "b" * 18, "c", "d" * 200, *"e" * 20, "f" * 70])]
+    groups = list(executors.example_groups(iter(examples)))
+    assert [[example.words[0][0] for example in group] for group in groups] == [
+        ["a", "b"], ["c"], ["d"], ["e"] * 16, ["e"] * 4, ["f"]]
 
 
 def test_a_partial_output_of_other_data_is_not_continued(models, tmp_path, small_groups):
