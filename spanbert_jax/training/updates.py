@@ -129,7 +129,8 @@ class UpdateReporter:
                 f"{name} {value:g}" for name, value in metrics.items() if not math.isfinite(value))
         if failure:
             remedy = ("lower config.optimizer.learning_rate or lengthen config.schedule.warmup"
-                      + ("" if skips else ", or skip such updates with config.skip.stop_after=10"))
+                      + ("" if self._config.skip.stop_after else
+                         ", or skip such updates with config.skip.stop_after=10"))
             raise RunFailed(f"step {step}: {failure}; {details}; the checkpoints are of earlier steps; {remedy}")
 
     def _worst_rows(self, rows: np.ndarray, losses: np.ndarray) -> str:

@@ -135,12 +135,12 @@ def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     assert (learning.rows_per_step + learning.padding_rows) % 8 == 0
     assert experiment.size.total_steps == round(2 * 400 / examples)
     # A row is described by the places of its examples.
-    places, _, more = learning.describe_row(3).partition(" and ")
+    places = learning.describe_row(3).split(", ")
     lines, row = (tmp_path / "train.jsonl").read_text().splitlines(), rows.rows(np.array([3]))
     text = learning.dataset.tokenizer.decode(row["tokens"][0].tolist()).replace(" ", "")
-    for place in places.split(", "):
+    for place in places:
         assert json.loads(lines[int(place.rpartition(":")[2]) - 1])["text"].replace(" ", "") in text
-    assert len(places.split(", ")) == 5 and more == f"{int(row['weights'].sum()) - 5} more"
+    assert len(places) == row["weights"].sum() > 1
 
 
 def test_ids_outside_the_embedding_are_reported_before_training(start, tmp_path, monkeypatch):
