@@ -26,7 +26,8 @@ from spanbert_jax.training.mesh import Rules, batch_sharding
 # last bits of a result; the batch size does not.
 _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
-# Characters of a group per example that it may have, so that few long examples are together: several times the usual.
+# The limit of a group's characters is so many for each example that it may have: several times the usual, so that only
+# long examples make a group smaller.
 _CHARACTERS = 4096
 _DEVICES = "devices"
 
@@ -43,7 +44,7 @@ def example_groups(examples: Iterable[E]) -> Iterator[list[E]]:
     group: list[E] = []
     left = most * _CHARACTERS
     for example in examples:
-        count = sum(map(_characters, vars(example).values()))
+        count = _characters(example)
         if group and (len(group) == most or count > left):
             yield group
             group, left = [], most * _CHARACTERS
@@ -54,10 +55,11 @@ def example_groups(examples: Iterable[E]) -> Iterator[list[E]]:
 
 
 def _characters(value: Any) -> int:
-    """Characters in a field of an example: a text, or a sequence with texts."""
+    """Characters of an example: those of a text, or of all texts in a sequence or in the fields of an object."""
     if isinstance(value, str):
         return len(value)
-    return sum(map(_characters, value)) if isinstance(value, (tuple, list)) else 0
+    parts = value if isinstance(value, (tuple, list)) else getattr(value, "__dict__", {}).values()
+    return sum(map(_characters, parts))
 
 
 def _sizes() -> tuple[int, int]:

@@ -18,7 +18,7 @@ _BLANKS = " \t"
 _DOCUMENT = "-DOCSTART-"
 _COMMENTS = ("# ", "#\t")
 _HEAD_LINES = 100  # which tell columns from sentences
-_LONGEST_WORD = 5  # characters in the median word of a file of words, of scripts without spaces, and more
+_LONGEST_WORD = 5  # Han characters; most words of scripts without spaces have fewer
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
@@ -107,7 +107,7 @@ def _has_sentences(path: str, columns: Columns) -> bool:
     """Whether a file has a sentence per line: most lines have several words, and they are no columns.
 
     Columns have tabs between them, or most lines have a tag in its column, or all lines have the same number of words.
-    Where a line has no spaces, it has several words if it splits into more than any word of such a script.
+    A line without spaces has several words if it splits into more than `_LONGEST_WORD`.
     """
     head = [line for _, line in itertools.islice(reading.lines(path, DataIssues()), _HEAD_LINES)]
     if any("\t" in line or line.startswith(_DOCUMENT) for line in head):
