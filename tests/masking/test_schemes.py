@@ -13,7 +13,7 @@ from tests.masking import sampler, statistics
 
 # Overall significance, divided by the number of comparisons: the probability that a correct masker fails.
 SIGNIFICANCE = 1e-3
-COUNT = 6000
+COUNT = 4000
 PLAIN = MaskingSettings()
 ALWAYS = MaskingSettings(scheme="annotated", annotated_rate=1.0, rate=0.5)
 CASES = {

@@ -283,9 +283,9 @@ def test_gradient_is_finite_and_zero_outside_counted_texts():
 @pytest.mark.parametrize("name, vocabulary", [
     ("squad-v1.1-train.json", "cased"), ("cmrc2018-zh-train.json", "chinese")])
 def test_logits_of_the_targets_decode_to_the_answers(name, vocabulary):
-    """All questions. Chinese answers are often longer than 30 tokens, which raises the maximum answer length."""
+    """Chinese answers are often longer than 30 tokens, which raises the maximum answer length."""
     the_task = task(length=384, stride=128)
-    examples = list(the_task.read(str(DATA / name), DataIssues()))
+    examples = list(the_task.read(str(DATA / name), DataIssues()))[::4]
     tokenizer = load_tokenizer(DATA / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
     the_task = the_task.fit(examples, tokenizer)
     features, issues = make(the_task, examples, tokenizer)
@@ -305,7 +305,7 @@ def test_logits_of_the_targets_decode_to_the_answers(name, vocabulary):
 def test_answers_keep_the_original_spelling():
     """German XQuAD, whose accents the uncased vocabulary strips, in many overlapping windows."""
     the_task = task(length=200, stride=32, max_answer_length=60)
-    examples = list(the_task.read(str(DATA / "xquad.de.json"), DataIssues()))
+    examples = list(the_task.read(str(DATA / "xquad.de.json"), DataIssues()))[::2]
     features, issues = make(the_task, examples, load_tokenizer(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     predictions = the_task.decode(examples, features, gold_logits(features))
     missed = [example.id for example, prediction in zip(examples, predictions)
@@ -333,7 +333,7 @@ def test_answers_keep_the_marks_that_the_tokenizer_drops(tmp_path, lowercase, co
 @needs_data
 def test_a_tuned_threshold_reaches_the_best_f1():
     the_task = task(length=384, null_answers=True)
-    examples = list(the_task.read(str(DATA / "squad-v2.0-train.json"), DataIssues()))[::6]
+    examples = list(the_task.read(str(DATA / "squad-v2.0-train.json"), DataIssues()))[::12]
     features, _ = make(the_task, examples, load_tokenizer(CASED))
     logits = gold_logits(features, height=6.0)
     for values in logits.values():
@@ -404,11 +404,11 @@ def test_answers_from_unspaced_texts_are_scored_by_character():
     assert metrics["f1"] == pytest.approx(100 * (0.8 + 0) / 2)  # the second is a word of English text
 
 
-def test_a_context_of_a_million_characters(tokenizer):
-    words = ["the cat sat in the sitting ."] * 36_000
-    words[30_000] = "the dogs ran ."
+def test_a_context_of_a_hundred_thousand_characters(tokenizer):
+    words = ["the cat sat in the sitting ."] * 3_600
+    words[3_000] = "the dogs ran ."
     context = " ".join(words)
-    assert len(context) > 1_000_000
+    assert len(context) > 100_000
     example = question(("dogs", context.index("dogs")), context=context)
     the_task = task(length=384, stride=128)
     features, issues = make(the_task, [example, question(("dogs", context.index("dogs")), context=context, name="q2")],

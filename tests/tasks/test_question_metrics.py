@@ -14,10 +14,10 @@ from tests.paths import DATA, needs_data
 
 
 def gold_answers(name):
-    """The answers of each question of a file."""
+    """The answers of every third question of a file."""
     articles = json.loads((DATA / name).read_text())["data"]
     return [[answer["text"] for answer in question["answers"]] for article in articles
-            for paragraph in article["paragraphs"] for question in paragraph["qas"]]
+            for paragraph in article["paragraphs"] for question in paragraph["qas"]][::3]
 
 
 def mangle(text, others, random):
@@ -70,7 +70,7 @@ def test_scores_of_single_answers_equal_the_official_ones(mangled):
 @pytest.mark.parametrize("threshold", [-100.0, 0.0, 0.51, 1.5, 100.0])
 def test_metrics_equal_the_official_ones(mangled, threshold):
     gold, given, null_odds = mangled
-    assert len(gold) > 9_000
+    assert len(gold) > 3_000
     by_id = {str(i): odds for i, odds in enumerate(null_odds)}
     expected = official.squad_evaluate(examples(gold), {str(i): text for i, text in enumerate(given)}, by_id, threshold)
     found = metrics_of(gold, given, null_odds, threshold)
@@ -174,7 +174,7 @@ def test_overlap_of_unspaced_texts():
 def test_answers_of_ideographs_are_scored_by_character():
     random = np.random.default_rng(3)
     gold = [answers[0] for answers in gold_answers("cmrc2018-zh-train.json") if re.fullmatch("[一-龥]+", answers[0])]
-    assert len(gold) > 1_000
+    assert len(gold) > 500
     for text in gold:
         cut = text[random.integers(len(text)):] + gold[random.integers(len(gold))]
         common = sum((collections.Counter(text) & collections.Counter(cut)).values())
