@@ -112,7 +112,7 @@ def one_device():
 
 @pytest.fixture(scope="session")
 def unbroken(files, shared_folder) -> pathlib.Path:
-    """The workdir of an uninterrupted run of 30 steps with checkpoints of the steps 10, 20 and 30."""
+    """The workdir of an uninterrupted run of 20 steps with checkpoints of the steps 10 and 20."""
     return make_once(shared_folder / "unbroken", lambda workdir: run(files, workdir))
 
 

@@ -38,7 +38,7 @@ def get_config():
     config.model.dropout = config.model.attention_dropout = 0.0
     config.optimizer.learning_rate, config.schedule.warmup = 1e-3, "2 steps"
     config.schedule.name = "constant"
-    config.train.duration, config.train.batch_size, config.train.log_every = "30 steps", 8, 1
+    config.train.duration, config.train.batch_size, config.train.log_every = "20 steps", 8, 1
     config.evaluation.every, config.evaluation.batch_size = "10 steps", 8
     config.evaluation.max_rows = 100
     config.checkpoint.every, config.checkpoint.keep, config.checkpoint.keep_every = "5 steps", 1, "10 steps"

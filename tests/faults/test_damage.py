@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.runs import assert_same_run, run
+from tests.runs import assert_same_run, run_here
 
 
 def flip_a_bit(path: pathlib.Path) -> None:
@@ -27,10 +27,10 @@ def truncate(path: pathlib.Path) -> None:
 def test_a_damaged_checkpoint_is_quarantined_and_the_run_ends_the_same(files, unbroken, tmp_path, damage, file):
     workdir = tmp_path / "run"
     shutil.copytree(unbroken, workdir)
-    path = max((workdir / "checkpoints/30").glob(file), key=lambda path: path.stat().st_size)
+    path = max((workdir / "checkpoints/20").glob(file), key=lambda path: path.stat().st_size)
     damage(path)
-    output = run(files, workdir)
+    output = run_here(files, workdir)
     assert_same_run(workdir, unbroken)
-    assert (workdir / "checkpoints" / "30.unsound").is_dir()
-    reason = (workdir / "checkpoints" / "30.unsound.txt").read_text().strip()
-    assert reason.startswith(path.relative_to(workdir / "checkpoints/30").as_posix()) and reason in output
+    assert (workdir / "checkpoints" / "20.unsound").is_dir()
+    reason = (workdir / "checkpoints" / "20.unsound.txt").read_text().strip()
+    assert reason.startswith(path.relative_to(workdir / "checkpoints/20").as_posix()) and reason in output

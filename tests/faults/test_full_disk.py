@@ -7,7 +7,9 @@ import pytest
 
 from spanbert_jax.cluster.exit_codes import SAVES_FAILED
 from tests.disks import fill, small_disk
-from tests.runs import Process, assert_same_run, run
+from tests.runs import Process, assert_same_run, run_here
+
+OFTEN = "--config.checkpoint.every=3 steps"  # enough saves after the disk is full
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ class Ballast:
 
 
 def test_a_run_continues_and_saves_when_there_is_room_again(files, unbroken, disk):
-    with Process(files, disk / "run", "--config.checkpoint.tries=100") as process:
-        process.until("step 11/")
+    with Process(files, disk / "run", "--config.checkpoint.tries=100", OFTEN) as process:
+        process.until("step 7/")
         with Ballast(disk):
             process.until("SAVE FAILED")
         assert process.wait() == 0, process.output
@@ -52,18 +54,18 @@ def test_a_run_continues_and_saves_when_there_is_room_again(files, unbroken, dis
 
 
 def test_a_run_stops_after_several_failed_saves_and_older_checkpoints_stay(files, unbroken, disk):
-    with Process(files, disk / "run") as process:
-        process.until("step 11/")
+    with Process(files, disk / "run", OFTEN) as process:
+        process.until("step 7/")
         with Ballast(disk):
             assert process.wait() == SAVES_FAILED, process.output
         steps = sorted(int(path.name) for path in (disk / "run" / "checkpoints").iterdir() if path.name.isdigit())
-        assert steps and steps[-1] <= 15
-    run(files, disk / "run")
+        assert steps and steps[-1] <= 10
+    run_here(files, disk / "run")
     assert_same_run(disk / "run", unbroken)
 
 
 def test_a_run_does_not_start_without_room_for_its_checkpoints(files, disk):
     room = os.statvfs(disk)
     (disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - (4 << 20)))
-    output = run(files, disk / "run", status=2)
+    output = run_here(files, disk / "run", status=2)
     assert "GB" in output.splitlines()[-1] or "MB" in output.splitlines()[-1]

@@ -6,7 +6,7 @@ import threading
 import time
 
 from spanbert_jax.checkpoints.folder import FOLDER, list_saving
-from tests.runs import USUAL, Process, assert_same_run, run
+from tests.runs import USUAL, Process, assert_same_run, run_here
 
 KILLS = 4
 
@@ -22,7 +22,7 @@ def test_a_run_killed_at_random_moments_ends_as_without_interruption(files, tmp_
     moments, kills = random.Random(sweep), max(sweep, KILLS)
     # Long enough for all kills, and with so many saves that some are hit.
     settings = (f"--config.train.duration={9 * kills} steps", "--config.checkpoint.every=3 steps", *USUAL)
-    run(files, tmp_path / "unbroken", *settings)
+    run_here(files, tmp_path / "unbroken", *settings)
     saves_hit = 0
     for number in range(kills):
         with Process(files, tmp_path / "broken", *settings) as process:
@@ -39,5 +39,5 @@ def test_a_run_killed_at_random_moments_ends_as_without_interruption(files, tmp_
             assert process.wait() == -signal.SIGKILL, process.output
         saves_hit += bool(list((tmp_path / "broken").glob("checkpoints/*.saving*")))
     assert saves_hit
-    run(files, tmp_path / "broken", *settings)
+    run_here(files, tmp_path / "broken", *settings)
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")

@@ -1,8 +1,5 @@
 """A masking scheme from a plugin: training with `config.plugins`, evaluation of its workdir, unknown names."""
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,18 +12,17 @@ from spanbert_jax.masking import MaskingSettings, make_masker
 from spanbert_jax.masking.schemes import SCHEMES
 from spanbert_jax.pretraining.config import as_pretraining_config
 from tests.masking import sampler
-from tests.runs import ROOT, make_files, run
+from tests.runs import run
 
 PLUGIN = "tests.masking.every_other"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(files, tmp_path_factory):
     """A run of two steps with the plugin's scheme, in a process that has not imported it before."""
-    files = make_files(tmp_path_factory.mktemp("files"))
     workdir = tmp_path_factory.mktemp("run")
     run(files, workdir, f"--config.plugins=('{PLUGIN}',)", "--config.masking.scheme=0.5*every_other+0.5*geometric",
-        "--config.train.duration=2 steps")
+        "--config.train.duration=2 steps", "--config.evaluation.every=0")
     return workdir
 
 
@@ -35,12 +31,8 @@ def test_the_plugin_is_stored_with_the_run(workdir):
     assert stored["plugins"] == [PLUGIN] and stored["masking"]["scheme"] == "0.5*every_other+0.5*geometric"
 
 
-def test_evaluation_of_the_workdir_finds_the_scheme(workdir):
-    done = subprocess.run([sys.executable, "-m", "spanbert_jax", "evaluate", "--workdir", str(workdir), "--json"],
-                          cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu"})
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["step"] == 2
+def test_evaluation_of_the_workdir_finds_the_scheme(files, workdir):
+    assert json.loads(run(files, workdir, "--json", command="evaluate").splitlines()[-1])["step"] == 2
 
 
 def test_the_scheme_is_looked_up_by_its_name_and_masks_as_it_proposes():
