@@ -1,5 +1,6 @@
 """Which named size to train with a given number of chips, time and tokens: arithmetic, without compiling anything."""
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -112,6 +113,7 @@ def largest_feasible(budget: Budget, estimates: Sequence[SizeEstimate]) -> SizeE
     return max(feasible, key=lambda estimate: estimate.parameters, default=None)
 
 
+@functools.cache
 def _count_parameters(config: BertConfig) -> int:
     model = SpanBert(config, compute=ComputeConfig(layers="scanned"))
     params = nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))

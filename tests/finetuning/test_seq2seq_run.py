@@ -69,7 +69,7 @@ def test_translation_learns_and_writes_its_files(trained):
 
 
 def test_predictions_do_not_depend_on_batch_size_and_scores_equal_the_runs(trained, tmp_path):
-    some = write(tmp_path / "some.jsonl", pairs(80, 2, periods=(1,)))
+    some = write(tmp_path / "some.jsonl", pairs(40, 2, periods=(1,)))
     for settings in ({}, {"beams": 1, "sample": True}):
         outputs = {}
         for size in (1, 200):  # rows of 32 pieces go 32 at a time, one chunk of them or several
@@ -149,8 +149,7 @@ def gpt2(tmp_path_factory):
 
 
 @pytest.mark.parametrize("settings", [
-    {"decoder": "shared"}, {"decoder": "random", "decoder_layers": 1}, {"target_vocabulary": "330"},
-    {"decoder": "gpt2"}], ids=lambda settings: "-".join(settings))
+    {"decoder": "shared"}, {"decoder_layers": 1, "target_vocabulary": "330"}, {"decoder": "gpt2"}], ids=lambda settings: "-".join(settings))
 def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path):
     if settings.get("decoder") == "gpt2":
         settings = {"decoder": gpt2, "target_length": 30}
@@ -205,11 +204,11 @@ def test_frozen_parameters_stay_and_layer_decay_slows_lower_layers(start, tmp_pa
 
 
 def test_a_stopped_run_cannot_predict_and_continues_to_the_same_result(start, tmp_path):
-    config = config_of(start, tmp_path, count=60, dev="")
-    config.model.dropout, config.train.duration = 0.1, "8 steps"
+    config = config_of(start, tmp_path, count=60, periods=(1,), dev="")
+    config.train.duration = "4 steps"
     finetune(config, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 5) or loop.stopping)
+        patch.setattr(TrainingLoop, "_ends", lambda loop: setattr(loop, "stopping", loop.step == 2) or loop.stopping)
         assert not finetune(config, tmp_path / "run").finished
     with pytest.raises(UserError, match="run: an unfinished fine-tuning run; run its command again, and"):
         load_model(tmp_path / "run")

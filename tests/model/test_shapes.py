@@ -18,8 +18,8 @@ from spanbert_jax.model.architectures.gpt2 import Gpt2Config
 from spanbert_jax.model.heads import gather
 
 B, S, T, M, K = 2, 12, 7, 3, 4
-bert = BertConfig(vocab_size=60, num_layers=2, width=16, num_heads=2, feed_forward=24, max_positions=S)
-gpt2 = Gpt2Config(vocab_size=50, num_layers=2, width=24, num_heads=2, feed_forward=20, max_positions=S)
+bert = BertConfig(vocab_size=60, num_layers=1, width=16, num_heads=2, feed_forward=24, max_positions=S)
+gpt2 = Gpt2Config(vocab_size=50, num_layers=1, width=24, num_heads=2, feed_forward=20, max_positions=S)
 
 
 def trace(model, *inputs, **fields):

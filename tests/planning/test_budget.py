@@ -11,7 +11,7 @@ from spanbert_jax.training.experiment import parameter_count
 from spanbert_jax.training.state import init_params
 
 
-@pytest.mark.parametrize("size", BertConfig.sizes)
+@pytest.mark.parametrize("size", ["mini", "large"])
 def test_parameters_are_those_of_the_unrolled_model_of_a_run(size):
     model = BertConfig.named(size, vocab_size=28_996)
     params = nn.unbox(jax.eval_shape(lambda: init_params(SpanBert(model), jax.random.key(0))))

@@ -7,7 +7,9 @@ import pytest
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import compilation
+from spanbert_jax.planning.compiler.worker import handle
 from spanbert_jax.planning.hardware import parse_topology
+from tests.runs import visible_devices
 
 CPU = parse_topology("cpu:1")
 
@@ -73,11 +75,17 @@ def test_a_missing_compiler_gives_one_line_with_how_to_install_it(topology, how,
 def test_a_cpu_plan_states_devices_rows_and_collectives(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["plan", "--config", "configs/quickstart.py", "--config.data.length=32", "--config.train.batch_size=4",
-               "--config.compute.layers=scanned"]
+               "--config.compute.layers=scanned", "--config.model.width=32", "--config.model.feed_forward=64"]
     assert main([*command, "--topology", "cpu:2"]) == 0
     printed = capsys.readouterr().out
     assert "cpu:2: 2 devices" in printed and "4 rows of 32 tokens per step, 2 per device at a time" in printed
     assert "all-reduce over 2" in printed
+
+    def in_process(topology, request):
+        with visible_devices(topology.chips):
+            return handle(request)
+
+    monkeypatch.setattr(compilation, "_run_worker", in_process)
     assert main([*command, "--topology", "cpu:3"]) == 2
     assert "4 rows cannot be divided over the 3 devices" in capsys.readouterr().err
     assert main([*command, "--topology", "cpu:2", "--config.evaluation.batch_size=7"]) == 2

@@ -10,7 +10,7 @@ from tests.training.small import Trainer, small_config
 
 def test_a_base_size_model_is_trained_saved_and_restored(tmp_path):
     config = small_config(dropout=0.0)
-    config.model.size = "base"
+    config.model.update(dict(size="base", width=0, num_heads=0, feed_forward=0))
     # The published count (section 4.2's base has 110M): every kernel of 12 layers of 768.
     layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
     assert layer_parameters(Trainer(config).abstract_state) == 12 * layer
