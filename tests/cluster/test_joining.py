@@ -1,4 +1,5 @@
 """How a process finds, joins and leaves the other processes of its run."""
+import concurrent.futures
 import http.server
 import os
 import pathlib
@@ -209,7 +210,28 @@ def ends(processes):
     return results
 
 
-def test_slurm_tasks_join_without_flags():
+def lose(number):
+    """Kills or hangs one of three processes; returns how long the others live, in seconds, and how they end."""
+    processes = start_all(3, "while True: meet()")
+    for process in processes:
+        wait_for(process, "met")
+    began = time.monotonic()
+    processes[2].send_signal(number)
+    ended = ends(processes[:2])
+    seconds = time.monotonic() - began
+    processes[2].kill()
+    processes[2].communicate()
+    return seconds, ended
+
+
+@pytest.fixture(scope="module")
+def hung():
+    """`lose` of a hung process. The other tests run while it waits for the heartbeat."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        yield pool.submit(lose, signal.SIGSTOP)
+
+
+def test_slurm_tasks_join_without_flags(hung):  # the first to start processes starts `hung`
     environ = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
                "JAX_COORDINATOR_PORT": str(free_port())}
     processes = [start(environ={**environ, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)})
@@ -224,23 +246,6 @@ def test_a_common_end_aborts_no_process():
     assert ends(start_all(2, delayed)) == [(DONE, [])] * 2
     mistake = f"{delayed}; raise UserError('wrong field')"
     assert ends(start_all(2, mistake)) == [(MISTAKE, ["spanbert-jax train: wrong field"])] * 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_dead_or_hung_process_ends_the_others_with_a_message(number):
-    processes = start_all(3, "while True: meet()")
-    for process in processes:
-        wait_for(process, "met")
-    began = time.monotonic()
-    processes[2].send_signal(number)
-    for status, lines in ends(processes[:2]):
-        assert status in (PEER_LOST, -signal.SIGABRT)
-        if status == PEER_LOST:
-            assert len(lines) == 1 and "another process of the run was lost" in lines[0]
-            assert "run the same command again to continue" in lines[0]
-    assert time.monotonic() - began < 15
-    processes[2].kill()
-    processes[2].communicate()
 
 
 def test_a_bug_on_one_process_is_distinguished_from_a_lost_process():
@@ -278,3 +283,14 @@ def test_a_port_in_use_is_an_error():
         process = start("--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process", 0)
         (status, lines), = ends([process])
     assert status == MISTAKE and len(lines) == 1 and f"port {port} of this machine is in use" in lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dead_or_hung_process_ends_the_others_with_a_message(number, hung):
+    seconds, ended = hung.result() if number == signal.SIGSTOP else lose(number)
+    assert seconds < 15
+    for status, lines in ended:
+        assert status in (PEER_LOST, -signal.SIGABRT)
+        if status == PEER_LOST:
+            assert len(lines) == 1 and "another process of the run was lost" in lines[0]
+            assert "run the same command again to continue" in lines[0]

@@ -149,7 +149,8 @@ def gpt2(tmp_path_factory):
 
 
 @pytest.mark.parametrize("settings", [
-    {"decoder": "shared"}, {"decoder_layers": 1, "target_vocabulary": "330"}, {"decoder": "gpt2"}], ids=lambda settings: "-".join(settings))
+    {"decoder": "shared"}, {"decoder_layers": 1, "target_vocabulary": "330"}, {"decoder": "gpt2"}],
+                         ids="-".join)
 def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path):
     if settings.get("decoder") == "gpt2":
         settings = {"decoder": gpt2, "target_length": 30}

@@ -1,4 +1,5 @@
 """The launcher of local processes: output, exit statuses, signals and restarts."""
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -84,7 +85,26 @@ def wait_until_gone(some):
         os.sched_yield()
 
 
-def test_each_line_is_printed_whole_with_its_process():
+def lose(number, victim):
+    """Kills or hangs one of three processes; returns for how many seconds the others live, the exit status of the
+    launcher, and whether all processes are gone."""
+    with start(MEETING, processes=3, before="") as launcher:
+        some = pids(launcher, "met in", 3)
+        began = time.monotonic()
+        os.kill(some[victim], number)
+        launcher.communicate(timeout=40)
+        seconds = time.monotonic() - began
+    return seconds, launcher.returncode, all(map(gone, some.values()))
+
+
+@pytest.fixture(scope="module")
+def hung():
+    """`lose` of a hung process. The other tests run while it waits for the heartbeat."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        yield pool.submit(lose, signal.SIGSTOP, 0)
+
+
+def test_each_line_is_printed_whole_with_its_process(hung):  # the first test starts `hung`
     status, out, errors = run("""
 for number in range(2000):
     sys.stdout.write(f"line {number} of ")
@@ -228,11 +248,6 @@ def test_two_processes_compute_the_same_losses_as_one(unbroken, unbroken_pair):
 
 # Another than the first, hung, is what the heartbeat is tested with in tests/faults.
 @pytest.mark.parametrize("number,victim", [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGSTOP, 0)])
-def test_a_dead_or_hung_peer_ends_all_within_15_seconds(number, victim):
-    with start(MEETING, processes=3, before="") as launcher:
-        some = pids(launcher, "met in", 3)
-        began = time.monotonic()
-        os.kill(some[victim], number)
-        launcher.communicate(timeout=40)
-        assert time.monotonic() - began < 15
-    assert launcher.returncode == PEER_LOST and all(map(gone, some.values()))
+def test_a_dead_or_hung_peer_ends_all_within_15_seconds(number, victim, hung):
+    seconds, status, all_gone = hung.result() if number == signal.SIGSTOP else lose(number, victim)
+    assert seconds < 15 and status == PEER_LOST and all_gone
