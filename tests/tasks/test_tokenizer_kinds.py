@@ -31,14 +31,12 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    return transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    return kinds.load_by_transformers(folder, add_prefix_space=True)
 
 
 @pytest.fixture(scope="module")
 def plain(folder):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    return kinds.load_by_transformers(folder)
 
 
 def task(name, **settings):

@@ -4,6 +4,7 @@ import inspect
 import json
 import pathlib
 
+import pytest
 import tokenizers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -82,3 +83,9 @@ def write(kind: str, folder: pathlib.Path) -> pathlib.Path:
     trained(kind).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(CONFIGS[kind]))
     return folder
+
+
+def load_by_transformers(folder: pathlib.Path, **options):
+    """The tokenizer of a folder as transformers loads it; without transformers the test is skipped."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    return transformers.AutoTokenizer.from_pretrained(folder, **options)

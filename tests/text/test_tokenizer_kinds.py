@@ -44,8 +44,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    return kinds.load_by_transformers(folder)
 
 
 def test_ids_equal_those_of_transformers(tokenizer, theirs):
