@@ -133,22 +133,20 @@ def test_a_mark_that_the_normalizer_puts_at_the_start_is_enough(tmp_path):
 
 
 def test_the_config_decides_on_the_prefix_space(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     folder = kinds.write("modernbert", tmp_path)
     for value in (True, False):
         (folder / "tokenizer_config.json").write_text(json.dumps(
             {**kinds.CONFIGS["modernbert"], "add_prefix_space": value}))
-        ours, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+        ours, theirs = load_tokenizer(folder), kinds.load_by_transformers(folder)
         assert ours.encode("The old").ids == theirs("The old")["input_ids"]
         assert ours.pre_tokenizer.add_prefix_space == value
 
 
 def test_stated_tokens_have_their_role_in_the_file_alone(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     folder = kinds.write("modernbert", tmp_path)
     config = {**kinds.CONFIGS["modernbert"], "mask_token": "<blank>", "pad_token": "!"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    ours, theirs = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    ours, theirs = load_tokenizer(folder), kinds.load_by_transformers(folder)
     assert special_ids(ours).mask == theirs.mask_token_id == vocabulary_size(ours) - 1
     again = Tokenizer.from_str(ours.to_str())
     assert special_tokens(again) == special_tokens(ours) and special_tokens(ours)["pad"] == "!"
