@@ -142,7 +142,7 @@ def test_choices_are_learned_predicted_and_evaluated(start, tmp_path, monkeypatc
     train, dev = (write(tmp_path / f"{part}.jsonl", records(count, seed))
                   for part, count, seed in (("train", 600, 0), ("dev", 60, 1)))
     config = small_config("multiple_choice_toy", start, train, dev=dev, length=32)
-    config.train.duration, config.train.batch_size, config.evaluation.every = "160 steps", 32, "80 steps"
+    config.train.duration, config.train.batch_size, config.evaluation.every = "250 steps", 32, "125 steps"
     finetune(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())["dev"]
     chance = 100 * np.mean([1 / len(record["choices"]) for record in records(60, 1)])

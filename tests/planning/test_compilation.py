@@ -74,6 +74,7 @@ def test_a_missing_compiler_gives_one_line_with_how_to_install_it(topology, how,
 
 def test_a_cpu_plan_states_devices_rows_and_collectives(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles faster
     command = ["plan", "--config", "configs/quickstart.py", "--config.data.length=32", "--config.train.batch_size=4",
                "--config.compute.layers=scanned", "--config.model.width=32", "--config.model.feed_forward=64"]
     assert main([*command, "--topology", "cpu:2"]) == 0

@@ -23,7 +23,7 @@ def small_config(dropout: float = 0.1):
     config = default_config()
     config.model.dropout = config.model.attention_dropout = dropout
     config.model.size, config.compute.dtype, config.model.max_positions = "tiny", "float32", LENGTH
-    config.model.width, config.model.num_heads, config.model.feed_forward = 32, 2, 64
+    config.model.width, config.model.num_heads, config.model.feed_forward = 64, 2, 128
     config.compute.layers = "scanned"  # compiles faster
     config.train.batch_size = ROWS
     config.optimizer.learning_rate = 1e-3

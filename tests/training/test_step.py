@@ -157,7 +157,7 @@ def test_state_is_split_over_the_mesh_and_donated():
     state = trainer.fresh()
     for tree in (state.params, state.opt_state[1].mu):
         kernel = tree["encoder"]["layers"]["feed_forward_in"]["kernel"]
-        assert kernel.addressable_shards[0].data.shape == (2, 16, 32)
+        assert kernel.addressable_shards[0].data.shape == (2, 32, 64)
     after, _ = trainer.run(state, range(1))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert int(after.step) == 1
@@ -175,7 +175,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     (1, 2, (("embed", "tensor"), ("mlp", "tensor")), "claim mesh axis 'tensor'"),
     (2, 1, (("mlp", "tensor"),), "stays whole on all 2 devices of mesh.fsdp")])
 def test_wasteful_or_impossible_shardings_are_refused(fsdp, tensor, rules, message, monkeypatch):
-    monkeypatch.setattr(mesh, "LARGE", VOCABULARY * 32)
+    monkeypatch.setattr(mesh, "LARGE", VOCABULARY * 64)
     config = small_config()
     config.mesh.update(dict(fsdp=fsdp, tensor=tensor, rules=(("batch", "data"), *rules)))
     with pytest.raises(UserError, match=message):

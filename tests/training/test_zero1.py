@@ -20,7 +20,7 @@ from tests.training.small import Trainer, small_config
 
 STEPS = 4
 # Kernels and embeddings of the small model are larger than this, all other parameters smaller.
-LARGE = 1 << 10
+LARGE = 1 << 12
 
 
 def trainer_of(devices: int = 8, **fields) -> Trainer:
