@@ -5,7 +5,7 @@ import signal
 import threading
 
 from spanbert_jax.cluster.exit_codes import STOPPED
-from tests.runs import Process, assert_same_run, evaluations, losses, run, run_here
+from tests.runs import Process, assert_same_run, evaluations, losses, run_here
 
 
 def test_a_run_stopped_at_any_moment_ends_as_without_interruption(files, unbroken, tmp_path, sweep):
@@ -77,7 +77,7 @@ def test_a_stop_interrupts_preparation_compilation_and_evaluations(files, unbrok
         process.send(signal.SIGTERM)
         assert process.wait() == STOPPED, process.output
     assert max(losses(workdir)) == 10 and not evaluations(workdir)
-    run(files, workdir, *settings)  # evaluates step 10 first
+    run_here(files, workdir, *settings)  # evaluates step 10 first
     assert_same_run(workdir, unbroken)
 
 

@@ -15,10 +15,10 @@ STEPS = 4
 
 
 def trainer_of(gradient_dtype: str) -> Trainer:
-    """A model of one layer, so that the loop over layers runs once, on two devices of the data axis."""
+    """A model of one layer, so that the loop over layers runs once, on eight devices of the data axis."""
     config = small_config(dropout=0.0)
     config.model.num_layers, config.compute.gradient_dtype = 1, gradient_dtype
-    return Trainer(config, 2)
+    return Trainer(config, 8)
 
 
 def compile_and_run(gradient_dtype: str, folder):
