@@ -5,7 +5,7 @@ import signal
 import threading
 
 from spanbert_jax.cluster.exit_codes import STOPPED
-from tests.runs import Process, assert_same_run, evaluations, losses, run_here
+from tests.runs import Process, assert_same_run, evaluations, losses, run, run_here
 
 
 def test_a_run_stopped_at_any_moment_ends_as_without_interruption(files, unbroken, tmp_path, sweep):
@@ -82,11 +82,11 @@ def test_a_stop_interrupts_preparation_compilation_and_evaluations(files, unbrok
 
 
 def test_the_time_limit_saves_and_stops(files, tmp_path):
-    seconds = 3
+    seconds = 6
     while True:
         workdir = tmp_path / str(seconds)
-        output = run_here(files, workdir, "--config.train.duration=100000 steps", "--config.checkpoint.every=0",
-                          f"--time-limit={seconds}s", status=STOPPED)
+        output = run(files, workdir, "--config.train.duration=100000 steps", "--config.checkpoint.every=0",
+                     f"--time-limit={seconds}s", status=STOPPED)
         assert "time limit" in output
         if losses(workdir):
             break
