@@ -32,8 +32,8 @@ $SPANBERT_DATA/litbank/original; give other text with --config.data.sources.
 To see what the longer rows bring, let the network see as many more tokens in rows of 512, and compare the held-out
 losses that `evaluate` shows:
 
-  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/modern.py:small=true,phase=long \
-      --config.init_from=runs/novels --config.data.tokenizer=runs/novels --config.data.length=512 \
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/modern.py:small=true,phase=long \\
+      --config.init_from=runs/novels --config.data.tokenizer=runs/novels --config.data.length=512 \\
       --config.model.max_positions=512 --config.train.batch_size=8 --workdir runs/novels512
 """
 import os

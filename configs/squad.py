@@ -20,7 +20,7 @@ whole=true answers from whole articles of up to 8,192 tokens, in one window wher
 others with --config.init_from and --config.task.length, at most the model's positions. Documents with questions, as in
 FairytaleQA, are read too:
 
-  spanbert-jax train --config configs/squad.py:whole=true --workdir runs/tales --config.train.batch_size=8 \
+  spanbert-jax train --config configs/squad.py:whole=true --workdir runs/tales --config.train.batch_size=8 \\
       --config.task.train=fairytaleqa-train.jsonl.gz --config.task.dev_fraction=0.1
 """
 import ml_collections

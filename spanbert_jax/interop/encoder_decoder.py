@@ -15,7 +15,7 @@ from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, layout, weights
-from spanbert_jax.interop.architectures import CONVERSIONS, bert, conversion_for, conversion_of, gpt2
+from spanbert_jax.interop.architectures import bert, conversion_for, conversion_of, encoder_types, gpt2
 from spanbert_jax.interop.formats.huggingface import special_values, write_json, write_tokenizer
 from spanbert_jax.interop.naming import NamedTensors
 from spanbert_jax.interop.pretrained import open_file
@@ -44,7 +44,7 @@ def load_encoder_decoder(name_or_path: str | pathlib.Path,
     files: list[Tensors] = [open_file(name, bert.NAMES) for name in weight_files(path)]
     if values.get(_TIED):
         files = _with_both_names(files)
-    conversion = conversion_for(values["encoder"])
+    conversion = conversion_for(values["encoder"], file)
     tensors = conversion.tensors(path, files, prefix="encoder.")
     encoder = conversion.read(tensors, values["encoder"], file).config
     decoder, decoder_tensors = _decoder(path, files, values["decoder"], file)
@@ -95,18 +95,13 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
         raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; {', '.join(encoder_types())} with "
                         f"{' or '.join(_DECODERS)} can be read")
     if parts:
-        conversion_for(values["encoder"]).check(values["encoder"], file)
+        conversion_for(values["encoder"], file).check(values["encoder"], file)
     return values, file
-
-
-def encoder_types() -> list[str]:
-    """The model_type of every encoder that can be read."""
-    return [name for name in CONVERSIONS.names() if CONVERSIONS.get(name) is not gpt2.GPT2]
 
 
 def _decoder(path: pathlib.Path, files: list[Tensors], values: dict[str, Any],
              file: pathlib.Path) -> tuple[ModelConfig, NamedTensors]:
-    conversion = conversion_for(values)
+    conversion = conversion_for(values, file, decoder=True)
     conversion.check(values, file, decoder=True)
     tensors = conversion.tensors(path, files, prefix="decoder.")
     return conversion.read(tensors, values, file).config, tensors

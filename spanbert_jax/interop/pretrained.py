@@ -90,7 +90,7 @@ def _open(path: pathlib.Path, step: int | None) -> Pretrained:
     if (sidecar := directory_of(path) / BOUNDARY_FILE).is_file() and path.is_dir():
         files.append(sidecar)
     values, file = configuration.read_values(directory_of(path))
-    conversion = conversion_for(values)
+    conversion = conversion_for(values, file)
     conversion.check(values, file)
     tensors = conversion.tensors(files[0] if len(files) == 1 else path,
                                  [open_file(file, conversion.names) for file in files],

@@ -73,8 +73,10 @@ class PretrainingConfig(RunConfig):
     def validate(self, path: str) -> None:
         super().validate(path)
         data, model = self.data, self.model.config(vocab_size=1)
-        require(model.width % model.num_heads == 0, f"{path}.model.num_heads", self.model.num_heads,
-                f"{model.num_heads} heads do not divide the width {model.width}; set model.num_heads or model.width")
+        of_pairs = model.rotary_positions  # these rotate pairs of a head's elements
+        require(model.width % (2 * model.num_heads if of_pairs else model.num_heads) == 0, f"{path}.model.num_heads",
+                self.model.num_heads, f"{model.num_heads} heads do not divide the width {model.width}"
+                f"{' into even widths, for rotary positions' * of_pairs}; set model.num_heads or model.width")
         require(not self.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
                 f"{path}.objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
         require(bool(data.path) or data.length <= self.model.max_positions, f"{path}.data.length", data.length,

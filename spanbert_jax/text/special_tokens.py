@@ -80,7 +80,7 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 def pair_layout(tokenizer: Tokenizer) -> PairLayout:
     """Returns how the post-processor of a tokenizer from `load_tokenizer` joins two texts."""
-    text = special_tokens(tokenizer)["mask"]
+    text = special_tokens(tokenizer)["mask"]  # a text of one token
     pair = tokenizer.encode(text, text)
     return PairLayout(pair.ids[0], pair.ids[-1], tuple(pair.ids[2:-2]), tuple(pair.type_ids[2:-2]), pair.type_ids[-1])
 

@@ -171,6 +171,7 @@ def _kinds(body: bytes) -> tuple[int, int]:
 
 
 def _kind(encoded: bytes) -> int:
+    """The kind of a character, whose last bytes may be missing."""
     missing = (encoded[0] >= 0xC0) + (encoded[0] >= 0xE0) + (encoded[0] >= 0xF0) + 1 - len(encoded)
     character = (encoded + b"\xa0" * missing).decode("utf-8", "replace")[0]
     category = unicodedata.category(character)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.model import ComputeConfig, ModelConfig
 from spanbert_jax.model.attention import BACKENDS, select_backend
 from spanbert_jax.training.batch_warmup import FULL_BATCH, BatchWarmup
@@ -66,10 +67,13 @@ def build_experiment(config: RunConfig, workload: W, model: Network, mesh: Mesh,
     """Adds schedule, optimiser and abstract state to a workload and its model; the config gives the length of the run.
 
     Raises:
-      UserError: the schedule does not fit into the run, or a large parameter would be on every device.
+      UserError: schedule or batch warmup do not fit into the run, or a large parameter would be on every device.
     """
     steps_of = batch_warmup.steps_of
     total = size.steps("config.train.duration", config.train.duration, steps_of)
+    if batch_warmup.steps > total:
+        raise UserError(f"config.train.batch_warmup: the batch grows over {format_plural(batch_warmup.steps, 'step')}, "
+                        f"and the run has {total:,}; shorten it")
     size = dataclasses.replace(size, total_steps=total)
     schedule = learning_rate_schedule(
         config.schedule.name, config.optimizer.learning_rate, total,

@@ -159,6 +159,7 @@ def test_wrong_overrides_are_one_line_errors(override, message):
     ("--config.seed=-1", "config.seed=-1: must be at least 0"),
     ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: must be at least 0 and below 1"),
     ("--config.data.length=256", "config.data.length=256: must be at most model.max_positions=128"),
+    ("--config.model.num_heads=3", "config.model.num_heads=3: 3 heads do not divide the width 128; set"),
     ("--config.mesh.tensor=0", "config.mesh.tensor=0: must be at least 1"),
     ("--config.model.dropout=1.0", "config.model.dropout=1.0")])
 def test_wrong_values_and_combinations_are_refused_before_any_work(override, message, tmp_path, capsys):

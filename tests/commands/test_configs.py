@@ -1,4 +1,5 @@
 """The command `configs`, and the configs in a wheel."""
+import ast
 import runpy
 
 import setuptools
@@ -15,6 +16,13 @@ def test_every_config_is_listed_with_the_first_line_of_its_docstring(capsys):
     assert [line.split()[0] for line in lines] == sorted(file.stem for file in (ROOT / "configs").glob("*.py"))
     assert any(line.split(maxsplit=1) == ["books", "A small SpanBERT pretrained on novels and speeches with the cased "
                                           "BERT vocabulary, on a laptop."] for line in lines)
+
+
+def test_commands_of_docstrings_are_shown_as_they_are_written():
+    """A backslash at the end of a line that is not doubled would join the lines."""
+    for file in (ROOT / "configs").glob("*.py"):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")), clean=False) or ""
+        assert all(len(line) <= 120 for line in docstring.splitlines()), file
 
 
 def test_a_wheel_has_the_configs(tmp_path, monkeypatch):

@@ -88,7 +88,8 @@ def test_large_weights_whose_sum_overflows_are_accepted(place):
 
 
 @pytest.mark.parametrize("field, value, told", [
-    ("model_type", "albert", "model_type is 'albert'; only 'bert' can be read"),
+    ("model_type", "albert", "model_type is 'albert'; bert, modernbert, roberta, xlm-roberta can be read"),
+    ("model_type", "gpt2", "model_type is 'gpt2'; bert, modernbert, roberta, xlm-roberta can be read"),
     ("hidden_act", "gelu_new", "hidden_act is 'gelu_new'; only 'gelu'"),
     ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key'"),
     ("is_decoder", True, "is_decoder is True"),

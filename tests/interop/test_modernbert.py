@@ -115,7 +115,13 @@ def test_configs_of_transformers_5_are_read(tmp_path):
 
 @pytest.mark.parametrize("changes, said", [
     (dict(layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"]), "layer_types"),
-    (dict(rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}), "rope_type is 'yarn'"),
+    (dict(layer_types=3), "layer_types is 3"), (dict(rope_parameters=[1]), "rope_parameters is"),
+    (dict(rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}),
+     r"rope_parameters.full_attention is .*'yarn'.*only rotary positions of the rope_type 'default'"),
+    (dict(rope_parameters={"rope_type": "linear", "factor": 2.0}), "rope_parameters is"),
+    (dict(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling is"),
+    (dict(intermediate_size=32), "intermediate_size is 32, but the tensors of .* have 24"),
+    (dict(vocab_size=62), "vocab_size is 62, but the tensors of .* have 61"),
     (dict(hidden_activation="relu"), "hidden_activation"), (dict(num_hidden_layers=9), "num_hidden_layers is 9"),
     (dict(num_attention_heads=32), "num_attention_heads"), (dict(classifier_pooling="max"), "classifier_pooling"),
     (dict(norm_bias="no"), "norm_bias")])

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from spanbert_jax import load_config, train
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.pretraining.config import as_pretraining_config
 from spanbert_jax.training.init_from import with_architecture
 from tests.runs import ROOT, final_state
@@ -45,3 +46,9 @@ def test_a_longer_phase_has_its_own_positions_and_rotary_base(files, short, tmp_
     model = with_architecture(as_pretraining_config(config), tmp_path).model
     assert (model.max_positions, model.num_layers, model.width) == (4096, 2, 64)
     assert (model.global_rotary_base, model.local_rotary_base) == (base, 10_000.0)
+
+
+def test_heads_of_an_odd_width_are_refused(files):
+    config = modern(files, "", "--config.model.width=60", "--config.model.num_heads=4")
+    with pytest.raises(UserError, match="num_heads=4: 4 heads do not divide the width 60 into even widths"):
+        as_pretraining_config(config).validate("config")

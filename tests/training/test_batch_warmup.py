@@ -6,6 +6,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.corpus import RowOrder
 from spanbert_jax.pretraining.config import PretrainingTrainSettings, as_pretraining_config, default_config, run_size
 from spanbert_jax.training.batch_warmup import BatchWarmup, batch_indices
+from spanbert_jax.training.durations import RunSize
+from spanbert_jax.training.experiment import build_experiment
 
 
 @pytest.mark.parametrize("parts,steps,sizes", [
@@ -46,3 +48,10 @@ def test_durations_of_data_count_what_smaller_batches_use():
 def test_a_batch_of_one_part_cannot_grow_and_a_percentage_is_not_known_yet(fields):
     with pytest.raises(UserError, match="train.batch_warmup"):
         PretrainingTrainSettings(**fields).validate("train")
+
+
+def test_a_growth_that_is_longer_than_the_run_is_refused():
+    config = default_config()
+    config.train.duration = "10 steps"
+    with pytest.raises(UserError, match="config.train.batch_warmup: the batch grows over 11 steps, and the run has 10"):
+        build_experiment(as_pretraining_config(config), None, None, None, RunSize(4, 8, 100), BatchWarmup(2, 11))

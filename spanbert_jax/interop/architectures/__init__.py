@@ -13,7 +13,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.interop.naming import NamedTensors, Rename, TensorNames
 from spanbert_jax.interop.sources.tensors import Tensors
-from spanbert_jax.model import Head, ModelConfig, PretrainingHeads
+from spanbert_jax.model import ARCHITECTURES, Head, ModelConfig, PretrainingHeads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,19 @@ def conversion_of(config: ModelConfig) -> Conversion:
     return CONVERSIONS.get(config.architecture)
 
 
-def conversion_for(values: Mapping[str, Any]) -> Conversion:
-    """Returns the conversion for a config.json; for an unknown model_type BERT's, which reports what is wrong."""
-    found = [CONVERSIONS.get(name) for name in CONVERSIONS.names()]
-    model_type = values.get("model_type")
-    return next((one for one in found if one.required["model_type"] == model_type), CONVERSIONS.get("bert"))
+def encoder_types() -> list[str]:
+    """The model_type of every encoder that can be read."""
+    return [CONVERSIONS.get(name).required["model_type"] for name in CONVERSIONS.names()
+            if ARCHITECTURES.get(name).sizes]
+
+
+def conversion_for(values: Mapping[str, Any], file: pathlib.Path | None, decoder: bool = False) -> Conversion:
+    """Returns the conversion for the config.json of an encoder, or of a `decoder`; without a model_type that of BERT.
+
+    Raises UserError for another model_type.
+    """
+    found = {one.required["model_type"]: one for one in map(CONVERSIONS.get, CONVERSIONS.names())}
+    types = list(found) if decoder else encoder_types()
+    if (model_type := values.get("model_type") or "bert") not in types:
+        raise UserError(f"{file}: model_type is {model_type!r}; {', '.join(types)} can be read")
+    return found[model_type]

@@ -222,8 +222,8 @@ def _root(path: pathlib.Path, names: Sequence[str]) -> str:
     root = roots.pop()
     relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
     if relative or any(name.startswith("lm_head.") for name in names):
-        raise UserError(f"{path}: the weights of {relative or 'a relative of BERT, with an lm_head'}; only BERT, such "
-                        "as SpanBERT, can be read")
+        raise UserError(f"{path}: the weights of {relative or 'a relative of BERT, with an lm_head'}; only BERT can be "
+                        "read without a config.json beside them that names another model_type")
     return root
 
 

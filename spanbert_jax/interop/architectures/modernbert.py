@@ -43,7 +43,7 @@ _MODULES = {
     "classification_head": "classifier",
     **BOUNDARY_MODULES}
 _TIES = ("decoder.weight", "cls.pair_target_predictions.decoder.weight")
-# The first layer normalizes nothing.
+# Files have no norm before the attention of the first layer; ours has no effect.
 _FIRST_NORM = ("model.layers.0.attn_norm.weight", "model.layers.0.attn_norm.bias")
 NAMES = TensorNames(_MODULES, prefix="model.", ties=_TIES, optional=_FIRST_NORM,
                     twins={"model.embeddings.tok_embeddings.weight": _TIES[0]})
@@ -85,22 +85,16 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
     for ours, theirs in _FIELDS.items():
         if values.get(theirs) is not None:
             check_value(file, theirs, fields.setdefault(ours, values[theirs]))
-    for ours, (old, kind) in _BASES.items():
-        rotary = (values.get("rope_parameters") or {}).get(kind) or {}
-        if rotary.get("rope_type", "default") != "default":
-            raise UserError(f"{file}: rope_parameters.{kind}.rope_type is {rotary['rope_type']!r}; only 'default' can "
-                            "be read")
-        # A local base of null is that of global layers.
-        base = rotary.get("rope_theta", values.get(old, fields.get("global_rotary_base") if old in values else None))
-        if base is not None:
-            check_value(file, old, base)
-            fields[ours] = float(base)
+    fields |= _rotary_bases(values, file)
     rows, width = tensors.shapes[NAMES.embedding]
     layers = {int(match[1]) for name in tensors.shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))}
-    found = {"width": width, "num_layers": len(layers), "vocab_size": max(rows, fields.get("vocab_size", rows))}
+    found = {"width": width, "num_layers": len(layers), "vocab_size": rows}
+    if inner := tensors.shapes.get(NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0)):
+        found["feed_forward"] = inner[0]
     defaults = {field.name: field.default for field in dataclasses.fields(ModernBertConfig)}
     for name, value in found.items():
         stated = fields.get(name, value if name == "vocab_size" else defaults[name])
+        # The embedding is sometimes padded beyond the vocabulary that the config states.
         if stated != value and not (name == "vocab_size" and stated < value):
             raise UserError(f"{file}: {_FIELDS[name]} is {stated}, but the tensors of {tensors.path} have {value}")
         fields[name] = stated
@@ -111,15 +105,43 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
     return config
 
 
+def _rotary_bases(values: Mapping[str, Any], file: pathlib.Path) -> dict[str, float]:
+    """The bases of rotary positions that config.json states. Raises UserError if they are scaled."""
+    _unscaled(values.get("rope_scaling"), "rope_scaling", file)
+    parameters = _unscaled(values.get("rope_parameters"), "rope_parameters", file)
+    bases: dict[str, float] = {}
+    for ours, (old, kind) in _BASES.items():
+        rotary = _unscaled(parameters.get(kind), f"rope_parameters.{kind}", file)
+        # A local base of null is that of global layers.
+        base = rotary.get("rope_theta", values.get(old, bases.get("global_rotary_base") if old in values else None))
+        if base is not None:
+            check_value(file, old, base)
+            bases[ours] = float(base)
+    return bases
+
+
+def _unscaled(stated: Any, field: str, file: pathlib.Path) -> Mapping[str, Any]:
+    """Returns parameters of rotary positions, {} for null. Raises UserError if they are not of the default type."""
+    parameters = {} if stated is None else stated
+    # "type" is the older name.
+    if not (isinstance(parameters, dict)
+            and parameters.get("rope_type", parameters.get("type", "default")) == "default"):
+        raise UserError(f"{file}: {field} is {stated!r}; only rotary positions of the rope_type 'default', which are "
+                        "not scaled, can be read")
+    return parameters
+
+
 def _global_every(values: Mapping[str, Any], file: pathlib.Path, layers: int) -> int:
     """The distance of global layers."""
     kinds = values.get("layer_types")
     if kinds is None:
         check_value(file, "global_attn_every_n_layers", every := values.get("global_attn_every_n_layers", 3))
         return every
-    every = next((layer for layer, kind in enumerate(kinds) if layer and kind == _GLOBAL), layers)
-    if list(kinds) != layer_types(layers, every):
-        raise UserError(f"{file}: layer_types is {', '.join(map(str, kinds))}; only a global layer ({_GLOBAL}) first, "
+    every = layers
+    if isinstance(kinds, list):
+        every = next((layer for layer, kind in enumerate(kinds) if layer and kind == _GLOBAL), layers)
+    if kinds != layer_types(layers, every):
+        raise UserError(f"{file}: layer_types is {kinds!r}; only a global layer ({_GLOBAL}) first, "
                         f"and then at equal distances, can be read, and {_LOCAL} between, for each of {layers} layers")
     return every
 

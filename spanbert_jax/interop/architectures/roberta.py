@@ -20,41 +20,36 @@ from spanbert_jax.model.architectures.roberta import RobertaConfig, XlmRobertaCo
 NAMES = dataclasses.replace(bert.NAMES, prefix="roberta.")
 _POSITIONS = NAMES.tensor("encoder/embeddings/position", "embedding")
 _UNUSED_ROWS = 2  # of the position embedding: positions begin behind the id of the padding token, 1
-# The start of a tensor's name in files -> of BERT's.
+# The start of a tensor's name in files -> of BERT's; first those of classifiers of texts.
+_TEXT_CLASSIFIER = {"classifier.dense.": "bert.pooler.dense.", "classifier.out_proj.": "classifier."}
 _PARTS = {"roberta.": "bert.", "lm_head.dense.": "cls.predictions.transform.dense.",
-          "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.", "lm_head.": "cls.predictions.",
-          "classifier.dense.": "bert.pooler.dense.", "classifier.out_proj.": "classifier."}
+          "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.", "lm_head.": "cls.predictions."}
 
 
 def rename(path: pathlib.Path, stored: Sequence[Stored]) -> dict[str, Stored]:
     """Returns stored tensors by BERT's names. Raises UserError for other models and duplicate names."""
-    entries = bert.rename(path, stored, _to_bert)
+    entries = bert.rename(path, stored, lambda name: _with_other_start(name, _TEXT_CLASSIFIER | _PARTS))
     if _POSITIONS in entries:
         entries[_POSITIONS] = dataclasses.replace(entries[_POSITIONS], skipped=_UNUSED_ROWS)
     return entries
 
 
-def _to_bert(name: str) -> str:
-    start = next((start for start in _PARTS if name.startswith(start)), "")
-    return _PARTS.get(start, "") + name.removeprefix(start)
+def _with_other_start(name: str, starts: Mapping[str, str]) -> str:
+    """Replaces the first of `starts` that a name has; other names stay."""
+    start = next((start for start in starts if name.startswith(start)), "")
+    return starts.get(start, "") + name.removeprefix(start)
 
 
 def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
     """Tensors by BERT's names as transformers names and stores them."""
-    ours = dict(named)
-    of_texts = {"classifier.weight", "bert.pooler.dense.weight"} <= ours.keys()
-    for name, value in ours.items():
+    tensors = dict(named)
+    classifies_texts = {"classifier.weight", "bert.pooler.dense.weight"} <= tensors.keys()
+    parts = _TEXT_CLASSIFIER | _PARTS if classifies_texts else _PARTS
+    starts = {ours: theirs for theirs, ours in parts.items()}
+    for name, value in tensors.items():
         if name == _POSITIONS:
             value = np.concatenate([np.zeros((_UNUSED_ROWS, value.shape[1]), value.dtype), value])
-        yield _from_bert(name, of_texts), value
-
-
-def _from_bert(name: str, of_texts: bool) -> str:
-    for theirs, ours in _PARTS.items():
-        if name.startswith(ours) and (of_texts or not theirs.startswith("classifier")) and (
-                ours != "bert." or not of_texts or not name.startswith("bert.pooler.")):
-            return theirs + name.removeprefix(ours)
-    return name
+        yield _with_other_start(name, starts), value
 
 
 def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | None, *,

@@ -28,7 +28,7 @@ Rotary = tuple[jax.Array, jax.Array]  # cosine and sine, float32 [B, S, H / 2] e
 
 
 def _check_base(field: str, base: float) -> None:
-    require(base == 0 or base > 1, field, base, "must be above 1, or 0")
+    require(base == 0 or 1 < base < math.inf, field, base, "must be above 1, or 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ModernBertConfig(ModelConfig):
 
     def encoder_multiply_adds(self, length: int) -> int:
         local_layers = sum(not self.is_global(layer) for layer in range(self.num_layers))
-        outside = length - min(length, self.window + 1)  # keys of a query that local layers leave out
+        outside = length - min(length, self.window // 2 * 2 + 1)  # keys of a query that local layers leave out
         saved = 2 * length * outside * self.width
         return self.num_layers * self.layer_multiply_adds(length) - local_layers * saved
 

@@ -232,7 +232,7 @@ class _Pairs(NamedTuple):
         return first[query_block], end[query_block]
 
     def at(self, query_block: jax.Array, key_block: jax.Array) -> _Pair:
-        """A pair."""
+        """A pair, by the numbers of its blocks."""
         cut, start = self.cut, self.cut.key_start(query_block, key_block)
         row = query_block * cut.block + jnp.arange(cut.block)[:, None]
         column = start - cut.margin + jnp.arange(cut.keys)

@@ -21,7 +21,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, AttentionSpec
 from spanbert_jax.model.attention.plain import CLAMP, MASKED_SCORE
-from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, rate_threshold
+from spanbert_jax.model.dropout import ELEMENTS_PER_WORD, hash_words, is_kept, kept_scale, rate_threshold
 
 HEAD_WIDTHS, LANES = (64, 128), 128
 LONGEST = 1024  # a whole row lies in VMEM
@@ -102,7 +102,8 @@ def _run(kernel: Callable[..., None], inputs: AttentionInputs, spec: AttentionSp
     """
     projections, = inputs.projections
     rows, length, width = projections.shape
-    threshold = 0 if inputs.seeds is None else rate_threshold(spec.dropout)
+    spec = spec if inputs.seeds is not None else spec._replace(dropout=0.0)
+    threshold = rate_threshold(spec.dropout)
     seeds = inputs.seeds if threshold else jnp.zeros((1, 1, 2), jnp.uint32)
     group, triple = (pl.BlockSpec((None, length, lanes), lambda row, group, *_: (row, 0, group))
                      for lanes in (LANES, 3 * LANES))
@@ -141,7 +142,7 @@ def _forward(seeds: Any, query_segments: Any, key_segments: Any, angles: Any, pr
             weights, share, _ = _softmax(scores, visible, spec.clamp, near.dtype)
             if threshold:
                 weights = jnp.where(_keep(seeds, head, block, spec, keys.shape[0], threshold), weights, 0)
-            parts.append(_dot(weights.astype(values.dtype), values, 1, 0) * (share * _scale(threshold)))
+            parts.append(_dot(weights.astype(values.dtype), values, 1, 0) * (share * kept_scale(spec.dropout)))
         context[block.queries] = _side_by_side(parts, spec).astype(context.dtype)
 
 
@@ -163,7 +164,7 @@ def _backward(seeds: Any, query_segments: Any, key_segments: Any, angles: Any, p
         product = above * context[block.queries].astype(jnp.float32)
         parts = []
         for head, lanes in enumerate(_head_lanes(query.shape, spec)):
-            own, own_above = _select(lanes, query), _select(lanes, above) * _scale(threshold)
+            own, own_above = _select(lanes, query), _select(lanes, above) * kept_scale(spec.dropout)
             weights, share, inside = _softmax(_dot(own.astype(dtype), near, 1, 1), visible, spec.clamp, dtype)
             kept = weights
             if threshold:
@@ -278,10 +279,6 @@ def _side_by_side(parts: list[jax.Array], spec: AttentionSpec) -> jax.Array:
     """The lanes of each head from its own array [T, 128]."""
     first, *second = parts
     return jnp.where(_head_lanes(first.shape, spec)[0], first, second[0]) if second else first
-
-
-def _scale(threshold: int) -> float:
-    return 256 / (256 - threshold)
 
 
 def _softmax(scores: jax.Array, visible: jax.Array, clamp: bool,
