@@ -16,6 +16,8 @@ from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import ComputeConfig, EncoderModel, PretrainingHeads, make_head
 from spanbert_jax.model.architectures.modernbert import ModernBertConfig
+from spanbert_jax.pretraining.config import as_pretraining_config
+from spanbert_jax.training.init_from import with_architecture
 from tests.interop.networks import LABELS, assert_gradients_agree, assert_same, random_params
 
 HEADS = tuple(MODERNBERT.classes)
@@ -147,6 +149,16 @@ def test_onnx_and_stablehlo(head, tmp_path):
     for format in ("onnx", "stablehlo"):
         comparison = export(model, params, tmp_path / format, format)
         assert comparison.difference < comparison.allowed
+
+
+@pytest.mark.parametrize("asked, pooling", [("", "mean"), ("cls", "cls")])
+def test_a_run_has_the_pooling_of_the_weights_or_the_one_that_it_asks_for(asked, pooling, tmp_path):
+    model, params = random_model(None, pooling="mean")
+    spanbert_jax.save_pretrained(model, params, tmp_path)
+    config = spanbert_jax.default_config("modernbert")
+    config.init_from, config.model.pooling = str(tmp_path), asked
+    started = with_architecture(as_pretraining_config(config), tmp_path / "run")
+    assert started.model.config(model.config.vocab_size).pooling == pooling
 
 
 def test_a_run_may_start_with_other_positions_and_bases(tmp_path):

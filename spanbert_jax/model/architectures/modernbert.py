@@ -59,8 +59,8 @@ class ModernBertConfig(ModelConfig):
     feed_forward_dropout: float = setting(0.0, "Dropout rate inside feed-forward layers.", minimum=0, below=1,
                                           overridable=True)
     classifier_dropout: float = setting(0.0, "Dropout rate before classifiers.", minimum=0, below=1, overridable=True)
-    pooling: str = setting("cls", "Vector of a text: its first token, or the mean of its tokens.",
-                           choices=("cls", "mean"), overridable=True)
+    pooling: str = setting("", "Vector of a text: its first token ('cls') or the mean of its tokens; '' for that of "
+                           "the weights, or 'cls' without.", choices=("", "cls", "mean"), overridable=True)
     norm_bias: bool = setting(False, "Biases of layer norms.")
     attention_bias: bool = setting(False, "Biases of the projections of attention.")
     feed_forward_bias: bool = setting(False, "Biases of the projections of feed-forward layers.")
@@ -68,7 +68,7 @@ class ModernBertConfig(ModelConfig):
     initializer_cutoff: float = 2.0  # initial kernels are cut off at so many standard deviations
 
     def __post_init__(self) -> None:
-        for name, usual in (("global_rotary_base", 160_000.0), ("local_rotary_base", 10_000.0)):
+        for name, usual in (("global_rotary_base", 160_000.0), ("local_rotary_base", 10_000.0), ("pooling", "cls")):
             object.__setattr__(self, name, getattr(self, name) or usual)
 
     @property
