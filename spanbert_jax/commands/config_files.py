@@ -172,6 +172,15 @@ def _describe(file: str, error: BaseException) -> str:
     return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def _of_other_architecture(place: str, key: str) -> str:
+    """For an error: which architecture has a field that config.model does not have; "" if none has it."""
+    from spanbert_jax.training.config import encoder_names, model_section
+    for name in encoder_names() if place == "config.model" else ():
+        if key in (field.name for field in dataclasses.fields(model_section(name))):
+            return f", which --config.{_ARCHITECTURE}={name} adds"
+    return ""
+
+
 def _override(config: ml_collections.ConfigDict, override: str) -> str:
     """Sets a field of a config as an override says, and returns the field's name."""
     name, equals, text = override.partition("=")
@@ -184,8 +193,8 @@ def _override(config: ml_collections.ConfigDict, override: str) -> str:
     for key in field.split("."):
         fields = list(value) if isinstance(value, ml_collections.ConfigDict) else []
         if key not in fields:
-            raise UserError(f"{override}: {place} has no field {key!r}; {suggestion(key, fields)}it has "
-                            f"{', '.join(fields) or 'no fields'}")
+            raise UserError(f"{override}: {place} has no field {key!r}{_of_other_architecture(place, key)}; "
+                            f"{suggestion(key, fields)}it has {', '.join(fields) or 'no fields'}")
         value, place = value[key], f"{place}.{key}"
     if isinstance(value, ml_collections.ConfigDict):
         raise UserError(f"{override}: {place} is a section; set one of its fields: {', '.join(value)}")

@@ -48,6 +48,12 @@ class ComputeConfig(Settings):
         """The dtype of activations."""
         return jnp.dtype(self.dtype)
 
+    @property
+    def remat_options(self) -> dict[str, Any]:
+        """Options of `jax.checkpoint` and `nn.remat` for a layer, unless `remat` is "none"."""
+        # Inside a loop nothing can be merged with its recomputation, so preventing that would only cost time.
+        return {"policy": REMAT_POLICIES[self.remat], "prevent_cse": self.layers == "unrolled"}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:

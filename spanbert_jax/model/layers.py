@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int32, Integer, UInt32
 
-from spanbert_jax.model.config import REMAT_POLICIES, ComputeConfig, ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
 from spanbert_jax.model.functions import add_bias, normalize
 from spanbert_jax.model.products import look_up, per_group_gradients, project, tied_logits
@@ -134,8 +134,7 @@ def stack(layer: type[nn.Module], config: ModelConfig, compute: ComputeConfig) -
       layers are stacked on a leading axis, whether the layers are scanned or unrolled, so checkpoints serve both.
     """
     if compute.remat != "none":
-        # Inside a loop nothing can be merged with its recomputation, so preventing that would only cost time.
-        layer = nn.remat(layer, policy=REMAT_POLICIES[compute.remat], prevent_cse=compute.layers == "unrolled")
+        layer = nn.remat(layer, **compute.remat_options)
     return nn.scan(
         layer, length=config.num_layers, variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True}, in_axes=(nn.broadcast, 0),

@@ -341,5 +341,7 @@ def test_an_architecture_has_its_own_fields_and_defaults():
     assert model.config(100).num_layers == 4 and model.config(100).window == 64
     with pytest.raises(UserError, match="has no field 'token_types'"):
         load_config("quickstart", ["--config.model.architecture=modernbert", "--config.model.token_types=1"])
+    with pytest.raises(UserError, match="'pooling', which --config.model.architecture=modernbert adds; it has"):
+        load_config("sentiment", ["--config.model.pooling=mean"])
     with pytest.raises(UserError, match="config.model.architecture='modern': allowed are 'bert', 'modernbert'"):
         load_config("quickstart", ["--config.model.architecture=modern"])

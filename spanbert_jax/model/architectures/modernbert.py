@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Float32, Integer, UInt32
 from spanbert_jax.common.settings import require, setting
 from spanbert_jax.model.attention import AttentionSpec
 from spanbert_jax.model.attention.self_attention import SelfAttention
-from spanbert_jax.model.config import REMAT_POLICIES, ComputeConfig, ModelConfig
+from spanbert_jax.model.config import ComputeConfig, ModelConfig
 from spanbert_jax.model.dropout import drop, split_seed
 from spanbert_jax.model.functions import gated_gelu
 from spanbert_jax.model.heads import gather, transform
@@ -255,10 +255,7 @@ def _layer_function(config: ModernBertConfig, compute: ComputeConfig, is_global:
     def run(params: Any, x: jax.Array, inputs: LayerInputs, seed: jax.Array | None) -> jax.Array:
         return layer.apply({"params": params}, x, inputs, seed)[0]
 
-    if compute.remat == "none":
-        return run
-    # Inside a loop nothing can be merged with its recomputation, so preventing that would only cost time.
-    return jax.checkpoint(run, policy=REMAT_POLICIES[compute.remat], prevent_cse=compute.layers == "unrolled")
+    return run if compute.remat == "none" else jax.checkpoint(run, **compute.remat_options)
 
 
 def _split(stacked: Any, sizes: tuple[int, ...]) -> list[Any]:
