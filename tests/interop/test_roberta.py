@@ -63,9 +63,13 @@ def test_export_of_a_model_of_this_package(tmp_path):
     assert_same(params, same)
 
 
-def test_another_padding_token_is_refused(tmp_path):
+@pytest.mark.parametrize("field, value, told", [
+    ("pad_token_id", 0, "pad_token_id is 0; only 1 can be read"),
+    ("max_position_embeddings", 99, "max_position_embeddings is 99, but the tensors of .* have 42"),
+    ("architectures", "RobertaModel", "architectures is 'RobertaModel'; a list")])
+def test_configs_that_cannot_be_read(field, value, told, tmp_path):
     network(None, ROBERTA).save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(values | {"pad_token_id": 0}))
-    with pytest.raises(UserError, match="pad_token_id is 0; only 1 can be read"):
+    (tmp_path / "config.json").write_text(json.dumps(values | {field: value}))
+    with pytest.raises(UserError, match=told):
         spanbert_jax.from_pretrained(tmp_path)

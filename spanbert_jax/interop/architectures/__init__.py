@@ -52,6 +52,8 @@ class Conversion:
         for field, allowed in {**self.required, **({} if decoder else self.encoder_only)}.items():
             if values.get(field, allowed) not in (allowed, None, *self.synonyms.get(field, ())):
                 raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {self.described}")
+        if not isinstance(names := values.get("architectures"), list | None):
+            raise UserError(f"{file}: architectures is {names!r}; a list of names of classes is needed")
 
 
 _HERE = "spanbert_jax.interop.architectures"

@@ -56,8 +56,9 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
          config: type[RobertaConfig]) -> StoredParts:
     """Returns config and heads of stored tensors. Raises UserError if config and tensors contradict each other."""
     changed = dict(values)
-    if isinstance(rows := values.get("max_position_embeddings"), int):
-        changed["max_position_embeddings"] = rows - _UNUSED_ROWS
+    stated = changed.pop("max_position_embeddings", None)
+    if (shape := tensors.shapes.get(_POSITIONS)) and stated not in (None, rows := shape[0] + _UNUSED_ROWS):
+        raise UserError(f"{file}: max_position_embeddings is {stated!r}, but the tensors of {tensors.path} have {rows}")
     if names := values.get("architectures"):
         changed["architectures"] = [re.sub(r"^(XLM)?Roberta", "Bert", str(name)) for name in names]
     parts = bert.read(tensors, changed, file)
