@@ -71,7 +71,7 @@ def local_layer(length: int) -> Callable[[], object]:
     x = jax.random.normal(jax.random.key(0), (1, length, config.width))
     angles = rotary(jnp.arange(length)[None], config.width // config.num_heads, config.local_rotary_base)
     inputs = LayerInputs(jnp.ones((1, length), jnp.uint8), angles, angles)
-    params = layer.init(jax.random.key(0), x, inputs, None)
+    params = jax.jit(layer.init)(jax.random.key(0), x, inputs, None)  # jitted, it computes no layer
     step = jax.jit(jax.grad(lambda params, x: jnp.sum(layer.apply(params, x, inputs, None)[0]), argnums=(0, 1)))
     return lambda: jax.block_until_ready(step(params, x))
 
