@@ -1,6 +1,10 @@
 """Splash attention, JAX's Pallas kernel for TPUs: blockwise, for long rows, without dropout."""
+import math
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
@@ -8,6 +12,9 @@ from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, Atte
 
 LANES = 128
 BLOCK, WINDOW_BLOCK = 1024, 256  # longest side of a block, without and with a window
+# Keys of a block of the fused backward kernel, which writes a gradient of all queries for each block, to be summed.
+# VMEM has no room for more.
+BACKWARD_KEYS = 2048
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:
@@ -26,13 +33,15 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     heads = inputs.projections[0].shape[-1] // spec.head_width
     if 0 < spec.window <= paired_heads.LONGEST // 2 and not paired_heads.limits(LANES, heads, spec):
         return paired_heads.attend_in_pieces(inputs, spec)  # a fifth of this kernel's time
-    query, key, value = (array.swapaxes(1, 2) for array in inputs.split_heads(spec.head_width))
+    query, key, value = inputs._replace(rotary=None).split_heads(spec.head_width)
+    query, key, value = (array.swapaxes(1, 2) for array in (*_rotate([query, key], inputs.rotary), value))
     rows, _, length, _ = query.shape
     longest = min(length, WINDOW_BLOCK if spec.window else BLOCK)
     block = max(size for size in range(LANES, longest + 1, LANES) if length % size == 0)
     fused = not spec.window  # the fused kernel visits blocks outside of the window too
+    backward_keys = block * math.gcd(length // block, BACKWARD_KEYS // BLOCK) if fused else block
     sizes = kernels.BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
+        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=backward_keys,
         block_kv_dkv_compute=block, block_q_dq=None if fused else block, block_kv_dq=None if fused else block,
         use_fused_bwd_kernel=fused)
     shape, reach = (length, length), spec.window // 2
@@ -42,6 +51,22 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     segments = inputs.segments.astype(jnp.int32)
     context = jax.vmap(kernel)(query * spec.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
     return context.swapaxes(1, 2).reshape(rows, length, -1)
+
+
+def _rotate(heads: Sequence[jax.Array], rotary: tuple[jax.Array, jax.Array] | None) -> Sequence[jax.Array]:
+    """Rotates queries and keys [B, S, N, H] as `AttentionInputs.rotate` does, to rounding.
+
+    The halves of a head change places by a product with a matrix of 0, 1 and -1, which is exact. Without it, a layer
+    with rows of 8,192 takes a third more cycles, because half a head fills a quarter of the lanes of a TPU.
+    """
+    if rotary is None:
+        return heads
+    cos, sin = (jnp.concatenate([part, part], axis=-1)[:, :, None] for part in rotary)
+    half = rotary[0].shape[-1]
+    turn = np.kron([[0, 1], [-1, 0]], np.eye(half))
+    return [(each * cos + sin * jnp.einsum("BSNH,HK->BSNK", each, jnp.asarray(turn, each.dtype),
+                                           precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+             ).astype(each.dtype) for each in heads]
 
 
 BACKEND = AttentionBackend("splash", attend, platform="tpu", needs_shard_map=True, dtypes=("bfloat16",), limits=limits)

@@ -8,16 +8,27 @@ from spanbert_jax.model.attention import AttentionSpec, paired_heads, splash
 from tests.model.attention.cases import assert_as_defined, make_inputs, tpu_kernels
 
 
+@pytest.fixture
+def interpreted(monkeypatch):
+    # TPU interpret mode does not support vmap over rows; interpret=True does.
+    make = functools.partial(splash.kernels.make_splash_mha_single_device, interpret=True)
+    monkeypatch.setattr(splash.kernels, "make_splash_mha_single_device", make)
+
+
 # Rows of one block and of five blocks; 640 is not a multiple of the longest block.
 @pytest.mark.parametrize("length,dtype,window,width", [
     (128, "float32", 0, 64), (128, "bfloat16", 0, 64), (640, "float32", 0, 64), (640, "float32", 128, 80),
     (128, "bfloat16", 33, 80)])
-def test_splash_matches_the_definition(length, dtype, window, width, monkeypatch):
-    # TPU interpret mode does not support vmap over rows; interpret=True does.
-    make = functools.partial(splash.kernels.make_splash_mha_single_device, interpret=True)
-    monkeypatch.setattr(splash.kernels, "make_splash_mha_single_device", make)
+def test_splash_matches_the_definition(length, dtype, window, width, interpreted):
     spec = AttentionSpec(width, window=window)
     assert_as_defined(splash.BACKEND, make_inputs(spec, length, 2, dtype, rotary=window > 0), spec)
+
+
+def test_rotary_positions_and_several_blocks_of_keys_in_the_backward_pass(interpreted, monkeypatch):
+    monkeypatch.setattr(splash, "BLOCK", 128)
+    monkeypatch.setattr(splash, "BACKWARD_KEYS", 256)
+    spec = AttentionSpec(64)
+    assert_as_defined(splash.BACKEND, make_inputs(spec, 512, 2, "float32", rotary=True), spec)
 
 
 # The last of the pieces of 256 begins at 384, earlier than their distance of 224; a row of 128 is one piece.
