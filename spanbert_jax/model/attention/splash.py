@@ -1,5 +1,4 @@
 """Splash attention, JAX's Pallas kernel for TPUs: blockwise, for long rows, without dropout."""
-import math
 from collections.abc import Sequence
 
 import jax
@@ -12,9 +11,6 @@ from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, Atte
 
 LANES = 128
 BLOCK, WINDOW_BLOCK = 1024, 256  # longest side of a block, without and with a window
-# Keys of a block of the fused backward kernel, which writes a gradient of all queries for each block, to be summed.
-# VMEM has no room for more.
-BACKWARD_KEYS = 2048
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:
@@ -39,9 +35,8 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     longest = min(length, WINDOW_BLOCK if spec.window else BLOCK)
     block = max(size for size in range(LANES, longest + 1, LANES) if length % size == 0)
     fused = not spec.window  # the fused kernel visits blocks outside of the window too
-    backward_keys = block * math.gcd(length // block, BACKWARD_KEYS // BLOCK) if fused else block
     sizes = kernels.BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=backward_keys,
+        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
         block_kv_dkv_compute=block, block_q_dq=None if fused else block, block_kv_dq=None if fused else block,
         use_fused_bwd_kernel=fused)
     shape, reach = (length, length), spec.window // 2
@@ -57,7 +52,7 @@ def _rotate(heads: Sequence[jax.Array], rotary: tuple[jax.Array, jax.Array] | No
     """Rotates queries and keys [B, S, N, H] as `AttentionInputs.rotate` does, to rounding.
 
     The halves of a head change places by a product with a matrix of 0, 1 and -1, which is exact. Without it, a layer
-    with rows of 8,192 takes a third more cycles, because half a head fills a quarter of the lanes of a TPU.
+    with rows of 8,192 takes a third more cycles outside of kernels: half a head fills a quarter of the lanes of a TPU.
     """
     if rotary is None:
         return heads
