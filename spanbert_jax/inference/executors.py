@@ -26,8 +26,8 @@ from spanbert_jax.training.mesh import Rules, batch_sharding
 # last bits of a result; the batch size does not.
 _SIZES = {"cpu": (1024, 512)}
 _SIZES_ELSEWHERE = (16_384, 8192)
-# The limit of a group's characters is so many for each example that it may have: several times the usual, so that only
-# long examples make a group smaller.
+# Characters of a group, at most, divided by its examples, at most. Examples are usually much shorter, so only long ones
+# make a group smaller.
 _CHARACTERS = 4096
 _DEVICES = "devices"
 
