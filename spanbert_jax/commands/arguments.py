@@ -36,8 +36,8 @@ def add_task_settings(parser: argparse.ArgumentParser) -> None:
     """Adds `--set`, whose value is a list of (field, value) pairs."""
     parser.add_argument("--set", action="append", default=[], type=_task_setting, metavar="FIELD=VALUE",
                         help="override a setting of the task, such as beams=1 for generation or n_best=20 for answers; "
-                        "`evaluate` also takes masking.scheme=geometric and the like for a pretrained model; may be "
-                        "repeated")
+                        "`evaluate` also takes masking.scheme=geometric and evaluation.masks=4 for a pretrained model; "
+                        "may be repeated")
 
 
 def _task_setting(text: str) -> tuple[str, Any]:

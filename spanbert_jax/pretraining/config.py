@@ -57,6 +57,8 @@ class PretrainingTrainSettings(TrainSettings):
 class PretrainingEvaluationSettings(EvaluationSettings):
     """Evaluation on held-out rows during the run."""
     max_rows: int = setting(8192, "Held-out rows that are evaluated at most.", minimum=1)
+    masks: int = setting(1, "Masks of each row; the metrics are those of all together. More masks, less noise.",
+                         minimum=1)
     example: bool = setting(False, "At the end of a run of one process, show how both heads fill a word of a held-out "
                             "text before and after training.")
 

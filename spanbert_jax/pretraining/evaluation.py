@@ -19,6 +19,7 @@ from spanbert_jax.masking import MaskedRows, Masker, MaskingSettings
 from spanbert_jax.model import SpanBert
 from spanbert_jax.model.layers import position_ids
 from spanbert_jax.model.losses import LossSums, cross_entropy
+from spanbert_jax.pretraining.config import PretrainingEvaluationSettings
 from spanbert_jax.pretraining.objective import apply_model, mask_batch, objective_sums
 from spanbert_jax.training.batches import device_batches
 from spanbert_jax.training.mesh import Rules, batch_sharding
@@ -92,26 +93,29 @@ class _PaddedRows:
         return rows
 
 
-def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, batch_size: int, max_rows: int,
+def evaluate_params(evaluate_batch: Callable, params: Any, source: RowSource, settings: PretrainingEvaluationSettings,
                     mesh: Mesh, rules: Rules, should_stop: ShouldStop = lambda: None) -> dict[str, Any] | None:
     """Metrics over the validation rows, as `summarize` returns them.
 
     Args:
       evaluate_batch: from `make_evaluate_batch`, jitted or compiled.
-      batch_size: rows evaluated at once; the last batch is filled with padding rows.
-      max_rows: only the first so many rows are used.
+      settings: with the rows evaluated at once (the last batch is filled with padding rows), the most rows that are
+        used, and the masks of each row.
       should_stop: called after each batch; true ends the evaluation, which then returns None.
     """
-    count, total = min(len(source), max_rows), dict[str, LossSums]()
+    count, size, total = min(len(source), settings.max_rows), settings.batch_size, dict[str, LossSums]()
+    batches_of_mask = math.ceil(count / size)
 
     def indices(number: int) -> np.ndarray:
-        rows = number * batch_size + np.arange(batch_size)
+        rows = number % batches_of_mask * size + np.arange(size)
         return np.where(rows < count, rows, -1)
 
-    batches = device_batches(_PaddedRows(source), indices, range(math.ceil(count / batch_size)), mesh, rules)
+    batches = device_batches(_PaddedRows(source), indices, range(settings.masks * batches_of_mask), mesh, rules)
     with contextlib.closing(batches):
         for batch in batches:
-            sums = jax.device_get(evaluate_batch(params, batch.arrays, np.int32(batch.number * batch_size)))
+            mask, number = divmod(batch.number, batches_of_mask)
+            first = mask * count + number * size  # rows of the second mask have the indices after those of the first
+            sums = jax.device_get(evaluate_batch(params, batch.arrays, np.int32(first)))
             # In float64: float32 loses digits over many batches.
             sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
             total = jax.tree.map(np.add, total, sums) if total else sums
@@ -169,11 +173,12 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def describe_masked_rows(metrics: Mapping[str, Any]) -> str:
-    """The "rows" and the "masking" of an evaluation: scheme, rate, and fields that differ from their defaults."""
+    """Rows and masks of an evaluation, and the masking: scheme, rate, and fields that differ from their defaults."""
     defaults = to_dict(MaskingSettings())
     masking = ", ".join(f"{name}={value}" for name, value in metrics["masking"].items()
                         if name in ("scheme", "rate") or value != defaults[name])
-    return f"{format_plural(metrics['rows'], 'held-out row')}, masking {masking}"
+    masks = f" with {metrics['masks']:,} masks each" * (metrics["masks"] > 1)
+    return f"{format_plural(metrics['rows'], 'held-out row')}{masks}, masking {masking}"
 
 
 def position_table(metrics: Mapping[str, Any]) -> rich.table.Table | None:

@@ -1,5 +1,6 @@
 """Pretraining runs: training, and evaluation of their checkpoints."""
 import os
+import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -61,36 +62,40 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
         return run.result(experiment, loop)
 
 
-def _with_masking(config: PretrainingConfig, settings: Mapping[str, Any]) -> PretrainingConfig:
-    """The config with other values of masking fields. Raises UserError if they are not allowed."""
-    values = to_dict(config.masking)
-    allowed = [f"masking.{name}" for name in values if name not in FIXED_MASKING]
+def _load_config(workdir: pathlib.Path, settings: Mapping[str, Any]) -> PretrainingConfig:
+    """The config of a run, with other masks. Raises UserError if they are not allowed."""
+    values = load_values(workdir)
+    allowed = [f"masking.{name}" for name in to_dict(MaskingSettings()) if name not in FIXED_MASKING]
+    allowed.append("evaluation.masks")
     for field, value in settings.items():
         require(field in allowed, field, value, f"of a pretraining run {', '.join(allowed)} can be set")
-        values[field.removeprefix("masking.")] = value
-    masking = from_dict(MaskingSettings, values, "config.masking")
-    masking.validate("config.masking")
-    return config.replace(masking=masking)
+        section, name = field.split(".")
+        values[section] = {**values.get(section, {}), name: value}
+    config = from_dict(PretrainingConfig, values)
+    config.masking.validate("config.masking")
+    config.evaluation.validate("config.evaluation")
+    return config
 
 
 def evaluate(workdir: str | os.PathLike, step: int | None = None,
              settings: Mapping[str, Any] | None = None, batch_size: int | None = None) -> dict[str, Any]:
-    """Evaluates a checkpoint of a run on all held-out rows of its corpus, under the fixed mask.
+    """Evaluates a checkpoint of a run on all held-out rows of its corpus, under fixed masks.
 
     Args:
       step: of the checkpoint; None takes the newest valid one.
       settings: new values of masking fields, such as {"masking.scheme": "geometric"}: runs of different schemes can be
-        compared under one of them.
+        compared under one of them. {"evaluation.masks": 8} evaluates every row under eight masks.
       batch_size: rows per device and batch, which changes no metric; None for `config.evaluation.batch_size` rows.
 
     Returns:
-      The metrics of `evaluation.summarize`, "step", "rows", their number, and "masking", the fields of the masking.
+      The metrics of `evaluation.summarize`, "step", "rows", their number, "masks", those of each row, and "masking",
+      the fields of the masking.
 
     Raises:
       UserError: there is no run, no such checkpoint, no valid one or no held-out row; a setting is not allowed.
     """
     workdir = user_path(workdir)
-    config = _with_masking(from_dict(PretrainingConfig, load_values(workdir)), settings or {})
+    config = _load_config(workdir, settings or {})
     keep_freed_memory()
     use_compilation_cache()
     # On the devices of this machine: without the optimiser state the parameters need not be split.
@@ -113,8 +118,10 @@ def evaluate(workdir: str | os.PathLike, step: int | None = None,
         params = checkpointer.restore_params(chosen, experiment.abstract_state.params)
         console = make_console(stderr=True, quiet=not is_process_zero())
         with rich.progress.Progress(console=console, transient=True) as bar:
-            task = bar.add_task("evaluating", total=-(-len(workload.held_out) // config.evaluation.batch_size))
+            batches = config.evaluation.masks * -(-len(workload.held_out) // config.evaluation.batch_size)
+            task = bar.add_task("evaluating", total=batches)
             metrics = workload.evaluate(params, lambda function, *arguments: function(*arguments),
                                         lambda: bar.advance(task))
         assert metrics is not None  # nothing stops it
-        return {"step": chosen, "rows": len(workload.held_out), "masking": to_dict(config.masking), **metrics}
+        return {"step": chosen, "rows": len(workload.held_out), "masks": config.evaluation.masks,
+                "masking": to_dict(config.masking), **metrics}

@@ -64,10 +64,8 @@ class PretrainingWorkload:
 
     def evaluate(self, params: Any, call: Call, should_stop: ShouldStop) -> dict[str, Any] | None:
         """Metrics of `evaluation.summarize`."""
-        evaluation = self._config.evaluation
-        return evaluate_params(
-            functools.partial(call, self._evaluate_batch), params, self.held_out, evaluation.batch_size,
-            evaluation.max_rows, self._mesh, self._config.mesh.rules, should_stop)
+        return evaluate_params(functools.partial(call, self._evaluate_batch), params, self.held_out,
+                               self._config.evaluation, self._mesh, self._config.mesh.rules, should_stop)
 
     @functools.cached_property
     def _evaluate_batch(self) -> Callable:

@@ -1,4 +1,4 @@
-"""Evaluation on held-out rows: sums by position."""
+"""Evaluation on held-out rows: sums by position, and several masks of each row."""
 import jax
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ import scipy.special
 
 from spanbert_jax.masking import MaskingSettings, make_masker
 from spanbert_jax.model import PretrainingLogits
+from spanbert_jax.model.losses import LossSums
 from spanbert_jax.pretraining import evaluation
-from spanbert_jax.pretraining.config import default_config
+from spanbert_jax.pretraining.config import PretrainingEvaluationSettings, default_config
 from spanbert_jax.pretraining.objective import mask_batch
 from spanbert_jax.text import SpecialIds
 from spanbert_jax.training.mesh import make_mesh
@@ -47,3 +48,30 @@ def test_losses_by_position_in_the_block_add_up_to_the_loss(monkeypatch):
     assert sum(metrics["tokens_by_position"]) == metrics["masked_tokens"]
     total = np.dot(metrics["loss_by_position"], metrics["tokens_by_position"])
     assert total == pytest.approx(metrics["masked_loss"] * metrics["masked_tokens"], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_each_row_is_evaluated_once_under_each_mask(size):
+    class Rows:
+        def __len__(self):
+            return 7
+
+        def rows(self, indices):
+            return {"tokens": np.asarray(indices)[:, None] + 1, "next_sentence": np.full(len(indices), -1)}
+
+    def evaluate_batch(params, batch, first):
+        rows = np.asarray(batch["tokens"])[:, 0]  # the number of a row plus 1; 0 is padding
+        seen.extend((int(first) + place, row - 1) for place, row in enumerate(rows.tolist()) if row)
+        count = np.float32((rows > 0).sum())
+        sums = LossSums(rows.sum(), count, count)
+        return {"masked": sums, "unigram": sums,
+                **{name: LossSums(*(np.ones(1),) * 3) for name in ("by_length", "by_place", "by_position")}}
+
+    seen = []
+    mesh_settings = default_config().mesh
+    settings = PretrainingEvaluationSettings(batch_size=size, max_rows=5, masks=3)
+    metrics = evaluation.evaluate_params(evaluate_batch, None, Rows(), settings,
+                                         make_mesh(mesh_settings, jax.devices()[:1]), mesh_settings.rules)
+    # A mask depends on the index: the rows 0 to 4 have 0 to 4 in the first mask, 5 to 9 in the second.
+    assert seen == [(mask * 5 + row, row) for mask in range(3) for row in range(5)]
+    assert metrics["masked_tokens"] == 15 and metrics["masked_loss"] == 3

@@ -114,7 +114,13 @@ def test_a_run_is_evaluated_under_the_masking_of_another(files, unbroken):
     assert "boundary_loss" not in other and "boundary" not in format_metrics(other)  # single tokens have no boundaries
     assert sum(own["tokens_by_length"]) == sum(own["tokens_by_place"]) == own["masked_tokens"]
     assert "loss_by_position" not in own  # rows of 64 tokens
+    twice = spanbert_jax.evaluate(unbroken[0], settings={"evaluation.masks": 2})
+    assert f"{rows:,} held-out rows with 2 masks each, masking scheme" in describe_masked_rows(twice)
+    assert twice["masked_tokens"] == pytest.approx(2 * own["masked_tokens"], rel=0.01)
+    assert own["unigram_loss"] != twice["unigram_loss"] == pytest.approx(own["unigram_loss"], rel=0.05)
     for field, value, message in (("masking.max_span_positions", 3, "of a pretraining run masking.scheme, "),
+                                  ("evaluation.max_rows", 3, "of a pretraining run masking.scheme, "),
+                                  ("evaluation.masks", 0, "config.evaluation.masks=0: must be at least 1"),
                                   ("masking.scheme", "words", "allowed are"), ("masking.rate", "x", "of type float")):
         with pytest.raises(UserError, match=message):
             spanbert_jax.evaluate(unbroken[0], settings={field: value})
