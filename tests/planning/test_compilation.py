@@ -1,4 +1,4 @@
-"""Compiling in a subprocess: the cache, and messages when there is no compiler, it crashes or refuses the config."""
+"""Compiling in a subprocess: the cache, and messages when there is no compiler, it crashes or refuses."""
 import json
 import subprocess
 
@@ -7,11 +7,12 @@ import pytest
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.planning import compilation
+from spanbert_jax.planning.compiler.steps import OutOfMemory, out_of_memory
 from spanbert_jax.planning.compiler.worker import handle
 from spanbert_jax.planning.hardware import parse_topology
 from tests.runs import visible_devices
 
-CPU = parse_topology("cpu:1")
+CPU, V5E = parse_topology("cpu:1"), parse_topology("v5e:16x16")
 
 
 @pytest.fixture
@@ -93,3 +94,24 @@ def test_a_cpu_plan_states_devices_rows_and_collectives(tmp_path, monkeypatch, c
     assert "config.evaluation.batch_size: 7 rows cannot be divided over the 2 devices" in capsys.readouterr().err
     assert main([*command, "--topology", "cpu:2", "--config.train.duration=2 epochs"]) == 2
     assert "config.train.duration='2 epochs': the length of an epoch is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("message,needed", [
+    ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+     "Used 18.66G of 15.75G hbm. Exceeded hbm capacity by 2.91G.", 18.66 * 2**30),
+    ("RESOURCE_EXHAUSTED: Size of HLO temporaries (20.5G) exceeds available HBM (15.75G)", 20.5 * 2**30 + 100),
+    ("RESOURCE_EXHAUSTED: no room", 0)])
+def test_the_memory_that_a_step_needs_is_read_from_the_message(message, needed):
+    assert out_of_memory(message, 100, V5E.chip) == OutOfMemory(needed, 15.75 * 2**30)
+
+
+@pytest.mark.parametrize("message", [
+    "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem while allocating on "
+    "stack for %splash_mha_dkv_segmented_no_residuals.1 = bf16[8]",
+    "RESOURCE_EXHAUSTED: Allocation (size=268435456) would exceed memory (size=134217728) :: #allocation2 [shape = "
+    "'u8[268435456]{0}', space=vmem, size = 0x10000000]"])
+def test_a_kernel_that_exceeds_the_vector_memory_is_no_lack_of_memory_for_the_batch(message):
+    with pytest.raises(UserError, match=r"a kernel needs more than the vector memory \(VMEM\) of the chip: .*"
+                       r"config.compute.attention='plain'") as error:
+        out_of_memory(message, 100, V5E.chip)
+    assert "\n" not in str(error.value)

@@ -67,7 +67,11 @@ class OutOfMemory:
 
 def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topology,
                  devices: list[jax.Device]) -> CompiledStep | OutOfMemory:
-    """Compiles the train step of a run for devices that may be absent. Raises UserError if they do not suit the run."""
+    """Compiles the train step of a run for devices that may be absent.
+
+    Raises:
+      UserError: the devices do not suit the run, or the compiler fails for another reason than the devices' memory.
+    """
     check_devices(config, devices)
     placeholder = placeholder_corpus(corpus, config)
     experiment = build(config, placeholder, devices)
@@ -80,20 +84,28 @@ def compile_step(config: PretrainingConfig, corpus: CorpusShape, topology: Topol
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            return _out_of_memory(str(error), _bytes_per_device((experiment.abstract_state, batch)), topology.chip)
+            return out_of_memory(str(error), _bytes_per_device((experiment.abstract_state, batch)), topology.chip)
     spans = corpus_masker(config, placeholder).max_masked / _TOKENS_PER_SPAN
     return _read_program(experiment, batch, compiled, topology, spans, time.monotonic() - began)
 
 
-def _out_of_memory(message: str, arguments: int, chip: Chip) -> OutOfMemory:
-    """Parses the compiler's error message; `arguments` are the bytes of the step's arguments."""
+def out_of_memory(message: str, arguments: int, chip: Chip) -> OutOfMemory:
+    """Parses the compiler's error message; `arguments` are the bytes of the step's arguments.
+
+    Raises:
+      UserError: the error is not about the devices' memory.
+    """
     if match := re.search(r"HLO temporaries \(([0-9.]+[KMGT]?)\) exceeds available HBM \(([0-9.]+[KMGT]?)\)", message):
         return OutOfMemory(_parse_bytes(match[1]) + arguments, _parse_bytes(match[2]))
     if match := re.search(r"Used ([0-9.]+[KMGT]?) of ([0-9.]+[KMGT]?) hbm", message):
         return OutOfMemory(_parse_bytes(match[1]), _parse_bytes(match[2]))
+    words = " ".join(message.split())[:300]
+    if re.search(r"\bspace[= ]vmem\b", message):  # of one kernel, which does not depend on the batch
+        raise UserError(f"a kernel needs more than the vector memory (VMEM) of the chip: {words}; "
+                        "config.compute.attention='plain' does without kernels")
     if "RESOURCE_EXHAUSTED" in message:
         return OutOfMemory(0.0, chip.memory)
-    raise UserError(f"the compiler failed: {' '.join(message.split())[:300]}")
+    raise UserError(f"the compiler failed: {words}")
 
 
 def _parse_bytes(text: str) -> float:
