@@ -48,7 +48,8 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     Its derivative is computed with it, at the end of the product that makes its input, and kept instead of the input.
     An accelerator's compiler may still recompute it where that is cheaper than reading it.
     """
-    return jax.nn.gelu(x, approximate=False)
+    # Not jax.nn.gelu, whose function erfc has a branch: TPUs would store which was taken for the backward pass.
+    return _gelu(x)[0]
 
 
 def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
