@@ -11,6 +11,9 @@ from spanbert_jax.model.attention import AttentionBackend, AttentionInputs, Atte
 
 LANES = 128
 BLOCK, WINDOW_BLOCK = 1024, 256  # longest side of a block, without and with a window
+# Queries and keys of a block in the backward pass without a window. It keeps the gradient of the queries once for each
+# block of keys, to be summed afterwards; more of both would exceed a TPU's vector memory by default.
+BACKWARD_QUERIES, BACKWARD_KEYS = 512, 2048
 
 
 def limits(length: int, heads: int, spec: AttentionSpec) -> str:
@@ -32,13 +35,15 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     query, key, value = inputs._replace(rotary=None).split_heads(spec.head_width)
     query, key, value = (array.swapaxes(1, 2) for array in (*_rotate([query, key], inputs.rotary), value))
     rows, _, length, _ = query.shape
-    longest = min(length, WINDOW_BLOCK if spec.window else BLOCK)
-    block = max(size for size in range(LANES, longest + 1, LANES) if length % size == 0)
-    fused = not spec.window  # the fused kernel visits blocks outside of the window too
-    sizes = kernels.BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
-        block_kv_dkv_compute=block, block_q_dq=None if fused else block, block_kv_dq=None if fused else block,
-        use_fused_bwd_kernel=fused)
+    block = _block(length, WINDOW_BLOCK if spec.window else BLOCK)
+    if spec.window:  # the fused backward kernel visits blocks outside of the window too
+        backward = dict(block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block, block_q_dq=block,
+                        block_kv_dq=block)
+    else:
+        keys = _block(length, BACKWARD_KEYS)
+        backward = dict(block_q_dkv=_block(length, BACKWARD_QUERIES), block_kv_dkv=keys,
+                        block_kv_dkv_compute=_block(keys, BLOCK), use_fused_bwd_kernel=True)
+    sizes = kernels.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, **backward)
     shape, reach = (length, length), spec.window // 2
     mask = masks.LocalMask(shape, (reach, reach), offset=0) if spec.window else masks.FullMask(shape)
     kernel = kernels.make_splash_mha_single_device(masks.MultiHeadMask([mask] * heads), block_sizes=sizes,
@@ -46,6 +51,11 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     segments = inputs.segments.astype(jnp.int32)
     context = jax.vmap(kernel)(query * spec.head_width ** -0.5, key, value, kernels.SegmentIds(segments, segments))
     return context.swapaxes(1, 2).reshape(rows, length, -1)
+
+
+def _block(length: int, longest: int) -> int:
+    """The longest block that divides a length."""
+    return max(size for size in range(LANES, min(length, longest) + 1, LANES) if length % size == 0)
 
 
 def _rotate(heads: Sequence[jax.Array], rotary: tuple[jax.Array, jax.Array] | None) -> Sequence[jax.Array]:
