@@ -40,7 +40,10 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         config.task.length = 384
         config.train.duration = "2 epochs"
     if variant.whole:
-        config.init_from = "answerdotai/ModernBERT-base"
         config.task.contexts = "articles"
         config.task.length, config.task.stride = 8192, 4096
+        if variant.small:
+            config.model.max_positions = 8192
+        else:
+            config.init_from = "answerdotai/ModernBERT-base"
     return config
