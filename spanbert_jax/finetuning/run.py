@@ -26,7 +26,7 @@ from spanbert_jax.text import vocabulary_size
 from spanbert_jax.training.config import check_kind, started_values
 from spanbert_jax.training.durations import RunSize
 from spanbert_jax.training.experiment import Experiment, build_experiment, with_attention
-from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
+from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.mesh import check_batch, make_mesh
 from spanbert_jax.training.run import RunResult, open_run
@@ -55,7 +55,7 @@ def finetune(config: Annotated[ml_collections.ConfigDict | FinetuningConfig, CON
     config, workdir = as_finetuning_config(config), user_path(workdir)
     config.validate("config")
     check_kind(workdir, config)
-    config = with_architecture(config, workdir, DECIDED_WITH_POSITIONS)
+    config = with_architecture(config, workdir, keep_positions=True)
     make_mesh(config.mesh)  # fails before the data is read
     with open_run(workdir, force, time_limit, verbose) as run:
         experiment = build(config, workdir)
@@ -72,7 +72,8 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
     if (length := task_of(config).settings.length) > config.model.max_positions:
         raise UserError(f"config.task.length={length}: the model of {config.init_from} has "
-                        f"{config.model.max_positions} positions; use at most that many")
+                        f"{config.model.max_positions} positions; use at most that many, or set "
+                        "config.model.max_positions, whose further positions repeat the learned ones")
     tokenizer = load_tokenizer(_tokenizer_path(config, workdir))
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]

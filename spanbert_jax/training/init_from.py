@@ -1,7 +1,7 @@
 """Runs that start from existing weights: `config.init_from`."""
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
@@ -13,19 +13,19 @@ from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig, model_section, own_fields, started_values
 
-# Common fields that the weights decide. Pretraining may change the number of positions, fine-tuning may not.
-_DECIDED = (*SHAPE, "layer_norm_epsilon", "boundary_features")
-DECIDED_WITH_POSITIONS = (*_DECIDED, "max_positions")
+_DECIDED = (*SHAPE, "layer_norm_epsilon", "boundary_features")  # common fields that the weights decide
 
 C = TypeVar("C", bound=RunConfig)
 
 
-def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] = _DECIDED) -> C:
+def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = False) -> C:
     """The config with the architecture of `config.init_from`; unchanged without that.
 
-    A run that has begun takes it from its own workdir, since its initial weights may be gone. `decided` are the fields
-    of `config.model` that the weights decide, besides the architecture and its own fields. Those of its own fields that
-    may be changed keep a value that differs from the default.
+    A run that has begun takes it from its own workdir, since its initial weights may be gone. Fields of the
+    architecture that may be changed keep a value that differs from the default.
+
+    Args:
+      keep_positions: whether the model has as many positions as the weights, or more if the config asks for more.
 
     Raises:
       UserError: there are no such weights, or the config asks for another architecture.
@@ -47,9 +47,13 @@ def with_architecture(config: C, workdir: pathlib.Path, decided: Sequence[str] =
         asked, default = (getattr(settings, name, found.get(name)) for settings in (given, usual))
         if field in own_fields(section) and field.metadata["overridable"]:
             fields[name] = found[name] if asked == default else asked
-        elif field in own_fields(section) or name in decided:
+        elif field in own_fields(section) or name in _DECIDED:
             _refuse_other(name, asked, default, found, config.init_from)
             fields[name] = found[name]
+        elif name == "max_positions" and keep_positions:
+            if asked < found[name]:
+                _refuse_other(name, asked, default, found, config.init_from)
+            fields[name] = found[name] if asked == default else asked
     return config.replace(model=section.replace(**fields))
 
 

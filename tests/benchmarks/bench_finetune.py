@@ -55,7 +55,7 @@ from spanbert_jax.finetuning.run import RESULTS_FILE, build, finetune
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.training.experiment import Experiment
 from spanbert_jax.training.host_memory import keep_freed_memory
-from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
+from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.trackers import read_metrics
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run_side(side: str, path: str, overrides: Sequence[str], seed: int, workdir:
     """Trains one side with one seed, and writes its results unless it was stopped."""
     keep_freed_memory()
     config, folder = make_config(path, overrides, seed), workdir / f"{side}-{seed}"
-    experiment = build(with_architecture(config, folder, DECIDED_WITH_POSITIONS), folder)
+    experiment = build(with_architecture(config, folder, keep_positions=True), folder)
     began, others = time.perf_counter(), seconds_of_others()
     figures = ours(config, folder) if side == "ours" else theirs(experiment)
     if figures is None:

@@ -20,7 +20,7 @@ from spanbert_jax.pretraining.config import as_pretraining_config, default_confi
 from spanbert_jax.pretraining.run import train
 from spanbert_jax.tasks.text_classification import TextClassification
 from spanbert_jax.training.config import save_config
-from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
+from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
 from tests.runs import visible_devices
@@ -126,7 +126,7 @@ def test_a_step_has_as_many_examples_as_configured(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, count=400)
     config.train.batch_size, config.train.duration = 64, "2 epochs"
     with visible_devices(8):
-        experiment = build(with_architecture(as_finetuning_config(config), tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
+        experiment = build(with_architecture(as_finetuning_config(config), tmp_path, keep_positions=True), tmp_path)
     learning = experiment.workload
     rows = learning.dataset.rows["train"]
     assert rows.filled >= 0.9
@@ -153,7 +153,7 @@ def test_ids_outside_the_embedding_are_reported_before_training(start, tmp_path,
     monkeypatch.setattr(TextClassification, "features", shifted)
     config = as_finetuning_config(config_of("text_classification", start, tmp_path))
     with pytest.raises(UserError, match=r"token id 1\d\d\d: the model's embedding has \d+ rows"):
-        build(with_architecture(config, tmp_path, DECIDED_WITH_POSITIONS), tmp_path)
+        build(with_architecture(config, tmp_path, keep_positions=True), tmp_path)
 
 
 def test_a_tokenizer_of_a_failed_run_is_not_reused(start, tmp_path):
@@ -258,3 +258,20 @@ def test_a_length_beyond_the_models_positions_is_rejected(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, length=200)
     with pytest.raises(UserError, match="config.task.length=200: the model of .* has 128 positions"):
         finetune(config, tmp_path / "run")
+
+
+def test_a_model_gets_more_positions_for_longer_examples(start, tmp_path):
+    config = config_of("text_classification", start, tmp_path, length=200)
+    config.model.max_positions, config.train.duration, config.optimizer.learning_rate = 256, "2 steps", 1e-9
+    for _ in range(2):  # the second call finds the run finished
+        assert finetune(config, tmp_path / "run").step == 2
+    tables = []
+    for folder in (start, tmp_path / "run"):
+        pretrained = open_pretrained(folder)
+        tables.append(pretrained.tensors.read(pretrained.tensors.names.tensor("encoder/embeddings/position",
+                                                                              "embedding")))
+    np.testing.assert_allclose(tables[1], np.concatenate([tables[0], tables[0]]), atol=1e-7)
+    assert load_model(tmp_path / "run").task.settings.length == 200
+    config.model.max_positions = 64
+    with pytest.raises(UserError, match="config.model.max_positions=64: it is 128 in "):
+        finetune(config, tmp_path / "other")

@@ -13,7 +13,7 @@ from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.model_folder import load_model
-from spanbert_jax.training.init_from import DECIDED_WITH_POSITIONS, with_architecture
+from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
 from tests.tasks.small import NAMES, THINGS, small_config, write
@@ -172,7 +172,7 @@ def test_every_initial_decoder_trains_and_loads(settings, start, gpt2, tmp_path)
 
 
 def parameters(config, workdir):
-    experiment = build(with_architecture(as_finetuning_config(config), workdir, DECIDED_WITH_POSITIONS), workdir)
+    experiment = build(with_architecture(as_finetuning_config(config), workdir, keep_positions=True), workdir)
     return experiment.workload.initial_params(), experiment
 
 
