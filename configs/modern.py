@@ -30,11 +30,11 @@ $SPANBERT_DATA/litbank/original; give other text with --config.data.sources.
       --config.init_from=runs/novels --config.data.tokenizer=runs/novels --workdir runs/novels4096
 
 To see what the longer rows bring, let the network see as many more tokens in rows of 512, and compare the held-out
-losses that `evaluate` shows:
+losses that `evaluate --set evaluation.masks=4` shows:
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/modern.py:small=true,phase=long \\
       --config.init_from=runs/novels --config.data.tokenizer=runs/novels --config.data.length=512 \\
-      --config.model.max_positions=512 --config.train.batch_size=8 --workdir runs/novels512
+      --config.model.max_positions=512 --config.train.batch_size=16 --workdir runs/novels512
 """
 import os
 import pathlib
@@ -88,8 +88,8 @@ def _small(config: ml_collections.ConfigDict, long: bool) -> ml_collections.Conf
 
     config.optimizer.learning_rate = 1e-3 if long else 2e-3
     config.schedule.warmup, config.schedule.decay = "5 percent", "50 percent" if long else "0 steps"
-    config.train.duration = "200 steps" if long else "800 steps"
-    config.train.batch_size, config.train.accumulation = (1, 1) if long else (8, 2)
+    config.train.duration = "400 steps" if long else "1600 steps"
+    config.train.batch_size, config.train.accumulation = (2, 1) if long else (8, 2)
     config.train.batch_warmup = "0 steps" if long else "80 steps"
     config.train.log_every = 20
     config.evaluation.every = config.checkpoint.every = "100 steps"
