@@ -1,5 +1,6 @@
 """Splash attention, JAX's Pallas kernel for TPUs: blockwise, for long rows, without dropout."""
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def attend(inputs: AttentionInputs, spec: AttentionSpec) -> jax.Array:
     query, key, value = (array.swapaxes(1, 2) for array in (*_rotate([query, key], inputs.rotary), value))
     rows, _, length, _ = query.shape
     block = _block(length, WINDOW_BLOCK if spec.window else BLOCK)
+    backward: dict[str, Any]
     if spec.window:  # the fused backward kernel visits blocks outside of the window too
         backward = dict(block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block, block_q_dq=block,
                         block_kv_dq=block)
