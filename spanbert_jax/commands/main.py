@@ -154,7 +154,8 @@ def _run_without_command(argv: Sequence[str]) -> int:
                  "`spanbert-jax COMMAND --help` describes a command. To start:\n"
                  "  spanbert-jax train --config configs/quickstart.py --workdir runs/quickstart")
     if not argv:
-        raise UserError(f"no command given\n{help_text}")
+        print(help_text, file=sys.stderr)
+        raise UserError("no command given; give one of those above")
     if argv[0] not in ("-h", "--help", "--version"):
         raise UserError(f"unknown command {argv[0]!r}; {suggestion(argv[0], COMMANDS)}allowed: {', '.join(COMMANDS)}")
     print(f"spanbert-jax {spanbert_jax.__version__}" if argv[0] == "--version" else help_text)

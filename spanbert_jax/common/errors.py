@@ -1,10 +1,23 @@
 """Errors whose message is one line for the user."""
 import difflib
+import logging
+import unicodedata
 from collections.abc import Iterable
+
+# Unicode categories of characters that could move the cursor, begin a line, or turn the direction of a text.
+_UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST_MESSAGE = 8000  # characters
+_LONGEST_NAME = 100  # characters that are compared for a suggestion
 
 
 class UserError(Exception):
-    """A mistake that the user can fix: one line with what is wrong, what is allowed and what to do."""
+    """A mistake that the user can fix: one line with what is wrong, what is allowed and what to do.
+
+    Names and values in it may come from any file, so that `printable` is applied.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class RunFailed(Exception):
@@ -15,7 +28,30 @@ class SavesFailed(RunFailed):
     """Checkpoints could not be saved; make room or fix the disk, then run the same command again."""
 
 
+def printable(text: str) -> str:
+    """A text on one line that has no effect on a terminal: control characters are escaped, and a long one abbreviated.
+    """
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE // 2]} ... {text[-_LONGEST_MESSAGE // 2:]}"
+    if text.isprintable():
+        return text
+    return "".join(repr(character)[1:-1] if unicodedata.category(character) in _UNPRINTED else character
+                   for character in text)
+
+
+class PrintableMessages(logging.Filter):
+    """Makes log messages `printable`, like those of errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the message; no record is left out."""
+        record.msg, record.args = printable(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("spanbert_jax").addFilter(PrintableMessages())
+
+
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """The allowed name nearest to a misspelled one, for a message: "did you mean 'x'? "; "" if none is near."""
-    near = difflib.get_close_matches(str(name), list(allowed), n=1)
+    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], list(allowed), n=1)
     return f"did you mean {near[0]!r}? " if near else ""
