@@ -1,7 +1,6 @@
 """Reading a step. Orbax and tensorstore read numbers and JSON only, so nothing is ever unpickled."""
-import json
 import pathlib
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import orbax.checkpoint as ocp
@@ -10,21 +9,27 @@ from etils import epath
 from spanbert_jax.checkpoints.fingerprint import array_name, difference, fingerprint
 from spanbert_jax.checkpoints.folder import METADATA, STATE
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import read_json
 
 
 class CorruptCheckpoint(Exception):
     """A step is corrupt. The message is a short reason."""
 
 
+class _Metadata(TypedDict, total=False):
+    """Entries of the metadata; checkpoints of older versions have fewer."""
+    config: dict[str, Any]
+    corpus: dict[str, Any]
+    network: dict[str, Any]
+    fingerprint: dict[str, Any]
+
+
 def read_metadata(step_folder: pathlib.Path) -> dict[str, Any]:
     """Returns the metadata that was saved with a step. Raises CorruptCheckpoint if it cannot be read."""
     try:
-        metadata = json.loads((step_folder / METADATA / "metadata").read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return {**read_json(step_folder / METADATA / "metadata", _Metadata)}
+    except (FileNotFoundError, UserError) as error:
         raise CorruptCheckpoint(f"{METADATA}: cannot be read: {error}") from None
-    if not isinstance(metadata, dict):
-        raise CorruptCheckpoint(f"{METADATA}: is not a dictionary")
-    return metadata
 
 
 def read_state(step_folder: pathlib.Path, abstract: Any) -> Any:

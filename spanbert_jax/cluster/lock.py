@@ -9,15 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import JsonError, parse_json
 from spanbert_jax.common.locks import Lock, LockHeld, exclusive_lock
 
 LOCK_FILE = ".lock"
 _WATCH_POLLS = 60
 # A file this old, by clocks that may differ between machines, is not watched before it is taken over.
 _STALE_SECONDS = 3600.0
+
+
+class _Holder(TypedDict, total=False):
+    """What a lock file holds."""
+    host: str
+    machine: str
+    pid: int
+    since: str
 
 
 @contextlib.contextmanager
@@ -113,9 +122,8 @@ def _read(workdir: pathlib.Path) -> tuple[int, bytes]:
 def _parse_holder(content: bytes) -> dict[str, Any]:
     """Returns the holder that a lock file names; {} if the file is incomplete."""
     try:
-        holder = json.loads(content)
-        return holder if isinstance(holder, dict) else {}
-    except ValueError:
+        return {**parse_json(content, _Holder)}
+    except JsonError:
         return {}
 
 

@@ -11,13 +11,14 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from spanbert_jax.commands.arguments import add_process_arguments, add_step, add_task_settings, join_processes
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric
 from spanbert_jax.common.issues import log_issues
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import Paths, join_paths, stored_pipes, user_path
 
 
@@ -120,14 +121,24 @@ def _is_process_zero() -> bool:
     return is_process_zero()
 
 
+class _ClassScores(TypedDict):
+    unit: str
+    scores: dict[str, dict[str, float]]
+    confusion: NotRequired[dict[str, dict[str, int]]]
+
+
+class _Results(TypedDict):
+    """What a finished fine-tuning run writes."""
+    step: int
+    dev: NotRequired[dict[str, float | str | _ClassScores]]
+    test: NotRequired[dict[str, float | str | _ClassScores]]
+
+
 def _stored_results(workdir: str | os.PathLike) -> dict[str, Any]:
     """The results that a finished fine-tuning run has stored."""
     folder = user_path(workdir)
     try:
-        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / 'results.json'}: not JSON ({error}); start the command of the run again, which "
-                        "writes it") from None
+        return {**read_json(folder / "results.json", _Results, "start the command of the run again, which writes it")}
     except FileNotFoundError:
         if any(folder.glob("*.safetensors")):
             run = f" {folder.parent}" * (folder.parent / "results.json").is_file()

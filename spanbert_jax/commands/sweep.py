@@ -13,7 +13,6 @@ runs are all evaluated on all held-out rows, under the masking of the config wit
 """
 import argparse
 import importlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +26,7 @@ from spanbert_jax.commands.train import parse as parse  # `main` calls it
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural, is_percent
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.settings import CONFIG_ADVICE
 from spanbert_jax.training.renames import new_name
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if rows is None:
         print("Stopped and saved. Run the same command again to continue.")
         return STOPPED
-    summary = json.loads((user_path(args.workdir) / SWEEP_FILE).read_text(encoding="utf-8"))
+    summary = read_json(user_path(args.workdir) / SWEEP_FILE, dict[str, Any])
     make_console().print(table_of(rows, args.seeds, summary["metric"], summary["evaluated"]))
     return DONE
 

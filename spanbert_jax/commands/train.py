@@ -11,13 +11,12 @@ In a run of several processes (Slurm, Cloud TPU, Kubernetes, or the flags below)
 """
 import argparse
 import contextlib
-import json
 import os
 import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spanbert_jax.cluster.exit_codes import DONE, STOPPED
 from spanbert_jax.commands.arguments import add_process_arguments, join_processes
@@ -25,6 +24,7 @@ from spanbert_jax.commands.config_files import Config, as_run_config, load_confi
 from spanbert_jax.common.curve import draw_curve
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_metric, format_plural
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _what_it_learned(config: "PretrainingConfig", result: "RunResult") -> list[s
 
 def _format_task_result(config: "FinetuningConfig", result: "RunResult") -> str:
     from spanbert_jax.finetuning.run import MODEL_FOLDER, RESULTS_FILE
-    results = json.loads((result.workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+    results = read_json(result.workdir / RESULTS_FILE, dict[str, Any])
     lines = [f"Made: a model of {result.parameters:,} parameters for {config.task.name}, starting from "
              f"{config.init_from}, trained for {format_plural(result.step, 'step')}; the model of step "
              f"{results['step']:,} is in {result.workdir / MODEL_FOLDER}."]

@@ -1,6 +1,9 @@
 """Registries of named implementations: tasks, masking schemes, attention backends, architectures, trackers."""
 import importlib
 import importlib.metadata
+import importlib.util
+import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -74,16 +77,32 @@ def _definition(value: Any) -> tuple[Any, Any]:
     return getattr(value, "__module__", None), value if "<" in name else name
 
 
-def load_plugins(modules: Sequence[str]) -> None:
-    """Imports the modules of `config.plugins`, which register what they add. Raises UserError if that fails."""
+def load_plugins(modules: Sequence[str], folder: pathlib.Path | None = None) -> None:
+    """Imports the modules of `config.plugins`, which register what they add.
+
+    Args: folder: of the file that names them, which may come from anywhere: none is imported from there.
+
+    Raises:
+      UserError: a module cannot be imported.
+    """
     if not isinstance(modules, (list, tuple)):
         raise UserError(f"config.plugins={modules!r}: must be a tuple of names of modules, such as ('my_plugin',)")
     for module in modules:
         if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
             raise UserError(f"config.plugins={tuple(modules)!r}: {module!r} is not the name of a module; write it as "
                             "an import does, such as 'package.module', and put its folder on PYTHONPATH")
+        if folder is not None and _is_inside(module.partition(".")[0], folder):
+            raise UserError(f"config.plugins: module {module!r} lies in {folder}, beside the file that names it, and "
+                            "could run any code; move it to a folder on PYTHONPATH if you trust it")
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # of the plugin, whatever it may be
             raise UserError(f"config.plugins: module {module!r} cannot be imported ({' '.join(str(error).split())}); "
                             "fix it, or put its folder on PYTHONPATH") from error
+
+
+def _is_inside(module: str, folder: pathlib.Path) -> bool:
+    """Whether a module that is not imported yet would be from a folder."""
+    spec = None if module in sys.modules else importlib.util.find_spec(module)
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    return any(folder.resolve() in pathlib.Path(place).resolve().parents for place in places if place)

@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import pathlib
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json
 from spanbert_jax.common.paths import user_path
+from spanbert_jax.corpus.settings import MAX_LENGTH
 from spanbert_jax.text import SpecialIds
 
 FORMAT_VERSION = 2
@@ -44,6 +46,17 @@ class Corpus:
     def shards(self, split: str) -> list[pathlib.Path]:
         """Returns the ArrayRecord files of a split, in order."""
         return sorted(self.path / name for name in self.report["contents"] if f"-{split}{_SHARD}" in name)
+
+
+class _Report(TypedDict):
+    """Entries of report.json that are needed to read the rows."""
+    contents: dict[str, list[int | str]]  # size and digest of each file
+    settings: dict[str, Any]
+    special_ids: dict[str, int]
+    num_rows: dict[str, int]
+    length: int
+    vocab_size: int
+    max_blocks: int
 
 
 def open_corpus(path: str | pathlib.Path) -> Corpus:
@@ -95,15 +108,22 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
     if not (path / REPORT).exists():
         raise UserError(f"corpus {path}: no {REPORT} in it, so it is no finished corpus; run prepare to make one")
     try:
-        report = json.loads(_read(path, REPORT))
-        version = report["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise corrupt_corpus(path, REPORT, "not one that prepare wrote") from None
+        report = parse_json(_read(path, REPORT, MAX_BYTES + 1), dict[str, Any])
+        check_type(version := report.get("format_version"), int, "format_version")
+        if version == FORMAT_VERSION:
+            check_type(report, _Report)
+    except JsonError as error:
+        raise corrupt_corpus(path, REPORT, f"not one that prepare wrote ({error})") from None
     if version != FORMAT_VERSION:
         raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; prepare it "
                         "again (prepare --overwrite, or remove the directory)")
     if report.pop("seal", None) != _report_checksum(report):
         raise corrupt_corpus(path, REPORT, "changed since prepare wrote it")
+    if not 0 <= report["max_blocks"] <= report["length"] <= MAX_LENGTH:
+        raise corrupt_corpus(path, REPORT, f"max_blocks={report['max_blocks']} in rows of length={report['length']}: "
+                             f"must be from 0 to the length, and that at most {MAX_LENGTH}")
+    if strange := [name for name in report["contents"] if "/" in name]:
+        raise corrupt_corpus(path, REPORT, f"it has {strange[0]!r}, which is not in the directory")
     return report
 
 

@@ -5,6 +5,7 @@ from spanbert_jax.common.settings import Settings, qualified, require, setting
 from spanbert_jax.corpus.sources import file_formats
 from spanbert_jax.text import CHARACTER_COVERAGE, MAX_VOCAB_SIZE, MIN_VOCAB_SIZES, TOKENIZER_MODELS
 
+MAX_LENGTH = 65_536  # positions in a row
 # Setting -> `strip_accents` of BERT's normalizer.
 ACCENTS = {"auto": None, "keep": False, "strip": True}
 
@@ -32,7 +33,7 @@ class CorpusSettings(Settings):
         "auto: by the file's name, else by its first characters.", choices=file_formats)
     text_field: str = setting("text", "JSON field, table column or TFDS feature with the text.")
     annotation_field: str = setting("", "JSON field with [[start, end], ...] character offsets of entities or phrases.")
-    length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=65_536)
+    length: int = setting(512, "Positions in a row, S.", minimum=8, maximum=MAX_LENGTH)
     blocks: str = setting(
         "sentences", "Blocks of text. sentences: whole sentences up to the length; contiguous: windows; pairs: two "
         "texts with a next-sentence label.", choices=("sentences", "contiguous", "pairs"))

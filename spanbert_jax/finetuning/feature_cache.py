@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import tokenizers
@@ -17,10 +17,21 @@ import tokenizers
 import spanbert_jax.tasks
 import spanbert_jax.text
 from spanbert_jax.common.directories import replace_directory
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.tasks.features import Features, TokenSequences
 
 _ISSUES = "issues.json"
+
+
+class _Stored(TypedDict):
+    """What `_write` writes besides arrays."""
+    columns: list[str]
+    token_columns: list[str]
+    labels: bool
+    counts: dict[str, int]
+    places: dict[str, list[str]]
 
 
 def cached_features(folder: pathlib.Path, key: Any, task: type, issues: DataIssues,
@@ -36,7 +47,7 @@ def cached_features(folder: pathlib.Path, key: Any, task: type, issues: DataIssu
     """
     name = hashlib.sha256(json.dumps([_code(task), key], sort_keys=True).encode()).hexdigest()[:24]
     # Otherwise the entry is missing or damaged.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
+    with contextlib.suppress(OSError, UserError, ValueError, EOFError, IndexError):
         return _read(folder / name, issues)
     found = DataIssues()
     features = make(found)
@@ -58,7 +69,7 @@ def _code(task: type) -> str:
 
 
 def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
-    stored = json.loads((folder / _ISSUES).read_text(encoding="utf-8"))
+    stored = read_json(folder / _ISSUES, _Stored)
 
     def array(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -70,8 +81,9 @@ def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
         return starts, tokens
 
     labels = TokenSequences(*sequences("labels.")) if stored["labels"] else None
-    columns, token_columns = ({name: array(f"{kind}.{name}") for name in stored[kind]}
-                              for kind in ("columns", "token_columns"))
+    columns, token_columns = ({name: array(f"{kind}.{name}") for name in names}
+                              for kind, names in (("columns", stored["columns"]),
+                                                  ("token_columns", stored["token_columns"])))
     features = Features(array("example"), *sequences(), array("token_types"), columns, token_columns, labels)
     issues.merge(DataIssues(collections.Counter(stored["counts"]), stored["places"]))
     return features

@@ -5,12 +5,13 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
@@ -24,6 +25,15 @@ from spanbert_jax.tasks.protocol import OWN_WEIGHTS_FILE, Model, Task, fitted_va
 
 TASK_FILE = "task.json"
 MODEL_FOLDER = "model"
+
+
+class _TaskFile(TypedDict):
+    task: str
+    settings: dict[str, Any]
+    fitted: NotRequired[dict[str, Any]]
+    facts: NotRequired[dict[str, Any]]  # its name in older versions
+    plugins: NotRequired[list[str]]
+    run: NotRequired[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,19 +162,19 @@ def import_task(name: str, pretrained: Pretrained, settings: Mapping[str, Any]) 
 
 def _read_task_file(file: pathlib.Path) -> StoredTask:
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        plugins = tuple(stored.get("plugins", ()))
-        load_plugins(plugins)
-        settings = stored["settings"]
-        fitted = stored["fitted"] if "fitted" in stored else stored["facts"]  # its name in older versions
-        return StoredTask(stored["task"], make_task(stored["task"], settings, fitted), plugins, stored.get("run"))
+        stored = read_json(file, _TaskFile)
     except FileNotFoundError:
         if not file.parent.exists():
             raise UserError(f"{file.parent}: no such directory; give the directory of a fine-tuned model") from None
         raise UserError(f"{file.parent}: contains no fine-tuned model ({TASK_FILE} is missing); give the directory "
                         f"{MODEL_FOLDER} that a finished fine-tuning run has written, or its workdir; a model that was "
                         "fine-tuned elsewhere gets one by `spanbert-jax import --task`") from None
+    plugins, fitted = tuple(stored.get("plugins", ())), stored.get("fitted", stored.get("facts"))
+    try:
+        load_plugins(plugins, file.parent)
+        if fitted is None:
+            raise UserError("fitted is missing; fetch it again")
+        return StoredTask(stored["task"], make_task(stored["task"], stored["settings"], fitted), plugins,
+                          stored.get("run"))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: not a task file as fine-tuning writes it ({error}); fetch it again") from None

@@ -1,12 +1,12 @@
 """Hugging Face's config.json: reading, checking and writing."""
-import json
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
+from spanbert_jax.common.json_files import read_json, shown
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.sources.location import PAIR
 from spanbert_jax.model import EncoderModel
@@ -14,12 +14,29 @@ from spanbert_jax.model.heads import PROBLEM_TYPES
 
 CONFIG_FILES = ("config.json", "bert_config.json")
 PREFIX = "prefix"
+_MAX_LABELS = 100_000
 _RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "attn_pdrop", "embedding_dropout",
           "attention_dropout", "mlp_dropout", "classifier_dropout")
 _POSITIVE = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "initializer_cutoff_factor",
              "global_rope_theta", "local_rope_theta")
 _FLAGS = ("clamp_attention", "norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
 _CHOICES = {"classifier_pooling": ("cls", "mean")}
+
+
+class ConfigFile(TypedDict, total=False):
+    """Types of fields of config.json. `check_value` has those of numbers and flags."""
+    model_type: str | None
+    architectures: list[str] | None
+    problem_type: str | None
+    id2label: dict[str, Any] | None
+    tokenizer_class: str | None
+    encoder: "ConfigFile"  # of an encoder with a decoder
+    decoder: "ConfigFile"
+
+
+def read_config_file(file: pathlib.Path) -> dict[str, Any]:
+    """Returns the fields of a config.json. Raises FileNotFoundError, or UserError if it is not one."""
+    return {**read_json(file, ConfigFile)}
 
 
 def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path | None]:
@@ -31,13 +48,8 @@ def read_values(directory: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path |
     file = next((directory / name for name in CONFIG_FILES if (directory / name).is_file()), None)
     if file is None:
         return {}, None
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON ({error}); download it again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: not a JSON object; it should describe a BERT model")
-    if values.get("model_type") == PAIR and isinstance(values.get("encoder"), dict):
+    values = read_config_file(file)
+    if values.get("model_type") == PAIR and "encoder" in values:
         values = {**values["encoder"], PREFIX: "encoder."}
     return values, file
 
@@ -56,14 +68,16 @@ def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
     else:
         allowed, holds = "a whole number above 0", number and isinstance(value, int) and value > 0
     if not holds:
-        raise UserError(f"{file}: {field} is {value!r}; {allowed} is needed")
+        raise UserError(f"{file}: {field} is {shown(value)}; {allowed} is needed")
 
 
 def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | None, where: str) -> tuple[str, ...]:
     """Returns the names of the `count` classes of a tensor at `where`. Raises UserError if config.json has others."""
+    if count > _MAX_LABELS:
+        raise UserError(f"{where}: {count:,} classes; {_MAX_LABELS:,} are the most")
     numbers = [str(number) for number in range(count)]
     named = values.get("id2label") or {number: f"LABEL_{number}" for number in numbers}
-    if not isinstance(named, dict) or named.keys() != set(numbers):
+    if named.keys() != set(numbers):
         raise UserError(f"{file}: id2label does not name, from 0 on, the "
                         f"{format_plural(count, 'class')} that {where} has")
     return tuple(str(named[number]) for number in numbers)
@@ -72,7 +86,7 @@ def stored_labels(count: int, values: Mapping[str, Any], file: pathlib.Path | No
 def stored_problem_type(values: Mapping[str, Any], file: pathlib.Path | None) -> str | None:
     """Returns the problem_type of a config.json, None if it has none. Raises UserError for one of another name."""
     if (stated := values.get("problem_type")) not in (None, *PROBLEM_TYPES):
-        raise UserError(f"{file}: problem_type is {stated!r}; allowed are {', '.join(PROBLEM_TYPES)}")
+        raise UserError(f"{file}: problem_type is {shown(stated)}; allowed are {', '.join(PROBLEM_TYPES)}")
     return stated
 
 

@@ -1,6 +1,5 @@
 """Encoder-decoder models as directories of transformers' EncoderDecoderModel: BERT with BERT, or with GPT-2."""
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -85,12 +84,12 @@ def _read_config(path: pathlib.Path, what: str) -> tuple[dict[str, Any], pathlib
     """Returns a checked config.json and its path. `what` describes the expected model in errors."""
     file = path / "config.json"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = configuration.read_config_file(file)
         parts = [values[part]["model_type"] for part in _PARTS] if values["model_type"] == PAIR else None
     except FileNotFoundError:
         raise UserError(f"{path}: no config.json in it; give the directory of {what}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: not the config of {what} ({error!r:.80})") from None
+    except KeyError as error:
+        raise UserError(f"{file}: {error} is missing; give the directory of {what}") from None
     if parts and not (parts[0] in encoder_types() and parts[1] in _DECODERS):
         raise UserError(f"{file}: it is of {' with '.join(map(str, parts))}; {', '.join(encoder_types())} with "
                         f"{' or '.join(_DECODERS)} can be read")

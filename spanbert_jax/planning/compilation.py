@@ -15,6 +15,7 @@ from typing import Any
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder, write_text
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.planning.compiler.devices import environment
 from spanbert_jax.planning.hardware import Topology
 
@@ -45,8 +46,8 @@ def run_compiler(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
                         f"{how_to_install.format(jax=importlib.metadata.version('jax'))}")
     request = {"topology": str(topology), **request}
     cached = cache_folder() / "plans" / f"{_cache_key(request, compiler)}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(cached.read_text(encoding="utf-8"))
+    with contextlib.suppress(FileNotFoundError, UserError):
+        return read_json(cached, dict[str, Any])
     result = _run_worker(topology, request)
     if "error" in result:
         raise UserError(result["error"])
@@ -82,8 +83,8 @@ def _run_worker(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"topology {topology}: the compiler did not finish in {_TIMEOUT / 60:.0f} minutes; try "
                             "config.compute.layers='scanned'") from None
         try:
-            return json.loads((folder / "result").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(folder / "result", dict[str, Any])
+        except (FileNotFoundError, UserError):
             lines = [line for line in process.stderr.splitlines() if line.strip()] or ["no message"]
             reason = next((line for line in lines if "Check failed" in line), lines[-1])
             raise UserError(f"topology {topology}: the compiler exited with status {process.returncode}: "

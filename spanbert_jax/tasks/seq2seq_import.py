@@ -1,5 +1,4 @@
 """Encoder-decoder models fine-tuned with transformers, as tasks: their settings of generation and tokenizers."""
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import from_dict, to_dict
+from spanbert_jax.interop.configuration import read_config_file
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.model import EncoderDecoder
@@ -64,12 +64,9 @@ def _generation_values(folder: pathlib.Path) -> tuple[dict[str, Any], pathlib.Pa
     """The generation config of a directory, by the rules of transformers, and the file it comes from."""
     file = folder / "generation_config.json"
     file = file if file.is_file() else folder / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        given = {name: value for name, value in values.items() if value is not None}
-        return {**given.get("decoder", {}), **given}, file
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not a JSON object ({error}); fetch it again") from None
+    values = read_config_file(file)
+    given = {name: value for name, value in values.items() if value is not None}
+    return {**given.get("decoder", {}), **given}, file
 
 
 def _check_tokenizers(folder: pathlib.Path, values: Mapping[str, Any], task: Any, model: EncoderDecoder,

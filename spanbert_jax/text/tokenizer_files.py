@@ -1,6 +1,5 @@
 """Tokenizers from files: tokenizer.json or BERT's vocab.txt, with the files that transformers writes beside them."""
 import codecs
-import json
 import logging
 import math
 import pathlib
@@ -9,6 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from spanbert_jax.common import json_files
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.paths import user_path
@@ -106,10 +106,7 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
     """Returns the JSON object in a file; {} if there is no such file."""
     if not file.is_file():
         return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(f"tokenizer {file}: not a JSON object; fix or remove it") from None
+    return json_files.read_json(file, dict[str, Any], "fix or remove it")
 
 
 def _check_config(file: pathlib.Path, config: Mapping[str, Any]) -> None:

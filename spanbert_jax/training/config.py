@@ -8,12 +8,13 @@ import os
 import pathlib
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import ml_collections
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
@@ -237,6 +238,13 @@ def _parse_value(name: str, text: str, kind: type) -> Any:
     raise UserError(f"config argument {name}={text}: not a {kind.__name__}")
 
 
+class _StoredConfig(TypedDict, total=False):
+    """Fields of a stored config whose types are needed before `from_dict` checks all."""
+    plugins: list[str]
+    init_from: str
+    model: dict[str, Any]
+
+
 def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
     """The config of the latest call of a run, as nested dictionaries with today's field names.
 
@@ -249,14 +257,12 @@ def load_values(workdir: str | os.PathLike) -> dict[str, Any]:
     path = user_path(workdir) / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{workdir}: no run here ({CONFIG_FILE} is missing); give the workdir of a training run")
-    try:
-        values = rename_fields(json.loads(path.read_text(encoding="utf-8")), warn=False)
-        if not {"train"} < values.keys() & {"train", "data", "task"}:
-            raise ValueError("it lacks the sections train, and data or task")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not the config of a run ({error}); if it is damaged, start the run's own command "
-                        "again, with --config, which writes it; else give the workdir of a training run") from None
-    load_plugins(values.get("plugins", ()))
+    advice = ("if it is damaged, start the run's own command again, with --config, which writes it; else give the "
+              "workdir of a training run")
+    values = rename_fields(read_json(path, _StoredConfig, advice), warn=False)
+    if not {"train"} < values.keys() & {"train", "data", "task"}:
+        raise UserError(f"{path}: not the config of a run (it lacks the sections train, and data or task); {advice}")
+    load_plugins(values.get("plugins", ()), path.parent)
     return values
 
 

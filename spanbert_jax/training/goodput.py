@@ -6,9 +6,11 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
+from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.json_files import read_json
 
 GOODPUT_FILE = "goodput.json"
 
@@ -133,18 +135,29 @@ def write_record(workdir: pathlib.Path, record: GoodputRecord) -> None:
         write_text(workdir / GOODPUT_FILE, json.dumps(dataclasses.asdict(record)) + "\n")
 
 
+class _StoredTime(TypedDict):
+    at: float
+    seconds: dict[str, float]
+
+
+class _StoredRecord(TypedDict):
+    """What `write_record` writes."""
+    restarts: int
+    finished: float | None
+    saved: dict[str, _StoredTime]
+
+
 def read_record(workdir: str | os.PathLike, log: Callable[[str], Any]) -> GoodputRecord | None:
     """The record of earlier attempts; None if there is none, or it cannot be read, which is logged."""
     path = pathlib.Path(workdir) / GOODPUT_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        saved = {int(step): TimeAtSave(float(state["at"]),
-                                       {category: float(state["seconds"].get(category, 0)) for category in CATEGORIES})
+        values = read_json(path, _StoredRecord)
+        saved = {int(step): TimeAtSave(state["at"],
+                                       {category: state["seconds"].get(category, 0.0) for category in CATEGORIES})
                  for step, state in values["saved"].items()}
-        finished = values["finished"]
-        return GoodputRecord(int(values["restarts"]), None if finished is None else float(finished), saved)
+        return GoodputRecord(values["restarts"], values["finished"], saved)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        log(f"{path} cannot be read: the time of this run is counted from now on.")
+    except (UserError, ValueError) as error:  # ValueError: of a step
+        log(f"{path} cannot be read ({error}): the time of this run is counted from now on.")
         return None

@@ -35,7 +35,7 @@ def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = F
     given: Any = config.model
     stored = started_values(workdir)
     if stored.get("init_from") == config.init_from:
-        found = to_dict(from_dict(ModelSettings, stored["model"], "config.model"))
+        found = to_dict(from_dict(ModelSettings, stored.get("model", {}), "config.model"))
     else:
         found = _stored_architecture(config.init_from)
     _refuse_other("architecture", given.architecture, ModelSettings.architecture, found, config.init_from)

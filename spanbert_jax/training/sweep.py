@@ -7,15 +7,23 @@ import pathlib
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import ml_collections
 
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from spanbert_jax.common.files import write_text
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.settings import to_dict
 
 SWEEP_FILE, RESULTS_FILE = "sweep.json", "results.json"
+
+
+class Results(TypedDict):
+    """What a finished run writes to results.json: metrics of each part by name."""
+    step: int
+    dev: NotRequired[dict[str, Any]]
+    test: NotRequired[dict[str, Any]]
 
 MakeConfig = Callable[[Sequence[str]], ml_collections.ConfigDict]  # from overrides such as "--config.seed=1"
 
@@ -123,4 +131,4 @@ class Sweep:
             different = [name for name in asked if stored[name] != asked[name]]
             raise UserError(f"{workdir}: finished with another config (sections that differ: {', '.join(different)}); "
                             "give another workdir")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return {**read_json(file, Results, "remove its folder, and run the same command again")}

@@ -1,5 +1,4 @@
 """Format "tfds": TensorFlow Datasets in ArrayRecord files, given as `tfds:NAME[:SPLIT]` or `tfds:DIRECTORY[:SPLIT]`."""
-import json
 import os
 import pathlib
 import re
@@ -8,6 +7,7 @@ from typing import Any
 
 from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
 from spanbert_jax.corpus.sources.files import Decoder
@@ -66,7 +66,7 @@ def _open(file: SourceFile) -> Sequence[dict[str, Any]]:
         raise UserError(f"source tfds:{file.path}: neither a directory nor prepared in {folder}; "
                         f"{'' if name in known else suggestion(name, known)}prepare it there as array_record")
     features = pathlib.Path(directory, "features.json")
-    for name in _feature_classes(json.loads(features.read_text(encoding="utf-8"))):
+    for name in _feature_classes(read_json(features, dict[str, Any], "prepare the dataset again")):
         if not name.startswith("tensorflow_datasets."):
             raise UserError(f"source {features}: feature class {name!r} is not part of TFDS and could run any code; "
                             "give the text in another format, such as JSON lines")

@@ -47,7 +47,7 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
     with Checkpointer(path, read_only=True) as checkpointer:
         chosen = checkpointer.latest_valid(step)
         metadata = checkpointer.metadata(chosen)
-        load_plugins(metadata.get("config", {}).get("plugins", ()))
+        load_plugins(metadata.get("config", {}).get("plugins", ()), path)
         if "task" in metadata.get("config", {}):
             raise UserError(f"{path}: an unfinished fine-tuning run; run its command again, and the model will be in "
                             f"{path / 'model'}")

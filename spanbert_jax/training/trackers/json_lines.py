@@ -3,12 +3,20 @@ import contextlib
 import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import JsonError, parse_json
 from spanbert_jax.training.trackers.record_file import Metrics, RecordFile
 
 METRICS_FILE = "metrics.jsonl"
+
+
+class _Line(TypedDict):
+    """What every line has, besides metrics of its kind."""
+    step: int
+    kind: str
+    loss: NotRequired[float]
 
 
 class JsonLines:
@@ -52,9 +60,7 @@ def _parse(data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
     found = []
     for line in data.split(b"\n"):
         try:
-            metrics = json.loads(line)
-            if isinstance(metrics["step"], int):
-                found.append((line + b"\n", metrics))
-        except (ValueError, TypeError, KeyError, RecursionError):  # damaged by a crash
+            found.append((line + b"\n", {**parse_json(line, _Line)}))
+        except JsonError:  # damaged by a crash
             continue
     return found
