@@ -63,7 +63,7 @@ setup(
         # The accelerator a run is for; on CPUs none is needed.
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda12]"],
-        "torch": ["torch>=2.5"],
+        "torch": ["torch>=2.6"],
         "onnx": ["onnx>=1.18", "onnxruntime>=1.20"],
         "tensorflow": ["tensorflow>=2.20"],
         # One version of torch, so that everybody compares with the same; from 5 on transformers has no pipeline for

@@ -14,9 +14,11 @@ from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.exporting import outputs_of
 from spanbert_jax.interop.formats.huggingface import write_config_and_tokenizer
 from spanbert_jax.interop.pretrained import from_pretrained
+from spanbert_jax.interop.sources.torch_file import TorchFile
 from spanbert_jax.model import EncoderModel
 
 LIBRARY = "torch"
+_WEIGHTS = "pytorch_model.bin"
 TOLERANCE = 0.0  # PyTorch reads back the same numbers
 _NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
 
@@ -33,7 +35,7 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
         if f"{head}.bias" in tensors:
             tensors[f"{head}.decoder.weight"] = embedding
     # The original runs on versions of PyTorch that cannot read the newer kind of file.
-    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    torch.save(tensors, folder / _WEIGHTS, _use_new_zipfile_serialization=False)
     write_config_and_tokenizer(folder, model, tokenizer)
 
 
@@ -45,7 +47,15 @@ def _name(name: str) -> str:
 
 
 def run(folder: pathlib.Path, model: EncoderModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns our outputs with the weights that PyTorch reads, since the original can no longer be installed."""
-    import torch  # noqa: F401  without it our own reader would read the file
+    """Returns our outputs with the weights that PyTorch reads, since the original can no longer be installed.
+
+    Raises ValueError if PyTorch reads other numbers than we do.
+    """
+    import torch
+    file, state = TorchFile(folder / _WEIGHTS), torch.load(folder / _WEIGHTS, weights_only=True)
+    different = [name for name in file.shapes.keys() | state.keys() if name not in state
+                 or not np.array_equal(file.read(name), state[name].numpy())]
+    if different:
+        raise ValueError(f"PyTorch reads other numbers of {', '.join(sorted(different)[:3])}")
     again, params = from_pretrained(folder, model.head.name, labels=model.head.labels or None)
     return outputs_of(again, params, inputs)

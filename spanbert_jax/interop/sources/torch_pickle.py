@@ -18,15 +18,23 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from spanbert_jax.interop.sources.tensors import MAX_AXES
+
 NOT_TORCH = "it is damaged or not a PyTorch weight file; fetch it again, or give one that torch.save wrote"
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+# Those of 10,000 tensors have about a megabyte. Each byte can make an object of 200 bytes.
+_MAX_PICKLE, _MAX_INSTRUCTIONS, _MAX_DIRECTORY = 8 << 20, 1_000_000, 16 << 20  # bytes, number, bytes
 _MAGIC, _VERSION = 0x1950a86a20f9469cfc6c, 1001
 _DTYPES = {
     "FloatStorage": np.dtype(np.float32), "DoubleStorage": np.dtype(np.float64), "HalfStorage": np.dtype(np.float16),
     "BFloat16Storage": np.dtype(ml_dtypes.bfloat16), "LongStorage": np.dtype(np.int64),
     "IntStorage": np.dtype(np.int32), "ShortStorage": np.dtype(np.int16), "CharStorage": np.dtype(np.int8),
     "ByteStorage": np.dtype(np.uint8), "BoolStorage": np.dtype(np.bool_)}
+# What else PyTorch counts as plain values. They are no tensors, so that nothing is made of them.
+_IGNORED = (("torch", "Size"), ("torch", "device"), ("_codecs", "encode"), ("collections", "Counter"),
+            *((module, name) for module in ("__builtin__", "builtins") for name in ("set", "bytearray", "complex")),
+            *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")))
 
 
 class Unreadable(Exception):
@@ -70,9 +78,10 @@ def locate(name: str, tensor: StoredTensor, storages: dict[str, tuple[int, int]]
     storage, offset, shape, strides = tensor
     start, size = storages.get(storage.key, (0, 0))
     dtype = _DTYPES[storage.kind]
-    if all(type(number) is int and number >= 0 for number in (storage.count, offset, *shape, *strides)):
+    if len(shape) == len(strides) <= MAX_AXES and all(
+            type(number) is int and 0 <= number < 1 << 63 for number in (storage.count, offset, *shape, *strides)):
         count = 0 if 0 in shape else 1 + sum((length - 1) * stride for length, stride in zip(shape, strides))
-        if len(shape) == len(strides) and offset + count <= storage.count and storage.count * dtype.itemsize <= size:
+        if offset + count <= storage.count and storage.count * dtype.itemsize <= size:
             return Place(start + offset * dtype.itemsize, count, dtype, shape, strides)
     raise Unreadable(f"tensor {name!r} does not fit its storage; the file is damaged, fetch it again")
 
@@ -98,17 +107,36 @@ def is_zip(path: pathlib.Path) -> bool:
 
 def zip_members(path: pathlib.Path) -> dict[str, tuple[int, int]]:
     """Returns first byte and size of each member of a zip, by name. Raises Unreadable for one not of torch.save."""
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+    with open(path, "rb") as file:
+        _check_directory(file)
+        with zipfile.ZipFile(file) as archive:
+            infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        if "constants.pkl" in infos or any(name.startswith("code/") for name in infos):
+            raise Unreadable("it is a TorchScript archive, which holds code; give a file of tensors alone, as "
+                             "torch.save(model.state_dict(), ...) writes")
         if "data.pkl" not in infos:
             raise Unreadable("it is a zip that torch.save did not write; unpack it and give the weight file in it")
         for name, info in infos.items():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise Unreadable(f"its member {name!r} is compressed; save it again with torch.save")
         members = {name: (_first_byte(file, info), info.file_size) for name, info in infos.items()}
-        if "byteorder" in members and _read_exactly(file, *members["byteorder"]) != b"little":
+        if any(start + size > _size(file) for start, size in members.values()):
+            raise Unreadable(NOT_TORCH)
+        if "byteorder" in members and _read_exactly(file, members["byteorder"][0], len(b"little")) != b"little":
             raise Unreadable("its numbers are big-endian; save it again on a little-endian machine")
         return members
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Raises Unreadable if a zip's directory at its end is too large to read: each of its entries takes a kilobyte."""
+    file.seek(max(0, _size(file) - 98))
+    tail = file.read()
+    end64, locator, end = tail[:-42], tail[-42:-22], tail[-22:]
+    if not end.startswith(b"PK\x05\x06"):  # with a comment behind it, which torch.save does not write
+        raise Unreadable(NOT_TORCH)
+    large = locator.startswith(b"PK\x06\x07") and end64.startswith(b"PK\x06\x06")
+    if int.from_bytes(end64[40:48] if large else end[12:16], "little") > _MAX_DIRECTORY:
+        raise Unreadable(f"its directory has more than {_MAX_DIRECTORY >> 20} MiB; give a file that torch.save wrote")
 
 
 def refusal(name: str) -> str:
@@ -139,6 +167,8 @@ class _Unpickler(pickle.Unpickler):
             (argparse.Namespace.__module__, "Namespace"): _Ignored,
             ("torch._utils", "_rebuild_tensor_v2"): self._rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): self._rebuild_parameter,
+            ("torch._utils", "_rebuild_parameter_with_state"): self._rebuild_parameter,
+            **dict.fromkeys(_IGNORED, self._ignore),
             **{("torch", name): name for name in _DTYPES}}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -155,21 +185,28 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(key, Storage(kind, key, count))
 
     def _rebuild_tensor(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-                        requires_grad: bool, hooks: Any) -> StoredTensor:
+                        *_: Any) -> StoredTensor:
         return StoredTensor(storage, offset, shape, strides)
 
-    def _rebuild_parameter(self, tensor: StoredTensor, requires_grad: bool, hooks: Any) -> StoredTensor:
+    def _rebuild_parameter(self, tensor: StoredTensor, *_: Any) -> StoredTensor:
         return tensor
 
+    def _ignore(self, *_: Any) -> None:
+        pass
 
-def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+
+def _unpickle(file: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     """Returns the object and the storages of the pickle at the file's position.
 
     Its instructions are checked first: a damaged length or number in one would take all memory.
     """
-    start = file.tell()
-    numbers: list[Any] = [argument for opcode, argument, _ in pickletools.genops(file)
-                          if opcode.name in ("PUT", "LONG_BINPUT")]
+    start, numbers = file.tell(), list[Any]()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "LONG_BINPUT"):
+            numbers.append(argument)
+        if count > _MAX_INSTRUCTIONS:
+            raise Unreadable(f"a pickle in it has more than {_MAX_INSTRUCTIONS:,} instructions; give a file of tensors "
+                             "alone")
     size = file.tell() - start
     if any(number > size for number in numbers):
         raise Unreadable(NOT_TORCH)
@@ -179,6 +216,8 @@ def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
 
 def _load_zip(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     members = zip_members(path)
+    if members["data.pkl"][1] > _MAX_PICKLE:
+        raise Unreadable(f"its data.pkl has more than {_MAX_PICKLE >> 20} MiB; give a file of tensors alone")
     with open(path, "rb") as file:
         pickled = _read_exactly(file, *members["data.pkl"])
     storages = {name.removeprefix("data/"): place for name, place in members.items() if name.startswith("data/")}
@@ -188,17 +227,24 @@ def _load_zip(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 def _load_legacy(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     storages = {}
     with open(path, "rb") as file:
-        if _unpickle(file)[0] != _MAGIC or _unpickle(file)[0] != _VERSION:
+        pickles = io.BytesIO(file.read(_MAX_PICKLE))
+        if _unpickle(pickles)[0] != _MAGIC or _unpickle(pickles)[0] != _VERSION:
             raise Unreadable(NOT_TORCH)
-        _unpickle(file)  # of the writer's system: the numbers are little-endian on every one
-        tree, told = _unpickle(file)
-        for key in _unpickle(file)[0]:
+        _unpickle(pickles)  # of the writer's system: the numbers are little-endian on every one
+        tree, told = _unpickle(pickles)
+        keys, _ = _unpickle(pickles)
+        file.seek(pickles.tell())
+        for key in keys:
             (count,) = struct.unpack("<q", file.read(8))
             size = count * _DTYPES[told[key].kind].itemsize
             storages[key] = (file.tell(), size)
-            if file.seek(size, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+            if file.seek(size, os.SEEK_CUR) > _size(file):
                 raise Unreadable(NOT_TORCH)
     return tree, storages
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _first_byte(file: BinaryIO, info: zipfile.ZipInfo) -> int:
