@@ -86,6 +86,24 @@ def test_hub_names_are_found_in_the_cache_without_a_connection(sound, tmp_path, 
         spanbert_jax.from_pretrained("spanbert-large-cased")
 
 
+def test_a_revision_of_the_hub_can_be_pinned(tmp_path, monkeypatch, caplog):
+    asked = []
+
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision))
+        (tmp_path / "0123abc").mkdir(exist_ok=True)
+        (tmp_path / "0123abc/model.safetensors").touch()
+        return str(tmp_path / "0123abc")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for name in ("owner/name@0123abc", "bert-base-cased@refs/pr/1", "spanbert-base-cased@main"):
+        assert locate(name) == tmp_path / "0123abc"
+    assert asked == [("owner/name", "0123abc"), ("bert-base-cased", "refs/pr/1"),
+                     (SHORT_NAMES["spanbert-base-cased"], "main")] and not caplog.messages
+    locate("owner/name")
+    assert caplog.messages == ["owner/name is taken from the Hugging Face hub; owner/name@0123abc is always the same"]
+
+
 def test_messages_of_the_hub_are_shown_in_full(monkeypatch):
     message = "403 Forbidden: None. Cannot access content. " + "Make sure your token has the correct permissions.\n" * 9
 
@@ -104,7 +122,9 @@ def test_paths_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     monkeypatch.chdir(tmp_path)
-    for name in ("./models/mine", "/nowhere", "a/b/c", "weights.safetensors", "~/models", "model.tar.gz"):
+    (tmp_path / "mine").mkdir()
+    for name in ("./models/mine", "/nowhere", "a/b/c", "weights.safetensors", "~/models", "model.tar.gz", "../models",
+                 "mine/gone", "mine/", "runs/gone", "models/gone", "a//b", "a b", "a@", "a/b@..\n", "@main"):
         with pytest.raises(spanbert_jax.UserError, match="no such file or directory; give"):
             locate(name)
 

@@ -1,18 +1,19 @@
 """Locates weights: from a name or a path to files on this machine."""
 import contextlib
-import gzip
 import hashlib
-import json
+import logging
 import pathlib
-import tarfile
-import zlib
+import re
 from collections.abc import Iterator
+from typing import Any, TypedDict
 
 from spanbert_jax.checkpoints import FOLDER
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
+from spanbert_jax.interop.sources import archives
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
                "spanbert-large-cased": "SpanBERT/spanbert-large-cased"}
@@ -25,13 +26,26 @@ _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".i
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
                     "special_tokens_map.json")
+# Other files that are unpacked from an archive.
+_MODEL_FILES = (*_TOKENIZER_FILES, "config.json", "bert_config.json", "generation_config.json", "vocab.json",
+                "merges.txt")
+_CHECKPOINT_DATA = re.compile(r".+\.data-\d+-of-\d+")  # of TensorFlow
+# NAME or OWNER/NAME on the hub, and @REVISION: a branch, tag or commit.
+_HUB_NAME = re.compile(r"(?P<name>(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_LOCAL_FOLDERS = ("runs", "models", "corpora", "checkpoints", "data", "output", "outputs", "results")
+logger = logging.getLogger("spanbert_jax")
+
+
+class _ShardIndex(TypedDict):
+    weight_map: dict[str, str]  # file name by name of a tensor
 
 
 def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
     """Returns the file or directory of a path, or of a name on the Hugging Face hub, which is downloaded.
 
-    An existing path takes precedence. Archives are unpacked into the user's cache folder. Raises UserError if there is
-    neither such a path nor such a name.
+    An existing path takes precedence. A name on the hub may end in @REVISION, and must not look like a path: whoever
+    owns the name of a missing folder there would decide what is loaded. Archives are unpacked into the user's cache
+    folder. Raises UserError if there is neither such a path nor such a name.
     """
     path = user_path(name_or_path)
     if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files
@@ -43,11 +57,17 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
         made = path / "model"
         return made if (path / "task.json").is_file() and is_workdir(path) and made.is_dir() else path
     name = str(name_or_path)
-    if name in SHORT_NAMES or (name.count("/") <= 1 and not name.startswith((".", "/", "~"))
-                               and not name.endswith((*_WEIGHT_ENDINGS, *_ARCHIVE_ENDINGS))):
-        return _fetch(SHORT_NAMES.get(name, name))
-    raise UserError(f"{name}: no such file or directory; give a directory, a file of weights, a workdir, or a name on "
-                    "the Hugging Face hub")
+    found = _HUB_NAME.fullmatch(name)
+    if not found or name.endswith((*_WEIGHT_ENDINGS, *_ARCHIVE_ENDINGS)) or _is_in_local_folder(name):
+        raise UserError(f"{name}: no such file or directory; give a directory, a file of weights, a workdir, or a name "
+                        "on the Hugging Face hub")
+    return _fetch(SHORT_NAMES.get(found["name"], found["name"]), found["revision"])
+
+
+def _is_in_local_folder(name: str) -> bool:
+    """Whether the owner in a name on the hub is also a folder here, or one that these pages use."""
+    owner = name.rpartition("/")[0]
+    return bool(owner) and (owner in _LOCAL_FOLDERS or user_path(owner).exists())
 
 
 def directory_of(path: pathlib.Path) -> pathlib.Path:
@@ -74,16 +94,16 @@ def encoder_decoder_at(name_or_path: str | pathlib.Path) -> pathlib.Path | None:
     with readable(name_or_path):
         path = locate(name_or_path)
     try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return path if values["model_type"] == PAIR else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        values = read_json(path / "config.json", dict[str, Any])
+        return path if values.get("model_type") == PAIR else None
+    except (FileNotFoundError, UserError):
         return None
 
 
 def is_transformers(path: pathlib.Path) -> bool:
-    """Returns whether transformers can read a located directory."""
+    """Returns whether transformers can read a located directory without PyTorch's reader, which may run code."""
     return (path / "config.json").is_file() and not is_workdir(path) and any(
-        (path / name).is_file() for name in _TRANSFORMERS_WEIGHTS)
+        (path / name).is_file() for name in _TRANSFORMERS_WEIGHTS if "safetensors" in name)
 
 
 def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -109,12 +129,9 @@ def _choose(directory: pathlib.Path) -> pathlib.Path:
 
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        # Only files next to the index, which must not point anywhere else.
-        files = [index.parent / pathlib.PurePath(name).name for name in names]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index}: not an index of shards (it lacks weight_map); fetch it again") from None
+    names = sorted(set(read_json(index, _ShardIndex)["weight_map"].values()))
+    # Only files next to the index, which must not point anywhere else.
+    files = [index.parent / pathlib.PurePath(name).name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise UserError(f"{index}: {missing[0]} is missing ({len(missing)} of {len(files)} shards); fetch it")
@@ -129,40 +146,31 @@ def _unpack(archive: pathlib.Path) -> pathlib.Path:
     directory = cache_folder() / "archives" / f"{archive.stem}-{digest}"
     if not directory.is_dir():
         with new_directory(directory) as partial:
-            _extract(archive, partial)
+            archives.extract(archive, partial, _is_model_file)
     return directory
 
 
-def _extract(archive: pathlib.Path, directory: pathlib.Path) -> None:
-    try:
-        with tarfile.open(archive) as members:
-            for member in members:
-                if not member.isfile():
-                    continue
-                member.name = pathlib.PurePosixPath(member.name).name
-                if (directory / member.name).exists():
-                    raise UserError(f"{archive}: two files {member.name} in it; unpack it and give the folder of one")
-                members.extract(member, directory, filter="data")
-            while members.fileobj.read(1 << 20):  # to the end, where the checksum is
-                pass
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({' '.join(str(error).split())}); fetch it again") from None
+def _is_model_file(name: str) -> bool:
+    return name in _MODEL_FILES or name.endswith(_WEIGHT_ENDINGS) or bool(_CHECKPOINT_DATA.fullmatch(name))
 
 
-def _fetch(name: str) -> pathlib.Path:
+def _fetch(name: str, revision: str | None) -> pathlib.Path:
     """Downloads config, tokenizer and weights of a repository. Returns its directory in the hub's cache."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     def fetch(*patterns: str) -> pathlib.Path:
         return pathlib.Path(huggingface_hub.snapshot_download(
-            name, allow_patterns=["config.json", *_TOKENIZER_FILES, *patterns]))
+            name, revision=revision, allow_patterns=["config.json", *_TOKENIZER_FILES, *patterns]))
 
     try:
         # Weights in PyTorch's format are downloaded only if there are no others.
         directory = fetch("*.safetensors", "*.safetensors.index.json")
         if not any(directory.glob("*.safetensors")):
             directory = fetch("pytorch_model*.bin", "pytorch_model.bin.index.json")
+        if not revision:
+            logger.warning("%s is taken from the Hugging Face hub; %s@%s is always the same", name, name,
+                           directory.name)
         return directory
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
