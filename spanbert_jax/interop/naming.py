@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.interop.sources.tensors import Tensors
+from spanbert_jax.interop.sources.tensors import MAX_LAYERS, Tensors
 
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
@@ -59,7 +59,7 @@ class Stored:
         """Shape of the tensor or its part. Raises UserError if it cannot be divided."""
         shape = tuple(self.file.shapes[self.name])
         shape = shape[::-1] if self.transposed else shape
-        shape = (shape[0] - self.skipped, *shape[1:]) if self.skipped else shape
+        shape = (shape[0] - self.skipped, *shape[1:]) if self.skipped and shape else shape
         if self.part is None:
             return shape
         count = self.part[1]
@@ -95,6 +95,25 @@ class NamedTensors:
         """Shapes of the tensors, by name."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
+    def matrix(self, name: str) -> tuple[int, int]:
+        """Shape of a tensor of two axes. Raises UserError if it is missing, or another one."""
+        found = self.shapes.get(name)
+        if found is None or len(found) != 2 or min(found) < 1:
+            problem = "is missing" if found is None else f"is {list(found)}, which is no matrix"
+            raise UserError(f"{self.path}: {name} {problem}; the file is incomplete, or of another model")
+        return found[0], found[1]
+
+    def count_layers(self, pattern: str) -> int:
+        """The number of layers; `pattern` is as in `layer_numbers`. Raises UserError if one is missing."""
+        numbers = layer_numbers(self.shapes, pattern)
+        if not numbers or numbers[-1] != len(numbers) - 1:
+            gap = next((number for number, found in enumerate(numbers) if number != found), len(numbers))
+            raise UserError(f"{self.path}: layer {gap} is missing"
+                            f"{f', and layer {numbers[-1]} is there' if numbers else ''}; the file is incomplete")
+        if len(numbers) > MAX_LAYERS:
+            raise UserError(f"{self.path}: {len(numbers):,} layers; {MAX_LAYERS:,} are the most")
+        return len(numbers)
+
     def without(self, module: str) -> Self:
         """A copy without the tensors of a module of ours, such as "classification_head"."""
         others, prefix = copy.copy(self), f"{self.names.modules[module]}."
@@ -126,3 +145,8 @@ class NamedTensors:
             if not np.array_equal(self.read(tie)[:rows], self.read(embedding)[:rows], equal_nan=True):
                 raise UserError(f"{self.where(tie)} differs from {self._entries[embedding].name}; only models whose "
                                 "output layer repeats the token embedding can be read")
+
+
+def layer_numbers(names: Iterable[str], pattern: str) -> list[int]:
+    """The numbers of layers in names of tensors, in order: the first group of `pattern`, which a name begins with."""
+    return sorted({int(match[1]) for name in names if (match := re.match(pattern, name))})

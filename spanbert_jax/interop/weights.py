@@ -35,7 +35,14 @@ def load(model: EncoderModel | Decoder, tensors: LocatedTensors, seed: int = 0,
     for module in sorted(new):
         logger.warning("%s has no %s: it is initialized at random and has to be trained", tensors.path,
                        module.replace("_", " "))
-    _check_biases([leaf for leaf in leaves(model) if leaf.module not in new], tensors, optional)
+    stored = [leaf for leaf in leaves(model) if leaf.module not in new]
+    _check_biases(stored, tensors, optional)
+    for leaf in stored:  # before any is read: together they give the memory that the others take
+        for name in leaf.names:
+            if name in tensors.shapes:
+                _check_shape(tensors, name, leaf)
+            elif name not in optional and leaf.kind != "bias":
+                raise UserError(f"{tensors.path}: {name} is missing; the file is incomplete, or of another model")
     random, missing = np.random.default_rng(seed), list[str]()
 
     def make(leaf: Leaf) -> Any:
@@ -81,10 +88,8 @@ def _fill(leaf: Leaf, index: int, array: np.ndarray, tensors: LocatedTensors, op
         if name in optional:
             slot[...] = leaf.kind == "scale"
             return None
-        if leaf.kind == "bias":
-            slot[...] = 0
-            return name
-        raise UserError(f"{tensors.path}: {name} is missing; the file is incomplete, or of another model")
+        slot[...] = 0
+        return name
     value = read_checked(tensors, name, leaf)
     if leaf.kind != "kernel":
         slot[...] = value[:leaf.rows]
@@ -103,13 +108,17 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     return buffer[start:start + size].view(np.float32).reshape(shape)
 
 
-def read_checked(tensors: LocatedTensors, name: str, leaf: Leaf) -> np.ndarray:
-    """Reads a tensor; a vocabulary may have more rows. Raises UserError for a wrong shape or dtype, infinity or NaN."""
-    wanted, found, where = leaf.tensor_shape, tensors.shapes[name], tensors.where(name)
+def _check_shape(tensors: LocatedTensors, name: str, leaf: Leaf) -> None:
+    wanted, found = leaf.tensor_shape, tensors.shapes[name]
     padded = leaf.rows is not None and found[:1] >= wanted[:1] and found[1:] == wanted[1:]
     if found != wanted and not padded:
-        raise UserError(f"{where} is {list(found)}; the model needs {list(wanted)}")
-    value = tensors.read(name)
+        raise UserError(f"{tensors.where(name)} is {list(found)}; the model needs {list(wanted)}")
+
+
+def read_checked(tensors: LocatedTensors, name: str, leaf: Leaf) -> np.ndarray:
+    """Reads a tensor; a vocabulary may have more rows. Raises UserError for a wrong shape or dtype, infinity or NaN."""
+    _check_shape(tensors, name, leaf)
+    where, value = tensors.where(name), tensors.read(name)
     if not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
         raise UserError(f"{where} holds {value.dtype}; floating-point numbers are needed")
     # A sum is finite only if all its terms are, and takes one pass; it may overflow, so it is only a first test.

@@ -157,7 +157,7 @@ def test_damaged_shard_indices_are_refused(place):
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     assert "passwd is missing" in error_of(place)
     index.write_text("{}")
-    assert "not an index of shards" in error_of(place)
+    assert f"{index}: weight_map is missing; fetch it again" in error_of(place)
 
 
 class _RunsCode:
@@ -165,10 +165,7 @@ class _RunsCode:
         return os.mkdir, ("owned",)
 
 
-@pytest.mark.parametrize("torch_is_there", [True, False])
-def test_pickles_that_would_run_code_are_refused(place, monkeypatch, torch_is_there):
-    if not torch_is_there:
-        monkeypatch.setitem(sys.modules, "torch", None)
+def test_pickles_that_would_run_code_are_refused(place, monkeypatch):
     monkeypatch.chdir(place)
     (place / "model.safetensors").unlink()
     (place / "pytorch_model.bin").write_bytes(pickle.dumps(_RunsCode()))

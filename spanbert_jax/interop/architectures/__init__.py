@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import shown
 from spanbert_jax.common.registry import Registry
 from spanbert_jax.interop.naming import NamedTensors, Rename, TensorNames
 from spanbert_jax.interop.sources.tensors import Tensors
@@ -51,9 +52,8 @@ class Conversion:
         """Raises UserError if a config.json has an unreadable value; a `decoder` may have attention to an encoder."""
         for field, allowed in {**self.required, **({} if decoder else self.encoder_only)}.items():
             if values.get(field, allowed) not in (allowed, None, *self.synonyms.get(field, ())):
-                raise UserError(f"{file}: {field} is {values[field]!r}; only {allowed!r} can be read: {self.described}")
-        if not isinstance(names := values.get("architectures"), list | None):
-            raise UserError(f"{file}: architectures is {names!r}; a list of names of classes is needed")
+                raise UserError(f"{file}: {field} is {shown(values[field])}; only {allowed!r} can be read: "
+                                f"{self.described}")
 
 
 _HERE = "spanbert_jax.interop.architectures"

@@ -5,7 +5,7 @@ Files may have other prefixes, the old names of layer norm, or fused projections
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
@@ -16,6 +16,7 @@ from spanbert_jax.interop.naming import NamedTensors, Stored, TensorNames
 from spanbert_jax.model import BertConfig, EncoderOnly, Head, PretrainingHeads, make_head
 
 _LAYER = "bert.encoder.layer.{}."
+LAYERS = r"bert\.encoder\.layer\.(\d+)\."
 # The boundary head, of any architecture.
 BOUNDARY_MODULES = {
     "boundary_head/place": "cls.pair_target_predictions.position_embeddings",
@@ -89,13 +90,13 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
 
     Raises UserError if config and tensors contradict each other, or neither gives the number of attention heads.
     """
-    has, shapes = tensors.shapes.__contains__, tensors.shapes
+    has = tensors.shapes.__contains__
     pretraining = dataclasses.replace(boundary_heads(tensors, NAMES),
                                       next_sentence=has(NAMES.tensor("next_sentence_head", "kernel")))
     classes = NAMES.tensor("classification_head", "kernel")
     labels: tuple[str, ...] = ()
     if has(classes):
-        labels = stored_labels(shapes[classes][0], values, file, f"{classes} of {tensors.path}")
+        labels = stored_labels(tensors.matrix(classes)[0], values, file, f"{classes} of {tensors.path}")
     problem_type = stored_problem_type(values, file)
     return StoredParts(read_config(tensors, values, file), _head(tensors, values, pretraining, labels, problem_type),
                        has(NAMES.tensor("pooler", "kernel")), pretraining)
@@ -105,7 +106,7 @@ def boundary_heads(tensors: NamedTensors, names: TensorNames) -> PretrainingHead
     """Returns pretraining heads with the boundary head that is stored, if there is one."""
     if (place := names.tensor("boundary_head/place", "embedding")) not in tensors.shapes:
         return PretrainingHeads(boundary=False)
-    positions, features = _shape(tensors, place)
+    positions, features = tensors.matrix(place)
     return PretrainingHeads(boundary_positions=positions, boundary_features=features)
 
 
@@ -133,29 +134,13 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
 
 
 def _config_from_shapes(tensors: NamedTensors) -> dict[str, Any]:
-    layers = layer_numbers(tensors.shapes)
-    if not layers:
-        raise UserError(f"{tensors.path}: bert.encoder.layer.0 is missing; the file is incomplete")
     fields = {
-        "num_layers": layers[-1] + 1,
-        "feed_forward": _shape(tensors, NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0))[0],
-        "max_positions": _shape(tensors, NAMES.tensor("encoder/embeddings/position", "embedding"))[0],
-        "token_types": _shape(tensors, NAMES.tensor("encoder/embeddings/token_type", "embedding"))[0]}
-    fields["vocab_size"], fields["width"] = _shape(tensors, NAMES.embedding)
+        "num_layers": tensors.count_layers(LAYERS),
+        "feed_forward": tensors.matrix(NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0))[0],
+        "max_positions": tensors.matrix(NAMES.tensor("encoder/embeddings/position", "embedding"))[0],
+        "token_types": tensors.matrix(NAMES.tensor("encoder/embeddings/token_type", "embedding"))[0]}
+    fields["vocab_size"], fields["width"] = tensors.matrix(NAMES.embedding)
     return fields
-
-
-def layer_numbers(names: Iterable[str]) -> list[int]:
-    """The numbers of the layers that tensors belong to, in order."""
-    return sorted({int(match[1]) for name in names if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))})
-
-
-def _shape(tensors: NamedTensors, name: str) -> tuple[int, ...]:
-    found = tensors.shapes.get(name)
-    if found is None or len(found) != 2:
-        problem = "is missing" if found is None else f"is {list(found)}, which does not have two axes"
-        raise UserError(f"{tensors.path}: {name} {problem}; the file is incomplete, or not of a BERT model")
-    return found
 
 
 def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: PretrainingHeads,

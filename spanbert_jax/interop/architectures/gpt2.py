@@ -13,9 +13,9 @@ import numpy as np
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.interop.architectures import Conversion, StoredParts
-from spanbert_jax.interop.architectures.bert import NAMES, layer_numbers
+from spanbert_jax.interop.architectures.bert import LAYERS, NAMES
 from spanbert_jax.interop.configuration import check_value
-from spanbert_jax.interop.naming import NamedTensors, Stored
+from spanbert_jax.interop.naming import NamedTensors, Stored, layer_numbers
 from spanbert_jax.model import EncoderOnly, PretrainingHeads
 from spanbert_jax.model.architectures.gpt2 import Gpt2Config
 
@@ -82,7 +82,7 @@ def export(named: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.nd
     """Tensors by BERT's names as GPT-2 names and stores them."""
     ours = dict(named)
     for theirs, parts in _MODULES.items():
-        for layer in layer_numbers(ours) if "{}" in theirs else ("",):
+        for layer in layer_numbers(ours, LAYERS) if "{}" in theirs else ("",):
             for leaf in ("weight", "bias"):
                 names = [f"{part.format(layer)}.{leaf}" for part in parts]
                 if names[0] in ours:
@@ -103,8 +103,9 @@ def read(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.Path | 
     for name, theirs in ((positions, "wpe.weight"), (inner, "h.0.mlp.c_fc.weight")):
         if name not in shapes:
             raise UserError(f"{tensors.path}: {theirs} is missing; the file is incomplete, or not of a GPT-2")
-    found = {"n_layer": len(layer_numbers(shapes)), "n_inner": shapes[inner][0], "n_positions": shapes[positions][0]}
-    found["vocab_size"], found["n_embd"] = shapes[NAMES.embedding]
+    found = {"n_layer": tensors.count_layers(LAYERS), "n_inner": tensors.matrix(inner)[0],
+             "n_positions": tensors.matrix(positions)[0]}
+    found["vocab_size"], found["n_embd"] = tensors.matrix(NAMES.embedding)
     stated = {**found, **_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     for name in _FIELDS.values():
         check_value(file, name, stated.get(name))

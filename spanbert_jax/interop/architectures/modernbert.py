@@ -5,13 +5,13 @@ The configs of transformers 4 and 5 differ: 4 has `global_attn_every_n_layers` a
 """
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import shown
 from spanbert_jax.interop.architectures import Conversion, StoredParts
 from spanbert_jax.interop.architectures.bert import BOUNDARY_MODULES, boundary_heads
 from spanbert_jax.interop.configuration import check_value, stored_labels, stored_problem_type
@@ -86,11 +86,10 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
         if values.get(theirs) is not None:
             check_value(file, theirs, fields.setdefault(ours, values[theirs]))
     fields |= _rotary_bases(values, file)
-    rows, width = tensors.shapes[NAMES.embedding]
-    layers = {int(match[1]) for name in tensors.shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))}
-    found = {"width": width, "num_layers": len(layers), "vocab_size": rows}
-    if inner := tensors.shapes.get(NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0)):
-        found["feed_forward"] = inner[0]
+    rows, width = tensors.matrix(NAMES.embedding)
+    found = {"width": width, "num_layers": tensors.count_layers(r"model\.layers\.(\d+)\."), "vocab_size": rows}
+    if (inner := NAMES.tensor("encoder/layers/feed_forward_in", "kernel").format(0)) in tensors.shapes:
+        found["feed_forward"] = tensors.matrix(inner)[0]
     defaults = {field.name: field.default for field in dataclasses.fields(ModernBertConfig)}
     for name, value in found.items():
         stated = fields.get(name, value if name == "vocab_size" else defaults[name])
@@ -126,8 +125,8 @@ def _unscaled(stated: Any, field: str, file: pathlib.Path) -> Mapping[str, Any]:
     # "type" is the older name.
     if not (isinstance(parameters, dict)
             and parameters.get("rope_type", parameters.get("type", "default")) == "default"):
-        raise UserError(f"{file}: {field} is {stated!r}; only rotary positions of the rope_type 'default', which are "
-                        "not scaled, can be read")
+        raise UserError(f"{file}: {field} is {shown(stated)}; only rotary positions of the rope_type 'default', which "
+                        "are not scaled, can be read")
     return parameters
 
 
@@ -141,7 +140,7 @@ def _global_every(values: Mapping[str, Any], file: pathlib.Path, layers: int) ->
     if isinstance(kinds, list):
         every = next((layer for layer, kind in enumerate(kinds) if layer and kind == _GLOBAL), layers)
     if kinds != layer_types(layers, every):
-        raise UserError(f"{file}: layer_types is {kinds!r}; only a global layer ({_GLOBAL}) first, "
+        raise UserError(f"{file}: layer_types is {shown(kinds)}; only a global layer ({_GLOBAL}) first, "
                         f"and then at equal distances, can be read, and {_LOCAL} between, for each of {layers} layers")
     return every
 
@@ -152,8 +151,7 @@ def layer_types(layers: int, every: int) -> list[str]:
 
 
 def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: PretrainingHeads, file: pathlib.Path) -> Head:
-    classes = tensors.shapes.get("classifier.weight")
-    if classes is None:
+    if "classifier.weight" not in tensors.shapes:
         if "head.dense.weight" not in tensors.shapes:
             return EncoderOnly()
         return pretraining if pretraining.boundary else make_head("masked_lm")
@@ -161,7 +159,7 @@ def _head(tensors: NamedTensors, values: Mapping[str, Any], pretraining: Pretrai
     stated = (values.get("architectures") or [_CLASSES["sequence_classification"]])[0]
     if heads.get(stated) == "question_answering":
         return make_head("question_answering")
-    labels = stored_labels(classes[0], values, file, f"classifier.weight of {tensors.path}")
+    labels = stored_labels(tensors.matrix("classifier.weight")[0], values, file, f"classifier.weight of {tensors.path}")
     return make_head(heads.get(stated), labels, stored_problem_type(values, file))
 
 

@@ -1,19 +1,27 @@
 """Safetensors files, also of parameters in our own layout."""
 import functools
-import json
 import pathlib
-import struct
+from typing import Any, TypedDict
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json
 from spanbert_jax.interop.layout import leaf_of
 from spanbert_jax.interop.naming import TensorNames
+from spanbert_jax.interop.sources.tensors import MAX_LAYERS, check_shapes
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+class _Entry(TypedDict):
+    """What the header says of a tensor."""
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
 
 
 class SafetensorsFile:
@@ -27,15 +35,20 @@ class SafetensorsFile:
         """Reads names and shapes. Raises UserError if it is not a complete safetensors file."""
         self.path = path
         try:
-            with open(path, "rb") as file, safe_open(path, "np"):
-                size = struct.unpack("<Q", file.read(8))[0]
-                self._header, self._start = json.loads(file.read(size)), 8 + size
+            with open(path, "rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = parse_json(file.read(min(size, MAX_BYTES + 1)), dict[str, Any])
+            header.pop("__metadata__", None)
+            check_type(header, dict[str, _Entry])
+            with safe_open(path, "np"):
+                self._start = 8 + size
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        except SafetensorError as error:
+        except (SafetensorError, JsonError) as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
-        self._header.pop("__metadata__", None)
+        self._header: dict[str, _Entry] = header
         self.shapes = {name: tuple(entry["shape"]) for name, entry in self._header.items()}
+        check_shapes(path, self.shapes, path.stat().st_size)
 
     def read(self, name: str) -> np.ndarray:
         """Returns a tensor, in the dtype that it is stored in."""
@@ -58,6 +71,8 @@ class OwnFile:
         self.path, self._file = file.path, file
         self._where, self.shapes = {}, {}
         for name, shape in file.shapes.items():
+            if "layers" in name.split("/")[:2] and shape and shape[0] > MAX_LAYERS:
+                raise UserError(f"{file.path}: {name} has {shape[0]:,} layers; {MAX_LAYERS:,} are the most")
             try:
                 leaf = leaf_of(tuple(name.split("/")), shape, shape[0], names)  # the vocabulary with its padding
             except (KeyError, IndexError):

@@ -9,6 +9,7 @@ import numpy as np
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
+from spanbert_jax.interop.sources.tensors import check_shapes
 
 # Heads that are fine-tuned have names of their own in Google's scripts run_classifier.py and run_squad.py.
 _FINE_TUNED = {"output_weights": "classifier.weight", "output_bias": "classifier.bias",
@@ -47,6 +48,7 @@ class TensorFlowCheckpoint:
                             f"bert/embeddings/word_embeddings; there are {', '.join(sorted(stored)[:3]) or 'none'}")
         self.shapes = {name: tuple(stored[variable][::-1] if variable.endswith("/kernel") else stored[variable])
                        for name, variable in self._stored_name.items()}
+        check_shapes(path, self.shapes, sum((path.parent / name).stat().st_size for name in self._data))
         self._lock = threading.Lock()  # TensorFlow asks for one around its reader
 
     def read(self, name: str) -> np.ndarray:
