@@ -195,7 +195,7 @@ def torch_pickles(folder: pathlib.Path, chance: random.Random) -> Use:
 
 def msgpack(chance: random.Random) -> bytes:
     """A tree of maps in MessagePack that is deep, wide, or whose lengths lie."""
-    array = b"\xc7\x10\x01\x93\x91\x01\xa7float32\xc4\x04" + bytes(4)
+    array = b"\xc7\x11\x01\x93\x91\x01\xa7float32\xc4\x04" + bytes(4)
     return chance.choice((
         lambda: b"\x81\xa1a" * 100_000 + array, lambda: b"\xdf\xff\xff\xff\xff", lambda: b"\xdd\xff\xff\xff\xff",
         lambda: b"\xdf\x00\x7f\xff\xff" + b"\xa1a\x80" * 3_000_000, lambda: b"\x80" * 10**6,
@@ -225,7 +225,7 @@ def member(name: str, size: int = 0, **fields: object) -> tarfile.TarInfo:
 def archives(folder: pathlib.Path, chance: random.Random) -> Use:
     """Bombs, links, devices, and paths that lead elsewhere."""
     path = folder / chance.choice(("model.tar.gz", "model.tgz", "model.tar"))
-    zeros, outside = chance.choice((10**7, 3 * 10**8)), f"../../../{MARKER}"
+    zeros, outside = chance.choice((10**7, 10**8)), f"../../../{MARKER}"
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
         kind = chance.randrange(9)

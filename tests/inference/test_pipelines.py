@@ -112,10 +112,10 @@ def test_another_task_and_a_missing_model_are_rejected(models, tmp_path):
 @pytest.mark.parametrize("damage,message", [
     (lambda stored: {**stored, "task": "guessing"}, "task.json: unknown task 'guessing'; allowed: "),
     (lambda stored: {**stored, "settings": {"length": 0}}, "task.json: config.task.length=0: must be at least 3"),
-    (lambda stored: {**stored, "settings": None}, "task.json: config.task=None: is a section"),
-    (lambda stored: [stored], "not a task file as fine-tuning writes it"),
+    (lambda stored: {**stored, "settings": None}, "task.json: settings is None; an object is needed; fetch it again"),
+    (lambda stored: [stored], "task.json: not a JSON object"),
     (lambda stored: {**stored, "fitted": {"labels": ["a", "b"]}}, "the weights do not belong to the task"),
-    (lambda stored: {"task": "text_classification"}, "not a task file as fine-tuning writes it .'settings'.")])
+    (lambda stored: {"task": "text_classification"}, "task.json: settings is missing; fetch it again")])
 def test_a_damaged_task_file_is_rejected(damage, message, models, tmp_path):
     fine_tuned = load_model(models["text_classification"])
     save_model(tmp_path / "model", fine_tuned)

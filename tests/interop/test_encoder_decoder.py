@@ -190,5 +190,5 @@ def test_directories_without_a_model_are_refused(tmp_path):
     with pytest.raises(UserError, match="no config.json in it; give the directory of an EncoderDecoderModel"):
         load_encoder_decoder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "encoder-decoder", "encoder": 3}')
-    with pytest.raises(UserError, match="config.json: not the config of an EncoderDecoderModel"):
+    with pytest.raises(UserError, match="config.json: encoder is 3; an object is needed"):
         load_encoder_decoder(tmp_path)
