@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, printable
 from spanbert_jax.common.json_files import JsonError, parse_json
 from spanbert_jax.common.locks import Lock, LockHeld, exclusive_lock
 
@@ -87,7 +87,7 @@ def _in_use(workdir: pathlib.Path, holder: dict[str, Any]) -> UserError:
 
 
 def _name(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
+    return printable(f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}")
 
 
 def _wait_for_other_machine(workdir: pathlib.Path, has_kernel_lock: bool, watch_seconds: float,

@@ -1,5 +1,4 @@
 """Hugging Face's config.json: reading, checking and writing."""
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -64,9 +63,10 @@ def check_value(file: pathlib.Path | None, field: str, value: Any) -> None:
     elif field in _RATES:
         allowed, holds = "a number from 0 to below 1", number and 0 <= value < 1
     elif field in _POSITIVE:
-        allowed, holds = "a number above 0", number and 0 < value < math.inf
+        allowed, holds = "a number above 0 and below 1e9", number and 0 < value < 1e9
     else:
-        allowed, holds = "a whole number above 0", number and isinstance(value, int) and value > 0
+        allowed = "a whole number above 0 and below 2^31"
+        holds = number and isinstance(value, int) and 0 < value < 1 << 31
     if not holds:
         raise UserError(f"{file}: {field} is {shown(value)}; {allowed} is needed")
 

@@ -78,3 +78,16 @@ def test_plugins_are_imported_and_may_fail(tmp_path, monkeypatch):
 def test_plugins_are_names_of_modules(modules, message):
     with pytest.raises(UserError, match=message):
         load_plugins(modules)
+
+
+def test_plugins_beside_the_file_that_names_them_are_not_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does with the folder it is called in
+    (tmp_path / "planted_package").mkdir()
+    for file in ("planted.py", "planted_package/__init__.py", "planted_package/inner.py"):
+        (tmp_path / file).write_text("raise SystemExit('executed')")
+    for module in ("planted", "planted_package", "planted_package.inner"):
+        with pytest.raises(UserError, match=f"module '{module}' lies in {tmp_path}, beside the file that names it"):
+            load_plugins([module], tmp_path)
+    with pytest.raises(UserError, match="cannot be imported .executed."):
+        load_plugins(["planted"], tmp_path / "planted_package")
+    load_plugins(["json"], tmp_path)

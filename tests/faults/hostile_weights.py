@@ -128,14 +128,14 @@ def safetensors_headers(folder: pathlib.Path, chance: random.Random) -> Use:
         lambda: header({"a": f4 | {"dtype": "F4", "shape": [8]}}, 4), lambda: header({"a": []}, 4),
         lambda: struct.pack("<Q", 10**7) + b"[" * 10**7))()
     use = model(folder)
-    (folder / chance.choice(("model.safetensors", "weights.safetensors"))).write_bytes(content)
+    (folder / chance.choice(("model.safetensors", "params.safetensors"))).write_bytes(content)
     return use
 
 
 def own_layers(folder: pathlib.Path, chance: random.Random) -> Use:
     """Stacked layers of our own format: as many as the leading axis says."""
     name = chance.choice(("encoder/layers/attention/query/kernel", "layers/x", "encoder/layers", "a/b/c", "\x1b[31m/x"))
-    (folder / "weights.safetensors").write_bytes(save({
+    (folder / "params.safetensors").write_bytes(save({
         name: np.zeros(chance.choice(((10**9, 0, 0), (5000, 1, 1), (), (0,))), np.float32)}))
     return lambda: spanbert_jax.from_pretrained(folder)
 
@@ -329,6 +329,7 @@ def attack(folder: pathlib.Path, number: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     spanbert_jax.from_pretrained  # noqa: B018  # imported before memory is measured
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # JAX reserves addresses generously
     top = pathlib.Path(sys.argv[1])
     for which in range(int(sys.argv[2]), int(sys.argv[3])):
         here = top / str(which)

@@ -3,7 +3,6 @@
 With --sweep N, N artefacts run in processes whose memory and time are limited.
 """
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from tests.faults.hostile_weights import ATTACKS, attack
 from tests.runs import ROOT
 
 SECONDS = 10
-# Above what the packages take in address space, which JAX reserves generously.
-MEMORY = 6 << 30
 PER_PROCESS = 45
 
 
@@ -43,11 +40,6 @@ def test_hostile_artefacts_end_in_one_line(kind, tmp_path, monkeypatch):
     assert errors or ATTACKS[kind].__name__ == "lock_files"  # the attacks are attacks
 
 
-def limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
-
-
 def test_a_sweep_of_hostile_artefacts(sweep, tmp_path):
     if not sweep:
         pytest.skip("takes minutes: --sweep N")
@@ -55,7 +47,7 @@ def test_a_sweep_of_hostile_artefacts(sweep, tmp_path):
     for first in range(0, sweep, PER_PROCESS):
         last = min(sweep, first + PER_PROCESS)
         done = subprocess.run([sys.executable, "-m", "tests.faults.hostile_weights", tmp_path, str(first), str(last)],
-                              cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
+                              cwd=ROOT, capture_output=True, text=True, timeout=600)
         found = [json.loads(line) for line in done.stdout.splitlines()]
         assert [one["number"] for one in found] == list(range(first, last)), done.stderr[-3000:]
         for one in found:

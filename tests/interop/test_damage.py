@@ -55,6 +55,23 @@ def test_truncated_files_are_refused(place):
 BIAS, KERNEL = "bert__encoder__layer__1__output__dense__bias", "bert__encoder__layer__1__output__dense__weight"
 
 
+def test_layers_tensors_and_names_are_limited(place):
+    change(place, bert__encoder__layer__999999999__output__dense__bias=np.zeros(32, np.float32))
+    assert "model.safetensors: layer 2 is missing, and layer 999999999 is there" in error_of(place)
+    change(place, bert__encoder__layer__999999999__output__dense__bias=None, **{
+        f"bert__encoder__layer__{number}__output__dense__bias": np.zeros(32, np.float32) for number in range(1001)})
+    assert "1,001 layers; 1,000 are the most" in error_of(place)
+    change(place, **{"x" * 501: np.zeros(1, np.float32)})
+    assert "a name of 501 characters; 500 are the most" in error_of(place)
+    save_file({"bert.embeddings.word_embeddings.weight": np.zeros((10**12, 0), np.float32)},
+              place / "model.safetensors")
+    assert "is [1000000000000, 0], which the 120 bytes of the file cannot hold" in error_of(place)
+    save_file({"encoder/layers/attention/query/kernel": np.zeros((1001, 1, 1), np.float32)},
+              place / "params.safetensors")
+    (place / "model.safetensors").unlink()
+    assert "encoder/layers/attention/query/kernel has 1,001 layers; 1,000 are the most" in error_of(place)
+
+
 def test_wrong_shapes_and_missing_tensors_are_refused(place, sound):
     change(place, **{KERNEL: np.zeros((32, 47), np.float32)})
     assert "model.safetensors: bert.encoder.layer.1.output.dense.weight is [32, 47]; the model needs [32, 48]" in (
@@ -95,12 +112,15 @@ def test_large_weights_whose_sum_overflows_are_accepted(place):
     ("is_decoder", True, "is_decoder is True"),
     ("num_hidden_layers", 3, "num_hidden_layers is 3, but the tensors"),
     ("num_attention_heads", 5, "num_attention_heads is 5, which does not divide"),
-    ("hidden_size", "32", "hidden_size is '32'; a whole number above 0 is needed"),
+    ("hidden_size", "32", "hidden_size is '32'; a whole number above 0 and below 2^31 is needed"),
     ("vocab_size", 0, "vocab_size is 0; a whole number"),
     ("num_attention_heads", 2.0, "num_attention_heads is 2.0; a whole number"),
     ("num_attention_heads", True, "num_attention_heads is True; a whole number"),
     ("hidden_dropout_prob", 7, "hidden_dropout_prob is 7; a number from 0 to below 1"),
     ("layer_norm_eps", 0, "layer_norm_eps is 0; a number above 0"),
+    ("layer_norm_eps", 10**19, "layer_norm_eps is 10000000000000000000; a number above 0 and below 1e9"),
+    ("architectures", [["BertModel"]], "architectures[0] is ['BertModel']; a text is needed"),
+    ("id2label", ["a"], "id2label is ['a']; an object is needed"),
 ])
 def test_configs_of_other_models_are_refused(place, field, value, told):
     config = json.loads((place / "config.json").read_text()) | {field: value}

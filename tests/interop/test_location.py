@@ -1,9 +1,11 @@
 """Where models are found: paths, the hub's cache without a connection, archives."""
+import io
 import json
 import pathlib
 import shutil
 import tarfile
 
+import flax.serialization
 import huggingface_hub
 import pytest
 import transformers
@@ -33,15 +35,22 @@ def test_a_single_file_is_found(sound, tmp_path):
         spanbert_jax.from_pretrained(tmp_path)
 
 
-def test_a_file_of_flax_models_is_read(sound, tmp_path):
+def test_a_file_of_flax_models_is_read(sound, tmp_path, monkeypatch):
     transformers.FlaxBertForMaskedLM.from_pretrained(sound, from_pt=True).save_pretrained(tmp_path)
     assert (tmp_path / "flax_model.msgpack").is_file() and not list(tmp_path.glob("*.safetensors"))
     model, params = spanbert_jax.from_pretrained(tmp_path, "masked_lm")
     expected = spanbert_jax.from_pretrained(sound, "masked_lm")
     assert model == expected[0]
     assert_same(params, expected[1])
-    whole = (tmp_path / "flax_model.msgpack").read_bytes()
-    (tmp_path / "flax_model.msgpack").write_bytes(whole[:1000])
+    file, whole = tmp_path / "flax_model.msgpack", (tmp_path / "flax_model.msgpack").read_bytes()
+    monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 1000)  # as arrays of more than a gigabyte are stored
+    file.write_bytes(flax.serialization.msgpack_serialize(flax.serialization.msgpack_restore(whole)))
+    assert b"__msgpack_chunked_array__" in file.read_bytes()
+    assert_same(spanbert_jax.from_pretrained(tmp_path, "masked_lm")[1], expected[1])
+    file.write_bytes(whole + b"\xc0")
+    with pytest.raises(spanbert_jax.UserError, match="not a whole file of Flax parameters .more than one value."):
+        spanbert_jax.from_pretrained(tmp_path)
+    file.write_bytes(whole[:1000])
     with pytest.raises(spanbert_jax.UserError, match="flax_model.msgpack: not a whole file of Flax parameters"):
         spanbert_jax.from_pretrained(tmp_path)
 
@@ -158,6 +167,23 @@ def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypa
     with pytest.raises(spanbert_jax.UserError, match="two files config.json in it; unpack it"):
         locate(tmp_path / "two.tar.gz")
     assert len(list((tmp_path / "cache").rglob("*.partial"))) == 0
+
+
+@pytest.mark.parametrize("name, size, fields, message", [
+    ("model.safetensors", 5_000_000, {}, "it unpacks to more than 1,[0-9,]+ bytes, 20 times its size; unpack it and"),
+    ("notes.txt", 5_000_000, {}, "it unpacks to more than"),
+    ("config.json", 10, {"pax_headers": {"comment": "x" * 2_000_000}}, "a header of 2,000,[0-9]+ bytes in it"),
+    ("config.json", 512, {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+                                          "GNU.sparse.realsize": "9000000000"}}, "config.json in it is a sparse file")])
+def test_archives_that_unpack_to_much_are_refused(name, size, fields, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    member = tarfile.TarInfo(name)
+    member.size, member.pax_headers = size, fields.get("pax_headers", {})
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(b"0\n" + bytes(size)))
+    with pytest.raises(spanbert_jax.UserError, match=f"model.tar.gz: {message}"):
+        locate(tmp_path / "model.tar.gz")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_tokenizers(tmp_path):

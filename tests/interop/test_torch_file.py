@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.interop.sources import torch_pickle
 from spanbert_jax.interop.sources.torch_file import TorchFile
 
 LAYOUTS = {"zip": True, "legacy": False}
@@ -106,6 +107,13 @@ def test_holders(save, holder):
 def test_other_entries_are_ignored(save):
     tensors = {"a": torch.randn(2), "model": torch.randn(3)}
     assert_holds(TorchFile(save({**tensors, "epoch": 1, 5: torch.randn(4), "more": {"x": torch.randn(1)}})), tensors)
+
+
+def test_values_that_pytorch_counts_as_plain_are_ignored(save):
+    tensors = {"a": torch.randn(2)}
+    assert_holds(TorchFile(save({**tensors, "size": torch.Size([3]), "device": torch.device("cpu"), "bytes": b"xy",
+                                 "dtype": torch.float32, "set": {1}, "counter": collections.Counter("a"),
+                                 "array": bytearray(b"x"), "complex": 1j})), tensors)
 
 
 @pytest.mark.parametrize("content", [
@@ -331,6 +339,27 @@ def test_compressed_members(tmp_path):
 def test_big_endian_numbers(tmp_path):
     write_zip(tmp_path / "model.pt", pickle_tensor(), byteorder=b"big")
     assert explanation(tmp_path / "model.pt").startswith("its numbers are big-endian")
+
+
+def test_torchscript_archives_are_refused(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "model.pt")
+    assert explanation(tmp_path / "model.pt").startswith("it is a TorchScript archive, which holds code; give a file")
+
+
+def test_tensors_with_more_numbers_than_the_file_are_refused(tmp_path):
+    """A stride of zero repeats a number as often as a shape says."""
+    write_zip(tmp_path / "model.pt", pickle_tensor(shape=(10**6, 10**6), strides=(0, 0)))
+    assert "'a' is [1000000, 1000000], which the" in explanation(tmp_path / "model.pt")
+
+
+def test_large_pickles_and_directories_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    write_zip(path, pickle_tensor().replace(b"}", b"}" + b"N0" * 600_000, 1))
+    assert explanation(path).startswith("a pickle in it has more than 1,000,000 instructions")
+    monkeypatch.setattr(torch_pickle, "_MAX_PICKLE", 1000)
+    assert explanation(path).startswith("its data.pkl has more than 0 MiB")
+    monkeypatch.setattr(torch_pickle, "_MAX_DIRECTORY", 100)
+    assert explanation(path).startswith("its directory has more than 0 MiB")
 
 
 def test_other_zip_files_are_refused(tmp_path):
