@@ -134,5 +134,9 @@ def test_every_head(config, name):
 
 def test_checkpoints_describe_the_architecture(config):
     heads = PretrainingHeads(next_sentence=True)
-    assert read_description(describe_model(SpanBert(config, heads))) == (config, heads)
+    described = describe_model(SpanBert(config, heads))
+    assert read_description(described) == (config, heads)
+    for change in ({"num_layers": 10**9}, {"width": "32"}, {"num_heads": 0}, {"boundary_features": -1}, {"more": 1}):
+        with pytest.raises(TypeError, match=next(iter(change))):
+            read_description(described | change)
     assert train_step_flops(config, 1, 16) == 3 * 2.0 * 2 * 16 * 4 * 32 ** 2

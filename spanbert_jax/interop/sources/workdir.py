@@ -53,9 +53,9 @@ def read_workdir(path: pathlib.Path, step: int | None = None) -> tuple[Tensors, 
                             f"{path / 'model'}")
         try:
             config, heads = read_description(metadata["network"])
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: the checkpoint of step {chosen} does not describe its model; resume the run for "
-                            "one step with this version, which saves it again") from None
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: the checkpoint of step {chosen} does not describe its model ({error}); resume "
+                            "the run for one step with this version, which saves it again") from None
     head = heads if heads.boundary or heads.next_sentence else MaskedLm()
     stored = StoredParts(config, head, pooler=False, pretraining=heads)
     return _Checkpoint(path, chosen, EncoderModel(config, heads)), stored, {"step": chosen, **metadata}
