@@ -6,10 +6,11 @@ Each process gets the arguments with which it joins the others (--coordinator, -
 line starts with the index of its process, such as `[1] `; of a line that rewrites itself, such as a progress bar, only
 the last state is printed.
 
-The first SIGINT or SIGTERM is forwarded, so that the processes save and end together; a second one kills them. If a
-process dies, the others have a few seconds to end by themselves and are then killed. The exit status is one of
-`spanbert_jax.cluster.exit_codes`: that of the process that failed first, not of those that failed because they lost
-it. If the status permits it, the command is run again, up to --restarts times, and continues from its last checkpoint.
+The first SIGINT, SIGTERM or SIGHUP is forwarded, so that the processes save and end together; a second SIGINT or
+SIGTERM kills them. If a process dies, the others have a few seconds to end by themselves and are then killed. The exit
+status is one of `spanbert_jax.cluster.exit_codes`: that of the process that failed first, not of those that failed
+because they lost it. If the status permits it, the command is run again, up to --restarts times, and continues from its
+last checkpoint.
 
 --dry-run prints the command and the environment variables of each process, and starts none.
 """
@@ -31,6 +32,8 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED, retryable
+from spanbert_jax.cluster.stopping import SIGNALS
+from spanbert_jax.common.streams import protected_streams
 
 # Seconds in which the other processes must end by themselves: after one died, and after all agreed to end.
 DEATH_SECONDS, AGREED_SECONDS = 2, 60
@@ -55,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.processes < 1 or args.devices < 1 or args.restarts < 0:
         parser.error("--processes and --devices must be at least 1, --restarts at least 0")
     launcher = Launcher(command, args.processes, args.devices)
-    if args.dry_run:
-        print("\n".join(launcher.plan()))
-        return DONE
-    return launcher.run(args.restarts)
+    with protected_streams():  # without a reader of the output, the processes still continue
+        if args.dry_run:
+            print("\n".join(launcher.plan()))
+            return DONE
+        return launcher.run(args.restarts)
 
 
 class Launcher:
@@ -74,8 +78,9 @@ class Launcher:
 
     def run(self, restarts: int) -> int:
         """Runs the command, and restarts it up to `restarts` times while its exit status permits it."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: self.events.put((None, number)))
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
+                signal.signal(number, lambda number, frame: self.events.put((None, number)))
         status = self._attempt()
         for restart in range(1, restarts + 1):
             if self.stopping or not retryable(status):
@@ -147,8 +152,7 @@ class Launcher:
         self._put(sink, prefix, [rest] if rest else [])
 
     def _put(self, sink: BinaryIO, prefix: bytes, lines: list[bytes]) -> None:
-        # Without a reader of the output, the processes still continue.
-        with self.printing, contextlib.suppress(OSError, ValueError):
+        with self.printing:
             for line in lines:
                 sink.write(prefix + line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
             sink.flush()
@@ -167,10 +171,9 @@ class Launcher:
                 kill(children)
                 continue
             if index is None:
-                killed = killed or self.stopping
-                self._forward(value, children)
+                killed = self._forward(value, children) or killed
                 continue
-            if self.stopping and value in (-signal.SIGINT, -signal.SIGTERM):
+            if self.stopping and -value in SIGNALS:
                 value = STOPPED  # it had no signal handler yet, so nothing to save
             statuses.append(PEER_LOST if killed else value)
             agreed = value in (DONE, STOPPED)
@@ -180,14 +183,16 @@ class Launcher:
             deadline = min(deadline, time.monotonic() + (AGREED_SECONDS if agreed else DEATH_SECONDS))
         return run_status(statuses)
 
-    def _forward(self, number: int, children: list[subprocess.Popen]) -> None:
-        """Sends the first signal to each process; the second one kills them."""
-        if self.stopping:
+    def _forward(self, number: int, children: list[subprocess.Popen]) -> bool:
+        """Sends the first signal to each process; a second one kills them, but for SIGHUP. Returns whether it does."""
+        if not self.stopping:
+            self.stopping = True
+            for child in children:
+                child.send_signal(number)
+        elif number != signal.SIGHUP:  # shells and services send it in addition
             kill(children)
-            return
-        self.stopping = True
-        for child in children:
-            child.send_signal(number)
+            return True
+        return False
 
     def _log(self, text: str) -> None:
         self._put(sys.stderr.buffer, b"launch: ", [text.encode()])

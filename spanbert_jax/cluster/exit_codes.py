@@ -11,9 +11,10 @@ FAILED = 1
 MISTAKE = 2
 # Another process of the run died or was lost (EX_SOFTWARE). The same command continues from the last checkpoint.
 PEER_LOST = 70
-# Checkpoints could not be saved (EX_IOERR). Make room or fix the disk, then run the same command again.
-SAVES_FAILED = 74
-# Stopped by SIGTERM, SIGINT or the time limit; the state is saved (EX_TEMPFAIL). The same command continues.
+# Checkpoints, or the result of another command, could not be written (EX_IOERR). Make room or fix the disk, then run
+# the same command again.
+NOT_WRITTEN = 74
+# Stopped by SIGTERM, SIGINT, SIGHUP or the time limit; the state is saved (EX_TEMPFAIL). The same command continues.
 STOPPED = 75
 
 

@@ -15,6 +15,7 @@ from spanbert_jax.cluster.detection import Cluster, Flags, find_cluster, tpu_met
 from spanbert_jax.cluster.exit_codes import PEER_LOST
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.streams import reserve_stdout
 
 # JAX's runtime ends the other processes (with SIGABRT) this long after the last heartbeat of a process.
 HEARTBEAT_SECONDS = 10
@@ -30,7 +31,6 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _LOST = re.compile(r"^(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b|\b(gloo|nccl|barrier|heartbeats?|peer)\b",
                    re.IGNORECASE)
 
-_STDOUT = 1  # file descriptor
 _joined = False
 
 
@@ -44,7 +44,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
 
     Raises:
       UserError: settings are incomplete or contradict each other, or the coordinator's port is in use.
-      Stopped: SIGINT or SIGTERM while waiting for the other processes.
+      Stopped: a stop was requested while waiting for the other processes.
     """
     import jax  # first, because it records in the environment whether it sees TPU chips
     cluster = find_cluster(os.environ, flags, tpu_metadata, importlib.util.find_spec("kubernetes") is not None)
@@ -57,7 +57,7 @@ def join(flags: Flags = Flags()) -> Cluster | None:
     jax.config.update("jax_check_proxy_envs", False)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_grpc_proxy"] = ",".join(filter(None, (cluster.host, direct)))  # noqa: SIM112  # gRPC reads this spelling
-    _reserve_stdout()
+    reserve_stdout()  # Gloo prints a line there whenever processes connect on CPUs
     global _joined
     _joined = True
     seconds = LOCAL_JOIN_SECONDS if cluster.host in _LOCAL else JOIN_SECONDS
@@ -127,20 +127,6 @@ def _initialize(cluster: Cluster, seconds: int) -> None:
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=AGREED_SECONDS + 5,
         # Otherwise the port is open to the whole network.
         coordinator_bind_address=cluster.address if cluster.host in _LOCAL else None)
-
-
-def _reserve_stdout() -> None:
-    """Leaves standard output to Python: Gloo prints a line there whenever processes connect on CPUs."""
-    try:
-        if sys.stdout.fileno() != _STDOUT:
-            return
-    except (AttributeError, OSError, ValueError):  # no stream, or one without a file
-        return
-    sys.stdout.flush()
-    own, nowhere = os.dup(_STDOUT), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _STDOUT)
-    os.close(nowhere)
-    sys.stdout = os.fdopen(own, "w", 1, sys.stdout.encoding, sys.stdout.errors)  # buffers a line
 
 
 def _check_port(cluster: Cluster) -> None:

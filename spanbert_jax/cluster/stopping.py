@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 
 Result = TypeVar("Result")
 
-# SIGALRM signals the time limit.
-_SIGNALS = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGALRM: "the time limit"}
+# Signals that ask for a stop. A terminal sends SIGHUP when it is closed, as does a lost connection.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TIME_LIMIT = "the time limit"  # signalled by SIGALRM
 _POLL_SECONDS = 0.1
 # A library may swallow an exception that a signal handler raises inside it, as garbage collection does. Then it is
 # raised again after this time, which is long enough for normal cleanup.
@@ -26,12 +27,13 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """A request to stop: true after SIGINT, SIGTERM or the time limit.
+    """A request to stop: true after SIGINT, SIGTERM, SIGHUP or the time limit.
 
     A context manager. Inside it, a request raises `Stopped` at once; inside `deferred()` it only sets the request,
     which the program checks between two steps. A nested StopRequest takes over a request of the outer one. A second
-    signal ends the process at once, except a second SIGTERM under Slurm. Outside the main thread, where Python handles
-    no signals, only the time limit counts, and only when the request is checked.
+    signal ends the process at once, except a second SIGTERM under Slurm, and SIGHUP, which shells and services send in
+    addition. If SIGHUP is ignored, as under `nohup`, it stays so. Outside the main thread, where Python handles no
+    signals, only the time limit counts, and only when the request is checked.
     """
 
     def __init__(self, time_limit: float = 0):
@@ -45,7 +47,9 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             if _entered and _entered[-1]:
                 raise Stopped(_entered[-1].reason)
-            self._previous = {number: signal.signal(number, self._request) for number in _SIGNALS}
+            ignored = (signal.SIGHUP,) * (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+            self._previous = {number: signal.signal(number, self._request) for number in (*SIGNALS, signal.SIGALRM)
+                              if number not in ignored}
             _entered.append(self)
             self._set_alarm()
         return self
@@ -64,7 +68,7 @@ class StopRequest:
     def reason(self) -> str:
         """Name of the signal or limit that requested the stop; empty without a request."""
         if not self._reason and time.monotonic() >= self._deadline:
-            self._reason = _SIGNALS[signal.SIGALRM]
+            self._reason = _TIME_LIMIT
         return self._reason
 
     @contextlib.contextmanager
@@ -105,11 +109,12 @@ class StopRequest:
         if number == signal.SIGALRM and not self:  # slightly early, or the alarm of another request
             self._set_alarm()
             return
-        self._reason = self._reason or _SIGNALS[signal.Signals(number)]
+        self._reason = self._reason or (_TIME_LIMIT if number == signal.SIGALRM else signal.Signals(number).name)
         if number != signal.SIGALRM:
             # The system's default handlers: a second signal ends the process at once, where Python's handlers would
             # wait for a library call. But Slurm sends SIGTERM twice within milliseconds, directly and through srun, and
             # means one stop; it uses SIGKILL to end a process.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_IGN if "SLURM_STEP_ID" in os.environ else signal.SIG_DFL)
         if not self._deferred:

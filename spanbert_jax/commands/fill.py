@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import rich.table
 
 from spanbert_jax.commands.arguments import add_tokenizer
 from spanbert_jax.common.console import make_console, make_table
-from spanbert_jax.common.paths import STANDARD_STREAM
+from spanbert_jax.common.paths import STANDARD_STREAM, standard_input
 
 if TYPE_CHECKING:
     from spanbert_jax.tasks.filling import MaskRun
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.tasks.filling import fill, load_filling_model
     tokenizer, model = load_tokenizer(args.tokenizer or args.model), load_filling_model(args.model)
     texts = [line for text in args.texts
-             for line in (sys.stdin.read().splitlines() if text == STANDARD_STREAM else [text])]
+             for line in (standard_input().read().decode().splitlines() if text == STANDARD_STREAM else [text])]
     filled = [(text, fill(model, text, args.k, tokenizer)) for text in texts]
     if args.json:
         print(json.dumps([{"text": text, "runs": list(map(dataclasses.asdict, runs))} for text, runs in filled]))

@@ -1,6 +1,5 @@
 """`spanbert-jax COMMAND ...`: imports the command, runs it, and prints a user's mistake as one line."""
 import argparse
-import contextlib
 import errno
 import importlib
 import itertools
@@ -14,11 +13,12 @@ import types
 from collections.abc import Sequence
 
 import spanbert_jax
-from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, PEER_LOST, STOPPED
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.platforms import leave_out_absent_tpu
-from spanbert_jax.cluster.stopping import Stopped, StopRequest
-from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError, suggestion
+from spanbert_jax.cluster.stopping import SIGNALS, Stopped, StopRequest
+from spanbert_jax.common.errors import OutputLost, RunFailed, SavesFailed, UserError, suggestion
+from spanbert_jax.common.streams import protected_streams, require_output
 
 COMMANDS = {
     "config": "show a config as it would run, and what differs from the defaults",
@@ -36,8 +36,10 @@ COMMANDS = {
     "docs": "show a page of the documentation",
     "completion": "print a script that completes commands and flags in bash and zsh",
 }
+# What these commands make is in files, and what they print is said about it. What the others print is their result.
+_WRITE_FILES = ("prepare", "train", "sweep", "predict", "import", "export")
 # Exit statuses of errors whose message explains what happened; the first matching class counts.
-_STATUSES = ((UserError, MISTAKE), (SavesFailed, SAVES_FAILED), (RunFailed, FAILED))
+_STATUSES = ((UserError, MISTAKE), (SavesFailed, NOT_WRITTEN), (RunFailed, FAILED))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,25 +48,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     It ends the process itself, instead of returning, if Python's normal exit could hang or change the status: in a run
     of several processes, after a stop, when a thread may still be compiling, and if it is the process's own command.
     """
-    own = argv is None
-    argv = list(sys.argv[1:] if argv is None else argv)
-    name, stopped = argv[0] if argv and argv[0] in COMMANDS else "", False
+    if argv is not None:
+        return _main(list(argv), own=False)
+    with protected_streams():
+        return _main(sys.argv[1:], own=True)
+
+
+def _main(argv: Sequence[str], own: bool) -> int:
+    """`main`; with `own` it is the process's own command, and ends the process."""
+    name, stopped, agreed = argv[0] if argv and argv[0] in COMMANDS else "", False, True
     try:
-        status, agreed = _run_command(name, argv[1:], own) if name else _run_without_command(argv), True
-        if sys.stdout:  # None if it is closed
-            sys.stdout.flush()
+        status = _run_command(name, argv[1:], own) if name else _run_without_command(argv)
+        if name not in _WRITE_FILES:
+            require_output()
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        agreed, stopped = False, isinstance(error, Stopped)
+        # Failed saves are known to all processes at once.
+        agreed, stopped = isinstance(error, SavesFailed), isinstance(error, Stopped)
         status, line = _explain(error)
         if line:
-            with contextlib.suppress(OSError):  # such as a full disk; the status remains
-                print(f"{f'spanbert-jax {name}'.rstrip()}: {line}", file=sys.stderr, flush=True)
-        elif is_joined():
+            print(f"{f'spanbert-jax {name}'.rstrip()}: {line}", file=sys.stderr, flush=True)
+        elif line is None and (own or is_joined()):
             traceback.print_exc()
-        else:
+        elif line is None:
             raise
     if own:  # from here on, signals must not change the status
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     leave(status, agreed)
     if own or stopped:
@@ -80,9 +88,16 @@ def _run_command(name: str, argv: Sequence[str], own: bool) -> int:
         command = import_command(name)
         parser = make_parser(name, command)
         _check_flags(parser, argv, overrides=hasattr(command, "parse"))
-        args = command.parse(parser, argv) if hasattr(command, "parse") else parser.parse_args(argv)
+        try:
+            args = command.parse(parser, argv) if hasattr(command, "parse") else parser.parse_args(argv)
+        except SystemExit as ended:
+            if not ended.code:  # the help is printed
+                require_output()
+            raise
         if own:
             _log_to_stderr()
+        if name not in _WRITE_FILES:
+            require_output()
         return command.run(args)
 
 
@@ -123,8 +138,8 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit status and the message of an error; "" for a bug, whose traceback is printed instead."""
+def _explain(error: BaseException) -> tuple[int, str | None]:
+    """The exit status and the message of an error: "" for no message, None for a bug, which needs its traceback."""
     if is_lost_peer(error):
         reason = " ".join(str(error).split())[:200]
         return PEER_LOST, f"another process of the run was lost ({reason}); run the same command again to continue"
@@ -133,17 +148,18 @@ def _explain(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, (Stopped, KeyboardInterrupt)):
         return STOPPED, f"stopped by {str(error) or 'SIGINT'}; run the same command again to continue"
-    if isinstance(error, BrokenPipeError):  # such as `| head`
-        return FAILED, "the output was not read to its end"
+    if isinstance(error, OutputLost):  # a reader such as `head` has what it wanted
+        return (DONE, "") if error.errno == errno.EPIPE else (NOT_WRITTEN, str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FAILED, f"{error.filename or 'the output'}: cannot be written ({error.strerror})"
+        return NOT_WRITTEN, (f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room, then run "
+                             "the same command again")
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].filename.endswith("xla_bridge.py"):  # JAX found no device
         platforms, reason = os.environ.get("JAX_PLATFORMS"), " ".join(str(error).split())
         return FAILED, (f"JAX_PLATFORMS={platforms!r}: JAX cannot use this platform here"
                         f"{f' ({reason})' if reason else ''}; unset it, or install jax for the accelerator, such as "
                         "pip install 'jax[cuda12]'")
-    return FAILED, ""
+    return FAILED, None
 
 
 def _run_without_command(argv: Sequence[str]) -> int:

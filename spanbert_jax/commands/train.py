@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import os
 import re
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -98,10 +97,7 @@ def run(args: argparse.Namespace) -> int:
     left = max(args.time_limit - (time.monotonic() - began), 1e-3) if args.time_limit else 0.0
     result = train(config, args.workdir, force=args.force, time_limit=left, verbose=args.verbose)
     if is_process_zero():
-        try:
-            print(format_result(config, result), flush=True)
-        except OSError:  # output to a full disk; the run itself is saved
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail either
+        print(format_result(config, result), flush=True)
     return DONE if result.finished else STOPPED
 
 

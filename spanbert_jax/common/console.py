@@ -1,5 +1,4 @@
 """Output for people: consoles and tables that look the same in every command."""
-import contextlib
 import io
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -13,23 +12,15 @@ _FILE_WIDTH = 120
 _TEXT_WIDTH = 200
 
 
-class _StatusConsole(rich.console.Console):
-    """A console whose failed writes, to a full disk or a closed pipe, do not end the run that prints to it."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        with contextlib.suppress(OSError):
-            super().print(*objects, **options)
-
-
 def make_console(stderr: bool = False, quiet: bool = False) -> rich.console.Console:
     """A console that prints text as it is, without markup, and is 120 columns wide where it is not a terminal.
 
     Args:
-      stderr: prints to standard error, wraps no line at the terminal's width, and ignores failed writes.
+      stderr: prints to standard error, and wraps no line at the terminal's width.
       quiet: prints nothing.
     """
-    kind = _StatusConsole if stderr else rich.console.Console
-    console = kind(stderr=stderr, soft_wrap=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+    console = rich.console.Console(stderr=stderr, soft_wrap=stderr, quiet=quiet, highlight=False, markup=False,
+                                   emoji=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console

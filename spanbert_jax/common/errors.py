@@ -51,6 +51,15 @@ class PrintableMessages(logging.Filter):
 logging.getLogger("spanbert_jax").addFilter(PrintableMessages())
 
 
+class OutputLost(Exception):
+    """Standard output is the result of a command, and could not be written: closed, full, or left by its reader."""
+
+    def __init__(self, error: OSError):
+        """Args: error: of the write that failed."""
+        super().__init__(f"standard output: cannot be written ({error.strerror or error})")
+        self.errno = error.errno
+
+
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """The allowed name nearest to a misspelled one, for a message: "did you mean 'x'? "; "" if none is near."""
     near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], list(allowed), n=1)

@@ -10,8 +10,10 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.streams import require_output
 
 STANDARD_STREAM = "-"  # stands for standard input or output
 Paths = str | os.PathLike | Sequence[str | os.PathLike]  # one, several separated by commas, or a list
@@ -112,16 +114,27 @@ def stored_pipes(paths: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def writable(output: str | os.PathLike) -> Iterator[str | os.PathLike]:
-    """The path of a file to create. For "-" it is temporary, and its content goes to standard output at the end."""
+    """The path of a file to create. For "-" it is temporary, and its content goes to standard output at the end.
+
+    Raises OutputLost if standard output is closed, at once, or cannot be written.
+    """
     if output != STANDARD_STREAM:
         yield output
         return
+    require_output()  # before hours of work
     with tempfile.TemporaryDirectory(prefix="spanbert_jax-") as folder:
         path = os.path.join(folder, "standard-output")
         yield path
         with open(path, "rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.flush()
+        require_output()
+
+
+def standard_input() -> BinaryIO:
+    """Standard input. Raises UserError if it is closed."""
+    if sys.stdin is None:
+        raise UserError("-: standard input is closed; give a file, or a pipe")
+    return sys.stdin.buffer
 
 
 def _stored(path: str, folder: str) -> str:
@@ -129,7 +142,7 @@ def _stored(path: str, folder: str) -> str:
         return path
     name = "standard-input" if path == STANDARD_STREAM else path.strip("/").replace("/", "-")
     try:
-        with (contextlib.nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else open(path, "rb") as source,
+        with (contextlib.nullcontext(standard_input()) if path == STANDARD_STREAM else open(path, "rb") as source,
               open(os.path.join(folder, name), "wb") as target):
             shutil.copyfileobj(source, target)
     except OSError as error:

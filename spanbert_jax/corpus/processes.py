@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+from spanbert_jax.cluster.stopping import SIGNALS
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.streams import protected_streams
 
 _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 
@@ -96,11 +98,11 @@ def _receive(process: subprocess.Popen) -> Any:
 
 def serve() -> None:
     """Main function of a worker: receives `make_function`, then returns a result per item until a pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends its workers
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # printed text must not get into the results
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with protected_streams(), contextlib.suppress(EOFError, BrokenPipeError):
         function = pickle.load(sys.stdin.buffer)()
         while True:
             item = pickle.load(sys.stdin.buffer)

@@ -16,6 +16,7 @@ from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import require, to_dict
+from spanbert_jax.common.streams import protected_streams
 from spanbert_jax.model import describe_model
 from spanbert_jax.training import display
 from spanbert_jax.training.config import CONFIG_FILE, save_config
@@ -46,7 +47,7 @@ class RunResult:
 
 @contextlib.contextmanager
 def open_run(workdir: pathlib.Path, force: bool, time_limit: float, verbose: bool) -> Iterator["Run"]:
-    """Locks a workdir and listens for stop requests until the context is left.
+    """Locks a workdir, listens for stop requests, and survives lost streams, until the context is left.
 
     With `force` a run resumes although the config changed what it computes. After `time_limit` seconds it saves and
     stops; 0 is no limit; raises UserError for less. With `verbose` a resumed run shows its parameters again.
@@ -55,7 +56,8 @@ def open_run(workdir: pathlib.Path, force: bool, time_limit: float, verbose: boo
     began, goodput = time.monotonic(), Goodput()
     keep_freed_memory()
     use_compilation_cache()
-    with StopRequest(time_limit) as stop, lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext():
+    with (protected_streams(), StopRequest(time_limit) as stop,
+          lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext()):
         yield Run(workdir, force, verbose, stop, goodput, began)
 
 

@@ -7,13 +7,13 @@ import types
 
 import pytest
 
-from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED, retryable
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, PEER_LOST, STOPPED, retryable
 from spanbert_jax.commands import main
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 
 
 def test_retryable_statuses():
-    assert [status for status in (DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED) if retryable(status)] == [
+    assert [status for status in (DONE, FAILED, MISTAKE, PEER_LOST, NOT_WRITTEN, STOPPED) if retryable(status)] == [
         PEER_LOST, STOPPED]
     # As reported by `subprocess`, and by a shell.
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGHUP):
@@ -32,7 +32,7 @@ def command(monkeypatch):
 
 @pytest.mark.parametrize("error,status,line", [
     (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
-    (SavesFailed("disk full"), SAVES_FAILED, "disk full"),
+    (SavesFailed("disk full"), NOT_WRITTEN, "disk full"),
     (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; run the same command again to continue")])
 def test_errors_are_one_line_messages(command, capsys, error, status, line):
     def run(args):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from spanbert_jax.cluster import stopping
-from spanbert_jax.cluster.stopping import Stopped, StopRequest
+from spanbert_jax.cluster.stopping import SIGNALS, Stopped, StopRequest
 
 NOTED = """
 import signal
@@ -18,13 +18,13 @@ with StopRequest() as stop, stop.deferred():
     print("ready", flush=True)
     while not stop:
         signal.pause()
-    print("noted", flush=True)
+    print("noted", stop.reason, flush=True)
     while True:
         signal.pause()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_raises_stopped_through_except_exception(number):
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=signal.Signals(number).name), StopRequest():
@@ -56,9 +56,29 @@ def test_a_second_signal_ends_the_process_at_once(second):
     with subprocess.Popen([sys.executable, "-c", NOTED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "noted\n"
+        assert process.stdout.readline() == "noted SIGTERM\n"
         process.send_signal(second)
         assert process.wait(timeout=10) == -second
+
+
+def test_a_hangup_after_another_signal_is_ignored():
+    with subprocess.Popen([sys.executable, "-c", NOTED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "noted SIGHUP\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == -signal.SIGINT
+
+
+def test_a_hangup_that_is_ignored_from_the_start_stays_so():
+    with subprocess.Popen(["nohup", sys.executable, "-c", NOTED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "noted SIGTERM\n"
+        process.kill()
 
 
 def test_under_slurm_a_second_sigterm_is_ignored():
@@ -66,7 +86,7 @@ def test_under_slurm_a_second_sigterm_is_ignored():
                           env={**os.environ, "SLURM_STEP_ID": "0"}) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "noted\n"
+        assert process.stdout.readline() == "noted SIGTERM\n"
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == -signal.SIGINT

@@ -8,8 +8,10 @@ import jax
 import pytest
 
 import spanbert_jax
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, NOT_WRITTEN
 from spanbert_jax.commands import main
 from spanbert_jax.commands.main import COMMANDS
+from tests.streams import FAULTS, run_with
 
 
 @pytest.mark.parametrize("argv,message", [
@@ -44,10 +46,10 @@ def test_a_missing_accelerator_is_one_line(monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("code,line", [
-    (errno.ENOSPC, "spanbert-jax docs: the output: cannot be written (No space left on device)\n"),
-    (errno.EPIPE, "spanbert-jax docs: the output was not read to its end\n")])
-def test_output_that_cannot_be_written_is_one_line(code, line, monkeypatch, capsys):
+@pytest.mark.parametrize("code,status,line", [
+    (errno.ENOSPC, NOT_WRITTEN, "spanbert-jax docs: standard output: cannot be written (No space left on device)\n"),
+    (errno.EPIPE, DONE, "")])
+def test_output_that_cannot_be_written_is_one_line(code, status, line, monkeypatch, capsys):
     class Full:
         def write(self, text):
             return len(text)
@@ -56,8 +58,25 @@ def test_output_that_cannot_be_written_is_one_line(code, line, monkeypatch, caps
             raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(sys, "stdout", Full())
-    assert main(["docs"]) == 1
+    assert main(["docs"]) == status
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("argv", [["docs", "faq"], ["docs", "--help"]])
+def test_a_command_that_prints_its_result_fails_if_it_cannot(argv, fault):
+    done = run_with(fault, [sys.executable, "-m", "spanbert_jax", *argv])
+    lost = fault.startswith(("stdout", "both"))
+    assert done.returncode == (NOT_WRITTEN if lost else DONE)
+    assert done.stderr.count("\n") == (lost and fault != "both closed")
+    assert lost or fault == "reader left" or len(done.stdout.splitlines()) > 10
+
+
+def test_a_bug_prints_its_traceback_and_fails():
+    script = "import sys; from spanbert_jax.commands import docs, main; docs.run, sys.argv[1:] = None, ['docs']; main()"
+    for fault in ("", "stderr full"):
+        done = run_with(fault, [sys.executable, "-c", script])
+        assert done.returncode == FAILED and done.stderr.count("Traceback") == (not fault)
 
 
 def test_commands_flags_and_values_complete_in_bash(capsys):

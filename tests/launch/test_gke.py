@@ -13,7 +13,7 @@ import yaml
 from launch.gke.manifest import ArgumentError, hosts_and_chips, render
 from launch.gke.submit import read_flags
 from spanbert_jax.cluster.detection import find_cluster
-from spanbert_jax.cluster.exit_codes import FAILED, MISTAKE, SAVES_FAILED, retryable
+from spanbert_jax.cluster.exit_codes import FAILED, MISTAKE, NOT_WRITTEN, retryable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GKE = ROOT / "launch" / "gke"
@@ -82,7 +82,7 @@ def test_only_retryable_statuses_are_restarted(variant):
     assert pod(jobset)["restartPolicy"] == "Never", "else there may be no podFailurePolicy"
     rule, = job(jobset)["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob" and rule["onExitCodes"]["containerName"] == pod(jobset)["containers"][0]["name"]
-    assert rule["onExitCodes"]["values"] == [FAILED, MISTAKE, SAVES_FAILED]
+    assert rule["onExitCodes"]["values"] == [FAILED, MISTAKE, NOT_WRITTEN]
     assert not any(map(retryable, rule["onExitCodes"]["values"]))
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from launch.local import run_status
-from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, SAVES_FAILED, STOPPED
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, PEER_LOST, STOPPED
 from tests.runs import evaluations, losses
+from tests.streams import run_with
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What every command starts with: its index, and how many there are.
@@ -134,7 +135,7 @@ def test_each_process_gets_its_arguments_and_devices():
 
 @pytest.mark.parametrize("statuses,expected", [
     ((DONE, DONE), DONE), ((STOPPED, STOPPED), STOPPED), ((-signal.SIGKILL, PEER_LOST), PEER_LOST),
-    ((-signal.SIGABRT, MISTAKE, PEER_LOST), MISTAKE), ((PEER_LOST, SAVES_FAILED), SAVES_FAILED),
+    ((-signal.SIGABRT, MISTAKE, PEER_LOST), MISTAKE), ((PEER_LOST, NOT_WRITTEN), NOT_WRITTEN),
     ((134, FAILED), FAILED), ((-signal.SIGSEGV, PEER_LOST), FAILED), ((DONE, -signal.SIGABRT), PEER_LOST),
     ((143, 134), PEER_LOST),
     ((STOPPED, -signal.SIGABRT), STOPPED), ((137,), PEER_LOST)])
@@ -170,13 +171,14 @@ def test_signals_are_forwarded_once_to_each_process():
 def note(number, frame):
     print("got", signal.Signals(number).name, flush=True)
     ended.set()
-signal.signal(signal.SIGINT, note), signal.signal(signal.SIGTERM, note)
+for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, note)
 ended = threading.Event()
 print("ready", os.getpid(), flush=True)
 ended.wait()
 sys.exit(75)
 """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with start(script, "--restarts", 3) as launcher:
             pids(launcher, "ready", 2)
             launcher.send_signal(number)
@@ -206,6 +208,33 @@ while True: signal.pause()
         launcher.terminate()
         launcher.communicate(timeout=20)
     assert launcher.returncode == PEER_LOST and all(map(gone, some.values()))
+
+
+def test_a_second_hangup_does_not_kill():
+    script = """
+def note(number, frame):
+    print("got", os.getpid(), flush=True)
+signal.signal(signal.SIGHUP, note), signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+print("ready", os.getpid(), flush=True)
+while True: signal.pause()
+"""
+    with start(script) as launcher:
+        some = pids(launcher, "ready", 2)
+        launcher.send_signal(signal.SIGHUP)
+        pids(launcher, "got", 2)
+        launcher.send_signal(signal.SIGHUP)
+        for pid in some.values():
+            os.kill(pid, signal.SIGUSR1)
+        out, errors = launcher.communicate(timeout=20)
+    assert launcher.returncode == STOPPED and not out and not errors
+
+
+def test_without_a_reader_of_its_output_the_processes_still_end_as_they_would(tmp_path):
+    script = f"print('x' * 100_000, flush=True); open({str(tmp_path)!r} + f'/{{index}}', 'w'); sys.exit(75)"
+    argv = [sys.executable, "launch/local.py", "--", sys.executable, "-c", CHILD + script]
+    for fault in ("reader left", "both closed"):
+        assert run_with(fault, argv, {**os.environ, "PYTHONPATH": "."}).returncode == STOPPED
+        assert [(tmp_path / name).unlink() for name in "01"] == [None, None]
 
 
 def test_processes_die_with_a_killed_launcher():

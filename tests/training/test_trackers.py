@@ -206,17 +206,6 @@ def test_metrics_that_could_never_be_written_are_reported_at_the_end(tmp_path):
     assert "CANNOT BE WRITTEN" in logged[0] and "LOST" in logged[1] and len(logged) == 2
 
 
-def test_the_report_itself_may_fail(tmp_path):
-    def log(text):
-        raise OSError(28, "No space left on device")
-
-    workdir = tmp_path / "run"
-    workdir.mkdir()
-    with MetricsWriter(workdir, log=log) as metrics:
-        shutil.rmtree(workdir)
-        write(metrics, 1)
-
-
 def test_only_process_zero_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "is_process_zero", lambda: False)
     with MetricsWriter(tmp_path) as metrics:

@@ -1,5 +1,4 @@
 """Trackers: their interface, their registry, and the writer of metrics to all trackers of a run."""
-import contextlib
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -77,8 +76,7 @@ class MetricsWriter:
     def __exit__(self, *exception: Any) -> None:
         self._call_trackers(lambda tracker: tracker.close())
         if self._failure:
-            with contextlib.suppress(OSError):
-                self._log(f"METRICS LOST: until the end of the run they could not be written ({self._failure})")
+            self._log(f"METRICS LOST: until the end of the run they could not be written ({self._failure})")
 
     def write(self, step: int, kind: str, metrics: Metrics) -> None:
         """Writes metrics after `step` updates; `kind` is "train", "evaluation" or "goodput"."""
@@ -96,8 +94,7 @@ class MetricsWriter:
         if bool(failure) == bool(self._failure):
             return
         self._failure = failure
-        with contextlib.suppress(OSError):  # the log may go to the same disk
-            if failure:
-                self._log(f"METRICS CANNOT BE WRITTEN ({failure}): training continues, and they are kept until then")
-            else:
-                self._log("Metrics are written again, with those kept meanwhile.")
+        if failure:
+            self._log(f"METRICS CANNOT BE WRITTEN ({failure}): training continues, and they are kept until then")
+        else:
+            self._log("Metrics are written again, with those kept meanwhile.")
