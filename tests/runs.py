@@ -165,6 +165,12 @@ class Process:
             pass
         return self._popen.wait()
 
+    def leave(self) -> int:
+        """Closes the output without reading its rest, and returns the exit status."""
+        self._popen.stdout.close()
+        self._popen.stdout = None
+        return self._popen.wait()
+
     def children(self) -> list[int]:
         """The process ids of the launcher's children, sorted."""
         listed = pathlib.Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children").read_text().split()

@@ -10,15 +10,16 @@ FAULTS = {"stdout closed": ">&-", "stderr closed": "2>&-", "both closed": ">&- 2
 
 def run_with(fault: str, argv: Sequence[str], env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     """Runs a process to its end with one of `FAULTS`, or "" for none. The reader has left before it starts."""
-    env = {**env, **({"PYTHONIOENCODING": "ascii", "LC_ALL": "C"} if fault == "ASCII" else
-                     {"PYTHONIOENCODING": "utf-8"})}
+    env = {**env, **({"PYTHONUTF8": "0", "PYTHONIOENCODING": "", "LC_ALL": "C"} if fault == "ASCII" else
+                     {"PYTHONUTF8": "1"})}
     command = ["sh", "-c", f'exec "$@" {FAULTS.get(fault, "")}', "sh", *argv]
     if fault != "reader left":
-        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8")
+        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                              errors="surrogateescape")
     read, write = os.pipe()
     os.close(read)
     try:
         return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE,
-                              encoding="utf-8")
+                              encoding="utf-8", errors="surrogateescape")
     finally:
         os.close(write)

@@ -17,7 +17,7 @@ import rich.table
 
 from spanbert_jax.commands.arguments import add_tokenizer
 from spanbert_jax.common.console import make_console, make_table
-from spanbert_jax.common.paths import STANDARD_STREAM, standard_input
+from spanbert_jax.common.paths import STANDARD_STREAM, argument_text, standard_input
 
 if TYPE_CHECKING:
     from spanbert_jax.tasks.filling import MaskRun
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this command."""
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text with one [MASK] for each token to fill in; "
-                        "- for the lines of standard input")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", type=argument_text, help="text with one [MASK] for each "
+                        "token to fill in; - for the lines of standard input")
     parser.add_argument("--model", required=True, metavar="DIR",
                         help="directory, workdir, weights file or archive, or name on the Hugging Face hub")
     add_tokenizer(parser)
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from spanbert_jax.interop.pretrained import load_tokenizer
     from spanbert_jax.tasks.filling import fill, load_filling_model
     tokenizer, model = load_tokenizer(args.tokenizer or args.model), load_filling_model(args.model)
-    texts = [line for text in args.texts
-             for line in (standard_input().read().decode().splitlines() if text == STANDARD_STREAM else [text])]
+    texts = [line for text in args.texts for line in
+             (standard_input().read().decode(errors="replace").splitlines() if text == STANDARD_STREAM else [text])]
     filled = [(text, fill(model, text, args.k, tokenizer)) for text in texts]
     if args.json:
         print(json.dumps([{"text": text, "runs": list(map(dataclasses.asdict, runs))} for text, runs in filled]))

@@ -130,6 +130,11 @@ def writable(output: str | os.PathLike) -> Iterator[str | os.PathLike]:
         require_output()
 
 
+def argument_text(argument: str) -> str:
+    """A text of the command line; bytes that the locale's encoding, such as ASCII, does not have are read as UTF-8."""
+    return argument.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def standard_input() -> BinaryIO:
     """Standard input. Raises UserError if it is closed."""
     if sys.stdin is None:

@@ -1,4 +1,5 @@
 """Standard streams that never end the work of a program: closed, on a full disk, left by their reader, or ASCII."""
+import codecs
 import contextlib
 import errno
 import io
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 from spanbert_jax.common.errors import OutputLost
 
 _STDIN, _STDOUT, _STDERR = range(3)  # file descriptors
+_ESCAPES = "spanbert_jax.escapes"  # name of an error handler of codecs
 
 
 class _Output(io.FileIO):
@@ -115,5 +117,16 @@ def _protected(stream: TextIO | None, number: int) -> TextIO:
 
 def _as_text(output: _Output, like: Any) -> TextIO:
     """A text stream with the settings of another one. An unbuffered one buffers lines, since lines stay whole then."""
-    errors = "backslashreplace" if like.errors == "strict" else like.errors
+    codecs.register_error(_ESCAPES, _escape)
+    errors = _ESCAPES if like.errors in ("strict", "surrogateescape") else like.errors
     return io.TextIOWrapper(output, like.encoding, errors, line_buffering=like.line_buffering or like.write_through)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Keeps a byte of a file name that was not decoded, and writes any other character as an escape such as \\xe9."""
+    if isinstance(error, UnicodeEncodeError):
+        error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
