@@ -143,16 +143,17 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
     if is_lost_peer(error):
         reason = " ".join(str(error).split())[:200]
         return PEER_LOST, f"another process of the run was lost ({reason}); run the same command again to continue"
+    full = _is_full_disk(error)
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            return status, str(error)
+            return NOT_WRITTEN if full else status, str(error)
     if isinstance(error, (Stopped, KeyboardInterrupt)):
         return STOPPED, f"stopped by {str(error) or 'SIGINT'}; run the same command again to continue"
     if isinstance(error, OutputLost):  # a reader such as `head` has what it wanted
         return (DONE, "") if error.errno == errno.EPIPE else (NOT_WRITTEN, str(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NOT_WRITTEN, (f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room, then run "
-                             "the same command again")
+    if full:
+        return NOT_WRITTEN, (f"{getattr(error, 'filename', None) or 'a file'}: cannot be written (no space left on the "
+                             "disk); make room, then run the same command again")
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].filename.endswith("xla_bridge.py"):  # JAX found no device
         platforms, reason = os.environ.get("JAX_PLATFORMS"), " ".join(str(error).split())
@@ -160,6 +161,15 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
                         f"{f' ({reason})' if reason else ''}; unset it, or install jax for the accelerator, such as "
                         "pip install 'jax[cuda12]'")
     return FAILED, None
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised for, means a full disk. Libraries have types of their own for it."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _run_without_command(argv: Sequence[str]) -> int:

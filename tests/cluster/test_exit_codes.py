@@ -1,4 +1,5 @@
 """Exit statuses: which are retryable, and those of the command line."""
+import errno
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import types
 
 import pytest
+from safetensors import SafetensorError
 
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, PEER_LOST, STOPPED, retryable
 from spanbert_jax.commands import main
@@ -21,6 +23,9 @@ def test_retryable_statuses():
     assert not retryable(-signal.SIGSEGV) and not retryable(128 + signal.SIGSEGV)
 
 
+FULL = os.strerror(errno.ENOSPC)
+
+
 @pytest.fixture
 def command(monkeypatch):
     """The command `train` without a `run` function, which a test sets."""
@@ -33,6 +38,9 @@ def command(monkeypatch):
 @pytest.mark.parametrize("error,status,line", [
     (UserError("wrong field"), MISTAKE, "wrong field"), (RunFailed("not finite"), FAILED, "not finite"),
     (SavesFailed("disk full"), NOT_WRITTEN, "disk full"),
+    (SafetensorError(f"I/O error: {FULL} (os error 28)"), NOT_WRITTEN,
+     "a file: cannot be written (no space left on the disk); make room, then run the same command again"),
+    (UserError(f"out: cannot be written ({FULL})"), NOT_WRITTEN, f"out: cannot be written ({FULL})"),
     (KeyboardInterrupt(), STOPPED, "stopped by SIGINT; run the same command again to continue")])
 def test_errors_are_one_line_messages(command, capsys, error, status, line):
     def run(args):

@@ -15,7 +15,7 @@ import pytest
 from launch.local import free_port
 from spanbert_jax.cluster import detection
 from spanbert_jax.cluster.detection import Flags, find_cluster
-from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, PEER_LOST, STOPPED
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, PEER_LOST, STOPPED
 from spanbert_jax.common.errors import UserError
 
 SRUN = {"SLURM_JOB_ID": "5000", "SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0",
@@ -159,7 +159,7 @@ COMMAND = """
 import sys, types
 import spanbert_jax.cluster.joining
 from spanbert_jax.commands import arguments, main
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import SavesFailed, UserError
 
 def run(args):
     arguments.join_processes(args)
@@ -188,10 +188,10 @@ def start(*flags, body="", before="", environ=None):
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **(environ or {})})
 
 
-def start_all(count, body):
+def start_all(count, body, before=""):
     port = free_port()
-    return [start("--coordinator", f"127.0.0.1:{port}", "--processes", count, "--process", index, body=body)
-            for index in range(count)]
+    return [start("--coordinator", f"127.0.0.1:{port}", "--processes", count, "--process", index, body=body,
+                  before=before) for index in range(count)]
 
 
 def wait_for(process, word):
@@ -246,6 +246,10 @@ def test_a_common_end_aborts_no_process():
     assert ends(start_all(2, delayed)) == [(DONE, [])] * 2
     mistake = f"{delayed}; raise UserError('wrong field')"
     assert ends(start_all(2, mistake)) == [(MISTAKE, ["spanbert-jax train: wrong field"])] * 2
+    # All know that a save failed, so that no one ends long before the others.
+    failed = f"{delayed}; raise SavesFailed('a full disk')"
+    short = "spanbert_jax.cluster.joining.ALONE_SECONDS = 0.1"
+    assert ends(start_all(2, failed, short)) == [(NOT_WRITTEN, ["spanbert-jax train: a full disk"])] * 2
 
 
 def test_a_bug_on_one_process_is_distinguished_from_a_lost_process():

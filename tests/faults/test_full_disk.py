@@ -2,12 +2,18 @@
 import os
 import pathlib
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from spanbert_jax.cluster.exit_codes import NOT_WRITTEN
+from spanbert_jax.commands.main import main
+from spanbert_jax.finetuning import run as finetuning
+from spanbert_jax.inference.model_folder import load_model
 from tests.disks import fill, small_disk
 from tests.runs import Process, assert_same_run, run_here
+from tests.tasks.small import texts, write
 
 OFTEN = "--config.checkpoint.every=3 steps"  # enough saves after the disk is full
 
@@ -69,3 +75,38 @@ def test_a_run_does_not_start_without_room_for_its_checkpoints(files, disk):
     (disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - (4 << 20)))
     output = run_here(files, disk / "run", status=2)
     assert "GB" in output.splitlines()[-1] or "MB" in output.splitlines()[-1]
+
+
+TASK = """
+from tests.tasks.small import small_config
+
+def get_config():
+    config = small_config("text_classification", {start!r}, {train!r}, dev_fraction=0.2)
+    config.train.duration, config.evaluation.every = "4 steps", "2 steps"
+    config.evaluation.batch_size = config.train.batch_size = 8
+    return config
+"""
+
+
+def test_a_disk_that_fills_after_the_last_step_is_one_line_and_the_same_command_finishes(
+        start, disk, tmp_path, capsys, monkeypatch, one_device):
+    (tmp_path / "config.py").write_text(TASK.format(start=start, train=write(tmp_path / "train.jsonl", texts(60))))
+    command = ["train", f"--config={tmp_path / 'config.py'}", f"--workdir={disk / 'run'}"]
+    for function in ("prediction_files", "save_model"):  # of the files after the last checkpoint
+        with monkeypatch.context() as patch:
+            patch.setattr(finetuning, function, filling(disk, getattr(finetuning, function)))
+            assert main(command) == NOT_WRITTEN
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("spanbert-jax train: ") and "no space left" in line.lower()
+        (disk / "filler").unlink()
+    assert main(command) == 0
+    assert (disk / "run" / "results.json").is_file() and load_model(disk / "run")
+
+
+def filling(disk: pathlib.Path, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, before each call of which the disk fills."""
+    def fill_and_call(*arguments: Any) -> Any:
+        fill(disk)
+        return function(*arguments)
+
+    return fill_and_call

@@ -1,4 +1,5 @@
 """A run stopped by a signal or the time limit saves, and resumes bit for bit."""
+import itertools
 import os
 import random
 import signal
@@ -9,11 +10,11 @@ from tests.runs import Process, assert_same_run, evaluations, losses, run, run_h
 
 
 def test_a_run_stopped_at_any_moment_ends_as_without_interruption(files, unbroken, tmp_path, sweep):
-    moments = random.Random(sweep)
-    for _ in range(max(sweep, 1)):
+    moments, signals = random.Random(sweep), itertools.cycle((signal.SIGTERM, signal.SIGHUP))
+    for number in itertools.islice(signals, max(sweep, 1)):
         with Process(files, tmp_path / "0") as process:
             # After the start of Python: during imports, the checkpoint, compilation, or the first steps.
-            timer = threading.Timer(moments.uniform(0.4, 4), process.send, [signal.SIGTERM])
+            timer = threading.Timer(moments.uniform(0.4, 4), process.send, [number])
             timer.start()
             assert process.wait() == STOPPED, process.output
     runs, stops, wanted = 0, 0, max(sweep, 1)
@@ -22,7 +23,7 @@ def test_a_run_stopped_at_any_moment_ends_as_without_interruption(files, unbroke
         while status == STOPPED:
             with Process(files, workdir, "--config.checkpoint.every=0") as process:
                 process.until("loss")
-                timer = threading.Timer(moments.uniform(0, 0.2), process.send, [signal.SIGTERM])
+                timer = threading.Timer(moments.uniform(0, 0.2), process.send, [next(signals)])
                 if stops < wanted:
                     timer.start()
                 status = process.wait()
@@ -34,14 +35,14 @@ def test_a_run_stopped_at_any_moment_ends_as_without_interruption(files, unbroke
 
 
 def test_two_processes_stop_together_and_start_again_if_one_is_killed(files, unbroken_pair, tmp_path, sweep):
-    moments = random.Random(sweep)
-    for number in range(max(1, sweep // 2)):
-        workdir = tmp_path / str(number)
+    moments, signals = random.Random(sweep), itertools.cycle((signal.SIGHUP, signal.SIGTERM))
+    for attempt in range(max(1, sweep // 2)):
+        workdir, number = tmp_path / str(attempt), next(signals)
         for signal_all in (False, True)[:1 + bool(sweep)]:  # test_local shows that a launcher passes signals on
             with Process(files, workdir, processes=2) as process:
                 process.until("loss")
                 children = process.children()
-                tell = (process.send, [signal.SIGTERM]) if signal_all else (os.kill, [children[1], signal.SIGTERM])
+                tell = (process.send, [number]) if signal_all else (os.kill, [children[1], number])
                 threading.Timer(moments.uniform(0, 0.4), *tell).start()
                 assert process.wait() == STOPPED, process.output
             steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]

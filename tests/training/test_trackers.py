@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from typing import ClassVar
 
 import pytest
@@ -95,6 +96,21 @@ def test_the_files_of_a_resumed_run_read_as_one_run(tmp_path):
     assert {key: value for key, value in board(tmp_path).items() if key[1] > 2} == {("train/loss", 3): 30.0}
 
 
+def test_a_restart_reads_many_lines_without_holding_them(tmp_path):
+    line = b'{"step": %d, "kind": "train", "time": 1700000000.123, "loss": 7.123456789, "learning_rate": 0.001}\n'
+    content = b"".join(line % step for step in range(1, 20_001))
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with MetricsWriter(tmp_path, 19_000) as metrics:
+            assert tracemalloc.get_traced_memory()[1] < len(content) / 4
+            assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(line % step for step in range(1, 19_001))
+            write(metrics, 19_001)
+    finally:
+        tracemalloc.stop()
+    assert steps(tmp_path) == list(range(1, 19_002))
+
+
 def test_tensorboard_itself_shows_the_same(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator",
                                       reason="tensorboard is not installed")
@@ -140,7 +156,7 @@ def test_a_full_disk_loses_no_metrics_once_there_is_room(tmp_path):
             filler = fill(disk)
             write(metrics, *range(2, 300))
             assert len(logged) == 1 and "CANNOT BE WRITTEN" in logged[0] and "No space left" in logged[0]
-            number = len(read_metrics(disk))
+            number = len(steps(disk))
             assert steps(disk) == list(range(1, number + 1)) and number < 299
             for file in (disk / "tensorboard").iterdir():
                 events(file)
@@ -226,7 +242,7 @@ def test_a_directory_in_place_of_a_file_and_the_reverse_are_errors(name, make, t
 def test_metrics_that_are_not_finite_are_written(tmp_path):
     with MetricsWriter(tmp_path) as metrics:
         metrics.write(1, "train", {"loss": math.inf, "norm": None})
-    assert read_metrics(tmp_path)[0]["loss"] == math.inf and board(tmp_path) == {("train/loss", 1): math.inf}
+    assert next(read_metrics(tmp_path))["loss"] == math.inf and board(tmp_path) == {("train/loss", 1): math.inf}
 
 
 def test_a_text_is_written_completely_or_not_at_all(tmp_path):

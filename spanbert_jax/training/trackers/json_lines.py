@@ -3,6 +3,7 @@ import contextlib
 import json
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict
 
 from spanbert_jax.common.errors import UserError
@@ -25,15 +26,23 @@ class JsonLines:
     def __init__(self, workdir: pathlib.Path, first_step: int = 0):
         """Drops damaged lines and those after `first_step`. Raises UserError if the file cannot be read."""
         path = workdir / METRICS_FILE
+        self.evaluations: dict[int, Metrics] = {}  # written so far, by step
+        kept, moved = 0, list[bytes]()  # bytes at the start of the file that stay there, and lines that follow them
         try:
-            kept = [parsed for parsed in _parse(path.read_bytes()) if parsed[1]["step"] <= first_step]
+            for place, line, metrics in _read(path):
+                if metrics["step"] > first_step:
+                    continue
+                if metrics.get("kind") == "evaluation":
+                    self.evaluations[metrics["step"]] = metrics
+                if place == kept and line.endswith(b"\n"):
+                    kept += len(line)
+                else:
+                    moved.append(line.rstrip(b"\n") + b"\n")
         except FileNotFoundError:
-            kept = []
+            pass
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); move it out of the way") from None
-        self.evaluations: dict[int, Metrics] = {  # written so far, by step
-            metrics["step"]: metrics for _, metrics in kept if metrics.get("kind") == "evaluation"}
-        self._file = RecordFile(path, [line for line, _ in kept])
+        self._file = RecordFile(path, moved, kept)
         with contextlib.suppress(OSError):  # the first `write` tries again and reports it
             self._file.flush()
 
@@ -50,17 +59,18 @@ class JsonLines:
         self._file.flush()
 
 
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The metrics of a run in the order in which they were written, without damaged lines."""
-    return [metrics for _, metrics in _parse((pathlib.Path(workdir) / METRICS_FILE).read_bytes())]
+def read_metrics(workdir: str | pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the metrics of a run in the order in which they were written, without damaged lines."""
+    return (metrics for _, _, metrics in _read(pathlib.Path(workdir) / METRICS_FILE))
 
 
-def _parse(data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-    """The valid lines of metrics.jsonl, as bytes and as metrics."""
-    found = []
-    for line in data.split(b"\n"):
-        try:
-            found.append((line + b"\n", {**parse_json(line, _Line)}))
-        except JsonError:  # damaged by a crash
-            continue
-    return found
+def _read(path: pathlib.Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Yields the place in the file, the bytes and the metrics of each valid line; a run may have millions."""
+    place = 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                yield place, line, {**parse_json(line, _Line)}
+            except JsonError:  # damaged by a crash
+                pass
+            place += len(line)

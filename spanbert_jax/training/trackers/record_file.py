@@ -1,5 +1,4 @@
 """A file of whole records of metrics that survives full disks and vanished folders."""
-import contextlib
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -14,21 +13,18 @@ class RecordFile:
     The file is opened for each flush, because its folder may vanish and come back.
     """
 
-    def __init__(self, path: pathlib.Path, records: Iterable[bytes] = (), header: bytes = b"",
+    def __init__(self, path: pathlib.Path, records: Iterable[bytes] = (), kept: int = 0, header: bytes = b"",
                  create_folder: bool = False):
         """Writes nothing yet.
 
         Args:
-          records: its first records; a flush cuts off whatever else an existing file holds.
+          records: of the first flush.
+          kept: bytes at the start of an existing file that stay; a flush cuts off whatever else it holds.
           header: written first whenever the file is created.
           create_folder: create the file's folder with it.
         """
         self._path, self._header, self._create_folder = path, header, create_folder
-        self._end, self._pending = 0, list(records)
-        with contextlib.suppress(OSError):
-            existing = path.read_bytes()
-            while self._pending and existing.startswith(self._pending[0], self._end):
-                self._end += len(self._pending.pop(0))
+        self._end, self._pending = kept, list(records)
 
     def append(self, record: bytes) -> None:
         """Adds a record to the next flush."""
