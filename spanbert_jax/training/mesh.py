@@ -73,8 +73,9 @@ def make_mesh(config: MeshSettings, devices: Sequence[jax.Device] | None = None)
 
 
 def _check_rules(rules: Rules) -> None:
-    known = all(len(rule) == 2 and isinstance(rule[1], str | tuple | None) and all(axis in AXES for axis in
-                _axes(rule[1])) for rule in rules)
+    known = isinstance(rules, tuple | list) and all(
+        isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
+        and isinstance(rule[1], str | tuple | None) and all(axis in AXES for axis in _axes(rule[1])) for rule in rules)
     if not known or not _axes(dict(rules).get("batch")):
         raise UserError(f"config.mesh.rules={rules!r}: write pairs of a logical axis and one or several of {AXES}, "
                         "and one for 'batch'")

@@ -92,3 +92,9 @@ def test_standard_output(capsysbinary, home):
     assert capsysbinary.readouterr().out == b"\xc3\xa9\n" and not os.path.exists(path)
     with writable("a.txt") as path:
         assert path == "a.txt"
+
+
+def test_a_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError, match="-: standard input is closed; give a file, or a pipe"), stored_pipes("-"):
+        pass

@@ -1,13 +1,18 @@
-"""Every command with standard streams that are closed, full, ASCII or left by their reader."""
+"""Standard streams that are closed, full, ASCII or left by their reader, under every command; a closed terminal."""
+import fcntl
+import os
 import pathlib
+import pty
 import shutil
+import subprocess
 import sys
+import termios
 
 import pytest
 
-from spanbert_jax.cluster.exit_codes import DONE, NOT_WRITTEN
+from spanbert_jax.cluster.exit_codes import DONE, NOT_WRITTEN, STOPPED
 from tests.inference.conftest import models  # noqa: F401  # a fixture
-from tests.runs import Process, assert_same_run
+from tests.runs import Process, assert_same_run, run_here
 from tests.streams import FAULTS, run_with
 from tests.tasks.small import texts, write
 
@@ -27,6 +32,22 @@ def test_a_run_whose_reader_left_ends_as_without_interruption(files, unbroken, t
     with Process(files, tmp_path) as process:
         process.until("step 9/")  # as `| grep -m1 "step 9/"`
         assert process.leave() == DONE
+    assert_same_run(tmp_path, unbroken)
+
+
+def test_a_run_whose_terminal_is_closed_saves_and_continues(files, unbroken, tmp_path):
+    master, terminal = pty.openpty()
+    argv = [sys.executable, "-m", "spanbert_jax", *files.arguments("train", tmp_path, "--config.checkpoint.every=0")]
+    process = subprocess.Popen(argv, env=files.environment(), stdin=terminal, stdout=terminal, stderr=terminal,
+                               start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(terminal)
+    with open(master, "rb", buffering=0) as screen:
+        seen = b""
+        while b"step 5/20 " not in seen:
+            seen += screen.read(1000)
+    assert process.wait() == STOPPED  # the system has sent SIGHUP, and what is printed afterwards is lost
+    assert list(tmp_path.glob("checkpoints/[0-9]*"))
+    run_here(files, tmp_path)
     assert_same_run(tmp_path, unbroken)
 
 

@@ -94,8 +94,9 @@ def test_slices_of_tpus():
     assert json.loads(output.splitlines()[-1]) == [[[0], [0]], [[0], [0]], [[1], [1]], [[1], [1]]]
 
 
-@pytest.mark.parametrize("rules", [(("batch", 3),), (("batch", (3,)),), (("batch", "dat"),), (("batch",),),
-                                   (("batch", None),), (("vocab", "tensor"),)])
+@pytest.mark.parametrize("rules", [
+    0.5, (0.5,), ((0.5, "data"),), (("batch", 3),), (("batch", (3,)),), (("batch", "dat"),), (("batch",),),
+    (("batch", None),), (("vocab", "tensor"),)])
 def test_rules_pair_logical_axes_with_mesh_axes(rules):
     with pytest.raises(UserError, match="config.mesh.rules=.*: write pairs of a logical axis and one or several of"):
         make_mesh(MeshSettings(rules=rules))
