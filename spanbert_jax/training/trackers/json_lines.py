@@ -69,8 +69,6 @@ def _read(path: pathlib.Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     place = 0
     with open(path, "rb") as file:
         for line in file:
-            try:
+            with contextlib.suppress(JsonError):  # damaged by a crash
                 yield place, line, {**parse_json(line, _Line)}
-            except JsonError:  # damaged by a crash
-                pass
             place += len(line)
