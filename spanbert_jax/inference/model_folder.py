@@ -17,7 +17,7 @@ from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.exporting import CARD_FILE
 from spanbert_jax.interop.formats.model_card import model_card
-from spanbert_jax.interop.pretrained import Pretrained, load_tokenizer
+from spanbert_jax.interop.pretrained import Pretrained, check_entries, load_tokenizer
 from spanbert_jax.interop.sources.location import is_workdir
 from spanbert_jax.model import ComputeConfig
 from spanbert_jax.tasks import TASKS, make_task
@@ -114,7 +114,9 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
         raise UserError(f"{folder}: an unfinished fine-tuning run; run its command again, and the model will be in "
                         f"{folder / MODEL_FOLDER}")
     tokenizer = load_tokenizer(folder)
-    return FineTuned(stored, *stored.task.load_weights(folder, dtype, tokenizer), tokenizer)
+    network, params = stored.task.load_weights(folder, dtype, tokenizer)
+    check_entries(tokenizer, network.config.vocab_size, f"{folder}: its tokenizer")
+    return FineTuned(stored, network, params, tokenizer)
 
 
 def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:

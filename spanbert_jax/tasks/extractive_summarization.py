@@ -80,7 +80,8 @@ class ExtractiveSummarization(Task[Document]):
         """
         special, builder = special_ids(tokenizer), FeatureBuilder()
         texts = [example.sentence_texts for example in examples]
-        encodings = encode_texts((sentence for sentences in texts for sentence in sentences), tokenizer)
+        encodings = encode_texts((sentence for sentences in texts for sentence in sentences), tokenizer,
+                                 self.settings.length)
         for number, (example, sentences) in enumerate(zip(examples, texts, strict=True)):
             tokens = [next(encodings).ids for _ in sentences]
             labels = self._labels(example, sentences, issues) if with_labels else None

@@ -123,7 +123,8 @@ class QuestionAnswering(Task[Question]):
         # Token ids [n], and first character and end of each token [n, 2].
         encoded = {context: (np.array(encoding.ids, np.int32), token_characters(context, encoding))
                    for context, encoding in zip(contexts, encode_texts(contexts, tokenizer))}
-        questions = encode_texts((example.question for example in examples), tokenizer)
+        questions = encode_texts((example.question for example in examples), tokenizer,
+                                 self.settings.question_length + 1)
         for index, (example, encoding) in enumerate(zip(examples, questions)):
             question, (ids, characters) = np.array(encoding.ids, np.int32), encoded[example.context]
             self._count_issues(example, question, ids, issues)

@@ -22,7 +22,7 @@ from spanbert_jax.interop import weights
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.encoder_decoder import load_encoder_decoder, open_decoder, save_encoder_decoder
 from spanbert_jax.interop.layout import build
-from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.interop.pretrained import check_entries, open_pretrained
 from spanbert_jax.interop.sources.location import locate
 from spanbert_jax.model import (
     BertConfig,
@@ -44,7 +44,7 @@ from spanbert_jax.tasks.packing import PackedRows, rounded_length
 from spanbert_jax.tasks.packing_pairs import pack_pairs, row_lengths
 from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, LossEvaluation, Prediction, Program, Task, TaskSettings
 from spanbert_jax.tasks.tokenizing import encode_texts
-from spanbert_jax.text import MAX_VOCAB_SIZE, special_ids, vocabulary_size
+from spanbert_jax.text import MAX_VOCAB_SIZE, parse_tokenizer, special_ids, vocabulary_size
 from spanbert_jax.text.targets import MIN_TARGET_VOCAB_SIZE, load_target_tokenizer, target_ids, train_target_tokenizer
 
 # Initial decoders besides directories of decoders.
@@ -140,7 +140,7 @@ class Seq2SeqTask(Task[Pair]):
     @functools.cached_property
     def _own_tokenizer(self) -> Tokenizer | None:
         stored = self.fitted.target_tokenizer
-        return Tokenizer.from_str(stored) if stored else None
+        return parse_tokenizer(stored, "the task's target_tokenizer") if stored else None
 
     def generation(self, tokenizer: Tokenizer) -> GenerationSettings:
         """How texts are generated."""
@@ -156,14 +156,15 @@ class Seq2SeqTask(Task[Pair]):
         """
         special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         target, ids = self.target_tokenizer(tokenizer), target_ids(self.target_tokenizer(tokenizer))
-        sources = encode_texts([example.source for example in examples], tokenizer)
+        sources = encode_texts([example.source for example in examples], tokenizer, self.settings.length)
         if with_labels:
-            targets = encode_texts([example.targets[0] for example in examples], target)
+            targets = encode_texts([example.targets[0] for example in examples], target, self.settings.target_length)
         for number, (example, encoding) in enumerate(zip(examples, sources, strict=True)):
-            source, labels = encoding.ids, None
+            source, labels = encoding.ids[:self.settings.length], None
             self._count_source(example, source, special.unk, issues)
             if with_labels:
-                labels = [ids.start, *self._label(example, next(targets).ids, target, ids.unknown, issues), ids.end]
+                wanted = next(targets).ids[:self.settings.target_length]
+                labels = [ids.start, *self._label(example, wanted, target, ids.unknown, issues), ids.end]
             tokens = [special.cls, *source[:room], special.sep]
             builder.add(number, tokens, [0] * len(tokens), labels=labels)
         return builder.build()
@@ -178,8 +179,9 @@ class Seq2SeqTask(Task[Pair]):
 
     def _label(self, example: Pair, tokens: list[int], tokenizer: Tokenizer, unknown: int | None,
                issues: DataIssues) -> list[int]:
-        """The tokens of a target that training uses."""
-        room = self.settings.target_length - 1
+        """The tokens of a target that training uses, given all, or one more than those."""
+        room, text = self.settings.target_length - 1, example.targets[0].strip()
+        decoded = tokenizer.decode(tokens, skip_special_tokens=False).strip()
         if len(tokens) > room:
             issues.add("targets longer than config.task.target_length, truncated at the end",
                        describe_location(example))
@@ -187,7 +189,7 @@ class Seq2SeqTask(Task[Pair]):
             issues.add("targets with words outside the target vocabulary, learned as [UNK]", describe_location(example))
         elif not tokens:
             issues.add("targets that the target tokenizer maps to no token", describe_location(example))
-        elif tokenizer.decode(tokens, skip_special_tokens=False).strip() != example.targets[0].strip():
+        elif not (text.startswith(decoded.rstrip("\ufffd")) if len(tokens) > room else decoded == text):
             issues.add("targets whose capitals, accents or spaces the target vocabulary loses; "
                        "config.task.target_vocabulary=8000 keeps them", describe_location(example))
         return tokens[:room]
@@ -324,7 +326,10 @@ class Seq2SeqTask(Task[Pair]):
 
     def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[EncoderDecoder, Any]:
         """Model and parameters of an EncoderDecoderModel."""
-        return load_encoder_decoder(folder, dtype)
+        model, params = load_encoder_decoder(folder, dtype)
+        check_entries(self.target_tokenizer(tokenizer), model.decoder_config.vocab_size,
+                      f"{folder}: its target tokenizer")
+        return model, params
 
     @classmethod
     def import_model(cls, folder: pathlib.Path,

@@ -182,11 +182,13 @@ class TextClassification(Task[Text]):
         """
         layout, length, builder = pair_layout(tokenizer), self.settings.length, FeatureBuilder()
         indices = {label: index for index, label in enumerate(self.labels)}
-        firsts = encode_texts([example.text for example in examples], tokenizer)
-        seconds = encode_texts([example.second for example in examples if example.second is not None], tokenizer)
+        # Of a longer text, no more tokens can be kept, nor decide which ones are.
+        firsts = encode_texts([example.text for example in examples], tokenizer, length)
+        seconds = encode_texts([example.second for example in examples if example.second is not None], tokenizer,
+                               length)
         for number, (example, first) in enumerate(zip(examples, firsts, strict=True)):
             second = None if example.second is None else next(seconds).ids
-            tokens, types, truncated = _assemble(first.ids, second, layout, length)
+            tokens, types, truncated = _assemble(first.ids[:length], second and second[:length], layout, length)
             if truncated:
                 issues.add("texts longer than config.task.length, truncated at the end", example.location)
             builder.add(number, tokens, types, self._target(example, indices, issues) if with_labels else None)

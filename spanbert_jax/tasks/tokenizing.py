@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from spanbert_jax.corpus.documents import split_position
 from spanbert_jax.text import keeps_spaces, special_tokens_as_text, token_offsets
 
 _JOINERS = "\u200c\u200d"  # invisible; after a mark they determine the form of the letter
@@ -15,16 +16,34 @@ _SOFT_HYPHEN = "\u00ad"
 _SEPARATORS = "\u200b\u2060\ufeff"
 _OPENING = ("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u202a\u202b\u202d\u202e\u2066\u2067"
             "\u2068\ufff9\U000110bd\U000110cd")
-# Texts, and about how many characters, are tokenized at once: an encoding takes a kilobyte, and about a hundred bytes
-# per token.
-_BATCH, _CHARACTERS = 1024, 1 << 24
+# Texts, and about how many characters, are tokenized at once: an encoding takes a kilobyte, and about two hundred bytes
+# per character.
+_BATCH, _CHARACTERS = 1024, 1 << 21
+# Of a text of which only so many tokens are needed, so many characters are tokenized at first; more if they are few
+# tokens. A cut may change the tokens near it: so many, which is far more than a word has.
+_PER_TOKEN, _LEAST, _NEAR_CUT = 16, 10_000, 1_000
 
 
-def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
-    """Yields the tokens of texts one by one, without special tokens."""
+def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, most: int | None = None) -> Iterator[Encoding]:
+    """Yields the tokens of texts one by one, without special tokens.
+
+    With `most`, the first tokens of a text, at least so many if it has them: the rest of a long text is not tokenized.
+    """
     plain = _plain(tokenizer)
     for batch in _batches(texts):
-        yield from plain.encode_batch(batch, add_special_tokens=False)
+        size = max(_LEAST, _PER_TOKEN * (most + _NEAR_CUT)) if most is not None else max(map(len, batch))
+        encodings = plain.encode_batch([_start(text, size) for text in batch], add_special_tokens=False)
+        for text, encoding in zip(batch, encodings, strict=True):
+            longer = size
+            while len(text) > longer and len(encoding) < (most or 0) + _NEAR_CUT:
+                longer *= 4
+                encoding = plain.encode(_start(text, longer), add_special_tokens=False)
+            yield encoding
+
+
+def _start(text: str, size: int) -> str:
+    """The first characters of a text, up to a space if there is one near."""
+    return text if len(text) <= size else text[:split_position(text, size // 2, size)].rstrip()
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

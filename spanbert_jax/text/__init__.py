@@ -11,10 +11,10 @@ from spanbert_jax.text.special_tokens import (
     with_one_token_type,
 )
 from spanbert_jax.text.tokenizer import is_lowercasing, vocabulary_size
-from spanbert_jax.text.tokenizer_files import ADDED_TOKEN_FLAGS, load_tokenizer
+from spanbert_jax.text.tokenizer_components import MAX_VOCAB_SIZE
+from spanbert_jax.text.tokenizer_files import ADDED_TOKEN_FLAGS, load_tokenizer, parse_tokenizer
 from spanbert_jax.text.tokenizer_training import (
     CHARACTER_COVERAGE,
-    MAX_VOCAB_SIZE,
     MIN_VOCAB_SIZES,
     TOKENIZER_MODELS,
     train_tokenizer,
@@ -32,7 +32,6 @@ from spanbert_jax.text.words import (
 
 __all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "MAX_VOCAB_SIZE", "MIN_VOCAB_SIZES",
            "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_byte_level",
-           "is_lowercasing",
-           "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "pretoken_numbers", "sentence_spans",
-           "special_ids", "special_tokens", "special_tokens_as_text", "spelling", "token_offsets", "train_tokenizer",
-           "vocabulary_size", "with_one_token_type", "word_starts"]
+           "is_lowercasing", "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "parse_tokenizer",
+           "pretoken_numbers", "sentence_spans", "special_ids", "special_tokens", "special_tokens_as_text", "spelling",
+           "token_offsets", "train_tokenizer", "vocabulary_size", "with_one_token_type", "word_starts"]

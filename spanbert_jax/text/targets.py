@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.special_tokens import SPECIAL_TOKENS, special_tokens
-from spanbert_jax.text.tokenizer_files import load_tokenizer, read_json
+from spanbert_jax.text.tokenizer_files import load_tokenizer, read_json, read_vocab_and_merges
 from spanbert_jax.text.tokenizer_training import MIN_VOCAB_SIZES
 from spanbert_jax.text.words import is_byte_level
 
@@ -67,11 +67,7 @@ def load_target_tokenizer(path: str | pathlib.Path) -> Tokenizer:
             return tokenizer
     if not (folder / "merges.txt").is_file():  # next to BERT's tokenizer.json, merges.txt is of the target tokenizer
         return load_tokenizer(folder)
-    try:
-        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    except Exception as error:  # the library raises no narrower one
-        raise UserError(f"{folder}: vocab.json and merges.txt are not a GPT-2 tokenizer ({error})") from None
-    tokenizer = Tokenizer(model)
+    tokenizer = read_vocab_and_merges(folder)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(_GPT2_END, special=True, normalized=False)])
     return tokenizer

@@ -1,8 +1,11 @@
 """Tokenizers from files: tokenizer.json or BERT's vocab.txt, with the files that transformers writes beside them."""
 import codecs
+import io
+import json
 import logging
 import math
 import pathlib
+import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +23,7 @@ from spanbert_jax.text.special_tokens import (
     special_tokens,
 )
 from spanbert_jax.text.tokenizer import bert_normalizer, build_tokenizer, is_lowercasing
+from spanbert_jax.text.tokenizer_components import MAX_TOKEN_CHARACTERS, MAX_VOCAB_SIZE, build
 
 logger = logging.getLogger("spanbert_jax")
 CONFIG_FILE = "tokenizer_config.json"
@@ -32,7 +36,7 @@ _NORMALIZER_FIELDS = {"do_lower_case": "lowercase", "strip_accents": "strip_acce
 # Field of the files of transformers -> role; bos and eos where there is no cls and sep.
 _ROLE_OF_FIELD = {"bos_token": "cls", "eos_token": "sep", **{f"{role}_token": role for role in ROLES}}
 _PREFIX_SPACE = "add_prefix_space"
-_MAX_ID = 2**31 - 1  # of the library, whose ids have 32 bits, and of arrays of int32
+_MOST_BYTES = 128 << 20  # of a file; that of a vocabulary of 260,000 entries has 40 MB
 ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -81,13 +85,31 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
 
 def read_json(file: pathlib.Path) -> Tokenizer:
     """Reads a tokenizer.json of any kind, without padding and truncation. Raises UserError if it is not one."""
+    return _build(_read_tokenizer(file), f"tokenizer {file}: not a tokenizer.json")
+
+
+def read_vocab_and_merges(folder: pathlib.Path) -> Tokenizer:
+    """Reads the BPE of a vocab.json and a merges.txt, as GPT-2 has them. Raises UserError if they are none."""
+    merges = _read_bytes(folder / "merges.txt").decode("utf-8", "replace").split("\n")
+    values = {"type": "BPE", "vocab": _read_tokenizer(folder / "vocab.json"),
+              "merges": [line for line in map(str.rstrip, merges) if line and not line.startswith("#version")]}
+    return _build({"model": values}, f"{folder}: vocab.json and merges.txt are not a GPT-2 tokenizer")
+
+
+def parse_tokenizer(text: str, name: str) -> Tokenizer:
+    """Builds a tokenizer of the text of a tokenizer.json. Raises UserError, which has the name, if it is none."""
     try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises a bare Exception
-        raise UserError(f"tokenizer {file}: not a tokenizer.json ({error})") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = {}
+    return _build(values if isinstance(values, dict) else {}, f"{name}: not a tokenizer.json")
+
+
+def _build(values: Mapping[str, Any], message: str) -> Tokenizer:
+    try:
+        return build(values)
+    except UserError as error:
+        raise UserError(f"{message} ({error})") from None
 
 
 def _tokenizer_file(path: pathlib.Path) -> pathlib.Path:
@@ -107,6 +129,31 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     return json_files.read_json(file, dict[str, Any], "fix or remove it")
+
+
+def _read_tokenizer(file: pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON object in the file of a tokenizer, which may have more values than other files."""
+    content = _read_bytes(file)
+    try:
+        values = json.loads(content)
+        if b"\\u" in content:  # perhaps half a surrogate pair, which the library does not accept
+            json.dumps(values, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"tokenizer {file}: not a JSON object; fix or remove it")
+    return values
+
+
+def _read_bytes(file: pathlib.Path) -> bytes:
+    """The content of a file. Raises UserError if it is unreadable, or larger than any vocabulary."""
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise UserError(f"tokenizer {file}: more than {_MOST_BYTES >> 20} MiB, which no vocabulary has; fetch it "
+                            "again")
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"tokenizer {file}: cannot be read ({error.strerror})") from None
 
 
 def _check_config(file: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -188,14 +235,15 @@ def _follow_config(file: pathlib.Path, config: Mapping[str, Any], normalizer: no
 
 def _read_vocab(file: pathlib.Path) -> dict[str, int]:
     """Returns the ids of the entries. Of an entry that occurs more than once, the last id counts as in transformers."""
+    content = _read_bytes(file)
     try:
-        with open(file, encoding="utf-8-sig") as lines:
-            tokens = [line.rstrip("\n") for line in lines]
-        if file.read_bytes().startswith(codecs.BOM_UTF8):
-            logger.warning("tokenizer %s: the byte-order mark at its start is ignored", file)
+        tokens = [line.rstrip("\n") for line in io.StringIO(content.decode("utf-8-sig"), newline=None)]
     except UnicodeDecodeError as error:
         raise UserError(f"tokenizer {file}: not UTF-8 (byte {error.start}); a vocab.txt has one token per "
                         "line") from None
+    if content.startswith(codecs.BOM_UTF8):
+        logger.warning("tokenizer %s: the byte-order mark at its start is ignored", file)
+    _require(len(tokens) <= MAX_VOCAB_SIZE, f"{file}: number of lines", len(tokens), f"at most {MAX_VOCAB_SIZE:,}")
     vocab = {token: i for i, token in enumerate(tokens)}
     if repeated := [i for i, token in enumerate(tokens) if vocab[token] != i]:
         first = repeated[0]
@@ -237,6 +285,7 @@ def _added_tokens(file: pathlib.Path, config: Mapping[str, Any], vocab: dict[str
                 **token, "id": _token_id(decoder_place, int(number) if number.isdecimal() else number)}
     ids_file = file.with_name("added_tokens.json")
     for content, number in _read_object(ids_file).items():
+        _as_tokens(str(ids_file), content)
         found.setdefault(content, {"normalized": True, **special.get(content, {}),
                                    "id": _token_id(f"{ids_file}: {content!r}", number)})
     found = special | found
@@ -275,18 +324,20 @@ def _as_tokens(place: str, value: Any) -> list[dict[str, Any]]:
     token = {"content": value} if isinstance(value, str) else value
     _require(value is None or (isinstance(token, dict) and isinstance(token.get("content"), str)), place, value,
              "a token, which is a text or an object with the text in 'content'")
+    _require(value is None or len(token["content"]) <= MAX_TOKEN_CHARACTERS, place, value,
+             f"a token of at most {MAX_TOKEN_CHARACTERS:,} characters")
     return [] if value is None else [token]
 
 
 def _token_id(place: str, number: Any) -> int:
-    _require(type(number) is int and 0 <= number <= _MAX_ID, place, number, f"an id from 0 to {_MAX_ID:,}")
+    _require(type(number) is int and 0 <= number < MAX_VOCAB_SIZE, place, number, f"an id below {MAX_VOCAB_SIZE:,}")
     return number
 
 
 def _require(holds: bool, place: str, value: Any, needed: str) -> None:
     """Raises UserError, naming a file and its field, unless a condition holds."""
     if not holds:
-        raise UserError(f"tokenizer {place} is {value!r:.80}; {needed} is needed")
+        raise UserError(f"tokenizer {place} is {reprlib.repr(value)}; {needed} is needed")
 
 
 def _decide_lowercase(file: pathlib.Path, stated: bool | None, vocab: Mapping[str, int]) -> bool:

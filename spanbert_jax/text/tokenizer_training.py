@@ -16,10 +16,10 @@ from spanbert_jax.text.tokenizer import (
     build_tokenizer,
     without_special_tokens,
 )
+from spanbert_jax.text.tokenizer_components import MAX_VOCAB_SIZE
 
 # By model; that of bytes has 256 entries before the first merge.
 MIN_VOCAB_SIZES = {"wordpiece": 64, "bpe": 320, "unigram": 64}
-MAX_VOCAB_SIZE = 2_000_000  # the library reserves memory for the whole size at once
 CHARACTER_COVERAGE = 0.9995
 _MIN_ALPHABET = 1000  # characters that are kept whatever the coverage, as long as there is room
 # Scores of Unigram: decimals that do not depend on the order of a sum, and the library's steps between the lowest.

@@ -136,7 +136,7 @@ def test_added_tokens_of_another_vocabulary_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name, values, message", [
-    ("added_tokens", {"[E1]": "x"}, r"added_tokens.json: '\[E1\]' is 'x'; an id from 0 to 2,147,483,647 is needed"),
+    ("added_tokens", {"[E1]": "x"}, r"added_tokens.json: '\[E1\]' is 'x'; an id below 2,000,000 is needed"),
     ("added_tokens", {"[E1]": -1}, r"added_tokens.json: '\[E1\]' is -1; an id"),
     ("added_tokens", {"[E1]": 6.5}, r"added_tokens.json: '\[E1\]' is 6.5; an id"),
     ("added_tokens", {"[E1]": 2**32}, r"added_tokens.json: '\[E1\]' is 4294967296; an id"),

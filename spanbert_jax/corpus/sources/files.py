@@ -5,9 +5,10 @@ import contextlib
 import gzip
 import io
 import lzma
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from spanbert_jax.common.errors import UserError
@@ -15,7 +16,10 @@ from spanbert_jax.common.files import GIT_LFS_POINTER
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import MAX_DOCUMENT_CHARACTERS
 
+MAX_RECORD_BYTES = 64 << 20  # of a line, or of another part of a file that is in memory at once
 _HEAD_BYTES = 1 << 16  # the start of a file, which tells its kind and encoding
+# Compression makes texts 3 to 20 times shorter. More than this, beyond some size, is an attack.
+_MOST_UNPACKED, _FREE_BYTES = 100, 32 << 20
 _COMPRESSED_NAME = re.compile(r"\.(?:gz|bz2|xz)$", re.IGNORECASE)
 _COMPRESSIONS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     (re.compile(rb"\x1f\x8b"), gzip.open), (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), bz2.open),
@@ -84,7 +88,29 @@ def open_file(path: str, issues: DataIssues) -> Iterator[IO[bytes]]:
             if mark:
                 issues.add("byte-order marks removed", path)
             stream.seek(mark)
-            yield stream
+            yield stream if stream is raw else io.BufferedReader(_Unpacked(stream, path), 1 << 20)
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a compressed file, which must not be too many for its size."""
+
+    def __init__(self, stream: IO[bytes], path: str):
+        self._stream, self._path = stream, path
+        self._left = max(_FREE_BYTES, _MOST_UNPACKED * os.path.getsize(path))
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads the next bytes. Raises UserError if they are too many."""
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise UserError(f"{self._path}: its data unpack to more than {_MOST_UNPACKED} times their size, which no "
+                            "text does; unpack it, and give the file in it")
+        buffer[:len(data)] = data
+        return len(data)
 
 
 def first_characters(path: str) -> str:
@@ -171,10 +197,13 @@ class Decoder:
         return text.replace("\r", "\n")
 
 
-def text_lines(stream: Iterable[bytes], path: str, issues: DataIssues) -> Iterator[str]:
-    """Yields the lines of an open file with their line ends as `\\n`."""
+def text_lines(stream: IO[bytes], path: str, issues: DataIssues) -> Iterator[str]:
+    """Yields the lines of an open file with their line ends as `\\n`. Raises UserError if a line is too long."""
     decode = Decoder(path, issues)
-    for data in stream:
+    for number, data in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES + 1), b""), 1):
+        if len(data) > MAX_RECORD_BYTES:
+            raise UserError(f"{path}:{number}: a line of more than {MAX_RECORD_BYTES >> 20} MiB; divide it, or read a "
+                            "text with --format documents, which has no limit")
         text = decode(data)
         if text.find("\n", 0, -1) < 0:
             yield text

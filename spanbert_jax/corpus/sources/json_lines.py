@@ -57,7 +57,7 @@ def _units(record: dict[str, Any], field: str, length: int, place: str) -> tuple
     listed = record.get(field, [])
     try:
         units = sorted(((int(unit[0]), int(unit[1])) for unit in listed), key=lambda unit: (unit[0], -unit[1]))
-    except (TypeError, ValueError, IndexError, KeyError):
+    except (TypeError, ValueError, OverflowError, IndexError, KeyError):
         raise UserError(f"{place}: field {field!r} must be a list of [start, end] character offsets") from None
     kept, last = [], 0
     for start, end in units:

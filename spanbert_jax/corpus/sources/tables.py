@@ -9,9 +9,9 @@ from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
-from spanbert_jax.corpus.sources.files import open_file, text_lines
+from spanbert_jax.corpus.sources.files import MAX_RECORD_BYTES, open_file, text_lines
 
-_MOST_CHARACTERS = 1 << 27  # per field
+_LINE_COST = 64  # of a line in a quoted field, in characters that take as long
 RowCheck = Callable[[dict[str, Any], str], object]  # raises UserError for a row, at a place, that lacks a column
 
 
@@ -28,14 +28,15 @@ def table_rows(path: str, tabs: bool, issues: DataIssues, names: Sequence[str] =
       UserError: the file cannot be read, a row has more or fewer fields than there are columns, or two columns have the
         same name.
     """
-    csv.field_size_limit(_MOST_CHARACTERS)
+    csv.field_size_limit(MAX_RECORD_BYTES)
     with open_file(path, issues) as stream:
-        rows = csv.reader(text_lines(stream, path, issues), delimiter="\t" if tabs else ",",
+        lines = _LimitedRows(text_lines(stream, path, issues), path)
+        rows = csv.reader(lines, delimiter="\t" if tabs else ",",
                           quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
         columns, end, empty, header = list(names), 0, True, ""
         try:
             for row in rows:
-                line, end = end + 1, rows.line_num
+                line, end, lines.size = end + 1, rows.line_num, 0
                 if not row:
                     issues.add("blank lines skipped", f"{path}:{line}")
                 elif not columns:
@@ -55,6 +56,21 @@ def table_rows(path: str, tabs: bool, issues: DataIssues, names: Sequence[str] =
             if header:
                 check(dict.fromkeys(columns, ""), header)
             issues.add("empty files", path)
+
+
+class _LimitedRows:
+    """The lines of a table, whose rows must not be too long; `size` is set to 0 after each row."""
+
+    def __init__(self, lines: Iterator[str], path: str):
+        self._lines, self._path, self.size = enumerate(lines, 1), path, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            self.size += _LINE_COST + len(line)
+            if self.size > MAX_RECORD_BYTES:
+                raise UserError(f"{self._path}:{number}: a row of more than {MAX_RECORD_BYTES >> 20} million "
+                                "characters; is a quotation mark missing?")
+            yield line
 
 
 def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[Document]:

@@ -1,4 +1,5 @@
 """Files of tagged words or spans: CoNLL columns and JSON; also plain text in JSON to predict tags for."""
+import bisect
 import dataclasses
 import itertools
 import re
@@ -19,6 +20,7 @@ _DOCUMENT = "-DOCSTART-"
 _COMMENTS = ("# ", "#\t")
 _HEAD_LINES = 100  # which tell columns from sentences
 _LONGEST_WORD = 5  # Han characters; most words of scripts without spaces have fewer
+_MOST_WORDS = 1_000_000  # of a sentence
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
@@ -136,6 +138,9 @@ def _of_columns(path: str, columns: Columns, issues: DataIssues, with_labels: bo
             issues.add("comment lines, skipped", location)
         elif line:
             first = first if words else number
+            if len(words) == _MOST_WORDS:
+                raise UserError(f"{path}:{first}: a sentence of more than {_MOST_WORDS:,} lines; put a blank line "
+                                "after each sentence")
             word, tag = _fields(line, columns, location, with_labels)
             words.append(word)
             tags.append(tag)
@@ -219,8 +224,9 @@ def _span_tags(spans: Sequence[Any], text: str, words: Sequence[Span], location:
             case _:
                 raise UserError(f"{location}: {span!r:.80} is not an entity: give [start, end, type], with characters "
                                 f"of the text of length {len(text)}")
+    firsts, lasts = [first for first, _ in words], [last for _, last in words]
     for start, end, kind in sorted(found, key=lambda entity: (entity[0], -entity[1])):
-        inside = [number for number, (first, last) in enumerate(words) if first < end and start < last]
+        inside = range(bisect.bisect_right(lasts, start), bisect.bisect_left(firsts, end))
         place = f"{location} ({text[start:end]!r:.80})"
         if not inside or any(tags[number] != "O" for number in inside):
             issues.add("entities without a word of their own, left out", place)

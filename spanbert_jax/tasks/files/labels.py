@@ -71,7 +71,7 @@ class LabelReader:
             try:
                 is_list = value.lstrip().startswith("[")
                 entries = json.loads(value) if is_list else [name.strip() for name in value.split(",")]
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise UserError(f"{place}: label {value!r:.80} is not a list as in JSON; write one, or names with "
                                 "commas between them") from None
         entries = entries if isinstance(entries, list) else [entries]

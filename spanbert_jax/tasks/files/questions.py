@@ -13,6 +13,7 @@ from spanbert_jax.tasks.files.reading import BEGINS_ARRAY, BEGINS_OBJECT, field,
 from spanbert_jax.tasks.metrics.question_answering import answer_tokens
 
 _FIELDS = ("context", "question", "qas", "header", "questions")  # of a record; an article has none of them
+_MOST_CHARACTERS = 5_000_000  # of a context, whose tokens take about 200 bytes a character: a book has a million
 _TITLE, _PARAGRAPH = ("data", "*", "title"), ("data", "*", "paragraphs", "*")
 Part = tuple[tuple[Any, ...], Any]  # of a JSON document: path and value
 MOVED = "answers that are not at their start position, moved to the nearest occurrence of their text"
@@ -57,6 +58,9 @@ def read_questions(path: str, issues: DataIssues, with_labels: bool = True,
     records = _records(path, issues)
     for question in (_questions(records, issues, with_labels) if records
                      else _articles(path, issues, with_labels, whole_articles)):
+        if len(question.context) > _MOST_CHARACTERS:
+            raise UserError(f"{question.location} (id {question.id!r}): a context of {len(question.context):,} "
+                            f"characters; {_MOST_CHARACTERS:,} are the most: divide it")
         # Without labels, the file may be too large to remember all ids.
         if with_labels and (first := locations.setdefault(question.id, question.location)) != question.location:
             raise UserError(f"{question.location}: id {question.id!r} occurs also at {first}; predictions are stored "

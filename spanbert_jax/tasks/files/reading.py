@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import ijson
 
@@ -14,7 +14,13 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.paths import split_paths
 from spanbert_jax.corpus.sources import resolve_sources
-from spanbert_jax.corpus.sources.files import first_characters, open_file, text_lines, without_compression
+from spanbert_jax.corpus.sources.files import (
+    MAX_RECORD_BYTES,
+    first_characters,
+    open_file,
+    text_lines,
+    without_compression,
+)
 from spanbert_jax.corpus.sources.json_lines import parse_json_line, replace_surrogates
 from spanbert_jax.corpus.sources.python_prose import PYTHON
 from spanbert_jax.corpus.sources.tables import RowCheck, table_rows
@@ -24,6 +30,7 @@ _STRING = r'"(?:[^"\\\n]|\\.)*+"\s*'
 # Objects, or an array of objects or texts, or one without entries.
 _JSON_START = re.compile(rf"\[?\s*\{{\s*(?:{_STRING}:|\}})|\[\s*{_STRING}[],]|\[\s*\]\s*$")
 _MAX_DEPTH = 64  # of nested JSON
+_BUFFER_BYTES = 4 << 20  # read at once: the parser begins a text again whenever it needs more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +94,16 @@ def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, A
                 raise UserError(f"{location}: not a JSON line (nested far too deeply); fix it") from None
 
 
-def replace_lone_surrogates(value: Any, location: str, issues: DataIssues) -> Any:
-    """A JSON value with lone surrogates in its texts replaced."""
+def replace_lone_surrogates(value: Any, location: str, issues: DataIssues, depth: int = 0) -> Any:
+    """A JSON value with lone surrogates in its texts replaced. Raises RecursionError if it is nested too deeply."""
     if isinstance(value, str):
         return replace_surrogates(value, location, issues)
+    if depth == _MAX_DEPTH and isinstance(value, (list, dict)):
+        raise RecursionError
     if isinstance(value, list):
-        return [replace_lone_surrogates(entry, location, issues) for entry in value]
+        return [replace_lone_surrogates(entry, location, issues, depth + 1) for entry in value]
     if isinstance(value, dict):
-        return {name: replace_lone_surrogates(entry, location, issues) for name, entry in value.items()}
+        return {name: replace_lone_surrogates(entry, location, issues, depth + 1) for name, entry in value.items()}
     return value
 
 
@@ -140,7 +149,8 @@ def first_keys(path: str, place: str = "") -> Iterator[str]:
       place: of the object in ijson's notation: "" for the outermost, "data.item" for the first entry of "data".
     """
     with contextlib.suppress(UserError, ijson.JSONError, UnicodeDecodeError), open_file(path, DataIssues()) as stream:
-        for prefix, event, value in ijson.parse(stream, multiple_values=True):
+        for prefix, event, value in ijson.parse(_LimitedParts(stream, path), multiple_values=True,
+                                                 buf_size=_BUFFER_BYTES):
             if prefix == place and event == "end_map":
                 break
             if prefix == place and event == "map_key":
@@ -166,7 +176,9 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
     """
     with open_file(path, issues) as stream:
         try:
-            for place, value in _parts(ijson.basic_parse(stream, use_float=True), wanted):
+            limited = _LimitedParts(stream, path)
+            for place, value in _parts(ijson.basic_parse(limited, buf_size=_BUFFER_BYTES, use_float=True),
+                                       wanted, limited):
                 yield place, replace_lone_surrogates(value, path, issues)
         except (ijson.JSONError, UnicodeDecodeError, _TooDeep) as error:
             raise UserError(f"{path}: not JSON ({_explain(path, issues) or ' '.join(str(error).split())}); fetch or "
@@ -177,12 +189,29 @@ class _TooDeep(Exception):
     """JSON nested so deeply that it is damaged or malicious."""
 
 
-def _parts(events: Iterable[tuple[str, Any]],
-           wanted: Sequence[Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+class _LimitedParts:
+    """A stream of which not too much is read for one part of its JSON; `size` is set to 0 after each part."""
+
+    def __init__(self, stream: IO[bytes], path: str):
+        self._stream, self._path, self.size = stream, path, 0
+
+    def read(self, count: int) -> bytes:
+        """The next bytes. Raises UserError if they are too many for one part."""
+        data = self._stream.read(count)
+        self.size += len(data)
+        if self.size > MAX_RECORD_BYTES:
+            raise UserError(f"{self._path}: a part of its JSON has more than {MAX_RECORD_BYTES >> 20} MiB; divide it")
+        return data
+
+
+def _parts(events: Iterable[tuple[str, Any]], wanted: Sequence[Sequence[str]],
+           limited: _LimitedParts) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     begins = {"start_map": BEGINS_OBJECT, "start_array": BEGINS_ARRAY}
     keys: list[str | int] = []  # for each open container, the key or index of its last entry
     builder, inside = None, 0  # of the current part, and the number of its open containers
     for event, value in events:
+        if builder is None:
+            limited.size = 0
         ends = event in ("end_map", "end_array")
         if event == "map_key":
             keys[-1] = value
@@ -217,7 +246,9 @@ def _explain(path: str, issues: DataIssues) -> str:
     """Line and column of an error, which the streaming parser does not report."""
     try:
         with open_file(path, issues) as stream:
-            json.loads(stream.read())
+            content = stream.read(MAX_RECORD_BYTES + 1)
+            if len(content) <= MAX_RECORD_BYTES:
+                json.loads(content)
     except RecursionError:
         return f"nested more than {_MAX_DEPTH} levels deep"
     except ValueError as error:
