@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json
+from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json, shown
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.corpus.settings import MAX_LENGTH
 from spanbert_jax.text import SpecialIds
@@ -50,6 +50,7 @@ class Corpus:
 
 class _Report(TypedDict):
     """Entries of report.json that are needed to read the rows."""
+    format_version: int
     contents: dict[str, list[int | str]]  # size and digest of each file
     settings: dict[str, Any]
     special_ids: dict[str, int]
@@ -109,14 +110,13 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"corpus {path}: no {REPORT} in it, so it is no finished corpus; run prepare to make one")
     try:
         report = parse_json(_read(path, REPORT, MAX_BYTES + 1), dict[str, Any])
-        check_type(version := report.get("format_version"), int, "format_version")
-        if version == FORMAT_VERSION:
+        if (version := report.get("format_version", FORMAT_VERSION)) == FORMAT_VERSION:
             check_type(report, _Report)
     except JsonError as error:
         raise corrupt_corpus(path, REPORT, f"not one that prepare wrote ({error})") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"corpus {path}: format version {version}, but this program reads {FORMAT_VERSION}; prepare it "
-                        "again (prepare --overwrite, or remove the directory)")
+        raise UserError(f"corpus {path}: format version {shown(version)}, but this program reads {FORMAT_VERSION}; "
+                        "prepare it again (prepare --overwrite, or remove the directory)")
     if report.pop("seal", None) != _report_checksum(report):
         raise corrupt_corpus(path, REPORT, "changed since prepare wrote it")
     if not 0 <= report["max_blocks"] <= report["length"] <= MAX_LENGTH:
