@@ -21,7 +21,7 @@ T = TypeVar("T")
 MAX_BYTES = 64 << 20  # a task.json holds a tokenizer, which has up to 20 MB
 MAX_VALUES = 2_000_000  # each takes about 100 bytes of memory
 MAX_DEPTH = 50
-_MAX_DIGITS = 20  # of an integer: 64 bits
+_MAX_DIGITS = 100  # of an integer: transformers writes 31 for a tokenizer without a longest text
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number",
           bool: "true or false", types.NoneType: "null"}
 

@@ -166,8 +166,8 @@ class _Walk:
 
     def _head(self) -> _Head:
         self._entries += 1
-        if self._entries > 2 * MAX_TENSORS:
-            raise _Damaged(f"more than {2 * MAX_TENSORS:,} values")
+        if self._entries > 10 * MAX_TENSORS:
+            raise _Damaged(f"more than {10 * MAX_TENSORS:,} values")
         first = self._read(1)[0]
         if first < 0x80:
             return _Head("integer", first)

@@ -11,7 +11,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json
 from spanbert_jax.interop.layout import leaf_of
 from spanbert_jax.interop.naming import TensorNames
-from spanbert_jax.interop.sources.tensors import MAX_LAYERS, check_shapes
+from spanbert_jax.interop.sources.tensors import MAX_LAYERS, check_count, check_shapes
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
@@ -39,6 +39,7 @@ class SafetensorsFile:
                 size = int.from_bytes(file.read(8), "little")
                 header = parse_json(file.read(min(size, MAX_BYTES + 1)), dict[str, Any])
             header.pop("__metadata__", None)
+            check_count(path, len(header))
             check_type(header, dict[str, _Entry])
             with safe_open(path, "np"):
                 self._start = 8 + size

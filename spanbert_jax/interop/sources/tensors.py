@@ -11,11 +11,17 @@ from spanbert_jax.common.json_files import shown
 
 # What a file of any format may ask for. The largest published encoders have 48 layers and 1,000 tensors.
 MAX_LAYERS = 1000
-MAX_TENSORS = 100_000
+MAX_TENSORS = 20_000
 MAX_NAME = 500  # characters
 MAX_AXES = 8
 # More numbers than bytes: a file may store tensors that are equal, such as tied embeddings, once.
 MAX_NUMBERS_PER_BYTE = 2
+
+
+def check_count(path: pathlib.Path, count: int) -> None:
+    """Raises UserError if there are more tensors than any model has."""
+    if count > MAX_TENSORS:
+        raise UserError(f"{path}: {count:,} tensors; {MAX_TENSORS:,} are the most")
 
 
 def check_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], size: int) -> None:
@@ -25,8 +31,7 @@ def check_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], size
       shapes: by name, as the file states them, unchecked.
       size: bytes of the file, with those of others that belong to it.
     """
-    if len(shapes) > MAX_TENSORS:
-        raise UserError(f"{path}: {len(shapes):,} tensors; {MAX_TENSORS:,} are the most")
+    check_count(path, len(shapes))
     numbers = 0
     for name, shape in shapes.items():
         if len(name) > MAX_NAME:
