@@ -62,7 +62,7 @@ def main() -> None:
                 "--config.train.duration=1 epochs", "--config.evaluation.every=1 epochs",
                 "--config.train.batch_size=4", "--config.evaluation.batch_size=2"])
             table.add_row(name, way, *(f"{figures[key]:.1f}" for key in
-                                       ("f1", "exact_match", "minutes", "processor_minutes", "gigabytes")))
+                                       ("f1", "exact", "minutes", "processor_minutes", "gigabytes")))
     rich.console.Console(width=100).print(table)
 
 
