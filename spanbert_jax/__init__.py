@@ -1,9 +1,10 @@
 """SpanBERT-JAX: span pretraining of BERT-like encoders, from one laptop to a pod.
 
-`prepare`, `plan`, `train`, `sweep`, `evaluate`, `predict`, `import_`, `export` and `fill` do what the commands of these
-names do, and `list_checkpoints` what `checkpoints` does. `load_config` reads a config file; `default_config` and
-`default_task_config` start one. `pipeline` gives a fine-tuned model as a function of texts. `from_pretrained`,
-`load_tokenizer` and `save_pretrained` bring weights in and out. An argument of a wrong type raises UserError.
+`prepare`, `plan`, `train`, `sweep`, `evaluate`, `predict`, `verify`, `import_`, `export` and `fill` do what the
+commands of these names do, and `list_checkpoints` what `checkpoints` does. `load_config` reads a config file;
+`default_config` and `default_task_config` start one. `pipeline` gives a fine-tuned model as a function of texts.
+`from_pretrained`, `load_tokenizer` and `save_pretrained` bring weights in and out. An argument of a wrong type raises
+UserError.
 """
 import importlib
 import inspect
@@ -18,7 +19,7 @@ _PUBLIC = {
     "sweep": "spanbert_jax.commands.sweep", "evaluate": "spanbert_jax.commands.evaluate",
     "predict": "spanbert_jax.commands.predict", "import_": "spanbert_jax.commands.import_",
     "export": "spanbert_jax.commands.export", "fill": "spanbert_jax.tasks.filling",
-    "list_checkpoints": "spanbert_jax.commands.checkpoints",
+    "list_checkpoints": "spanbert_jax.commands.checkpoints", "verify": "spanbert_jax.commands.verify",
     "default_config": "spanbert_jax.pretraining.config",
     "default_task_config": "spanbert_jax.finetuning.config", "small_start": "spanbert_jax.finetuning.config",
     "parse_argument": "spanbert_jax.training.config", "load_config": "spanbert_jax.commands.config_files",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and completion
     from spanbert_jax.commands.predict import predict
     from spanbert_jax.commands.sweep import sweep
     from spanbert_jax.commands.train import train
+    from spanbert_jax.commands.verify import verify
     from spanbert_jax.common.errors import UserError
     from spanbert_jax.corpus import prepare
     from spanbert_jax.finetuning.config import default_task_config, small_start

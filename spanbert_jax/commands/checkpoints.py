@@ -12,19 +12,18 @@ import json
 import math
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
-import rich.progress
-
 from spanbert_jax.checkpoints import folder as names
-from spanbert_jax.checkpoints.manifest import Manifest, ManifestError, file_sizes, read_manifest
+from spanbert_jax.checkpoints.manifest import Manifest, read_manifest
 from spanbert_jax.checkpoints.manifest import verify as verify_step
 from spanbert_jax.checkpoints.retention import retained_steps
+from spanbert_jax.commands.verify import reading_progress
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
+from spanbert_jax.common.manifest import ManifestError, file_sizes
 from spanbert_jax.common.paths import user_path
 
 
@@ -88,17 +87,8 @@ def _folder(workdir: str | os.PathLike) -> pathlib.Path:
 
 def _verify_with_progress(workdir: str) -> dict[str, Any]:
     folder = _folder(workdir)
-    total = sum(_size(folder / str(step)) for step in names.list_steps(folder))
-    console, began = make_console(stderr=True), time.monotonic()
-    with rich.progress.Progress(
-            *rich.progress.Progress.get_default_columns(), rich.progress.TransferSpeedColumn(), console=console,
-            transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("verifying", total=total)
-        found = list_checkpoints(workdir, verify=True, on_bytes=lambda count: bar.advance(task, count))
-        done = bar.tasks[0].completed
-    seconds = max(time.monotonic() - began, 1e-9)
-    console.print(f"read {format_bytes(done)} at {format_bytes(done / seconds)}/s")
-    return found
+    with reading_progress(sum(_size(folder / str(step)) for step in names.list_steps(folder))) as on_bytes:
+        return list_checkpoints(workdir, verify=True, on_bytes=on_bytes)
 
 
 def _print(found: dict[str, Any], folder: pathlib.Path, intact: str) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "evaluate a pretrained model on validation rows, or a fine-tuned one on labelled files",
     "predict": "predict with a fine-tuned model, for files of any size",
     "checkpoints": "list the checkpoints of a run, and whether they are intact",
+    "verify": "compare checkpoints, models, corpora and caches with their checksums",
     "import": "import weights: Hugging Face, the released SpanBERT, PyTorch, TensorFlow",
     "export": "export a model: Hugging Face, reference, TensorFlow, ONNX, StableHLO",
     "fill": "fill in the [MASK]s of a text",

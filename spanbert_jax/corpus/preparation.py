@@ -85,14 +85,16 @@ def prepare_corpus(settings: CorpusSettings, out: str | os.PathLike, *, lowercas
         if PYTHON in settings.sources:
             _copy_or_write_prose(out, work, console)
         files = resolve_sources(settings.sources, settings.format, work / GENERATED)
+        stamp = _stamp(files)  # before they are read: a later change makes another call read them again
         with ProgressBar("reading", None, "characters", progress) as bar:
             scan = scan_sources(files, FieldNames(settings.text_field, settings.annotation_field or None),
                                 settings.validation_fraction, lambda document: bar.advance(len(document.text)))
         stored["content"] = scan.fingerprint
         if previous:
             _require_equal_settings(out, previous["settings"], stored)
-            _write_report(out, {**previous, "stamp": _stamp(files)})
-            console.print(f"Corpus {out} is up to date: its sources have moved, but their content is the same.")
+            _write_report(out, {**previous, "stamp": stamp})
+            console.print(f"Corpus {out} is up to date: its sources were touched or moved, but their content is the "
+                          "same.")
             return open_corpus(out)
         if given is None:
             console.print(f"Training a vocabulary of {settings.vocab_size:,} tokens ...")
@@ -101,7 +103,7 @@ def prepare_corpus(settings: CorpusSettings, out: str | os.PathLike, *, lowercas
         values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusSettings)}
         row_settings = RowSettings(given.to_str(), CorpusSettings(**values), seed)
         report = _write_corpus(work, scan, row_settings, workers, progress)
-        _write_report(work, {"settings": stored, **report, "stamp": _stamp(files)})
+        _write_report(work, {"settings": stored, **report, "stamp": stamp})
         replace_directory(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
@@ -196,7 +198,12 @@ def _given_tokenizer(settings: CorpusSettings, lowercase: bool | None) -> Tokeni
     if bool(settings.tokenizer) == bool(settings.vocab_size):
         raise UserError("give either a tokenizer (vocab.txt or tokenizer.json) or a vocab_size to train one"
                         + (", not both" if settings.tokenizer else ""))
-    return load_tokenizer(settings.tokenizer, lowercase) if settings.tokenizer else None
+    if not settings.tokenizer:
+        return None
+    path = user_path(settings.tokenizer)
+    if ((folder := path if path.is_dir() else path.parent) / REPORT).exists():
+        open_corpus(folder)  # verifies its files
+    return load_tokenizer(settings.tokenizer, lowercase)
 
 
 def _stored_settings(settings: CorpusSettings, given: Tokenizer | None, lowercase: bool | None,

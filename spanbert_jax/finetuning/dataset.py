@@ -10,13 +10,14 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.settings import to_dict
 from spanbert_jax.finetuning.config import FinetuningConfig, task_of
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.tasks.features import Features
-from spanbert_jax.tasks.files.reading import file_fingerprints
+from spanbert_jax.tasks.files.reading import resolve_files
 from spanbert_jax.tasks.packing import PackedRows
 from spanbert_jax.tasks.protocol import Example, Task, fitted_values, read_all
 from spanbert_jax.text import special_ids
@@ -115,8 +116,8 @@ def _features(config: FinetuningConfig, part: str, task: Task, examples: list[Ex
     """The features of a part, from the cache if they are there."""
     paths = getattr(config.task, part) or config.task.train
     # The locations distinguish different splits of the same files.
-    key = [config.task.name, to_dict(task.settings), fitted_values(task), tokenizer.to_str(), file_fingerprints(paths),
-           [example.location for example in examples]]
+    key = [config.task.name, to_dict(task.settings), fitted_values(task), tokenizer.to_str(),
+           [content_digest(file) for file in resolve_files(paths)], [example.location for example in examples]]
     folder = user_path(config.task.cache) if config.task.cache else cache_folder() / "features"
     return cached_features(folder, key, type(task), issues,
                            lambda found: task.features(examples, tokenizer, found))

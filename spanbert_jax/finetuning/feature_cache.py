@@ -17,9 +17,10 @@ import tokenizers
 import spanbert_jax.tasks
 import spanbert_jax.text
 from spanbert_jax.common.directories import replace_directory
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.identity import code_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.json_files import read_json
+from spanbert_jax.common.manifest import folder_difference, seal_folder
 from spanbert_jax.tasks.features import Features, TokenSequences
 
 _ISSUES = "issues.json"
@@ -46,9 +47,9 @@ def cached_features(folder: pathlib.Path, key: Any, task: type, issues: DataIssu
       make: makes the features and counts issues.
     """
     name = hashlib.sha256(json.dumps([_code(task), key], sort_keys=True).encode()).hexdigest()[:24]
-    # Otherwise the entry is missing or damaged.
-    with contextlib.suppress(OSError, UserError, ValueError, EOFError, IndexError):
-        return _read(folder / name, issues)
+    with contextlib.suppress(OSError):  # such as an entry that another process is replacing
+        if not folder_difference(folder / name):  # otherwise it is missing or damaged
+            return _read(folder / name, issues)
     found = DataIssues()
     features = make(found)
     issues.merge(found)
@@ -58,13 +59,13 @@ def cached_features(folder: pathlib.Path, key: Any, task: type, issues: DataIssu
 
 
 def _code(task: type) -> str:
-    """A hash of the code of tasks and tokenization: features made by other code are not used."""
+    """A hash of the code of tasks, tokenization and this cache: features made by other code are not used."""
     digest = hashlib.sha256(tokenizers.__version__.encode())
     for package in (spanbert_jax.tasks, spanbert_jax.text):
-        for file in sorted(pathlib.Path(package.__path__[0]).rglob("*.py")):
-            digest.update(file.read_bytes())
+        digest.update(code_digest(pathlib.Path(package.__path__[0])).encode())
+    digest.update(code_digest(pathlib.Path(__file__)).encode())
     with contextlib.suppress(OSError, TypeError):  # of a plugin; without a file in an interactive session
-        digest.update(pathlib.Path(inspect.getfile(task)).read_bytes())
+        digest.update(code_digest(pathlib.Path(inspect.getfile(task))).encode())
     return digest.hexdigest()
 
 
@@ -75,10 +76,7 @@ def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     def sequences(prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
-        starts, tokens = array(f"{prefix}starts"), array(f"{prefix}tokens")
-        if len(tokens) != starts[-1]:
-            raise ValueError("truncated")
-        return starts, tokens
+        return array(f"{prefix}starts"), array(f"{prefix}tokens")
 
     labels = TokenSequences(*sequences("labels.")) if stored["labels"] else None
     columns, token_columns = ({name: array(f"{kind}.{name}") for name in names}
@@ -103,6 +101,7 @@ def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None
         (partial / _ISSUES).write_text(json.dumps({
             "columns": list(features.columns), "token_columns": list(features.token_columns),
             "labels": features.labels is not None, "counts": issues.counts, "places": issues.places}), encoding="utf-8")
+        seal_folder(partial)
         replace_directory(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -3,7 +3,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,17 +10,18 @@ from typing import Any
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.common.locks import LockHeld, exclusive_lock
+from spanbert_jax.common.manifest import folder_digest
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.executors import Predictor, example_groups
-from spanbert_jax.inference.model_folder import MODEL_FOLDER, TASK_FILE, load_model
+from spanbert_jax.inference.model_folder import load_model, model_folder
 from spanbert_jax.inference.outputs import InputFields, is_table, write_table
-from spanbert_jax.tasks.files.reading import Example, file_fingerprints, file_of, resolve_files
+from spanbert_jax.inference.partial import Partial, open_partial, partial_of
+from spanbert_jax.inference.program import program_identity
+from spanbert_jax.tasks.files.reading import Example, file_of, resolve_files
 from spanbert_jax.tasks.metrics.classes import class_scores, confusion
 from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions, read_all
-
-logger = logging.getLogger("spanbert_jax")
 
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
@@ -34,7 +34,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     each prediction has the "file" of its example, since ids may be the same in several files.
 
     Until it is complete, the output is in OUTPUT.partial. The same call continues it; the result is the same as without
-    an interruption.
+    an interruption. If model, input, settings, program or compiler have changed, it is set aside as OUTPUT.partial-1.
 
     Args:
       model: the directory that fine-tuning wrote, or the workdir that contains it.
@@ -53,20 +53,22 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       UserError: naming file, line and id of an error; predictions made before stay in OUTPUT.partial.
     """
     output = user_path(output)
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"{output}: exists already and is not overwritten; give another file, or remove it")
-    files, partial = resolve_files(inputs), output.with_name(output.name + ".partial")
+    files, path = resolve_files(inputs), partial_of(output)
     fine_tuned, issues = load_model(model, dtype, settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
-    with _disk_errors(partial):
+    identity = {"model": folder_digest(model_folder(model)), **_input_identity(files, dtype, settings, keep),
+                **program_identity(type(task))}
+    with _disk_errors(path):
         output.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(partial):
-        with _disk_errors(partial):
-            lines = _begin(partial, _fingerprint(model, inputs, dtype, settings, keep))
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(path):
+            partial = stack.enter_context(open_partial(output, identity, files))
         examples = (example for file in files for example in task.read(file, issues, with_labels=False))
-        done, groups = _after(lines, example_groups(examples))
-        with _disk_errors(partial):
-            _truncate(partial, done)
+        done, groups = _after(partial.lines, example_groups(examples))
+        with _disk_errors(path):
+            partial.keep(done)
         if official is not None and not done:
             require_absent_or_empty(os.fspath(official))
             if not task.has_official_format:
@@ -80,13 +82,15 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
             if fields:
                 for example, prediction in zip(group, predictions, strict=True):
                     prediction["input"] = fields(example)
-            with _disk_errors(partial), open(partial, "ab") as out:
-                out.write(_json_lines(predictions).encode())
+            with _disk_errors(path):
+                partial.append(_json_lines(predictions))
             done += len(group)
             on_examples(done)
+        partial.verify()
         if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
-            _write_official(task, inputs, partial, user_path(official))
-        _complete(partial, output)
+            _write_official(task, inputs, path, user_path(official))
+        with _disk_errors(path):
+            _complete(partial, output)
     return issues
 
 
@@ -159,18 +163,6 @@ def _disk_errors(partial: pathlib.Path) -> Iterator[None]:
                         "to continue") from None
 
 
-@contextlib.contextmanager
-def _locked(partial: pathlib.Path) -> Iterator[None]:
-    """Holds a lock, so that no other call on this machine writes the same output."""
-    with contextlib.ExitStack() as stack:
-        try:
-            with _disk_errors(partial):
-                stack.enter_context(exclusive_lock(_fingerprint_file(partial)))
-        except LockHeld:
-            raise UserError(f"{partial}: another call is writing it; wait for that, or give another output") from None
-        yield
-
-
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:
     examples = read_all(task, inputs, DataIssues(), with_labels=False)
     with open(partial, encoding="utf-8") as lines:
@@ -180,45 +172,26 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def _complete(partial: pathlib.Path, output: pathlib.Path) -> None:
-    """Turns the partial output, which is complete, into the output."""
-    with _disk_errors(partial):
+def _complete(partial: Partial, output: pathlib.Path) -> None:
+    """Turns the partial output, whose lines are all there, into the output."""
+    try:
         if is_table(output):
-            write_table(partial, output)
-            partial.unlink()
+            write_table(partial.path, output)
+            partial.remove()
         else:
-            with open(partial, "rb") as out:
-                os.fsync(out.fileno())
-            partial.rename(output)
-        _fingerprint_file(partial).unlink(missing_ok=True)
+            partial.complete(output)
+    except FileExistsError:
+        raise UserError(f"{output}: another program has made it meanwhile, and it is not overwritten; move it away, "
+                        f"and run the same command again: the predictions are in {partial.path}") from None
 
 
-def _fingerprint(model: str | os.PathLike, inputs: str, dtype: str, settings: Mapping[str, Any] | None,
-                 keep: str) -> str:
-    """Fingerprint of model, input and settings; only a call with the same one continues a partial output."""
-    folder = user_path(model)
-    folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
-    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    text = json.dumps([file_fingerprints(inputs), weights, dtype, dict(settings or {}), keep])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _fingerprint_file(partial: pathlib.Path) -> pathlib.Path:
-    """The file next to a partial output with its fingerprint."""
-    return partial.with_name(partial.name + ".of")
-
-
-def _begin(partial: pathlib.Path, fingerprint: str) -> int:
-    """Starts the partial output unless it is there. Returns the number of whole lines in it."""
-    note = _fingerprint_file(partial)
-    if not (partial.exists() and note.read_text(encoding="utf-8") == fingerprint):
-        if partial.exists():
-            logger.warning("%s belongs to another model or input: starting over", partial)
-        partial.write_bytes(b"")
-        note.write_text(fingerprint, encoding="utf-8")
-        return 0
-    with open(partial, "rb") as lines:
-        return sum(line.endswith(b"\n") for line in lines)
+def _input_identity(files: Sequence[str], dtype: str, settings: Mapping[str, Any] | None, keep: str) -> dict[str, str]:
+    """What predictions depend on besides model and program: hashes of the inputs and of the settings."""
+    names = files if len(files) > 1 else ()  # each prediction then has the name of its file
+    described = {"input": [[content_digest(file) for file in files], names],
+                 "settings": [dtype, dict(settings or {}), keep]}
+    return {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+            for name, value in described.items()}
 
 
 def _after(lines: int, groups: Iterator[list[Example]]) -> tuple[int, Iterator[list[Example]]]:
@@ -229,10 +202,3 @@ def _after(lines: int, groups: Iterator[list[Example]]) -> tuple[int, Iterator[l
             return done, itertools.chain([group], groups)
         done += len(group)
     return done, groups
-
-
-def _truncate(partial: pathlib.Path, count: int) -> None:
-    """Truncates the partial output to `count` lines."""
-    with open(partial, "rb") as lines:
-        end = sum(map(len, itertools.islice(lines, count)))
-    os.truncate(partial, end)

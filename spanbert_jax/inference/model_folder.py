@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.json_files import read_json
+from spanbert_jax.common.manifest import README_FILE, require_intact, seal_folder
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
-from spanbert_jax.interop.exporting import CARD_FILE
 from spanbert_jax.interop.formats.model_card import model_card
 from spanbert_jax.interop.pretrained import Pretrained, check_entries, load_tokenizer
 from spanbert_jax.interop.sources.location import is_workdir
@@ -85,7 +85,8 @@ def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
         (new / TASK_FILE).write_text(fine_tuned.stored.to_json(), encoding="utf-8")
         name = directory.parent.name if directory.name == MODEL_FOLDER else directory.name
         card = model_card(name, fine_tuned.model, "huggingface", fine_tuned.stored.facts)
-        (new / CARD_FILE).write_text(card, encoding="utf-8")
+        (new / README_FILE).write_text(card, encoding="utf-8")
+        seal_folder(new)
         replace_directory(new, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); free some space, and run the same command "
@@ -103,12 +104,10 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
       settings: new values of the task's overridable settings.
 
     Raises:
-      UserError: a file is missing or wrong, or the dtype or a setting is not allowed.
+      UserError: a file is missing or wrong, or differs from its manifest, or the dtype or a setting is not allowed.
     """
     ComputeConfig(dtype=dtype).validate("")
-    folder = user_path(directory)
-    if (folder / MODEL_FOLDER / TASK_FILE).is_file():
-        folder = folder / MODEL_FOLDER
+    folder = model_folder(directory)
     stored = read_task(folder, settings)
     if is_workdir(folder):
         raise UserError(f"{folder}: an unfinished fine-tuning run; run its command again, and the model will be in "
@@ -117,6 +116,12 @@ def load_model(directory: str | os.PathLike, dtype: str = "float32",
     network, params = stored.task.load_weights(folder, dtype, tokenizer)
     check_entries(tokenizer, network.config.vocab_size, f"{folder}: its tokenizer")
     return FineTuned(stored, network, params, tokenizer)
+
+
+def model_folder(directory: str | os.PathLike) -> pathlib.Path:
+    """The directory that fine-tuning wrote, given it or the workdir that contains it."""
+    folder = user_path(directory)
+    return folder / MODEL_FOLDER if (folder / MODEL_FOLDER / TASK_FILE).is_file() else folder
 
 
 def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:
@@ -132,6 +137,7 @@ def with_overrides(task: Task, settings: Mapping[str, Any]) -> Task:
 
 def read_task(folder: pathlib.Path, settings: Mapping[str, Any] | None = None) -> StoredTask:
     """The task.json of a model, with new values of overridable settings. Raises as `load_model`."""
+    require_intact(folder)
     stored = _read_task_file(folder / TASK_FILE)
     return dataclasses.replace(stored, task=with_overrides(stored.task, settings)) if settings else stored
 

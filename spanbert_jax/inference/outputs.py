@@ -3,10 +3,12 @@ import csv
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import publish
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.reading import Example, table
 
@@ -64,19 +66,22 @@ def write_table(lines: pathlib.Path, output: pathlib.Path) -> None:
     """Writes predictions, stored as JSON lines, as CSV, or as tabs without quoting if the name ends in .tsv.
 
     The columns are the fields of all predictions, in the order of their first appearance. A field within an object has
-    a column such as "scores.red"; a list is written as JSON.
+    a column such as "scores.red"; a list is written as JSON. Raises FileExistsError if the output exists.
     """
     columns = list(dict.fromkeys(name for row in _rows(lines) for name in row))
-    tabs, new = output.suffix.lower() == ".tsv", output.with_name(f"{output.name}.new")
-    with open(new, "w", encoding="utf-8", newline="") as file:
-        writer = (csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None,
-                                 lineterminator="\n") if tabs else csv.DictWriter(file, columns, lineterminator="\n"))
-        writer.writeheader()
-        for row in _rows(lines):
-            writer.writerow({name: " ".join(str(cell).split()) if tabs else cell for name, cell in row.items()})
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(output)
+    tabs = output.suffix.lower() == ".tsv"
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        new = pathlib.Path(folder, output.name)
+        with open(new, "x", encoding="utf-8", newline="") as file:
+            writer = (csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None,
+                                     lineterminator="\n") if tabs
+                      else csv.DictWriter(file, columns, lineterminator="\n"))
+            writer.writeheader()
+            for row in _rows(lines):
+                writer.writerow({name: " ".join(str(cell).split()) if tabs else cell for name, cell in row.items()})
+            file.flush()
+            os.fsync(file.fileno())
+        publish(new, output)
 
 
 def _rows(lines: pathlib.Path) -> Iterator[dict[str, Any]]:

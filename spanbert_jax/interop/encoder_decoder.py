@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.manifest import seal_folder
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, layout, weights
 from spanbert_jax.interop.architectures import bert, conversion_for, conversion_of, encoder_types, gpt2
@@ -170,6 +171,7 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
             write_tokenizer(folder, tokenizer, model.config.max_positions, model.config.token_types > 0)
         if target_tokenizer is not None:
             _write_target_tokenizer(folder / TARGET_TOKENIZER_FOLDER, target_tokenizer, decoder.max_positions)
+        seal_folder(folder)
 
 
 def _write_target_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, length: int) -> None:

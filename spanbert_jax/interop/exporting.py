@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
+from spanbert_jax.common.manifest import README_FILE, seal_folder
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.formats import FORMATS, load_format
@@ -23,7 +24,6 @@ from spanbert_jax.interop.tokenizer_check import check_tokenizer
 from spanbert_jax.model import EncoderModel
 from spanbert_jax.text import vocabulary_size
 
-CARD_FILE = "README.md"
 logger = logging.getLogger("spanbert_jax")
 
 
@@ -56,7 +56,7 @@ def save_pretrained(model: EncoderModel, params: Any, directory: str | pathlib.P
 def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: str, tokenizer: Tokenizer | None = None,
            facts: dict[str, Any] | None = None, compare: bool = True, original: pathlib.Path | None = None,
            files: Mapping[str, bytes] | None = None) -> Comparison | None:
-    """Exports a model into a new directory, with a model card. Returns the comparison, with `compare`.
+    """Exports a model into a new directory, with a model card and a manifest. Returns the comparison, with `compare`.
 
     Args:
       format: one of `FORMATS`; the exported model computes in float32.
@@ -90,9 +90,10 @@ def export(model: EncoderModel, params: Any, out: str | pathlib.Path, format: st
     writer, model = load_format(format), model.clone(compute=model.compute.replace(dtype="float32"))
     with new_directory(out) as folder:
         writer.write(folder, model, params, tokenizer)
-        (folder / CARD_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
+        (folder / README_FILE).write_text(model_card(out.name, model, format, facts), encoding="utf-8")
         for name, contents in (files or {}).items():
             (folder / name).write_bytes(contents)
+        seal_folder(folder)
         comparison = _compare(writer, folder, original, model, params) if compare else None
         if comparison is None or tokenizer is None:
             return comparison

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from spanbert_jax.common import json_files
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_plural
+from spanbert_jax.common.manifest import require_intact
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.text.special_tokens import (
     REQUIRED_ROLES,
@@ -61,9 +62,10 @@ def load_tokenizer(path: str | pathlib.Path, lowercase: bool | None = None) -> T
 
     Raises:
       UserError: the file does not exist, is no tokenizer, lacks a special token, or a tokenizer.json contradicts
-        `lowercase`.
+        `lowercase`, or a file in its directory differs from the directory's manifest.
     """
     file = _tokenizer_file(user_path(path))
+    require_intact(file.parent)
     config = _read_object(file.with_name(CONFIG_FILE))
     _check_config(file, config)
     if file.suffix == ".json":

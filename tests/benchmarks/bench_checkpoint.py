@@ -20,7 +20,8 @@ import rich.table
 from spanbert_jax.checkpoints import FOLDER, Checkpointer
 from spanbert_jax.checkpoints.fingerprint import fingerprint
 from spanbert_jax.checkpoints.folder import manifest_path
-from spanbert_jax.checkpoints.manifest import file_sizes, verify
+from spanbert_jax.checkpoints.manifest import verify
+from spanbert_jax.common.manifest import file_sizes
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.state import TrainState
 from tests.benchmarks.bench_step import Ours, seconds, step_parser

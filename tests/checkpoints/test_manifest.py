@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.checkpoints.manifest import read_manifest, verify, write_manifest
+from tests.damage import flip_bit
 
 STEP = 40
 FILES = {"about/metadata": 30, "state/d/large": 3 * 2 ** 20 + 5, "state/empty": 0, "state/manifest.ocdbt": 111,
@@ -22,12 +23,6 @@ def step(tmp_path):
         (folder / name).write_bytes(random.bytes(size))
     write_manifest(tmp_path / "integrity-40.json", folder, STEP, keep=2, keep_every=1000)
     return folder, tmp_path / "integrity-40.json"
-
-
-def flip(path, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
 
 
 def rewrite(path, **fields) -> None:
@@ -53,10 +48,10 @@ def test_a_flipped_bit_in_any_file_is_detected(step):
     for name, size in FILES.items():
         if size:
             for bit in (0, 8 * size - 1, 8 * (size // 2) + 3):
-                flip(folder / name, bit)
+                flip_bit(folder / name, bit)
                 assert verify(folder, path, STEP) == f"{name}: contents differ"
                 assert verify(folder, path, STEP, full=False) is None  # only sizes are compared
-                flip(folder / name, bit)
+                flip_bit(folder / name, bit)
     assert verify(folder, path, STEP) is None
 
 
@@ -76,17 +71,17 @@ def test_another_size_and_a_missing_file_are_detected(step, full):
 
 def test_the_first_of_several_changed_files_is_named(step):
     folder, path = step
-    flip(folder / "state/manifest.ocdbt", 5)
-    flip(folder / "state/d/large", 5)
+    flip_bit(folder / "state/manifest.ocdbt", 5)
+    flip_bit(folder / "state/d/large", 5)
     assert verify(folder, path, STEP) == "state/d/large: contents differ"
 
 
 def test_any_flipped_bit_in_the_manifest_is_detected(step):
     folder, path = step
     for bit in range(8 * path.stat().st_size):
-        flip(path, bit)
+        flip_bit(path, bit)
         assert verify(folder, path, STEP, full=False) == "integrity-40.json: contents differ", bit
-        flip(path, bit)
+        flip_bit(path, bit)
     assert verify(folder, path, STEP) is None
 
 

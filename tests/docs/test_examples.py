@@ -26,6 +26,7 @@ RUN = {
     "spanbert-jax export --workdir runs/mine": ((), {}),
     "spanbert-jax fill --model models/domain": ((), {}),
     "spanbert-jax checkpoints": ((), {"runs/quickstart": "runs/mine"}),
+    "spanbert-jax verify": ((), {"runs/quickstart": "runs/mine"}),
     "spanbert-jax plan --budget": ((), {}),
     "spanbert-jax config configs": ((), {}),
 }

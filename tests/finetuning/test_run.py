@@ -12,6 +12,7 @@ import pytest
 
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import RunFailed, UserError
+from spanbert_jax.common.manifest import MANIFEST_FILE
 from spanbert_jax.finetuning.config import as_finetuning_config, default_task_config
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.model_folder import load_model
@@ -163,6 +164,7 @@ def test_a_tokenizer_of_a_failed_run_is_not_reused(start, tmp_path):
         finetune(config, tmp_path / "run")
     other = tmp_path / "other"
     shutil.copytree(start, other)
+    (other / MANIFEST_FILE).unlink()
     (other / "tokenizer.json").unlink()
     lines = (other / "vocab.txt").read_text().splitlines()
     lines[5], lines[6] = lines[6], lines[5]  # "red" and "blue"

@@ -8,6 +8,7 @@ import pytest
 
 import spanbert_jax
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.manifest import MANIFEST_FILE, folder_digest
 from spanbert_jax.inference.files import predict_files
 from spanbert_jax.inference.model_folder import load_model, save_model
 from tests.tasks.small import write
@@ -119,6 +120,7 @@ def test_another_task_and_a_missing_model_are_rejected(models, tmp_path):
 def test_a_damaged_task_file_is_rejected(damage, message, models, tmp_path):
     fine_tuned = load_model(models["text_classification"])
     save_model(tmp_path / "model", fine_tuned)
+    (tmp_path / "model" / MANIFEST_FILE).unlink()
     file = tmp_path / "model" / "task.json"
     file.write_text(json.dumps(damage(json.loads(file.read_text()))))
     with pytest.raises(UserError, match=message):
@@ -127,8 +129,12 @@ def test_a_damaged_task_file_is_rejected(damage, message, models, tmp_path):
 
 def test_a_stored_model_loads_and_is_replaced_atomically(models, tmp_path):
     fine_tuned = load_model(models["token_classification"])
+    digests = set()
     for _ in range(2):
         save_model(tmp_path / "model", fine_tuned)
+        digests.add(folder_digest(tmp_path / "model"))
+    (tmp_path / "model" / "README.md").write_text("mine")
+    assert digests == {folder_digest(tmp_path / "model")}  # the same model
     again = load_model(tmp_path / "model")
     assert again.task.fitted == fine_tuned.task.fitted and again.task.settings == fine_tuned.task.settings
     for ours, theirs in zip(jax.tree.leaves(again.params), jax.tree.leaves(fine_tuned.params), strict=True):
@@ -139,6 +145,7 @@ def test_a_stored_model_loads_and_is_replaced_atomically(models, tmp_path):
 def test_task_files_of_older_versions_load(models, tmp_path):
     fine_tuned = load_model(models["relation_extraction"])
     save_model(tmp_path / "model", fine_tuned)
+    (tmp_path / "model" / MANIFEST_FILE).unlink()
     file = tmp_path / "model" / "task.json"
     stored = json.loads(file.read_text())
     stored["facts"] = stored.pop("fitted")

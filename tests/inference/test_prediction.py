@@ -1,11 +1,12 @@
 """Prediction: the same for any batch size and after interruptions, from files and from Python."""
 import contextlib
 import csv
-import fcntl
 import io
 import json
+import os
 import pathlib
 import re
+import shutil
 import sys
 
 import jax
@@ -15,12 +16,14 @@ import spanbert_jax
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.manifest import seal_folder
 from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
+from tests.damage import flip_bit
 from tests.inference.conftest import SETTINGS, save_random_model
 from tests.runs import visible_devices
 from tests.tasks.small import MAKERS, write
@@ -83,24 +86,67 @@ def test_groups_have_few_characters(monkeypatch, small_groups):
         ["a", "b"], ["c"], ["d"], ["e"] * 16, ["e"] * 4, ["f"]]
 
 
-def test_a_partial_output_of_other_data_is_not_continued(models, tmp_path, small_groups):
-    name, data = "text_classification", write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
-    for extra in ("", ".of"):
-        (tmp_path / f"out.jsonl.partial{extra}").write_text("of another one\n" * 32)
-    predict_files(models[name], data, tmp_path / "out.jsonl")
+def interrupted(models, data, output, **options) -> None:
+    """Predicts the first 16 examples of classes."""
+    def kill(count):
+        if count == 16:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(models["text_classification"], data, output, on_examples=kill, **options)
+
+
+@pytest.mark.parametrize("change", ["labels", "weights", "settings", "flags", "nothing"])
+def test_a_partial_output_is_continued_only_with_the_same_content(change, models, tmp_path, small_groups, monkeypatch,
+                                                                  caplog):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
+    model, keep = tmp_path / "model", ""
+    shutil.copytree(models["text_classification"] / "model", model)
+    interrupted({"text_classification": model}, data, tmp_path / "out.jsonl")
+    weights, status = model / "model.safetensors", {}
+    for file in (pathlib.Path(data), weights):
+        status[file] = file.stat()
+    if change == "labels":
+        pathlib.Path(data).write_text(pathlib.Path(data).read_text().replace('"a"', '"b"', 1).replace("old", "new", 1))
+    elif change == "weights":
+        flip_bit(weights, 8 * weights.stat().st_size - 100)
+        seal_folder(model)
+    elif change == "settings":
+        keep = "text"
+    elif change == "flags":
+        monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_cpu_enable_fast_math=true")
+    else:
+        (model / "README.md").write_text("mine")
+        (model / "notes.txt").write_text("mine")
+        for file in model.iterdir():
+            os.utime(file)
+        os.utime(data, (1, 1))
+    if change != "nothing":
+        for file, before in status.items():
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert file.stat().st_size == before.st_size
+    counts = []
+    predict_files(model, data, tmp_path / "out.jsonl", keep=keep, on_examples=counts.append)
+    assert counts[0] == (16 if change == "nothing" else 0)
+    assert (tmp_path / "out.jsonl.partial-1").exists() == (change != "nothing")
+    named = {"labels": "input", "weights": "model", "flags": "compiler"}.get(change, change)
+    assert (f"made with another {named}; it is now out.jsonl.partial-1" in caplog.text) == (change != "nothing")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
     with pytest.raises(UserError, match="exists already and is not overwritten"):
-        predict_files(models[name], data, tmp_path / "out.jsonl")
+        predict_files(model, data, tmp_path / "out.jsonl")
 
 
-def test_an_output_that_another_process_writes_is_left_alone(models, tmp_path):
-    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](40))
-    (tmp_path / "out.jsonl.partial").write_text("of another one\n")
-    with open(tmp_path / "out.jsonl.partial.of", "w") as note:
-        fcntl.flock(note, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="out.jsonl.partial: another call is writing it"):
-            predict_files(models["text_classification"], data, tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl.partial").read_text() == "of another one\n"
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_an_output_that_appears_meanwhile_is_not_replaced(name, models, tmp_path):
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    with pytest.raises(UserError, match=f"{name}: another program has made it meanwhile, and it is not overwritten"):
+        predict_files(models["text_classification"], data, tmp_path / name,
+                      on_examples=lambda count: (tmp_path / name).write_text("mine"))
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    predict_files(models["text_classification"], data, tmp_path / name)
+    assert len((tmp_path / name).read_text().splitlines()) == 3 + (name == "out.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", name}
 
 
 def test_a_damaged_line_stops_prediction_and_keeps_what_was_done(models, tmp_path, small_groups):

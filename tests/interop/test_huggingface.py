@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 
 import spanbert_jax
+from spanbert_jax.common.manifest import MANIFEST_FILE
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.pretrained import BOUNDARY_FILE, find_tokenizer, open_pretrained
 from spanbert_jax.model import BertConfig, ComputeConfig, EncoderModel, EncoderOnly, PretrainingHeads, make_head
@@ -226,7 +227,8 @@ def test_tokenizers_are_exported_unchanged(normalizer, tmp_path):
     spanbert_jax.save_pretrained(model, params, tmp_path / "out", tokenizer=tokenizer)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     again = spanbert_jax.load_tokenizer(tmp_path / "out")
-    (tmp_path / "out/tokenizer.json").unlink()
+    for name in ("tokenizer.json", MANIFEST_FILE):
+        (tmp_path / "out" / name).unlink()
     for text in ("Élan", "élan El", "中国 a"):
         assert theirs(text)["input_ids"] == tokenizer.encode(text).ids == again.encode(text).ids, text
         if isinstance(normalizer, normalizers.BertNormalizer):  # which vocab.txt and tokenizer_config.json describe

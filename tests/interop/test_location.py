@@ -1,6 +1,7 @@
 """Where models are found: paths, the hub's cache without a connection, archives."""
 import io
 import json
+import os
 import pathlib
 import shutil
 import tarfile
@@ -11,7 +12,9 @@ import pytest
 import transformers
 
 import spanbert_jax
+from spanbert_jax.common.manifest import MANIFEST_FILE
 from spanbert_jax.interop.sources.location import SHORT_NAMES, locate
+from tests.damage import flip_bit
 from tests.interop.networks import assert_same, save
 
 
@@ -147,7 +150,7 @@ def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypa
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     place = locate(tmp_path / "model.tar.gz")
-    assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.safetensors", MANIFEST_FILE]
     assert (tmp_path / "cache") in place.parents and not (tmp_path / "outside").exists()
     assert locate(tmp_path / "model.tar.gz") == place  # unpacked once
     unpacked = spanbert_jax.from_pretrained(tmp_path / "model.tar.gz", "masked_lm")[1]
@@ -156,6 +159,13 @@ def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypa
     whole = (tmp_path / "model.tar.gz").read_bytes()
     flipped = bytearray(whole)
     flipped[-6] ^= 1  # of the checksum of what was compressed
+    content = (place / "model.safetensors").read_bytes()
+    flip_bit(place / "model.safetensors", 4 * len(content))
+    assert locate(tmp_path / "model.tar.gz") == place  # damaged, and unpacked again
+    assert (place / "model.safetensors").read_bytes() == content
+    shutil.copy(tmp_path / "model.tar.gz", tmp_path / "copy.tar.gz")
+    os.utime(tmp_path / "copy.tar.gz", (1, 1))
+    assert locate(tmp_path / "copy.tar.gz").name == place.name.replace("model.", "copy.")  # the same content
     for name, content in (("cut.tar.gz", whole[:len(whole) // 2]), ("text.tar.gz", b"no archive"),
                           ("flipped.tar.gz", bytes(flipped)), ("empty.tar.gz", b"")):
         (tmp_path / name).write_bytes(content)

@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 
 import spanbert_jax
 from spanbert_jax.common.errors import RunFailed
+from spanbert_jax.common.manifest import MANIFEST_FILE
 from spanbert_jax.interop.exporting import export
 from spanbert_jax.interop.formats import huggingface
 from spanbert_jax.interop.formats.huggingface import special_values, write_config_and_tokenizer
@@ -47,6 +48,7 @@ def test_exports_keep_every_id(format, network, tokenizer, tmp_path):
     assert ("read by this package and transformers" in str(comparison)) == (format == "huggingface")
     expected = [2, 5, 6, 8, 12, 9, 11, 11, 3]
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT)["input_ids"] == expected
+    (tmp_path / "out" / MANIFEST_FILE).unlink()
     (tmp_path / "out/tokenizer.json").unlink()  # vocab.txt and tokenizer_config.json remain
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs(TEXT)["input_ids"] == expected and "[E1]" in theirs.all_special_tokens

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.corpus.documents import Document
 
@@ -20,12 +21,17 @@ class SourceFile:
     split: str = ""  # split of a TFDS dataset; empty for files
     name: str = ""  # name in reports, if not the path
 
-    def stamp(self) -> tuple[str, int, int]:
-        """Returns name, size in bytes and modification time in ns. Equal stamps are assumed to mean equal content."""
+    def stamp(self) -> tuple[str | int, ...]:
+        """Returns what is equal only for equal content, without reading a file of the user.
+
+        It has the time of the last change of status, which nobody can set.
+        """
         if self.split:  # only TFDS can locate its many files: this stamp never repeats, so that the content is read
-            return f"{self.path}:{self.split}", 0, time.monotonic_ns()
+            return f"{self.path}:{self.split}", time.monotonic_ns()
+        if self.name:  # a small file in the corpus, which is copied from one to the next
+            return self.name, content_digest(self.path)
         status = os.stat(self.path)
-        return self.name or os.path.abspath(self.path), status.st_size, status.st_mtime_ns
+        return os.path.abspath(self.path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Locates weights: from a name or a path to files on this machine."""
 import contextlib
-import hashlib
 import logging
 import pathlib
 import re
@@ -8,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.common.directories import new_directory
+from spanbert_jax.common.directories import new_directory, remove_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.json_files import read_json
+from spanbert_jax.common.manifest import folder_difference, require_intact, seal_folder
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.interop.sources import archives
 
@@ -45,8 +46,15 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
 
     An existing path takes precedence. A name on the hub may end in @REVISION, and must not look like a path: whoever
     owns the name of a missing folder there would decide what is loaded. Archives are unpacked into the user's cache
-    folder. Raises UserError if there is neither such a path nor such a name.
+    folder. Raises UserError if there is neither such a path nor such a name,
+    or if a file in the directory differs from its manifest.
     """
+    path = _find(name_or_path)
+    require_intact(directory_of(path))
+    return path
+
+
+def _find(name_or_path: str | pathlib.Path) -> pathlib.Path:
     path = user_path(name_or_path)
     if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files
         return pathlib.Path(f"{path}.index")
@@ -140,13 +148,12 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
 
 def _unpack(archive: pathlib.Path) -> pathlib.Path:
     """Returns the directory of an archive's files, unpacked once into the cache without their folders."""
-    state = archive.stat()
-    about = f"{archive.absolute()} {state.st_size} {state.st_mtime_ns}"
-    digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
-    directory = cache_folder() / "archives" / f"{archive.stem}-{digest}"
-    if not directory.is_dir():
+    directory = cache_folder() / "archives" / f"{archive.stem}-{content_digest(archive)}"
+    if folder_difference(directory):
+        remove_directory(directory)
         with new_directory(directory) as partial:
             archives.extract(archive, partial, _is_model_file)
+            seal_folder(partial)
     return directory
 
 

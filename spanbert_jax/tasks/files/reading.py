@@ -68,11 +68,6 @@ def resolve_files(paths: str) -> list[str]:
     return [file.path for file in resolve_sources(named, "documents")]
 
 
-def file_fingerprints(paths: str) -> list[tuple[str, int, int]]:
-    """Path, size and modification time of each file; files with equal fingerprints are treated as equal."""
-    return [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in resolve_files(paths)]
-
-
 def lines(path: str, issues: DataIssues) -> Iterator[tuple[int, str]]:
     """Yields line numbers, from 1, and lines of a text file without line ends. Raises UserError if it is unreadable."""
     number = 0
