@@ -2,11 +2,19 @@
 
 `folder`, `manifest` and `retention` import neither JAX nor Orbax.
 """
+import contextlib
+import pathlib
 from typing import Any
 
-from spanbert_jax.checkpoints.folder import FOLDER
+from spanbert_jax.checkpoints.folder import FOLDER, remove_all
 
-__all__ = ["FOLDER", "Checkpointer"]
+__all__ = ["FOLDER", "Checkpointer", "remove_checkpoints"]
+
+
+def remove_checkpoints(workdir: pathlib.Path) -> None:
+    """Deletes the checkpoints of a finished run, as far as possible, except those that were set aside."""
+    with contextlib.suppress(OSError):  # those of another user stay
+        remove_all(workdir / FOLDER)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,9 @@ from spanbert_jax.checkpoints.reading import CorruptCheckpoint, read_metadata, r
 from spanbert_jax.checkpoints.retention import retained_steps
 from spanbert_jax.checkpoints.saving import Save, find_obstacle, short_reason
 from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero, is_process_zero
+from spanbert_jax.common.directories import make_own_directory
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
+from spanbert_jax.common.files import describe_failure
 from spanbert_jax.common.formatting import format_bytes
 
 # Between the attempts to save a last state; short, because a run that is being stopped has only seconds left.
@@ -199,14 +201,15 @@ class Checkpointer:
         reason = None
         if is_process_zero():
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                make_own_directory(self._folder)
                 names.remove_leftovers(self._folder)
-            except FileExistsError:
-                reason = "is a file where a folder is needed"
+            except UserError as error:
+                reason = str(error)
             except OSError as error:
-                reason = f"cannot be written: {short_reason(error)}"
+                reason = (f"{self._folder}: cannot be written ({describe_failure(error, self._folder)}); fix that, or "
+                          "give another workdir")
         if reason := broadcast_from_zero(reason):
-            raise UserError(f"{self._folder}: {reason}; move it away, or give another workdir")
+            raise UserError(reason)
         if any_process(not self._folder.is_dir()):
             raise UserError(f"{self._folder}: not every process of the run sees it; give a workdir on a file system "
                             "that all of them share")
@@ -230,7 +233,9 @@ class Checkpointer:
     def _find_obstacle(self, size: int) -> str | None:
         """Returns why `size` more bytes cannot be stored, or None. Creates the folder again if it has vanished."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_own_directory(self._folder)
+        except UserError as error:
+            return str(error)
         except OSError as error:
             return short_reason(error)
         self._remove_leftovers()

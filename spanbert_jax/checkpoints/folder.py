@@ -16,16 +16,17 @@ import pathlib
 import re
 import shutil
 
-from spanbert_jax.common.files import sync_directory
+from spanbert_jax.common.files import sync_directory, write_text
 
 FOLDER = "checkpoints"
 STATE, METADATA = "state", "about"
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _MANIFEST = re.compile(r"integrity-([0-9]+)\.json")
-# Names that only a killed process leaves, including those of Orbax.
+# Names that only a killed process leaves, including those of Orbax and of earlier versions.
 _LEFTOVERS = re.compile(
-    r"[0-9]+(\.saving|\.deleting|\.orbax-checkpoint-tmp)\b.*|integrity-[0-9]+\.json\.tmp|writable\.tmp")
+    r"[0-9]+(\.saving|\.deleting|\.orbax-checkpoint-tmp)\b.*|integrity-[0-9]+\.json\.tmp|writable\.tmp"
+    r"|\.(integrity-[0-9]+\.json|writable|[0-9]+\.unsound(-[0-9]+)?\.txt)\.[0-9a-f]{8}\.tmp")
 _QUARANTINED = re.compile(r"([0-9]+)\.unsound(-[0-9]+)?")
 _SAVING = re.compile(r"([0-9]+)\.saving\b.*")
 
@@ -65,12 +66,12 @@ def publish(folder: pathlib.Path, step: int) -> None:
 def quarantine(folder: pathlib.Path, step: int, reason: str) -> str:
     """Renames a corrupt step and its manifest. Returns the new name."""
     name, count = f"{step}.unsound", 1
-    while os.path.lexists(folder / name):
+    while any(os.path.lexists(folder / f"{name}{ending}") for ending in ("", ".txt", ".json")):
         count += 1
         name = f"{step}.unsound-{count}"
     # The step is renamed last: without its manifest it counts as corrupt, and the next start sets it aside.
     with contextlib.suppress(OSError):  # a full disk; the reason is logged, too
-        (folder / f"{name}.txt").write_text(reason + "\n", encoding="utf-8")
+        write_text(folder / f"{name}.txt", reason + "\n")
     if manifest_path(folder, step).exists():
         os.rename(manifest_path(folder, step), folder / f"{name}.json")
     os.rename(folder / str(step), folder / name)
@@ -88,11 +89,21 @@ def quarantine_reason(folder: pathlib.Path, name: str) -> str:
 def remove(folder: pathlib.Path, step: int) -> None:
     """Deletes a step and its manifest."""
     deleting = folder / f"{step}.deleting"
-    if deleting.exists():
-        shutil.rmtree(deleting)
+    _remove_entry(deleting)
     os.rename(folder / str(step), deleting)
     manifest_path(folder, step).unlink(missing_ok=True)
-    shutil.rmtree(deleting)
+    _remove_entry(deleting)
+
+
+def remove_all(folder: pathlib.Path) -> None:
+    """Deletes every step and leftover, and the folder if nothing else is in it. Steps that were set aside stay."""
+    if folder.is_symlink():  # see `Checkpointer`
+        return
+    for step in list_steps(folder):
+        remove(folder, step)
+    remove_leftovers(folder)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:
@@ -101,7 +112,15 @@ def remove_leftovers(folder: pathlib.Path) -> None:
     for entry in _entries(folder):
         manifest = _MANIFEST.fullmatch(entry.name)
         if _LEFTOVERS.fullmatch(entry.name) or (manifest and int(manifest.group(1)) not in steps):
-            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            _remove_entry(pathlib.Path(entry.path))
+
+
+def _remove_entry(path: pathlib.Path) -> None:
+    """Deletes a directory, a file, or a link, but not what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from jax._src import distributed
 
 from spanbert_jax.checkpoints.folder import METADATA, STATE
+from spanbert_jax.common.files import temporary_file
 from spanbert_jax.common.formatting import format_bytes
 
 _TIMEOUT_SECONDS = 1200  # a save that takes longer fails
@@ -83,9 +84,8 @@ class Save:
 def find_obstacle(folder: pathlib.Path, size: int) -> str | None:
     """Returns why `size` bytes of arrays cannot be stored in an existing folder, or None."""
     try:
-        probe = folder / "writable.tmp"
-        probe.write_bytes(b"written")
-        probe.unlink()
+        with temporary_file(folder / "writable") as (_, probe):
+            probe.write(b"written")
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return short_reason(error)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 from spanbert_jax.common.errors import UserError, printable
+from spanbert_jax.common.files import describe_failure
 from spanbert_jax.common.json_files import JsonError, parse_json
 from spanbert_jax.common.locks import Lock, LockHeld, exclusive_lock
 
@@ -70,15 +71,17 @@ def _acquire(workdir: pathlib.Path, stack: contextlib.ExitStack) -> Lock:
     except LockHeld:
         raise _in_use(workdir, _parse_holder(_read(workdir)[1])) from None
     except OSError as error:
-        if os.path.isdir(path):
-            raise UserError(f"workdir {workdir}: {LOCK_FILE} in it is a directory; remove it") from None
+        if os.path.isdir(path) or os.path.islink(path):
+            kind = "link" if os.path.islink(path) else "directory"
+            raise UserError(f"workdir {workdir}: {LOCK_FILE} in it is a {kind}; remove it") from None
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UserError(f"workdir {workdir}: it, or a part of its path, is a file; give a directory") from None
         raise _not_writable(workdir, error) from None
 
 
 def _not_writable(workdir: pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"workdir {workdir}: cannot be written ({error.strerror}); fix that, or give another")
+    return UserError(f"workdir {workdir}: cannot be written ({describe_failure(error, workdir)}); fix that, or give "
+                     "another")
 
 
 def _in_use(workdir: pathlib.Path, holder: dict[str, Any]) -> UserError:

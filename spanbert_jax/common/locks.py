@@ -22,15 +22,15 @@ class Lock(NamedTuple):
 
 @contextlib.contextmanager
 def exclusive_lock(path: pathlib.Path, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[Lock]:
-    """Holds the kernel's exclusive lock on a file or directory. It ends with the process, however that ends.
+    """Holds the kernel's exclusive lock on a file. It ends with the process, however that ends.
 
-    Args: flags: of `os.open`; O_RDONLY for a directory.
+    Args: flags: of `os.open`, which does not follow a link.
 
     Raises:
       LockHeld: another process holds the lock; there is no waiting.
-      OSError: the file cannot be opened or locked.
+      OSError: the file is a link, or cannot be opened or locked.
     """
-    file = os.open(path, flags, 0o644)
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)  # users of one group may share a folder
     try:
         supported = True
         try:

@@ -24,6 +24,18 @@ def user_path(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(path))
 
 
+def utf8_path(path: str | os.PathLike) -> pathlib.Path:
+    """`user_path` for the libraries of corpora, checkpoints and weights. Raises UserError if it is not UTF-8."""
+    found = user_path(path)
+    try:
+        str(found.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = str(found).encode(errors="backslashreplace").decode()
+        raise UserError(f"{shown}: a name in this path is not UTF-8, which the libraries that read and write there "
+                        "need; rename it, or give another path") from None
+    return found
+
+
 def join_paths(paths: Paths) -> str:
     """One path or several as a text for `split_paths`."""
     return os.fspath(paths) if isinstance(paths, (str, os.PathLike)) else ",".join(os.fspath(path) for path in paths)

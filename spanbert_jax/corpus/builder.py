@@ -8,14 +8,17 @@ import contextlib
 import errno
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from spanbert_jax.corpus.corpus import DATASET
 from spanbert_jax.corpus.rows import UINT8_FEATURES, Rows, token_dtype
 
-_NAME, _VERSION = "spanbert_rows", "1.0.0"
+_VERSION = "1.0.0"
 _ROWS_PER_SHARD = 200_000
 
 
@@ -29,10 +32,11 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
     """
     dtype = token_dtype(vocab_size)
     identity = DatasetIdentity(
-        name=_NAME, version=tfds.core.Version(_VERSION), data_dir=str(directory), module_name=__name__)
+        name=DATASET, version=tfds.core.Version(_VERSION), data_dir=str(directory), module_name=__name__)
     info = tfds.core.DatasetInfo(
         builder=identity, description="Rows of piece ids for pretraining.", features=_features(length, dtype))
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=_ROWS_PER_SHARD, file_format="array_record")
+    writer._serializer = _Serializer(info.features.get_serialized_info())
     writer.initialize_splits(list(splits))
     for split, batches in splits.items():
         for batch in batches:
@@ -42,6 +46,13 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
                 writer.add_examples({split: rows})
     with _failed_writes():
         writer.close_all()
+
+
+class _Serializer(ExampleSerializer):
+    """TFDS's, but equal rows are equal bytes: protobuf orders the features of a row anew in each process."""
+
+    def serialize_example(self, example: Any) -> bytes:
+        return self.get_tf_example(example).SerializeToString(deterministic=True)
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ import numpy as np
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json, shown
-from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.paths import utf8_path
 from spanbert_jax.corpus.settings import MAX_LENGTH
 from spanbert_jax.text import SpecialIds
 
 FORMAT_VERSION = 2
 REPORT, TOKENIZER, UNIGRAM, DATASET_INFO = "report.json", "tokenizer.json", "unigram.npy", "dataset_info.json"
-_SHARD = ".array_record-"
+DATASET, SHARD = "spanbert_rows", ".array_record-"  # in the names of shards: DATASET-SPLIT.array_record-NUMBER
 _SHARD_HEAD = 65_536  # hashed bytes of a shard; ArrayRecord verifies the others when they are read
 # Settings that determine the rows. The others act only through the content fingerprint and the tokenizer's hash.
 _IDENTITY_SETTINGS = ("content", "blocks", "pack", "validation_fraction", "short_sequence_probability", "seed")
@@ -45,7 +45,7 @@ class Corpus:
 
     def shards(self, split: str) -> list[pathlib.Path]:
         """Returns the ArrayRecord files of a split, in order."""
-        return sorted(self.path / name for name in self.report["contents"] if f"-{split}{_SHARD}" in name)
+        return sorted(self.path / name for name in self.report["contents"] if f"-{split}{SHARD}" in name)
 
 
 class _Report(TypedDict):
@@ -66,7 +66,7 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
     Raises UserError if the directory does not exist, holds no finished corpus or one of another format version, or a
     file in it is missing or differs from the one that `prepare` wrote.
     """
-    path = user_path(path)
+    path = utf8_path(path)
     if not path.is_dir():
         raise UserError(f"corpus {path}: {'a file, not a directory' if path.exists() else 'no such directory'}; make "
                         "one with `spanbert-jax prepare --out DIR`")
@@ -138,7 +138,7 @@ def _read_unigram(path: pathlib.Path, vocab_size: int) -> np.ndarray:
 
 
 def _measure(path: pathlib.Path, name: str) -> tuple[int, str]:
-    data = _read(path, name, _SHARD_HEAD if _SHARD in name else -1)
+    data = _read(path, name, _SHARD_HEAD if SHARD in name else -1)
     return (path / name).stat().st_size, _digest(data)
 
 

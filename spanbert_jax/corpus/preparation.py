@@ -16,11 +16,10 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.console import make_console
-from spanbert_jax.common.directories import replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.formatting import format_change
-from spanbert_jax.common.paths import Paths, join_paths, split_paths, user_path
+from spanbert_jax.common.paths import Paths, join_paths, split_paths, user_path, utf8_path
 from spanbert_jax.common.settings import from_dict, require
 from spanbert_jax.corpus.corpus import REPORT, TOKENIZER, UNIGRAM, Corpus, file_digests, finish_report, open_corpus
 from spanbert_jax.corpus.processes import cpu_cores, map_in_order, map_in_processes
@@ -31,7 +30,7 @@ from spanbert_jax.corpus.settings import ACCENTS, CorpusSettings
 from spanbert_jax.corpus.sources import FieldNames, SourceFile, resolve_sources
 from spanbert_jax.corpus.sources.python_prose import PYTHON, SNAPSHOT_FILE, write_python_prose
 from spanbert_jax.corpus.tokenization import CorpusStats
-from spanbert_jax.corpus.workspace import GENERATED, workspace
+from spanbert_jax.corpus.workspace import GENERATED, replace_corpus, workspace
 from spanbert_jax.text import load_tokenizer, special_ids, train_tokenizer, vocabulary_size
 
 _POLL_SECONDS = 0.5
@@ -67,7 +66,7 @@ def prepare(sources: Paths, out: str | os.PathLike, *, lowercase: bool | None = 
 def prepare_corpus(settings: CorpusSettings, out: str | os.PathLike, *, lowercase: bool | None = None, seed: int = 0,
                    workers: int | None = None, overwrite: bool = False, progress: bool = True) -> Corpus:
     """`prepare` with all settings in one object. Raises UserError like it."""
-    out = user_path(out)
+    out = utf8_path(out)
     settings = settings.replace(sources=tuple(path for source in settings.sources for path in split_paths(source)))
     settings.validate("")
     require(seed >= 0, "seed", seed, "must be at least 0")
@@ -104,7 +103,7 @@ def prepare_corpus(settings: CorpusSettings, out: str | os.PathLike, *, lowercas
         row_settings = RowSettings(given.to_str(), CorpusSettings(**values), seed)
         report = _write_corpus(work, scan, row_settings, workers, progress)
         _write_report(work, {"settings": stored, **report, "stamp": stamp})
-        replace_directory(work, out)
+        replace_corpus(work, out)
     print_report(report, str(out), console)
     return open_corpus(out)
 

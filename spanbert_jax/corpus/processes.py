@@ -5,6 +5,7 @@ can wait forever for a dead worker. A worker here is a Python process with two p
 """
 import collections
 import contextlib
+import ctypes
 import itertools
 import os
 import pickle
@@ -18,6 +19,7 @@ from spanbert_jax.cluster.stopping import SIGNALS
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.streams import protected_streams
 
+_PR_SET_PDEATHSIG = 1
 _SERVE = "from spanbert_jax.corpus.processes import serve; serve()"
 
 
@@ -98,6 +100,8 @@ def _receive(process: subprocess.Popen) -> Any:
 
 def serve() -> None:
     """Main function of a worker: receives `make_function`, then returns a result per item until a pipe closes."""
+    if sys.platform == "linux":  # the kernel ends it with its parent, also while it is busy
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends its workers
     results = os.fdopen(os.dup(1), "wb")

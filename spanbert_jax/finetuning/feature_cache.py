@@ -6,8 +6,6 @@ import hashlib
 import inspect
 import json
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -16,7 +14,7 @@ import tokenizers
 
 import spanbert_jax.tasks
 import spanbert_jax.text
-from spanbert_jax.common.directories import replace_directory
+from spanbert_jax.common.directories import partial_directory, replace_directory
 from spanbert_jax.common.identity import code_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.json_files import read_json
@@ -89,9 +87,7 @@ def _read(folder: pathlib.Path, issues: DataIssues) -> Features:
 
 def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None:
     """Writes features atomically."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    with partial_directory(folder.parent, "features") as partial:
         for field in dataclasses.fields(features):
             value = getattr(features, field.name)
             labels = vars(value) if isinstance(value, TokenSequences) else {"": value}
@@ -103,5 +99,3 @@ def _write(folder: pathlib.Path, features: Features, issues: DataIssues) -> None
             "labels": features.labels is not None, "counts": issues.counts, "places": issues.places}), encoding="utf-8")
         seal_folder(partial)
         replace_directory(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

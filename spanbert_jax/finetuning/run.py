@@ -11,15 +11,16 @@ import ml_collections
 
 from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import broadcast_from_zero, is_process_zero
+from spanbert_jax.common.directories import make_own_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
-from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.paths import utf8_path
 from spanbert_jax.common.settings import CONFIG_ADVICE
 from spanbert_jax.finetuning.config import FinetuningConfig, as_finetuning_config, task_of
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.workload import TaskWorkload
 from spanbert_jax.inference.files import class_metrics, prediction_files
-from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredTask, save_model
+from spanbert_jax.inference.model_folder import MODEL_FOLDER, FineTuned, StoredTask, require_replaceable, save_model
 from spanbert_jax.interop.pretrained import load_tokenizer
 from spanbert_jax.tasks.features import check_ids
 from spanbert_jax.text import vocabulary_size
@@ -52,11 +53,12 @@ def finetune(config: Annotated[ml_collections.ConfigDict | FinetuningConfig, CON
     Raises:
       as `pretraining.train` does.
     """
-    config, workdir = as_finetuning_config(config), user_path(workdir)
+    config, workdir = as_finetuning_config(config), utf8_path(workdir)
     config.validate("config")
     check_kind(workdir, config)
     config = with_architecture(config, workdir, keep_positions=True)
     make_mesh(config.mesh)  # fails before the data is read
+    require_replaceable(workdir / MODEL_FOLDER)
     with open_run(workdir, force, time_limit, verbose) as run:
         experiment = build(config, workdir)
         loop = run.train(experiment)
@@ -113,7 +115,8 @@ def export_results(name: str, experiment: Experiment[TaskWorkload], loop: Traini
                                                               predicted.predictions)
             if is_process_zero():
                 folder = workdir / PREDICTIONS_FOLDER / part
-                folder.mkdir(parents=True, exist_ok=True)
+                make_own_directory(folder.parent)
+                make_own_directory(folder)
                 files = prediction_files(task, workload.dataset.examples[part], predicted.predictions)
                 for file, text in files.items():
                     write_text(folder / file, text)

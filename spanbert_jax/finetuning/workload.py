@@ -101,7 +101,7 @@ class TaskWorkload:
 
     def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Writes the files that export and predict need."""
-        self.dataset.tokenizer.save(str(workdir / "tokenizer.json"))
+        write_text(workdir / "tokenizer.json", self.dataset.tokenizer.to_str(pretty=True))
         stored = StoredTask(self._config.task.name, self.dataset.task, self._config.plugins)
         write_text(workdir / TASK_FILE, stored.to_json())
 

@@ -1,17 +1,23 @@
 """Encoder-decoder models of transformers, imported and exported with their task and compared with transformers."""
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from spanbert_jax.common.directories import require_absent_or_empty
+from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.common.paths import user_path
-from spanbert_jax.inference.model_folder import TASK_FILE, FineTuned, StoredTask, load_model, save_model, with_overrides
+from spanbert_jax.inference.model_folder import (
+    TASK_FILE,
+    FineTuned,
+    StoredTask,
+    load_model,
+    with_overrides,
+    write_model,
+)
 from spanbert_jax.interop.exporting import Comparison, on_cpu
 from spanbert_jax.interop.formats.huggingface import LIBRARY, TOLERANCE, quiet
 from spanbert_jax.interop.sources.location import is_transformers
@@ -54,12 +60,9 @@ def convert(path: pathlib.Path, out: str | pathlib.Path, name: str | None = None
         task, *parts = TASKS.get(name).import_model(path, tokenizer or path)
         fine_tuned = FineTuned(StoredTask(name, with_overrides(task, settings or {})), *parts)
     comparison = compare(path, fine_tuned.model, fine_tuned.params)
-    save_model(out, fine_tuned)
-    try:
-        checked = check_tokenizer(out, fine_tuned.tokenizer, path, comparison.difference is not None)
-    except RunFailed:
-        shutil.rmtree(out)
-        raise
+    with new_directory(out) as folder:
+        write_model(folder, fine_tuned, out.name)
+        checked = check_tokenizer(folder, fine_tuned.tokenizer, path, comparison.difference is not None)
     return fine_tuned, dataclasses.replace(comparison, tokenizer=checked)
 
 

@@ -3,14 +3,14 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from tokenizers import Tokenizer
 
-from spanbert_jax.common.directories import replace_directory
+from spanbert_jax.common.directories import partial_directory, replace_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.manifest import README_FILE, require_intact, seal_folder
 from spanbert_jax.common.paths import user_path
@@ -77,22 +77,31 @@ class FineTuned:
 
 
 def save_model(directory: pathlib.Path, fine_tuned: FineTuned) -> None:
-    """Writes a model and its task over what is there. Raises UserError, and keeps that, if it cannot be written."""
-    new = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    """Writes a model and its task over an earlier one. Raises UserError, and keeps that, if it cannot be written."""
+    require_replaceable(directory)
+    name = directory.parent.name if directory.name == MODEL_FOLDER else directory.name
     try:
-        fine_tuned.task.save_weights(new, fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer)
-        (new / TASK_FILE).write_text(fine_tuned.stored.to_json(), encoding="utf-8")
-        name = directory.parent.name if directory.name == MODEL_FOLDER else directory.name
-        card = model_card(name, fine_tuned.model, "huggingface", fine_tuned.stored.facts)
-        (new / README_FILE).write_text(card, encoding="utf-8")
-        seal_folder(new)
-        replace_directory(new, directory)
+        with partial_directory(directory.parent, directory.name) as new:
+            write_model(new, fine_tuned, name)
+            require_replaceable(directory)
+            replace_directory(new, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); free some space, and run the same command "
                         "again") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+
+
+def write_model(folder: pathlib.Path, fine_tuned: FineTuned, name: str) -> None:
+    """Writes a model, called `name` in its card, and its task into an empty folder. Raises OSError or UserError."""
+    fine_tuned.task.save_weights(folder, fine_tuned.model, fine_tuned.params, fine_tuned.tokenizer)
+    write_text(folder / TASK_FILE, fine_tuned.stored.to_json())
+    write_text(folder / README_FILE, model_card(name, fine_tuned.model, "huggingface", fine_tuned.stored.facts))
+    seal_folder(folder)
+
+
+def require_replaceable(directory: pathlib.Path) -> None:
+    """Raises UserError unless nothing, or a model that `save_model` has written, is at a path."""
+    if directory.is_symlink() or (directory.exists() and not (directory / TASK_FILE).is_file()):
+        raise UserError(f"{directory}: not a model that fine-tuning has written, and not replaced by one; move it away")
 
 
 def load_model(directory: str | os.PathLike, dtype: str = "float32",

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from spanbert_jax.common.directories import new_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import usual_mode
 from spanbert_jax.common.manifest import seal_folder
 from spanbert_jax.generation.settings import GenerationSettings
 from spanbert_jax.interop import configuration, layout, weights
@@ -156,7 +157,8 @@ def save_encoder_decoder(model: EncoderDecoder, params: Any, directory: str | pa
     params, decoder = merge_tied_params(nn.unbox(params)), model.decoder_config
     conversion = conversion_of(decoder)
     with new_directory(directory) as folder:
-        save_file(_tensors(model, params), folder / "model.safetensors", {"format": "pt"})
+        with usual_mode(folder / "model.safetensors") as path:
+            save_file(_tensors(model, params), path, {"format": "pt"})
         decoder_values = {"architectures": [conversion.classes["decoder"]], **conversion.to_values(decoder),
                           "is_decoder": True, "add_cross_attention": True, "tie_word_embeddings": True,
                           "pad_token_id": settings.pad}

@@ -177,7 +177,8 @@ def describe_masked_rows(metrics: Mapping[str, Any]) -> str:
     defaults = to_dict(MaskingSettings())
     masking = ", ".join(f"{name}={value}" for name, value in metrics["masking"].items()
                         if name in ("scheme", "rate") or value != defaults[name])
-    masks = f" with {metrics['masks']:,} masks each" * (metrics["masks"] > 1)
+    count = metrics.get("masks", 1)  # results of earlier versions do not have it
+    masks = f" with {count:,} masks each" * (count > 1)
     return f"{format_plural(metrics['rows'], 'held-out row')}{masks}, masking {masking}"
 
 

@@ -13,7 +13,7 @@ from spanbert_jax.checkpoints import Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.paths import user_path, utf8_path
 from spanbert_jax.common.settings import from_dict, require, to_dict
 from spanbert_jax.corpus import open_corpus
 from spanbert_jax.masking import MaskingSettings
@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict | PretrainingConfig, workdir: str | 
       SavesFailed: checkpoints could not be saved.
       Stopped: a signal or the time limit came before the first step or during compilation; nothing is lost.
     """
-    config, workdir = as_pretraining_config(config), user_path(workdir)
+    config, workdir = as_pretraining_config(config), utf8_path(workdir)
     config.validate("config")
     check_kind(workdir, config)
     config = with_architecture(config, workdir)

@@ -1,7 +1,6 @@
 """The workload of pretraining: a corpus, masking, and the objectives over masked tokens."""
 import functools
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import write_text
 from spanbert_jax.common.formatting import format_plural
 from spanbert_jax.corpus import Corpus, RowSource, open_corpus, prepare_corpus, wait_for_corpus
 from spanbert_jax.masking import Masker, make_masker
@@ -89,7 +89,7 @@ class PretrainingWorkload:
 
     def write_artifacts(self, workdir: pathlib.Path) -> None:
         """Copies the tokenizer."""
-        shutil.copyfile(self.corpus.tokenizer_path, workdir / TOKENIZER_FILE)
+        write_text(workdir / TOKENIZER_FILE, self.corpus.tokenizer_path.read_text(encoding="utf-8"))
 
 
 def find_corpus(config: PretrainingConfig, workdir: pathlib.Path) -> Corpus:

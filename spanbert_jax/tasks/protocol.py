@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import usual_mode
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.settings import Settings, setting, to_dict
 from spanbert_jax.interop import continuation
@@ -290,7 +291,8 @@ class Task(abc.ABC, Generic[E]):
         save_pretrained(EncoderModel(model.config), {"encoder": params["encoder"]}, folder, tokenizer)
         own = {name: value for name, value in params.items() if name != "encoder"}
         flat = flax.traverse_util.flatten_dict(jax.device_get(own), sep="/")
-        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, folder / OWN_WEIGHTS_FILE)
+        with usual_mode(folder / OWN_WEIGHTS_FILE) as path:
+            save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, path)
 
     def load_weights(self, folder: pathlib.Path, dtype: str, tokenizer: Tokenizer) -> tuple[Model, Any]:
         """Model and parameters from a folder of `save_weights`. Raises UserError if it is not of this task."""

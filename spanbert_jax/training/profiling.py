@@ -2,7 +2,6 @@
 import contextlib
 import pathlib
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,9 @@ from typing import Any, Self
 import jax
 
 from spanbert_jax.cluster.agreement import broadcast_from_zero
+from spanbert_jax.common.directories import partial_directory
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import publish
 from spanbert_jax.training.goodput import Goodput
 from spanbert_jax.training.trackers.tensorboard import TENSORBOARD_FOLDER
 
@@ -60,7 +61,7 @@ class Profiler:
         Args: text: `config.profile`; steps: the remaining updates of the run; log: gets the place of each trace.
         """
         self._chosen, self._goodput, self._log = parse_steps(text), goodput, log
-        self._workdir, self._temporary = workdir, workdir / f".profile.{jax.process_index()}"
+        self._workdir, self._temporary = workdir, contextlib.ExitStack()
         self._first = self._last = 0  # of the running trace; 0 without one
         self._failed = False
         if self._chosen:
@@ -106,8 +107,9 @@ class Profiler:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # events of every Python call would hide those of the programs
         with self._goodput.during("profile"), self._survive_errors():
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            jax.profiler.start_trace(self._temporary, create_perfetto_trace=True, profiler_options=options)
+            self._written = self._temporary.enter_context(partial_directory(
+                self._workdir / TENSORBOARD_FOLDER, f"profile-{jax.process_index()}"))
+            jax.profiler.start_trace(self._written, create_perfetto_trace=True, profiler_options=options)
             self._first = step
 
     def _stop(self) -> None:
@@ -122,8 +124,8 @@ class Profiler:
             folder.mkdir(parents=True, exist_ok=True)
             process = f"{socket.gethostname()}_{jax.process_index()}"
             for pattern, name in (("*.xplane.pb", "xplane.pb"), ("perfetto_trace.json.gz", "perfetto_trace.json.gz")):
-                found, = self._temporary.rglob(pattern)
-                found.replace(folder / f"{process}.{name}")
+                found, = self._written.rglob(pattern)
+                publish(found, folder / f"{process}.{name}")
             self._log(f"Trace of {steps.replace('_', ' ')} in {folder}: `tensorboard --logdir {self._workdir}` (pip "
                       "install tensorboard xprof) shows it, https://ui.perfetto.dev opens the .perfetto_trace.json.gz.")
 
@@ -137,4 +139,4 @@ class Profiler:
             self._log(f"TRACE FAILED: {' '.join(str(error).split())[:300]}; nothing more is traced; training continues")
         finally:
             if not self._first:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+                self._temporary.close()

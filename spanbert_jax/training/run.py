@@ -2,6 +2,8 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
+import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -9,29 +11,32 @@ from typing import Any
 
 import jax
 
-from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import FOLDER, Checkpointer
 from spanbert_jax.cluster.agreement import is_process_zero
 from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.cluster.stopping import StopRequest
 from spanbert_jax.common.console import make_console
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import describe_failure
 from spanbert_jax.common.settings import require, to_dict
 from spanbert_jax.common.streams import protected_streams
 from spanbert_jax.model import describe_model
 from spanbert_jax.training import display
-from spanbert_jax.training.config import CONFIG_FILE, save_config
+from spanbert_jax.training.config import CONFIG_FILE, save_config, started_values
 from spanbert_jax.training.experiment import Experiment, use_compilation_cache
-from spanbert_jax.training.goodput import Goodput, read_record, write_record
+from spanbert_jax.training.goodput import GOODPUT_FILE, Goodput, read_record, write_record
 from spanbert_jax.training.host_memory import keep_freed_memory
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.memory import explained_in_training
 from spanbert_jax.training.profiling import Profiler
 from spanbert_jax.training.resuming import check_changes, describe, require_same_everywhere
 from spanbert_jax.training.state import TrainState, create_state, from_stored, state_from_params, to_stored
+from spanbert_jax.training.sweep import RESULTS_FILE
 from spanbert_jax.training.trackers import METRICS_FILE, MetricsWriter
 from spanbert_jax.training.updates import Services
 
-OLD_METRICS = "metrics.old.jsonl"
+# What runs write into their workdirs over what is there.
+_WRITTEN = (CONFIG_FILE, RESULTS_FILE, GOODPUT_FILE, "tokenizer.json", "task.json", "model", "predictions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,8 @@ def open_run(workdir: pathlib.Path, force: bool, time_limit: float, verbose: boo
     use_compilation_cache()
     with (protected_streams(), StopRequest(time_limit) as stop,
           lock_workdir(workdir) if is_process_zero() else contextlib.nullcontext()):
+        if is_process_zero():
+            _require_own(workdir)
         yield Run(workdir, force, verbose, stop, goodput, began)
 
 
@@ -133,7 +140,8 @@ class Run:
         if step:
             console.print(f"Resuming from the checkpoint of step {step:,} in {self.workdir}.")
         elif (self.workdir / METRICS_FILE).exists():
-            console.print(f"No checkpoint in {self.workdir}: starting at step 0; older metrics are in {OLD_METRICS}.")
+            console.print(f"No checkpoint in {self.workdir}: starting at step 0; older metrics are in "
+                          f"{_old_metrics(self.workdir).name}.")
         for change in changes:
             console.print(f"Changed since then: {change}")
         return step, state
@@ -153,6 +161,21 @@ class Run:
             services.progress.log(display.format_goodput(goodput_metrics))
 
 
+def _require_own(workdir: pathlib.Path) -> None:
+    """Raises UserError if a workdir without a run holds files that a run would overwrite, such as those of a model."""
+    if started_values(workdir) or (workdir / FOLDER).is_dir():
+        return
+    if taken := [name for name in _WRITTEN if os.path.lexists(workdir / name)]:
+        raise UserError(f"workdir {workdir}: holds no run, but {taken[0]}, which a run would overwrite; give another "
+                        "workdir, or move it away")
+
+
+def _old_metrics(workdir: pathlib.Path) -> pathlib.Path:
+    """The name that the metrics of an older run get; no file has it."""
+    names = itertools.chain(["metrics.old.jsonl"], (f"metrics.old-{number}.jsonl" for number in itertools.count(2)))
+    return next(workdir / name for name in names if not os.path.lexists(workdir / name))
+
+
 def _console() -> Any:
     return make_console(stderr=True, quiet=not is_process_zero())
 
@@ -161,9 +184,9 @@ def _init_workdir(workdir: pathlib.Path, experiment: Experiment, new: bool) -> N
     """Writes config and artifacts; a new run renames the metrics of an older one."""
     try:
         if new and (workdir / METRICS_FILE).exists():
-            (workdir / METRICS_FILE).replace(workdir / OLD_METRICS)
+            (workdir / METRICS_FILE).rename(_old_metrics(workdir))
         experiment.workload.write_artifacts(workdir)
         save_config(workdir, experiment.config)
     except OSError as error:
-        raise UserError(f"{error.filename or workdir}: cannot be written ({error.strerror}); fix that, or give another "
-                        "workdir") from None
+        raise UserError(f"{error.filename or workdir}: cannot be written ({describe_failure(error, workdir)}); fix "
+                        "that, or give another workdir") from None

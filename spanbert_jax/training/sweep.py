@@ -1,10 +1,11 @@
 """Runs with several seeds and a grid of settings, one after the other."""
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
+import os
 import pathlib
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
@@ -17,6 +18,7 @@ from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.settings import to_dict
 
 SWEEP_FILE, RESULTS_FILE = "sweep.json", "results.json"
+_LONGEST_NAME = 240  # bytes; file systems allow 255, and unfinished work has a longer name
 
 
 class Results(TypedDict):
@@ -53,7 +55,7 @@ class Sweep:
     lower_is_better: bool = False
     # From the results of a run, what its dev metric was computed on.
     evaluated: Callable[[Mapping[str, Any]], str] = lambda results: ""
-    removed: tuple[str, ...] = ()  # folders of a finished run that are not kept
+    tidy: Callable[[pathlib.Path], None] = lambda workdir: None  # removes what is not kept of a finished run
 
     def __call__(self, make_config: MakeConfig, grid: Mapping[str, Sequence[str]], seeds: Sequence[int],
                  workdir: pathlib.Path, log: Callable[[str], None] = print) -> list[Row] | None:
@@ -85,7 +87,7 @@ class Sweep:
             name = ",".join(f"{field}={value}" for field, value in {**points[number], "seed": seed}.items())
             log(f"Run {count} of {len(runs)}: {name}")
             try:
-                if (found := self._finish(config, workdir / name)) is None:
+                if (found := self._finish(config, _workdir_of(workdir, name))) is None:
                     return None
                 results[number, seed] = found
             except SavesFailed:
@@ -116,8 +118,7 @@ class Sweep:
         found = self._results(workdir, config)
         if found is None and not self.run(config, workdir):
             return None
-        for folder in self.removed:
-            shutil.rmtree(workdir / folder, ignore_errors=True)
+        self.tidy(workdir)
         return found or self._results(workdir, config)
 
     def _results(self, workdir: pathlib.Path, config: Any) -> dict[str, Any] | None:
@@ -132,3 +133,20 @@ class Sweep:
             raise UserError(f"{workdir}: finished with another config (sections that differ: {', '.join(different)}); "
                             "give another workdir")
         return {**read_json(file, Results, "remove its folder, and run the same command again")}
+
+
+def _workdir_of(parent: pathlib.Path, name: str) -> pathlib.Path:
+    """The workdir of a run below `parent`: one folder, whose name has the characters of paths escaped.
+
+    Raises UserError if it is a link.
+    """
+    earlier = os.path.join(parent, name)  # earlier versions took a value with a slash for folders
+    if "/" in name and os.path.isdir(earlier) and os.path.realpath(earlier).startswith(f"{os.path.realpath(parent)}/"):
+        return pathlib.Path(earlier)
+    escaped = name.translate({ord(character): f"%{ord(character):02X}" for character in "%/\0"})
+    if len(os.fsencode(escaped)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        escaped = f"{os.fsencode(escaped)[:_LONGEST_NAME - 20].decode(errors='ignore')}...{digest}"
+    if (workdir := parent / escaped).is_symlink():
+        raise UserError(f"{workdir}: is a link, and a sweep writes only into its own workdir; move it away")
+    return workdir

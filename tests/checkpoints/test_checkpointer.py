@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import Checkpointer, remove_checkpoints
 from spanbert_jax.checkpoints.manifest import write_manifest
 from spanbert_jax.common.errors import UserError
 from tests.checkpoints.states import (
@@ -257,6 +257,26 @@ def test_only_leftovers_of_killed_runs_are_removed(workdir):
     (step, _), lines = resume(workdir)
     assert step == 2 and not lines
     assert tree(folder) == before | own
+
+
+def test_the_checkpoints_of_a_finished_run_are_removed_and_nothing_else(workdir):
+    folder = workdir / "checkpoints"
+    (folder / "3.saving").mkdir()
+    shutil.copytree(folder / "1", folder / "1.unsound")
+    (folder / "notes.txt").write_text("mine")
+    (workdir / "outside").mkdir()
+    (workdir / "outside" / "thesis").write_text("mine")
+    (folder / "9").symlink_to(workdir / "outside")
+    remove_checkpoints(workdir)
+    assert sorted(path.name for path in folder.iterdir()) == ["1.unsound", "notes.txt"]
+    shutil.rmtree(folder / "1.unsound")
+    (folder / "notes.txt").unlink()
+    remove_checkpoints(workdir)
+    assert not folder.exists() and (workdir / "outside" / "thesis").read_text() == "mine"
+    folder.symlink_to(workdir / "outside")
+    (workdir / "outside" / "5").mkdir()
+    remove_checkpoints(workdir)
+    assert (workdir / "outside" / "5").is_dir()
 
 
 def test_the_same_state_is_not_saved_twice(workdir):

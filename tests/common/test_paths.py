@@ -10,7 +10,7 @@ import pytest
 import spanbert_jax
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.paths import Paths, join_paths, split_paths, stored_pipes, user_path, writable
+from spanbert_jax.common.paths import Paths, join_paths, split_paths, stored_pipes, user_path, utf8_path, writable
 from spanbert_jax.common.types import is_of_type
 from spanbert_jax.tasks.files.reading import resolve_files
 from spanbert_jax.training.config import load_values
@@ -98,3 +98,16 @@ def test_a_closed_standard_input_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UserError, match="-: standard input is closed; give a file, or a pipe"), stored_pipes("-"):
         pass
+
+
+def test_names_that_are_not_utf8_are_refused_where_libraries_need_it(tmp_path):
+    name = os.fsdecode(b"runs-\xff")
+    assert utf8_path(tmp_path / "läufe") == tmp_path / "läufe"
+    with pytest.raises(UserError, match=r"runs-\\udcff/a: a name in this path is not UTF-8") as caught:
+        utf8_path(tmp_path / name / "a")
+    str(caught.value).encode()
+    for write in (lambda: spanbert_jax.prepare("python", tmp_path / name, vocab_size=500),
+                  lambda: spanbert_jax.train(spanbert_jax.default_config(), tmp_path / name)):
+        with pytest.raises(UserError, match="not UTF-8"):
+            write()
+    assert not list(tmp_path.iterdir())

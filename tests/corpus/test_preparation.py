@@ -294,6 +294,72 @@ def test_directories_that_are_no_corpus_are_never_replaced(books, tmp_path, voca
         open_corpus(tmp_path / "home")
 
 
+def make_folder(folder, names):
+    folder.mkdir()
+    for name in names:
+        (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("mine")
+
+
+@pytest.mark.parametrize("names", [["tokenizer.json"], ["report.json"], ["dataset_info.json", "features.json"],
+                                   ["source/"], ["spanbert_rows-train.array_record-00000", "source/", "source/thesis"]])
+@pytest.mark.parametrize("link", [False, True])
+def test_folders_whose_files_have_names_of_a_corpus_are_not_replaced(names, link, books, tmp_path, vocabulary):
+    make_folder(tmp_path / "mine", names)
+    out = tmp_path / ("out" if link else "mine")
+    if link:
+        out.symlink_to("mine")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match="is a link" if link else "is not a corpus to be replaced"):
+        run(books, out, vocabulary, overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("planted", ["folder", "link", "link out of the corpus", "while it works"])
+def test_planted_folders_and_links_stay(planted, books, tmp_path, vocabulary, monkeypatch):
+    make_folder(tmp_path / "precious", ["thesis", "report.json"])
+    out, mine = tmp_path / "out", snapshot(tmp_path / "precious")
+    if planted == "folder":
+        make_folder(tmp_path / ".out.partial", ["thesis"])
+    elif planted == "link":
+        (tmp_path / ".out.partial").symlink_to("precious")
+    elif planted == "link out of the corpus":
+        run(books, out, vocabulary, length=32)
+        (out / "report.json").unlink()
+        (out / "report.json").symlink_to("../precious/report.json")
+    else:
+        make = preparation.make_report
+        monkeypatch.setattr(preparation, "make_report", lambda *args: make_folder(out, ["thesis"]) or make(*args))
+    if planted in ("folder", "link"):
+        run(books, out, vocabulary)
+        assert planted != "folder" or (tmp_path / ".out.partial" / "thesis").read_text() == "mine"
+    else:
+        with pytest.raises(UserError, match="is not a corpus to be replaced"):
+            run(books, out, vocabulary, overwrite=True)
+    assert snapshot(tmp_path / "precious") == mine
+    assert planted != "while it works" or snapshot(out) == {pathlib.Path("thesis"): b"mine"}
+
+
+def test_files_are_the_same_bytes_in_each_process(books, tmp_path, vocabulary):
+    """Protobuf orders the entries of a row by a seed of the process."""
+    script = ("import sys; from spanbert_jax.corpus import prepare; prepare(sys.argv[1], sys.argv[2], length=64, "
+              "tokenizer=sys.argv[3], validation_fraction=0.2, progress=False, workers=2)")
+    subprocess.run([sys.executable, "-c", script, str(books), str(tmp_path / "other"), vocabulary], check=True)
+    run(books, tmp_path / "out", vocabulary, workers=1)
+    ours, theirs = (snapshot(tmp_path / name) for name in ("out", "other"))
+    report = pathlib.Path("report.json")  # which has the time that it took
+    assert ours.pop(report) and theirs.pop(report) and len(ours) == 6 and ours == theirs
+
+
+def test_names_that_are_not_utf8_are_read_and_reported(books, tmp_path, vocabulary):
+    name = os.fsdecode(b"b\xff\xfe")
+    books.rename(tmp_path / name)
+    with open(tmp_path / name / "00.txt", "a") as file:
+        file.write(" word" * 200 + ".")
+    corpus = run(tmp_path / name, tmp_path / "out", vocabulary, length=64, workers=2)
+    assert name in json.dumps(corpus.report["mended"], ensure_ascii=False)
+    assert open_corpus(tmp_path / "out").report == corpus.report
+
+
 def test_incomplete_and_damaged_corpora(books, tmp_path, vocabulary):
     out = tmp_path / "out"
     run(books, out, vocabulary)
@@ -327,6 +393,6 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_succeeds(books, tmp_path
         run(books, out, vocabulary)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not out.exists() and (tmp_path / ".out.partial").exists()
+    assert not out.exists() and list(tmp_path.glob(".out.*.partial"))
     assert run(books, out, vocabulary).num_rows["train"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["books", "out"]

@@ -1,6 +1,10 @@
 """Worker processes: order of results, errors, dead workers."""
 import functools
 import os
+import select
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +32,30 @@ def test_results_are_in_order(workers, count):
 def test_a_worker_that_dies_or_fails_ends_the_job(kind, error):
     with pytest.raises(error):
         list(map_in_order(functools.partial(make_function, kind), range(20), 2))
+
+
+def make_endless(pipe):
+    """A function that says which process it is, and then neither reads nor writes."""
+    def block(item):
+        with open(pipe, "w") as out:
+            out.write(f"{os.getpid()}\n")
+        signal.pause()
+    return block
+
+
+PARENT = """
+import functools, sys
+from spanbert_jax.corpus.processes import map_in_processes
+from tests.corpus.test_processes import make_endless
+list(map_in_processes(functools.partial(make_endless, sys.argv[1]), [1], 1))
+"""
+
+
+def test_a_busy_worker_ends_with_a_killed_parent(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "pipe")])
+    worker = os.pidfd_open(int((tmp_path / "pipe").read_text()))
+    parent.kill()
+    parent.wait()
+    assert select.select([worker], [], [], 20)[0], "the worker lives on"
+    os.close(worker)

@@ -15,6 +15,7 @@ from spanbert_jax.finetuning.config import as_finetuning_config
 from spanbert_jax.finetuning.dataset import make_dataset
 from spanbert_jax.finetuning.feature_cache import cached_features
 from spanbert_jax.interop import load_tokenizer
+from tests.common.test_directories import kill
 from tests.damage import flip_bit
 from tests.tasks.small import MAKERS, small_config, write
 from tests.tasks.test_packing import make_features
@@ -91,6 +92,13 @@ def test_labels_exchanged_under_the_same_size_and_time_are_noticed(start, tmp_pa
     monkeypatch.setattr(type(dataset.task), "features", None)
     os.utime(data, (1, 1))
     make_dataset(config, tokenizer)  # only touched: the features are there
+
+
+def test_what_a_killed_run_left_is_removed(cache):
+    cache.mkdir(parents=True)
+    kill(cache, "features")
+    cached_features(cache, "key", Maker, DataIssues(), Maker())
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_without_a_writable_folder_features_are_made_each_time(cache):

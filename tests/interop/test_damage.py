@@ -4,9 +4,7 @@ import os
 import pathlib
 import pickle
 import shutil
-import socket
-import subprocess
-import sys
+import stat
 
 import numpy as np
 import pytest
@@ -214,15 +212,15 @@ def test_parameters_that_a_model_does_not_have_are_named(sound, tmp_path, caplog
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "as it is" / file).read_bytes()
 
 
-def test_partial_exports_of_killed_processes_are_removed(sound, tmp_path):
-    model, params = spanbert_jax.from_pretrained(sound)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    start = f".out.{socket.gethostname()}-"
-    for number in (ended.pid, os.getppid()):
-        (tmp_path / f"{start}{number}.partial").mkdir()
-    spanbert_jax.save_pretrained(model, params, tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"out", f"{start}{os.getppid()}.partial"}
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+@pytest.mark.parametrize("format", ["huggingface", "stablehlo"])
+def test_exported_files_have_the_modes_of_the_umask(format, umask, sound, tmp_path):
+    before = os.umask(umask)
+    try:
+        export(*spanbert_jax.from_pretrained(sound), tmp_path / "out", format, compare=False)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o666 & ~umask}
 
 
 def test_nothing_is_overwritten(sound, tmp_path, monkeypatch):

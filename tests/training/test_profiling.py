@@ -73,7 +73,7 @@ def test_selected_steps_are_traced_and_nothing_else_changes(files, unbroken, tmp
     assert last["kind"] == "goodput" and last["step"] == 9 and last["profile_seconds"] > 0
     assert last["total_seconds"] == pytest.approx(
         sum(value for name, value in last.items() if name.endswith("_seconds") and name != "total_seconds"))
-    assert not list(tmp_path.glob(".profile*"))
+    assert not list(tmp_path.rglob(".profile*"))
 
 
 def test_every_process_writes_its_own_trace(unbroken_pair):
@@ -98,10 +98,9 @@ def test_a_stop_ends_a_trace_and_the_resumed_run_may_trace_other_steps(files, tm
 
 
 def test_a_full_disk_ends_the_trace_but_not_the_training(files, unbroken, tmp_path):
-    # Traces are written here before they are moved to their folder.
-    with small_disk(tmp_path / ".profile.0", "64k") as disk:
-        output = run_here(files, tmp_path, *SHORT, "--config.profile=2-3,6")
-        assert not list(disk.iterdir())
+    with small_disk(tmp_path / "tensorboard", "64k") as disk:
+        output = run_here(files, tmp_path, *SHORT, "--config.profile=2-3,6", "--config.trackers=()")
+        assert not list(disk.rglob("*"))
     assert output.count("TRACE FAILED") == 1 and "No space left" in output
     assert losses(tmp_path) == losses(unbroken)
     assert final_state(tmp_path).keys() == final_state(unbroken).keys()

@@ -17,6 +17,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import ByteLevel
 
+from spanbert_jax.common.files import usual_mode
 from spanbert_jax.interop import layout
 from spanbert_jax.interop.architectures import conversion_of
 from spanbert_jax.interop.configuration import to_values, transformers_class
@@ -47,9 +48,11 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     prefix = "" if model.head.name else conversion.names.prefix
     tensors = {name.removeprefix(prefix): value for name, value in conversion.export(layout.tensors(model, params))}
     boundary = {name: tensors.pop(name) for name in boundary_names}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with usual_mode(folder / "model.safetensors") as path:
+        save_file(tensors, path, {"format": "pt"})
     if boundary:
-        save_file(boundary, folder / BOUNDARY_FILE, {"format": "pt"})
+        with usual_mode(folder / BOUNDARY_FILE) as path:
+            save_file(boundary, path, {"format": "pt"})
     write_config_and_tokenizer(folder, model, tokenizer, with_types=model.config.token_types > 0)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.flax import load_file, save_file
 from tokenizers import Tokenizer
 
+from spanbert_jax.common.files import usual_mode
 from spanbert_jax.interop.formats.huggingface import write_config_and_tokenizer
 from spanbert_jax.interop.pretrained import PARAMS_FILE
 from spanbert_jax.model import EncoderModel
@@ -35,7 +36,8 @@ def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tok
     exported = jax.export.export(jax.jit(as_function(model)), platforms=("cpu", "cuda", "tpu"))(
         shapes, *[tokens] * len(INPUTS))
     (folder / MODEL_FILE).write_bytes(exported.serialize())
-    save_file(weights, folder / PARAMS_FILE)
+    with usual_mode(folder / PARAMS_FILE) as path:
+        save_file(weights, path)
     write_config_and_tokenizer(folder, model, tokenizer)
 
 

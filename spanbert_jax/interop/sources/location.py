@@ -13,7 +13,7 @@ from spanbert_jax.common.files import cache_folder
 from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.manifest import folder_difference, require_intact, seal_folder
-from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.paths import user_path, utf8_path
 from spanbert_jax.interop.sources import archives
 
 SHORT_NAMES = {"spanbert-base-cased": "SpanBERT/spanbert-base-cased",
@@ -55,7 +55,7 @@ def locate(name_or_path: str | pathlib.Path) -> pathlib.Path:
 
 
 def _find(name_or_path: str | pathlib.Path) -> pathlib.Path:
-    path = user_path(name_or_path)
+    path = utf8_path(name_or_path)
     if pathlib.Path(f"{path}.index").is_file():  # a TensorFlow checkpoint, named by the common prefix of its files
         return pathlib.Path(f"{path}.index")
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):

@@ -26,6 +26,8 @@ class JsonLines:
     def __init__(self, workdir: pathlib.Path, first_step: int = 0):
         """Drops damaged lines and those after `first_step`. Raises UserError if the file cannot be read."""
         path = workdir / METRICS_FILE
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link, which is not followed; move it out of the way")
         self.evaluations: dict[int, Metrics] = {}  # written so far, by step
         kept, moved = 0, list[bytes]()  # bytes at the start of the file that stay there, and lines that follow them
         try:

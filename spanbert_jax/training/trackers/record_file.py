@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from spanbert_jax.common.directories import make_own_directory
+
 Metrics = Mapping[str, Any]  # by name: numbers, texts, None for a number that is not finite, or lists of these
 
 
@@ -33,8 +35,8 @@ class RecordFile:
     def flush(self) -> None:
         """Writes the pending records. Raises OSError if the file cannot be written; the records stay pending."""
         if self._create_folder:
-            self._path.parent.mkdir(exist_ok=True)
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+            make_own_directory(self._path.parent, parents=False)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             end = min(self._end, os.fstat(file).st_size)
             data = b"".join([self._header] * (end == 0) + self._pending)

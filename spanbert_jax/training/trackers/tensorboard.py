@@ -32,8 +32,8 @@ class TensorBoard:
         Raises UserError if WORKDIR/tensorboard is a file.
         """
         folder = workdir / TENSORBOARD_FOLDER
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: a file where a directory belongs; move it out of the way")
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UserError(f"{folder}: no directory of this run; move it out of the way")
         # TensorBoard reads event files in the order of their names.
         path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
         self._file = RecordFile(path, header=_header(first_step + 1), create_folder=True)
