@@ -26,7 +26,8 @@ import rich.table
 Json = dict[str, Any]
 WAYS = {"whole": ["configs/squad.py:small=true,whole=true", "--config.task.length=16384",
                   "--config.model.max_positions=16384"],
-        "windows": ["configs/squad.py:small=true", "--config.task.contexts=articles", "--config.task.length=512"]}
+        "windows": ["configs/squad.py:small=true", "--config.task.contexts=articles", "--config.task.length=512",
+                    "--config.task.stride=384"]}
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
                 *WAYS[way], f"--config.init_from={start}", f"--config.task.train={files['train']}",
                 f"--config.task.dev={files['dev']}", "--config.task.dev_fraction=0", "--config.task.test_fraction=0",
                 "--config.train.duration=1 epochs", "--config.evaluation.every=1 epochs",
-                "--config.train.batch_size=4", "--config.evaluation.batch_size=2"])
+                "--config.train.batch_size=1", "--config.evaluation.batch_size=1"])
             table.add_row(name, way, *(f"{figures[key]:.1f}" for key in
                                        ("f1", "exact", "minutes", "processor_minutes", "gigabytes")))
     rich.console.Console(width=100).print(table)
