@@ -20,7 +20,7 @@ _DOCUMENT = "-DOCSTART-"
 _COMMENTS = ("# ", "#\t")
 _HEAD_LINES = 100  # which tell columns from sentences
 _LONGEST_WORD = 5  # Han characters; most words of scripts without spaces have fewer
-_MOST_WORDS = 1_000_000  # of a sentence
+_MOST_WORDS = _MOST_CHARACTERS = 1_000_000  # of a sentence
 _TAG = re.compile(r"O|[BIES]-\S.*")
 _IN_BIOES = {"L-": "E-", "U-": "S-", "M-": "I-"}  # prefixes of BILOU and BMES
 _INDEXED = re.compile(r"(.+?)[0-9]+", re.DOTALL)  # a character and its index in a word
@@ -115,7 +115,7 @@ def _has_sentences(path: str, columns: Columns) -> bool:
     if any("\t" in line or line.startswith(_DOCUMENT) for line in head):
         return False
     rows = [line.split() for line in head if line.strip() and not line.startswith(_COMMENTS)]
-    several = [row for row in rows if len(row) > 1 or len(_SPLITTER.pre_tokenize_str(row[0])) > _LONGEST_WORD]
+    several = [row for row in rows if len(row) > 1 or len(_SPLITTER.pre_tokenize_str(row[0][:99])) > _LONGEST_WORD]
     tagged = sum(-len(row) <= columns.tag < len(row) and is_tag(_in_bioes(row[columns.tag])) for row in several)
     same = len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
     return 2 * len(several) > len(rows) and 2 * tagged < len(several) and not same
@@ -198,6 +198,9 @@ def parse_sentence(record: Mapping[str, Any], location: str, issues: DataIssues,
     spans = next((name for name in _SPAN_FIELDS if name in record), None)
     if "tokens" not in record and "text" in record and (spans or not with_labels):
         text = reading.field(record, "text", location)
+        if len(text) > _MOST_CHARACTERS:
+            raise UserError(f"{location}: a sentence of {len(text):,} characters; {_MOST_CHARACTERS:,} are the most: "
+                            "divide it")
         offsets = tuple(span for _, span in _SPLITTER.pre_tokenize_str(text))
         words = tuple(text[start:end] for start, end in offsets)
         if spans and with_labels:

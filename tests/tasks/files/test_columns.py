@@ -273,3 +273,13 @@ def test_a_real_file_with_more_columns():
     sentences, issues = read(path, tag=1)
     assert len(sentences) > 20 and not issues.counts
     assert sum(len(one.words) for one in sentences) == sum(bool(line.strip()) for line in open(path, encoding="utf-8"))
+
+
+def test_sentences_without_end_are_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr("spanbert_jax.tasks.files.columns._MOST_WORDS", 1000)
+    (tmp_path / "words.txt").write_text("a O\n" * 1000 + "\n" + "a O\n" * 1001)
+    with pytest.raises(UserError, match="words.txt:1002: a sentence of more than 1,000 lines; put a blank line"):
+        list(read_sentences(str(tmp_path / "words.txt"), Columns(), DataIssues()))
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": "x " * 600_000}))
+    with pytest.raises(UserError, match="text.jsonl:1: a sentence of 1,200,000 characters; 1,000,000 are the most"):
+        list(read_sentences(str(tmp_path / "text.jsonl"), Columns(), DataIssues(), with_labels=False))
