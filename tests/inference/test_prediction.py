@@ -19,6 +19,7 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.manifest import seal_folder
 from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files, score_files
+from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.tasks import make_task
@@ -351,3 +352,12 @@ def test_a_continued_call_writes_the_official_files(models, tmp_path, small_grou
             predict_files(models[name], data, tmp_path / "out.jsonl", official=tmp_path / "official",
                           on_examples=on_examples)
     assert len(json.loads((tmp_path / "official" / "predictions.json").read_text())) == 20
+
+
+def test_a_tokenizer_with_ids_beyond_the_network_is_refused(models, tmp_path):
+    model = shutil.copytree(models["text_classification"] / "model", tmp_path / "model")
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["strange"] = 100_000
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="its tokenizer has 100,001 entries, the last 'strange', and the model"):
+        load_model(model)
