@@ -87,6 +87,8 @@ class Launcher:
                 break
             self._log(f"status {status}: restart {restart} of {restarts}")
             status = self._attempt()
+        for number in SIGNALS:  # the end of Python would give them their default handlers, which change the status
+            signal.signal(number, signal.SIG_IGN)
         return status
 
     def plan(self) -> list[str]:
