@@ -2,6 +2,7 @@
 import gc
 import os
 import pathlib
+import signal
 import tempfile
 
 import jax
@@ -9,6 +10,9 @@ import pytest
 
 from tests.runs import Files, make_files, make_once, run, visible_devices
 
+# Tests send these signals, which a program that is started in the background or by nohup would inherit as ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start inherit these variables
     # Most of the time goes into compiling, and few programs run long enough to be worth optimizing. Without the fusion
     # emitters XLA compiles twice as fast, and with a worker for each core one LLVM module a program is enough.
