@@ -105,7 +105,7 @@ def _check_values(value: Any) -> None:
 
 def _is_unicode(text: str) -> bool:
     try:
-        return text.isascii() or bool(text.encode())
+        return text.isascii() or bool(text.encode(errors="surrogateescape"))  # with bytes of file names, as os.fsdecode
     except UnicodeEncodeError:
         return False
 

@@ -359,5 +359,6 @@ def test_a_tokenizer_with_ids_beyond_the_network_is_refused(models, tmp_path):
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["strange"] = 100_000
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    seal_folder(model)
     with pytest.raises(UserError, match="its tokenizer has 100,001 entries, the last 'strange', and the model"):
         load_model(model)
