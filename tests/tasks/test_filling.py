@@ -243,7 +243,7 @@ def test_command_prints_tables_or_json(network, tmp_path, capsys, monkeypatch):
     found = json.loads(lines[0])
     assert [item["text"] for item in found] == flags[2:4]
     assert found[1]["runs"][0]["boundary"] is None
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the [MASK] sat\n[MASK] on\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the [MASK] sat\n[MASK] on\n")))
     assert command.run(parser.parse_args([*flags[:2], "-", *flags[4:], "--json"])) == 0
     assert capsys.readouterr().out.splitlines() == lines
     assert found[0]["runs"][0]["both"][0]["log_probability"] == pytest.approx(runs[0].both[0].log_probability)
