@@ -23,7 +23,7 @@ from spanbert_jax.commands.verify import reading_progress
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
-from spanbert_jax.common.manifest import ManifestError, file_sizes
+from spanbert_jax.common.manifest import ManifestError, folder_size
 from spanbert_jax.common.paths import user_path
 
 
@@ -54,9 +54,9 @@ def list_checkpoints(workdir: str | os.PathLike, *, verify: bool = False,
                               on_bytes=on_bytes)
         if corrupt and not (folder / str(step)).exists():  # the run has just deleted it
             continue
-        listed.append({"step": step, "bytes": _size(folder / str(step)), "saved_at": manifest and manifest.saved_at,
-                       "unsound": corrupt, "kept": reasons.get(step, "")})
-    quarantined = [{"name": name, "bytes": _size(folder / name), "unsound": names.quarantine_reason(folder, name)}
+        listed.append({"step": step, "bytes": folder_size(folder / str(step)), "unsound": corrupt,
+                       "saved_at": manifest and manifest.saved_at, "kept": reasons.get(step, "")})
+    quarantined = [{"name": name, "bytes": folder_size(folder / name), "unsound": names.quarantine_reason(folder, name)}
                    for name in names.list_quarantined(folder)]
     return {"steps": listed, "set_aside": quarantined, "saving": names.list_saving(folder)}
 
@@ -87,7 +87,7 @@ def _folder(workdir: str | os.PathLike) -> pathlib.Path:
 
 def _verify_with_progress(workdir: str) -> dict[str, Any]:
     folder = _folder(workdir)
-    with reading_progress(sum(_size(folder / str(step)) for step in names.list_steps(folder))) as on_bytes:
+    with reading_progress(sum(folder_size(folder / str(step)) for step in names.list_steps(folder))) as on_bytes:
         return list_checkpoints(workdir, verify=True, on_bytes=on_bytes)
 
 
@@ -112,14 +112,6 @@ def _manifest(folder: pathlib.Path, step: int) -> Manifest | None:
         return read_manifest(names.manifest_path(folder, step), step)
     except ManifestError:
         return None
-
-
-def _size(folder: pathlib.Path) -> int:
-    """Bytes of the files in a folder; 0 if it has been deleted."""
-    try:
-        return sum(file_sizes(folder).values())
-    except OSError:
-        return 0
 
 
 def _when(seconds: int | None) -> str:

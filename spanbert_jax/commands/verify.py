@@ -26,7 +26,7 @@ from spanbert_jax.cluster.exit_codes import DONE, FAILED
 from spanbert_jax.common.console import make_console, make_table
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_bytes
-from spanbert_jax.common.manifest import MANIFEST_FILE, file_sizes, folder_difference
+from spanbert_jax.common.manifest import MANIFEST_FILE, folder_difference, folder_size
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.corpus.corpus import DATASET_INFO, REPORT, open_corpus
 
@@ -115,10 +115,10 @@ def _below(top: pathlib.Path) -> Iterator[_Artefact]:
         if MANIFEST_FILE in files:
             folders.clear()
             kind = "model" if "config.json" in files else "cache"
-            yield _Artefact(kind, folder, _size(folder), functools.partial(folder_difference, folder))
+            yield _Artefact(kind, folder, folder_size(folder), functools.partial(folder_difference, folder))
         elif {REPORT, DATASET_INFO} <= set(files):
             folders.clear()
-            yield _Artefact("corpus", folder, _size(folder), functools.partial(_corpus_difference, folder))
+            yield _Artefact("corpus", folder, folder_size(folder), functools.partial(_corpus_difference, folder))
         elif folder.name == names.FOLDER:
             folders.clear()
             yield from (_step(folder, step) for step in names.list_steps(folder))
@@ -127,7 +127,7 @@ def _below(top: pathlib.Path) -> Iterator[_Artefact]:
 
 def _step(folder: pathlib.Path, step: int) -> _Artefact:
     path = folder / str(step)
-    return _Artefact("checkpoint", path, _size(path), lambda on_bytes: verify_step(
+    return _Artefact("checkpoint", path, folder_size(path), lambda on_bytes: verify_step(
         path, names.manifest_path(folder, step), step, on_bytes=on_bytes))
 
 
@@ -155,11 +155,3 @@ def _corpus_difference(folder: pathlib.Path, on_bytes: OnBytes) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def _size(folder: pathlib.Path) -> int:
-    """Bytes of the files in a folder; 0 if it has been deleted."""
-    try:
-        return sum(file_sizes(folder).values())
-    except OSError:
-        return 0

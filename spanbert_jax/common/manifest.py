@@ -147,6 +147,14 @@ def file_sizes(folder: pathlib.Path) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
+def folder_size(folder: pathlib.Path) -> int:
+    """Bytes of the files in a folder; 0 if it has been deleted."""
+    try:
+        return sum(file_sizes(folder).values())
+    except OSError:
+        return 0
+
+
 def checksum(path: pathlib.Path, sync: bool = False, on_bytes: Callable[[int], None] = lambda count: None,
              limit: int | None = None) -> int:
     """Returns the CRC-32 of a file, or of its first `limit` bytes. Other threads run meanwhile."""
