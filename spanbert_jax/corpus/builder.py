@@ -49,7 +49,7 @@ def write_rows(directory: pathlib.Path, splits: Mapping[str, Iterable[Rows]], le
 
 
 class _Serializer(ExampleSerializer):
-    """TFDS's, but equal rows are equal bytes: protobuf orders the features of a row anew in each process."""
+    """TFDS's serializer, made deterministic: protobuf orders the features of a row by a seed of the process."""
 
     def serialize_example(self, example: Any) -> bytes:
         return self.get_tf_example(example).SerializeToString(deterministic=True)

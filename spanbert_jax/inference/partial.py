@@ -184,4 +184,4 @@ def _set_aside(path: pathlib.Path, reason: str) -> None:
     aside = next(name for name in names if not os.path.lexists(name) and not os.path.lexists(manifest_of(name)))
     publish(path, aside)
     publish(manifest_of(path), manifest_of(aside))
-    logger.warning("%s: %s; it is now %s, and the predictions begin anew", path, reason, aside.name)
+    logger.warning("%s: %s; it is now %s, and prediction starts from the first input", path, reason, aside.name)

@@ -1,4 +1,4 @@
-"""A file is told from another by its content, whatever its name, size and times."""
+"""Files are identified by their content, not by name, size or times."""
 import os
 
 from spanbert_jax.common import identity
