@@ -60,7 +60,8 @@ def test_every_flipped_bit_is_noticed_and_the_output_set_aside(begun, output, ca
     damaged = begun.read_bytes()
     assert continued(output) == 0
     assert [record.message for record in caplog.records] == [
-        f"{begun}: out.jsonl.partial: contents differ; it is now out.jsonl.partial-1, and prediction starts from the first input"]
+        f"{begun}: out.jsonl.partial: contents differ; it is now out.jsonl.partial-1, and prediction starts from the "
+        "first input"]
     assert contents(output.parent).items() >= {
         "out.jsonl.partial-1": damaged, "out.jsonl.partial-1.of": whole[manifest.name], begun.name: b""}.items()
 
