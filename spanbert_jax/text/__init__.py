@@ -19,6 +19,7 @@ from spanbert_jax.text.tokenizer_training import (
     TOKENIZER_MODELS,
     train_tokenizer,
 )
+from spanbert_jax.text.word_spans import word_spans
 from spanbert_jax.text.words import (
     Spelling,
     WordStarts,
@@ -34,4 +35,5 @@ __all__ = ["ADDED_TOKEN_FLAGS", "CHARACTER_COVERAGE", "MAX_VOCAB_SIZE", "MIN_VOC
            "SPECIAL_TOKENS", "TOKENIZER_MODELS", "PairLayout", "SpecialIds", "Spelling", "WordStarts", "is_byte_level",
            "is_lowercasing", "keeps_spaces", "line_spans", "load_tokenizer", "pair_layout", "parse_tokenizer",
            "pretoken_numbers", "sentence_spans", "special_ids", "special_tokens", "special_tokens_as_text", "spelling",
-           "token_offsets", "train_tokenizer", "vocabulary_size", "with_one_token_type", "word_starts"]
+           "token_offsets", "train_tokenizer", "vocabulary_size", "with_one_token_type", "word_spans",
+           "word_starts"]

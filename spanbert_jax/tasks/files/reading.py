@@ -30,6 +30,7 @@ _STRING = r'"(?:[^"\\\n]|\\.)*+"\s*'
 # Objects, or an array of objects or texts, or one without entries.
 _JSON_START = re.compile(rf"\[?\s*\{{\s*(?:{_STRING}:|\}})|\[\s*{_STRING}[],]|\[\s*\]\s*$")
 _MAX_DEPTH = 64  # of nested JSON
+_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}  # in treebanks
 _BUFFER_BYTES = 4 << 20  # read at once: the parser begins a text again whenever it needs more
 
 
@@ -293,6 +294,11 @@ def field(record: Mapping[str, Any], name: str, location: str, kind: type | tupl
 def name_field(record: Mapping[str, Any], column: str, location: str) -> str:
     """A field with a name: a text or an integer. Raises UserError if it is missing or of another type."""
     return str(field(record, column, location, (str, int)))
+
+
+def without_escapes(word: str) -> str:
+    """A word of a treebank, with a bracket in place of -LRB- and the like."""
+    return _BRACKETS.get(word.lower(), word)
 
 
 def number_repeats(examples: Iterable[E], issues: DataIssues) -> Iterator[E]:

@@ -10,7 +10,6 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 
 FORMATS = ("auto", "tacred", "semeval")
-_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
 _NUMBERED = re.compile(r"([0-9]+)\t(.*)")
 _ENTITY_TAG = re.compile(r"(</?e[12]>)")
 _ENTITY_TAGS = ("<e1>", "</e1>", "<e2>", "</e2>")
@@ -93,7 +92,7 @@ def parse_relation(record: dict[str, Any], location: str, with_labels: bool) -> 
     words = reading.field(record, "token", place, list)
     if not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{place}: field 'token' must be a nonempty list of words; it is {words!r:.80}")
-    words = tuple(_BRACKETS.get(word.lower(), word) for word in words)
+    words = tuple(reading.without_escapes(word) for word in words)
     return Relation(id, location, group, words, _span(record, "subj", len(words), place),
                     _span(record, "obj", len(words), place), reading.field(record, "subj_type", place),
                     reading.field(record, "obj_type", place), _name(record, place, with_labels))

@@ -1,0 +1,133 @@
+"""Documents with chains of mentions, and how they are made from words or from a text."""
+import bisect
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files import reading
+from spanbert_jax.text import sentence_spans, word_spans
+
+Span = tuple[int, int]  # half-open
+Chains = tuple[tuple[Span, ...], ...]  # spans in words: sorted mentions, chains sorted by their first mentions
+
+MOST_WORDS = 1_000_000  # of a document: the longest novels have half of them
+MOST_CHARACTERS = 8_000_000
+BLANK_WORD = "_"
+_STOPS = frozenset(".!?…。！？｡।؟۔")
+_CLOSERS = frozenset(("''", "”", "’", "»", ")", "]", "」", "』", "）", "】", "》"))
+
+
+@dataclasses.dataclass(frozen=True)
+class GapLabels:
+    """A pronoun and two names of GAP, as spans in words."""
+    pronoun: Span
+    a: Span
+    b: Span
+    a_coref: bool | None  # whether the pronoun means the name; None if unknown
+    b_coref: bool | None
+    gender: str  # "masculine" or "feminine", of the pronoun
+
+
+@dataclasses.dataclass(frozen=True)
+class CoreferenceDocument(reading.Example):
+    """A text with its words, and the chains of mentions that mean the same.
+
+    Mentions may be nested and may cross, also in one chain, and a span may be in several chains.
+    """
+    text: str
+    words: tuple[Span, ...]  # characters [start, end) of each word, ascending
+    sentences: tuple[int, ...]  # number of the first word of each sentence, ascending from 0; empty without words
+    chains: Chains | None = None  # the correct chains; None if unknown
+    speakers: tuple[str, ...] | None = None  # of each word, "" if unknown; None if all are
+    mentions: tuple[Span, ...] | None = None  # sorted; only these may be linked
+    given_chains: Chains | None = None  # to start from
+    partial: bool = False  # the labels cover `mentions` only: other mentions may exist, and are in no chain
+    gap: GapLabels | None = None
+
+    def word(self, number: int) -> str:
+        """The text of a word."""
+        start, end = self.words[number]
+        return self.text[start:end]
+
+    def characters(self, span: Span) -> Span:
+        """Characters [start, end) of a span of words."""
+        return self.words[span[0]][0], self.words[span[1] - 1][1]
+
+
+def clean_word(word: str, place: str, issues: DataIssues) -> str:
+    """A word as it stands in a text: treebanks' escapes replaced, inner white space as single spaces."""
+    cleaned = " ".join(word.split())
+    if not cleaned:
+        issues.add(f"blank words, replaced by {BLANK_WORD}", place)
+        return BLANK_WORD
+    if cleaned in ("/.", "/?", "/-"):  # OntoNotes
+        return cleaned[1:]
+    return reading.without_escapes(cleaned)
+
+
+def from_words(id: str, location: str, group: str, words: Sequence[str],
+               sentences: Sequence[int] | None) -> CoreferenceDocument:
+    """A document of clean words: its text has spaces between words and line breaks between sentences.
+
+    Args:
+      sentences: numbers of the first words of sentences; None to find sentences by punctuation.
+    """
+    if len(words) > MOST_WORDS:
+        raise UserError(f"{location} (id {id!r}): a document of {len(words):,} words; {MOST_WORDS:,} are the most: "
+                        "divide it")
+    starts = sentences_of_words(words) if sentences is None else tuple(sentences)
+    offsets, end, first = [], -1, frozenset(starts)
+    parts = []
+    for number, word in enumerate(words):
+        parts += [("\n" if number in first else " ") if number else "", word]
+        offsets.append((end + 1, end + 1 + len(word)))
+        end = offsets[-1][1]
+    return CoreferenceDocument(id, location, group, "".join(parts), tuple(offsets), starts)
+
+
+def from_text(id: str, location: str, group: str, text: str, cuts: Iterable[int] = ()) -> CoreferenceDocument:
+    """A document of a text, whose words and sentences are found, with words split before the characters `cuts`."""
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(f"{location} (id {id!r}): a document of {len(text):,} characters; {MOST_CHARACTERS:,} are the "
+                        "most: divide it")
+    words = tuple(word_spans(text, cuts))
+    firsts = [start for start, _ in words]
+    numbers = (bisect.bisect_left(firsts, start) for start, _ in sentence_spans(text))
+    sentences = tuple(dict.fromkeys(number for number in (0, *numbers) if number < len(words)))
+    return CoreferenceDocument(id, location, group, text, words, sentences)
+
+
+def sentences_of_words(words: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the first words of sentences, found by stops that are words of their own.
+
+    Closing quotes and brackets after a stop belong to it. A lower-case letter after it continues the sentence.
+    """
+    starts, stopped = [0] * bool(words), False
+    for number, word in enumerate(words):
+        if stopped and word not in _CLOSERS and not _STOPS.issuperset(word):
+            if not word[0].islower():
+                starts.append(number)
+            stopped = False
+        stopped = stopped or _STOPS.issuperset(word)
+    return tuple(starts)
+
+
+def words_of(document: CoreferenceDocument, start: int, end: int) -> Span:
+    """The words that contain characters [start, end) of the text; an empty span if there is none."""
+    first = bisect.bisect_right(document.words, start, key=lambda word: word[1])
+    return first, max(first, bisect.bisect_left(document.words, end, key=lambda word: word[0]))
+
+
+def sorted_chains(chains: Iterable[Iterable[Span]], place: str, issues: DataIssues) -> Chains:
+    """Chains in order, without empty ones, each mention once."""
+    ordered = []
+    for chain in map(list, chains):
+        mentions = tuple(sorted(set(chain)))
+        if not mentions:
+            issues.add("empty chains, left out", place)
+            continue
+        if len(mentions) < len(chain):
+            issues.add("mentions that a chain has twice, kept once", place, len(chain) - len(mentions))
+        ordered.append(mentions)
+    return tuple(sorted(ordered))
