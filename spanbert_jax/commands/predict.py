@@ -3,6 +3,7 @@
   spanbert-jax predict --model runs/squad --input questions.json --output answers.jsonl
   spanbert-jax predict --model runs/sentiment/model --input 'reviews/*.jsonl.gz' --output labels.jsonl
   spanbert-jax predict --model runs/sentiment --input new.csv --output labelled.csv --keep text,date
+  spanbert-jax predict --model runs/coreference --input novel.txt --output chains.jsonl --html chains.html
   spanbert-jax predict --model runs/en-de --input texts.en --output texts.jsonl --official texts-de --set beams=8
 
 The input has any format that the task trains on; labels may be missing. The output has one JSON line per prediction, in
@@ -24,8 +25,8 @@ from spanbert_jax.common.paths import STANDARD_STREAM, Paths, join_paths, stored
 
 def predict(model: str | os.PathLike, inputs: Paths, output: str | os.PathLike, *, batch_size: int = 32,
             dtype: str = "float32", settings: Mapping[str, Any] | None = None,
-            official: str | os.PathLike | None = None, keep: str | Sequence[str] = "",
-            on_examples: Callable[[int], None] = lambda count: None) -> int:
+            official: str | os.PathLike | None = None, html: str | os.PathLike | None = None,
+            keep: str | Sequence[str] = "", on_examples: Callable[[int], None] = lambda count: None) -> int:
     """Writes the predictions of a fine-tuned model for the examples of files as JSON lines, or as a table.
 
     Arguments and errors are those of `inference.files.predict_files`; `inputs` and `keep` may be lists too. What is
@@ -46,7 +47,7 @@ def predict(model: str | os.PathLike, inputs: Paths, output: str | os.PathLike, 
 
     with stored_pipes(join_paths(inputs)) as stored:
         log_issues(predict_files(model, stored, output, batch_size=batch_size, dtype=dtype, settings=settings,
-                                 official=official, keep=join_paths(keep), on_examples=count_examples))
+                                 official=official, html=html, keep=join_paths(keep), on_examples=count_examples))
     return counts[-1]
 
 
@@ -59,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="file to create; - for standard output")
     parser.add_argument("--official", metavar="DIR", help="directory to create with the predictions in the task's "
                         "official formats too, such as those of SQuAD and GLUE, or plain lines of generated texts")
+    parser.add_argument("--html", metavar="FILE", help="file to create with a page that shows the predictions in their "
+                        "texts, such as coreference chains in colour")
     parser.add_argument("--keep", metavar="FIELDS", default="", help="fields of the input's table or JSON lines to "
                         "write as `input` next to each prediction, such as text,label; separated by commas, or all; "
                         "left out where a record lacks them")
@@ -85,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
     with writable(args.output) as output:
         count = predict(args.model, args.input, output, batch_size=args.batch_size, dtype=args.dtype,
-                        settings=dict(args.set), official=args.official, keep=args.keep, on_examples=show)
+                        settings=dict(args.set), official=args.official, html=args.html, keep=args.keep,
+                        on_examples=show)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{format_plural(count, 'prediction')} in {time.monotonic() - began:,.1f} s: {args.output}",

@@ -10,6 +10,7 @@ from typing import Any
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import describe_failure, publish, temporary_file
 from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.manifest import folder_digest
@@ -26,7 +27,7 @@ from spanbert_jax.tasks.protocol import Prediction, Task, evaluate_predictions, 
 
 def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLike, *, batch_size: int = 32,
                   dtype: str = "float32", settings: Mapping[str, Any] | None = None,
-                  official: str | os.PathLike | None = None, keep: str = "",
+                  official: str | os.PathLike | None = None, html: str | os.PathLike | None = None, keep: str = "",
                   on_examples: Callable[[int], None] = lambda count: None) -> DataIssues:
     """Writes the predictions for the examples of files as JSON lines, in order and in constant memory.
 
@@ -43,6 +44,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
       batch_size: rows sent to each device at once; it changes no result.
       dtype, settings: as for `load_model`.
       official: a new directory for the predictions in the task's official formats; needs all of them in memory.
+      html: a new file for a page that shows the predictions with their texts.
       keep: fields of the input's records, separated by commas, that each prediction gets as "input"; "all" for all.
       on_examples: called with the number of examples done after each group.
 
@@ -52,12 +54,17 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     Raises:
       UserError: naming file, line and id of an error; predictions made before stay in OUTPUT.partial.
     """
-    output = user_path(output)
-    if os.path.lexists(output):
-        raise UserError(f"{output}: exists already and is not overwritten; give another file, or remove it")
+    output, page = user_path(output), None if html is None else user_path(html)
+    _require_absent(output)
+    if page:
+        _require_absent(page)
+        if page.absolute() == output.absolute():
+            raise UserError(f"--html {html}: is the output too; give another file")
     files, path = resolve_files(inputs), partial_of(output)
     fine_tuned, issues = load_model(model, dtype, settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
+    if page and not task.has_html:
+        raise UserError(f"--html {html}: {fine_tuned.name} has no page to show its predictions; leave it out")
     identity = {"model": folder_digest(model_folder(model)), **_input_identity(files, dtype, settings, keep),
                 **program_identity(type(task))}
     with _disk_errors(path):
@@ -89,6 +96,8 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
         partial.verify()
         if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
             _write_official(task, inputs, path, user_path(official))
+        if page:
+            _write_page(task, files, path, page)
         with _disk_errors(path):
             _complete(partial, output)
     return issues
@@ -163,6 +172,11 @@ def _disk_errors(partial: pathlib.Path) -> Iterator[None]:
                         "to continue") from None
 
 
+def _require_absent(path: pathlib.Path) -> None:
+    if os.path.lexists(path):
+        raise UserError(f"{path}: exists already and is not overwritten; give another file, or remove it")
+
+
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:
     examples = read_all(task, inputs, DataIssues(), with_labels=False)
     with open(partial, encoding="utf-8") as lines:
@@ -170,6 +184,25 @@ def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pa
     with new_directory(official) as folder:
         for name, text in task.files(examples, predictions).items():
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_page(task: Task, files: Sequence[str], partial: pathlib.Path, page: pathlib.Path) -> None:
+    """Writes the page of all predictions in little memory. The examples are read again."""
+    examples = (example for file in files for example in task.read(file, DataIssues(), with_labels=False))
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, encoding="utf-8") as lines, temporary_file(page) as (temporary, written):
+            for part in task.html(examples, map(json.loads, lines)):
+                written.write(part.encode())
+            written.flush()
+            os.fsync(written.fileno())
+            publish(temporary, page)
+    except FileExistsError:
+        raise UserError(f"{page}: another program has made it meanwhile, and it is not overwritten; move it away, and "
+                        f"run the same command again: the predictions are in {partial}") from None
+    except OSError as error:
+        raise UserError(f"{page}: cannot be written ({describe_failure(error, page)}); fix that, and run the same "
+                        "command again to continue") from None
 
 
 def _complete(partial: Partial, output: pathlib.Path) -> None:

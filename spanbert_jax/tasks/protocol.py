@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import flax.linen as nn
@@ -280,6 +280,15 @@ class Task(abc.ABC, Generic[E]):
     def has_official_format(self) -> bool:
         """Whether `files` returns anything."""
         return type(self).files is not Task.files
+
+    def html(self, examples: Iterable[E], predictions: Iterable[Prediction]) -> Iterator[str]:
+        """Yields the parts of one self-contained HTML page that shows predictions with their texts, one by one."""
+        return iter(())
+
+    @property
+    def has_html(self) -> bool:
+        """Whether `html` returns a page."""
+        return type(self).html is not Task.html
 
     # Storage.
 

@@ -24,6 +24,7 @@ from spanbert_jax.inference.outputs import InputFields
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
+from spanbert_jax.tasks.text_classification import TextClassification
 from tests.damage import flip_bit
 from tests.inference.conftest import SETTINGS, save_random_model
 from tests.runs import visible_devices
@@ -285,6 +286,54 @@ def test_a_field_is_left_out_where_a_record_lacks_it(tmp_path):
     assert [fields(example) for example in examples] == records
 
 
+def labels_page(self, examples, predictions):
+    """A page of texts and labels, in parts."""
+    yield "<p>"
+    for example, prediction in zip(examples, predictions, strict=True):
+        yield f"{example.text} {prediction['label']}<br>"
+
+
+def test_a_page_shows_all_predictions_after_an_interruption_too(models, tmp_path, small_groups, monkeypatch):
+    monkeypatch.setattr(TextClassification, "html", labels_page)
+    records = MAKERS["text_classification"](20)
+    files = [write(tmp_path / name, part) for name, part in (("a.jsonl", records[:15]), ("b.jsonl", records[15:]))]
+
+    def kill(count):
+        if count == 16:
+            raise Killed
+
+    for on_examples in (kill, lambda count: None):
+        with pytest.raises(Killed) if on_examples is kill else contextlib.nullcontext():
+            predict_files(models["text_classification"], ",".join(files), tmp_path / "out.jsonl",
+                          html=tmp_path / "pages" / "out.html", on_examples=on_examples)
+        assert (tmp_path / "pages").exists() == (on_examples is not kill)
+    labels = [json.loads(line)["label"] for line in (tmp_path / "out.jsonl").open()]
+    assert (tmp_path / "pages" / "out.html").read_text() == "<p>" + "".join(
+        f"{record['text']} {label}<br>" for record, label in zip(records, labels, strict=True))
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["out.html"]
+
+
+def test_a_page_replaces_nothing(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextClassification, "html", labels_page)
+    model, page = models["text_classification"], tmp_path / "out.html"
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+    for error, arguments in (("out.html: another program has made it meanwhile, and it is not overwritten",
+                              {"on_examples": lambda count: page.write_text("mine")}),
+                             ("out.html: exists already and is not overwritten", {})):
+        with pytest.raises(UserError, match=error):
+            predict_files(model, data, tmp_path / "out.jsonl", html=page, **arguments)
+        assert page.read_text() == "mine"
+    with pytest.raises(UserError, match="--html .*: is the output too"):
+        predict_files(model, data, tmp_path / "other.html", html=tmp_path / "other.html")
+    page.unlink()
+    page.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="exists already"):
+        predict_files(model, data, tmp_path / "out.jsonl", html=page)
+    page.unlink()
+    predict_files(model, data, tmp_path / "out.jsonl", html=page)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.jsonl", "out.html"}
+
+
 def test_fields_that_cannot_be_kept(models, tmp_path):
     data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
     with pytest.raises(UserError, match="data.jsonl:1: no field 'date' to keep; there are 'id', 'text', 'label'"):
@@ -323,7 +372,9 @@ def test_meaningless_flags_are_rejected(models, tmp_path, capsys):
             (["evaluate", "--workdir", model / "model"], "holds a model, .*give the workdir of the run, or labelled"),
             (["evaluate", "--workdir", model, "--input", empty], "contains no example"),
             (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--official", tmp_path / "f"],
-             "text_classification has no official format")):
+             "text_classification has no official format"),
+            (["predict", "--model", model, "--input", data, "--output", tmp_path / "o", "--html", tmp_path / "f"],
+             "--html .*: text_classification has no page to show its predictions")):
         assert main([str(word) for word in command]) == 2
         error = capsys.readouterr().err
         assert re.search(message, error) and error.count("\n") == 1
