@@ -47,8 +47,9 @@ def _documents(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Cor
         return read_gap(path, issues, with_labels)
     if any(BEGIN.match(line) for line in head.split("\n")) or name.endswith("conll") or (with_labels and not head):
         return read_columns(path, issues, with_labels)
-    if with_labels:
-        raise UserError(f"{path}: has no chains; give JSON, columns behind '#begin document', or GAP's table")
+    if with_labels or name.endswith((".csv", ".tsv")):
+        raise UserError(f"{path}: none of the formats of documents with chains; give JSON, columns behind '#begin "
+                        "document', or GAP's table")
     return iter([_plain_text(path, issues)])
 
 
@@ -66,5 +67,6 @@ def _plain_text(path: str, issues: DataIssues) -> CoreferenceDocument:
 def parse_coreference(inputs: str | Mapping[str, Any], location: str, issues: DataIssues,
                       with_labels: bool = False) -> CoreferenceDocument:
     """The document of a text, or of the fields of `parse_record`. Raises UserError if one is missing or wrong."""
-    record = {"text": inputs} if isinstance(inputs, str) else inputs
+    record = {"text": inputs} if isinstance(inputs, str) else dict(inputs)
+    record = reading.replace_lone_surrogates(record, location, issues)
     return parse_record(record, location, location, issues, with_labels)

@@ -20,8 +20,8 @@ from spanbert_jax.tasks.files.coreference_documents import (
 BEGIN = re.compile(r"#\s*begin document\b\s*(?:\((?P<name>.*)\);?(?:\s*part\s*(?P<part>[0-9]{1,9}))?|(?P<bare>.*))",
                    re.IGNORECASE)
 _END = re.compile(r"#\s*end document\b", re.IGNORECASE)
-_MARK = re.compile(r"\(([0-9]+)\)|\(([0-9]+)|([0-9]+)\)|\|")  # a mention of one word, a start, an end
-_NO_CHAIN = ("_", "-", "*", "")
+_MARK = re.compile(r"\(([0-9]{1,9})\)|\(([0-9]{1,9})|([0-9]{1,9})\)|\|")  # a mention of one word, a start, an end
+_NONE = ("_", "-", "*", "")
 _THREE = 3  # columns: number of the word, word, chains
 _WORD, _SPEAKER = 3, 9  # columns of CoNLL-2012, from 0; chains are in the last one
 CROSSING = "mentions that cross another one of their chain, written as nested"
@@ -77,6 +77,15 @@ def _begin(match: re.Match[str], place: str, with_labels: bool) -> "_Document":
     return _Document(name, place, name, with_labels)
 
 
+def _fields(line: str, place: str) -> list[str]:
+    """The columns of a line: three, or at least five."""
+    fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line.strip(" "))
+    if len(fields) != _THREE and len(fields) <= _WORD + 1:
+        raise UserError(f"{place}: number of columns: {len(fields)}; give three (number, word, chains), or those of "
+                        "CoNLL-2012 with the word in the fourth and chains in the last")
+    return fields
+
+
 @dataclasses.dataclass
 class _Document:
     """A document of which lines are still to be added."""
@@ -89,33 +98,29 @@ class _Document:
     sentences: list[int] = dataclasses.field(default_factory=list)  # numbers of first words
     ended: bool = True  # whether the next word begins a sentence
     three: bool = False  # columns
-    chains: dict[str, list[Span]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    chains: dict[int, list[Span]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     # Of each chain, first word and place of each mention that is open.
-    open: dict[str, list[tuple[int, str]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    open: dict[int, list[tuple[int, str]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
 
     def add(self, line: str, place: str, issues: DataIssues) -> None:
         """Adds a word."""
-        fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line.strip(" "))
+        fields = _fields(line, place)
         three = len(fields) == _THREE
         if not self.words:
             self.three = three
         elif three != self.three:
-            raise UserError(f"{place}: {len(fields)} columns in a document that begins with "
-                            f"{'three' if self.three else 'more than three'}; give the same in all lines")
-        if not three and len(fields) <= _WORD + 1:
-            raise UserError(f"{place}: {len(fields)} columns; give three (number, word, chains), or those of "
-                            "CoNLL-2012 with the word in the fourth and chains in the last")
+            raise UserError(f"{place}: number of columns: {len(fields)}, in a document whose first line has "
+                            f"{'three' if self.three else 'more than three'}; use one format")
         if len(self.words) == MOST_WORDS:
             raise UserError(f"{place}: a document of more than {MOST_WORDS:,} words; divide it")
         if self.ended:
             self.sentences.append(len(self.words))
             self.ended = False
-        word, marks = (fields[1], fields[2]) if three else (
-            fields[_WORD], next((field for field in reversed(fields[_WORD + 1:]) if field), ""))
         speaker = fields[_SPEAKER] if len(fields) > _SPEAKER + 1 else ""
-        self.speakers.append("" if speaker in _NO_CHAIN else speaker)
-        self.words.append(clean_word(word, place, issues))
-        if self.with_labels and marks not in _NO_CHAIN:
+        self.speakers.append("" if speaker in _NONE else speaker)
+        self.words.append(clean_word(fields[1 if three else _WORD], place, issues))
+        marks = next((field for field in reversed(fields[2 if three else _WORD + 1:]) if field), "")
+        if self.with_labels and marks not in _NONE:
             self._mark(marks, place)
 
     def _mark(self, marks: str, place: str) -> None:
@@ -127,12 +132,12 @@ class _Document:
                 raise UserError(f"{place}: {marks!r:.80} in the column of chains; give starts (1, ends 1) and words "
                                 "(1), with or without bars between them, or _")
             at = match.end()
-            one, start, end = match.groups()
-            if one:
+            one, start, end = (None if group is None else int(group) for group in match.groups())
+            if one is not None:
                 self.chains[one].append((here, here + 1))
-            elif start:
+            elif start is not None:
                 self.open[start].append((here, place))
-            elif end:
+            elif end is not None:
                 if not self.open[end]:
                     raise UserError(f"{place}: a mention of chain {end} ends that was not started; fix the brackets")
                 self.chains[end].append((self.open[end].pop()[0], here + 1))
@@ -162,17 +167,18 @@ def to_conll(document: CoreferenceDocument, chains: Iterable[Iterable[Span]], is
     White space in a word or speaker is written as "_". The format cannot tell mentions of one chain that cross from
     nested ones, unless they share one word only: these are counted in `issues`.
     """
-    part = re.fullmatch(re.escape(document.group) + r"_([0-9]+)", document.id)
+    part = re.fullmatch(re.escape(document.group) + r"_([0-9]{1,9})", document.id)
     name, number = (document.group, int(part[1])) if part else (document.id, 0)
+    label = _joined(name).lstrip("#") or "-"  # a line that starts with # is a comment
     marks = _marks(len(document.words), chains, document, issues)
     first = frozenset(document.sentences)
-    rows, place = [f"#begin document ({name}); part {number:03d}\n"], 0
+    rows, place = [f"#begin document ({' '.join(name.split())}); part {number:03d}\n"], 0
     for word in range(len(document.words)):
         if word in first:
             rows.append("\n" * bool(word))
             place = 0
         speaker = _joined(document.speakers[word]) if document.speakers else ""
-        columns = (name, str(number), str(place), _joined(document.word(word)), *"-----", speaker or "-", "*",
+        columns = (label, str(number), str(place), _joined(document.word(word)), *"-----", speaker or "-", "*",
                    "|".join(marks[word]) or "-")
         rows.append("\t".join(columns) + "\n")
         place += 1

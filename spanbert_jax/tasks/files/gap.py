@@ -14,10 +14,9 @@ from spanbert_jax.tasks.files.coreference_documents import (
     sorted_chains,
     words_of,
 )
+from spanbert_jax.tasks.metrics.gap import GENDERS
 
 COLUMNS = ("ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "B", "B-offset")
-_GENDERS = {"he": "masculine", "him": "masculine", "his": "masculine", "himself": "masculine",
-            "she": "feminine", "her": "feminine", "hers": "feminine", "herself": "feminine"}
 _FLAGS = {"true": True, "false": False}
 
 
@@ -39,9 +38,9 @@ def read_gap(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Coref
         group = str(row.get("URL") or id)
         document = from_text(id, location, group, text, {edge for span in characters for edge in span})
         pronoun, a, b = (words_of(document, *span) for span in characters)
-        gender = _GENDERS.get(row["Pronoun"].lower())
+        gender = GENDERS.get(row["Pronoun"].lower())
         if gender is None:
-            raise UserError(f"{place}: the pronoun is {row['Pronoun']!r:.40}; GAP's are {', '.join(_GENDERS)}")
+            raise UserError(f"{place}: the pronoun is {row['Pronoun']!r:.40}; GAP's are {', '.join(GENDERS)}")
         a_coref, b_coref = (_flag(row, name, place) if with_labels else None for name in ("A-coref", "B-coref"))
         chain = [pronoun, *[a] * bool(a_coref), *[b] * bool(b_coref)]
         yield dataclasses.replace(

@@ -94,9 +94,9 @@ def replace_lone_surrogates(value: Any, location: str, issues: DataIssues, depth
     """A JSON value with lone surrogates in its texts replaced. Raises RecursionError if it is nested too deeply."""
     if isinstance(value, str):
         return replace_surrogates(value, location, issues)
-    if depth == _MAX_DEPTH and isinstance(value, (list, dict)):
+    if depth == _MAX_DEPTH and isinstance(value, (list, tuple, dict)):
         raise RecursionError
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [replace_lone_surrogates(entry, location, issues, depth + 1) for entry in value]
     if isinstance(value, dict):
         return {name: replace_lone_surrogates(entry, location, issues, depth + 1) for name, entry in value.items()}

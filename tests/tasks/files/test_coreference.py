@@ -99,8 +99,22 @@ def test_a_plain_text_is_one_document(tmp_path):
     (document,), _ = read(path, with_labels=False)
     assert (document.id, document.chains, document.text) == ("tale", None, "The fox\nran. It hid\n\nNo end here")
     assert [document.word(start) for start in document.sentences] == ["The", "It", "No"]
-    with pytest.raises(UserError, match="has no chains"):
+    with pytest.raises(UserError, match="none of the formats"):
         read(path)
+
+
+@pytest.mark.parametrize("name, text", [("a.csv", "text\nAnn ran"), ("a.tsv", "ID\tText\nx\tAnn ran")])
+def test_tables_are_not_plain_texts(tmp_path, name, text):
+    with pytest.raises(UserError, match="none of the formats"):
+        read(write(tmp_path / name, text), with_labels=False)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.conll"])
+def test_empty_files_are_counted(tmp_path, name):
+    assert read(write(tmp_path / name, ""))[0] == []
+    documents, issues = read(tmp_path / name, with_labels=False)
+    assert issues.counts == {"empty files": 1}
+    assert [document.text for document in documents] == [""] * (name == "a.txt")
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "word", "no sentence end " * 50, "لقد رأى أحمد. ثم غادر",

@@ -106,6 +106,12 @@ def test_errors_name_line_and_id(tmp_path, changes, message):
     assert str(raised.value).startswith(f"{path}:2: id 'nw/wsj/00/wsj_0020_1': ") and message in str(raised.value)
 
 
+def test_inputs_in_python_may_be_tuples_and_half_characters():
+    document, issues = parse({"tokens": ("a", "b\ud800"), "clusters": (((0, 1),),)})
+    assert document.text == "a b\ufffd" and document.chains == (((0, 2),),)
+    assert list(issues.counts) == ["half characters (lone surrogates) replaced"]
+
+
 def test_labels_are_required():
     with pytest.raises(UserError, match="no chains; give one of 'clusters' and 'chains'"):
         parse({"text": "a"})
