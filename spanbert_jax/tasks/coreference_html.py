@@ -1,12 +1,13 @@
 """Texts with their coreference chains in colour, as one HTML page that needs no other file."""
 import heapq
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from spanbert_jax.common.formatting import format_plural
-from spanbert_jax.tasks.metrics.coreference import Chains
+from spanbert_jax.tasks.files.coreference_documents import Span
 
+Chains = Sequence[Sequence[Span]]  # in characters
 _NAME_LENGTH = 60  # characters of a mention in the list of chains
 _MOST_HEIGHT = 5  # mentions within mentions are drawn as boxes in boxes up to this many
 

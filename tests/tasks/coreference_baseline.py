@@ -1,7 +1,9 @@
 """A rule baseline of coreference, which a trained model must beat: equal strings, pronouns to the nearest name."""
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterator, Sequence
 
-from spanbert_jax.tasks.metrics.coreference import Span
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files.coreference import Chains, Span, read_coreference
 
 PRONOUNS = frozenset("""
 i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers herself
@@ -35,6 +37,13 @@ def rule_chains(words: Sequence[str]) -> list[list[Span]]:
             chains.setdefault(nearest or (lower[first],), []).append((first, end))
         first = max(end, first + 1)
     return list(chains.values())
+
+
+def read_with_rule_chains(folder: pathlib.Path) -> Iterator[tuple[Chains, list[list[Span]]]]:
+    """Yields the correct chains of each document of a folder's files, and those of the rules."""
+    for path in sorted(folder.rglob("*.conll")):
+        for document in read_coreference(str(path), DataIssues()):
+            yield document.chains, rule_chains([document.word(number) for number in range(len(document.words))])
 
 
 def _is_name(words: Sequence[str], place: int, in_lower_case: set[str]) -> bool:

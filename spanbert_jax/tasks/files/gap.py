@@ -14,9 +14,11 @@ from spanbert_jax.tasks.files.coreference_documents import (
     sorted_chains,
     words_of,
 )
-from spanbert_jax.tasks.metrics.gap import GENDERS
 
 COLUMNS = ("ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "B", "B-offset")
+# GAP has no reflexive pronouns.
+_GENDERS = {"she": "feminine", "her": "feminine", "hers": "feminine",
+            "he": "masculine", "him": "masculine", "his": "masculine"}
 _FLAGS = {"true": True, "false": False}
 
 
@@ -38,9 +40,9 @@ def read_gap(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Coref
         group = str(row.get("URL") or id)
         document = from_text(id, location, group, text, {edge for span in characters for edge in span})
         pronoun, a, b = (words_of(document, *span) for span in characters)
-        gender = GENDERS.get(row["Pronoun"].lower())
+        gender = _GENDERS.get(row["Pronoun"].lower())
         if gender is None:
-            raise UserError(f"{place}: the pronoun is {row['Pronoun']!r:.40}; GAP's are {', '.join(GENDERS)}")
+            raise UserError(f"{place}: the pronoun is {row['Pronoun']!r:.40}; GAP's are {', '.join(_GENDERS)}")
         a_coref, b_coref = (_flag(row, name, place) if with_labels else None for name in ("A-coref", "B-coref"))
         chain = [pronoun, *[a] * bool(a_coref), *[b] * bool(b_coref)]
         yield dataclasses.replace(

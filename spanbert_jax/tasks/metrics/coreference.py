@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Span = tuple[int, int]  # first word, and the one after the last
+Span = tuple[int, int]
 Chains = Sequence[Sequence[Span]]
 
 WITHOUT_SINGLETONS = "without_singletons/"

@@ -1,44 +1,33 @@
 """GAP's scores: a pronoun and two names, F1 by the gender of the pronoun (Webster et al., 2018)."""
 from collections.abc import Sequence
 
-from spanbert_jax.common.errors import UserError
-
-# GAP has no reflexive pronouns.
-GENDERS = {"she": "feminine", "her": "feminine", "hers": "feminine",
-           "he": "masculine", "him": "masculine", "his": "masculine"}
-
 Links = tuple[bool, bool]  # whether the pronoun means name A, and name B
 
 
-def gap_metrics(pronouns: Sequence[str], truth: Sequence[Links], predicted: Sequence[Links]) -> dict[str, float]:
+def gap_metrics(genders: Sequence[str], truth: Sequence[Links], predicted: Sequence[Links]) -> dict[str, float]:
     """Scores as of GAP's official scorer: each of the two names of an example is one decision.
 
     Args:
-      pronouns: of the examples.
+      genders: of the pronouns of the examples, "masculine" or "feminine".
       truth, predicted: links of each.
 
     Returns:
       "precision", "recall" and "f1" in percent, 0 if undefined; the same with "masculine_" and "feminine_" before the
       name, over the examples with such a pronoun; and "bias", the feminine F1 divided by the masculine one, which is
       left out if either is 0.
-
-    Raises:
-      UserError: a pronoun has no gender.
     """
-    decisions: dict[str, list[Links]] = {"": [], "masculine_": [], "feminine_": []}
-    for pronoun, links, guesses in zip(pronouns, truth, predicted, strict=True):
-        if pronoun.lower() not in GENDERS:
-            raise UserError(f"pronoun {pronoun!r}: has no gender in GAP; it must be {', '.join(GENDERS)}")
+    decisions: dict[str, list[tuple[bool, bool]]] = {"": [], "masculine_": [], "feminine_": []}
+    for gender, links, guesses in zip(genders, truth, predicted, strict=True):
         pairs = list(zip(links, guesses, strict=True))
         decisions[""] += pairs
-        decisions[f"{GENDERS[pronoun.lower()]}_"] += pairs
+        decisions[f"{gender}_"] += pairs
     metrics = {f"{group}{name}": value for group, pairs in decisions.items() for name, value in _scores(pairs).items()}
     if metrics["masculine_f1"] and metrics["feminine_f1"]:
         metrics["bias"] = metrics["feminine_f1"] / metrics["masculine_f1"]
     return metrics
 
 
-def _scores(decisions: Sequence[Links]) -> dict[str, float]:
+def _scores(decisions: Sequence[tuple[bool, bool]]) -> dict[str, float]:
     """Scores of pairs of truth and prediction."""
     found = sum(right and guess for right, guess in decisions)
     expected, guessed = sum(right for right, _ in decisions), sum(guess for _, guess in decisions)

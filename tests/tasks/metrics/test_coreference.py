@@ -7,6 +7,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from spanbert_jax.tasks.metrics.coreference import METRICS, WITHOUT_SINGLETONS, coreference_metrics
+from tests.paths import DATA, needs_data
+from tests.tasks.coreference_baseline import read_with_rule_chains
 
 CONLL = ("muc", "b_cubed", "ceaf_phi4")
 
@@ -83,6 +85,12 @@ def random_document(rng):
     return sides
 
 
+def without_repeated(chains):
+    """Chains as sets, with each mention in the first chain that has it."""
+    return [kept for number, chain in enumerate(chains)
+            if (kept := set(chain).difference(*map(set, chains[:number])))]
+
+
 def listed(document):
     return [[list(chain) for chain in chains] for chains in document]
 
@@ -96,6 +104,15 @@ def test_random_clusterings_against_the_definitions():
     for first in range(0, 2000, 100):
         part = documents[first:first + 100]
         assert coreference_metrics(map(listed, part)) == pytest.approx(expected_metrics(part), abs=1e-6)
+
+
+@needs_data
+def test_real_documents_against_the_definitions():
+    """OntoGUM's key has spans in two chains; the response is that of the rule baseline."""
+    documents = list(read_with_rule_chains(DATA / "ontogum" / "dev"))
+    assert len(documents) == 12
+    once = [[without_repeated(chains) for chains in document] for document in documents]
+    assert coreference_metrics(documents) == pytest.approx(expected_metrics(once), abs=1e-6)
 
 
 def test_against_scorch():

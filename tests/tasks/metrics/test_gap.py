@@ -3,15 +3,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from spanbert_jax.common.errors import UserError
 from spanbert_jax.tasks.metrics.gap import gap_metrics
 
 
 def test_scores_by_gender():
-    pronouns = ["She", "her", "his", "He", "him"]
+    genders = ["feminine", "feminine", "masculine", "masculine", "masculine"]
     truth = [(True, False), (False, True), (True, False), (False, False), (False, True)]
     predicted = [(True, False), (True, False), (True, True), (False, False), (False, True)]
-    metrics = gap_metrics(pronouns, truth, predicted)
+    metrics = gap_metrics(genders, truth, predicted)
     assert metrics == pytest.approx({
         "precision": 60, "recall": 75, "f1": 100 * 6 / 9,
         "feminine_precision": 50, "feminine_recall": 50, "feminine_f1": 50,
@@ -20,10 +19,10 @@ def test_scores_by_gender():
 
 def test_random_decisions_against_scikit_learn():
     rng = np.random.default_rng(0)
-    pronouns = rng.choice(["he", "him", "his", "she", "her", "hers"], 500).tolist()
+    genders = rng.choice(["masculine", "feminine"], 500).tolist()
     truth, predicted = (rng.random((500, 2)) < share for share in (0.45, 0.6))
-    metrics = gap_metrics(pronouns, truth.tolist(), predicted.tolist())
-    feminine = np.array([pronoun[0] == "s" or pronoun.startswith("her") for pronoun in pronouns])
+    metrics = gap_metrics(genders, truth.tolist(), predicted.tolist())
+    feminine = np.array(genders) == "feminine"
     for group, kept in (("", slice(None)), ("feminine_", feminine), ("masculine_", ~feminine)):
         expected = precision_recall_fscore_support(truth[kept].ravel(), predicted[kept].ravel(), average="binary")[:3]
         found = [metrics[f"{group}{name}"] for name in ("precision", "recall", "f1")]
@@ -32,10 +31,5 @@ def test_random_decisions_against_scikit_learn():
 
 
 def test_no_bias_without_both_genders():
-    metrics = gap_metrics(["she"], [(True, False)], [(True, False)])
+    metrics = gap_metrics(["feminine"], [(True, False)], [(True, False)])
     assert metrics["f1"] == metrics["feminine_f1"] == 100 and metrics["masculine_f1"] == 0 and "bias" not in metrics
-
-
-def test_a_pronoun_without_gender_is_refused():
-    with pytest.raises(UserError, match="pronoun 'it': has no gender in GAP; it must be she, her, hers, he, him, his"):
-        gap_metrics(["it"], [(True, False)], [(True, False)])
