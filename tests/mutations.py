@@ -139,7 +139,7 @@ MUTATIONS = (
              "checkpoints/test_fingerprint.py"),
     Mutation("longer_files_accepted", "common/manifest.py", "sizes[file] != size", "sizes[file] < size",
              "checkpoints/test_manifest.py"),
-    Mutation("changed_manifest_accepted", "common/manifest.py", "unchanged = _render(body) == text",
+    Mutation("changed_manifest_accepted", "common/manifest.py", "unchanged = _render(body).encode() == content",
              "unchanged = True", "checkpoints/test_manifest.py"),
     Mutation("changed_contents_accepted", "common/manifest.py", "job.result() != written", "job.result() < 0",
              "checkpoints/test_manifest.py"),

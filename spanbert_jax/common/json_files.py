@@ -4,13 +4,16 @@ A type is written as a hint: `dict[str, int]`, `list[str]`, `str | None`, or a `
 which may have others too.
 """
 import functools
+import itertools
 import json
 import os
 import pathlib
+import re
 import reprlib
 import stat
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from spanbert_jax.common.errors import UserError
@@ -22,6 +25,7 @@ MAX_BYTES = 64 << 20  # a task.json holds a tokenizer, which has up to 20 MB
 MAX_VALUES = 2_000_000  # each takes about 100 bytes of memory
 MAX_DEPTH = 50
 _MAX_DIGITS = 100  # of an integer: transformers writes 31 for a tokenizer without a longest text
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number",
           bool: "true or false", types.NoneType: "null"}
 
@@ -42,12 +46,7 @@ def read_json(file: pathlib.Path, kind: type[T], advice: str = "fetch it again")
       UserError: the file is unreadable, too large, not JSON, or a field, which the message names, has another type.
     """
     try:
-        # Opening a pipe would wait for its writer.
-        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise JsonError("not a regular file")
-            content = stream.read(MAX_BYTES + 1)
-        return parse_json(content, kind)
+        return parse_json(read_limited(file), kind)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -56,25 +55,51 @@ def read_json(file: pathlib.Path, kind: type[T], advice: str = "fetch it again")
         raise UserError(f"{file}: {error}; {advice}") from None
 
 
-def parse_json(content: bytes, kind: type[T]) -> T:
-    """The value of a JSON text in UTF-8, of the type `kind`. Raises JsonError."""
+def read_limited(file: pathlib.Path) -> bytes:
+    """The content of a regular file. Raises JsonError if it is none, or larger than 64 MiB; OSError if unreadable."""
+    # Opening a pipe would wait for its writer.
+    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise JsonError("not a regular file")
+        content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise JsonError(f"more than {MAX_BYTES >> 20} MiB, which is the most for such a file")
-    containers = content.count(b"[") + content.count(b"{")
-    if containers + content.count(b",") > MAX_VALUES:
-        raise JsonError(f"more than {MAX_VALUES:,} values, which is the most for such a file")
+    return content
+
+
+def parse_json(content: bytes, kind: type[T]) -> T:
+    """The value of a JSON text in UTF-8, of the type `kind`, as `decode_json`. Raises JsonError."""
     try:
-        value = _DECODER.decode(content.decode())
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not JSON ({error})") from None
+    value = decode_json(text)
+    if "\\u" in text and not all(_is_unicode(one) for level in _levels(value) for one in level if isinstance(one, str)):
+        raise JsonError("half a surrogate pair in a text")
+    check_type(value, kind)
+    return value
+
+
+def decode_json(text: str, most_values: int = MAX_VALUES) -> Any:
+    """The value of a JSON text, of at most 50 levels and so many values. Raises JsonError."""
+    if _count_values(text) > most_values and _count_values(_STRING.sub("", text)) > most_values:
+        raise JsonError(f"more than {most_values:,} values, which are the most")
+    try:
+        value = _DECODER.decode(text)
     except RecursionError:
         raise _too_deep() from None
     except JsonError:
         raise
     except ValueError as error:
         raise JsonError(f"not JSON ({error})") from None
-    if containers > MAX_DEPTH or b"\\u" in content:
-        _check_values(value)
-    check_type(value, kind)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
+        raise _too_deep()
     return value
+
+
+def _count_values(text: str) -> int:
+    """The number of values in a JSON text if its strings have none of these characters; else a larger one."""
+    return sum(map(text.count, "[{,"))
 
 
 def _integer(digits: str) -> int:
@@ -90,15 +115,16 @@ def _too_deep() -> JsonError:
     return JsonError(f"nested more than {MAX_DEPTH} levels deep")
 
 
-def _check_values(value: Any) -> None:
-    """Raises JsonError for values that are nested too deep, and for texts that are not Unicode."""
-    level, depth = [value], 0
+def _is_too_deep(value: Any) -> bool:
+    below = next(itertools.islice(_levels(value), MAX_DEPTH, None), [])
+    return any(isinstance(one, (dict, list)) for one in below)
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The values and keys of each level of a JSON value, from the outermost inwards."""
+    level = [value]
     while level:
-        depth += 1
-        if depth > MAX_DEPTH and any(isinstance(one, (dict, list)) for one in level):
-            raise _too_deep()
-        if any(isinstance(one, str) and not _is_unicode(one) for one in level):
-            raise JsonError("half a surrogate pair in a text")
+        yield level
         level = [inner for one in level if isinstance(one, (dict, list))
                  for inner in ((*one, *one.values()) if isinstance(one, dict) else one)]
 

@@ -16,6 +16,7 @@ from typing import Any
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import sync_directory, write_text
 from spanbert_jax.common.identity import content_digest, file_stamp
+from spanbert_jax.common.json_files import JsonError, parse_json, read_limited
 
 MANIFEST_FILE = "spanbert_jax.integrity.json"  # of a folder, in it
 README_FILE = "README.md"  # a file for people, which may change
@@ -42,14 +43,14 @@ def read_manifest(path: pathlib.Path) -> tuple[dict[str, Any], Files]:
     Raises ManifestError if it is missing or differs from what was written.
     """
     try:
-        text = path.read_bytes().decode()
-        body: Any = json.loads(text)["body"]
-        unchanged = _render(body) == text
+        content = read_limited(path)
+        body: Any = parse_json(content, dict[str, Any])["body"]
+        unchanged = _render(body).encode() == content
     except FileNotFoundError:
         raise ManifestError("missing") from None
     except OSError as error:
         raise ManifestError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (JsonError, KeyError):
         unchanged = False
     if not unchanged:
         raise ManifestError("contents differ")
@@ -106,6 +107,17 @@ def folder_difference(folder: pathlib.Path, on_bytes: Callable[[int], None] | No
     except ManifestError as error:
         return f"{MANIFEST_FILE}: {error}"
     return difference(folder, files, _sizes_of(folder, files), on_bytes=on_bytes)
+
+
+def foreign_file(folder: pathlib.Path) -> str | None:
+    """Returns a file or link in a folder that its manifest lacks, besides README.md; None without a valid manifest."""
+    try:
+        _, files = read_manifest(folder / MANIFEST_FILE)
+    except ManifestError:
+        return None
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")
+             if path.is_symlink() or not path.is_dir()}
+    return min(found - {MANIFEST_FILE, README_FILE, *files}, default=None)
 
 
 def require_intact(folder: pathlib.Path) -> None:

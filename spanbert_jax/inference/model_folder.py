@@ -12,7 +12,7 @@ from spanbert_jax.common.directories import partial_directory, replace_directory
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.files import write_text
 from spanbert_jax.common.json_files import read_json
-from spanbert_jax.common.manifest import README_FILE, require_intact, seal_folder
+from spanbert_jax.common.manifest import README_FILE, foreign_file, require_intact, seal_folder
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import from_dict, to_dict
@@ -99,9 +99,12 @@ def write_model(folder: pathlib.Path, fine_tuned: FineTuned, name: str) -> None:
 
 
 def require_replaceable(directory: pathlib.Path) -> None:
-    """Raises UserError unless nothing, or a model that `save_model` has written, is at a path."""
+    """Raises UserError unless nothing, or a model that `save_model` has written, without other files, is at a path."""
     if directory.is_symlink() or (directory.exists() and not (directory / TASK_FILE).is_file()):
         raise UserError(f"{directory}: not a model that fine-tuning has written, and not replaced by one; move it away")
+    if name := foreign_file(directory):
+        raise UserError(f"{directory / name}: was not written by fine-tuning, which replaces the whole folder; move it "
+                        "away")
 
 
 def load_model(directory: str | os.PathLike, dtype: str = "float32",

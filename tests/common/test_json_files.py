@@ -7,7 +7,7 @@ import pytest
 
 from spanbert_jax.common import json_files
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.json_files import JsonError, parse_json, read_json
+from spanbert_jax.common.json_files import JsonError, decode_json, parse_json, read_json
 
 
 class Inner(TypedDict):
@@ -88,3 +88,8 @@ def test_pipes_and_directories_are_not_read(tmp_path):
     for name, reason in (("pipe", "not a regular file"), ("", "Is a directory")):
         with pytest.raises(UserError, match=reason):
             read_json(tmp_path / name, Outer)
+
+
+def test_commas_and_brackets_in_texts_are_no_values():
+    text = ',[{\\"' * 1_000_000
+    assert decode_json(f'["{text}", 1]') == [text.replace("\\", ""), 1]

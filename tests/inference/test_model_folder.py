@@ -46,5 +46,22 @@ def test_an_earlier_model_is_replaced_whole(fine_tuned, tmp_path):
         save_model(tmp_path / "model", fine_tuned)
         written = {path.name for path in (tmp_path / "model").iterdir()}
         assert written == {"weights", TASK_FILE, "README.md", MANIFEST_FILE}
-        (tmp_path / "model" / "of an earlier version").write_text("")
+    (tmp_path / "model" / MANIFEST_FILE).unlink()  # as older versions wrote it
+    (tmp_path / "model" / "of an earlier version").write_text("")
+    save_model(tmp_path / "model", fine_tuned)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == written
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.new"}
+
+
+@pytest.mark.parametrize("name", ["thesis", "onnx/model.onnx", ".git"])
+def test_files_of_others_in_a_model_are_not_removed_with_it(name, fine_tuned, tmp_path):
+    save_model(tmp_path / "model", fine_tuned)
+    (tmp_path / "model" / "README.md").write_text("mine")  # a file for people, but made again
+    file = tmp_path / "model" / name
+    file.parent.mkdir(exist_ok=True)
+    file.symlink_to(tmp_path) if name == ".git" else file.write_text("mine")
+    with pytest.raises(UserError, match=f"{file}: was not written by fine-tuning, .* move it away"):
+        save_model(tmp_path / "model", fine_tuned)
+    assert file.is_symlink() or file.read_text() == "mine"
+    file.unlink()
+    save_model(tmp_path / "model", fine_tuned)

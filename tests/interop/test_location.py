@@ -13,6 +13,7 @@ import transformers
 
 import spanbert_jax
 from spanbert_jax.common.manifest import MANIFEST_FILE
+from spanbert_jax.interop.sources import archives
 from spanbert_jax.interop.sources.location import SHORT_NAMES, locate
 from tests.damage import flip_bit
 from tests.interop.networks import assert_same, save
@@ -177,6 +178,23 @@ def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypa
     with pytest.raises(spanbert_jax.UserError, match="two files config.json in it; unpack it"):
         locate(tmp_path / "two.tar.gz")
     assert len(list((tmp_path / "cache").rglob("*.partial"))) == 0
+
+
+def test_an_archive_is_unpacked_by_two_processes_at_once(sound, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "model.tar", "w") as archive:
+        archive.add(sound / "model.safetensors", "model.safetensors")
+    extract, others = archives.extract, []
+
+    def extract_meanwhile(*arguments):
+        monkeypatch.setattr(archives, "extract", extract)
+        others.append((locate(tmp_path / "model.tar") / "model.safetensors").stat())  # begins later, and ends first
+        extract(*arguments)
+
+    monkeypatch.setattr(archives, "extract", extract_meanwhile)
+    place = locate(tmp_path / "model.tar")
+    assert [(place / "model.safetensors").stat()] == others  # what the other one may be reading is not replaced
+    assert list(place.parent.iterdir()) == [place]
 
 
 @pytest.mark.parametrize("name, size, fields, message", [

@@ -1,11 +1,11 @@
 """Format "jsonl": one JSON object per line, with the text and optionally annotated units in its fields."""
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.json_files import JsonError, decode_json
 from spanbert_jax.corpus.documents import Document, split_document
 from spanbert_jax.corpus.sources.base import CorpusFormat, FieldNames, SourceFile
 from spanbert_jax.corpus.sources.files import open_file, text_lines
@@ -36,8 +36,8 @@ def _read(file: SourceFile, fields: FieldNames, issues: DataIssues) -> Iterator[
 def parse_json_line(line: str, place: str) -> dict[str, Any]:
     """Returns the JSON object of a line. Raises UserError, which names `place`, if it is none."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        record = decode_json(line)
+    except JsonError as error:
         raise UserError(f"{place}: not a JSON line ({error}); each line must be one JSON object") from None
     if not isinstance(record, dict):
         raise UserError(f"{place}: a JSON {type(record).__name__}, not an object; each line must be one JSON object")

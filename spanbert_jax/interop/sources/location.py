@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from spanbert_jax.checkpoints import FOLDER
-from spanbert_jax.common.directories import new_directory, remove_directory
+from spanbert_jax.common.directories import partial_directory, replace_directory
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.files import cache_folder
+from spanbert_jax.common.files import cache_folder, describe_failure
 from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.manifest import folder_difference, require_intact, seal_folder
@@ -149,11 +149,18 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
 def _unpack(archive: pathlib.Path) -> pathlib.Path:
     """Returns the directory of an archive's files, unpacked once into the cache without their folders."""
     directory = cache_folder() / "archives" / f"{archive.stem}-{content_digest(archive)}"
-    if folder_difference(directory):
-        remove_directory(directory)
-        with new_directory(directory) as partial:
-            archives.extract(archive, partial, _is_model_file)
-            seal_folder(partial)
+    if not folder_difference(directory):
+        return directory
+    try:
+        with partial_directory(directory.parent, directory.name) as new:
+            archives.extract(archive, new, _is_model_file)
+            seal_folder(new)
+            if folder_difference(directory):  # no other process has unpacked it meanwhile
+                replace_directory(new, directory)
+    except OSError as error:
+        if folder_difference(directory):
+            raise UserError(f"{directory}: cannot be written ({describe_failure(error, directory)}); make room, or set "
+                            "XDG_CACHE_HOME to another folder") from None
     return directory
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.json_files import JsonError, decode_json
 
 _KINDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "text"}
 _BOOLEANS = {"false": 0, "true": 1}  # as numbers of classes
@@ -70,8 +71,8 @@ class LabelReader:
         if isinstance(value, str):
             try:
                 is_list = value.lstrip().startswith("[")
-                entries = json.loads(value) if is_list else [name.strip() for name in value.split(",")]
-            except (ValueError, RecursionError):
+                entries = decode_json(value) if is_list else [name.strip() for name in value.split(",")]
+            except JsonError:
                 raise UserError(f"{place}: label {value!r:.80} is not a list as in JSON; write one, or names with "
                                 "commas between them") from None
         entries = entries if isinstance(entries, list) else [entries]

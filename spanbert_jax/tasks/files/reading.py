@@ -12,6 +12,7 @@ import ijson
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.common.json_files import MAX_DEPTH
 from spanbert_jax.common.paths import split_paths
 from spanbert_jax.corpus.sources import resolve_sources
 from spanbert_jax.corpus.sources.files import (
@@ -29,7 +30,7 @@ _JSON_ENDINGS = (".jsonl", ".jsonlines", ".ndjson", ".json")
 _STRING = r'"(?:[^"\\\n]|\\.)*+"\s*'
 # Objects, or an array of objects or texts, or one without entries.
 _JSON_START = re.compile(rf"\[?\s*\{{\s*(?:{_STRING}:|\}})|\[\s*{_STRING}[],]|\[\s*\]\s*$")
-_MAX_DEPTH = 64  # of nested JSON
+_MAX_EXPLAINED_BYTES = MAX_RECORD_BYTES // 2  # whose values may take 25 times as much memory
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}  # in treebanks
 _BUFFER_BYTES = 4 << 20  # read at once: the parser begins a text again whenever it needs more
 
@@ -84,18 +85,15 @@ def json_lines(path: str, issues: DataIssues) -> Iterator[tuple[str, dict[str, A
     for number, line in lines(path, issues):
         if line.strip():
             location = f"{path}:{number}"
-            try:
-                yield location, replace_lone_surrogates(parse_json_line(line, location), location, issues)
-            except RecursionError:
-                raise UserError(f"{location}: not a JSON line (nested far too deeply); fix it") from None
+            yield location, replace_lone_surrogates(parse_json_line(line, location), location, issues)
 
 
 def replace_lone_surrogates(value: Any, location: str, issues: DataIssues, depth: int = 0) -> Any:
-    """A JSON value with lone surrogates in its texts replaced. Raises RecursionError if it is nested too deeply."""
+    """A JSON value with lone surrogates in its texts replaced. Raises UserError if it is nested too deeply."""
     if isinstance(value, str):
         return replace_surrogates(value, location, issues)
-    if depth == _MAX_DEPTH and isinstance(value, (list, tuple, dict)):
-        raise RecursionError
+    if depth == MAX_DEPTH and isinstance(value, (list, tuple, dict)):
+        raise UserError(f"{location}: nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, (list, tuple)):
         return [replace_lone_surrogates(entry, location, issues, depth + 1) for entry in value]
     if isinstance(value, dict):
@@ -223,8 +221,8 @@ def _parts(events: Iterable[tuple[str, Any]], wanted: Sequence[Sequence[str]],
         if event in begins:
             keys.append("" if event == "start_map" else -1)
             inside += builder is not None
-            if len(keys) > _MAX_DEPTH:
-                raise _TooDeep(f"nested more than {_MAX_DEPTH} levels deep")
+            if len(keys) > MAX_DEPTH:
+                raise _TooDeep(f"nested more than {MAX_DEPTH} levels deep")
         elif ends:
             keys.pop()
             inside -= builder is not None
@@ -242,11 +240,11 @@ def _explain(path: str, issues: DataIssues) -> str:
     """Line and column of an error, which the streaming parser does not report."""
     try:
         with open_file(path, issues) as stream:
-            content = stream.read(MAX_RECORD_BYTES + 1)
-            if len(content) <= MAX_RECORD_BYTES:
+            content = stream.read(_MAX_EXPLAINED_BYTES + 1)
+            if len(content) <= _MAX_EXPLAINED_BYTES:
                 json.loads(content)
     except RecursionError:
-        return f"nested more than {_MAX_DEPTH} levels deep"
+        return f"nested more than {MAX_DEPTH} levels deep"
     except ValueError as error:
         return " ".join(str(error).split())
     return ""
