@@ -75,9 +75,9 @@ def test_nothing_of_a_text_becomes_markup():
 
 
 def test_mentions_around_others_are_higher():
-    text = "the mother of her friend"
-    page = read_page((text, prediction([(0, 24)], [(14, 24)], [(14, 17)], [(4, 10)])))
-    assert page.heights == [2, 0, 1, 0]
+    text = "my friend 's mother and sister"
+    page = read_page((text, prediction([(0, 30)], [(0, 12)], [(0, 2)], [(24, 30)])))
+    assert page.heights == [2, 1, 0, 0]
 
 
 def test_the_list_of_chains_names_those_of_several_mentions():

@@ -30,6 +30,8 @@ def test_random_decisions_against_scikit_learn():
     assert metrics["bias"] == pytest.approx(metrics["feminine_f1"] / metrics["masculine_f1"])
 
 
-def test_no_bias_without_both_genders():
-    metrics = gap_metrics(["feminine"], [(True, False)], [(True, False)])
-    assert metrics["f1"] == metrics["feminine_f1"] == 100 and metrics["masculine_f1"] == 0 and "bias" not in metrics
+@pytest.mark.parametrize("known, other", [("feminine", "masculine"), ("masculine", "feminine")])
+def test_no_bias_without_a_hit_for_both_genders(known, other):
+    metrics = gap_metrics([known, other], [(True, False)] * 2, [(True, False), (False, True)])
+    assert metrics[f"{known}_f1"] == 100 and metrics[f"{other}_f1"] == 0 and "bias" not in metrics
+    assert gap_metrics([], [], [])["f1"] == 0
