@@ -170,7 +170,7 @@ def to_conll(document: CoreferenceDocument, chains: Iterable[Iterable[Span]], is
     part = re.fullmatch(re.escape(document.group) + r"_([0-9]{1,9})", document.id)
     name, number = (document.group, int(part[1])) if part else (document.id, 0)
     label = _joined(name).lstrip("#") or "-"  # a line that starts with # is a comment
-    marks = _marks(len(document.words), chains, document, issues)
+    marks = _marks(chains, f"{document.location} (id {document.id!r})", issues)
     first = frozenset(document.sentences)
     rows, place = [f"#begin document ({' '.join(name.split())}); part {number:03d}\n"], 0
     for word in range(len(document.words)):
@@ -179,7 +179,7 @@ def to_conll(document: CoreferenceDocument, chains: Iterable[Iterable[Span]], is
             place = 0
         speaker = _joined(document.speakers[word]) if document.speakers else ""
         columns = (label, str(number), str(place), _joined(document.word(word)), *"-----", speaker or "-", "*",
-                   "|".join(marks[word]) or "-")
+                   "|".join(marks.get(word, "-")))
         rows.append("\t".join(columns) + "\n")
         place += 1
     return "".join(rows) + "\n" * bool(document.words) + "#end document\n"
@@ -189,10 +189,9 @@ def _joined(text: str) -> str:
     return "_".join(text.split())
 
 
-def _marks(count: int, chains: Iterable[Iterable[Span]], document: CoreferenceDocument,
-           issues: DataIssues | None) -> list[list[str]]:
-    """The brackets at each word: ends, then starts, then mentions of one word."""
-    ends, starts, ones = ([list[str]() for _ in range(count)] for _ in range(3))
+def _marks(chains: Iterable[Iterable[Span]], place: str, issues: DataIssues | None) -> dict[int, list[str]]:
+    """The brackets at each word that has some: ends, then starts, then mentions of one word."""
+    ends, starts, ones = (collections.defaultdict[int, list[str]](list) for _ in range(3))
     for number, mentions in enumerate(chains):
         open_ends: list[int] = []
         for start, end in sorted(set(mentions), key=lambda span: (span[0], -span[1])):
@@ -204,6 +203,6 @@ def _marks(count: int, chains: Iterable[Iterable[Span]], document: CoreferenceDo
             while open_ends and open_ends[-1] <= start + 1:
                 open_ends.pop()
             if issues is not None and open_ends and open_ends[-1] < end:
-                issues.add(CROSSING, f"{document.location} (id {document.id!r})")
+                issues.add(CROSSING, place)
             open_ends.append(end)
-    return [[*at_end, *at_start, *one] for at_end, at_start, one in zip(ends, starts, ones)]
+    return {word: ends[word] + starts[word] + ones[word] for word in {*ends, *starts, *ones}}

@@ -12,7 +12,7 @@ Span = tuple[int, int]  # half-open
 Chains = tuple[tuple[Span, ...], ...]  # spans in words: sorted mentions, chains sorted by their first mentions
 
 MOST_WORDS = 1_000_000  # of a document: the longest novels have half of them
-MOST_CHARACTERS = 8_000_000
+MOST_CHARACTERS = 5_000_000
 BLANK_WORD = "_"
 _STOPS = frozenset(".!?…。！？｡।؟۔")
 _CLOSERS = frozenset(("''", "”", "’", "»", ")", "]", "」", "』", "）", "】", "》"))
@@ -73,9 +73,7 @@ def from_words(id: str, location: str, group: str, words: Sequence[str],
     Args:
       sentences: numbers of the first words of sentences; None to find sentences by punctuation.
     """
-    if len(words) > MOST_WORDS:
-        raise UserError(f"{location} (id {id!r}): a document of {len(words):,} words; {MOST_WORDS:,} are the most: "
-                        "divide it")
+    _check_size(len(words), "words", MOST_WORDS, id, location)
     starts = sentences_of_words(words) if sentences is None else tuple(sentences)
     offsets, end, first = [], -1, frozenset(starts)
     parts = []
@@ -88,14 +86,18 @@ def from_words(id: str, location: str, group: str, words: Sequence[str],
 
 def from_text(id: str, location: str, group: str, text: str, cuts: Iterable[int] = ()) -> CoreferenceDocument:
     """A document of a text, whose words and sentences are found, with words split before the characters `cuts`."""
-    if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{location} (id {id!r}): a document of {len(text):,} characters; {MOST_CHARACTERS:,} are the "
-                        "most: divide it")
+    _check_size(len(text), "characters", MOST_CHARACTERS, id, location)
     words = tuple(word_spans(text, cuts))
+    _check_size(len(words), "words", MOST_WORDS, id, location)
     firsts = [start for start, _ in words]
     numbers = (bisect.bisect_left(firsts, start) for start, _ in sentence_spans(text))
     sentences = tuple(dict.fromkeys(number for number in (0, *numbers) if number < len(words)))
     return CoreferenceDocument(id, location, group, text, words, sentences)
+
+
+def _check_size(size: int, unit: str, most: int, id: str, location: str) -> None:
+    if size > most:
+        raise UserError(f"{location} (id {id!r:.80}): a document of {size:,} {unit}; {most:,} are the most: divide it")
 
 
 def sentences_of_words(words: Sequence[str]) -> tuple[int, ...]:

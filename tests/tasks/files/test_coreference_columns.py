@@ -1,11 +1,13 @@
 """Documents with chains in columns: CoNLL-2012 and its variants, read and written."""
 import dataclasses
 import random
+import time
 
 import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files import coreference, coreference_columns, coreference_documents
 from spanbert_jax.tasks.files.coreference import parse_coreference, to_conll
 from spanbert_jax.tasks.files.coreference_columns import CROSSING
 from tests.tasks.files.test_coreference import content, read, texts, write
@@ -144,3 +146,27 @@ def test_columns_of_conll_2012_are_written():
         "#begin document (d); part 002", "d\t2\t0\tAnn\t-\t-\t-\t-\t-\tB\t*\t(1|(0)",
         "d\t2\t1\tran\t-\t-\t-\t-\t-\tB\t*\t1)", "", "d\t2\t0\tShe\t-\t-\t-\t-\t-\t-\t*\t(0)", "", "#end document", ""]
     assert content(document)[0] == "Ann ran\nShe"
+
+
+def test_deeply_nested_mentions_take_linear_time(tmp_path):
+    def seconds(count):
+        document = parse_coreference({"tokens": ["w"] * count}, "x", DataIssues())
+        chain, started = [(number, count - number) for number in range(count // 2)], time.process_time()
+        (again,), _ = read(write(tmp_path / "a.conll", to_conll(document, [chain])))
+        assert again.chains == (tuple(chain),)
+        return time.process_time() - started
+
+    short = seconds(2_000)
+    assert seconds(40_000) < 0.5 + 100 * short  # a square would take 400 times as long
+
+
+@pytest.mark.parametrize("limit", ["MOST_WORDS", "MOST_CHARACTERS"])
+def test_documents_have_a_limit(limit, tmp_path, monkeypatch):
+    for module in (coreference, coreference_columns, coreference_documents):
+        monkeypatch.setattr(module, limit, 3, raising=False)
+    text = write(tmp_path / "a.txt", "a b c d")
+    with pytest.raises(UserError, match="more than 3|3 are the most: divide it"):
+        read(text, with_labels=False)
+    if limit == "MOST_WORDS":
+        with pytest.raises(UserError, match=r"a\.conll:5: a document of more than 3 words"):
+            read(write(tmp_path / "a.conll", rows("_", "_", "_", "_")))
