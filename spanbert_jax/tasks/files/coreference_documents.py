@@ -103,11 +103,14 @@ def _check_size(size: int, unit: str, most: int, id: str, location: str) -> None
 def sentences_of_words(words: Sequence[str]) -> tuple[int, ...]:
     """Numbers of the first words of sentences, found by stops that are words of their own.
 
-    Closing quotes and brackets after a stop belong to it. A lower-case letter after it continues the sentence.
+    Closing quotes and brackets after a stop belong to it; of straight quotes, every second one closes. A lower-case
+    letter after them continues the sentence.
     """
-    starts, stopped = [0] * bool(words), False
+    starts, stopped, quoted = [0] * bool(words), False, False
     for number, word in enumerate(words):
-        if stopped and word not in _CLOSERS and not _STOPS.issuperset(word):
+        closes = word in _CLOSERS or (word == '"' and quoted)
+        quoted = quoted != (word == '"')
+        if stopped and not closes and not _STOPS.issuperset(word):
             if not word[0].islower():
                 starts.append(number)
             stopped = False

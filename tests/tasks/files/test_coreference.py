@@ -8,6 +8,7 @@ import pytest
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.coreference import parse_coreference, read_coreference, to_conll
+from spanbert_jax.tasks.files.coreference_documents import sentences_of_words
 from tests.paths import DATA, needs_data
 
 
@@ -50,6 +51,17 @@ def test_all_mentions_of_real_files_are_kept(tmp_path, pattern, word_column, fil
         assert content(again) == content(document)
         assert again.group == document.group
     assert (total, repaired) == (words, 0)
+
+
+@needs_data
+def test_sentences_of_words_are_those_of_annotators():
+    found, expected, same = 0, 0, 0
+    for path in sorted((DATA / "litbank/coref_conll").glob("*.conll"))[::4]:
+        (document,), _ = read(path)
+        guessed = sentences_of_words([document.word(number) for number in range(len(document.words))])
+        found, expected = found + len(guessed), expected + len(document.sentences)
+        same += len(set(guessed) & set(document.sentences))
+    assert same > 0.98 * found and same > 0.96 * expected > 1_000
 
 
 @needs_data

@@ -54,9 +54,9 @@ def test_mentions_inside_words():
 
 
 def test_sentences_of_flat_tokens_are_found():
-    words = 'He said “ Stop . ” She left ... and came ! ) Then'.split()
+    words = 'He said “ Stop . ” She left ... and came ! ) Then " No . " " Oh'.split()
     document, _ = parse({"tokens": words}, with_labels=False)
-    assert [document.word(start) for start in document.sentences] == ["He", "She", "Then"]
+    assert [document.word(start) for start in document.sentences] == ["He", "She", "Then", '"']
 
 
 @pytest.mark.parametrize("speakers", [["A", "A", "A", None, "-", "B C", "", "_"],
