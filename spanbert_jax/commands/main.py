@@ -17,7 +17,7 @@ from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, 
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.platforms import leave_out_absent_tpu
 from spanbert_jax.cluster.stopping import SIGNALS, Stopped, StopRequest
-from spanbert_jax.common.errors import OutputLost, RunFailed, SavesFailed, UserError, suggestion
+from spanbert_jax.common.errors import OutputLost, RunFailed, SavesFailed, UserError, describe_panic, is_panic, suggestion
 from spanbert_jax.common.streams import protected_streams, require_output
 
 COMMANDS = {
@@ -62,7 +62,9 @@ def _main(argv: Sequence[str], own: bool) -> int:
         status = _run_command(name, argv[1:], own) if name else _run_without_command(argv)
         if name not in _WRITE_FILES:
             require_output()
-    except (Exception, KeyboardInterrupt, Stopped) as error:
+    except BaseException as error:
+        if not isinstance(error, (Exception, KeyboardInterrupt, Stopped)) and not is_panic(error):
+            raise  # such as argparse's SystemExit
         # Failed saves are known to all processes at once.
         agreed, stopped = isinstance(error, SavesFailed), isinstance(error, Stopped)
         status, line = _explain(error)
@@ -155,6 +157,8 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
     if full:
         return NOT_WRITTEN, (f"{getattr(error, 'filename', None) or 'a file'}: cannot be written (no space left on the "
                              "disk); make room, then run the same command again")
+    if is_panic(error):
+        return FAILED, describe_panic(error)
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].filename.endswith("xla_bridge.py"):  # JAX found no device
         platforms, reason = os.environ.get("JAX_PLATFORMS"), " ".join(str(error).split())

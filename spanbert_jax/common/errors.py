@@ -60,6 +60,16 @@ class OutputLost(Exception):
         self.errno = error.errno
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust, such as tokenizers, failed inside. Such an error is no Exception, nor importable."""
+    return type(error).__module__ == "pyo3_runtime"
+
+
+def describe_panic(error: BaseException) -> str:
+    """A message about it."""
+    return f"a library failed ({printable(' '.join(str(error).split()))}); perhaps a tokenizer is damaged, fetch it again"
+
+
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """The allowed name nearest to a misspelled one, for a message: "did you mean 'x'? "; "" if none is near."""
     near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], list(allowed), n=1)

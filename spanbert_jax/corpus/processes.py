@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from spanbert_jax.cluster.stopping import SIGNALS
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import RunFailed, UserError, describe_panic, is_panic
 from spanbert_jax.common.streams import protected_streams
 
 _PR_SET_PDEATHSIG = 1
@@ -114,5 +114,9 @@ def serve() -> None:
                 result: tuple[Any, Exception | None] = function(item), None
             except Exception as error:  # raised again by the parent
                 result = None, error
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
+                result = None, RunFailed(describe_panic(error))
             pickle.dump(result, results, protocol=pickle.HIGHEST_PROTOCOL)
             results.flush()

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import UserError, is_panic
 from spanbert_jax.text.charsmap import checked_growth
 from spanbert_jax.text.patterns import shortest_match
 
@@ -72,8 +72,8 @@ def build(values: Mapping[str, Any]) -> Tokenizer:
     _check_model(parts["model"], parts["added_tokens"])
     try:
         tokenizer = Tokenizer.from_str(json.dumps(parts))
-    except BaseException as error:  # the library raises bare exceptions, and its panics are of no narrower class
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise UserError(" ".join(str(error).split())) from None
     if not tokenizer.get_vocab_size():

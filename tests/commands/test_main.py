@@ -6,6 +6,7 @@ import sys
 
 import jax
 import pytest
+from tokenizers import normalizers
 
 import spanbert_jax
 from spanbert_jax.cluster.exit_codes import DONE, FAILED, NOT_WRITTEN
@@ -44,6 +45,14 @@ def test_a_missing_accelerator_is_one_line(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("spanbert-jax docs: JAX_PLATFORMS='rocm': JAX cannot use this platform here (")
     assert error.count("\n") == 1
+
+
+def test_a_library_that_fails_inside_is_one_line(monkeypatch, capsys):
+    damaged = normalizers.Precompiled(b"\x08\0\0\0\xff\xff\xff\xff\x01\x02\x03\x04abc")
+    monkeypatch.setattr("spanbert_jax.commands.docs.run", lambda args: damaged.normalize_str("text"))
+    assert main(["docs"]) == FAILED
+    error = capsys.readouterr().err
+    assert error.startswith("spanbert-jax docs: a library failed (index out of bounds: ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("code,status,line", [

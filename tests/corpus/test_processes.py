@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from tokenizers import normalizers
 
-from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.corpus.processes import map_in_order
 
 
@@ -18,6 +19,8 @@ def make_function(kind):
             os._exit(9)
         if item == 3 and kind == "fail":
             raise KeyError("three")
+        if item == 3 and kind == "panic":
+            normalizers.Precompiled(b"\x08\0\0\0\xff\xff\xff\xff\x01\x02\x03\x04abc").normalize_str("text")
         return item * item, b"x" * 1_000_000  # larger than a pipe holds
     return square
 
@@ -28,7 +31,7 @@ def test_results_are_in_order(workers, count):
     assert [(item, result[0]) for item, result in found] == [(i, i * i) for i in range(count)]
 
 
-@pytest.mark.parametrize("kind, error", [("die", UserError), ("fail", KeyError)])
+@pytest.mark.parametrize("kind, error", [("die", UserError), ("fail", KeyError), ("panic", RunFailed)])
 def test_a_worker_that_dies_or_fails_ends_the_job(kind, error):
     with pytest.raises(error):
         list(map_in_order(functools.partial(make_function, kind), range(20), 2))
