@@ -17,7 +17,15 @@ from spanbert_jax.cluster.exit_codes import DONE, FAILED, MISTAKE, NOT_WRITTEN, 
 from spanbert_jax.cluster.joining import end_now, is_joined, is_lost_peer, leave
 from spanbert_jax.cluster.platforms import leave_out_absent_tpu
 from spanbert_jax.cluster.stopping import SIGNALS, Stopped, StopRequest
-from spanbert_jax.common.errors import OutputLost, RunFailed, SavesFailed, UserError, describe_panic, is_panic, suggestion
+from spanbert_jax.common.errors import (
+    OutputLost,
+    RunFailed,
+    SavesFailed,
+    UserError,
+    describe_panic,
+    is_panic,
+    suggestion,
+)
 from spanbert_jax.common.streams import protected_streams, require_output
 
 COMMANDS = {

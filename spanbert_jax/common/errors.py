@@ -67,7 +67,8 @@ def is_panic(error: BaseException) -> bool:
 
 def describe_panic(error: BaseException) -> str:
     """A message about it."""
-    return f"a library failed ({printable(' '.join(str(error).split()))}); perhaps a tokenizer is damaged, fetch it again"
+    reason = printable(" ".join(str(error).split()))
+    return f"a library failed ({reason}); perhaps a tokenizer is damaged: fetch it again"
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
