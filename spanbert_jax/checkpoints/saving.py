@@ -1,10 +1,12 @@
 """One save: Orbax writes it in the background while training continues."""
+import functools
 import itertools
 import math
 import os
 import pathlib
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +51,7 @@ class Save:
 
     def begin(self, state: Any, metadata: dict[str, Any]) -> bool:
         """Copies the state, which may then be donated, and starts to write. Returns whether that worked."""
+        _ignore_late_results()
         try:
             self._orbax.save(os.path.abspath(self._path), args=ocp.args.Composite(
                 **{STATE: ocp.args.StandardSave(state), METADATA: ocp.args.JsonSave(metadata)}))
@@ -79,6 +82,18 @@ class Save:
         self._reason = short_reason(error)
         self._barrier.fail(self._reason)
         self._fail(self._reason)
+
+
+@functools.cache
+def _ignore_late_results() -> None:
+    """Keeps Python from printing a traceback for each file that TensorStore finishes after its save has failed."""
+    previous = sys.unraisablehook
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
+
+    sys.unraisablehook = report
 
 
 def find_obstacle(folder: pathlib.Path, size: int) -> str | None:

@@ -1,4 +1,5 @@
 """A failed save is logged, counted and survived; earlier checkpoints stay."""
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -7,11 +8,12 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 import types
 
 import pytest
 
-from spanbert_jax.checkpoints import Checkpointer
+from spanbert_jax.checkpoints import Checkpointer, saving
 from spanbert_jax.common.errors import RunFailed, SavesFailed, UserError
 from tests.checkpoints.states import abstract_of, accept_any, assert_same_bits, make_state
 from tests.disks import small_disk
@@ -73,6 +75,19 @@ def test_a_write_that_fails_in_the_background(tmp_path):
         assert checkpointer.failures == 1 and checkpointer.steps() == [3] and lines.empty()
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "integrity-3.json"]
     assert_resumes(tmp_path, 3, large(3))
+
+
+def test_results_of_a_failed_save_that_come_late_print_nothing(monkeypatch):
+    printed, loop = [], asyncio.new_event_loop()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: printed.append(unraisable.exc_value))
+    saving._ignore_late_results.__wrapped__()
+    loop.close()
+    other = ValueError("of something else")
+    with pytest.raises(RuntimeError) as late:
+        loop.call_soon_threadsafe(print)  # as TensorStore does for each file
+    for error in (late.value, other):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert printed == [other]
 
 
 def test_too_many_consecutive_failures_end_the_run(tmp_path):
