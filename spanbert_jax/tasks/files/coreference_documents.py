@@ -55,6 +55,11 @@ class CoreferenceDocument(reading.Example):
         return self.words[span[0]][0], self.words[span[1] - 1][1]
 
 
+def name_place(id: str, location: str) -> str:
+    """Location and id of a document, for errors."""
+    return location if id == location else f"{location}: id {id!r:.80}"
+
+
 def clean_word(word: str, place: str, issues: DataIssues) -> str:
     """A word as it stands in a text: treebanks' escapes replaced, inner white space as single spaces."""
     cleaned = " ".join(word.split())
@@ -89,15 +94,36 @@ def from_text(id: str, location: str, group: str, text: str, cuts: Iterable[int]
     _check_size(len(text), "characters", MOST_CHARACTERS, id, location)
     words = tuple(word_spans(text, cuts))
     _check_size(len(words), "words", MOST_WORDS, id, location)
+    return CoreferenceDocument(id, location, group, text, words, _sentences_of_text(text, words))
+
+
+def from_words_of_text(id: str, location: str, group: str, words: Sequence[str], sentences: Sequence[int] | None,
+                       text: str) -> CoreferenceDocument:
+    """A document of the words of a text, in which they are found. Arguments as of `from_words` and `from_text`."""
+    _check_size(len(text), "characters", MOST_CHARACTERS, id, location)
+    _check_size(len(words), "words", MOST_WORDS, id, location)
+    spans, end = list[Span](), 0
+    for number, word in enumerate(words, 1):
+        start = text.find(word, end)
+        if start < 0 or any(character.isalnum() for character in text[end:start]):
+            raise UserError(f"{name_place(id, location)}: word {number}, {word!r:.80}, is not in the text behind the "
+                            "words before it; give the words of the text, or no text")
+        end = start + len(word)
+        spans.append((start, end))
+    starts = _sentences_of_text(text, spans) if sentences is None else tuple(sentences)
+    return CoreferenceDocument(id, location, group, text, tuple(spans), starts)
+
+
+def _sentences_of_text(text: str, words: Sequence[Span]) -> tuple[int, ...]:
+    """The first words of the sentences of a text, found by punctuation and blank lines."""
     firsts = [start for start, _ in words]
     numbers = (bisect.bisect_left(firsts, start) for start, _ in sentence_spans(text))
-    sentences = tuple(dict.fromkeys(number for number in (0, *numbers) if number < len(words)))
-    return CoreferenceDocument(id, location, group, text, words, sentences)
+    return tuple(dict.fromkeys(number for number in (0, *numbers) if number < len(words)))
 
 
 def _check_size(size: int, unit: str, most: int, id: str, location: str) -> None:
     if size > most:
-        raise UserError(f"{location} (id {id!r:.80}): a document of {size:,} {unit}; {most:,} are the most: divide it")
+        raise UserError(f"{name_place(id, location)}: {size:,} {unit}; {most:,} are the most: divide the document")
 
 
 def sentences_of_words(words: Sequence[str]) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ from spanbert_jax.tasks.files.coreference_documents import (
     clean_word,
     from_text,
     from_words,
+    from_words_of_text,
+    name_place,
     sorted_chains,
     words_of,
 )
@@ -34,12 +36,17 @@ def parse_record(record: Mapping[str, Any], id: str, location: str, issues: Data
                  with_labels: bool) -> CoreferenceDocument:
     """The document of a record.
 
-    It has one of "sentences", lists of words; "tokens", words, whose sentences are found by punctuation; and "text",
-    whose words and sentences are found. Labels are "clusters" or "chains", lists of lists of mentions. A mention is
-    {"start", "end"}, characters [start, end) of the text, or of the words joined as in `from_words`, or a list of two
-    numbers: with words the first and the last word, INCLUSIVE, as in the jsonlines of the field; with a text
-    characters [start, end). "mentions", a list, and "given_chains" are optional, as is "speakers", one for each word,
-    flat or in a list for each sentence.
+    It has "sentences", lists of words; "tokens", words, whose sentences are found by punctuation; or "text", whose
+    words and sentences are found, unless it comes with one of the others. Labels are "clusters" or "chains", lists of
+    lists of mentions. A mention is one of
+
+    - a list of two numbers: with words the first and the last word, INCLUSIVE, as in the jsonlines of the field; with
+      a text alone characters [start, end),
+    - {"words": [first, end]}, half-open, as in predictions; not with a text alone,
+    - {"start", "end"}, characters [start, end) of the text, or of the words joined as in `from_words`.
+
+    "mentions", a list, and "given_chains" are optional, as is "speakers", one for each word, flat or in a list for each
+    sentence.
 
     Args:
       id: if there is no "doc_key" or "id".
@@ -47,20 +54,21 @@ def parse_record(record: Mapping[str, Any], id: str, location: str, issues: Data
     Raises:
       UserError: naming location and id: a field is missing or of another type, or a mention is outside the document.
     """
-    name = next((name for name in ("doc_key", "id") if record.get(name) is not None), None)
-    id = id if name is None else reading.name_field(record, name, location)
-    place = location if id == location else f"{location}: id {id!r}"
+    name = next((name for name in ("doc_key", "id") if record.get(name) is not None), "")
+    id = reading.name_field(record, name, location) if name else id
+    place = name_place(id, location)
+    record = {name: value for name, value in record.items() if value is not None}
     content = [name for name in _CONTENT if name in record]
-    if len(content) != 1:
-        raise UserError(f"{place}: {' and '.join(map(repr, content)) or 'no content'}; give one of 'sentences' (lists "
-                        "of words), 'tokens' (words) and 'text'")
+    if not content or content[:2] == ["sentences", "tokens"]:
+        raise UserError(f"{place}: {' and '.join(map(repr, content)) or 'no content'}; give 'sentences' (lists of "
+                        "words), 'tokens' (words) or 'text'")
     labels = [name for name in _LABELS if name in record] if with_labels else []
     if with_labels and len(labels) != 1:
         raise UserError(f"{place}: {' and '.join(map(repr, labels)) or 'no chains'}; give one of 'clusters' and "
                         "'chains', an empty list if there are none")
-    given = [name for name in ("given_chains",) if record.get(name) is not None]
+    given = ["given_chains"] if "given_chains" in record else []
     chains = {name: _chains(record, name, place) for name in labels + given}
-    if record.get("mentions") is not None:
+    if "mentions" in record:
         chains["mentions"] = [reading.field(record, "mentions", place, (list, tuple))]
     match = _PART.fullmatch(id)
     group = match[1] if match else id if name else location
@@ -86,7 +94,7 @@ def _chains(record: Mapping[str, Any], name: str, place: str) -> Sequence[Sequen
 
 def _with_text(record: Mapping[str, Any], id: str, location: str, group: str, place: str,
                chains: Mapping[str, Sequence[Sequence[Any]]]) -> CoreferenceDocument:
-    if record.get("speakers") is not None:
+    if "speakers" in record:
         raise UserError(f"{place}: 'speakers' of a text, whose words are not known; give 'tokens' or 'sentences'")
     text = reading.field(record, "text", place)
     cuts = {edge for name, listed in chains.items() for mention in itertools.chain.from_iterable(listed)
@@ -101,8 +109,13 @@ def _with_words(record: Mapping[str, Any], name: str, id: str, location: str, gr
     counts = [len(_list_of(words, name, place, (str,))) for words in sentences]
     words = [clean_word(word, place, issues) for word in itertools.chain.from_iterable(sentences)]
     starts = [start for start, count in zip(itertools.accumulate(counts, initial=0), counts) if count]
-    document = from_words(id, location, group, words, starts if name == "sentences" else None)
-    if record.get("speakers") is None:
+    given = starts if name == "sentences" else None
+    if "text" in record:
+        text = reading.field(record, "text", place)
+        document = from_words_of_text(id, location, group, words, given, text)
+    else:
+        document = from_words(id, location, group, words, given)
+    if "speakers" not in record:
         return document
     speakers = _speakers(record["speakers"], place)
     if len(speakers) != len(words):
@@ -134,12 +147,15 @@ def _list_of(value: Any, name: str, place: str, kinds: tuple[type, ...]) -> list
 def _span(mention: Any, document: CoreferenceDocument, of_text: bool, name: str, place: str,
           issues: DataIssues) -> Span:
     """The words of a mention."""
-    if not of_text and not isinstance(mention, Mapping):
-        match mention:
-            case [first, last] if _are_numbers(first, last) and 0 <= first <= last < len(document.words):
-                return first, last + 1
+    count = len(document.words)
+    match mention:
+        case [first, last] if not of_text and _are_numbers(first, last) and 0 <= first <= last < count:
+            return first, last + 1
+        case {"words": [first, end]} if not of_text and _are_numbers(first, end) and 0 <= first < end <= count:
+            return first, end
+    if not of_text and (not isinstance(mention, Mapping) or "words" in mention):
         raise UserError(f"{place}: {mention!r:.80} in {name!r} is not a mention: give the numbers of its first and "
-                        f"last word, of {len(document.words)} from 0")
+                        f"last word, of {count} from 0, or {{'words': [first, end]}}")
     start, end = _characters(mention, of_text, len(document.text), name, place)
     first, last = words_of(document, start, end)
     if first == last:

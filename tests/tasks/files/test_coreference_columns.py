@@ -165,7 +165,7 @@ def test_documents_have_a_limit(limit, tmp_path, monkeypatch):
     for module in (coreference, coreference_columns, coreference_documents):
         monkeypatch.setattr(module, limit, 3, raising=False)
     text = write(tmp_path / "a.txt", "a b c d")
-    with pytest.raises(UserError, match="more than 3|3 are the most: divide it"):
+    with pytest.raises(UserError, match="more than 3|3 are the most: divide the document"):
         read(text, with_labels=False)
     if limit == "MOST_WORDS":
         with pytest.raises(UserError, match=r"a\.conll:5: a document of more than 3 words"):

@@ -44,6 +44,19 @@ def test_characters_are_the_same_as_words():
         assert (of_text.words, of_text.chains) == (expected.words, expected.chains)
 
 
+def test_predictions_are_read_again():
+    text = "Ann  saw\tBob.\n\nShe left"
+    document, _ = parse({"text": text}, with_labels=False)
+    words = [document.word(number) for number in range(len(document.words))]
+    chain = [{"start": 0, "end": 3, "text": "Ann", "words": [0, 1]}, {"start": 15, "end": 18, "words": [4, 5]}]
+    prediction = {"id": "a", "tokens": words, "chains": [chain]}
+    alone, issues = parse(prediction)
+    kept, more = parse(prediction | {"text": text, "clusters": None})
+    assert alone.chains == kept.chains == (((0, 1), (4, 5)),) and not issues.counts and not more.counts
+    assert (kept.text, kept.words, kept.sentences) == (text, document.words, document.sentences)
+    assert texts(alone, alone.chains) == texts(kept, kept.chains) == [["Ann", "She"]]
+
+
 def test_mentions_inside_words():
     mentions = [{"start": 4, "end": 10}]
     split, issues = parse({"text": "pre-McBride’s", "chains": [[{"start": 6, "end": 11}]]})
@@ -94,10 +107,12 @@ def test_blank_words_are_replaced_and_counted():
     ({"clusters": {"a": 1}}, "field 'clusters' is {'a': 1}, which is not of type list"),
     ({"clusters": [[{"start": 3, "end": 99}]]}, "give characters [start, end) of the text of length 25"),
     ({"clusters": [[{"start": 3, "end": 4}]]}, "contains no word"),
-    ({"chains": []}, "'clusters' and 'chains'; give one"), ({"text": "a"}, "'sentences' and 'text'; give one of"),
+    ({"chains": []}, "'clusters' and 'chains'; give one"), ({"tokens": ["a"]}, "'sentences' and 'tokens'; give"),
+    ({"text": "Ann the cook"}, "word 2, '(', is not in the text behind the words before it"),
     ({"speakers": ["A"]}, "1 speaker for 8 words"), ({"speakers": [["A"], 3]}, "entry 2 of a list in field 'speakers'"),
     ({"sentences": [["a"], "b"]}, "entry 2 of a list in field 'sentences' is 'b', which is not of type list"),
     ({"sentences": [["a", 3]]}, "entry 2 of a list in field 'sentences' is 3, which is not of type str"),
+    ({"clusters": [[{"words": [0, 9]}]]}, "{'words': [0, 9]} in 'clusters' is not a mention"),
     ({"mentions": [[0, 9]]}, "[0, 9] in 'mentions' is not a mention")])
 def test_errors_name_line_and_id(tmp_path, changes, message):
     path = write(tmp_path / "a.jsonl", "\n" + json.dumps(RECORD | changes))
