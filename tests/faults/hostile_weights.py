@@ -3,6 +3,7 @@
 It puts an artefact into the folder and returns what a user does with it. `python -m tests.faults.hostile_weights FOLDER
 FIRST LAST` runs the artefacts of these numbers in this process, and prints a JSON line about each.
 """
+import functools
 import gzip
 import io
 import json
@@ -14,35 +15,24 @@ import resource
 import struct
 import sys
 import tarfile
+import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Callable
 
+import flax.traverse_util
 import numpy as np
 from safetensors.numpy import save
 
 import spanbert_jax
-from spanbert_jax.cluster.lock import lock_workdir
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.corpus.corpus import open_corpus
 from spanbert_jax.inference.model_folder import read_task
-from spanbert_jax.training.config import load_values
-from spanbert_jax.training.goodput import read_record
-from spanbert_jax.training.trackers import read_metrics
+from spanbert_jax.interop.encoder_decoder import open_decoder
+from tests.faults.hostile_workdirs import TASK, Use, lock_files, odd_json, run_json, workdirs
 
-Use = Callable[[], object]
 WIDTH, VOCABULARY, MARKER = 8, 20, "executed"
 CONFIG = {"architectures": ["BertModel"], "model_type": "bert", "num_attention_heads": 2, "num_hidden_layers": 2,
           "hidden_size": WIDTH, "id2label": {"0": "a", "1": "b"}, "problem_type": None}
-TASK = {"task": "text_classification", "settings": {"length": 16}, "fitted": {"labels": ["a", "b"]}, "plugins": [],
-        "run": {"step": 3}}
-RUN = {"train": {"duration": "3 steps"}, "data": {"path": "x"}, "plugins": [], "init_from": "", "model": {}}
-GOODPUT = {"restarts": 1, "finished": None, "saved": {"3": {"at": 1.5, "seconds": {"steps": 3.0}}}}
-REPORT = {"format_version": 2, "contents": {}, "settings": {"blocks": "sentences"}, "special_ids": {"pad": 0},
-          "num_rows": {"train": 1}, "length": 64, "vocab_size": 20, "max_blocks": 1, "seal": "x"}
-ODD = (None, True, -1, 0, 2**63, 1e308, float("nan"), "", "x" * 100_000, "\x1b[2J\n", "../../etc/passwd", [], {}, [[]],
-       [None], {"": {}}, {"a": []}, ["\u202e"], 10**19)
 
 
 def bert() -> dict[str, np.ndarray]:
@@ -80,26 +70,6 @@ def any_bytes(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed[:chance.choice((len(changed), len(changed), chance.randrange(1, len(changed))))])
 
 
-def odd_json(value: object, chance: random.Random) -> bytes:
-    """A JSON text with an odd value at any place in it, or of an odd kind."""
-    kind = chance.randrange(10)
-    if kind == 0:
-        return chance.choice((b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff\xfe{}", b"\x00" * 1000,
-                              b"[" * 10**6, b'{"a":' * 10**5, b"9" * 10**6, b"[" + b"{}," * 3_000_000 + b"{}]",
-                              b'{"a": "' + b"x" * (70 << 20) + b'"}'))
-    holder = changed = json.loads(json.dumps(value))
-    while True:
-        key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-        if not (isinstance(holder[key], (dict, list)) and holder[key] and chance.random() < 0.7):
-            break
-        holder = holder[key]
-    if kind == 1 and isinstance(holder, dict):
-        del holder[key]
-    else:
-        holder[key] = chance.choice(ODD)
-    return json.dumps(changed).encode()
-
-
 def header(entries: dict[str, object], numbers: int = 0, size: int | None = None) -> bytes:
     """A safetensors file with a header of our own, which may state another size."""
     text = json.dumps(entries).encode()
@@ -129,6 +99,81 @@ def safetensors_headers(folder: pathlib.Path, chance: random.Random) -> Use:
         lambda: struct.pack("<Q", 10**7) + b"[" * 10**7))()
     use = model(folder)
     (folder / chance.choice(("model.safetensors", "params.safetensors"))).write_bytes(content)
+    return use
+
+
+def modern_bert() -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """The config and the tensors of a small ModernBERT."""
+    shapes = {"embeddings.tok_embeddings": (VOCABULARY, WIDTH), "embeddings.norm": (WIDTH,), "final_norm": (WIDTH,),
+              "layers.1.attn_norm": (WIDTH,)}
+    for layer in ("layers.0", "layers.1"):
+        shapes |= {f"{layer}.attn.Wqkv": (3 * WIDTH, WIDTH), f"{layer}.attn.Wo": (WIDTH, WIDTH),
+                   f"{layer}.mlp_norm": (WIDTH,), f"{layer}.mlp.Wi": (32, WIDTH), f"{layer}.mlp.Wo": (WIDTH, 16)}
+    config = {"model_type": "modernbert", "num_attention_heads": 2, "num_hidden_layers": 2, "hidden_size": WIDTH,
+              "intermediate_size": 16, "max_position_embeddings": 16, "local_attention": 8, "norm_bias": False,
+              "global_attn_every_n_layers": 3, "rope_parameters": None, "layer_types": None, "rope_scaling": None}
+    return config, {f"model.{name}.weight": np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+
+
+def gpt2() -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """The config and the tensors of a small GPT-2."""
+    shapes = {"wte.weight": (VOCABULARY, WIDTH), "wpe.weight": (16, WIDTH), "ln_f.weight": (WIDTH,),
+              "ln_f.bias": (WIDTH,)}
+    for module, (rows, columns) in {"attn.c_attn": (WIDTH, 3 * WIDTH), "attn.c_proj": (WIDTH, WIDTH),
+                                    "mlp.c_fc": (WIDTH, 32), "mlp.c_proj": (32, WIDTH)}.items():
+        shapes |= {f"h.0.{module}.weight": (rows, columns), f"h.0.{module}.bias": (columns,)}
+    for module in ("ln_1", "ln_2"):
+        shapes |= {f"h.0.{module}.weight": (WIDTH,), f"h.0.{module}.bias": (WIDTH,)}
+    config = {"model_type": "gpt2", "n_layer": 1, "n_embd": WIDTH, "n_head": 2, "n_positions": 16, "n_inner": None,
+              "vocab_size": VOCABULARY, "activation_function": "gelu_new", "resid_pdrop": 0.1}
+    return config, {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+
+
+def odd_tensors(tensors: dict[str, np.ndarray], chance: random.Random) -> bytes:
+    """A file of tensors of which some have another shape, type, name or layer, are missing, or are not numbers."""
+    changed = dict(tensors)
+    for name in chance.sample(list(changed), chance.choice((0, 1, 1, 4))):
+        value = changed.pop(name)
+        strange = chance.choice((
+            {}, {name: value.reshape(-1)}, {name: value[:0]}, {name: value.astype(np.int8)}, {name: value * np.nan},
+            {name: np.zeros((1,) * 40, np.float32)}, {name: np.zeros((10**9, 0), np.float32)},
+            {name.replace("0", "999999999"): value}, {name.replace("0", "9" * 4000): value}, {f"{name}\x1b[2J": value},
+            {name: np.concatenate([value, value])}, {name: value.astype(np.float16)}))
+        changed |= strange
+    return any_bytes(save(changed), chance) if chance.random() < 0.2 else save(changed)
+
+
+def other_architectures(folder: pathlib.Path, chance: random.Random) -> Use:
+    """A ModernBERT, or a GPT-2 that is to be a decoder, with odd tensors or an odd config."""
+    kind = chance.choice((modern_bert, gpt2))
+    config, tensors = kind()
+    odd = chance.random() < 0.5
+    (folder / "config.json").write_bytes(odd_json(config, chance) if odd else json.dumps(config).encode())
+    (folder / "model.safetensors").write_bytes(save(tensors) if odd else odd_tensors(tensors, chance))
+    if kind is modern_bert:
+        return lambda: spanbert_jax.from_pretrained(folder)
+    return lambda: read_decoder(folder)
+
+
+def read_decoder(folder: pathlib.Path) -> None:
+    """Reads every tensor of a decoder."""
+    _, tensors, _ = open_decoder(folder, WIDTH)
+    for name in tensors.shapes:
+        tensors.read(name)
+
+
+@functools.cache
+def own_tensors() -> dict[str, np.ndarray]:
+    """The tensors of a small BERT in our own layout."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, params = model(pathlib.Path(folder), bert())()
+    return {name: np.asarray(value) for name, value in flax.traverse_util.flatten_dict(params, sep="/").items()}
+
+
+def own_files(folder: pathlib.Path, chance: random.Random) -> Use:
+    """A file in our own layout, with odd tensors."""
+    use = model(folder)
+    (folder / "params.safetensors").write_bytes(odd_tensors(own_tensors(), chance))
     return use
 
 
@@ -271,26 +316,6 @@ def model_json(folder: pathlib.Path, chance: random.Random) -> Use:
     return (lambda: read_task(folder)) if name == "task.json" else use
 
 
-def run_json(folder: pathlib.Path, chance: random.Random) -> Use:
-    """A JSON file of a run or a corpus."""
-    name, value, use = chance.choice((
-        ("config.json", RUN, lambda: load_values(folder)), ("report.json", REPORT, lambda: open_corpus(folder)),
-        ("goodput.json", GOODPUT, lambda: read_record(folder, lambda line: None)),
-        ("metrics.jsonl", {"step": 3, "kind": "train", "loss": 1.5}, lambda: read_metrics(folder))))
-    (folder / name).write_bytes(odd_json(value, chance))
-    return use
-
-
-def lock_files(folder: pathlib.Path, chance: random.Random) -> Use:
-    """The lock of another machine, which is watched for a moment."""
-    (folder / ".lock").write_bytes(odd_json({"host": "x", "machine": "y", "pid": 3, "since": "z"}, chance))
-
-    def use() -> None:
-        with lock_workdir(folder, log=lambda line: None, watch_seconds=0.1):
-            pass
-    return use
-
-
 def flipped(folder: pathlib.Path, chance: random.Random) -> Use:
     """Changed bytes in sound weights."""
     use = model(folder, bert())
@@ -300,7 +325,7 @@ def flipped(folder: pathlib.Path, chance: random.Random) -> Use:
 
 
 ATTACKS = (safetensors_headers, own_layers, torch_pickles, flax_trees, archives, model_json, run_json, lock_files,
-           flipped)
+           flipped, other_architectures, own_files, workdirs)
 
 
 def attack(folder: pathlib.Path, number: int) -> dict[str, object]:
