@@ -91,6 +91,15 @@ def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
         os.unlink(temporary)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file for reading. Raises OSError if it is something else, such as a pipe, which might wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
 @contextlib.contextmanager
 def usual_mode(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives the file that a library makes at a new path the mode of other new files: some allow only their user."""

@@ -6,17 +6,16 @@ which may have others too.
 import functools
 import itertools
 import json
-import os
 import pathlib
 import re
 import reprlib
-import stat
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import open_regular
 from spanbert_jax.common.settings import qualified
 from spanbert_jax.common.types import is_of_type, kinds_of
 
@@ -56,11 +55,8 @@ def read_json(file: pathlib.Path, kind: type[T], advice: str = "fetch it again")
 
 
 def read_limited(file: pathlib.Path) -> bytes:
-    """The content of a regular file. Raises JsonError if it is none, or larger than 64 MiB; OSError if unreadable."""
-    # Opening a pipe would wait for its writer.
-    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise JsonError("not a regular file")
+    """The content of a regular file. Raises JsonError if it is larger than 64 MiB, OSError if it cannot be read."""
+    with open_regular(file) as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise JsonError(f"more than {MAX_BYTES >> 20} MiB, which is the most for such a file")

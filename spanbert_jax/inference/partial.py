@@ -151,6 +151,12 @@ def _require_own(path: pathlib.Path) -> None:
     if os.path.lexists(path) and path.stat().st_size and not os.path.lexists(manifest):
         raise UserError(f"{path}: is no file that predict has written ({manifest.name} is missing); move it away, or "
                         "give another output")
+    if os.path.lexists(manifest) and not os.path.lexists(path):
+        try:
+            read_manifest(manifest)
+        except ManifestError:
+            raise UserError(f"{manifest}: is no file that predict has written; move it away, or give another "
+                            "output") from None
 
 
 def _check_names(output: pathlib.Path, path: pathlib.Path, file: int, inputs: Sequence[str]) -> None:

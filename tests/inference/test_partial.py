@@ -92,7 +92,7 @@ def test_what_no_call_has_written_is_neither_changed_nor_followed(output, ending
     own, planted = output.with_name("own.txt"), output.with_name(f"out.jsonl.{ending}")
     own.write_text("my notes\n")
     if make == "text":
-        output.with_name("out.jsonl.partial").write_text("my notes\n")
+        planted.write_text("my notes\n")
     elif make == "folder":
         planted.mkdir()
     elif make == "pipe":

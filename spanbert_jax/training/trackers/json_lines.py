@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import open_regular
 from spanbert_jax.common.json_files import JsonError, parse_json
 from spanbert_jax.training.trackers.record_file import Metrics, RecordFile
 
@@ -69,7 +70,7 @@ def read_metrics(workdir: str | pathlib.Path) -> Iterator[dict[str, Any]]:
 def _read(path: pathlib.Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     """Yields the place in the file, the bytes and the metrics of each valid line; a run may have millions."""
     place = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for line in file:
             with contextlib.suppress(JsonError):  # damaged by a crash
                 yield place, line, {**parse_json(line, _Line)}
