@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import stat
 import sys
 import threading
 import time
@@ -71,9 +72,8 @@ def _acquire(workdir: pathlib.Path, stack: contextlib.ExitStack) -> Lock:
     except LockHeld:
         raise _in_use(workdir, _parse_holder(_read(workdir)[1])) from None
     except OSError as error:
-        if os.path.isdir(path) or os.path.islink(path):
-            kind = "link" if os.path.islink(path) else "directory"
-            raise UserError(f"workdir {workdir}: {LOCK_FILE} in it is a {kind}; remove it") from None
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise UserError(f"workdir {workdir}: {LOCK_FILE} in it is not a regular file; remove it") from None
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UserError(f"workdir {workdir}: it, or a part of its path, is a file; give a directory") from None
         raise _not_writable(workdir, error) from None

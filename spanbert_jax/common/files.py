@@ -46,7 +46,10 @@ def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         file.close()  # network file systems report failed writes here
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except IsADirectoryError as error:
+            raise IsADirectoryError(error.errno, error.strerror, os.fspath(path)) from None  # not the temporary name
     if sync:
         sync_directory(path.parent)
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,10 +29,13 @@ def exclusive_lock(path: pathlib.Path, flags: int = os.O_RDWR | os.O_CREAT) -> I
 
     Raises:
       LockHeld: another process holds the lock; there is no waiting.
-      OSError: the file is a link, or cannot be opened or locked.
+      OSError: the file is a link or otherwise not regular, or cannot be opened or locked.
     """
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)  # users of one group may share a folder
+    # Users of one group may share a folder. Opening a pipe would wait for its other end.
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         supported = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

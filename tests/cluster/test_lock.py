@@ -185,10 +185,14 @@ def test_an_unusable_workdir_is_an_error_and_stays_unchanged(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     (tmp_path / "odd" / LOCK_FILE / "inner").mkdir(parents=True)
-    for workdir, words in [(file, "is a file"), (file / "below", "is a file"), (tmp_path / "odd", "is a directory"),
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / LOCK_FILE)
+    for workdir, words in [(file, "is a file"), (file / "below", "is a file"), (tmp_path / "odd", "not a regular file"),
+                           (tmp_path / "pipe", "not a regular file"),
                            (pathlib.Path("/proc/none/run"), "cannot be written")]:
         with pytest.raises(UserError) as caught, lock_workdir(workdir):
             pass
         assert words in one_line(caught) and str(workdir) in one_line(caught)
     assert file.read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_FILE, "file", "inner", "odd"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        LOCK_FILE, LOCK_FILE, "file", "inner", "odd", "pipe"]
