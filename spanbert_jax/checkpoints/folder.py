@@ -33,7 +33,7 @@ _SAVING = re.compile(r"([0-9]+)\.saving\b.*")
 
 def list_steps(folder: pathlib.Path) -> list[int]:
     """Returns the complete steps in order, valid or corrupt; [] if there is no folder."""
-    return sorted(int(entry.name) for entry in _entries(folder) if _STEP.fullmatch(entry.name) and entry.is_dir())
+    return sorted(int(entry.name) for entry in _entries(folder) if _STEP.fullmatch(entry.name) and _is_folder(entry))
 
 
 def list_saving(folder: pathlib.Path) -> list[int]:
@@ -121,6 +121,13 @@ def _remove_entry(path: pathlib.Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:

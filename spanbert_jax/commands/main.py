@@ -24,6 +24,7 @@ from spanbert_jax.common.errors import (
     UserError,
     describe_panic,
     is_panic,
+    printable,
     suggestion,
 )
 from spanbert_jax.common.streams import protected_streams, require_output
@@ -165,6 +166,8 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
     if full:
         return NOT_WRITTEN, (f"{getattr(error, 'filename', None) or 'a file'}: cannot be written (no space left on the "
                              "disk); make room, then run the same command again")
+    if isinstance(error, OSError) and error.filename is not None:  # of a place that no command expects to fail
+        return FAILED, f"{printable(str(error.filename))}: {error.strerror}; fix that, or give another path"
     if is_panic(error):
         return FAILED, describe_panic(error)
     frames = traceback.extract_tb(error.__traceback__)

@@ -47,6 +47,14 @@ def test_a_missing_accelerator_is_one_line(monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_file_that_no_command_expects_to_fail_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a\nloop").symlink_to("a\nloop")
+    monkeypatch.setattr("spanbert_jax.commands.docs.run", lambda args: os.scandir(tmp_path / "a\nloop"))
+    assert main(["docs"]) == FAILED
+    line = f"spanbert-jax docs: {tmp_path}/a\\nloop: Too many levels of symbolic links; fix that, or give another path\n"
+    assert capsys.readouterr().err == line
+
+
 def test_a_library_that_fails_inside_is_one_line(monkeypatch, capsys):
     damaged = normalizers.Precompiled(b"\x08\0\0\0\xff\xff\xff\xff\x01\x02\x03\x04abc")
     monkeypatch.setattr("spanbert_jax.commands.docs.run", lambda args: damaged.normalize_str("text"))
