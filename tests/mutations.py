@@ -1,4 +1,4 @@
-"""Sixty deliberate faults, and whether the tests find them. Run by hand; it takes about half an hour:
+"""Deliberate faults, and whether the tests find them. Run by hand; it takes about half an hour:
 
   python -m tests.mutations [--only NAME] [--jobs N]
 
@@ -19,7 +19,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-REQUIRED = 57  # that must be caught
+REQUIRED = 64  # that must be caught
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +143,21 @@ MUTATIONS = (
              "unchanged = True", "checkpoints/test_manifest.py"),
     Mutation("changed_contents_accepted", "common/manifest.py", "job.result() != written", "job.result() < 0",
              "checkpoints/test_manifest.py"),
+    # What is trusted later, and what is foreign.
+    Mutation("damaged_folders_used", "common/manifest.py", "if found := folder_difference(folder):",
+             "if (found := folder_difference(folder)) and not found:", "common/test_manifest.py"),
+    Mutation("same_size_and_time_are_same_content", "common/identity.py", "status.st_mtime_ns, status.st_ctime_ns",
+             "status.st_mtime_ns", "common/test_identity.py"),
+    Mutation("fresh_files_have_a_stamp", "common/identity.py", "< _SETTLED_SECONDS", "< 0", "common/test_identity.py"),
+    Mutation("deep_json_accepted", "common/json_files.py", "any(isinstance(one, (dict, list)) for one in below)",
+             "not below", "common/test_json_files.py"),
+    Mutation("other_predictions_continued", "inference/partial.py", "if fields.get(name) != identity[name]]",
+             "if name not in fields]", "inference/test_partial.py"),
+    Mutation("files_of_others_removed_with_a_model", "common/manifest.py",
+             "min(found - {MANIFEST_FILE, README_FILE, *files}, default=None)", "None",
+             "inference/test_model_folder.py"),
+    Mutation("a_second_hangup_ends_the_process", "cluster/stopping.py", "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+             "signal.signal(signal.SIGHUP, signal.SIG_DFL)", "cluster/test_stopping.py"),
     Mutation("oldest_steps_kept", "checkpoints/retention.py", "sorted(steps)[-keep:]", "sorted(steps)[:keep]",
              "checkpoints/test_retention.py"),
     Mutation("only_round_steps_kept_for_good", "checkpoints/retention.py", "step // keep_every > period",

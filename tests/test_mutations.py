@@ -5,8 +5,8 @@ from tests.conftest import FAST, SLOW, TESTS
 from tests.mutations import MUTATIONS, Mutation
 
 
-def test_there_are_sixty_with_different_names():
-    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) == 60
+def test_names_differ():
+    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

@@ -51,8 +51,8 @@ def test_a_file_that_no_command_expects_to_fail_is_one_line(tmp_path, monkeypatc
     (tmp_path / "a\nloop").symlink_to("a\nloop")
     monkeypatch.setattr("spanbert_jax.commands.docs.run", lambda args: os.scandir(tmp_path / "a\nloop"))
     assert main(["docs"]) == FAILED
-    line = f"spanbert-jax docs: {tmp_path}/a\\nloop: Too many levels of symbolic links; fix that, or give another path\n"
-    assert capsys.readouterr().err == line
+    reason = "Too many levels of symbolic links; fix that, or give another path"
+    assert capsys.readouterr().err == f"spanbert-jax docs: {tmp_path}/a\\nloop: {reason}\n"
 
 
 def test_a_library_that_fails_inside_is_one_line(monkeypatch, capsys):
