@@ -142,6 +142,13 @@ def test_paths_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
             locate(name)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.tar", "model"])
+def test_pipes_are_not_read(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(spanbert_jax.UserError, match=f"{name}: neither a file nor a directory"):
+        locate(tmp_path / name)
+
+
 def test_archives_cannot_write_outside_their_directory(sound, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:

@@ -61,6 +61,8 @@ def _find(name_or_path: str | pathlib.Path) -> pathlib.Path:
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDINGS):
         return _unpack(path)
     if path.exists():
+        if not (path.is_file() or path.is_dir()):  # a pipe would wait for its writer
+            raise UserError(f"{path}: neither a file nor a directory; give one of them")
         # The workdir of a fine-tuning run stands for the model that it made.
         made = path / "model"
         return made if (path / "task.json").is_file() and is_workdir(path) and made.is_dir() else path
