@@ -83,14 +83,14 @@ class TaskEvaluator:
                 yield numbers, outputs
 
         if not program.local:
-            outputs = collect_outputs(program, run, rows.features, [rows])
+            outputs = collect_outputs(program, run, rows.features, [rows], params)
             return outputs, {"loss": float(sums[0] / sums[1])} if sums[1] else {}
         # Every process predicts all examples on its own devices.
         whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self._mesh, PartitionSpec()))(params)
         local = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
         executor = ChunkedExecutor(program.compute, program.inputs, local, self._batch_size, program.prepare_params)
         row_sets = self._dataset.task.prediction_rows(rows.features, special_ids(self._dataset.tokenizer).pad)
-        return collect_outputs(program, executor, rows.features, row_sets), {}
+        return collect_outputs(program, executor, rows.features, row_sets, executor.params), {}
 
     def _run(self, executor: MeshExecutor, rows: PackedRows, params: Any, call: Call,
              should_stop: ShouldStop) -> Iterator[tuple[np.ndarray, Any]]:

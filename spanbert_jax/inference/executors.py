@@ -82,7 +82,7 @@ class ChunkedExecutor:
         self._devices, self._mesh = len(devices), Mesh(devices, _DEVICES)
         self._inputs, self._batch_size = inputs, batch_size
         params = jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
-        self._params = jax.jit(prepare_params)(params) if prepare_params else params
+        self.params = jax.jit(prepare_params)(params) if prepare_params else params
         self._compute = _in_chunks(compute, self._mesh)
 
     def __call__(self, rows: PackedRows) -> Outputs:
@@ -95,7 +95,7 @@ class ChunkedExecutor:
                      for name, values in self._inputs(rows.rows(numbers)).items()}
             counts = np.any(numbers.reshape(self._devices, chunks, chunk) >= 0, axis=2).sum(axis=1)
             with jax.set_mesh(self._mesh):  # a training run around this has another mesh
-                outputs = jax.device_get(self._compute(self._params, batch, counts))
+                outputs = jax.device_get(self._compute(self.params, batch, counts))
             yield numbers, {name: values.reshape(-1, *values.shape[2:]) for name, values in outputs.items()}
 
 
@@ -160,13 +160,13 @@ class _InputRows(NamedTuple):
 
 
 def collect_outputs(program: Program, executor: Executor, features: Features,
-                    row_sets: Iterable[PackedRows]) -> dict[str, Any]:
-    """A program's outputs for packed features, as `Task.decode` takes them."""
+                    row_sets: Iterable[PackedRows], params: Any) -> dict[str, Any]:
+    """A program's outputs for packed features, as `Task.decode` takes them; `params`: those that the executor reads."""
     unpacked = UnpackedOutputs(features, program.per_text)
     for rows in row_sets:
         for numbers, outputs in executor(rows):
             unpacked.add(rows, numbers, outputs)
-    return program.finish(unpacked.outputs)
+    return program.finish(unpacked.outputs, features, params)
 
 
 class Predictor:
@@ -193,7 +193,7 @@ class Predictor:
         check_ids(features, self._model)
         with explained_in_prediction(self._batch_size):
             outputs = collect_outputs(self._program, self._executor, features,
-                                      self.task.prediction_rows(features, self._pad))
+                                      self.task.prediction_rows(features, self._pad), self._executor.params)
         predictions = (task or self.task).decode(examples, features, outputs)
         for example, prediction in zip(examples, predictions, strict=True):
             if NOT_FINITE in prediction.get("note", ""):

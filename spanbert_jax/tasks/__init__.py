@@ -16,6 +16,7 @@ TASKS: Registry[type[Task]] = Registry("task", "tasks", {
         "text_classification": "text_classification:TextClassification",
         "relation_extraction": "relation_extraction:RelationExtraction",
         "token_classification": "token_classification:TokenClassification",
+        "coreference": "coreference:Coreference",
         "extractive_summarization": "extractive_summarization:ExtractiveSummarization",
         "summarization": "summarization:Summarization",
         "translation": "translation:TranslationTask"}.items()})

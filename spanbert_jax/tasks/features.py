@@ -35,7 +35,8 @@ class Features:
     token_types: np.ndarray  # [T] uint8
     columns: dict[str, np.ndarray]  # arrays [n, ...] by name, an entry per feature
     token_columns: dict[str, np.ndarray]  # arrays [T, ...] by name, an entry per token
-    labels: TokenSequences | None = None  # target sequences of a decoder, from the start token to the end token
+    # Of each feature: the target of a decoder, from the start token to the end token; or what the task says.
+    labels: TokenSequences | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -64,7 +65,7 @@ def check_ids(features: Features, model: Any) -> None:
     tables = [("token id", features.tokens, config.vocab_size)]
     if config.token_types > 1:  # otherwise they are not looked up
         tables.append(("token type", features.token_types, config.token_types))
-    if labels is not None:
+    if labels is not None and hasattr(model, "decoder_config"):
         tables.append(("target token id", labels.tokens, model.decoder_config.vocab_size))
     for name, ids, rows in tables:
         lowest, highest = int(ids.min(initial=0)), int(ids.max(initial=0))

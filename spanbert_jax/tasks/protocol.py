@@ -57,8 +57,9 @@ class Program:
     per_text: bool  # whether outputs are [R, K, ...], an entry per text of a row, or [R, S, ...], one per position
     # Changes parameters to the layout that `compute` reads; jitted and called once.
     prepare_params: Callable[[Any], Any] | None = None
-    # Outputs of all features, on the host, as `Task.decode` takes them.
-    finish: Callable[[dict[str, np.ndarray]], dict[str, Any]] = dict
+    # From the outputs of all features, on the host, these features, and the parameters as `compute` reads them, to the
+    # outputs that `Task.decode` takes.
+    finish: Callable[[dict[str, np.ndarray], Features, Any], dict[str, Any]] = lambda outputs, features, params: outputs
     # These outputs, and the loss sums of a batch with labels; None if prediction does not compute what training does.
     compute_with_loss: Callable[[Any, Mapping[str, jax.Array]], tuple[dict[str, jax.Array], LossSums]] | None = None
     # Compute on the devices of each process with a whole copy of the parameters, also during training, where the mesh

@@ -286,7 +286,7 @@ class Seq2SeqTask(Task[Pair]):
             return {"tokens": batch["tokens"], "segments": batch["segments"],
                     "checksum": np.array(checksums, np.uint32)}
 
-        def finish(outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        def finish(outputs: dict[str, np.ndarray], features: Features, params: Any) -> dict[str, Any]:
             texts = target.decode_batch(outputs["tokens"].tolist(), skip_special_tokens=True)
             return {"texts": [text.strip() for text in texts], "scores": outputs["scores"].tolist()}
 

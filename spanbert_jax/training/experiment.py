@@ -108,5 +108,5 @@ def parameter_count(params: Any, *configs: ModelConfig) -> int:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in the user's cache folder unless JAX is configured otherwise."""
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

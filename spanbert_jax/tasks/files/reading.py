@@ -175,8 +175,9 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
                                        wanted, limited):
                 yield place, replace_lone_surrogates(value, path, issues)
         except (ijson.JSONError, UnicodeDecodeError, _TooDeep) as error:
-            raise UserError(f"{path}: not JSON ({_explain(path, issues) or ' '.join(str(error).split())}); fetch or "
-                            "write it again") from None
+            why = "" if isinstance(error, _TooDeep) else _explain(path, issues)
+            raise UserError(f"{path}: not JSON ({why or ' '.join(str(error).split())}); fetch or write it "
+                            "again") from None
 
 
 class _TooDeep(Exception):

@@ -79,8 +79,8 @@ def greedy_oracle(sentences: Sequence[str], references: Sequence[str], most: int
         boundaries = [_boundary_pairs([words[other] for other in sorted({*chosen, number})])
                       for number in range(len(words))]
         totals = lengths + lengths[chosen].sum()
-        scores = sum(np.max([overlap.f1(chosen, totals, boundaries) for overlap in overlaps_n], axis=0)
-                     for overlaps_n in overlaps)
+        scores = np.sum([np.max([overlap.f1(chosen, totals, boundaries) for overlap in overlaps_n], axis=0)
+                         for overlaps_n in overlaps], axis=0)
         scores[chosen] = 0.0
         best = int(scores.argmax())
         if scores[best] <= reached:

@@ -1,0 +1,26 @@
+"""Coreference resolution: which mentions of a document stand for the same thing.
+
+  spanbert-jax train --config configs/coreference.py --workdir runs/coreference \\
+      --config.task.train=train.conll --config.task.dev=dev.conll --config.task.test=test.conll
+"""
+import ml_collections
+
+from spanbert_jax import default_task_config, parse_argument, small_start
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """Coreference."""
+    variant = parse_argument(argument, small=False)
+    config = default_task_config("coreference")
+    config.init_from = "spanbert-base-cased"
+    config.train.duration = "20 epochs"
+    config.train.batch_size = 1
+    if variant.small:
+        small_start(config, "litbank/coref_conll")
+        config.optimizer.learning_rate = 2e-4
+        config.train.batch_size = 1
+        config.train.duration = "20 epochs"
+        config.task.ffnn_size = 512
+        config.evaluation.every = "4 epochs"
+        config.task.document_length = 2560
+    return config

@@ -1,0 +1,127 @@
+"""Finds the mentions of a document and the best antecedent of each, from hidden states: blocks of bounded size."""
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax.model.coreference import CoreferenceScorer, pair_scores
+
+_WORDS = 512  # words, or mentions, that a compiled function takes at a time
+_ANTECEDENTS = (256, 2048)  # possible antecedents at a time: of small and of large documents
+NONE = -1  # the antecedent of a mention without one
+
+
+class Antecedents(NamedTuple):
+    """M mentions of a document, ascending by first and last word, and the best antecedent of each."""
+    mentions: np.ndarray  # [M, 2] first word and the one after the last
+    mention_scores: np.ndarray  # [M] log odds of being a mention
+    antecedents: np.ndarray  # [M] number of the best antecedent, NONE if none is better
+    scores: np.ndarray  # [M] score of the best antecedent; no antecedent has 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AntecedentFinder:
+    """Finds mentions and antecedents by a scorer; arrays of pairs are never larger than a block."""
+    scorer: CoreferenceScorer
+    max_span_width: int  # words of a mention, at most
+    top_span_ratio: float  # mentions whose antecedents are scored, as a share of the words
+
+    def __call__(self, params: Any, first: np.ndarray, last: np.ndarray,
+                 given: np.ndarray | None = None) -> Antecedents:
+        """The mentions of a document of n words, and their antecedents.
+
+        Args:
+          params: of the scorer.
+          first, last: [n, D] hidden states of the first and the last token of each word.
+          given: [M, 2] the mentions, ascending, if they are known.
+        """
+        mentions = self._find(params, first, last) if given is None else given
+        vectors = self._vectors(params, first, last, mentions)
+        best, number = self._best(vectors, mentions[:, 0])
+        return Antecedents(mentions, vectors.scores, np.where(best > 0, number, NONE), best)
+
+    def _find(self, params: Any, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """[M, 2] the mentions with the best scores among those whose first word is probably the first of one."""
+        found, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+        for start in range(0, len(first), _WORDS):
+            starts, ends = _cut(first, start, _WORDS), _cut(last, start, _WORDS + self.max_span_width - 1)
+            first_scores, block = jax.device_get(self._mention_scores(params, starts[None], ends[None]))
+            probable = np.flatnonzero(first_scores[0, :len(first) - start] > 0)
+            word, width = np.nonzero(start + probable[:, None] + np.arange(self.max_span_width) < len(first))
+            word = probable[word]
+            found.append(np.stack([start + word, start + word + width + 1], axis=1))
+            scores.append(block[0][word, width])
+        mentions, ranked = np.concatenate(found), np.concatenate(scores)
+        best = np.argsort(-ranked, kind="stable")[:int(np.ceil(self.top_span_ratio * len(first)))]
+        return mentions[np.sort(best)]
+
+    def _vectors(self, params: Any, first: np.ndarray, last: np.ndarray, mentions: np.ndarray) -> "_Vectors":
+        blocks = [jax.device_get(self._pair_vectors(params, _cut(first[block[:, 0]], 0, _WORDS)[None],
+                                                    _cut(last[block[:, 1] - 1], 0, _WORDS)[None]))
+                  for block in _blocks(mentions, _WORDS)]
+        if not blocks:
+            return _Vectors(*(np.zeros((0, 1), np.float32),) * 3, np.zeros(0, np.float32))
+        return _Vectors(*(np.concatenate([values[0] for values in arrays])[:len(mentions)] for arrays in zip(*blocks)))
+
+    def _best(self, vectors: "_Vectors", starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[M] the score of the best antecedent of each mention, 0 if none is better, and its number."""
+        count = len(starts)
+        best, number = np.zeros(count, np.float32), np.full(count, NONE)
+        size = _ANTECEDENTS[count > _ANTECEDENTS[0]]
+        for query in range(0, count, _ANTECEDENTS[0]):
+            rows = slice(query, min(count, query + _ANTECEDENTS[0]))
+            queries = tuple(_cut(values, query, _ANTECEDENTS[0]) for values in (*vectors[1:], starts))
+            for begin in range(0, rows.stop, size):
+                block = tuple(_cut(values, begin, size) for values in (vectors.antecedents, vectors.scores, starts))
+                value, at = jax.device_get(_best_of_block(queries, block, query, begin))
+                better = value[:rows.stop - query] > best[rows]
+                best[rows] = np.where(better, value[:rows.stop - query], best[rows])
+                number[rows] = np.where(better, at[:rows.stop - query] + begin, number[rows])
+        return best, number
+
+    @functools.cached_property
+    def _mention_scores(self) -> Any:
+        return jax.jit(lambda params, first, last: self.scorer.apply({"params": params}, first, last,
+                                                                     method="mention_scores"))
+
+    @functools.cached_property
+    def _pair_vectors(self) -> Any:
+        def vectors(params: Any, first: jax.Array, last: jax.Array) -> tuple[jax.Array, ...]:
+            variables = {"params": params}
+            return (*self.scorer.apply(variables, first, last, method="pair_vectors"),
+                    self.scorer.apply(variables, first, last, method="scores_of"))
+
+        return jax.jit(vectors)
+
+
+class _Vectors(NamedTuple):
+    """`CoreferenceScorer.pair_vectors` and the scores of M mentions."""
+    antecedents: np.ndarray  # [M, 2H]
+    vectors: np.ndarray  # [M, 2H]
+    distances: np.ndarray  # [M, distances]
+    scores: np.ndarray  # [M]
+
+
+@jax.jit
+def _best_of_block(queries: tuple[jax.Array, ...], block: tuple[jax.Array, ...], query: jax.Array,
+                   begin: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The best score of each query with an antecedent before it in a block, and the antecedent's number there."""
+    vectors, distances, scores, starts = queries
+    values = pair_scores(vectors, distances, scores, starts, *block)
+    before = begin + jnp.arange(values.shape[1]) < query + jnp.arange(values.shape[0])[:, None]
+    values = jnp.where(before, values, -jnp.inf)
+    return jnp.max(values, axis=1), jnp.argmax(values, axis=1)
+
+
+def _blocks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (values[start:start + size] for start in range(0, len(values), size))
+
+
+def _cut(values: np.ndarray, start: int, size: int) -> np.ndarray:
+    """`size` entries from `start` on, zeros beyond the last one."""
+    part = values[start:start + size]
+    return np.pad(part, [(0, size - len(part)), *[(0, 0)] * (values.ndim - 1)])
