@@ -62,7 +62,7 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
 
     Args:
       task: the task that the model was trained for: a name in `spanbert_jax.tasks.TASKS` with dashes, such as
-        "question-answering".
+        "question-answering", or another name of the task, such as "coreference-resolution".
       model: the directory that fine-tuning wrote, or the workdir that contains it.
       batch_size: rows sent to each device at once; it changes no result.
       dtype: of the computation.
@@ -73,6 +73,6 @@ def pipeline(task: str, model: str | os.PathLike, *, batch_size: int = 32, dtype
       UserError: there is no such model, it performs another task, or an argument or setting is not allowed.
     """
     fine_tuned = load_model(model, dtype, settings)
-    if task.replace("-", "_") != fine_tuned.name:
+    if task.replace("-", "_") not in (fine_tuned.name, *fine_tuned.task.other_names):
         raise UserError(f"task {task!r}: the model in {model} was trained for {fine_tuned.name.replace('_', '-')!r}")
     return Pipeline(fine_tuned, batch_size)

@@ -5,6 +5,7 @@ by the vectors of its first and its last word, and a pair of mentions by those o
 word as a first one (the filter of Martinelli et al. 2024, "Maverick"), and that of the distance of a pair, which
 segments that are encoded independently do not show.
 """
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,6 +24,9 @@ from spanbert_jax.model.layers import Dense, LayerNorm, position_ids
 _DISTANCES = 12  # classes of distances: 0, 1, 2 to 3, 4 to 7 words, and so on
 _BLOCK = 64  # first words whose mentions are scored by one matrix product
 _QUERIES = 256  # mentions whose antecedents are scored at a time in training
+# Log odds before learning, of a word as the first one of a mention and of words as a mention: about as rare as they are
+# in texts. Otherwise the first updates, which learn just this, leave Adam with small steps for a thousand more.
+_FIRST_WORD_ODDS, _MENTION_ODDS = -2.0, -5.0
 _NEVER = -1e9  # the score of what is not allowed
 
 
@@ -55,8 +59,11 @@ class CoreferenceScorer(nn.Module):
         def vectors() -> Vectors:
             return Vectors(self.config, self.compute, self.ffnn_size)
 
+        # Products of vectors begin at 0: random ones would be large, and were unlearned first.
+        zeros = dataclasses.replace(self.config, initializer_range=0.0)
+
         def scores(outputs: int) -> Dense:
-            return Dense(self.config, self.compute, outputs, ("embed", None))
+            return Dense(zeros, self.compute, outputs, ("embed", None))
 
         self.mention_start, self.mention_end = vectors(), vectors()
         self.antecedent_start, self.antecedent_end = vectors(), vectors()
@@ -76,16 +83,16 @@ class CoreferenceScorer(nn.Module):
         start, end = self.mention_start(first, seeds[0]), self.mention_end(last, seeds[1])
         words, longest = first.shape[1], last.shape[1] - first.shape[1] + 1
         scores = jax.vmap(lambda rows, columns: band_product(rows, columns, longest))(
-            self.start_to_end(start) * self.ffnn_size ** -0.5, end)
+            self.start_to_end(start), end)
         ends = self.end(end)[..., 0].astype(jnp.float32)[:, np.arange(words)[:, None] + np.arange(longest)]
-        return (self.first_word(start)[..., 0].astype(jnp.float32),
-                scores + self.start(start).astype(jnp.float32) + ends)
+        return (self.first_word(start)[..., 0].astype(jnp.float32) + _FIRST_WORD_ODDS,
+                scores + self.start(start).astype(jnp.float32) + ends + _MENTION_ODDS)
 
     def scores_of(self, first: Float[Array, "B M D"], last: Float[Array, "B M D"]) -> Float32[Array, "B M"]:
         """The scores of mentions of any length, from the hidden states of their first and last tokens."""
         start, end = self.mention_start(first, None), self.mention_end(last, None)
         product = jnp.sum(self.start_to_end(start).astype(jnp.float32) * end, axis=-1)
-        return product * self.ffnn_size ** -0.5 + (self.start(start) + self.end(end))[..., 0].astype(jnp.float32)
+        return product + (self.start(start) + self.end(end))[..., 0].astype(jnp.float32) + _MENTION_ODDS
 
     def pair_vectors(self, first: Float[Array, "B M D"], last: Float[Array, "B M D"], seed: jax.Array | None = None,
                      ) -> tuple[Float[Array, "B M 2H"], Float[Array, "B M 2H"], Float32[Array, "B M distances"]]:
@@ -95,7 +102,7 @@ class CoreferenceScorer(nn.Module):
         """
         seeds = _seeds(seed, 2)
         antecedents = jnp.concatenate([self.antecedent_start(first, seeds[0]), self.antecedent_end(last, seeds[1])], -1)
-        vectors = self.pair(antecedents) * antecedents.shape[-1] ** -0.5
+        vectors = self.pair(antecedents)
         return antecedents, vectors, self.distance(antecedents).astype(jnp.float32)
 
 

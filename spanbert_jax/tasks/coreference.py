@@ -20,6 +20,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.coreference import CoreferenceDocument, parse_coreference, read_coreference, to_conll
 from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.metrics.coreference import coreference_metrics
+from spanbert_jax.tasks.metrics.gap import gap_metrics
 from spanbert_jax.tasks.packing import PackedRows, pack, row_length
 from spanbert_jax.tasks.packing_pairs import labels_of
 from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Program, Task, TaskSettings, select_inputs
@@ -53,6 +54,7 @@ class CoreferenceState(FittedState):
 class Coreference(Task[CoreferenceDocument]):
     """Scores mentions and antecedents from their first and last words; see `model.coreference`."""
     Settings, Fitted = CoreferenceSettings, CoreferenceState
+    other_names = ("coreference_resolution",)
     metric = "conll_f1"
     label_fields = ()
 
@@ -222,9 +224,19 @@ class Coreference(Task[CoreferenceDocument]):
                 if len(chain) > 1 or (self.fitted.singletons and chain[0] in certain)]
 
     def score(self, examples: Sequence[CoreferenceDocument], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """See `metrics.coreference`."""
-        return coreference_metrics((example.chains or (), _spans(prediction))
-                                   for example, prediction in zip(examples, predictions, strict=True))
+        """See `metrics.coreference`; chains of one mention of partly annotated documents are left out. For examples of
+        GAP also "gap_..." as in `metrics.gap`: a pronoun means a name if both are in one chain."""
+        both = [(example, [chain for chain in _spans(prediction) if len(chain) > 1 or not example.partial])
+                for example, prediction in zip(examples, predictions, strict=True)]
+        metrics = coreference_metrics((example.chains or (), chains) for example, chains in both)
+        pairs = [(example.gap, chains) for example, chains in both if example.gap]
+        if pairs:
+            found = gap_metrics([gap.gender for gap, _ in pairs],
+                                [(bool(gap.a_coref), bool(gap.b_coref)) for gap, _ in pairs],
+                                [tuple(any(gap.pronoun in chain and name in chain for chain in chains)
+                                       for name in (gap.a, gap.b)) for gap, chains in pairs])
+            metrics |= {f"gap_{name}": value for name, value in found.items()}
+        return metrics
 
     def files(self, examples: Sequence[CoreferenceDocument], predictions: Sequence[Prediction]) -> dict[str, str]:
         """"predictions.conll": the documents in CoNLL-2012's columns."""

@@ -106,6 +106,7 @@ class Task(abc.ABC, Generic[E]):
     # The classes of both; a task with more fields has subclasses of its own.
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     Fitted: ClassVar[type[FittedState]] = FittedState
+    other_names: ClassVar[tuple[str, ...]] = ()  # by which pipelines know the task, besides the registered one
     head: ClassVar[str | None] = None  # name of the model's head, for the default `build_model`
     label_fields: ClassVar[tuple[str, ...]]  # names of the feature columns and token columns that `loss` reads
 

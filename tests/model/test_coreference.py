@@ -87,13 +87,13 @@ def defined_losses(model, params, row):
     scores = {}
     for word, document in enumerate(documents):
         start = vector("mention_start", first[word])
-        odds = dense("first_word", start)[0]
+        odds = dense("first_word", start)[0] - 2
         first_loss -= 0 if row["partial"][word] else log_expit(odds if word in starts else -odds)
         for other in range(word, min(len(documents), word + longest)):
             if documents[other] != document:
                 continue
             end = vector("mention_end", last[other])
-            score = (dense("start", start) + dense("end", end))[0] + dense("start_to_end", start) @ end / FFNN ** 0.5
+            score = (dense("start", start) + dense("end", end))[0] + dense("start_to_end", start) @ end - 5
             mention_loss -= 0 if row["partial"][word] else log_expit(score if (word, other) in gold else -score)
             if (word, other) in gold or not row["partial"][word]:
                 scores[word, other] = score
@@ -108,7 +108,7 @@ def defined_losses(model, params, row):
             distance = span[0] - other[0]
             level = min(11, int(np.log2(distance)) + 1) if distance else 0
             values[other] = (scores[span] + scores[other] + dense("distance", pairs[span])[level]
-                             + dense("pair", pairs[span]) @ pairs[other] / (2 * FFNN) ** 0.5)
+                             + dense("pair", pairs[span]) @ pairs[other])
         right = [values[other] for other in before if gold.get(span, 0) > 0 and gold.get(other) == gold[span]]
         antecedent_loss += logsumexp([0.0, *values.values()]) - logsumexp(right or [0.0])
     return [first_loss, mention_loss, antecedent_loss]

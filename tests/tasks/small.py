@@ -89,8 +89,19 @@ def documents(count: int, seed: int = 0) -> list[dict]:
     return found
 
 
+def stories(count: int, seed: int = 0) -> list[dict]:
+    """Documents of five sentences; all mentions of a name are a chain."""
+    features, found = iter(sentences(5 * count, seed)), []
+    for number in range(count):
+        story = [next(features) for _ in range(5)]
+        words = [word for words in story for word in words]
+        clusters = [[[place, place] for place, word in enumerate(words) if word == name] for name in NAMES]
+        found.append({"doc_key": f"d{number}", "sentences": story, "clusters": [chain for chain in clusters if chain]})
+    return found
+
+
 MAKERS = {"text_classification": texts, "question_answering": questions, "relation_extraction": relations,
-          "token_classification": tagged, "extractive_summarization": documents}
+          "token_classification": tagged, "extractive_summarization": documents, "coreference": stories}
 
 
 def write(path: pathlib.Path, records: list[dict]) -> str:
@@ -106,6 +117,8 @@ def small_config(name: str, start: str, train: str, **settings):
         defaults |= {"stride": 8, "question_length": 16}
     if name == "relation_extraction":
         defaults["marking"] = "text"
+    if name == "coreference":
+        defaults["ffnn_size"] = 64
     config = default_task_config(name, train=train, **(defaults | settings))
     config.init_from = start
     config.compute.dtype, config.compute.layers = "float32", "scanned"
