@@ -3,9 +3,9 @@
 Start-to-end scoring (Kirstain et al. 2021, "Coreference Resolution without Span Representations"): a mention is scored
 by the vectors of its first and its last word, and a pair of mentions by those of both. Added on purpose: the score of a
 word as a first one (the filter of Martinelli et al. 2024, "Maverick"), and that of the distance of a pair, which
-segments that are encoded independently do not show.
+segments that are encoded independently do not show. Changed on purpose: products of vectors are divided by the root of
+their width, as in attention; otherwise they are large from the start, and unstable at the learning rates of encoders.
 """
-import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -59,11 +59,8 @@ class CoreferenceScorer(nn.Module):
         def vectors() -> Vectors:
             return Vectors(self.config, self.compute, self.ffnn_size)
 
-        # Products of vectors begin at 0: random ones would be large, and were unlearned first.
-        zeros = dataclasses.replace(self.config, initializer_range=0.0)
-
         def scores(outputs: int) -> Dense:
-            return Dense(zeros, self.compute, outputs, ("embed", None))
+            return Dense(self.config, self.compute, outputs, ("embed", None))
 
         self.mention_start, self.mention_end = vectors(), vectors()
         self.antecedent_start, self.antecedent_end = vectors(), vectors()
@@ -83,7 +80,7 @@ class CoreferenceScorer(nn.Module):
         start, end = self.mention_start(first, seeds[0]), self.mention_end(last, seeds[1])
         words, longest = first.shape[1], last.shape[1] - first.shape[1] + 1
         scores = jax.vmap(lambda rows, columns: band_product(rows, columns, longest))(
-            self.start_to_end(start), end)
+            self.start_to_end(start) * self.ffnn_size ** -0.5, end)
         ends = self.end(end)[..., 0].astype(jnp.float32)[:, np.arange(words)[:, None] + np.arange(longest)]
         return (self.first_word(start)[..., 0].astype(jnp.float32) + _FIRST_WORD_ODDS,
                 scores + self.start(start).astype(jnp.float32) + ends + _MENTION_ODDS)
@@ -92,7 +89,7 @@ class CoreferenceScorer(nn.Module):
         """The scores of mentions of any length, from the hidden states of their first and last tokens."""
         start, end = self.mention_start(first, None), self.mention_end(last, None)
         product = jnp.sum(self.start_to_end(start).astype(jnp.float32) * end, axis=-1)
-        return product + (self.start(start) + self.end(end))[..., 0].astype(jnp.float32) + _MENTION_ODDS
+        return product * self.ffnn_size ** -0.5 + (self.start(start) + self.end(end))[..., 0].astype(jnp.float32) + _MENTION_ODDS
 
     def pair_vectors(self, first: Float[Array, "B M D"], last: Float[Array, "B M D"], seed: jax.Array | None = None,
                      ) -> tuple[Float[Array, "B M 2H"], Float[Array, "B M 2H"], Float32[Array, "B M distances"]]:
@@ -102,7 +99,7 @@ class CoreferenceScorer(nn.Module):
         """
         seeds = _seeds(seed, 2)
         antecedents = jnp.concatenate([self.antecedent_start(first, seeds[0]), self.antecedent_end(last, seeds[1])], -1)
-        vectors = self.pair(antecedents)
+        vectors = self.pair(antecedents) * antecedents.shape[-1] ** -0.5
         return antecedents, vectors, self.distance(antecedents).astype(jnp.float32)
 
 

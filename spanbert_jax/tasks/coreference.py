@@ -231,10 +231,12 @@ class Coreference(Task[CoreferenceDocument]):
         metrics = coreference_metrics((example.chains or (), chains) for example, chains in both)
         pairs = [(example.gap, chains) for example, chains in both if example.gap]
         if pairs:
+            def linked(gap: GapLabels, name: Span, chains: Sequence[Sequence[Span]]) -> bool:
+                return any(gap.pronoun in chain and name in chain for chain in chains)
+
             found = gap_metrics([gap.gender for gap, _ in pairs],
                                 [(bool(gap.a_coref), bool(gap.b_coref)) for gap, _ in pairs],
-                                [tuple(any(gap.pronoun in chain and name in chain for chain in chains)
-                                       for name in (gap.a, gap.b)) for gap, chains in pairs])
+                                [(linked(gap, gap.a, chains), linked(gap, gap.b, chains)) for gap, chains in pairs])
             metrics |= {f"gap_{name}": value for name, value in found.items()}
         return metrics
 

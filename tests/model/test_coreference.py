@@ -93,7 +93,8 @@ def defined_losses(model, params, row):
             if documents[other] != document:
                 continue
             end = vector("mention_end", last[other])
-            score = (dense("start", start) + dense("end", end))[0] + dense("start_to_end", start) @ end - 5
+            score = (dense("start", start) + dense("end", end))[0] - 5
+            score += dense("start_to_end", start) @ end / FFNN ** 0.5
             mention_loss -= 0 if row["partial"][word] else log_expit(score if (word, other) in gold else -score)
             if (word, other) in gold or not row["partial"][word]:
                 scores[word, other] = score
@@ -108,14 +109,15 @@ def defined_losses(model, params, row):
             distance = span[0] - other[0]
             level = min(11, int(np.log2(distance)) + 1) if distance else 0
             values[other] = (scores[span] + scores[other] + dense("distance", pairs[span])[level]
-                             + dense("pair", pairs[span]) @ pairs[other])
+                             + dense("pair", pairs[span]) @ pairs[other] / (2 * FFNN) ** 0.5)
         right = [values[other] for other in before if gold.get(span, 0) > 0 and gold.get(other) == gold[span]]
         antecedent_loss += logsumexp([0.0, *values.values()]) - logsumexp(right or [0.0])
     return [first_loss, mention_loss, antecedent_loss]
 
 
 @pytest.mark.parametrize(("sizes", "width", "ratio", "partial"), [
-    ([20], 3, 0.6, ()), ([9, 1, 14], 2, 0.7, ()), ([12], 1, 1.0, ()), ([10, 12], 3, 0.9, (2,)), ([8], 5, 1.0, (1,))])
+    ([20], 3, 0.6, ()), ([9, 1, 14], 2, 0.7, ()), ([12], 1, 1.0, ()), ([10, 12], 3, 0.9, (2,)),
+    ([8], 5, 1.0, (1,))])
 def test_losses_are_those_of_the_definition(sizes, width, ratio, partial):
     model, params = make_model(width, ratio)
     row = make_row(sizes, partial=partial)
