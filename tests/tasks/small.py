@@ -90,13 +90,15 @@ def documents(count: int, seed: int = 0) -> list[dict]:
 
 
 def stories(count: int, seed: int = 0) -> list[dict]:
-    """Documents of five sentences; all mentions of a name are a chain."""
-    features, found = iter(sentences(5 * count, seed)), []
+    """Documents of three sentences about one name and one colour; the mentions of each are a chain."""
+    random, features, found = np.random.default_rng(seed), iter(sentences(3 * count, seed)), []
     for number in range(count):
-        story = [next(features) for _ in range(5)]
-        words = [word for words in story for word in words]
-        clusters = [[[place, place] for place, word in enumerate(words) if word == name] for name in NAMES]
-        found.append({"doc_key": f"d{number}", "sentences": story, "clusters": [chain for chain in clusters if chain]})
+        name, colour = str(random.choice(NAMES)), str(random.choice(COLOURS))
+        story = [[name if word in NAMES else colour if word in COLOURS else word for word in next(features)]
+                 for _ in range(3)]
+        words = [word for sentence in story for word in sentence]
+        clusters = [[[place, place] for place, word in enumerate(words) if word == kind] for kind in (name, colour)]
+        found.append({"doc_key": f"d{number}", "sentences": story, "clusters": clusters})
     return found
 
 
