@@ -36,6 +36,8 @@ from spanbert_jax.text import special_ids
 
 Span = tuple[int, int]
 _SINGLETONS = 0.05  # chains of one mention are annotated if at least this share of the chains are such
+# Whether the labels of a feature are mentions that are given for prediction.
+_NOT_GIVEN, _ONLY_GIVEN, _SOME_GIVEN = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +92,17 @@ class Coreference(Task[CoreferenceDocument]):
         is an [UNK]; one that is longer than a segment is truncated.
 
         Token column: "word", int32, the number of each token's word, -1 for others. Columns: "partial", 1 if only
-        some mentions are annotated; "given", 1 if only these may be linked. Labels: first word, last word and chain,
-        from 1, of each mention, in the segment of the first word; -1 for a given mention without a chain.
+        some mentions are annotated; "given", whether mentions are `_ONLY_GIVEN`, `_SOME_GIVEN` or `_NOT_GIVEN`.
+        Labels: first word, last word and chain, from 1, of each mention, in the segment of the first word; -1 for a
+        given mention without a chain.
         """
         special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         tokens_of = tokenize_words(_all_words(examples), tokenizer)
         for number, example in enumerate(examples):
             self._count_words(example, tokens_of, room, issues)
             mentions = self._mentions(example, with_labels, issues)
+            given = (_ONLY_GIVEN if example.mentions is not None
+                     else _SOME_GIVEN if example.given_chains and not with_labels else _NOT_GIVEN)
             turns = {word: tokens_of[name][:room // 4] for word, name in _turns(example)}
             pieces = [[*turns.get(number, ()), *(tokens_of[word] or [special.unk])][:room]
                       for number, word in enumerate(_words(example))]
@@ -109,7 +114,7 @@ class Coreference(Task[CoreferenceDocument]):
                     tokens += pieces[word]
                     words += [-1] * turn + [word] * (len(pieces[word]) - turn)
                 inside = mentions[np.searchsorted(mentions[:, 0], first):np.searchsorted(mentions[:, 0], end)]
-                columns = {"partial": example.partial, "given": example.mentions is not None}
+                columns = {"partial": example.partial, "given": given}
                 builder.add(number, [*tokens, special.sep], np.zeros(len(tokens) + 1), columns, {"word": [*words, -1]},
                             inside.reshape(-1))
         return builder.build({"partial": np.uint8, "given": np.uint8}, {"word": np.int32})
@@ -187,12 +192,11 @@ class Coreference(Task[CoreferenceDocument]):
             documents = []
             for part in features.by_example(int(features.example.max(initial=-1)) + 1):
                 inside = slice(bounds[part.start], bounds[part.stop])
-                given = None
-                if features.columns["given"][part.start]:
-                    spans = labels.tokens[labels.starts[part.start]:labels.starts[part.stop]].reshape(-1, 3)
-                    given = spans[:, :2].astype(np.int64) + [0, 1]
+                how = features.columns["given"][part.start]
+                spans = labels.tokens[labels.starts[part.start]:labels.starts[part.stop]].reshape(-1, 3)
+                given = spans[:, :2].astype(np.int64) + [0, 1] if how != _NOT_GIVEN else None
                 documents.append(find(params["scorer"], outputs["hidden"][words.first[inside]],
-                                      outputs["hidden"][words.last[inside]], given))
+                                      outputs["hidden"][words.last[inside]], given, how == _ONLY_GIVEN))
             return {"documents": documents}
 
         return Program(compute, select_inputs, per_text=False, finish=finish, local=True)

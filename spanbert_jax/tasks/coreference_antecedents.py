@@ -31,15 +31,18 @@ class AntecedentFinder:
     top_span_ratio: float  # mentions whose antecedents are scored, as a share of the words
 
     def __call__(self, params: Any, first: np.ndarray, last: np.ndarray,
-                 given: np.ndarray | None = None) -> Antecedents:
+                 given: np.ndarray | None = None, only_given: bool = False) -> Antecedents:
         """The mentions of a document of n words, and their antecedents.
 
         Args:
           params: of the scorer.
           first, last: [n, D] hidden states of the first and the last token of each word.
-          given: [M, 2] the mentions, ascending, if they are known.
+          given: [M, 2] mentions that are known, ascending.
+          only_given: whether there are no others.
         """
-        mentions = self._find(params, first, last) if given is None else given
+        mentions = np.zeros((0, 2), np.int64) if given is None else given
+        if not only_given:
+            mentions = np.unique(np.concatenate([mentions, self._find(params, first, last)]), axis=0)
         vectors = self._vectors(params, first, last, mentions)
         best, number = self._best(vectors, mentions[:, 0])
         return Antecedents(mentions, vectors.scores, np.where(best > 0, number, NONE), best)

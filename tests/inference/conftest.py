@@ -8,6 +8,7 @@ from spanbert_jax.inference import executors
 from spanbert_jax.inference.model_folder import FineTuned, StoredTask, save_model
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.model import ComputeConfig
 from spanbert_jax.tasks import make_task
 from tests.runs import make_once
 from tests.tasks.small import MAKERS, write
@@ -15,13 +16,17 @@ from tests.tasks.small import MAKERS, write
 SETTINGS = {"question_answering": {"length": 64, "stride": 40, "question_length": 16},
             "text_classification": {"length": 32},
             "relation_extraction": {"length": 32, "marking": "text"}, "token_classification": {"length": 32},
-            "extractive_summarization": {"length": 32}}
+            "extractive_summarization": {"length": 32}, "coreference": {"length": 32, "ffnn_size": 8}}
 
 
 def save_random_model(folder, start, name, task):
     """Stores a fitted task with random parameters."""
-    model, tokenizer = open_pretrained(start).model(task.head, task.labels), load_tokenizer(start)
+    tokenizer = load_tokenizer(start)
+    model = task.build_model(open_pretrained(start).config, ComputeConfig(), tokenizer)
     params = nn.unbox(model.init(jax.random.key(1), **model.dummy_inputs))["params"]
+    if name == "coreference":  # as many mentions as after training
+        for score, odds in (("first_word", 2), ("start", 6)):
+            params["scorer"][score]["bias"] += odds
     save_model(folder, FineTuned(StoredTask(name, task), model, params, tokenizer))
 
 

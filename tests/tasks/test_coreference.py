@@ -173,11 +173,19 @@ def test_antecedents_in_blocks_are_those_of_all_pairs(count, given, monkeypatch)
     random = np.random.default_rng(count)
     first, last = random.normal(size=(2, count, 8)).astype(np.float32)
     mentions = np.array([(word, word + 1) for word in range(0, count, 2)]) if given else None
-    found = finder(params, first, last, mentions)
+    found = finder(params, first, last, mentions, given)
     spans, scores, best = all_at_once(finder, params, first, last, mentions)
     assert found.mentions.tolist() == spans.tolist() and found.antecedents.tolist() == best
     np.testing.assert_allclose(found.mention_scores, scores, rtol=1e-4, atol=1e-4)
     assert count < 30 or (len(set(best)) > 3 and NONE in best)
+
+
+def test_given_mentions_join_those_that_are_found():
+    finder, params = make_finder()
+    first, last = np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    alone = finder(params, first, last).mentions.tolist()
+    given = next([word, word + 2] for word in range(38) if [word, word + 2] not in alone)
+    assert finder(params, first, last, np.array([given, alone[0]])).mentions.tolist() == sorted([*alone, given])
 
 
 def test_no_words_have_no_mentions():

@@ -1,0 +1,81 @@
+"""Coreference from files and texts: the same chains in every batch, given mentions and chains, odd texts."""
+import json
+
+import pytest
+
+import spanbert_jax
+from spanbert_jax.inference import executors
+from spanbert_jax.inference.files import predict_files, score_files
+from tests.tasks.small import stories, write
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+@pytest.fixture(scope="module")
+def resolve(models):
+    return spanbert_jax.pipeline("coreference-resolution", models["coreference"])
+
+
+def spans(prediction):
+    return [[tuple(mention["words"]) for mention in chain] for chain in prediction["chains"]]
+
+
+def test_a_document_has_the_same_chains_alone_in_a_batch_and_in_other_rows(resolve, models, monkeypatch):
+    documents = [{"sentences": story["sentences"] * (1 + number % 5)} for number, story in enumerate(stories(12))]
+    alone = [spans(resolve(document)) for document in documents]
+    assert sum(map(len, alone)) > 5 and max(len(chain) for chains in alone for chain in chains) > 1
+    assert [spans(prediction) for prediction in resolve(documents)] == alone
+    monkeypatch.setitem(executors._SIZES, "cpu", (256, 4))
+    other = spanbert_jax.pipeline("coreference", models["coreference"], batch_size=3)
+    assert [spans(prediction) for prediction in other(documents[::-1])] == alone[::-1]
+
+
+def test_offsets_are_those_of_the_given_text(resolve):
+    text = "  Ann's red house,\n\nold Bob is near!  The house of Bob\u2009was new. "
+    prediction = resolve(text)
+    assert prediction["chains"]
+    for chain in prediction["chains"]:
+        for mention in chain:
+            assert text[mention["start"]:mention["end"]] == mention["text"]
+            first, end = mention["words"]
+            assert "".join(prediction["tokens"][first:end]) == "".join(mention["text"].split())
+
+
+def test_given_mentions_are_the_only_ones_and_given_chains_stay_together(resolve):
+    words = "Ann is old . Bob was near Ann . Eve is new .".split()
+    given = [[0, 0], [4, 4], [7, 7], [9, 9]]
+    chains = spans(resolve({"tokens": words, "mentions": given}))
+    assert {span for chain in chains for span in chain} <= {(first, last + 1) for first, last in given}
+    start = [[[0, 0], [9, 9]], [[4, 4], [7, 7]]]
+    chains = spans(resolve({"tokens": words, "mentions": given, "given_chains": start}))
+    assert sorted(chains) == [[(0, 1), (9, 10)], [(4, 5), (7, 8)]]
+    chains = spans(resolve({"tokens": words, "given_chains": start}))
+    for chain in start:
+        assert any({(first, last + 1) for first, last in chain} <= set(found) for found in chains)
+
+
+@pytest.mark.parametrize("text", [
+    "", "   \n ", "Ann", ".", "Ann Ann Ann " * 300, "a " * 2000, "word" * 500, "Ann\x00Bob\r\nEve\ttree",
+    "\u05d0\u05e0\u05d9 \u05d4\u05d5\u05dc\u05da", "\u6211\u7231\u5317\u4eac\u3002\u5979\u4e5f\u662f\u3002",
+    "\U0001f600 \u200b\u200d !", "e\u0301 " * 40])
+def test_odd_texts_have_sound_chains(resolve, text):
+    prediction = resolve(text)
+    seen = [span for chain in spans(prediction) for span in chain]
+    assert len(seen) == len(set(seen)) and all(0 <= first < end <= len(prediction["tokens"]) for first, end in seen)
+    for chain in prediction["chains"]:
+        assert chain == sorted(chain, key=lambda mention: mention["words"])
+        assert all(text[mention["start"]:mention["end"]] == mention["text"] for mention in chain)
+
+
+def test_files_pages_and_columns(models, tmp_path):
+    data = write(tmp_path / "data.jsonl", stories(6, seed=3))
+    predict_files(models["coreference"], data, tmp_path / "out.jsonl", html=tmp_path / "page.html")
+    predictions = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    page = (tmp_path / "page.html").read_text()
+    assert len(predictions) == 6 and page.count("</article>") == 6 and "http" not in page.replace("http-equiv", "")
+    # Predictions are labels and given chains of the next call.
+    for line, prediction in zip(stories(6, seed=3), predictions, strict=True):
+        assert prediction["id"] == line["doc_key"]
+    lines = [{"tokens": prediction["tokens"], "chains": prediction["chains"]} for prediction in predictions]
+    metrics, _ = score_files(models["coreference"], write(tmp_path / "same.jsonl", lines))
+    assert metrics["without_singletons/conll_f1"] == pytest.approx(100)
