@@ -8,6 +8,7 @@ parameters, how features are packed into rows, or what prediction computes.
 import abc
 import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
@@ -32,6 +33,7 @@ from spanbert_jax.tasks.features import Features
 from spanbert_jax.tasks.files.reading import Example, resolve_files
 from spanbert_jax.tasks.packing import PackedRows, most_texts, pack, row_length
 
+logger = logging.getLogger("spanbert_jax")
 Prediction = dict[str, Any]
 Model = Any  # a Flax module; see `Task.build_model`
 E = TypeVar("E", bound=Example)
@@ -203,8 +205,8 @@ class Task(abc.ABC, Generic[E]):
         if isinstance(model, EncoderModel):
             return continuation.initial_params(pretrained, model, tokenizer, seed)
         encoder = continuation.initial_params(pretrained, EncoderModel(model.config), tokenizer, seed)["encoder"]
-        params = jax.jit(model.init)(jax.random.key(seed), **model.dummy_inputs)["params"]
-        return jax.device_get(nn.unbox(params)) | {"encoder": encoder}
+        params = jax.device_get(nn.unbox(jax.jit(model.init)(jax.random.key(seed), **model.dummy_inputs)["params"]))
+        return _with_stored(params, pretrained.path) | {"encoder": encoder}
 
     def apply(self, model: Model, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
@@ -335,6 +337,19 @@ class Task(abc.ABC, Generic[E]):
     def import_model(cls, folder: pathlib.Path, tokenizer: str | pathlib.Path) -> "tuple[Task, Model, Any, Tokenizer]":
         """Task, model, parameters, tokenizer of an EncoderDecoderModel; UserError if this task cannot use it."""
         raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
+
+
+def _with_stored(params: Any, folder: pathlib.Path) -> Any:
+    """New parameters, in place of which those outside the encoder are taken that a model folder has stored."""
+    if not (folder / OWN_WEIGHTS_FILE).is_file():
+        return params
+    new = flax.traverse_util.flatten_dict({name: value for name, value in params.items() if name != "encoder"}, sep="/")
+    stored = load_file(folder / OWN_WEIGHTS_FILE)
+    if {name: value.shape for name, value in stored.items()} != {name: value.shape for name, value in new.items()}:
+        logger.warning("%s: belongs to another task, or has other sizes: its parameters are new here",
+                       folder / OWN_WEIGHTS_FILE)
+        return params
+    return flax.traverse_util.unflatten_dict(stored, sep="/")
 
 
 def evaluate_predictions(task: Task[E], examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import BertConfig, ComputeConfig
 from spanbert_jax.model.coreference import CoreferenceScorer, pair_scores
 from spanbert_jax.tasks import coreference_antecedents, make_task
@@ -218,3 +219,22 @@ def test_chains_follow_the_links_and_singletons_the_training_data():
     assert start.given_chains == (((0, 1), (4, 5)),)
     found, _ = chains(task, start, mentions, antecedents)
     assert found == [[(0, 1), (4, 5), (7, 8)], [(4, 8)]]
+
+
+def test_training_goes_on_from_the_scorer_of_a_stored_model(tokenizer, start, tmp_path):
+    task = make_task("coreference", {"length": 16, "ffnn_size": 8})
+    model = task.build_model(open_pretrained(start).config, ComputeConfig(dtype="float32"), tokenizer)
+    params = task.initial_params(model, start, load_tokenizer(start), seed=0)
+    params["scorer"] = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params["scorer"])
+    task.save_weights(make_folder(tmp_path / "model"), model, params, load_tokenizer(start))
+    again = task.initial_params(model, str(tmp_path / "model"), load_tokenizer(start), seed=1)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    other = make_task("coreference", {"length": 16, "ffnn_size": 4})
+    model = other.build_model(model.config, model.compute, tokenizer)
+    fresh = other.initial_params(model, str(tmp_path / "model"), load_tokenizer(start), seed=1)
+    assert fresh["scorer"]["pair"]["kernel"].shape == (8, 8)
+
+
+def make_folder(path):
+    path.mkdir()
+    return path
