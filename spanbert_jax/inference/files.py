@@ -54,12 +54,7 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     Raises:
       UserError: naming file, line and id of an error; predictions made before stay in OUTPUT.partial.
     """
-    output, page = user_path(output), None if html is None else user_path(html)
-    _require_absent(output)
-    if page:
-        _require_absent(page)
-        if page.absolute() == output.absolute():
-            raise UserError(f"--html {html}: is the output too; give another file")
+    output, page = _absent_files(output, html)
     files, path = resolve_files(inputs), partial_of(output)
     fine_tuned, issues = load_model(model, dtype, settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
@@ -172,9 +167,16 @@ def _disk_errors(partial: pathlib.Path) -> Iterator[None]:
                         "to continue") from None
 
 
-def _require_absent(path: pathlib.Path) -> None:
-    if os.path.lexists(path):
-        raise UserError(f"{path}: exists already and is not overwritten; give another file, or remove it")
+def _absent_files(output: str | os.PathLike,
+                  html: str | os.PathLike | None) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """The paths of the output and of the page, if any. Raises UserError if one exists, or both are the same."""
+    output, page = user_path(output), None if html is None else user_path(html)
+    for path in (output, page):
+        if path and os.path.lexists(path):
+            raise UserError(f"{path}: exists already and is not overwritten; give another file, or remove it")
+    if page and page.absolute() == output.absolute():
+        raise UserError(f"--html {html}: is the output too; give another file")
+    return output, page
 
 
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Coreference resolution: the mentions of a document, in chains that stand for the same thing."""
+"""Coreference resolution: the mentions of a document, in chains that refer to the same entity."""
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -21,6 +21,7 @@ from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.coreference import (
     CoreferenceDocument,
     GapLabels,
+    Span,
     parse_coreference,
     read_coreference,
     to_conll,
@@ -34,7 +35,6 @@ from spanbert_jax.tasks.protocol import NOT_FINITE, FittedState, Prediction, Pro
 from spanbert_jax.tasks.tokenizing import tokenize_words
 from spanbert_jax.text import special_ids
 
-Span = tuple[int, int]
 _SINGLETONS = 0.05  # chains of one mention are annotated if at least this share of the chains are such
 # Whether the labels of a feature are mentions that are given for prediction.
 _NOT_GIVEN, _ONLY_GIVEN, _SOME_GIVEN = range(3)
@@ -99,33 +99,32 @@ class Coreference(Task[CoreferenceDocument]):
         special, room, builder = special_ids(tokenizer), self.settings.length - 2, FeatureBuilder()
         tokens_of = tokenize_words(_all_words(examples), tokenizer)
         for number, example in enumerate(examples):
-            self._count_words(example, tokens_of, room, issues)
+            words = _words(example)
+            self._count_words(example, [tokens_of[word] for word in words], room, issues)
             mentions = self._mentions(example, with_labels, issues)
             given = (_ONLY_GIVEN if example.mentions is not None
                      else _SOME_GIVEN if example.given_chains and not with_labels else _NOT_GIVEN)
             turns = {word: tokens_of[name][:room // 4] for word, name in _turns(example)}
-            pieces = [[*turns.get(number, ()), *(tokens_of[word] or [special.unk])][:room]
-                      for number, word in enumerate(_words(example))]
+            pieces = [[*turns.get(word_number, ()), *(tokens_of[word] or [special.unk])][:room]
+                      for word_number, word in enumerate(words)]
             sizes = np.array([len(tokens) for tokens in pieces], np.int64)
             for first, end in segments(sizes, example.sentences, room) or [(0, 0)]:
-                tokens, words = [special.cls], [-1]
+                tokens, numbers = [special.cls], [-1]
                 for word in range(first, end):
                     turn = len(turns.get(word, ()))
                     tokens += pieces[word]
-                    words += [-1] * turn + [word] * (len(pieces[word]) - turn)
+                    numbers += [-1] * turn + [word] * (len(pieces[word]) - turn)
                 inside = mentions[np.searchsorted(mentions[:, 0], first):np.searchsorted(mentions[:, 0], end)]
                 columns = {"partial": example.partial, "given": given}
-                builder.add(number, [*tokens, special.sep], np.zeros(len(tokens) + 1), columns, {"word": [*words, -1]},
-                            inside.reshape(-1))
+                builder.add(number, [*tokens, special.sep], np.zeros(len(tokens) + 1), columns,
+                            {"word": [*numbers, -1]}, inside.reshape(-1))
         return builder.build({"partial": np.uint8, "given": np.uint8}, {"word": np.int32})
 
-    def _count_words(self, example: CoreferenceDocument, tokens_of: Mapping[str, Sequence[int]], room: int,
+    def _count_words(self, example: CoreferenceDocument, tokens: Sequence[Sequence[int]], room: int,
                      issues: DataIssues) -> None:
         for issue, count in (
-                ("words that the tokenizer maps to no token, read as [UNK]",
-                 sum(not tokens_of[word] for word in _words(example))),
-                ("words longer than config.task.length, truncated",
-                 sum(len(tokens_of[word]) > room for word in _words(example)))):
+                ("words that the tokenizer maps to no token, read as [UNK]", sum(not word for word in tokens)),
+                ("words longer than config.task.length, truncated", sum(len(word) > room for word in tokens))):
             if count:
                 issues.add(issue, describe_location(example), count)
 

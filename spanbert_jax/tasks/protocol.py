@@ -340,7 +340,7 @@ class Task(abc.ABC, Generic[E]):
 
 
 def _with_stored(params: Any, folder: pathlib.Path) -> Any:
-    """New parameters, in place of which those outside the encoder are taken that a model folder has stored."""
+    """The parameters outside the encoder: those of a model folder if it has the same ones, else the new ones."""
     if not (folder / OWN_WEIGHTS_FILE).is_file():
         return params
     new = flax.traverse_util.flatten_dict({name: value for name, value in params.items() if name != "encoder"}, sep="/")

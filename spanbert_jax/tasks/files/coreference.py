@@ -1,4 +1,4 @@
-"""Files of documents with chains of mentions that mean the same: columns, JSON, GAP, and plain text."""
+"""Files of documents with chains of mentions that refer to the same entity: columns, JSON, GAP, and plain text."""
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ __all__ = ["Chains", "CoreferenceDocument", "GapLabels", "Span", "parse_corefere
 def read_coreference(path: str, issues: DataIssues, with_labels: bool = True) -> Iterator[CoreferenceDocument]:
     """Yields the documents of a file, with one in memory at a time.
 
-    The format is told by the content: JSON, see `parse_record`; columns behind a line "#begin document", see
+    The content decides which format is read: JSON, see `parse_record`; columns after a line "#begin document", see
     `read_columns`; a table with GAP's header line, see `read_gap`; without labels also plain text, one document a file.
 
     Args:

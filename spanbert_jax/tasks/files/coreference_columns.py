@@ -88,7 +88,7 @@ def _fields(line: str, place: str) -> list[str]:
 
 @dataclasses.dataclass
 class _Document:
-    """A document of which lines are still to be added."""
+    """A document while its lines are read."""
     id: str
     location: str
     group: str

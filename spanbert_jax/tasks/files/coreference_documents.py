@@ -24,14 +24,14 @@ class GapLabels:
     pronoun: Span
     a: Span
     b: Span
-    a_coref: bool | None  # whether the pronoun means the name; None if unknown
+    a_coref: bool | None  # whether the pronoun refers to the same person; None if unknown
     b_coref: bool | None
     gender: str  # "masculine" or "feminine", of the pronoun
 
 
 @dataclasses.dataclass(frozen=True)
 class CoreferenceDocument(reading.Example):
-    """A text with its words, and the chains of mentions that mean the same.
+    """A text with its words, and the chains of mentions that refer to the same entity.
 
     Mentions may be nested and may cross, also in one chain, and a span may be in several chains.
     """

@@ -1,4 +1,4 @@
-"""GAP: texts with a pronoun and two names, and which of these the pronoun means."""
+"""GAP: texts with a pronoun and two names, and which of these the pronoun refers to."""
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def read_gap(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Coref
     """Yields the document of each row of a table with tabs and GAP's header line.
 
     Its mentions are the pronoun and the names; with labels, these alone are annotated, and the pronoun is in a chain
-    with the name that it means. Rows of the same page are one group.
+    with the name that it refers to. Rows of the same page are one group.
 
     Raises:
       UserError: naming file, line and id: a text that is not at its offset, a pronoun of no known gender, or, with

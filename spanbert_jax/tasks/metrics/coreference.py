@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-Span = tuple[int, int]
+from spanbert_jax.tasks.files.coreference_documents import Span
+
 Chains = Sequence[Sequence[Span]]
 
 WITHOUT_SINGLETONS = "without_singletons/"
