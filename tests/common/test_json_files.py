@@ -85,8 +85,8 @@ def test_messages_name_the_file_and_shorten_values(tmp_path, monkeypatch):
 
 def test_pipes_and_directories_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name in ("pipe", ""):
-        with pytest.raises(UserError, match="not a regular file"):
+    for name, reason in (("pipe", "not a regular file"), ("", "Is a directory")):
+        with pytest.raises(UserError, match=reason):
             read_json(tmp_path / name, Outer)
 
 
