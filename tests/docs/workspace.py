@@ -7,8 +7,10 @@ import pathlib
 import pydoc_data.topics
 import shutil
 
+from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files.coreference import parse_coreference, to_conll
 from tests.runs import ROOT
-from tests.tasks.small import make_start, questions, texts
+from tests.tasks.small import make_start, questions, stories, texts
 
 # Settings of a pretraining run of seconds.
 PRETRAIN = tuple(f"--config.{field}" for field in (
@@ -22,6 +24,7 @@ FINETUNE = tuple(f"--config.{field}" for field in (
     "schedule.warmup=1 steps", "train.duration=3 steps", "train.batch_size=8", "train.log_every=1",
     "evaluation.every=3 steps", "evaluation.batch_size=8", "checkpoint.every=3 steps", "task.length=64"))
 QUESTIONS = (*FINETUNE, "--config.task.stride=8", "--config.task.question_length=16")
+COREFERENCE = (*FINETUNE, "--config.task.ffnn_size=8")
 PREPARE = {"30000": "400", "extra": ("--length=64", "--validation-fraction=0.2", "--workers=1")}
 
 
@@ -36,6 +39,11 @@ def make_workspace(folder: pathlib.Path) -> None:
     shutil.copy(folder / "released" / "vocab.txt", folder / "bert-base-cased-vocab.txt")
     for name in ("train-v1.1.json", "dev-v1.1.json", "questions.json"):
         (folder / name).write_text(json.dumps(_squad(questions(16, seed=len(name)))), encoding="utf-8")
+    for name in ("train", "dev"):
+        documents = (parse_coreference(story, f"{name}:{number}", DataIssues(), with_labels=True)
+                     for number, story in enumerate(stories(8, seed=len(name))))
+        (folder / f"{name}.conll").write_text("".join(to_conll(document, document.chains) for document in documents))
+    (folder / "novel.txt").write_text(" ".join(text["text"] for text in texts(20)))
     (folder / "reviews").mkdir()
     for name in ("train", "new"):
         lines = [f'"{text["text"]}",{text["label"]}' for text in texts(32)]

@@ -235,6 +235,25 @@ def test_training_goes_on_from_the_scorer_of_a_stored_model(tokenizer, start, tm
     assert fresh["scorer"]["pair"]["kernel"].shape == (8, 8)
 
 
+def test_examples_of_gap_are_scored_by_whether_pronoun_and_name_share_a_chain(tmp_path):
+    file, text = tmp_path / "gap.tsv", "Ann saw Eve when she left ."
+    rows = [f"d{number}\t{text}\tshe\t17\tAnn\t0\t{a}\tEve\t8\t{b}\turl{number}"
+            for number, (a, b) in enumerate((("TRUE", "FALSE"), ("FALSE", "TRUE"), ("FALSE", "FALSE")))]
+    header = "ID\tText\tPronoun\tPronoun-offset\tA\tA-offset\tA-coref\tB\tB-offset\tB-coref\tURL"
+    file.write_text("\n".join([header, *rows, ""]))
+    task = make_task("coreference", {}).with_fitted(singletons=True)
+    examples = list(task.read(str(file), DataIssues()))
+    assert [example.mentions for example in examples] == [((0, 1), (2, 3), (4, 5))] * 3
+    # The links: she to Ann; she to Eve, and Eve to Ann; none.
+    predictions = [chains(task, example, example.mentions, antecedents)[1] for example, antecedents in zip(
+        examples, ([NONE, NONE, 0], [NONE, 0, 1], [NONE, NONE, NONE]))]
+    metrics = task.score(examples, predictions)
+    # Of two true links both are found, with a third.
+    assert metrics["gap_precision"] == pytest.approx(200 / 3) and metrics["gap_recall"] == 100
+    assert metrics["gap_f1"] == metrics["gap_feminine_f1"] == pytest.approx(80) and metrics["gap_masculine_f1"] == 0
+    assert metrics["mention_recall"] == 100 and metrics["mention_precision"] == pytest.approx(80)  # no chains of one
+
+
 def make_folder(path):
     path.mkdir()
     return path
