@@ -17,17 +17,22 @@ from spanbert_jax import default_task_config, parse_argument, small_start
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """Coreference."""
-    variant = parse_argument(argument, small=False)
+    variant = parse_argument(argument, small=False, data=("litbank", "ontogum"))
     config = default_task_config("coreference")
     config.init_from = "spanbert-base-cased"
     config.train.duration = "20 epochs"
     config.train.batch_size = 1
     if variant.small:
-        small_start(config, "litbank/coref_conll")
+        small_start(config, "litbank/coref_conll" if variant.data == "litbank" else "ontogum/train")
         config.optimizer.learning_rate = 2e-4
         config.train.batch_size = 1
         config.train.duration = "15 epochs"
         config.task.ffnn_size = 512
         config.evaluation.every = "2 epochs"
         config.task.document_length = 2560
+        if variant.data == "ontogum":
+            config.task.dev = config.task.train.removesuffix("train") + "dev"
+            config.task.dev_fraction = config.task.test_fraction = 0.0
+            config.train.duration = "24 epochs"
+            config.evaluation.every = "3 epochs"
     return config
