@@ -5,6 +5,7 @@ by the vectors of its first and its last word, and a pair of mentions by those o
 word as a first one (the filter of Martinelli et al. 2024, "Maverick"), and that of the distance of a pair, which
 segments that are encoded independently do not show. Changed on purpose: products of vectors are divided by the root of
 their width, as in attention; otherwise they are large from the start, and unstable at the learning rates of encoders.
+Optionally pairs are also scored by weights of their category, see `model.coreference_categories`.
 """
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Float32, Integer, UInt32
 
 from spanbert_jax.model.config import ComputeConfig, ModelConfig
+from spanbert_jax.model.coreference_categories import CATEGORIES, MentionWords, mention_words, pair_categories
 from spanbert_jax.model.dropout import drop, seed_from, split_seed
 from spanbert_jax.model.functions import gelu
 from spanbert_jax.model.heads import gather
@@ -50,10 +52,14 @@ class Vectors(nn.Module):
 
 
 class CoreferenceScorer(nn.Module):
-    """Scores mentions and pairs of mentions; scores are float32. H is `ffnn_size`."""
+    """Scores mentions and pairs of mentions; scores are float32. H is `ffnn_size`.
+
+    K is 1, or the number of categories of pairs and 1, if each category has weights of its own.
+    """
     config: ModelConfig
     compute: ComputeConfig
     ffnn_size: int
+    pair_categories: bool
 
     def setup(self) -> None:
         def vectors() -> Vectors:
@@ -66,7 +72,8 @@ class CoreferenceScorer(nn.Module):
         self.antecedent_start, self.antecedent_end = vectors(), vectors()
         self.first_word, self.start, self.end = scores(1), scores(1), scores(1)
         self.start_to_end = scores(self.ffnn_size)
-        self.pair, self.distance = scores(2 * self.ffnn_size), scores(_DISTANCES)
+        categories = len(CATEGORIES) if self.pair_categories else 0
+        self.pair, self.distance = scores((1 + categories) * 2 * self.ffnn_size), scores(_DISTANCES + categories)
 
     def mention_scores(self, first: Float[Array, "B W D"], last: Float[Array, "B E D"], seed: jax.Array | None = None,
                        ) -> tuple[Float32[Array, "B W"], Float32[Array, "B W L"]]:
@@ -93,10 +100,10 @@ class CoreferenceScorer(nn.Module):
         return product * self.ffnn_size ** -0.5 + words + _MENTION_ODDS
 
     def pair_vectors(self, first: Float[Array, "B M D"], last: Float[Array, "B M D"], seed: jax.Array | None = None,
-                     ) -> tuple[Float[Array, "B M 2H"], Float[Array, "B M 2H"], Float32[Array, "B M distances"]]:
-        """Vectors of mentions as antecedents and as what follows them, and the scores of distances to an antecedent.
+                     ) -> tuple[Float[Array, "B M 2H"], Float[Array, "B M K*2H"], Float32[Array, "B M distances"]]:
+        """Vectors of mentions as antecedents and as what follows them, and the scores of distances and categories.
 
-        The score of a pair is the product of both, and that of its distance: see `pair_scores`.
+        The score of a pair is the product of both, and that of its distance and category: see `pair_scores`.
         """
         seeds = _seeds(seed, 2)
         antecedents = jnp.concatenate([self.antecedent_start(first, seeds[0]), self.antecedent_end(last, seeds[1])], -1)
@@ -118,17 +125,19 @@ class CoreferenceModel(nn.Module):
     ffnn_size: int  # H of the scorer
     max_span_width: int  # words of a mention, at most
     top_span_ratio: float  # mentions whose antecedents are scored in training, as a share of the words
+    pair_categories: bool  # whether each category of pairs has weights of its own
 
     @property
     def dummy_inputs(self) -> dict[str, Any]:
         """The smallest inputs, for `init`."""
         one, zero = jnp.ones((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
         return dict(tokens=one[None], segments=one[None], token_types=zero[None], words=Mentions(zero, zero),
-                    documents=one, mentions=Mentions(zero, zero), chains=one, partial=zero)
+                    documents=one, mentions=Mentions(zero, zero), chains=one, partial=zero,
+                    word_classes=zero if self.pair_categories else None)
 
     def setup(self) -> None:
         self.encoder = self.config.make_encoder(self.compute)
-        self.scorer = CoreferenceScorer(self.config, self.compute, self.ffnn_size)
+        self.scorer = CoreferenceScorer(self.config, self.compute, self.ffnn_size, self.pair_categories)
 
     def encode(self, tokens: Integer[Array, "B S"], segments: Integer[Array, "B S"],
                token_types: Integer[Array, "B S"], deterministic: bool = True) -> Float[Array, "B S D"]:
@@ -138,8 +147,8 @@ class CoreferenceModel(nn.Module):
 
     def __call__(self, tokens: Integer[Array, "R K S"], segments: Integer[Array, "R K S"],
                  token_types: Integer[Array, "R K S"], words: Mentions, documents: Integer[Array, "R W"],
-                 mentions: Mentions, chains: Integer[Array, "R G"], partial: Integer[Array, "R W"], *,
-                 deterministic: bool = True) -> CoreferenceLoss:
+                 mentions: Mentions, chains: Integer[Array, "R G"], partial: Integer[Array, "R W"],
+                 word_classes: Integer[Array, "R W"] | None = None, *, deterministic: bool = True) -> CoreferenceLoss:
         """The losses of rows of whole documents.
 
         Args:
@@ -150,6 +159,7 @@ class CoreferenceModel(nn.Module):
           chains: the number of each gold mention's chain in its document, from 1; 0 for padding, -1 for a mention of
             which only is known that it is in no chain.
           partial: 1 in documents of which only some mentions are annotated: only these count, and not as mentions.
+          word_classes: the class of each word, for the categories of pairs.
         """
         rows, _, length = tokens.shape
         tokens, segments, token_types = (values.reshape(-1, length) for values in (tokens, segments, token_types))
@@ -171,9 +181,16 @@ class CoreferenceModel(nn.Module):
         start, width = jnp.divmod(kept, self.max_span_width)
         vectors = self.scorer.pair_vectors(gather(first, start), gather(last, start + width), seeds[1])
         document = jnp.where(valid, jnp.take_along_axis(documents, start, axis=1), 0)
-        antecedent_loss = jax.vmap(antecedent_losses)(*vectors, kept_scores, start, document, kept_chains)
+        of_kept = None if word_classes is None else self._words_of(word_classes, start, width + 1)
+        antecedent_loss = jax.vmap(antecedent_losses)(*vectors, kept_scores, start, document, kept_chains, of_kept)
         return CoreferenceLoss(jnp.sum(first_loss * annotated, -1),
                                jnp.sum(mention_loss * allowed * annotated[..., None], (-2, -1)), antecedent_loss)
+
+    def _words_of(self, word_classes: Integer[Array, "R W"], start: Integer[Array, "R M"],
+                  width: Integer[Array, "R M"]) -> MentionWords:
+        classes = jnp.pad(word_classes, ((0, 0), (0, self.max_span_width)))
+        reach = start[..., None] + np.arange(self.max_span_width)
+        return jax.vmap(lambda row, places, widths: mention_words(row[places], widths))(classes, reach, width)
 
     def _keep(self, scores: Float32[Array, "R W L"], gold: Integer[Array, "R W L"], allowed: Bool[Array, "R W L"],
               partial: Integer[Array, "R W"]) -> tuple[Integer[Array, "R M"], Bool[Array, "R M"]]:
@@ -203,18 +220,28 @@ def band_product(rows: Float[Array, "W H"], columns: Float[Array, "E H"], width:
     return skewed[..., :width].reshape(-1, width)[:blocks * _BLOCK - missing]
 
 
-def pair_scores(vectors: Float[Array, "Q 2H"], distances: Float32[Array, "Q distances"], scores: Float32[Array, " Q"],
-                starts: Integer[Array, " Q"], antecedents: Float[Array, "M 2H"],
-                antecedent_scores: Float32[Array, " M"],
-                antecedent_starts: Integer[Array, " M"]) -> Float32[Array, "Q M"]:
+def pair_scores(vectors: Float[Array, "Q K*2H"], distances: Float32[Array, "Q distances"],
+                scores: Float32[Array, " Q"], starts: Integer[Array, " Q"], words: MentionWords | None,
+                antecedents: Float[Array, "M 2H"], antecedent_scores: Float32[Array, " M"],
+                antecedent_starts: Integer[Array, " M"],
+                antecedent_words: MentionWords | None) -> Float32[Array, "Q M"]:
     """The scores of Q mentions with M possible antecedents; that of no antecedent is 0.
 
     Args:
       vectors, distances: of the mentions, by `CoreferenceScorer.pair_vectors`.
       scores, starts: of the mentions themselves, and their first words.
-      antecedents, antecedent_scores, antecedent_starts: the same of the antecedents.
+      words: of the mentions, for the categories of pairs; None without categories.
+      antecedents, antecedent_scores, antecedent_starts, antecedent_words: the same of the antecedents.
     """
-    products = jnp.einsum("qh,mh->qm", vectors, antecedents, preferred_element_type=jnp.float32)
+    kinds = vectors.shape[1] // antecedents.shape[1]
+    by_kind = jnp.einsum("qh,mh->qm", vectors.reshape(len(vectors) * kinds, antecedents.shape[1]), antecedents,
+                         preferred_element_type=jnp.float32).reshape(len(vectors), kinds, len(antecedents))
+    products = by_kind[:, 0]
+    if words is not None and antecedent_words is not None:
+        category = pair_categories(words, antecedent_words)
+        for number in range(len(CATEGORIES)):
+            of_category = by_kind[:, 1 + number] + distances[:, _DISTANCES + number, None]
+            products += jnp.where(category == number, of_category, 0)
     distance = jnp.abs(starts[:, None] - antecedent_starts)
     at_least = [distances[:, :1] + 0 * products]
     for number in range(1, _DISTANCES):  # selects many times faster than a look-up, whose gradient is a scatter
@@ -222,10 +249,10 @@ def pair_scores(vectors: Float[Array, "Q 2H"], distances: Float32[Array, "Q dist
     return products + at_least[0] + scores[:, None] + antecedent_scores
 
 
-def antecedent_losses(antecedents: Float[Array, "M 2H"], vectors: Float[Array, "M 2H"],
+def antecedent_losses(antecedents: Float[Array, "M 2H"], vectors: Float[Array, "M K*2H"],
                       distances: Float32[Array, "M distances"], scores: Float32[Array, " M"],
                       starts: Integer[Array, " M"], documents: Integer[Array, " M"],
-                      chains: Integer[Array, " M"]) -> Float32[Array, ""]:
+                      chains: Integer[Array, " M"], words: MentionWords | None = None) -> Float32[Array, ""]:
     """The sum over mentions of -log P(one of the gold antecedents), that of no antecedent if there is none.
 
     A block of mentions at a time, which the backward pass computes again: no M x M array is kept.
@@ -233,6 +260,7 @@ def antecedent_losses(antecedents: Float[Array, "M 2H"], vectors: Float[Array, "
     Args:
       documents: 0 for padding; antecedents are mentions of the same document with smaller numbers.
       chains: positive and equal for mentions of a chain of a document.
+      words: of the mentions, for the categories of pairs.
     """
     count = len(scores)
     size = min(_QUERIES, count)
@@ -241,7 +269,9 @@ def antecedent_losses(antecedents: Float[Array, "M 2H"], vectors: Float[Array, "
     @jax.checkpoint
     def block(queries: Integer[Array, " Q"]) -> Float32[Array, ""]:
         real, at = queries < count, jnp.minimum(queries, count - 1)
-        values = pair_scores(vectors[at], distances[at], scores[at], starts[at], antecedents, scores, starts)
+        words_at = jax.tree.map(lambda values: values[at], words)
+        values = pair_scores(vectors[at], distances[at], scores[at], starts[at], words_at,
+                             antecedents, scores, starts, words)
         allowed = (jnp.arange(count) < at[:, None]) & (documents == documents[at][:, None])
         gold = allowed & (chains == chains[at][:, None]) & (chains > 0)
         none = jnp.where(gold.any(axis=1), _NEVER, 0.0)

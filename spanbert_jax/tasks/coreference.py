@@ -16,7 +16,8 @@ from spanbert_jax.model.coreference import CoreferenceModel, CoreferenceScorer, 
 from spanbert_jax.model.losses import LossSums
 from spanbert_jax.tasks.coreference_antecedents import NONE, AntecedentFinder, Antecedents
 from spanbert_jax.tasks.coreference_html import chains_page
-from spanbert_jax.tasks.coreference_rows import Words, pack_documents
+from spanbert_jax.tasks.coreference_rows import WORD_CLASS, Words, pack_documents
+from spanbert_jax.tasks.coreference_words import word_class
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.coreference import (
     CoreferenceDocument,
@@ -51,6 +52,9 @@ class CoreferenceSettings(TaskSettings):
     top_span_ratio: float = setting(0.4, "Mentions whose antecedents are scored, as a share of the words.", above=0,
                                     maximum=1)
     ffnn_size: int = setting(1024, "Width of the vectors of first and last words.", minimum=1)
+    pair_categories: bool = setting(False, "Whether each category of pairs of mentions has weights of its own "
+                                    "(LingMess): agreeing pronouns, other pronouns, a pronoun with another mention, "
+                                    "equal words, contained words, others. The pronouns are English.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,8 @@ class Coreference(Task[CoreferenceDocument]):
         speaker and a colon precede the words of a turn, and are no words. A word that the tokenizer maps to no token
         is an [UNK]; one that is longer than a segment is truncated.
 
-        Token column: "word", int32, the number of each token's word, -1 for others. Columns: "partial", 1 if only
+        Token columns, int32: "word", the number of each token's word, -1 for others; with `pair_categories` also
+        "word_class", see `word_class`. Columns: "partial", 1 if only
         some mentions are annotated; "given", whether mentions are `_ONLY_GIVEN`, `_SOME_GIVEN` or `_NOT_GIVEN`.
         Labels: first word, last word and chain, from 1, of each mention, in the segment of the first word; -1 for a
         given mention without a chain.
@@ -116,9 +121,13 @@ class Coreference(Task[CoreferenceDocument]):
                     numbers += [-1] * turn + [word] * (len(pieces[word]) - turn)
                 inside = mentions[np.searchsorted(mentions[:, 0], first):np.searchsorted(mentions[:, 0], end)]
                 columns = {"partial": example.partial, "given": given}
-                builder.add(number, [*tokens, special.sep], np.zeros(len(tokens) + 1), columns,
-                            {"word": [*numbers, -1]}, inside.reshape(-1))
-        return builder.build({"partial": np.uint8, "given": np.uint8}, {"word": np.int32})
+                token_columns = {"word": [*numbers, -1]}
+                if self.settings.pair_categories:
+                    token_columns[WORD_CLASS] = [word_class(words[word]) if word >= 0 else 0 for word in [*numbers, -1]]
+                builder.add(number, [*tokens, special.sep], np.zeros(len(tokens) + 1), columns, token_columns,
+                            inside.reshape(-1))
+        return builder.build({"partial": np.uint8, "given": np.uint8}, dict.fromkeys(
+            ("word", WORD_CLASS) if self.settings.pair_categories else ("word",), np.int32))
 
     def _count_words(self, example: CoreferenceDocument, tokens: Sequence[Sequence[int]], room: int,
                      issues: DataIssues) -> None:
@@ -152,7 +161,8 @@ class Coreference(Task[CoreferenceDocument]):
 
     def build_model(self, encoder: ModelConfig, compute: ComputeConfig, tokenizer: Tokenizer) -> CoreferenceModel:
         settings = self.settings
-        return CoreferenceModel(encoder, compute, settings.ffnn_size, settings.max_span_width, settings.top_span_ratio)
+        return CoreferenceModel(encoder, compute, settings.ffnn_size, settings.max_span_width, settings.top_span_ratio,
+                                settings.pair_categories)
 
     def apply(self, model: CoreferenceModel, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
@@ -162,6 +172,7 @@ class Coreference(Task[CoreferenceDocument]):
         return model.apply({"params": params}, *encoded,
                            Mentions(batch["word_first"], batch["word_last"]), batch["documents"],
                            Mentions(batch["mention_start"], batch["mention_end"]), batch["chains"], batch["partial"],
+                           batch.get(WORD_CLASS),
                            deterministic=dropout_key is None,
                            rngs={} if dropout_key is None else {"dropout": dropout_key})
 
@@ -177,7 +188,7 @@ class Coreference(Task[CoreferenceDocument]):
 
     def program(self, model: CoreferenceModel, tokenizer: Tokenizer) -> Program:
         """Encodes the segments; then finds mentions and antecedents, one document at a time."""
-        scorer = CoreferenceScorer(model.config, model.compute, model.ffnn_size)
+        scorer = CoreferenceScorer(model.config, model.compute, model.ffnn_size, model.pair_categories)
         find = AntecedentFinder(scorer, model.max_span_width, model.top_span_ratio)
 
         def compute(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -188,6 +199,7 @@ class Coreference(Task[CoreferenceDocument]):
         def finish(outputs: dict[str, np.ndarray], features: Features, params: Any) -> dict[str, Any]:
             words, labels = Words.of(features), labels_of(features)
             bounds = words.bounds(len(features))
+            classes = features.token_columns[WORD_CLASS][words.first] if model.pair_categories else None
             documents = []
             for part in features.by_example(int(features.example.max(initial=-1)) + 1):
                 inside = slice(bounds[part.start], bounds[part.stop])
@@ -195,7 +207,8 @@ class Coreference(Task[CoreferenceDocument]):
                 spans = labels.tokens[labels.starts[part.start]:labels.starts[part.stop]].reshape(-1, 3)
                 given = spans[:, :2].astype(np.int64) + [0, 1] if how != _NOT_GIVEN else None
                 documents.append(find(params["scorer"], outputs["hidden"][words.first[inside]],
-                                      outputs["hidden"][words.last[inside]], given, how == _ONLY_GIVEN))
+                                      outputs["hidden"][words.last[inside]],
+                                      classes[inside] if classes is not None else None, given, how == _ONLY_GIVEN))
             return {"documents": documents}
 
         return Program(compute, select_inputs, per_text=False, finish=finish, local=True)

@@ -12,6 +12,7 @@ from spanbert_jax.tasks.packing_pairs import labels_of
 
 _MULTIPLE = 32  # of which the numbers of words and mentions of a row are
 _MOST_SEGMENTS = 255  # of a row, whose numbers are uint8
+WORD_CLASS = "word_class"  # the token column of the classes of words, for the categories of pairs
 _MENTION = ("start", "end", "chain")  # what labels hold for each gold mention
 
 
@@ -43,7 +44,8 @@ class DocumentRows(PackedRows):
 
     Each feature begins at a multiple of the segment length, so that an encoder can take it as a row of its own. In
     addition to those of `PackedRows`, a row has what `CoreferenceModel` takes: "word_first", "word_last",
-    "documents" and "partial" [W], "mention_start", "mention_end" and "chains" [G].
+    "documents" and "partial" [W], "mention_start", "mention_end" and "chains" [G], and "word_class" [W] if the features
+    have such a token column.
     """
 
     def __init__(self, features: Features, parts: Sequence[range], bins: Sequence[Sequence[int]],
@@ -54,6 +56,8 @@ class DocumentRows(PackedRows):
         super().__init__(features, features_of_rows, segments * segment_length, pad)
         self.column = self.slot * segment_length
         self._words = words = Words.of(features)
+        self._classes = {name: features.token_columns[name][words.first] for name in (WORD_CLASS,)
+                         if name in features.token_columns}
         self._word_bounds = words.bounds(len(features))
         self._parts = [[parts[part] for part in parts_of_row] for parts_of_row in bins]
         labels = labels_of(features)
@@ -85,7 +89,7 @@ class DocumentRows(PackedRows):
         batch, count = super().rows(indices), len(indices)
         for name, width in (("word_first", self.words), ("word_last", self.words), ("documents", self.words),
                             ("partial", self.words), ("mention_start", self.mentions), ("mention_end", self.mentions),
-                            ("chains", self.mentions)):
+                            ("chains", self.mentions), *((name, self.words) for name in self._classes)):
             batch[name] = np.zeros((count, width), np.int32)
         for index, row in enumerate(np.asarray(indices).tolist()):
             word = mention = 0
@@ -99,6 +103,8 @@ class DocumentRows(PackedRows):
                 batch["word_last"][index, target] = self._words.last[source] + shift
                 batch["documents"][index, target] = number
                 batch["partial"][index, target] = self.features.columns["partial"][feature]
+                for name, classes in self._classes.items():
+                    batch[name][index, target] = classes[source]
                 into = slice(mention, mention + len(mentions))
                 batch["mention_start"][index, into], batch["mention_end"][index, into] = (mentions[:, :2] + word).T
                 batch["chains"][index, into] = mentions[:, 2]

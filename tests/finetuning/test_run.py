@@ -89,9 +89,10 @@ def weights(workdir):
     return jax.tree.leaves(load_model(workdir).params)
 
 
-@pytest.mark.parametrize("name", ["text_classification", "coreference"])
-def test_a_stopped_run_continues_to_the_same_result(name, start, tmp_path, monkeypatch):
-    config = config_of(name, start, tmp_path)
+@pytest.mark.parametrize(("name", "settings"), [
+    ("text_classification", {}), ("coreference", {}), ("coreference", {"pair_categories": True})])
+def test_a_stopped_run_continues_to_the_same_result(name, settings, start, tmp_path, monkeypatch):
+    config = config_of(name, start, tmp_path, **settings)
     config.model.dropout, config.train.duration = 0.1, "12 steps"
     config.evaluation.every = config.checkpoint.every = "5 steps"
     finetune(config, tmp_path / "whole")

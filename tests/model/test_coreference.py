@@ -22,8 +22,8 @@ def test_band_product(count, width, features):
     np.testing.assert_allclose(band_product(jnp.asarray(rows), jnp.asarray(columns), width), expected, atol=1e-5)
 
 
-def make_model(width=3, ratio=0.5):
-    model = CoreferenceModel(CONFIG, ComputeConfig(dtype="float32"), FFNN, width, ratio)
+def make_model(width=3, ratio=0.5, categories=False):
+    model = CoreferenceModel(CONFIG, ComputeConfig(dtype="float32"), FFNN, width, ratio, categories)
     params = nn.unbox(jax.jit(lambda key: model.init(key, **model.dummy_inputs))(jax.random.key(1)))["params"]
     random = np.random.default_rng(2)
     # Scores of the size that they have after training, not those of new parameters.
@@ -49,6 +49,7 @@ def make_row(sizes, seed=0, partial=()):
             end.append(begin + 2 * mention + int(random.integers(0, 2)))
             chains.append(int(random.integers(1, 3)) if number + 1 not in partial else (1, 1, -1)[mention % 3])
     return row | {"words": (first, last), "documents": documents, "mentions": (start, end), "chains": chains,
+                  "classes": random.choice([0, 1, 2, 40, 41, 42], len(documents)).tolist(),
                   "partial": [int(document in partial) for document in documents]}
 
 
@@ -59,7 +60,8 @@ def losses(model, params, row, padding=0):
     encoded = (row[name][None] for name in ("tokens", "segments", "token_types"))
     found = jax.jit(model.apply)({"params": params}, *encoded, Mentions(*map(padded, row["words"])),
                                  padded(row["documents"]), Mentions(*map(padded, row["mentions"])),
-                                 padded(row["chains"]), padded(row["partial"]))
+                                 padded(row["chains"]), padded(row["partial"]),
+                                 padded(row["classes"]) if model.pair_categories else None)
     return [float(value[0]) for value in found]
 
 
@@ -109,18 +111,34 @@ def defined_losses(model, params, row):
         for other in before:
             distance = span[0] - other[0]
             level = min(11, int(np.log2(distance)) + 1) if distance else 0
-            values[other] = (scores[span] + scores[other] + dense("distance", pairs[span])[level]
-                             + dense("pair", pairs[span]) @ pairs[other] / (2 * FFNN) ** 0.5)
+            by_kind, of_distance = dense("pair", pairs[span]).reshape(-1, 2 * FFNN), dense("distance", pairs[span])
+            values[other] = (scores[span] + scores[other] + of_distance[level]
+                             + by_kind[0] @ pairs[other] / (2 * FFNN) ** 0.5)
+            if model.pair_categories:
+                category = defined_category(*(row["classes"][first:last + 1] for first, last in (span, other)))
+                values[other] += of_distance[12 + category] + by_kind[1 + category] @ pairs[other] / (2 * FFNN) ** 0.5
         right = [values[other] for other in before if gold.get(span, 0) > 0 and gold.get(other) == gold[span]]
         antecedent_loss += logsumexp([0.0, *values.values()]) - logsumexp(right or [0.0])
     return [first_loss, mention_loss, antecedent_loss]
 
 
-@pytest.mark.parametrize(("sizes", "width", "ratio", "partial"), [
-    ([20], 3, 0.6, ()), ([9, 1, 14], 2, 0.7, ()), ([12], 1, 1.0, ()), ([10, 12], 3, 0.9, (2,)),
-    ([8], 5, 1.0, (1,))])
-def test_losses_are_those_of_the_definition(sizes, width, ratio, partial):
-    model, params = make_model(width, ratio)
+def defined_category(mention, antecedent):
+    """The category of a pair, from the classes of their words."""
+    pronouns = [len(words) == 1 and 1 <= words[0] < 32 for words in (mention, antecedent)]
+    if any(pronouns):
+        return 2 if not all(pronouns) else 0 if mention == antecedent else 1
+    content = [sorted(word for word in words if word >= 32) for words in (mention, antecedent)]
+    if not all(content):
+        return 5
+    return 3 if content[0] == content[1] else 4 if set(content[0]) <= set(content[1]) or set(content[0]) >= set(
+        content[1]) else 5
+
+
+@pytest.mark.parametrize(("sizes", "width", "ratio", "partial", "categories"), [
+    ([20], 3, 0.6, (), False), ([9, 1, 14], 2, 0.7, (), False), ([12], 1, 1.0, (), False),
+    ([10, 12], 3, 0.9, (2,), False), ([8], 5, 1.0, (1,), False), ([16, 12], 3, 0.9, (), True)])
+def test_losses_are_those_of_the_definition(sizes, width, ratio, partial, categories):
+    model, params = make_model(width, ratio, categories)
     row = make_row(sizes, partial=partial)
     np.testing.assert_allclose(losses(model, params, row), defined_losses(model, params, row), rtol=2e-4, atol=1e-5)
 
@@ -133,7 +151,8 @@ def test_documents_of_a_row_and_padding_do_not_change_each_other():
     both["segments"][1] *= 2
     both |= {"words": [a + [32 + place for place in b] for a, b in zip(*(row["words"] for row in rows))],
              "mentions": [a + [9 + word for word in b] for a, b in zip(*(row["mentions"] for row in rows))],
-             "documents": [1] * 9 + [2] * 13, "chains": rows[0]["chains"] + rows[1]["chains"], "partial": [0] * 22}
+             "documents": [1] * 9 + [2] * 13, "classes": None,
+             "chains": rows[0]["chains"] + rows[1]["chains"], "partial": [0] * 22}
     np.testing.assert_allclose(losses(model, params, both, padding=7)[:2], alone[:2], rtol=1e-5)
     gold = {"partial": [1] * 22}  # only gold mentions are kept, whatever else the row holds
     alone = np.sum([losses(model, params, row | {"partial": [1] * len(row["documents"])}) for row in rows], axis=0)

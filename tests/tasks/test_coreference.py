@@ -11,6 +11,7 @@ from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.interop.pretrained import open_pretrained
 from spanbert_jax.model import BertConfig, ComputeConfig
 from spanbert_jax.model.coreference import CoreferenceScorer, pair_scores
+from spanbert_jax.model.coreference_categories import mention_words
 from spanbert_jax.tasks import coreference_antecedents, make_task
 from spanbert_jax.tasks.coreference import segments
 from spanbert_jax.tasks.coreference_antecedents import NONE, AntecedentFinder, Antecedents
@@ -131,8 +132,8 @@ def test_rows_hold_whole_documents_or_equal_parts(tokenizer, most):
 CONFIG = BertConfig(vocab_size=20, num_layers=1, width=8, num_heads=2, feed_forward=16, max_positions=64)
 
 
-def make_finder(width=3, ratio=0.5):
-    scorer = CoreferenceScorer(CONFIG, ComputeConfig(dtype="float32"), 6)
+def make_finder(width=3, ratio=0.5, categories=False):
+    scorer = CoreferenceScorer(CONFIG, ComputeConfig(dtype="float32"), 6, categories)
     hidden = jnp.zeros((1, 4, 8))
 
     def init(module):
@@ -142,10 +143,11 @@ def make_finder(width=3, ratio=0.5):
     random = np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: leaf + random.normal(size=leaf.shape).astype(np.float32) * 0.5, params)
     params["start"]["bias"] += 5  # as after training
+    params["first_word"]["bias"] += 2
     return AntecedentFinder(scorer, width, ratio), params
 
 
-def all_at_once(finder, params, first, last, mentions=None):
+def all_at_once(finder, params, first, last, classes, mentions=None):
     """Mentions and antecedents from the scores of all words and pairs."""
     apply = lambda *arrays, method: jax.tree.map(  # noqa: E731
         lambda value: np.asarray(value[0]), finder.scorer.apply({"params": params}, *arrays, method=method))
@@ -156,26 +158,30 @@ def all_at_once(finder, params, first, last, mentions=None):
                         for word in range(len(first)) for width in range(finder.max_span_width)
                         if starts[word] > 0 and word + width < len(first))
         mentions = sorted(span for _, span in ranked[:int(np.ceil(finder.top_span_ratio * len(first)))])
-    mentions = np.array(mentions).reshape(-1, 2)
+    mentions = np.array(mentions, np.int64).reshape(-1, 2)
     vectors = apply(first[mentions[:, 0]][None], last[mentions[:, 1] - 1][None], method="pair_vectors")
     scores = apply(first[mentions[:, 0]][None], last[mentions[:, 1] - 1][None], method="scores_of")
-    values = np.array(pair_scores(vectors[1], vectors[2], scores, mentions[:, 0], vectors[0], scores, mentions[:, 0]))
+    words = None if classes is None else mention_words(np.pad(classes, (0, 9))[mentions[:, :1] + np.arange(9)],
+                                                       mentions[:, 1] - mentions[:, 0])
+    values = np.array(pair_scores(vectors[1], vectors[2], scores, mentions[:, 0], words,
+                                  vectors[0], scores, mentions[:, 0], words))
     values[np.triu_indices(len(mentions))] = -np.inf
     best = [int(row.argmax()) if row.max() > 0 else NONE for row in values]
     return mentions, scores, best
 
 
 @pytest.mark.parametrize("count", [1, 5, 37, 150])
-@pytest.mark.parametrize("given", [False, True])
-def test_antecedents_in_blocks_are_those_of_all_pairs(count, given, monkeypatch):
+@pytest.mark.parametrize(("given", "categories"), [(False, False), (True, False), (False, True)])
+def test_antecedents_in_blocks_are_those_of_all_pairs(count, given, categories, monkeypatch):
     monkeypatch.setattr(coreference_antecedents, "_WORDS", 16)
     monkeypatch.setattr(coreference_antecedents, "_ANTECEDENTS", (8, 32))
-    finder, params = make_finder()
+    finder, params = make_finder(categories=categories)
     random = np.random.default_rng(count)
     first, last = random.normal(size=(2, count, 8)).astype(np.float32)
+    classes = random.choice([0, 1, 2, 40, 41], count) if categories else None
     mentions = np.array([(word, word + 1) for word in range(0, count, 2)]) if given else None
-    found = finder(params, first, last, mentions, given)
-    spans, scores, best = all_at_once(finder, params, first, last, mentions)
+    found = finder(params, first, last, classes, mentions, given)
+    spans, scores, best = all_at_once(finder, params, first, last, classes, mentions)
     assert found.mentions.tolist() == spans.tolist() and found.antecedents.tolist() == best
     np.testing.assert_allclose(found.mention_scores, scores, rtol=1e-4, atol=1e-4)
     assert count < 30 or (len(set(best)) > 3 and NONE in best)
@@ -186,7 +192,7 @@ def test_given_mentions_join_those_that_are_found():
     first, last = np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
     alone = finder(params, first, last).mentions.tolist()
     given = next([word, word + 2] for word in range(38) if [word, word + 2] not in alone)
-    assert finder(params, first, last, np.array([given, alone[0]])).mentions.tolist() == sorted([*alone, given])
+    assert finder(params, first, last, given=np.array([given, alone[0]])).mentions.tolist() == sorted([*alone, given])
 
 
 def test_no_words_have_no_mentions():
