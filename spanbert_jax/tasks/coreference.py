@@ -48,7 +48,7 @@ class CoreferenceSettings(TaskSettings):
                           "several segments, which are encoded independently.", minimum=8)
     document_length: int = setting(4096, "Maximum number of tokens of a document in training; longer ones are cut into "
                                    "equal parts.", minimum=8)
-    max_span_width: int = setting(30, "Maximum number of words of a mention.", minimum=1)
+    max_span_width: int = setting(30, "Maximum number of words of a mention.", minimum=1, maximum=1000)
     top_span_ratio: float = setting(0.4, "Mentions whose antecedents are scored, as a share of the words.", above=0,
                                     maximum=1)
     ffnn_size: int = setting(1024, "Width of the vectors of first and last words.", minimum=1)

@@ -17,7 +17,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from spanbert_jax.common.errors import UserError
@@ -27,6 +27,7 @@ from spanbert_jax.common.settings import Settings, setting, to_dict
 from spanbert_jax.interop import continuation
 from spanbert_jax.interop.exporting import save_pretrained
 from spanbert_jax.interop.pretrained import load_params, open_pretrained
+from spanbert_jax.interop.sources.safetensors_file import SafetensorsFile
 from spanbert_jax.model import ComputeConfig, EncoderModel, Head, ModelConfig, make_head, train_step_flops
 from spanbert_jax.model.losses import LossSums, add_rows
 from spanbert_jax.tasks.features import Features
@@ -205,8 +206,13 @@ class Task(abc.ABC, Generic[E]):
         if isinstance(model, EncoderModel):
             return continuation.initial_params(pretrained, model, tokenizer, seed)
         encoder = continuation.initial_params(pretrained, EncoderModel(model.config), tokenizer, seed)["encoder"]
+        path = pretrained.path / OWN_WEIGHTS_FILE
+        if path.is_file():
+            if (file := SafetensorsFile(path)).shapes == _own_shapes(model):
+                return _own_params(file) | {"encoder": encoder}
+            logger.warning("%s: belongs to another task, or has other sizes: its parameters are new here", path)
         params = jax.device_get(nn.unbox(jax.jit(model.init)(jax.random.key(seed), **model.dummy_inputs)["params"]))
-        return _with_stored(params, pretrained.path) | {"encoder": encoder}
+        return params | {"encoder": encoder}
 
     def apply(self, model: Model, params: Any, batch: Mapping[str, jax.Array],
               dropout_key: jax.Array | None = None) -> Any:
@@ -316,8 +322,12 @@ class Task(abc.ABC, Generic[E]):
                 raise UserError(f"{folder}: the weights do not belong to the task in task.json; fetch both again")
             return model, load_params(pretrained, model)
         encoder = load_params(pretrained, EncoderModel(model.config))["encoder"]
-        own = jax.device_put(flax.traverse_util.unflatten_dict(load_file(folder / OWN_WEIGHTS_FILE), sep="/"))
-        return model, own | {"encoder": encoder}
+        file, expected = SafetensorsFile(folder / OWN_WEIGHTS_FILE), _own_shapes(model)
+        for name in sorted(expected.keys() | file.shapes.keys()):
+            if file.shapes.get(name) != expected.get(name):
+                raise UserError(f"{file.path}: {name}: shape {file.shapes.get(name)} where the task in task.json has "
+                                f"{expected.get(name)}; fetch both files again")
+        return model, jax.device_put(_own_params(file)) | {"encoder": encoder}
 
     @classmethod
     def of_head(cls, head: Head, length: int, settings: Mapping[str, Any]) -> Self:
@@ -339,17 +349,17 @@ class Task(abc.ABC, Generic[E]):
         raise UserError(f"{folder}: this task does not use an encoder-decoder model; give another --task")
 
 
-def _with_stored(params: Any, folder: pathlib.Path) -> Any:
-    """The parameters outside the encoder: those of a model folder if it has the same ones, else the new ones."""
-    if not (folder / OWN_WEIGHTS_FILE).is_file():
-        return params
-    new = flax.traverse_util.flatten_dict({name: value for name, value in params.items() if name != "encoder"}, sep="/")
-    stored = load_file(folder / OWN_WEIGHTS_FILE)
-    if {name: value.shape for name, value in stored.items()} != {name: value.shape for name, value in new.items()}:
-        logger.warning("%s: belongs to another task, or has other sizes: its parameters are new here",
-                       folder / OWN_WEIGHTS_FILE)
-        return params
-    return flax.traverse_util.unflatten_dict(stored, sep="/")
+def _own_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parameters outside the encoder, by their paths."""
+    params = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), **model.dummy_inputs)["params"]))
+    own = {name: value for name, value in params.items() if name != "encoder"}
+    return {name: value.shape for name, value in flax.traverse_util.flatten_dict(own, sep="/").items()}
+
+
+def _own_params(file: SafetensorsFile) -> dict[str, Any]:
+    """The float32 parameters outside the encoder, of a file with the right shapes."""
+    return flax.traverse_util.unflatten_dict(
+        {name: file.read(name).astype(np.float32, copy=False) for name in file.shapes}, sep="/")
 
 
 def evaluate_predictions(task: Task[E], examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -1,11 +1,18 @@
 """Coreference from files and texts: the same chains in every batch, given mentions and chains, odd texts."""
 import json
+import os
+import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import spanbert_jax
+from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.manifest import MANIFEST_FILE
 from spanbert_jax.inference import executors
 from spanbert_jax.inference.files import predict_files, score_files
+from spanbert_jax.inference.model_folder import load_model
 from tests.tasks.small import stories, write
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -79,3 +86,44 @@ def test_files_pages_and_columns(models, tmp_path):
     lines = [{"tokens": prediction["tokens"], "chains": prediction["chains"]} for prediction in predictions]
     metrics, _ = score_files(models["coreference"], write(tmp_path / "same.jsonl", lines))
     assert metrics["without_singletons/conll_f1"] == pytest.approx(100)
+
+
+def change_weights(change):
+    """A change of the tensors of a file."""
+    def apply(folder):
+        tensors = load_file(folder / "task_head.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "task_head.safetensors")
+
+    return apply
+
+
+def change_settings(**settings):
+    """A change of the settings in task.json."""
+    def apply(folder):
+        stored = json.loads((folder / "task.json").read_text())
+        (folder / "task.json").write_text(json.dumps({**stored, "settings": {**stored["settings"], **settings}}))
+
+    return apply
+
+
+def make_pipe(folder):
+    (folder / "task_head.safetensors").unlink()
+    os.mkfifo(folder / "task_head.safetensors")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda folder: (folder / "task_head.safetensors").unlink(), "cannot be read"),
+    (make_pipe, "cannot be read"),
+    (lambda folder: (folder / "task_head.safetensors").write_bytes(b"\x10" + bytes(30)), "not a whole safetensors file"),
+    (change_weights(lambda tensors: tensors.pop("scorer/pair/kernel")),
+     r"scorer/pair/kernel: shape None where the task in task.json has \(16, 16\)"),
+    (change_weights(lambda tensors: tensors.update({"scorer/pair": np.zeros(2, np.float32)})), "scorer/pair: shape"),
+    (change_settings(ffnn_size=10**6), r"shape \(8,\) where the task in task.json has \(1000000,\)"),
+    (change_settings(max_span_width=10**9), "max_span_width")])
+def test_weights_and_settings_that_do_not_belong_together_are_refused(change, message, models, tmp_path):
+    folder = shutil.copytree(models["coreference"] / "model", tmp_path / "model")
+    (folder / MANIFEST_FILE).unlink()
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        load_model(folder)

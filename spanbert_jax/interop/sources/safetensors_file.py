@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.files import open_regular
 from spanbert_jax.common.json_files import MAX_BYTES, JsonError, check_type, parse_json
 from spanbert_jax.interop.layout import leaf_of
 from spanbert_jax.interop.naming import TensorNames
@@ -35,7 +36,7 @@ class SafetensorsFile:
         """Reads names and shapes. Raises UserError if it is not a complete safetensors file."""
         self.path = path
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = parse_json(file.read(min(size, MAX_BYTES + 1)), dict[str, Any])
             header.pop("__metadata__", None)
