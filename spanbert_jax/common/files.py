@@ -37,11 +37,10 @@ def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
     """Writes a file under a temporary name and renames it, so that nobody sees it half-written.
 
     With `sync` it returns only when content and name are on the disk. If it raises OSError, an existing file is
-    unchanged. A link is replaced, and what it points to stays. Bytes of paths that are not UTF-8 are written as
-    escapes, which JSON reads back.
+    unchanged. A link is replaced, and what it points to stays.
     """
     with temporary_file(path) as (temporary, file):
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(to_utf8(text))
         if sync:
             file.flush()
             os.fsync(file.fileno())
@@ -52,6 +51,11 @@ def write_text(path: pathlib.Path, text: str, sync: bool = False) -> None:
             raise IsADirectoryError(error.errno, error.strerror, os.fspath(path)) from None  # not the temporary name
     if sync:
         sync_directory(path.parent)
+
+
+def to_utf8(text: str) -> bytes:
+    """A text in UTF-8; bytes of file names that are not UTF-8 become escapes, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
@@ -115,6 +119,13 @@ def usual_mode(path: pathlib.Path) -> Iterator[pathlib.Path]:
     path.chmod(mode)
 
 
+def can_be_made(folder: str | os.PathLike[str]) -> bool:
+    """Whether this user can write a folder, or create it."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder) or "."
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
 def describe_failure(error: OSError, path: str | os.PathLike[str]) -> str:
     """Why something at `path` cannot be written, for a message: if it belongs to another user, to whom."""
     reason, place = error.strerror or str(error), error.filename or path
@@ -142,7 +153,7 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 @functools.cache
 def _usable_cache(wanted: str) -> pathlib.Path:
-    if not wanted.startswith("~") and _can_be_made(wanted):  # "~" is left if the user has no home
+    if not wanted.startswith("~") and can_be_made(wanted):  # "~" is left if the user has no home
         return pathlib.Path(wanted)
     own = os.path.join(tempfile.gettempdir(), f"spanbert_jax-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
@@ -153,13 +164,6 @@ def _usable_cache(wanted: str) -> pathlib.Path:
     logger.warning("%s: cannot be written; what can be made again is kept in %s; set XDG_CACHE_HOME to keep it "
                    "elsewhere", wanted, own)
     return pathlib.Path(own)
-
-
-def _can_be_made(folder: str) -> bool:
-    """Whether a folder can be written, or created."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder) or "."
-    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _short(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spanbert_jax.common.directories import new_directory, require_absent_or_empty
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.files import describe_failure, publish, temporary_file
+from spanbert_jax.common.files import can_be_made, describe_failure, publish, temporary_file, to_utf8, write_text
 from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.manifest import folder_digest
@@ -18,7 +18,7 @@ from spanbert_jax.common.paths import user_path
 from spanbert_jax.inference.executors import Predictor, example_groups
 from spanbert_jax.inference.model_folder import load_model, model_folder
 from spanbert_jax.inference.outputs import InputFields, is_table, write_table
-from spanbert_jax.inference.partial import Partial, open_partial, partial_of
+from spanbert_jax.inference.partial import Partial, manifest_of, open_partial, partial_of
 from spanbert_jax.inference.program import program_identity
 from spanbert_jax.tasks.files.reading import Example, file_of, resolve_files
 from spanbert_jax.tasks.metrics.classes import class_scores, confusion
@@ -54,27 +54,27 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
     Raises:
       UserError: naming file, line and id of an error; predictions made before stay in OUTPUT.partial.
     """
-    output, page = _absent_files(output, html)
-    files, path = resolve_files(inputs), partial_of(output)
+    target, page, folder = _absent_files(output, html, official)
+    files, path = resolve_files(inputs), partial_of(target)
     fine_tuned, issues = load_model(model, dtype, settings), DataIssues()
     predictor, task = Predictor(fine_tuned, batch_size), fine_tuned.task
     if page and not task.has_html:
         raise UserError(f"--html {html}: {fine_tuned.name} has no page to show its predictions; leave it out")
+    if folder and not task.has_official_format:
+        raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
     identity = {"model": folder_digest(model_folder(model)), **_input_identity(files, dtype, settings, keep),
                 **program_identity(type(task))}
     with _disk_errors(path):
-        output.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with _disk_errors(path):
-            partial = stack.enter_context(open_partial(output, identity, files))
+            partial = stack.enter_context(open_partial(target, identity, files))
         examples = (example for file in files for example in task.read(file, issues, with_labels=False))
         done, groups = _after(partial.lines, example_groups(examples))
         with _disk_errors(path):
             partial.keep(done)
-        if official is not None and not done:
-            require_absent_or_empty(os.fspath(official))
-            if not task.has_official_format:
-                raise UserError(f"--official {official}: {fine_tuned.name} has no official format; leave it out")
+        if folder and not done:
+            require_absent_or_empty(folder)
         on_examples(done)
         fields = InputFields(files, getattr(task.settings, "columns", ()), keep) if keep else None
         for group in groups:
@@ -89,12 +89,17 @@ def predict_files(model: str | os.PathLike, inputs: str, output: str | os.PathLi
             done += len(group)
             on_examples(done)
         partial.verify()
-        if official is not None and not (user_path(official).is_dir() and any(user_path(official).iterdir())):
-            _write_official(task, inputs, path, user_path(official))
+        if folder:
+            _write_official(task, inputs, path, folder)
         if page:
             _write_page(task, files, path, page)
-        with _disk_errors(path):
-            _complete(partial, output)
+        try:
+            with _disk_errors(path):
+                _complete(partial, target)
+        except BaseException:
+            if page:
+                page.unlink(missing_ok=True)  # the same call makes it again
+            raise
     return issues
 
 
@@ -123,7 +128,7 @@ def score_files(model: str | os.PathLike, inputs: str, out: str | os.PathLike | 
     if out is not None:
         with new_directory(out) as folder:
             for name, text in prediction_files(task, examples, predictions).items():
-                (folder / name).write_text(text, encoding="utf-8")
+                write_text(folder / name, text)
     metrics = evaluate_predictions(task, examples, predictions) | class_metrics(task, examples, predictions)
     return metrics, issues
 
@@ -167,25 +172,45 @@ def _disk_errors(partial: pathlib.Path) -> Iterator[None]:
                         "to continue") from None
 
 
-def _absent_files(output: str | os.PathLike,
-                  html: str | os.PathLike | None) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """The paths of the output and of the page, if any. Raises UserError if one exists, or both are the same."""
-    output, page = user_path(output), None if html is None else user_path(html)
+def _absent_files(out: str | os.PathLike, html: str | os.PathLike | None, official: str | os.PathLike | None,
+                  ) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path | None]:
+    """The paths of the output, of the page and of the directory of official files, if any.
+
+    Raises UserError if output or page exist, if one is in another's place, or if page or directory cannot be created.
+    """
+    output = user_path(out)
+    page, folder = (user_path(path) if path else None for path in (html, official))
     for path in (output, page):
         if path and os.path.lexists(path):
             raise UserError(f"{path}: exists already and is not overwritten; give another file, or remove it")
-    if page and page.absolute() == output.absolute():
-        raise UserError(f"--html {html}: is the output too; give another file")
-    return output, page
+    partial = partial_of(output)
+    taken = {os.path.realpath(path): role for path, role in (
+        (output, "the output too"), (partial, "the output while it is incomplete"),
+        (manifest_of(partial), "the manifest of the incomplete output"))}
+    for flag, path in (("--html", page), ("--official", folder)):
+        if path:
+            place = os.path.realpath(path)
+            if place in taken:
+                raise UserError(f"{flag} {path}: is {taken[place]}; give another path")
+            taken[place] = "the page too"
+            if not can_be_made(path.parent):
+                raise UserError(f"{flag} {path}: cannot be written there; give another path")
+    if folder and os.path.realpath(output).startswith(os.path.join(os.path.realpath(folder), "")):
+        raise UserError(f"--official {folder}: contains the output, and must be a new directory; give another one")
+    return output, page, folder
 
 
 def _write_official(task: Task, inputs: str, partial: pathlib.Path, official: pathlib.Path) -> None:
+    """Writes the official files into a new directory, unless an earlier call has just written them."""
     examples = read_all(task, inputs, DataIssues(), with_labels=False)
     with open(partial, encoding="utf-8") as lines:
-        predictions = [json.loads(line) for line in lines]
+        texts = task.files(examples, [json.loads(line) for line in lines])
+    if all((official / name).is_file() and (official / name).read_bytes() == to_utf8(text)
+           for name, text in texts.items()):
+        return
     with new_directory(official) as folder:
-        for name, text in task.files(examples, predictions).items():
-            (folder / name).write_text(text, encoding="utf-8")
+        for name, text in texts.items():
+            write_text(folder / name, text)
 
 
 def _write_page(task: Task, files: Sequence[str], partial: pathlib.Path, page: pathlib.Path) -> None:
@@ -195,7 +220,7 @@ def _write_page(task: Task, files: Sequence[str], partial: pathlib.Path, page: p
         page.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, encoding="utf-8") as lines, temporary_file(page) as (temporary, written):
             for part in task.html(examples, map(json.loads, lines)):
-                written.write(part.encode())
+                written.write(to_utf8(part))
             written.flush()
             os.fsync(written.fileno())
             publish(temporary, page)

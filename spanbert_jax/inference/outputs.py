@@ -1,18 +1,20 @@
 """Predictions joined with the records of their inputs, and written as tables."""
 import csv
+import io
+import itertools
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.files import publish
+from spanbert_jax.common.files import publish, temporary_file
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files.reading import Example, table
 
 ALL_FIELDS = "all"
+_MOST_CELLS, _FREE_CELLS = 100, 10_000_000  # of a table, for each that is not empty; and of any table
 
 
 class InputFields:
@@ -66,22 +68,40 @@ def write_table(lines: pathlib.Path, output: pathlib.Path) -> None:
     """Writes predictions, stored as JSON lines, as CSV, or as tabs without quoting if the name ends in .tsv.
 
     The columns are the fields of all predictions, in the order of their first appearance. A field within an object has
-    a column such as "scores.red"; a list is written as JSON. Raises FileExistsError if the output exists.
+    a column such as "scores.red"; a list is written as JSON.
+
+    Raises:
+      FileExistsError: the output exists.
+      UserError: almost all cells of a large table would be empty.
     """
-    columns = list(dict.fromkeys(name for row in _rows(lines) for name in row))
+    columns = _columns(lines, output)
     tabs = output.suffix.lower() == ".tsv"
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        new = pathlib.Path(folder, output.name)
-        with open(new, "x", encoding="utf-8", newline="") as file:
-            writer = (csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None,
-                                     lineterminator="\n") if tabs
-                      else csv.DictWriter(file, columns, lineterminator="\n"))
-            writer.writeheader()
-            for row in _rows(lines):
-                writer.writerow({name: " ".join(str(cell).split()) if tabs else cell for name, cell in row.items()})
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(output) as (new, file):
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="", write_through=True)
+        for row in itertools.chain([dict(zip(columns, columns))], _rows(lines)):
+            cells = [row.get(name, "") for name in columns]
+            if tabs:
+                text.write("\t".join(" ".join(str(cell).split()) if cell is not None else "" for cell in cells) + "\n")
+            else:  # csv does not quote carriage returns of its own accord
+                returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+                csv.writer(text, quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL,
+                           lineterminator="\n").writerow(cells)
+        text.detach()
+        file.flush()
+        os.fsync(file.fileno())
         publish(new, output)
+
+
+def _columns(lines: pathlib.Path, output: pathlib.Path) -> list[str]:
+    """The columns of the table of predictions. Raises UserError if almost all cells would be empty."""
+    columns, rows, filled = dict[str, None](), 0, 0
+    for row in _rows(lines):
+        columns.update(dict.fromkeys(row))
+        rows, filled = rows + 1, filled + len(row)
+    if rows * len(columns) > max(_FREE_CELLS, _MOST_CELLS * filled):
+        raise UserError(f"{output}: a table of {len(columns):,} columns, almost all of them empty in each of its "
+                        f"{rows:,} rows; keep fewer fields, or give a name that ends in .jsonl")
+    return list(columns)
 
 
 def _rows(lines: pathlib.Path) -> Iterator[dict[str, Any]]:

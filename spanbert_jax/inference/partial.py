@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from spanbert_jax.common.errors import UserError
-from spanbert_jax.common.files import publish
+from spanbert_jax.common.files import publish, to_utf8
 from spanbert_jax.common.locks import LockHeld, exclusive_lock
 from spanbert_jax.common.manifest import ManifestError, checksum, read_manifest, write_manifest
 
@@ -46,7 +46,7 @@ class Partial:
 
     def append(self, text: str) -> None:
         """Writes whole lines to the disk. If that fails, or is interrupted, they are removed by the next call."""
-        data = text.encode()
+        data = to_utf8(text)
         left = memoryview(data)
         while left:
             left = left[self._file.write(left):]

@@ -88,6 +88,35 @@ def test_files_pages_and_columns(models, tmp_path):
     assert metrics["without_singletons/conll_f1"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize("html, official, message", [
+    ("o.jsonl", None, "--html .*: is the output too"),
+    ("here/o.jsonl", None, "--html .*: is the output too"),
+    ("o.jsonl.partial", None, "--html .*: is the output while it is incomplete"),
+    ("o.jsonl.partial.of", None, "--html .*: is the manifest of the incomplete output"),
+    ("a.txt/page.html", None, "--html .*: cannot be written there"),
+    (None, "o.jsonl", "--official .*: is the output too"), ("page", "page", "--official .*: is the page too"),
+    (None, ".", "--official .*: contains the output")])
+def test_paths_in_each_others_way_are_refused_before_the_work(html, official, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").symlink_to(".")
+    (tmp_path / "a.txt").write_text("Ann is old.")
+    with pytest.raises(UserError, match=message):
+        predict_files("no model", "a.txt", "o.jsonl", html=html, official=official)
+    assert sorted(os.listdir()) == ["a.txt", "here"]
+
+
+def test_names_that_are_not_utf8_are_written_as_escapes(models, tmp_path):
+    files = [tmp_path / os.fsdecode(name) for name in (b"caf\xe9.txt", b"th\xe9.txt")]
+    for file in files:
+        file.write_text("Ann is old. Bob saw Ann.")
+    for ending in ("jsonl", "csv"):
+        predict_files(models["coreference"], ",".join(map(str, files)), tmp_path / f"out.{ending}",
+                      html=tmp_path / f"{ending}.html", official=tmp_path / f"{ending}.official")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(line["file"], line["id"]) for line in lines] == [(str(file), file.stem) for file in files]
+    assert "caf\\udce9" in (tmp_path / "out.csv").read_text() and "caf\\udce9" in (tmp_path / "csv.html").read_text()
+
+
 def change_weights(change):
     """A change of the tensors of a file."""
     def apply(folder):
@@ -115,7 +144,7 @@ def make_pipe(folder):
 @pytest.mark.parametrize("change, message", [
     (lambda folder: (folder / "task_head.safetensors").unlink(), "cannot be read"),
     (make_pipe, "cannot be read"),
-    (lambda folder: (folder / "task_head.safetensors").write_bytes(b"\x10" + bytes(30)), "not a whole safetensors file"),
+    (lambda folder: (folder / "task_head.safetensors").write_bytes(b"\x10" + bytes(30)), "not a whole safetensors"),
     (change_weights(lambda tensors: tensors.pop("scorer/pair/kernel")),
      r"scorer/pair/kernel: shape None where the task in task.json has \(16, 16\)"),
     (change_weights(lambda tensors: tensors.update({"scorer/pair": np.zeros(2, np.float32)})), "scorer/pair: shape"),

@@ -1,6 +1,7 @@
 """Prediction: the same for any batch size and after interruptions, from files and from Python."""
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -17,10 +18,10 @@ from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.manifest import seal_folder
-from spanbert_jax.inference import executors
+from spanbert_jax.inference import executors, files, outputs
 from spanbert_jax.inference.files import predict_files, score_files
 from spanbert_jax.inference.model_folder import load_model
-from spanbert_jax.inference.outputs import InputFields
+from spanbert_jax.inference.outputs import InputFields, write_table
 from spanbert_jax.interop import load_tokenizer
 from spanbert_jax.tasks import make_task
 from spanbert_jax.tasks.files.columns import Sentence
@@ -413,3 +414,49 @@ def test_a_tokenizer_with_ids_beyond_the_network_is_refused(models, tmp_path):
     seal_folder(model)
     with pytest.raises(UserError, match="its tokenizer has 100,001 entries, the last 'strange', and the model"):
         load_model(model)
+
+
+def test_a_call_whose_output_cannot_be_completed_leaves_no_page(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextClassification, "html", labels_page)
+    data = write(tmp_path / "data.jsonl", MAKERS["text_classification"](3))
+
+    def fail(lines, output):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for full in (True, False):
+        with monkeypatch.context() as patch, pytest.raises(UserError) if full else contextlib.nullcontext():
+            if full:
+                patch.setattr(files, "write_table", fail)
+            predict_files(models["text_classification"], data, tmp_path / "out.csv", html=tmp_path / "page.html")
+    assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.csv", "page.html"}
+
+
+def test_official_files_of_others_are_no_result_of_an_interrupted_call(models, tmp_path, small_groups):
+    data, official = write(tmp_path / "data.jsonl", MAKERS["question_answering"](8)), tmp_path / "official"
+
+    def kill(count):
+        if count:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(models["question_answering"], data, tmp_path / "out.jsonl", on_examples=kill)
+    official.mkdir()
+    (official / "notes").write_text("mine")
+    with pytest.raises(UserError, match="official: exists already and is not overwritten"):
+        predict_files(models["question_answering"], data, tmp_path / "out.jsonl", official=official)
+    assert [path.name for path in official.iterdir()] == ["notes"] and (tmp_path / "out.jsonl.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv"])
+def test_tables_of_odd_fields(name, tmp_path, monkeypatch):
+    rows = [{"id": "1", "a\tb": 1, 'c"\nd': [1], "e\r": None, "": "x\ty\udce9"}, {"id": "2", "f,g": "\0"}]
+    (tmp_path / "lines").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_table(tmp_path / "lines", tmp_path / name)
+    with open(tmp_path / name, encoding="utf-8", newline="") as file:
+        found = list(csv.reader(file) if name.endswith("csv") else (line.rstrip("\n").split("\t") for line in file))
+    assert len(found) == 3 and {len(row) for row in found} == {6} and found[2][0] == "2"
+    monkeypatch.setattr(outputs, "_FREE_CELLS", 1000)
+    (tmp_path / "lines").write_text("".join(f'{{"id": {number}, "x{number}": 1}}\n' for number in range(300)))
+    with pytest.raises(UserError, match="a table of 301 columns, almost all of them empty"):
+        write_table(tmp_path / "lines", tmp_path / f"wide-{name}")
+    assert sorted(os.listdir(tmp_path)) == ["lines", name]

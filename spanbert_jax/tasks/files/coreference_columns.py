@@ -9,6 +9,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.files.coreference_documents import (
+    MOST_MENTIONS,
     MOST_WORDS,
     CoreferenceDocument,
     Span,
@@ -23,6 +24,7 @@ _END = re.compile(r"#\s*end document\b", re.IGNORECASE)
 _MARK = re.compile(r"\(([0-9]{1,9})\)|\(([0-9]{1,9})|([0-9]{1,9})\)|\|")  # a mention of one word, a start, an end
 _NONE = ("_", "-", "*", "")
 _THREE = 3  # columns: number of the word, word, chains
+_MOST_LINE = 1_000_000  # characters of a word with its columns
 _WORD, _SPEAKER = 3, 9  # columns of CoNLL-2012, from 0; chains are in the last one
 CROSSING = "mentions that cross another one of their chain, written as nested"
 
@@ -79,6 +81,8 @@ def _begin(match: re.Match[str], place: str, with_labels: bool) -> "_Document":
 
 def _fields(line: str, place: str) -> list[str]:
     """The columns of a line: three, or at least five."""
+    if len(line) > _MOST_LINE:
+        raise UserError(f"{place}: a word with columns of {len(line):,} characters; {_MOST_LINE:,} are the most")
     fields = [field.strip(" ") for field in line.split("\t")] if "\t" in line else re.split(" +", line.strip(" "))
     if len(fields) != _THREE and len(fields) <= _WORD + 1:
         raise UserError(f"{place}: number of columns: {len(fields)}; give three (number, word, chains), or those of "
@@ -98,6 +102,7 @@ class _Document:
     sentences: list[int] = dataclasses.field(default_factory=list)  # numbers of first words
     ended: bool = True  # whether the next word begins a sentence
     three: bool = False  # columns
+    marks: int = 0  # starts, ends and bars
     chains: dict[int, list[Span]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     # Of each chain, first word and place of each mention that is open.
     open: dict[int, list[tuple[int, str]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
@@ -132,6 +137,9 @@ class _Document:
                 raise UserError(f"{place}: {marks!r:.80} in the column of chains; give starts (1, ends 1) and words "
                                 "(1), with or without bars between them, or _")
             at = match.end()
+            self.marks += 1
+            if self.marks > 2 * MOST_MENTIONS:
+                raise UserError(f"{place}: a document of more than {MOST_MENTIONS:,} mentions; divide it")
             one, start, end = (None if group is None else int(group) for group in match.groups())
             if one is not None:
                 self.chains[one].append((here, here + 1))

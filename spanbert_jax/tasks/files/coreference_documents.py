@@ -13,6 +13,9 @@ Chains = tuple[tuple[Span, ...], ...]  # spans in words: sorted mentions, chains
 
 MOST_WORDS = 1_000_000  # of a document: the longest novels have half of them
 MOST_CHARACTERS = 5_000_000
+MOST_MENTIONS = 1_000_000
+MOST_MENTION_CHARACTERS = 10_000_000  # of all mentions of a document together: predictions hold the text of each
+_BLOCK = 250_000  # characters of a long text whose words are counted at a time
 BLANK_WORD = "_"
 _STOPS = frozenset(".!?…。！？｡।؟۔")
 _CLOSERS = frozenset(("''", "”", "’", "»", ")", "]", "」", "』", "）", "】", "》"))
@@ -92,6 +95,10 @@ def from_words(id: str, location: str, group: str, words: Sequence[str],
 def from_text(id: str, location: str, group: str, text: str, cuts: Iterable[int] = ()) -> CoreferenceDocument:
     """A document of a text, whose words and sentences are found, with words split before the characters `cuts`."""
     _check_size(len(text), "characters", MOST_CHARACTERS, id, location)
+    if len(text) > MOST_WORDS:  # texts of signs have too many words to be in memory at once
+        blocks = range(0, len(text), _BLOCK)
+        count = sum(len(word_spans(text[start:start + _BLOCK])) for start in blocks)
+        _check_size(count - len(blocks), "words", MOST_WORDS, id, location)  # a border may divide a word
     words = tuple(word_spans(text, cuts))
     _check_size(len(words), "words", MOST_WORDS, id, location)
     return CoreferenceDocument(id, location, group, text, words, _sentences_of_text(text, words))
@@ -124,6 +131,16 @@ def _sentences_of_text(text: str, words: Sequence[Span]) -> tuple[int, ...]:
 def _check_size(size: int, unit: str, most: int, id: str, location: str) -> None:
     if size > most:
         raise UserError(f"{name_place(id, location)}: {size:,} {unit}; {most:,} are the most: divide the document")
+
+
+def check_mentions(document: CoreferenceDocument, mentions: Iterable[Span]) -> None:
+    """Raises UserError if mentions of a document are too many, or too long together."""
+    count = total = 0
+    for mention in mentions:
+        start, end = document.characters(mention)
+        count, total = count + 1, total + end - start
+    _check_size(count, "mentions", MOST_MENTIONS, document.id, document.location)
+    _check_size(total, "characters in mentions", MOST_MENTION_CHARACTERS, document.id, document.location)
 
 
 def sentences_of_words(words: Sequence[str]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from spanbert_jax.tasks.files import reading
 from spanbert_jax.tasks.files.coreference_documents import (
     CoreferenceDocument,
     Span,
+    check_mentions,
     clean_word,
     from_text,
     from_words,
@@ -78,6 +79,7 @@ def parse_record(record: Mapping[str, Any], id: str, location: str, issues: Data
         document = _with_words(record, content[0], id, location, group, place, issues)
     spans = {name: [[_span(mention, document, content == ["text"], name, place, issues) for mention in chain]
                     for chain in listed] for name, listed in chains.items()}
+    check_mentions(document, itertools.chain.from_iterable(itertools.chain.from_iterable(spans.values())))
     found = {name: sorted_chains(listed, place, issues) for name, listed in spans.items() if name != "mentions"}
     return dataclasses.replace(
         document, chains=found[labels[0]] if labels else None, given_chains=found.get("given_chains"),

@@ -12,7 +12,7 @@ import ijson
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
-from spanbert_jax.common.json_files import MAX_DEPTH
+from spanbert_jax.common.json_files import MAX_DEPTH, MAX_VALUES
 from spanbert_jax.common.paths import split_paths
 from spanbert_jax.corpus.sources import resolve_sources
 from spanbert_jax.corpus.sources.files import (
@@ -174,14 +174,14 @@ def json_parts(path: str, wanted: Sequence[Sequence[str]],
             for place, value in _parts(ijson.basic_parse(limited, buf_size=_BUFFER_BYTES, use_float=True),
                                        wanted, limited):
                 yield place, replace_lone_surrogates(value, path, issues)
-        except (ijson.JSONError, UnicodeDecodeError, _TooDeep) as error:
-            why = "" if isinstance(error, _TooDeep) else _explain(path, issues)
+        except (ijson.JSONError, UnicodeDecodeError, _BeyondLimits) as error:
+            why = "" if isinstance(error, _BeyondLimits) else _explain(path, issues)
             raise UserError(f"{path}: not JSON ({why or ' '.join(str(error).split())}); fetch or write it "
                             "again") from None
 
 
-class _TooDeep(Exception):
-    """JSON nested so deeply that it is damaged or malicious."""
+class _BeyondLimits(Exception):
+    """JSON of so many levels or values that it is damaged or malicious."""
 
 
 class _LimitedParts:
@@ -203,7 +203,8 @@ def _parts(events: Iterable[tuple[str, Any]], wanted: Sequence[Sequence[str]],
            limited: _LimitedParts) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     begins = {"start_map": BEGINS_OBJECT, "start_array": BEGINS_ARRAY}
     keys: list[str | int] = []  # for each open container, the key or index of its last entry
-    builder, inside = None, 0  # of the current part, and the number of its open containers
+    # Of the current part: what builds it, the number of its open containers, and of its values and keys.
+    builder, inside, values = None, 0, 0
     for event, value in events:
         if builder is None:
             limited.size = 0
@@ -219,17 +220,20 @@ def _parts(events: Iterable[tuple[str, Any]], wanted: Sequence[Sequence[str]],
                 yield tuple(keys), begins.get(event, value)
         if builder is not None:
             builder.event(event, value)
+            values += not ends
+            if values > MAX_VALUES:
+                raise _BeyondLimits(f"a part of more than {MAX_VALUES:,} values, which are the most")
         if event in begins:
             keys.append("" if event == "start_map" else -1)
             inside += builder is not None
             if len(keys) > MAX_DEPTH:
-                raise _TooDeep(f"nested more than {MAX_DEPTH} levels deep")
+                raise _BeyondLimits(f"nested more than {MAX_DEPTH} levels deep")
         elif ends:
             keys.pop()
             inside -= builder is not None
         if builder is not None and not inside and event != "map_key":
             yield tuple(keys), builder.value
-            builder = None
+            builder, values = None, 0
 
 
 def _is_on_the_way(keys: Sequence[str | int], place: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.issues import DataIssues
+from spanbert_jax.tasks.files import coreference_columns, coreference_documents, reading
 from spanbert_jax.tasks.files.coreference import parse_coreference, read_coreference, to_conll
 from spanbert_jax.tasks.files.coreference_documents import sentences_of_words
 from tests.paths import DATA, needs_data
@@ -139,3 +140,21 @@ def test_words_cover_all_but_white_space_and_controls(text):
     covered = "".join(text[start:end] for start, end in document.words)
     assert covered == re.sub(r"[\s\u200b\x00]", "", text)
     assert document.sentences[:1] == (0,) * bool(document.words)
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.conll", b"#begin document (a); part 000\n" + b"ab " * 400_000, "a word with columns of 1,200,000 characters"),
+    ("a.conll", b"#begin document (a); part 000\n" + (b"1\ta\t" + b"(1" * 99 + b"\n") * 21,
+     "a.conll:22: a document of more than 1,000 mentions"),
+    ("a.jsonl", b'{"tokens": [' + b'"ab",' * 500 + b'"ab"], "mentions": [' + b"[0,500]," * 99 + b"[0,500]]}",
+     "150,200 characters in mentions; 100,000 are the most"),
+    ("a.json", b'[{"tokens": ["a"], "clusters": [' + b"[]," * 2000 + b"[]]}]", "a part of more than 2,000 values"),
+    ("a.txt", b'"' * 3000, "a.txt.* 2,997 words; 1,000 are the most")])
+def test_documents_have_limits(tmp_path, monkeypatch, name, content, message):
+    for module, limit, value in ((coreference_columns, "MOST_MENTIONS", 1000), (reading, "MAX_VALUES", 2000),
+                                 (coreference_documents, "MOST_MENTION_CHARACTERS", 100_000),
+                                 (coreference_documents, "MOST_WORDS", 1000), (coreference_documents, "_BLOCK", 1000)):
+        monkeypatch.setattr(module, limit, value)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(read_coreference(str(tmp_path / name), DataIssues(), with_labels=name in ("a.conll", "a.json")))
