@@ -75,8 +75,11 @@ def test_prices_give_the_cost_of_the_time_and_of_the_tokens(capsys):
         assert message in error and error.count("\n") == 1
 
 
-def test_a_budget_of_this_machine_follows_from_its_speed(monkeypatch):
+def test_a_budget_of_this_machine_follows_from_its_speed_and_free_memory(monkeypatch):
     monkeypatch.setattr("spanbert_jax.planning.budget.measure_flops", lambda: 100e9)
+    monkeypatch.setattr("spanbert_jax.planning.hardware.free_host_memory", lambda: 1e9)
+    assert not estimate_sizes(parse_budget("1 cpu, 8 hours"))[-1].fits
+    monkeypatch.setattr("spanbert_jax.planning.hardware.free_host_memory", lambda: 16e9)
     tiny, *_, large = estimate_sizes(parse_budget("1 cpu, 8 hours"))
     per_token = train_step_flops(BertConfig.named("tiny", vocab_size=28_996), 1, 512, 77, PretrainingHeads()) / 512
     assert tiny.tokens_per_second == pytest.approx(100e9 * UTILIZATION["cpu"] / per_token) and large.fits
