@@ -175,7 +175,7 @@ class CoreferenceModel(nn.Module):
         first_loss = optax.sigmoid_binary_cross_entropy(first_scores, (gold != 0).any(-1).astype(jnp.float32))
         mention_loss = optax.sigmoid_binary_cross_entropy(scores, (gold != 0).astype(jnp.float32))
 
-        kept, valid = self._keep(scores, gold, allowed, partial)
+        kept, valid = self._keep(scores, gold, allowed, partial, jnp.sum(documents > 0, axis=1))
         kept_scores, kept_chains = (jnp.take_along_axis(values.reshape(values.shape[0], -1), kept, axis=1)
                                     for values in (scores, gold))
         start, width = jnp.divmod(kept, self.max_span_width)
@@ -193,18 +193,22 @@ class CoreferenceModel(nn.Module):
         return jax.vmap(lambda row, places, widths: mention_words(row[places], widths))(classes, reach, width)
 
     def _keep(self, scores: Float32[Array, "R W L"], gold: Integer[Array, "R W L"], allowed: Bool[Array, "R W L"],
-              partial: Integer[Array, "R W"]) -> tuple[Integer[Array, "R M"], Bool[Array, "R M"]]:
+              partial: Integer[Array, "R W"], words: Integer[Array, " R"],
+              ) -> tuple[Integer[Array, "R M"], Bool[Array, "R M"]]:
         """The gold mentions and those with the best scores, ascending by first and last word; and which are real.
+
+        As many as `top_span_ratio` allows for the number of words of each row, without padding.
 
         The reference keeps the best ones only: with all gold ones, antecedents are learned from the first step on.
         """
-        rows, words, _ = scores.shape
+        rows, most, _ = scores.shape
         ranked = jnp.where(gold != 0, jnp.inf, jnp.where(partial[..., None] > 0, -jnp.inf, scores))
         ranked = jax.lax.stop_gradient(jnp.where(allowed, ranked, -jnp.inf)).reshape(rows, -1)
-        best, kept = jax.lax.top_k(ranked, max(1, round(self.top_span_ratio * words)))
-        order = jnp.argsort(jnp.where(best > -jnp.inf, kept, ranked.shape[1]), axis=1)
-        return (jnp.take_along_axis(kept, order, axis=1),
-                jnp.take_along_axis(best > -jnp.inf, order, axis=1))
+        best, kept = jax.lax.top_k(ranked, max(1, round(self.top_span_ratio * most)))
+        limit = jnp.maximum(1, jnp.round(self.top_span_ratio * words))
+        valid = (best > -jnp.inf) & (jnp.arange(best.shape[1]) < limit[:, None])
+        order = jnp.argsort(jnp.where(valid, kept, ranked.shape[1]), axis=1)
+        return jnp.take_along_axis(kept, order, axis=1), jnp.take_along_axis(valid, order, axis=1)
 
 
 def band_product(rows: Float[Array, "W H"], columns: Float[Array, "E H"], width: int) -> Float32[Array, "W L"]:

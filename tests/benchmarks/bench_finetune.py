@@ -22,6 +22,8 @@ Evaluation, compilation and calls that save are not included, but saving in the 
 processes keep freed memory. The machine should be idle: torch's threads wait for each other at every operation, and
 other load slows them down far more than ours. The table states how many cores other programs used.
 
+In coreference theirs is the model of `torch_coreference`, whose updates have the same number of rows of documents.
+
 The sides alternate seed by seed, each in a new process. Results are stored in the workdir as SIDE-SEED.json. After a
 stop, the same command continues: ours from its last checkpoint, theirs from the start of the interrupted seed.
 """
@@ -37,8 +39,10 @@ import pathlib
 import shutil
 import signal
 import statistics
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     import torch
 
 SIDES = {"ours": "ours", "theirs": "transformers"}
+COREFERENCE = "coreference"
 CLASSES = {"question_answering": "BertForQuestionAnswering", "text_classification": "BertForSequenceClassification"}
 # What theirs does; with other values of these the sides would differ in more than the training program.
 _FIXED = {"compute.dtype": "float32", "optimizer.name": "adamw", "schedule.name": "triangular",
@@ -81,8 +86,11 @@ def make_config(path: str, overrides: Sequence[str], seed: int) -> FinetuningCon
         section, name = field.split(".")
         found = getattr(getattr(config, section), name)
         require(found == value, f"config.{field}", found, f"theirs only supports {value!r}")
-    require(config.task.name in CLASSES and not getattr(config.task, "regression", False), "config.task.name",
-            config.task.name, f"theirs only supports {' and '.join(CLASSES)}, without regression")
+    require(config.task.name in (*CLASSES, COREFERENCE) and not getattr(config.task, "regression", False),
+            "config.task.name", config.task.name,
+            f"theirs only supports {', '.join(CLASSES)} and {COREFERENCE}, without regression")
+    require(not getattr(config.task, "pair_categories", False), "config.task.pair_categories", True,
+            "theirs has no categories of pairs")
     require(bool(config.task.dev or config.task.dev_fraction), "config.task.dev", "",
             "name dev files, or set config.task.dev_fraction")
     return config
@@ -143,48 +151,53 @@ def theirs(experiment: Experiment) -> dict[str, Any]:
     import transformers
     config, learning, total = experiment.config, experiment.workload, experiment.size.total_steps
     torch.manual_seed(config.seed)
-    model = make_model(experiment)
+    transformers.logging.set_verbosity_error()  # it warns of the new head
+    program = program_of(config.task.name)
+    model = program.make_model(experiment)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.optimizer.weight_decay), lr=config.optimizer.learning_rate,
         betas=(config.optimizer.b1, config.optimizer.b2), eps=config.optimizer.eps, fused=True)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, experiment.steps("schedule", "warmup"), total)
     every, best, seconds = experiment.steps("evaluation", "every"), None, 0.0
-    for step, chosen in enumerate(batches(experiment), 1):
+    for step, batch in enumerate(program.batches(experiment), 1):
         began = time.perf_counter()
-        loss = update(model, optimizer, schedule, learning.dataset.rows["train"].features, chosen,
-                      config.optimizer.clip_norm)
+        loss = update(model, optimizer, schedule, lambda: program.loss_of(model, batch), config.optimizer.clip_norm)
         seconds += time.perf_counter() - began
         # As `training.loop` has it: just before the end, where it is evaluated anyway, once is enough.
         if step == total or (every and step % every == 0 and total - step >= every / 2):
-            score = scores_of(model, experiment, "dev")[learning.metric]
+            score = program.scores_of(model, experiment, "dev")[learning.metric]
             print(f"theirs, seed {config.seed}: step {step:,} of {total:,}: {learning.metric} {score:.2f}, "
                   f"loss {loss:.3f}, {seconds / step:.3f} s a step", flush=True)
             if best is None or score > best[0]:
                 best = score, copy.deepcopy(model.state_dict())
     model.load_state_dict(best[1])
-    return {"scores": {part: scores_of(model, experiment, part) for part in ("dev", "test")
+    return {"scores": {part: program.scores_of(model, experiment, part) for part in ("dev", "test")
                        if part in learning.dataset.examples},
             "seconds": seconds, "with": f"transformers {transformers.__version__}, torch {torch.__version__}, "
                                         f"{torch.get_num_threads()} threads"}
 
 
+def program_of(task: str) -> ModuleType:
+    """The module with the training program of a task."""
+    from tests.benchmarks import torch_coreference
+    return torch_coreference if task == COREFERENCE else sys.modules[__name__]
+
+
 def make_model(experiment: Experiment) -> torch.nn.Module:
     """The model of `config.init_from` with a new head."""
     import transformers
-    transformers.logging.set_verbosity_error()  # it warns of the new head
     config, labels = experiment.config, experiment.workload.dataset.task.labels
     return getattr(transformers, CLASSES[config.task.name]).from_pretrained(
         config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=config.model.dropout,
         attention_probs_dropout_prob=config.model.attention_dropout)
 
 
-def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, features: Features,
-           chosen: np.ndarray, clip_norm: float) -> float:
-    """Trains on a batch of features. Returns the loss."""
+def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any,
+           compute_loss: Callable[[], torch.Tensor], clip_norm: float) -> float:
+    """Trains on a batch. Returns the loss."""
     import torch
     model.train()
-    inputs = inputs_of(features, chosen)
-    loss = loss_of(model(**inputs), inputs["attention_mask"], features, chosen)
+    loss = compute_loss()
     loss.backward()
     if clip_norm:
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
@@ -202,7 +215,7 @@ def parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any
             {"params": [names[name] for name in sorted(still)], "weight_decay": 0.0}]
 
 
-def batches(experiment: Experiment) -> Iterator[np.ndarray]:
+def batches(experiment: Experiment) -> Iterator[tuple[Features, np.ndarray]]:
     """The features of each update, as many as in our rows on average; an update may span two epochs."""
     rows, per_step, total = (experiment.workload.dataset.rows["train"], experiment.workload.rows_per_step,
                              experiment.size.total_steps)
@@ -210,7 +223,7 @@ def batches(experiment: Experiment) -> Iterator[np.ndarray]:
     ends = [step * per_step * count // len(rows) for step in range(total + 1)]
     stream = np.concatenate([random.permutation(count) for _ in range(-(-ends[-1] // count))])
     for start, end in itertools.pairwise(ends):
-        yield stream[start:end]
+        yield rows.features, stream[start:end]
 
 
 def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]:
@@ -227,9 +240,12 @@ def inputs_of(features: Features, chosen: np.ndarray) -> dict[str, torch.Tensor]
             "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
 
 
-def loss_of(outputs: Any, mask: torch.Tensor, features: Features, chosen: np.ndarray) -> torch.Tensor:
+def loss_of(model: torch.nn.Module, batch: tuple[Features, np.ndarray]) -> torch.Tensor:
     """The task's loss: a mean over the features [B] of weight 1."""
     import torch
+    features, chosen = batch
+    inputs = inputs_of(features, chosen)
+    outputs, mask = model(**inputs), inputs["attention_mask"]
 
     def column(name: str) -> torch.Tensor:
         return torch.from_numpy(features.columns[name][chosen])
