@@ -22,7 +22,7 @@ def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = F
     """The config with the architecture of `config.init_from`; unchanged without that.
 
     A run that has begun takes it from its own workdir, since its initial weights may be gone. Fields of the
-    architecture that may be changed keep a value that differs from the default.
+    architecture that may be changed keep a value that differs from the default. Dropout rates are those of the config.
 
     Args:
       keep_positions: whether the model has as many positions as the weights, or more if the config asks for more.
@@ -44,6 +44,8 @@ def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = F
     fields = {}
     for field in dataclasses.fields(section):
         name = field.name
+        if name.endswith("dropout"):
+            continue  # a choice of each training run, whatever the weights were trained with
         asked, default = (getattr(settings, name, found.get(name)) for settings in (given, usual))
         if field in own_fields(section) and field.metadata["overridable"]:
             fields[name] = found[name] if asked == default else asked

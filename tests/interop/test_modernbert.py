@@ -161,6 +161,17 @@ def test_a_run_has_the_pooling_of_the_weights_or_the_one_that_it_asks_for(asked,
     assert started.model.config(model.config.vocab_size).pooling == pooling
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_a_run_has_the_dropout_rates_that_it_asks_for(rate, tmp_path):
+    model, params = random_model(None, feed_forward_dropout=0.3, classifier_dropout=0.3, dropout=0.3)
+    spanbert_jax.save_pretrained(model, params, tmp_path)
+    config = spanbert_jax.default_config("modernbert")
+    config.init_from = str(tmp_path)
+    config.model.feed_forward_dropout = config.model.classifier_dropout = config.model.dropout = rate
+    started = with_architecture(as_pretraining_config(config), tmp_path / "run").model.config(model.config.vocab_size)
+    assert started.feed_forward_dropout == started.classifier_dropout == started.dropout == rate
+
+
 def test_a_run_may_start_with_other_positions_and_bases(tmp_path):
     """No parameter depends on positions; a classifier begins with the transform of the masked-token head."""
     model, params = random_model("masked_lm")

@@ -56,9 +56,8 @@ class ModernBertConfig(ModelConfig):
                                         "the weights, or 160,000 without.", check=_check_base, overridable=True)
     local_rotary_base: float = setting(0.0, "Base of the rotary positions of local layers, above 1; 0 for that of the "
                                        "weights, or 10,000 without.", check=_check_base, overridable=True)
-    feed_forward_dropout: float = setting(0.0, "Dropout rate inside feed-forward layers.", minimum=0, below=1,
-                                          overridable=True)
-    classifier_dropout: float = setting(0.0, "Dropout rate before classifiers.", minimum=0, below=1, overridable=True)
+    feed_forward_dropout: float = setting(0.0, "Dropout rate inside feed-forward layers.", minimum=0, below=1)
+    classifier_dropout: float = setting(0.0, "Dropout rate before classifiers.", minimum=0, below=1)
     pooling: str = setting("", "Vector of a text: its first token ('cls') or the mean of its tokens; '' for that of "
                            "the weights, or 'cls' without.", choices=("", "cls", "mean"), overridable=True)
     norm_bias: bool = setting(False, "Biases of layer norms.")
