@@ -14,7 +14,7 @@ from spanbert_jax.common.files import can_be_made, describe_failure, publish, te
 from spanbert_jax.common.identity import content_digest
 from spanbert_jax.common.issues import DataIssues
 from spanbert_jax.common.manifest import folder_digest
-from spanbert_jax.common.paths import user_path
+from spanbert_jax.common.paths import STANDARD_STREAM, user_path
 from spanbert_jax.inference.executors import Predictor, example_groups
 from spanbert_jax.inference.model_folder import load_model, model_folder
 from spanbert_jax.inference.outputs import InputFields, is_table, write_table
@@ -176,7 +176,8 @@ def _absent_files(out: str | os.PathLike, html: str | os.PathLike | None, offici
                   ) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path | None]:
     """The paths of the output, of the page and of the directory of official files, if any.
 
-    Raises UserError if output or page exist, if one is in another's place, or if page or directory cannot be created.
+    Raises UserError if output or page exist, if one is in another's place, or if page or directory cannot be created,
+    or are standard output.
     """
     output = user_path(out)
     page, folder = (user_path(path) if path else None for path in (html, official))
@@ -190,6 +191,8 @@ def _absent_files(out: str | os.PathLike, html: str | os.PathLike | None, offici
     for flag, path in (("--html", page), ("--official", folder)):
         if path:
             place = os.path.realpath(path)
+            if str(path) == STANDARD_STREAM:
+                raise UserError(f"{flag} {path}: only --output may be standard output; give a path")
             if place in taken:
                 raise UserError(f"{flag} {path}: is {taken[place]}; give another path")
             taken[place] = "the page too"

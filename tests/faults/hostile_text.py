@@ -34,6 +34,7 @@ READERS: dict[str, tuple[str | None, dict[str, Any], list[dict[str, Any]]]] = {
     "tags": ("token_classification", {}, small.tagged(9)),
     "spans": ("token_classification", {}, [{"text": "Ann is old", "label": [[0, 3, "PER"]]}] * 5),
     "summaries": ("extractive_summarization", {}, small.documents(9)),
+    "chains": ("coreference", {}, small.stories(9)),
     "translations": ("translation", {"source": "en", "target": "de"}, PARALLEL)}
 STRANGE = ["", "\0", "a\0b", "\ud800", "\u202e\x1b[2J", "x" * 100_000, "nan", "[[[[", "1e999", None, True, -1, 2**31,
            2**63, 10**400, -0.0, 1e308, float("nan"), float("inf"), [], {}, [[]], [None], {"": {}}, [[0, 1]],

@@ -94,6 +94,7 @@ def test_files_pages_and_columns(models, tmp_path):
     ("o.jsonl.partial", None, "--html .*: is the output while it is incomplete"),
     ("o.jsonl.partial.of", None, "--html .*: is the manifest of the incomplete output"),
     ("a.txt/page.html", None, "--html .*: cannot be written there"),
+    ("-", None, "--html -: only --output may be standard output"),
     (None, "o.jsonl", "--official .*: is the output too"), ("page", "page", "--official .*: is the page too"),
     (None, ".", "--official .*: contains the output")])
 def test_paths_in_each_others_way_are_refused_before_the_work(html, official, message, tmp_path, monkeypatch):
