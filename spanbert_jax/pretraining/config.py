@@ -50,7 +50,7 @@ class PretrainingTrainSettings(TrainSettings):
         super().validate(path)
         grows = parse_duration(f"{path}.batch_warmup", self.batch_warmup, whole=False) > 0
         require(not grows or self.accumulation > 1, f"{path}.batch_warmup", self.batch_warmup,
-                "the batch grows by whole parts; set train.accumulation above 1")
+                "the batch grows by whole parts; set train.accumulation above 1, or train.batch_warmup='0 steps'")
 
 
 @dataclasses.dataclass(frozen=True)

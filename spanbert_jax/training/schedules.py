@@ -57,9 +57,10 @@ def learning_rate_schedule(name: str, peak: float, total: int, warmup: int, deca
       UserError: warm-up and decay do not fit into the run.
     """
     if warmup + (decay if name == "wsd" else 0) > total:
-        raise UserError(f"config.schedule.warmup: {format_plural(warmup, 'step')} of warm-up"
-                        + (f" and {decay} of decay" if name == "wsd" else "")
-                        + f" do not fit into a run of {total}; shorten it or lengthen config.train.duration")
+        fields = "config.schedule.warmup" + (" and config.schedule.decay" if name == "wsd" else "")
+        raise UserError(f"{fields}: {format_plural(warmup, 'step')} of warm-up"
+                        + (f" and {decay:,} of decay" if name == "wsd" else "")
+                        + f" do not fit into a run of {total:,}; shorten them or lengthen config.train.duration")
     shape = SCHEDULES[name]
 
     def schedule(count: jax.Array) -> jax.Array:
