@@ -56,5 +56,5 @@ def test_ends_at_the_final_fraction(name):
 
 
 def test_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(UserError, match="schedule.warmup: 90 steps of warm-up and 20 of decay do not fit"):
+    with pytest.raises(UserError, match="schedule.decay: 90 steps of warm-up and 20 of decay do not fit"):
         learning_rate_schedule("wsd", 1.0, 100, 90, 20, 0.0)
