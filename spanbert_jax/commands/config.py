@@ -129,11 +129,11 @@ def _all_sections() -> list[Section]:
         for index, entry in enumerate(entries):
             if (other := finetuning.get(entry.name, entry.value)) != entry.value:
                 entries[index] = dataclasses.replace(entry, note=f"in fine-tuning {other!r}")
-    usual = {entry.name: entry.value for name, _, entries in sections if name == "model" for entry in entries}
+    usual = {entry.name: entry.help for name, _, entries in sections if name == "model" for entry in entries}
     for name in encoder_names()[1:]:
         model = model_section(name)()
         entries = [entry for entry in _entries(model, model, "model.")
-                   if entry.name != "model.architecture" and usual.get(entry.name, ...) != entry.value]
+                   if usual.get(entry.name) != entry.help]
         sections.append((f"model: {name}", f"Further fields and other defaults of the architecture `{name}`.", entries))
     shared = _entries(TaskDataSettings(), TaskDataSettings(), "task.")
     shared_names = {entry.name for entry in shared}

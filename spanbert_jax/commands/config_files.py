@@ -6,6 +6,7 @@ import os
 import pathlib
 import runpy
 import traceback
+import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from spanbert_jax.common.errors import UserError, suggestion
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import CONFIG_ADVICE, Settings, to_dict
+from spanbert_jax.common.types import kinds_of
 from spanbert_jax.training.renames import RENAMED, new_name
 
 if TYPE_CHECKING:
@@ -198,14 +200,30 @@ def _override(config: ml_collections.ConfigDict, override: str) -> str:
         value, place = value[key], f"{place}.{key}"
     if isinstance(value, ml_collections.ConfigDict):
         raise UserError(f"{override}: {place} is a section; set one of its fields: {', '.join(value)}")
+    example = "" if (kind := _make_typed(config, field)) else f", like {value!r}"
     empty = "()" if isinstance(value, tuple) and equals and not text else ""
     values, arguments = flags.FlagValues(), ["spanbert-jax", override + empty]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
         values(arguments)
     except (flags.Error, TypeError, ValueError):
-        raise UserError(f"{override}: must be of type {type(value).__name__}, like {value!r}, and {text!r} is not"
+        raise UserError(f"{override}: must be of type {(kind or type(value)).__name__}{example}, and {text!r} is not"
                         ) from None
     if field == _ARCHITECTURE:
         config.model = ml_collections.ConfigDict(to_dict(as_run_config(config).model))
     return field
+
+
+def _make_typed(config: ml_collections.ConfigDict, field: str) -> type | None:
+    """Gives a field that may be None its type, which decides how a flag is read, and returns it; None for others."""
+    *sections, name = field.split(".")
+    typed: Settings = as_run_config(config)
+    for section in sections:
+        config, typed = config[section], getattr(typed, section)
+    kinds = kinds_of(typing.get_type_hints(type(typed))[name])
+    if type(None) not in kinds:
+        return None
+    kind, = (kind for kind in kinds if kind is not type(None))
+    with config.ignore_type():
+        config[name] = ml_collections.config_dict.placeholder(kind)
+    return kind

@@ -58,6 +58,8 @@ class Settings:
         """
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), qualified(path, field.name)
+            if value is None:  # not set, where the type of the field allows it
+                continue
             if isinstance(value, Settings):
                 value.validate(name)
             elif allowed := allowed_values(field):

@@ -8,7 +8,14 @@ from spanbert_jax.corpus.settings import CorpusSettings
 from spanbert_jax.masking import MaskingSettings
 from spanbert_jax.model import PretrainingHeads
 from spanbert_jax.training.batch_warmup import BatchWarmup
-from spanbert_jax.training.config import EvaluationSettings, RunConfig, TrainSettings, as_typed, model_section
+from spanbert_jax.training.config import (
+    EvaluationSettings,
+    RunConfig,
+    TrainSettings,
+    as_typed,
+    model_section,
+    usual_values,
+)
 from spanbert_jax.training.durations import RunSize, parse_duration
 
 
@@ -81,8 +88,9 @@ class PretrainingConfig(RunConfig):
                 f"{' into even widths, for rotary positions' * of_pairs}; set model.num_heads or model.width")
         require(not self.objectives.next_sentence or bool(data.path) or data.blocks == "pairs",
                 f"{path}.objectives.next_sentence", True, f"needs data.blocks='pairs', which is {data.blocks!r}")
-        require(bool(data.path) or data.length <= self.model.max_positions, f"{path}.data.length", data.length,
-                f"must be at most model.max_positions={self.model.max_positions}")
+        from_weights = bool(self.init_from) and self.model.max_positions is None  # known when these are read
+        require(bool(data.path) or from_weights or data.length <= model.max_positions, f"{path}.data.length",
+                data.length, f"must be at most model.max_positions={model.max_positions}")
 
 
 def default_config(architecture: str = "bert") -> ml_collections.ConfigDict:
@@ -100,8 +108,9 @@ def as_pretraining_config(config: ml_collections.ConfigDict | PretrainingConfig)
 
 def pretraining_heads(config: PretrainingConfig) -> PretrainingHeads:
     """The heads that the objectives need."""
-    return PretrainingHeads(config.objectives.boundary_weight > 0, config.masking.max_span_positions,
-                            config.model.boundary_features, config.objectives.next_sentence)
+    features = config.model.boundary_features or usual_values(config.model.architecture)["boundary_features"]
+    return PretrainingHeads(config.objectives.boundary_weight > 0, config.masking.max_span_positions, features,
+                            config.objectives.next_sentence)
 
 
 def run_size(config: PretrainingConfig, length: int, rows: int) -> tuple[RunSize, BatchWarmup]:

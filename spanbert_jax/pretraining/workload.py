@@ -115,9 +115,9 @@ def build(config: PretrainingConfig, corpus: Corpus,
     Raises:
       UserError: the corpus does not fit the config, or the config does not fit the devices.
     """
-    _check_corpus(config, corpus)
-    mesh = make_mesh(config.mesh, devices)
     architecture = config.model.config(corpus.vocab_size)
+    _check_corpus(config, corpus, architecture.max_positions)
+    mesh = make_mesh(config.mesh, devices)
     compute = with_attention(config.compute, architecture, mesh, config.mesh.rules, corpus.length)
     model = SpanBert(architecture, pretraining_heads(config), compute)
     size, batch_warmup = run_size(config, corpus.length, corpus.num_rows["train"])
@@ -125,10 +125,10 @@ def build(config: PretrainingConfig, corpus: Corpus,
     return build_experiment(config, workload, model, mesh, size, batch_warmup)
 
 
-def _check_corpus(config: PretrainingConfig, corpus: Corpus) -> None:
-    if corpus.length > config.model.max_positions:
-        raise UserError(f"config.model.max_positions={config.model.max_positions}: rows of {corpus.path} are "
-                        f"{corpus.length} long; raise it or prepare shorter rows")
+def _check_corpus(config: PretrainingConfig, corpus: Corpus, positions: int) -> None:
+    if corpus.length > positions:
+        raise UserError(f"config.model.max_positions={positions}: rows of {corpus.path} are {corpus.length} long; "
+                        "raise it or prepare shorter rows")
     if config.objectives.next_sentence and corpus.blocks != "pairs":
         raise UserError(f"config.objectives.next_sentence=True: {corpus.path} holds blocks of the kind "
                         f"{corpus.blocks!r}; prepare it with --blocks pairs")

@@ -18,7 +18,7 @@ from spanbert_jax.common.json_files import read_json
 from spanbert_jax.common.paths import user_path
 from spanbert_jax.common.registry import load_plugins
 from spanbert_jax.common.settings import Settings, from_dict, require, setting, to_dict
-from spanbert_jax.model import ARCHITECTURES, ComputeConfig, ModelConfig
+from spanbert_jax.model import ARCHITECTURES, ComputeConfig, ModelConfig, PretrainingHeads
 from spanbert_jax.training.durations import parse_duration
 from spanbert_jax.training.mesh import MeshSettings
 from spanbert_jax.training.optimizers import OptimizerSettings
@@ -45,7 +45,10 @@ def _sizes() -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
-    """The part of the section `model` that every architecture has; `model_section` adds the architecture's own."""
+    """The part of the section `model` that every architecture has; `model_section` adds the architecture's own.
+
+    A field that is None is not set: see `usual_values`.
+    """
     architecture: str = setting("bert", "Kind of encoder.", choices=encoder_names)
     size: str = setting("base", "Named size, which gives the next four fields where they are 0. With init_from, the "
                         "weights decide.", choices=_sizes)
@@ -53,14 +56,14 @@ class ModelSettings(Settings):
     width: int = setting(0, "Width of the hidden states, D.", minimum=0)
     num_heads: int = setting(0, "Attention heads, N; each is D / N wide.", minimum=0)
     feed_forward: int = setting(0, "Width of the feed-forward layers, F.", minimum=0)
-    max_positions: int = setting(512, "Limits the length of a segment; with learned positions, rows of their "
-                                 "embedding.", minimum=1)
-    dropout: float = setting(0.1, "Dropout rate of embeddings; in BERT, of both outputs of a layer too.", minimum=0,
-                             below=1)
-    attention_dropout: float = setting(0.1, "Dropout rate of attention probabilities; in ModernBERT, of the output of "
-                                       "attention too.", minimum=0, below=1)
-    layer_norm_epsilon: float = setting(1e-12, "Added to the variance in layer norms.", above=0)
-    boundary_features: int = setting(200, "Width of the boundary head's position embedding.", minimum=1)
+    max_positions: int | None = setting(None, "Limits the length of a segment; with learned positions, rows of their "
+                                        "embedding.", minimum=1)
+    dropout: float | None = setting(None, "Dropout rate of embeddings; in BERT, of both outputs of a layer too.",
+                                    minimum=0, below=1)
+    attention_dropout: float | None = setting(None, "Dropout rate of attention probabilities; in ModernBERT, of the "
+                                              "output of attention too.", minimum=0, below=1)
+    layer_norm_epsilon: float | None = setting(None, "Added to the variance in layer norms.", above=0)
+    boundary_features: int | None = setting(None, "Width of the boundary head's position embedding.", minimum=1)
 
     @classmethod
     def for_values(cls: type[M], values: Mapping[str, Any], path: str) -> tuple[type[M], Mapping[str, Any]]:
@@ -86,7 +89,7 @@ class ModelSettings(Settings):
         config = ARCHITECTURES.get(self.architecture)
         names = {field.name for field in dataclasses.fields(config)}
         fields = {name: value for name, value in to_dict(self).items()
-                  if name in names and (value or name not in SHAPE)}
+                  if name in names and value is not None and (value or name not in SHAPE)}
         return config.named(self.size, vocab_size=vocab_size, **fields)
 
 
@@ -98,19 +101,46 @@ def own_fields(section: ModelSettings) -> list[dataclasses.Field]:
 
 @functools.cache
 def model_section(architecture: str) -> type[ModelSettings]:
-    """Class of the section `model` of an architecture: its own fields, and its defaults of the common fields.
+    """Class of the section `model` of an architecture: the common fields, and its own, which are None unless set.
 
     Raises UserError if there is no such architecture.
     """
     config = ARCHITECTURES.get(architecture)
-    defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name not in SHAPE}
-    hints = typing.get_type_hints(config) | typing.get_type_hints(ModelSettings)
-    common = [(field.name, dataclasses.field(default=(defaults | {"architecture": architecture}).get(
-        field.name, field.default), metadata=field.metadata)) for field in dataclasses.fields(ModelSettings)]
-    own = [(field.name, dataclasses.field(default=field.default, metadata=field.metadata))
-           for field in dataclasses.fields(config) if "help" in field.metadata]
-    return dataclasses.make_dataclass("ModelSection", [(name, hints[name], field) for name, field in common + own],
-                                      bases=(ModelSettings,), frozen=True)
+    own = [field for field in dataclasses.fields(config) if "help" in field.metadata]
+    hints = {field.name: hint for field, hint in ((field, typing.get_type_hints(config)[field.name]) for field in own)}
+    hints = {name: hint | None for name, hint in hints.items()} | typing.get_type_hints(ModelSettings)
+    usual = usual_values(architecture)
+    fields = []
+    for field in (*dataclasses.fields(ModelSettings), *own):
+        name, metadata, default = field.name, dict(field.metadata), None if field in own else field.default
+        if name in usual:
+            metadata["help"] = f"{metadata['help'].rstrip('.')}; None for {_none_means(name, usual[name])}."
+        default = architecture if name == "architecture" else default
+        fields.append((name, hints[name], dataclasses.field(default=default, metadata=metadata)))
+    return dataclasses.make_dataclass("ModelSection", fields, bases=(ModelSettings,), frozen=True)
+
+
+def _none_means(name: str, usual: Any) -> str:
+    """In words, the value of a field that is None."""
+    return f"the usual {usual!r}" if name.endswith("dropout") else f"that of the weights, or {usual!r} without"
+
+
+@functools.cache
+def usual_values(architecture: str) -> Mapping[str, Any]:
+    """The values of the fields of a section `model` that are None, in a run that does not begin from weights.
+
+    Raises UserError if there is no such architecture.
+    """
+    fields = dataclasses.fields(ARCHITECTURES.get(architecture))
+    common = {field.name for field in dataclasses.fields(ModelSettings) if field.default is None}
+    usual = {field.name: field.default for field in fields if field.name in common or "help" in field.metadata}
+    return {"boundary_features": PretrainingHeads().boundary_features} | usual
+
+
+def without_none(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section `model`, with those of `usual_values` for None."""
+    usual = usual_values(section.get("architecture", ModelSettings.architecture))
+    return {name: usual.get(name) if value is None else value for name, value in section.items()}
 
 
 @dataclasses.dataclass(frozen=True)

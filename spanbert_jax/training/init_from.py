@@ -10,8 +10,8 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.model import EncoderModel
-from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig, model_section, own_fields, started_values
+from spanbert_jax.model import EncoderModel, PretrainingHeads
+from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig, own_fields, started_values, without_none
 
 _DECIDED = (*SHAPE, "layer_norm_epsilon", "boundary_features")  # common fields that the weights decide
 
@@ -21,11 +21,12 @@ C = TypeVar("C", bound=RunConfig)
 def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = False) -> C:
     """The config with the architecture of `config.init_from`; unchanged without that.
 
-    A run that has begun takes it from its own workdir, since its initial weights may be gone. Fields of the
-    architecture that may be changed keep a value that differs from the default. Dropout rates are those of the config.
+    A run that has begun takes it from its own workdir, since its initial weights may be gone. Fields that are not set
+    get the values of the weights; a value that is set counts where it may be changed, and is refused elsewhere. Dropout
+    rates are a choice of each run, whatever the weights were trained with.
 
     Args:
-      keep_positions: whether the model has as many positions as the weights, or more if the config asks for more.
+      keep_positions: whether fewer positions than those of the weights are refused.
 
     Raises:
       UserError: there are no such weights, or the config asks for another architecture.
@@ -34,28 +35,25 @@ def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = F
         return config
     given: Any = config.model
     stored = started_values(workdir)
-    if stored.get("init_from") == config.init_from:
-        found = to_dict(from_dict(ModelSettings, stored.get("model", {}), "config.model"))
+    begun = stored.get("init_from") == config.init_from
+    if begun:
+        found = without_none(to_dict(from_dict(ModelSettings, stored.get("model", {}), "config.model")))
     else:
         found = _stored_architecture(config.init_from)
     _refuse_other("architecture", given.architecture, ModelSettings.architecture, found, config.init_from)
-    usual = model_section(given.architecture)()
     section: Any = from_dict(ModelSettings, to_dict(given) | {"architecture": found["architecture"]}, "config.model")
     fields = {}
     for field in dataclasses.fields(section):
-        name = field.name
-        if name.endswith("dropout"):
-            continue  # a choice of each training run, whatever the weights were trained with
-        asked, default = (getattr(settings, name, found.get(name)) for settings in (given, usual))
-        if field in own_fields(section) and field.metadata["overridable"]:
-            fields[name] = found[name] if asked == default else asked
-        elif field in own_fields(section) or name in _DECIDED:
-            _refuse_other(name, asked, default, found, config.init_from)
+        name, own = field.name, field in own_fields(section)
+        asked = getattr(given, name, None)
+        of_run = name.endswith("dropout")
+        if name == "max_positions" or (own and field.metadata["overridable"]) or (begun and of_run):
+            fields[name] = found[name] if asked is None else asked
+            if name == "max_positions" and keep_positions and fields[name] < found[name]:
+                _refuse_other(name, asked, None, found, config.init_from)
+        elif name in _DECIDED or (own and not of_run):
+            _refuse_other(name, asked, field.default, found, config.init_from)
             fields[name] = found[name]
-        elif name == "max_positions" and keep_positions:
-            if asked < found[name]:
-                _refuse_other(name, asked, default, found, config.init_from)
-            fields[name] = found[name] if asked == default else asked
     return config.replace(model=section.replace(**fields))
 
 
@@ -73,7 +71,7 @@ def _stored_architecture(init_from: str) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
     found, heads = pretrained.config, pretrained.stored.pretraining
-    features = heads.boundary_features if heads.boundary else model_section(found.architecture)().boundary_features
+    features = (heads if heads.boundary else PretrainingHeads()).boundary_features
     return {"architecture": found.architecture, **dataclasses.asdict(found), "boundary_features": features}
 
 

@@ -1,4 +1,7 @@
-"""Fields of configs that have been renamed. Their old names are still read, with a warning that names the new one."""
+"""Fields of configs that have been renamed, and old values that mean "not set", which is None today.
+
+Old names are still read, with a warning that names the new one.
+"""
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +18,7 @@ RENAMED = {
     "optimizer.decay": "schedule.decay",
     "optimizer.final_fraction": "schedule.final_fraction",
 }
+UNSET = {"model.global_rotary_base": 0, "model.local_rotary_base": 0, "model.pooling": ""}
 _warned: set[str] = set()
 logger = logging.getLogger("spanbert_jax")
 
@@ -31,7 +35,7 @@ def new_name(field: str, warn: bool = True) -> str:
 
 def rename_fields(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None,
                   warn: bool = True) -> dict[str, Any]:
-    """Nested dictionaries of a config, with every renamed field moved to its new place.
+    """Nested dictionaries of a config, with every renamed field moved to its new place, and None for `UNSET`.
 
     Where both names of a field are set, the new one counts.
 
@@ -50,4 +54,8 @@ def rename_fields(values: Mapping[str, Any], defaults: Mapping[str, Any] | None 
                 value = renamed[section].pop(field)
                 if new_field not in place or (defaults and place[new_field] == defaults[new_section][new_field]):
                     place[new_field] = value
+    for field, unset in UNSET.items():
+        section, name = field.split(".")
+        if isinstance(place := renamed.get(section), dict) and place.get(name) == unset:
+            place[name] = None
     return renamed

@@ -10,7 +10,7 @@ from spanbert_jax.cluster.agreement import any_process, broadcast_from_zero
 from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.formatting import format_change
 from spanbert_jax.common.settings import to_dict
-from spanbert_jax.training.config import RunConfig
+from spanbert_jax.training.config import RunConfig, usual_values
 from spanbert_jax.training.renames import rename_fields
 
 # Sections and fields that may change: they determine where, how fast and how often something happens, but not what a
@@ -48,8 +48,10 @@ def check_changes(step: int, before: Mapping[str, Any], now: Mapping[str, Any], 
         raise UserError(f"checkpoint of step {step}: it was trained with another tokenizer than that of this corpus, "
                         "to which its ids mean nothing; use its own corpus, or another workdir")
     config = _flat(now["config"])
-    defaults = {field: value for field, value in _flat(defaults).items() if field in config}
-    old_config = defaults | _flat(rename_fields(before["config"], warn=False))
+    usual = {f"model.{name}": value for name, value in usual_values(config["model.architecture"]).items()}
+    defaults = {field: value for field, value in (_flat(defaults) | usual).items() if field in config}
+    old_config, config = ({field: usual.get(field) if value is None else value for field, value in flat.items()}
+                          for flat in (defaults | _flat(rename_fields(before["config"], warn=False)), config))
     changes, refused = [], []
     for section, old, new in (("config", old_config, config),
                               ("corpus", _flat(before["corpus"]), _flat(now["corpus"]))):

@@ -186,10 +186,11 @@ def program_of(task: str) -> ModuleType:
 def make_model(experiment: Experiment) -> torch.nn.Module:
     """The model of `config.init_from` with a new head."""
     import transformers
-    config, labels = experiment.config, experiment.workload.dataset.task.labels
+    config, network = experiment.config, experiment.workload.model.config
+    labels = experiment.workload.dataset.task.labels
     return getattr(transformers, CLASSES[config.task.name]).from_pretrained(
-        config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=config.model.dropout,
-        attention_probs_dropout_prob=config.model.attention_dropout)
+        config.init_from, num_labels=len(labels) or 2, hidden_dropout_prob=network.dropout,
+        attention_probs_dropout_prob=network.attention_dropout)
 
 
 def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any,

@@ -187,13 +187,13 @@ class TorchCoreference(nn.Module):
 
 def make_model(experiment: Experiment) -> TorchCoreference:
     """The model of `config.init_from` with a new scorer."""
-    config = experiment.config
+    config, network = experiment.config, experiment.workload.model.config
     encoder = transformers.BertModel.from_pretrained(
-        config.init_from, add_pooling_layer=False, hidden_dropout_prob=config.model.dropout,
-        attention_probs_dropout_prob=config.model.attention_dropout)
+        config.init_from, add_pooling_layer=False, hidden_dropout_prob=network.dropout,
+        attention_probs_dropout_prob=network.attention_dropout)
     task = config.task
     return TorchCoreference(encoder, task.ffnn_size, task.max_span_width, task.top_span_ratio,
-                            experiment.workload.model.config.head_dropout)
+                            network.head_dropout)
 
 
 def batches(experiment: Experiment) -> Iterator[dict[str, np.ndarray]]:

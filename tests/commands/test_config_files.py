@@ -328,7 +328,7 @@ def test_an_architecture_has_its_own_fields_and_defaults():
     config = load_config("quickstart", ["--config.model.window=64", "--config.model.architecture=modernbert"])
     model = as_run_config(config).model
     assert (model.size, model.max_positions, model.window) == ("tiny", 128, 64)
-    assert (model.layer_norm_epsilon, model.dropout) == (1e-5, 0) and not hasattr(model, "token_types")
+    assert (model.config(50).layer_norm_epsilon, model.dropout) == (1e-5, 0) and not hasattr(model, "token_types")
     assert model.config(100).num_layers == 4 and model.config(100).window == 64
     with pytest.raises(UserError, match="has no field 'token_types'"):
         load_config("quickstart", ["--config.model.architecture=modernbert", "--config.model.token_types=1"])

@@ -151,16 +151,6 @@ def test_onnx_and_stablehlo(head, tmp_path):
         assert comparison.difference < comparison.allowed
 
 
-@pytest.mark.parametrize("asked, pooling", [("", "mean"), ("cls", "cls")])
-def test_a_run_has_the_pooling_of_the_weights_or_the_one_that_it_asks_for(asked, pooling, tmp_path):
-    model, params = random_model(None, pooling="mean")
-    spanbert_jax.save_pretrained(model, params, tmp_path)
-    config = spanbert_jax.default_config("modernbert")
-    config.init_from, config.model.pooling = str(tmp_path), asked
-    started = with_architecture(as_pretraining_config(config), tmp_path / "run")
-    assert started.model.config(model.config.vocab_size).pooling == pooling
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 def test_a_run_has_the_dropout_rates_that_it_asks_for(rate, tmp_path):
     model, params = random_model(None, feed_forward_dropout=0.3, classifier_dropout=0.3, dropout=0.3)

@@ -7,13 +7,16 @@ import pytest
 import transformers
 
 import spanbert_jax
+from spanbert_jax.commands.config_files import as_run_config, load_config, with_overrides
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import UserError
+from spanbert_jax.common.settings import to_dict
+from spanbert_jax.model import ARCHITECTURES, EncoderModel, EncoderOnly
 from spanbert_jax.pretraining.config import as_pretraining_config
 from spanbert_jax.text import load_tokenizer
 from spanbert_jax.training.config import check_kind
 from spanbert_jax.training.init_from import with_architecture
-from tests.interop.networks import assert_agree, assert_same, save
+from tests.interop.networks import assert_agree, assert_same, random_params, save
 from tests.runs import evaluations, final_state, losses, run_here
 
 SHORT = ("--config.train.duration=4 steps", "--config.evaluation.every=4 steps", "--config.checkpoint.every=2 steps",
@@ -132,6 +135,73 @@ def test_weights_that_do_not_fit_are_refused(files, tmp_path):
     (tmp_path / "bert/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="model_type is 'albert'"):
         spanbert_jax.from_pretrained(tmp_path / "bert")
+
+
+# Values of weights that are not the usual ones, and the usual ones. Weights decide the fields of the second row.
+WEIGHTS = {
+    "bert": ({"clamp_attention": (True, False), "max_positions": (40, 512)},
+             {"layer_norm_epsilon": (1e-7, 1e-12), "token_types": (1, 2)}),
+    "modernbert": ({"pooling": ("mean", "cls"), "global_rotary_base": (50.0, 160_000.0), "max_positions": (40, 8192),
+                    "local_rotary_base": (7.0, 10_000.0)},
+                   {"layer_norm_epsilon": (1e-3, 1e-5), "global_every": (2, 3), "window": (8, 128),
+                    "norm_bias": (True, False), "attention_bias": (True, False), "feed_forward_bias": (True, False),
+                    "head_bias": (True, False)})}
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
+def unusual(request, tmp_path_factory):
+    """Weights with unusual values of all fields, and the fields of WEIGHTS."""
+    folder = tmp_path_factory.mktemp(request.param)
+    free, decided = WEIGHTS[request.param]
+    config = ARCHITECTURES.get(request.param)(vocab_size=50, num_layers=2, width=8, num_heads=2, feed_forward=6,
+                                              **{name: values[0] for name, values in (free | decided).items()})
+    model = EncoderModel(config, EncoderOnly())
+    spanbert_jax.save_pretrained(model, random_params(model), folder)
+    return request.param, folder, free, decided
+
+
+@pytest.mark.parametrize("make_config", [spanbert_jax.default_config,
+                                         lambda: spanbert_jax.default_task_config("text_classification")])
+def test_a_value_that_is_set_counts_also_if_it_is_the_usual_one(unusual, make_config, tmp_path):
+    """And one that is not set is that of the weights, whatever the architecture of the config."""
+    architecture, folder, free, decided = unusual
+
+    def started(*overrides):
+        config = as_run_config(with_overrides(make_config(), [f"--config.init_from={folder}", *overrides]))
+        return with_architecture(config, tmp_path).model.config(50)
+
+    everything = {name: values[0] for name, values in (free | decided).items()}
+    config = started()
+    assert {name: getattr(config, name) for name in everything} == everything
+    chosen = f"--config.model.architecture={architecture}"
+    overrides = [f"--config.model.{name}={usual}" for name, (_, usual) in free.items()]
+    config = started(chosen, *overrides)
+    assert {name: getattr(config, name) for name in free} == {name: usual for name, (_, usual) in free.items()}
+    for name, (value, usual) in decided.items():
+        assert getattr(started(chosen, f"--config.model.{name}={value}"), name) == value
+        with pytest.raises(UserError, match=f"config.model.{name}={usual}: it is {value} in .*leave it out"):
+            started(chosen, f"--config.model.{name}={usual}")
+
+
+def test_a_rate_of_dropout_that_is_set_counts_with_weights_of_another_architecture(unusual, tmp_path):
+    architecture, folder, *_ = unusual
+    config = spanbert_jax.default_config()
+    config.init_from, config.model.dropout = str(folder), 0.1
+    config = with_architecture(as_pretraining_config(config), tmp_path).model.config(50)
+    assert (config.dropout, config.attention_dropout) == (0.1, {"bert": 0.1, "modernbert": 0.0}[architecture])
+
+
+def test_old_values_for_not_set_are_read(unusual, tmp_path):
+    _, folder, free, _ = unusual
+    config = as_pretraining_config(spanbert_jax.default_config("modernbert"))
+    old = json.loads(json.dumps(to_dict(config)))
+    old["model"] |= {"pooling": "", "global_rotary_base": 0.0, "local_rotary_base": 0}
+    (tmp_path / "config.json").write_text(json.dumps(old | {"data": old["data"] | {"path": "corpus"}}))
+    stored = as_run_config(load_config(tmp_path / "config.json"))
+    stored.validate("config")
+    assert stored.model == config.model
+    if "pooling" in free:
+        assert with_architecture(stored.replace(init_from=str(folder)), tmp_path / "run").model.pooling == "mean"
 
 
 def test_import_and_fill_from_the_command_line(trained, tmp_path, capsys):

@@ -106,6 +106,21 @@ def test_a_field_that_did_not_exist_had_its_default():
     assert check_changes(5, before, described(), force=False, defaults=DEFAULTS) == []
 
 
+def test_a_field_of_the_model_that_is_not_set_is_what_older_checkpoints_store_as_its_default():
+    def described_model(architecture, **fields):
+        config = default_config(architecture)
+        config.model.update(fields)
+        return {"config": config.to_dict(), "corpus": CORPUS}
+
+    before = described_model("modernbert", max_positions=8192, dropout=0.0, window=128, pooling="", head_bias=False,
+                             global_rotary_base=0.0, boundary_features=200)
+    del before["config"]["model"]["global_every"]
+    assert check_changes(5, before, described_model("modernbert"), force=False, defaults=DEFAULTS) == []
+    with pytest.raises(UserError, match="config.model.dropout: 0.0 -> 0.1; config.model.pooling: 'cls' -> 'mean'"):
+        check_changes(5, before, described_model("modernbert", dropout=0.1, pooling="mean"), force=False,
+                      defaults=DEFAULTS)
+
+
 def test_the_stored_model_does_not_depend_on_compute_options():
     plain, other = SpanBert(config := BertConfig(vocab_size=100)), SpanBert(config, compute=ComputeConfig(
         attention="splash", gradient_dtype="bfloat16"))

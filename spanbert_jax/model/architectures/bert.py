@@ -30,8 +30,7 @@ class BertConfig(ModelConfig):
     token_types: int = setting(2, "Rows of the token type embedding; with one, both texts of a pair have it, as in "
                                "RoBERTa.", minimum=1)
     clamp_attention: bool = setting(False, "Clip attention scores to +-10,000 before masking, as the reference does "
-                                    "for its large model. Runs from weights that were trained with it keep it.",
-                                    overridable=True)
+                                    "for its large model.", overridable=True)
 
     @property
     def attention_spec(self) -> AttentionSpec:

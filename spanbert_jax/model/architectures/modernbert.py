@@ -28,7 +28,7 @@ Rotary = tuple[jax.Array, jax.Array]  # cosine and sine, float32 [B, S, H / 2] e
 
 
 def _check_base(field: str, base: float) -> None:
-    require(base == 0 or 1 < base < math.inf, field, base, "must be above 1, or 0")
+    require(1 < base < math.inf, field, base, "must be above 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,23 +52,19 @@ class ModernBertConfig(ModelConfig):
     global_every: int = setting(3, "Distance of global layers; the layers between attend to a window.", minimum=1)
     window: int = setting(128, "Tokens in the window of local layers: half of them on each side, and the token itself.",
                           minimum=2)
-    global_rotary_base: float = setting(0.0, "Base of the rotary positions of global layers, above 1; 0 for that of "
-                                        "the weights, or 160,000 without.", check=_check_base, overridable=True)
-    local_rotary_base: float = setting(0.0, "Base of the rotary positions of local layers, above 1; 0 for that of the "
-                                       "weights, or 10,000 without.", check=_check_base, overridable=True)
+    global_rotary_base: float = setting(160_000.0, "Base of the rotary positions of global layers, above 1.",
+                                        check=_check_base, overridable=True)
+    local_rotary_base: float = setting(10_000.0, "Base of the rotary positions of local layers, above 1.",
+                                       check=_check_base, overridable=True)
     feed_forward_dropout: float = setting(0.0, "Dropout rate inside feed-forward layers.", minimum=0, below=1)
     classifier_dropout: float = setting(0.0, "Dropout rate before classifiers.", minimum=0, below=1)
-    pooling: str = setting("", "Vector of a text: its first token ('cls') or the mean of its tokens; '' for that of "
-                           "the weights, or 'cls' without.", choices=("", "cls", "mean"), overridable=True)
+    pooling: str = setting("cls", "Vector of a text: its first token ('cls') or the mean of its tokens.",
+                           choices=("cls", "mean"), overridable=True)
     norm_bias: bool = setting(False, "Biases of layer norms.")
     attention_bias: bool = setting(False, "Biases of the projections of attention.")
     feed_forward_bias: bool = setting(False, "Biases of the projections of feed-forward layers.")
     head_bias: bool = setting(False, "Bias of the projection in the transform of prediction heads.")
     initializer_cutoff: float = 2.0  # initial kernels are cut off at so many standard deviations
-
-    def __post_init__(self) -> None:
-        for name, usual in (("global_rotary_base", 160_000.0), ("local_rotary_base", 10_000.0), ("pooling", "cls")):
-            object.__setattr__(self, name, getattr(self, name) or usual)
 
     @property
     def head_dropout(self) -> float:
