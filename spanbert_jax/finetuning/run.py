@@ -72,14 +72,14 @@ def build(config: FinetuningConfig, workdir: pathlib.Path) -> Experiment[TaskWor
     """The parts of a fine-tuning run. Raises UserError if data, config and devices do not fit together."""
     mesh, rules = make_mesh(config.mesh), config.mesh.rules
     check_batch(mesh, rules, "config.evaluation.batch_size", config.evaluation.batch_size)
-    if (length := task_of(config).settings.length) > config.model.max_positions:
-        raise UserError(f"config.task.length={length}: the model of {config.init_from} has "
-                        f"{config.model.max_positions} positions; use at most that many, or set "
-                        "config.model.max_positions, whose further positions repeat the learned ones")
     tokenizer = load_tokenizer(_tokenizer_path(config, workdir))
+    encoder = config.model.config(vocabulary_size(tokenizer))
+    if (length := task_of(config).settings.length) > encoder.max_positions:
+        further = "" if encoder.rotary_positions else ", whose further positions repeat the learned ones"
+        raise UserError(f"config.task.length={length}: the model of {config.init_from} has {encoder.max_positions} "
+                        f"positions; use at most that many, or set config.model.max_positions{further}")
     dataset = make_dataset(config, tokenizer)
     rows = dataset.rows["train"]
-    encoder = config.model.config(vocabulary_size(tokenizer))
     compute = with_attention(config.compute, encoder, mesh, rules, rows.length)
     model = dataset.task.build_model(encoder, compute, tokenizer)
     for packed in dataset.rows.values():

@@ -10,7 +10,7 @@ from spanbert_jax.common.errors import UserError
 from spanbert_jax.common.settings import from_dict, to_dict
 from spanbert_jax.interop.continuation import initial_params as adapted_params
 from spanbert_jax.interop.pretrained import open_pretrained
-from spanbert_jax.model import EncoderModel, PretrainingHeads
+from spanbert_jax.model import EncoderModel
 from spanbert_jax.training.config import SHAPE, ModelSettings, RunConfig, own_fields, started_values, without_none
 
 _DECIDED = (*SHAPE, "layer_norm_epsilon", "boundary_features")  # common fields that the weights decide
@@ -51,7 +51,7 @@ def with_architecture(config: C, workdir: pathlib.Path, keep_positions: bool = F
             fields[name] = found[name] if asked is None else asked
             if name == "max_positions" and keep_positions and fields[name] < found[name]:
                 _refuse_other(name, asked, None, found, config.init_from)
-        elif name in _DECIDED or (own and not of_run):
+        elif name in found and (name in _DECIDED or (own and not of_run)):
             _refuse_other(name, asked, field.default, found, config.init_from)
             fields[name] = found[name]
     return config.replace(model=section.replace(**fields))
@@ -71,8 +71,8 @@ def _stored_architecture(init_from: str) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"config.init_from, with which this run has to begin: {error}") from None
     found, heads = pretrained.config, pretrained.stored.pretraining
-    features = (heads if heads.boundary else PretrainingHeads()).boundary_features
-    return {"architecture": found.architecture, **dataclasses.asdict(found), "boundary_features": features}
+    features = {"boundary_features": heads.boundary_features} if heads.boundary else {}
+    return {"architecture": found.architecture, **dataclasses.asdict(found), **features}
 
 
 def initial_params(config: RunConfig, model: EncoderModel, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import spanbert_jax
 from spanbert_jax.commands.main import main
 from spanbert_jax.common.errors import RunFailed, UserError
 from spanbert_jax.common.manifest import MANIFEST_FILE
@@ -17,13 +18,17 @@ from spanbert_jax.finetuning.config import as_finetuning_config, default_task_co
 from spanbert_jax.finetuning.run import build, finetune
 from spanbert_jax.inference.model_folder import load_model
 from spanbert_jax.interop.pretrained import open_pretrained
+from spanbert_jax.model import EncoderModel, EncoderOnly
+from spanbert_jax.model.architectures.modernbert import ModernBertConfig
 from spanbert_jax.pretraining.config import as_pretraining_config, default_config
 from spanbert_jax.pretraining.run import train
 from spanbert_jax.tasks.text_classification import TextClassification
+from spanbert_jax.text import load_tokenizer
 from spanbert_jax.training.config import save_config
 from spanbert_jax.training.init_from import with_architecture
 from spanbert_jax.training.loop import TrainingLoop
 from spanbert_jax.training.trackers import read_metrics
+from tests.interop.networks import random_params
 from tests.runs import visible_devices
 from tests.tasks.small import MAKERS, small_config, write
 
@@ -261,7 +266,13 @@ def test_a_finished_run_is_a_source_of_weights_and_not_a_pretraining_run(start, 
 
 def test_a_length_beyond_the_models_positions_is_rejected(start, tmp_path):
     config = config_of("text_classification", start, tmp_path, length=200)
-    with pytest.raises(UserError, match="config.task.length=200: the model of .* has 128 positions"):
+    with pytest.raises(UserError, match="config.task.length=200: the model of .* has 128 positions.* repeat the"):
+        finetune(config, tmp_path / "run")
+    tokenizer = load_tokenizer(start)
+    rotary = EncoderModel(ModernBertConfig(tokenizer.get_vocab_size(), 1, 8, 2, 8, max_positions=128), EncoderOnly())
+    spanbert_jax.save_pretrained(rotary, random_params(rotary), tmp_path / "rotary", tokenizer=tokenizer)
+    config.init_from = str(tmp_path / "rotary")
+    with pytest.raises(UserError, match="has 128 positions; .* or set config.model.max_positions$"):
         finetune(config, tmp_path / "run")
 
 

@@ -122,6 +122,7 @@ def test_configs_of_transformers_5_are_read(tmp_path):
      r"rope_parameters.full_attention is .*'yarn'.*only rotary positions of the rope_type 'default'"),
     (dict(rope_parameters={"rope_type": "linear", "factor": 2.0}), "rope_parameters is"),
     (dict(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling is"),
+    (dict(rope_parameters={"rope_type": "default", "rope_theta": 5e3}), "has to name full_attention and sliding_"),
     (dict(intermediate_size=32), "intermediate_size is 32, but the tensors of .* have 24"),
     (dict(vocab_size=62), "vocab_size is 62, but the tensors of .* have 61"),
     (dict(hidden_activation="relu"), "hidden_activation"), (dict(num_hidden_layers=9), "num_hidden_layers is 9"),

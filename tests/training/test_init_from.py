@@ -191,6 +191,15 @@ def test_a_rate_of_dropout_that_is_set_counts_with_weights_of_another_architectu
     assert (config.dropout, config.attention_dropout) == (0.1, {"bert": 0.1, "modernbert": 0.0}[architecture])
 
 
+def test_a_boundary_head_that_the_weights_lack_has_the_width_that_is_set(unusual, trained, tmp_path):
+    config = spanbert_jax.default_config()
+    config.init_from, config.model.boundary_features = str(unusual[1]), 30
+    assert with_architecture(as_pretraining_config(config), tmp_path).model.boundary_features == 30
+    config.init_from = str(trained)
+    with pytest.raises(UserError, match="config.model.boundary_features=30: it is 200 in "):
+        with_architecture(as_pretraining_config(config), tmp_path)
+
+
 def test_old_values_for_not_set_are_read(unusual, tmp_path):
     _, folder, free, _ = unusual
     config = as_pretraining_config(spanbert_jax.default_config("modernbert"))

@@ -203,7 +203,8 @@ def _root(path: pathlib.Path, names: Sequence[str]) -> str:
     if len(roots) != 1:
         found = f"several encoders ({', '.join(sorted(roots))})" if roots else "no embeddings.word_embeddings.weight"
         raise UserError(f"{path}: not the weights of one BERT encoder: {found} among its "
-                        f"{format_plural(len(names), 'tensor')}, such as {', '.join(sorted(names)[:3]) or 'none'}")
+                        f"{format_plural(len(names), 'tensor')}, such as {', '.join(sorted(names)[:3]) or 'none'}; "
+                        "weights of another architecture need a config.json beside them that names its model_type")
     root = roots.pop()
     relative = next((name for name in _RELATIVES if root.removesuffix(".").endswith(name)), "")
     if relative or any(name.startswith("lm_head.") for name in names):

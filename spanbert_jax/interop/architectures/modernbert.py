@@ -105,9 +105,15 @@ def read_config(tensors: NamedTensors, values: Mapping[str, Any], file: pathlib.
 
 
 def _rotary_bases(values: Mapping[str, Any], file: pathlib.Path) -> dict[str, float]:
-    """The bases of rotary positions that config.json states. Raises UserError if they are scaled."""
+    """The bases of rotary positions that config.json states. Raises UserError if they are not of kinds of layers.
+
+    Also if they are scaled.
+    """
     _unscaled(values.get("rope_scaling"), "rope_scaling", file)
     parameters = _unscaled(values.get("rope_parameters"), "rope_parameters", file)
+    if "rope_theta" in parameters:
+        raise UserError(f"{file}: rope_parameters is {shown(parameters)}; it has to name {_GLOBAL} and {_LOCAL}, each "
+                        "with its own rope_theta")
     bases: dict[str, float] = {}
     for ours, (old, kind) in _BASES.items():
         rotary = _unscaled(parameters.get(kind), f"rope_parameters.{kind}", file)

@@ -28,7 +28,7 @@ Rotary = tuple[jax.Array, jax.Array]  # cosine and sine, float32 [B, S, H / 2] e
 
 
 def _check_base(field: str, base: float) -> None:
-    require(1 < base < math.inf, field, base, "must be above 1")
+    require(1 < base < math.inf, field, base, "must be above 1 and finite")
 
 
 @dataclasses.dataclass(frozen=True)
