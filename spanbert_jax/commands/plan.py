@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="find the fastest microbatches, rematerialization and sharding that fit")
     parser.add_argument("--price", action="append", default=[], metavar="KIND=P[,...]",
                         help="price of a chip-hour by kind of chip, such as v5e=1.2,h100=3, for the cost of the run")
-    parser.add_argument("--budget", metavar="TEXT", help="list what each named size reaches with the given chips, time "
-                        "and tokens, such as '32 v5e chips, 3 days, 20B tokens'")
+    parser.add_argument("--budget", metavar="TEXT", help="list what each named size of BERT reaches with the given "
+                        "chips, time and tokens, such as '32 v5e chips, 3 days, 20B tokens'")
 
 
 def prices(texts: Sequence[str]) -> dict[str, float]:
@@ -67,8 +67,9 @@ def prices(texts: Sequence[str]) -> dict[str, float]:
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parses the arguments; `overrides` has those of the config's fields."""
     args = parse_with_overrides(parser, argv)
-    if bool(args.budget) == bool(args.config and args.topology):
-        parser.error("give either --budget, or --config and --topology")
+    of_config = [args.config, args.topology, args.search, args.overrides]
+    if any(of_config) if args.budget else not (args.config and args.topology):
+        parser.error("give either --budget, which reads no config, or --config and --topology")
     args.price = prices(args.price)
     return args
 

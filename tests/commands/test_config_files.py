@@ -323,6 +323,19 @@ def test_references_between_fields_follow_overrides(tmp_path):
     assert as_run_config(config).checkpoint.every == "7 steps"
 
 
+def test_a_field_that_may_be_none_is_read_by_its_type_whatever_a_file_sets(tmp_path):
+    (tmp_path / "own.py").write_text("from spanbert_jax import default_config\n\ndef get_config():\n"
+                                     "    config = default_config('modernbert')\n    config.model.dropout = 0\n"
+                                     "    return config\n")
+    file = str(tmp_path / "own.py")
+    assert as_run_config(load_config(file)).model.dropout == 0
+    model = as_run_config(load_config(file, ["--config.model.dropout=0.25", "--config.model.norm_bias=true"])).model
+    assert (model.dropout, model.norm_bias, model.attention_bias) == (0.25, True, None)
+    for override, kind in (("window=12.5", "int"), ("norm_bias=maybe", "bool"), ("dropout=high", "float")):
+        with pytest.raises(UserError, match=f"^--config.model.{override}: must be of type {kind}, and '.*' is not$"):
+            load_config(file, [f"--config.model.{override}"])
+
+
 def test_an_architecture_has_its_own_fields_and_defaults():
     """What the config file changes is kept where the architecture has the field."""
     config = load_config("quickstart", ["--config.model.window=64", "--config.model.architecture=modernbert"])

@@ -163,6 +163,12 @@ def test_a_run_has_the_dropout_rates_that_it_asks_for(rate, tmp_path):
     assert started.feed_forward_dropout == started.classifier_dropout == started.dropout == rate
 
 
+def test_the_format_of_the_original_code_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the original code reads BERT only, and this is a modernbert; export as hugg"):
+        export(*random_model("masked_lm"), tmp_path / "out", "reference")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_may_start_with_other_positions_and_bases(tmp_path):
     """No parameter depends on positions; a classifier begins with the transform of the masked-token head."""
     model, params = random_model("masked_lm")

@@ -75,6 +75,13 @@ def test_prices_give_the_cost_of_the_time_and_of_the_tokens(capsys):
         assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("argument", ["--config=modern", "--topology=v5e:2x2", "--search", "--config.model.size=tiny"])
+def test_a_budget_is_given_without_a_config(argument, capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--budget", "8 h200, 3 days", argument])
+    assert "give either --budget, which reads no config, or --config and --topology" in capsys.readouterr().err
+
+
 def test_a_budget_of_this_machine_follows_from_its_speed_and_free_memory(monkeypatch):
     monkeypatch.setattr("spanbert_jax.planning.budget.measure_flops", lambda: 100e9)
     monkeypatch.setattr("spanbert_jax.planning.hardware.free_host_memory", lambda: 1e9)

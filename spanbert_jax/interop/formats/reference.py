@@ -24,7 +24,10 @@ _NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
 
 
 def write(folder: pathlib.Path, model: EncoderModel, params: Any, tokenizer: Tokenizer | None) -> None:
-    """Writes the directory. Raises UserError if PyTorch is not installed."""
+    """Writes the directory. Raises UserError if PyTorch is not installed, or the model is not a BERT."""
+    if (architecture := model.config.architecture) != "bert":
+        raise UserError(f"format 'reference': the original code reads BERT only, and this is a {architecture}; export "
+                        "as huggingface")
     try:
         import torch
     except ImportError:
