@@ -74,9 +74,11 @@ def _main(argv: Sequence[str], own: bool) -> int:
     except BaseException as error:
         if not isinstance(error, (Exception, KeyboardInterrupt, Stopped)) and not is_panic(error):
             raise  # such as argparse's SystemExit
+        status, line = _explain(error)
+        if line is None and (stop := _stop_behind(error)):
+            error, (status, line) = stop, _explain(stop)
         # Failed saves are known to all processes at once.
         agreed, stopped = isinstance(error, SavesFailed), isinstance(error, Stopped)
-        status, line = _explain(error)
         if line:
             print(f"{f'spanbert-jax {name}'.rstrip()}: {line}", file=sys.stderr, flush=True)
         elif line is None and (own or is_joined()):
@@ -148,6 +150,15 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("spanbert_jax")
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def _stop_behind(error: BaseException | None) -> Stopped | None:
+    """The request to stop that an error comes from: Python 3.11 wraps what is raised while a class is made."""
+    while error:
+        if isinstance(error, Stopped):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _explain(error: BaseException) -> tuple[int, str | None]:

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import normalizers
 
 import spanbert_jax
-from spanbert_jax.cluster.exit_codes import DONE, FAILED, NOT_WRITTEN
+from spanbert_jax.cluster.exit_codes import DONE, FAILED, NOT_WRITTEN, STOPPED
 from spanbert_jax.commands import main
 from spanbert_jax.commands.main import COMMANDS
 from tests.streams import FAULTS, run_with
@@ -87,6 +87,28 @@ def test_a_command_that_prints_its_result_fails_if_it_cannot(argv, fault):
     assert done.returncode == (NOT_WRITTEN if lost else DONE)
     assert done.stderr.count("\n") == (lost and fault != "both closed")
     assert lost or fault == "reader left" or len(done.stdout.splitlines()) > 10
+
+
+def test_a_signal_while_a_class_is_made_is_a_stop():
+    """As during imports, where Python 3.11 raises another error from what `__set_name__` raises."""
+    program = '''
+import os, signal, sys
+from spanbert_jax.commands import main
+
+class Descriptor:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def stopped(name):
+    type("Owner", (), {"field": Descriptor()})
+
+sys.modules["spanbert_jax.commands.main"].import_command = stopped
+sys.argv = ["spanbert-jax", "fill", "--model", "x"]
+main()
+'''
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == STOPPED
+    assert done.stderr == "spanbert-jax fill: stopped by SIGTERM; run the same command again to continue\n"
 
 
 def test_a_bug_prints_its_traceback_and_fails():
