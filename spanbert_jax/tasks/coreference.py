@@ -21,7 +21,6 @@ from spanbert_jax.tasks.coreference_words import word_class
 from spanbert_jax.tasks.features import FeatureBuilder, Features
 from spanbert_jax.tasks.files.coreference import (
     CoreferenceDocument,
-    GapLabels,
     Span,
     parse_coreference,
     read_coreference,
@@ -96,8 +95,8 @@ class Coreference(Task[CoreferenceDocument]):
         is an [UNK]; one that is longer than a segment is truncated.
 
         Token columns, int32: "word", the number of each token's word, -1 for others; with `pair_categories` also
-        "word_class", see `word_class`. Columns: "partial", 1 if only
-        some mentions are annotated; "given", whether mentions are `_ONLY_GIVEN`, `_SOME_GIVEN` or `_NOT_GIVEN`.
+        "word_class", see `word_class`. Columns: "partial", 1 if only some mentions are annotated; "given", whether
+        mentions are `_ONLY_GIVEN`, `_SOME_GIVEN` or `_NOT_GIVEN`.
         Labels: first word, last word and chain, from 1, of each mention, in the segment of the first word; -1 for a
         given mention without a chain.
         """
@@ -138,7 +137,10 @@ class Coreference(Task[CoreferenceDocument]):
                 issues.add(issue, describe_location(example), count)
 
     def _mentions(self, example: CoreferenceDocument, with_labels: bool, issues: DataIssues) -> np.ndarray:
-        """[M, 3] first word, last word and chain of the mentions that are learned, or given; ascending."""
+        """[M, 3] first word, last word and chain of the mentions that are learned, or given; ascending.
+
+        A span in several chains is learned in the first of them.
+        """
         chains = (example.chains if with_labels else example.given_chains) or ()
         found = {span: number for number, chain in reversed(list(enumerate(chains, 1))) for span in chain}
         if example.mentions is not None:
@@ -254,12 +256,10 @@ class Coreference(Task[CoreferenceDocument]):
         metrics = coreference_metrics((example.chains or (), chains) for example, chains in both)
         pairs = [(example.gap, chains) for example, chains in both if example.gap]
         if pairs:
-            def linked(gap: GapLabels, name: Span, chains: Sequence[Sequence[Span]]) -> bool:
-                return any(gap.pronoun in chain and name in chain for chain in chains)
-
             found = gap_metrics([gap.gender for gap, _ in pairs],
                                 [(bool(gap.a_coref), bool(gap.b_coref)) for gap, _ in pairs],
-                                [(linked(gap, gap.a, chains), linked(gap, gap.b, chains)) for gap, chains in pairs])
+                                [(_linked(chains, gap.pronoun, gap.a), _linked(chains, gap.pronoun, gap.b))
+                                 for gap, chains in pairs])
             metrics |= {f"gap_{name}": value for name, value in found.items()}
         return metrics
 
@@ -315,6 +315,11 @@ def _turns(example: CoreferenceDocument) -> list[tuple[int, str]]:
 def _located(example: CoreferenceDocument, span: Span) -> dict[str, Any]:
     start, end = example.characters(span)
     return {"start": start, "end": end, "text": example.text[start:end], "words": list(span)}
+
+
+def _linked(chains: Sequence[Sequence[Span]], one: Span, other: Span) -> bool:
+    """Whether two mentions are in one chain."""
+    return any(one in chain and other in chain for chain in chains)
 
 
 def _spans(prediction: Prediction) -> list[list[Span]]:

@@ -18,6 +18,8 @@ from spanbert_jax.tasks.files.coreference_documents import (
 from spanbert_jax.tasks.files.coreference_json import parse_record, read_records
 from spanbert_jax.tasks.files.gap import COLUMNS, read_gap
 
+_NOT_PLAIN = (".csv", ".tsv", ".conllu", ".html", ".htm", ".xml")  # their columns and tags are no words of a text
+
 __all__ = ["Chains", "CoreferenceDocument", "GapLabels", "Span", "parse_coreference", "read_coreference", "to_conll"]
 
 
@@ -47,9 +49,9 @@ def _documents(path: str, issues: DataIssues, with_labels: bool) -> Iterator[Cor
         return read_gap(path, issues, with_labels)
     if any(BEGIN.match(line) for line in head.split("\n")) or name.endswith("conll") or (with_labels and not head):
         return read_columns(path, issues, with_labels)
-    if with_labels or name.endswith((".csv", ".tsv")):
+    if with_labels or name.endswith(_NOT_PLAIN):
         raise UserError(f"{path}: none of the formats of documents with chains; give JSON, columns behind '#begin "
-                        "document', or GAP's table")
+                        f"document', {'or ' * with_labels}GAP's table{', or plain text' * (not with_labels)}")
     return iter([_plain_text(path, issues)])
 
 

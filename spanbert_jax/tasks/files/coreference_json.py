@@ -24,6 +24,9 @@ from spanbert_jax.tasks.files.coreference_documents import (
 
 _CONTENT = ("sentences", "tokens", "text")
 _LABELS = ("clusters", "chains")
+_SHAPES = {"tokens": "one list of words, such as ['Ann', 'left']",
+           "sentences": "a list of words for each sentence, such as [['Ann', 'left'], ['She', 'ran']]",
+           "speakers": "a name, or null, for each word or each sentence"}
 _PART = re.compile(r"(.+_[0-9]{4})_[0-9]+")  # of a document of OntoNotes, such as nw/wsj/00/wsj_0020_1
 
 
@@ -46,8 +49,8 @@ def parse_record(record: Mapping[str, Any], id: str, location: str, issues: Data
     - {"words": [first, end]}, half-open, as in predictions; not with a text alone,
     - {"start", "end"}, characters [start, end) of the text, or of the words joined as in `from_words`.
 
-    "mentions", a list, and "given_chains" are optional, as is "speakers", one for each word, flat or in a list for each
-    sentence.
+    "mentions", a list, and "given_chains" are optional, as is "speakers": one for each word, flat or in a list for each
+    sentence, or one for each of "sentences".
 
     Args:
       id: if there is no "doc_key" or "id".
@@ -119,30 +122,35 @@ def _with_words(record: Mapping[str, Any], name: str, id: str, location: str, gr
         document = from_words(id, location, group, words, given)
     if "speakers" not in record:
         return document
-    speakers = _speakers(record["speakers"], place)
+    speakers = _speakers(record["speakers"], counts if name == "sentences" else (), place)
     if len(speakers) != len(words):
         raise UserError(f"{place}: {format_plural(len(speakers), 'speaker')} for {format_plural(len(words), 'word')}; "
-                        "give one for each word")
+                        f"give one for each word{' or each sentence' * (name == 'sentences')}")
     return dataclasses.replace(document, speakers=speakers if any(speakers) else None)
 
 
-def _speakers(value: Any, place: str) -> tuple[str, ...]:
-    """The speakers of words, "" for none, of a list or of a list for each sentence."""
+def _speakers(value: Any, sizes: Sequence[int], place: str) -> tuple[str, ...]:
+    """The speakers of words, "" for none, of a list, of a list for each sentence, or of one for each sentence.
+
+    Args:
+      sizes: words of each sentence, if sentences are given.
+    """
     listed = _list_of(value, "speakers", place, (str, list, tuple, type(None)))
     if any(isinstance(entry, (list, tuple)) for entry in listed):
         listed = list(itertools.chain.from_iterable(
             _list_of(entry, "speakers", place, (str, type(None))) for entry in listed))
+    elif len(listed) == len(sizes) != sum(sizes):
+        listed = [speaker for speaker, size in zip(listed, sizes) for _ in range(size)]
     return tuple("" if speaker in (None, "-", "_") else speaker for speaker in listed)
 
 
 def _list_of(value: Any, name: str, place: str, kinds: tuple[type, ...]) -> list[Any]:
     if not isinstance(value, (list, tuple)):
-        raise UserError(f"{place}: {value!r:.80} in field {name!r}, which must be a list")
+        raise UserError(f"{place}: {value!r:.80} in field {name!r}; give {_SHAPES[name]}")
     for number, entry in enumerate(value, 1):
         if not isinstance(entry, kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds if kind not in (tuple, type(None)))
-            raise UserError(f"{place}: entry {number} of a list in field {name!r} is {entry!r:.80}, which is not of "
-                            f"type {wanted}")
+            raise UserError(f"{place}: entry {number} of a list in field {name!r} is {entry!r:.80}; give "
+                            f"{_SHAPES[name]}")
     return list(value)
 
 
@@ -157,7 +165,7 @@ def _span(mention: Any, document: CoreferenceDocument, of_text: bool, name: str,
             return first, end
     if not of_text and (not isinstance(mention, Mapping) or "words" in mention):
         raise UserError(f"{place}: {mention!r:.80} in {name!r} is not a mention: give the numbers of its first and "
-                        f"last word, of {count} from 0, or {{'words': [first, end]}}")
+                        f"last word, both included, of {count} from 0, or {{'words': [first, end]}}, end excluded")
     start, end = _characters(mention, of_text, len(document.text), name, place)
     first, last = words_of(document, start, end)
     if first == last:

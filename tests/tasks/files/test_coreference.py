@@ -116,9 +116,11 @@ def test_a_plain_text_is_one_document(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("name, text", [("a.csv", "text\nAnn ran"), ("a.tsv", "ID\tText\nx\tAnn ran")])
-def test_tables_are_not_plain_texts(tmp_path, name, text):
-    with pytest.raises(UserError, match="none of the formats"):
+@pytest.mark.parametrize("name, text", [
+    ("a.csv", "text\nAnn ran"), ("a.tsv", "ID\tText\nx\tAnn ran"), ("a.HTML", "<p>Ann ran</p>"),
+    ("a.conllu", "# sent_id = 1\n1\tAnn\tAnn\tPROPN\t_\t_\t0\t_\t_\t_\n")])
+def test_tables_and_markup_are_not_plain_texts(tmp_path, name, text):
+    with pytest.raises(UserError, match="none of the formats.*, GAP's table, or plain text"):
         read(write(tmp_path / name, text), with_labels=False)
 
 

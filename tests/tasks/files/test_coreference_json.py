@@ -72,6 +72,13 @@ def test_sentences_of_flat_tokens_are_found():
     assert [document.word(start) for start in document.sentences] == ["He", "She", "Then", '"']
 
 
+def test_speakers_of_sentences_are_those_of_their_words():
+    document, _ = parse(RECORD | {"speakers": ["A", None]})
+    assert document.speakers == (*"AAAAA", "", "", "")
+    words, _ = parse({"sentences": [["a", "b"], []], "speakers": ["A", "B"], "clusters": []})
+    assert words.speakers == ("A", "B")  # as many words as sentences: speakers are of words
+
+
 @pytest.mark.parametrize("speakers", [["A", "A", "A", None, "-", "B C", "", "_"],
                                       [["A", "A", "A", None, "-"], ["B C", "", "_"]]])
 def test_speakers_are_flat_or_by_sentence(speakers):
@@ -109,9 +116,13 @@ def test_blank_words_are_replaced_and_counted():
     ({"clusters": [[{"start": 3, "end": 4}]]}, "contains no word"),
     ({"chains": []}, "'clusters' and 'chains'; give one"), ({"tokens": ["a"]}, "'sentences' and 'tokens'; give"),
     ({"text": "Ann the cook"}, "word 2, '(', is not in the text behind the words before it"),
-    ({"speakers": ["A"]}, "1 speaker for 8 words"), ({"speakers": [["A"], 3]}, "entry 2 of a list in field 'speakers'"),
-    ({"sentences": [["a"], "b"]}, "entry 2 of a list in field 'sentences' is 'b', which is not of type list"),
-    ({"sentences": [["a", 3]]}, "entry 2 of a list in field 'sentences' is 3, which is not of type str"),
+    ({"speakers": ["A"]}, "1 speaker for 8 words; give one for each word or each sentence"),
+    ({"sentences": None, "tokens": TOKENS, "speakers": ["A"]}, "1 speaker for 8 words; give one for each word"),
+    ({"speakers": [["A"], 3]}, "entry 2 of a list in field 'speakers'"),
+    ({"sentences": [["a"], "b"]}, "entry 2 of a list in field 'sentences' is 'b'; give a list of words for each"),
+    ({"sentences": [["a", 3]]}, "entry 2 of a list in field 'sentences' is 3; give a list of words for each"),
+    ({"sentences": "a b"}, "'a b' in field 'sentences'; give a list of words for each sentence"),
+    ({"sentences": None, "tokens": [["a"]]}, "entry 1 of a list in field 'tokens' is ['a']; give one list of words"),
     ({"clusters": [[{"words": [0, 9]}]]}, "{'words': [0, 9]} in 'clusters' is not a mention"),
     ({"mentions": [[0, 9]]}, "[0, 9] in 'mentions' is not a mention")])
 def test_errors_name_line_and_id(tmp_path, changes, message):
