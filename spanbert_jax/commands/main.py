@@ -153,11 +153,14 @@ def _log_to_stderr() -> None:
 
 
 def _stop_behind(error: BaseException | None) -> Stopped | None:
-    """The request to stop that an error comes from: Python 3.11 wraps what is raised while a class is made."""
+    """The request to stop that is the direct cause of an error, as where a signal comes while a class is created.
+
+    Python 3.11 raises RuntimeError from what `__set_name__` raises. Errors while a stop is handled are others.
+    """
     while error:
         if isinstance(error, Stopped):
             return error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None
 
 
@@ -195,7 +198,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return False
 
 

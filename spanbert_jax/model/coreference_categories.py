@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Integer, UInt32
 
 CATEGORIES = ("agreeing pronouns", "other pronouns", "pronoun and other", "same words", "contained words", "other")
 FUNCTION_WORD = 0  # the class of a word that is no content of a mention
-MOST_PRONOUNS = 32  # classes from 1 on: pronouns agree if they have the same; larger ones are of content words
+FIRST_CONTENT_CLASS = 32  # of content words, one for each; those before are of pronouns, which agree if theirs is equal
 # Two bits of 128 for each content word: a set of words contains another one if it has all of its bits. One word is
 # mistaken for one of four others in one of about 250 cases.
 _FACTORS = (0x9E3779B1, 0x85EBCA6B)
@@ -34,14 +34,14 @@ def mention_words(classes: Integer[Array, "M L"], widths: Integer[Array, " M"]) 
       widths: number of words of each mention.
     """
     inside = jnp.arange(classes.shape[1]) < widths[:, None]
-    content = inside & (classes >= MOST_PRONOUNS)
+    content = inside & (classes >= FIRST_CONTENT_CLASS)
     hashes = [classes.astype(jnp.uint32) * np.uint32(factor) for factor in _FACTORS]
     mask = []
     for number in range(_MASK_WORDS):
         bits = [jnp.where(content & (value >> 30 == number), jnp.uint32(1) << (value >> 25 & 31), 0)
                 for value in hashes]
         mask.append(jnp.bitwise_or.reduce(bits[0] | bits[1], axis=1))
-    is_pronoun = (widths == 1) & (classes[:, 0] > FUNCTION_WORD) & (classes[:, 0] < MOST_PRONOUNS)
+    is_pronoun = (widths == 1) & (classes[:, 0] > FUNCTION_WORD) & (classes[:, 0] < FIRST_CONTENT_CLASS)
     return MentionWords(jnp.where(is_pronoun, classes[:, 0], 0),
                         jnp.sum(jnp.where(content, hashes[0] ^ hashes[1] >> 15, 0), axis=1, dtype=jnp.uint32),
                         jnp.stack(mask, axis=1))

@@ -15,7 +15,7 @@ _WORDS = 512  # words, or mentions, that a compiled function takes at a time
 _ANTECEDENTS = (256, 2048)  # possible antecedents at a time: of small and of large documents
 # Log odds of being the first word of a mention, below which no mention is scored: 5 %. With 50 % too many mentions are
 # missed that an antecedent would confirm, above all where chains of one mention are not annotated.
-LEAST_ODDS = -3.0
+MIN_FIRST_WORD_LOG_ODDS = -3.0
 NONE = -1  # the antecedent of a mention without one
 
 
@@ -58,7 +58,7 @@ class AntecedentFinder:
         for start in range(0, len(first), _WORDS):
             starts, ends = _cut(first, start, _WORDS), _cut(last, start, _WORDS + self.max_span_width - 1)
             first_scores, block = jax.device_get(self._mention_scores(params, starts[None], ends[None]))
-            possible = np.flatnonzero(first_scores[0, :len(first) - start] > LEAST_ODDS)
+            possible = np.flatnonzero(first_scores[0, :len(first) - start] > MIN_FIRST_WORD_LOG_ODDS)
             word, width = np.nonzero(start + possible[:, None] + np.arange(self.max_span_width) < len(first))
             word = possible[word]
             found.append(np.stack([start + word, start + word + width + 1], axis=1))

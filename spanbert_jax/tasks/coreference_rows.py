@@ -56,8 +56,8 @@ class DocumentRows(PackedRows):
         super().__init__(features, features_of_rows, segments * segment_length, pad)
         self.column = self.slot * segment_length
         self._words = words = Words.of(features)
-        self._classes = {name: features.token_columns[name][words.first] for name in (WORD_CLASS,)
-                         if name in features.token_columns}
+        classes = features.token_columns.get(WORD_CLASS)
+        self._classes = None if classes is None else classes[words.first]
         self._word_bounds = words.bounds(len(features))
         self._parts = [[parts[part] for part in parts_of_row] for parts_of_row in bins]
         labels = labels_of(features)
@@ -89,7 +89,8 @@ class DocumentRows(PackedRows):
         batch, count = super().rows(indices), len(indices)
         for name, width in (("word_first", self.words), ("word_last", self.words), ("documents", self.words),
                             ("partial", self.words), ("mention_start", self.mentions), ("mention_end", self.mentions),
-                            ("chains", self.mentions), *((name, self.words) for name in self._classes)):
+                            ("chains", self.mentions),
+                            *([(WORD_CLASS, self.words)] if self._classes is not None else [])):
             batch[name] = np.zeros((count, width), np.int32)
         for index, row in enumerate(np.asarray(indices).tolist()):
             word = mention = 0
@@ -103,8 +104,8 @@ class DocumentRows(PackedRows):
                 batch["word_last"][index, target] = self._words.last[source] + shift
                 batch["documents"][index, target] = number
                 batch["partial"][index, target] = self.features.columns["partial"][feature]
-                for name, classes in self._classes.items():
-                    batch[name][index, target] = classes[source]
+                if self._classes is not None:
+                    batch[WORD_CLASS][index, target] = self._classes[source]
                 into = slice(mention, mention + len(mentions))
                 batch["mention_start"][index, into], batch["mention_end"][index, into] = (mentions[:, :2] + word).T
                 batch["chains"][index, into] = mentions[:, 2]

@@ -1,7 +1,7 @@
 """Classes of English words for the categories of pairs of mentions, see `model.coreference_categories`."""
 import zlib
 
-from spanbert_jax.model.coreference_categories import FUNCTION_WORD, MOST_PRONOUNS
+from spanbert_jax.model.coreference_categories import FIRST_CONTENT_CLASS, FUNCTION_WORD
 
 _PRONOUNS = (
     "i me my mine myself", "we us our ours ourselves", "you your yours yourself yourselves thou thee thy thine thyself",
@@ -22,4 +22,4 @@ def word_class(word: str) -> int:
         return _CLASS_OF[lower]
     if lower in _FUNCTION_WORDS or not any(map(str.isalnum, lower)):
         return FUNCTION_WORD
-    return MOST_PRONOUNS + zlib.crc32(lower.encode("utf-8", "surrogatepass")) % 2 ** 30
+    return FIRST_CONTENT_CLASS + zlib.crc32(lower.encode("utf-8", "surrogatepass")) % 2 ** 30

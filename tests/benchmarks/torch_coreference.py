@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from spanbert_jax.tasks.coreference_antecedents import LEAST_ODDS, NONE, Antecedents
+from spanbert_jax.tasks.coreference_antecedents import MIN_FIRST_WORD_LOG_ODDS, NONE, Antecedents
 from spanbert_jax.tasks.features import Features
 from spanbert_jax.training.experiment import Experiment
 
@@ -157,7 +157,8 @@ class TorchCoreference(nn.Module):
         hidden = torch.cat(self.encode(segments))
         first, last = hidden[first_tokens], hidden[last_tokens]
         first_scores, scores, ends = self.mention_scores(first, last)
-        scores = scores.masked_fill((ends >= len(first)) | (first_scores[:, None] <= LEAST_ODDS), -torch.inf).flatten()
+        unlikely = first_scores[:, None] <= MIN_FIRST_WORD_LOG_ODDS
+        scores = scores.masked_fill((ends >= len(first)) | unlikely, -torch.inf).flatten()
         count = min(math.ceil(self.ratio * len(first)), int((scores > -torch.inf).sum()))
         best = scores.topk(count).indices.sort().values
         start, width = best // self.longest, best % self.longest

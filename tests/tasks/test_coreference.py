@@ -14,7 +14,7 @@ from spanbert_jax.model.coreference import CoreferenceScorer, pair_scores
 from spanbert_jax.model.coreference_categories import mention_words
 from spanbert_jax.tasks import coreference_antecedents, make_task
 from spanbert_jax.tasks.coreference import segments
-from spanbert_jax.tasks.coreference_antecedents import LEAST_ODDS, NONE, AntecedentFinder, Antecedents
+from spanbert_jax.tasks.coreference_antecedents import MIN_FIRST_WORD_LOG_ODDS, NONE, AntecedentFinder, Antecedents
 from spanbert_jax.tasks.coreference_rows import Words
 from spanbert_jax.tasks.files.coreference import parse_coreference
 from spanbert_jax.text import SPECIAL_TOKENS, load_tokenizer
@@ -155,7 +155,7 @@ def all_at_once(finder, params, first, last, classes, mentions=None):
         starts, scores = apply(first[None], after[None], method="mention_scores")
         ranked = sorted((-scores[word, width], (word, word + width + 1))
                         for word in range(len(first)) for width in range(finder.max_span_width)
-                        if starts[word] > LEAST_ODDS and word + width < len(first))
+                        if starts[word] > MIN_FIRST_WORD_LOG_ODDS and word + width < len(first))
         mentions = sorted(span for _, span in ranked[:int(np.ceil(finder.top_span_ratio * len(first)))])
     mentions = np.array(mentions, np.int64).reshape(-1, 2)
     vectors = apply(first[mentions[:, 0]][None], last[mentions[:, 1] - 1][None], method="pair_vectors")
